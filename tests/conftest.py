@@ -1,0 +1,29 @@
+"""Fixtures every test can use."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def comfy():
+    """The real ComfyUI package, imported in this process on the CPU."""
+    from tests.support.comfy import import_comfy
+
+    return import_comfy()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real clips and images; tests that need it are skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real clips are not here: {SHARED_DATA}")
+    return SHARED_DATA
