@@ -1,0 +1,122 @@
+"""Hard inputs: non-finite values, degenerate clouds, offsets, scales, dtypes, chunking, wrong arguments."""
+
+import logging
+
+import pytest
+import torch
+
+import vdot_core.transport.problem as problem_module
+from vdot_core.transport import entropic_ot
+
+A = torch.Generator().manual_seed(1)
+
+
+def pair(num=40, frames=3, dims=16):
+    return torch.randn(frames, num, dims, generator=A), torch.randn(frames, num, dims, generator=A) + 0.5
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("cost", ["sqeuclidean", "l1"])
+def test_a_bad_frame_does_not_spoil_the_batch(bad, cost, caplog):
+    a, b = pair()
+    clean = entropic_ot(a, b, eps=1.0, cost=cost)
+    broken = a.clone()
+    broken[1, 3, 5] = bad
+    with caplog.at_level(logging.WARNING, "vdot"):
+        result = entropic_ot(broken, b, eps=1.0, cost=cost)
+    assert result.valid.tolist() == [True, False, True]
+    assert result.converged.tolist() == [True, False, True]
+    assert (result.grad_a[1] == 0).all() and result.value[1] == 0
+    torch.testing.assert_close(result.grad_a[[0, 2]], clean.grad_a[[0, 2]], rtol=0, atol=0)
+    assert "1 of 3 frames" in caplog.text
+
+
+def test_identical_clouds_are_finite_and_unbiased():
+    a, _ = pair()
+    result = entropic_ot(a, a.clone(), eps=0.05, eps_mode="mean_cost", debias=True)
+    assert result.grad_a.isfinite().all()
+    assert result.grad_a.norm() < 1e-3 * (2 * a / 40).norm()
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_constant_clouds(both):
+    a, b = pair()
+    a = torch.full_like(a, 0.3)
+    if both:
+        b = a.clone()
+    result = entropic_ot(a, b, eps=0.1, eps_mode="mean_cost")
+    assert result.grad_a.isfinite().all() and result.converged.all()
+    expected = 2 * (a - b.mean(1, keepdim=True)) / 40
+    torch.testing.assert_close(result.grad_a, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_offset_and_scale_do_not_lose_precision():
+    a, b = pair()
+    plain = entropic_ot(a, b, eps=0.1, eps_mode="mean_cost", tol=1e-5, max_iter=1000)
+    offset = entropic_ot(
+        (a + 1e3).double(), (b + 1e3).double(), eps=0.1, eps_mode="mean_cost", tol=1e-5, max_iter=1000
+    )
+    torch.testing.assert_close(offset.grad_a, plain.grad_a, rtol=1e-3, atol=1e-5)
+    scaled = entropic_ot(a * 1e4, b * 1e4, eps=0.1, eps_mode="mean_cost", tol=1e-5, max_iter=1000)
+    torch.testing.assert_close(scaled.grad_a / 1e4, plain.grad_a, rtol=1e-3, atol=1e-5)
+
+
+def test_a_tiny_eps_is_floored_and_said(caplog):
+    a, b = pair()
+    with caplog.at_level(logging.WARNING, "vdot"):
+        result = entropic_ot(a, b, eps=1e-9, eps_mode="mean_cost", max_iter=50)
+    assert "eps raised" in caplog.text
+    assert result.grad_a.isfinite().all()
+
+
+def test_bfloat16_is_solved_in_float32():
+    a, b = (x.bfloat16() for x in pair())
+    low = entropic_ot(a, b, eps=1.0)
+    high = entropic_ot(a.float(), b.float(), eps=1.0)
+    assert low.f.dtype == low.grad_a.dtype == torch.float32
+    torch.testing.assert_close(low.grad_a, high.grad_a, rtol=0, atol=0)
+
+
+def test_chunking_does_not_change_the_result(monkeypatch):
+    a, b = pair(num=130)
+    whole = entropic_ot(a, b, eps=1.0, tol=1e-5, max_iter=500)
+    monkeypatch.setitem(problem_module.CHUNK_ELEMENTS, "cpu", 130 * 7)
+    streamed = entropic_ot(a, b, eps=1.0, tol=1e-5, max_iter=500)
+    torch.testing.assert_close(streamed.grad_a, whole.grad_a, rtol=1e-3, atol=1e-5)
+
+
+def test_frames_are_independent():
+    a, b = pair()
+    together = entropic_ot(a, b, eps=1.0, tol=1e-5, max_iter=500)
+    for frame in range(3):
+        alone = entropic_ot(a[frame : frame + 1], b[frame : frame + 1], eps=1.0, tol=1e-5, max_iter=500)
+        torch.testing.assert_close(together.grad_a[frame : frame + 1], alone.grad_a, rtol=1e-5, atol=1e-7)
+
+
+def test_no_gradient_graph_is_kept():
+    a, b = pair()
+    assert not entropic_ot(a.requires_grad_(), b, eps=1.0).grad_a.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"a": torch.zeros(3, 40)}, "expected \\[F, I, D\\]"),
+        ({"b": torch.zeros(2, 40, 16)}, "same F and D"),
+        ({"b": torch.zeros(3, 0, 16)}, "expected \\[F, I, D\\]"),
+        ({"a": torch.zeros(3, 40, 16, dtype=torch.long)}, "floating-point"),
+        ({"eps": 0.0}, "eps is 0.0"),
+        ({"eps": float("nan")}, "eps is nan"),
+        ({"rho_a": -1.0}, "rho_a is -1.0"),
+        ({"cost": "cosine"}, "expected one of sqeuclidean, l1"),
+        ({"eps_mode": "median"}, "expected one of absolute, mean_cost"),
+        ({"init": "random"}, "init is 'random'"),
+        ({"weights_a": torch.ones(3, 41)}, "weights_a has shape"),
+        ({"weights_b": -torch.ones(40)}, "finite and positive"),
+        ({"anderson": -1}, "anderson is -1"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_the_cure(change, message):
+    a, b = pair()
+    with pytest.raises(ValueError, match=message):
+        entropic_ot(**{"a": a, "b": b, "eps": 1.0, **change})

@@ -1,0 +1,6 @@
+"""Entropic optimal transport between the latent point clouds of the fake and the real score."""
+
+from .result import OTResult
+from .solver import entropic_ot
+
+__all__ = ["OTResult", "entropic_ot"]

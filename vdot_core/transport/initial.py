@@ -1,0 +1,58 @@
+"""Initial potentials: the closed-form entropic transport between the two clouds' Gaussian fits."""
+
+import torch
+
+from .problem import Problem
+
+# Keeps the root of a flat cloud's covariance finite.
+COVARIANCE_RIDGE = 1e-6
+
+
+def gaussian_potential(problem: Problem) -> torch.Tensor:
+    """Second cloud's potential for the Gaussians that match both clouds' means and covariances.
+
+    With A, B the covariances, D = mean_a - mean_b and s^2 = eps / 2, the optimal plan has the cross covariance
+    ``K = A^1/2 (A^1/2 B A^1/2 + s^4/4 I)^1/2 A^-1/2 - s^2/2 I`` (Janati et al., NeurIPS 2020, theorem 1), and
+    matching the plan's precision matrix gives, with y centred,
+    ``g(y) = y^T (I - K B^-1) y - 2 y . D``, up to a constant.
+
+    Returns:
+        [B, J] float32 potential in units of eps; zeros for the L1 cost, which has no such closed form.
+    """
+    if problem.cost != "sqeuclidean":
+        return torch.zeros_like(problem.weights_b)
+    mean_a, cov_a, _ = _moments(problem.a, problem.weights_a)
+    mean_b, cov_b, centred_b = _moments(problem.b, problem.weights_b)
+    identity = torch.eye(cov_a.shape[-1], dtype=cov_a.dtype, device=cov_a.device)
+    half_variance = problem.eps.double()[..., None] / 4  # s^2 / 2
+    root_a, inverse_root_a = _roots(cov_a)
+    inner, _ = _roots(root_a @ cov_b @ root_a + half_variance.square() * identity)
+    cross = root_a @ inner @ inverse_root_a - half_variance * identity
+    quadratic = identity - torch.linalg.solve(cov_b, cross.transpose(1, 2)).transpose(1, 2)
+    quadratic = (quadratic + quadratic.transpose(1, 2)) / 2
+    potential = torch.einsum("bjd,bde,bje->bj", centred_b, quadratic, centred_b)
+    potential = potential - 2 * torch.einsum("bjd,bd->bj", centred_b, mean_a - mean_b)
+    return (potential / problem.eps.double()).float()
+
+
+def _moments(points: torch.Tensor, weights: torch.Tensor):
+    """Weighted mean [B, D], ridged covariance [B, D, D] and centred points, in float64."""
+    points, weights = points.double(), weights.double()
+    mean = torch.einsum("bi,bid->bd", weights, points)
+    centred = points - mean[:, None]
+    covariance = torch.einsum("bi,bid,bie->bde", weights, centred, centred)
+    num_dims = covariance.shape[-1]
+    trace = covariance.diagonal(dim1=1, dim2=2).sum(-1)
+    # A constant cloud has no spread of its own: its ridge is a share of the unit mean cost instead.
+    ridge = COVARIANCE_RIDGE * torch.where(trace > 0, trace, torch.ones_like(trace))
+    identity = torch.eye(num_dims, dtype=covariance.dtype, device=covariance.device)
+    return mean, covariance + ridge[:, None, None] * identity, centred
+
+
+def _roots(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Symmetric square root and its inverse of positive definite matrices."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.transpose(1, 2)) / 2)
+    roots = values.clamp_min(torch.finfo(values.dtype).tiny).sqrt()
+    return (vectors * roots[:, None]) @ vectors.transpose(1, 2), (
+        vectors / roots[:, None]
+    ) @ vectors.transpose(1, 2)

@@ -1,0 +1,39 @@
+"""What a transport problem's solution holds."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class OTResult:
+    """Solution of F independent entropic transport problems between clouds of I and J points in R^D.
+
+    The plan is ``P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)`` with weights a, b that sum to 1.
+
+    Attributes:
+        f: [F, I] float32, potential of the first cloud, in units of the cost.
+        g: [F, J] float32, potential of the second cloud.
+        grad_a: [F, I, D] float32, gradient of ``value`` by the first cloud's points at fixed potentials
+            (envelope theorem). For the squared cost that is ``2 (P 1)_i a_i - 2 (P b)_i``, with the plan's actual
+            row mass.
+            With ``debias`` the gradient of OT(a, a) by its first argument is already subtracted.
+        value: [F] float32, regularised (dual) objective; with ``debias`` the Sinkhorn divergence.
+        num_iter: [F] int64, passes over the cost matrix.
+        marginal_error: [F] float32, L1 distance of the plan's second marginal from its condition (the first
+            marginal's holds exactly).
+        converged: [F] bool, ``marginal_error <= tol``.
+        valid: [F] bool, False where the input held NaN or infinity; its potentials, value and
+            gradient are zero.
+        eps: [F] float32, the absolute regularisation that was used.
+    """
+
+    f: torch.Tensor
+    g: torch.Tensor
+    grad_a: torch.Tensor
+    value: torch.Tensor
+    num_iter: torch.Tensor
+    marginal_error: torch.Tensor
+    converged: torch.Tensor
+    valid: torch.Tensor
+    eps: torch.Tensor
