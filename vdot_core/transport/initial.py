@@ -11,7 +11,7 @@ COVARIANCE_RIDGE = 1e-6
 def gaussian_potential(problem: Problem) -> torch.Tensor:
     """Second cloud's potential for the Gaussians that match both clouds' means and covariances.
 
-    With A, B the covariances, D = mean_a - mean_b and s^2 = eps / 2, the optimal plan has the cross covariance
+    With A, B the covariances, D = mean_a - mean_b and s^2 = eps / 2, the plan has the cross covariance
     ``K = A^1/2 (A^1/2 B A^1/2 + s^4/4 I)^1/2 A^-1/2 - s^2/2 I`` (Janati et al., NeurIPS 2020, theorem 1), and
     matching the plan's precision matrix gives, with y centred,
     ``g(y) = y^T (I - K B^-1) y - 2 y . D``, up to a constant.

@@ -55,7 +55,7 @@ def marginal_error(problem: Problem, g: torch.Tensor, columns: torch.Tensor) -> 
 
 
 def translate(problem: Problem, f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """Shift of g that is optimal for relaxed marginals; a large rho stalls without it (Sejourne et al., 2022)."""
+    """Optimal shift of g for relaxed marginals: a large rho stalls without it (Sejourne et al., 2022)."""
     rho_a, rho_b = problem.rho_a, problem.rho_b
     log_mass_a = torch.where(rho_a.isinf(), 0.0, _log_mean(problem.weights_a, -f / rho_a))
     log_mass_b = torch.where(rho_b.isinf(), 0.0, _log_mean(problem.weights_b, -g / rho_b))

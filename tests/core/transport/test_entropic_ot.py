@@ -1,4 +1,4 @@
-"""Entropic optimal transport against closed forms, POT in float64 and autograd of the regularised objective."""
+"""Entropic optimal transport against closed forms, POT in float64 and autograd of the dual."""
 
 import math
 
