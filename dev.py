@@ -1,10 +1,23 @@
-"""placeholder until the real one lands"""
-import os
-from pathlib import Path
+"""The project's one command: `python dev.py demo | test | comfy | bench | lint`.
+
+Runs on a bare Python: each command sets up what it needs (see devtools/). This file itself stays readable
+by very old Pythons, so that they get a sentence and not a syntax error.
+"""
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - the very case this line is for
+    sys.exit("dev.py needs Python 3.10 or newer, this is %d.%d: run it as python3.12 dev.py ..." % sys.version_info[:2])
 
 
 def find_comfyui():
-    for p in (os.environ.get("COMFYUI_PATH"), Path.home() / ".cache/vdot/comfyui-0.30.0"):
-        if p and Path(p).is_dir():
-            return Path(p)
-    return None
+    """Where ComfyUI is: $COMFYUI_PATH, else the copy that dev.py installed, else None."""
+    from devtools.comfyui import find_comfyui as find
+
+    return find()
+
+
+if __name__ == "__main__":
+    from devtools.cli import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -15,8 +15,8 @@ class OTResult:
         f: [F, I] float32, potential of the first cloud, in units of the cost.
         g: [F, J] float32, potential of the second cloud.
         grad_a: [F, I, D] float32, gradient of ``value`` by the first cloud's points at fixed potentials
-            (envelope theorem). For the squared cost that is ``2 (P 1)_i a_i - 2 (P b)_i``, with the actual row
-            mass of the plan.
+            (envelope theorem). For the squared cost that is ``2 (P 1)_i a_i - 2 (P b)_i``, with the
+            actual row mass of the plan.
             With ``debias`` the gradient of OT(a, a) by its first argument is already subtracted.
         value: [F] float32, regularised (dual) objective; with ``debias`` the Sinkhorn divergence.
         num_iter: [F] int64, passes over the cost matrix.
