@@ -1,0 +1,25 @@
+"""The Wan-VACE transformer: one network for generating, scoring and serving."""
+
+from .attention import AttentionFunction, sdpa_attention
+from .config import PRESETS, WanVaceConfig, vdot_tiny, wan_vace_1_3b, wan_vace_14b
+from .context_scale import ContextScale
+from .hooks import Hooks
+from .rope import RotaryTable, apply_rotary, rotary_table
+from .wan_vace import WanVace, expected_shapes
+
+__all__ = [
+    "PRESETS",
+    "AttentionFunction",
+    "ContextScale",
+    "Hooks",
+    "RotaryTable",
+    "WanVace",
+    "WanVaceConfig",
+    "apply_rotary",
+    "expected_shapes",
+    "rotary_table",
+    "sdpa_attention",
+    "vdot_tiny",
+    "wan_vace_1_3b",
+    "wan_vace_14b",
+]

@@ -1,0 +1,151 @@
+"""The shape of a Wan-VACE transformer, and the shapes that were released."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+_POSITIVE = (
+    "dim", "ffn_dim", "num_heads", "num_layers", "text_dim", "freq_dim", "text_len",
+    "in_channels", "out_channels", "vace_in_channels",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WanVaceConfig:
+    """Sizes of a Wan 2.1 transformer with (or without) a VACE context branch.
+
+    Args:
+        dim: width D of the token stream.
+        ffn_dim: width of the feed-forward layer.
+        num_heads: attention heads; `dim / num_heads` must be even, for the rotary embedding.
+        num_layers: blocks of the backbone.
+        vace_layers: the backbone layers (0-based, rising, from 0) that receive a hint, one VACE block for
+            each; () means text-only, without a VACE branch.
+        text_dim: width of the text encoder's output.
+        freq_dim: width of the sinusoidal timestep embedding.
+        text_len: tokens that a prompt is zero-padded to by whoever encodes it; the network takes any length.
+        in_channels: latent channels in.
+        out_channels: latent channels out.
+        vace_in_channels: context channels: 32 of latents and 64 of masks.
+        patch_size: latents per token along (T, h, w).
+        eps: epsilon of every normalisation.
+        qk_norm: RMS-normalise queries and keys over all heads at once.
+        cross_attn_norm: layer-normalise what enters cross-attention.
+
+    Raises:
+        ValueError: a field is out of range; the message names it.
+    """
+
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+    vace_layers: tuple[int, ...] = ()
+    text_dim: int = 4096
+    freq_dim: int = 256
+    text_len: int = 512
+    in_channels: int = 16
+    out_channels: int = 16
+    vace_in_channels: int = 96
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    eps: float = 1e-6
+    qk_norm: bool = True
+    cross_attn_norm: bool = True
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} is {value!r}; give a positive integer")
+        for name in ("vace_layers", "patch_size"):
+            value = getattr(self, name)
+            if isinstance(value, (str, int)) or not all(isinstance(entry, int) for entry in value):
+                raise ValueError(f"{name} is {value!r}; give a sequence of integers")
+            object.__setattr__(self, name, tuple(value))
+        if len(self.patch_size) != 3 or min(self.patch_size) < 1:
+            raise ValueError(f"patch_size is {self.patch_size}; give three positive integers (T, h, w)")
+        if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
+            raise ValueError(f"num_heads is {self.num_heads}; dim {self.dim} divided by it must be even")
+        if self.dim // self.num_heads < 6:
+            raise ValueError(
+                f"num_heads is {self.num_heads}, so a head has {self.head_dim} channels; rotary positions along "
+                "three axes need at least 6"
+            )
+        if self.freq_dim % 2:
+            raise ValueError(
+                f"freq_dim is {self.freq_dim}; it is half sines and half cosines: give an even number"
+            )
+        if not self.eps > 0:
+            raise ValueError(f"eps is {self.eps}; give a positive number")
+        self._check_vace_layers()
+
+    def _check_vace_layers(self) -> None:
+        layers = self.vace_layers
+        if not layers:
+            return
+        if list(layers) != sorted(set(layers)) or layers[0] != 0:
+            raise ValueError(f"vace_layers is {layers}; give rising layer indices that start at 0, or ()")
+        if layers[-1] >= self.num_layers:
+            raise ValueError(f"vace_layers is {layers}; num_layers is {self.num_layers}, so the last is "
+                             f"{self.num_layers - 1}")  # fmt: skip
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.dim // self.num_heads
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able values: tuples become lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> WanVaceConfig:
+        """Build a config from `to_dict`'s output.
+
+        Args:
+            values: field names and values; lists stand for tuples.
+
+        Returns:
+            The config.
+
+        Raises:
+            ValueError: a name is unknown or missing, or a value is out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown network config fields {unknown}; known are {sorted(known)}")
+        required = ("dim", "ffn_dim", "num_heads", "num_layers")
+        if missing := [name for name in required if name not in values]:
+            raise ValueError(f"network config lacks {missing}; these have no default")
+        return cls(**values)
+
+
+def wan_vace_14b() -> WanVaceConfig:
+    """VACE-Wan2.1-14B, the network VDOT is distilled from: 17,337,592,896 parameters."""
+    return WanVaceConfig(
+        dim=5120, ffn_dim=13824, num_heads=40, num_layers=40, vace_layers=tuple(range(0, 40, 5))
+    )
+
+
+def wan_vace_1_3b() -> WanVaceConfig:
+    """VACE-Wan2.1-1.3B: 2,153,972,032 parameters."""
+    return WanVaceConfig(
+        dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, vace_layers=tuple(range(0, 30, 2))
+    )
+
+
+def vdot_tiny() -> WanVaceConfig:
+    """The bundled demo's network, small enough for a CPU."""
+    return WanVaceConfig(
+        dim=128, ffn_dim=512, num_heads=4, num_layers=8, vace_layers=(0, 2, 4, 6),
+        text_dim=128, freq_dim=64, text_len=64,
+    )  # fmt: skip
+
+
+PRESETS: dict[str, Callable[[], WanVaceConfig]] = {
+    "wan_vace_14b": wan_vace_14b,
+    "wan_vace_1_3b": wan_vace_1_3b,
+    "vdot_tiny": vdot_tiny,
+}

@@ -1,0 +1,100 @@
+"""What a host may watch or change while the network runs, without patching its modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from .attention import AttentionFunction, sdpa_attention
+from .rope import apply_rotary
+
+BlockCall = Callable[[Tensor, Tensor, Tensor, Any, "Hooks"], Tensor]
+
+
+class Hooks:
+    """Extension points of one forward pass; every one of them does nothing until a subclass overrides it.
+
+    Pass an instance as `net(..., hooks=...)`. VACE blocks call the same attention hooks as backbone blocks, right
+    after the `run_block` and `after_block` of the layer they belong to. Where gradients are off, hints are added
+    to the tokens that `after_block` returned in place.
+
+    Args:
+        attention: what every attention goes through (`vdot_core.networks.attention.AttentionFunction`).
+    """
+
+    batch_contexts = True
+    """Whether several contexts may share a pass of a VACE block; no, where hooks read the batch axis."""
+
+    def __init__(self, attention: AttentionFunction = sdpa_attention) -> None:
+        self.attention = attention
+
+    def begin(self, latents: Tensor, grid: tuple[int, int, int]) -> None:
+        """Called once, before the first block.
+
+        Args:
+            latents: [B, C, T, h, w], padded to the patch size.
+            grid: tokens along (T, h, w).
+        """
+
+    def rotate(self, x: Tensor, rope: Any) -> Tensor:
+        """Apply rotary positions to queries or keys.
+
+        Args:
+            x: [B, L, num_heads, head_dim].
+            rope: what was given to the network, or its own `RotaryTable`.
+
+        Returns:
+            Like x.
+        """
+        return apply_rotary(x, rope)
+
+    def run_block(
+        self, index: int, block: BlockCall, x: Tensor, modulation: Tensor, text: Tensor, rope: Any
+    ) -> Tensor:
+        """Run one backbone block, or something in its stead.
+
+        Args:
+            index: the block's place in the backbone.
+            block: call it as `block(x, modulation, text, rope, hooks)`.
+            x: [B, L, D] tokens.
+            modulation: [B or 1, 6, D] of the timestep, before the block's own is added.
+            text: [B, S, D] embedded text.
+            rope: as in `rotate`.
+
+        Returns:
+            [B, L, D] tokens.
+        """
+        return block(x, modulation, text, rope, self)
+
+    def after_self_attention(self, x: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        """Change what self-attention gives, before its output projection.
+
+        Args:
+            x: [B, L, D].
+            q: [B, L, num_heads, head_dim] rotated queries.
+            k: [B, L, num_heads, head_dim] rotated keys.
+
+        Returns:
+            [B, L, D].
+        """
+        return x
+
+    def after_cross_attention(self, x: Tensor) -> Tensor:
+        """Change the tokens [B, L, D] after the cross-attention's residual sum; return them."""
+        return x
+
+    def after_block(self, index: int, x: Tensor, latents: Tensor, time: Tensor) -> Tensor:
+        """Change the tokens after a backbone block, before its VACE hint is added.
+
+        Args:
+            index: the block's place in the backbone.
+            x: [B, L, D] tokens.
+            latents: [B, C, T, h, w], as in `begin`.
+            time: [B or 1, D] embedded timestep.
+
+        Returns:
+            [B, L, D] tokens.
+        """
+        return x

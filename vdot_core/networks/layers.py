@@ -1,0 +1,240 @@
+"""Blocks of the Wan-VACE transformer, under Wan's own parameter names.
+
+B batch, K contexts, L tokens, S text tokens, D width. Every layer with weights comes from `operations` (torch.nn,
+or a host's offloading and quantised layers); raw parameters are cast to the activations where they are used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import WanVaceConfig
+from .hooks import Hooks
+
+
+@dataclass(frozen=True)
+class Factory:
+    """Where layers come from, and the device and dtype they are made with."""
+
+    operations: Any = nn
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+
+    def linear(self, dim_in: int, dim_out: int) -> nn.Module:
+        """Make a linear layer with bias."""
+        return self.operations.Linear(dim_in, dim_out, device=self.device, dtype=self.dtype)
+
+    def rms_norm(self, dim: int, config: WanVaceConfig) -> nn.Module:
+        """Make the norm of queries or keys, or the identity where the config has none."""
+        if not config.qk_norm:
+            return nn.Identity()
+        return self.operations.RMSNorm(
+            dim, eps=config.eps, elementwise_affine=True, device=self.device, dtype=self.dtype
+        )
+
+    def layer_norm(self, dim: int, eps: float) -> nn.Module:
+        """Make a layer norm with weight and bias."""
+        return self.operations.LayerNorm(
+            dim, eps, elementwise_affine=True, device=self.device, dtype=self.dtype
+        )
+
+    def patches(self, channels: int, config: WanVaceConfig) -> nn.Module:
+        """Make a patch embedding. Wan keeps these two layers in float32 whatever the rest is in."""
+        size = config.patch_size
+        return self.operations.Conv3d(
+            channels, config.dim, kernel_size=size, stride=size, device=self.device, dtype=torch.float32
+        )
+
+    def table(self, rows: int, dim: int) -> nn.Parameter:
+        """Make a modulation table [1, rows, D]; zeros, for not every dtype can draw random numbers."""
+        return nn.Parameter(torch.zeros(1, rows, dim, device=self.device, dtype=self.dtype))
+
+
+def sinusoidal_embedding(timestep: Tensor, dim: int) -> Tensor:
+    """Embed timesteps as cosines, then sines, of geometrically falling frequencies.
+
+    Args:
+        timestep: [B], 0..1000.
+        dim: even width.
+
+    Returns:
+        [B, dim] float32, from float64 angles where the device has them: at 1000 radians float32 is off by 6e-5.
+    """
+    exact = torch.float32 if timestep.device.type == "mps" else torch.float64
+    exponent = torch.arange(dim // 2, dtype=exact, device=timestep.device) / (dim // 2)
+    angle = timestep.to(exact)[:, None] * 10000.0**-exponent
+    return torch.cat((angle.cos(), angle.sin()), dim=-1).float()
+
+
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """Layer-normalise tokens, then scale by 1 + scale and shift.
+
+    Args:
+        x: [B, L, D].
+        shift: [B or 1, 1, D].
+        scale: [B or 1, 1, D].
+        eps: of the norm.
+
+    Returns:
+        [B, L, D].
+    """
+    dim = x.shape[-1:]
+    if scale.shape[0] == 1:  # one timestep: the modulation is the norm's own affine map, in a single pass
+        return F.layer_norm(x, dim, (1 + scale).view(-1), shift.reshape(-1), eps)
+    return torch.addcmul(shift, F.layer_norm(x, dim, eps=eps), 1 + scale)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Tanh-approximated GELU; in place where gradients are off, for this is the network's widest tensor."""
+    if torch.is_grad_enabled():
+        return F.gelu(x, approximate="tanh")
+    return torch.ops.aten.gelu_(x, approximate="tanh")
+
+
+class SelfAttention(nn.Module):
+    """Attention among the video's tokens, with rotary positions."""
+
+    def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q = factory.linear(config.dim, config.dim)
+        self.k = factory.linear(config.dim, config.dim)
+        self.v = factory.linear(config.dim, config.dim)
+        self.o = factory.linear(config.dim, config.dim)
+        self.norm_q = factory.rms_norm(config.dim, config)
+        self.norm_k = factory.rms_norm(config.dim, config)
+
+    def _rotated(self, project: nn.Module, norm: nn.Module, x: Tensor, rope: Any, hooks: Hooks) -> Tensor:
+        # Its own frame, so that the float32 intermediates of q are gone before k's are made.
+        return hooks.rotate(norm(project(x)).unflatten(-1, (self.num_heads, -1)), rope)
+
+    def forward(self, x: Tensor, rope: Any, hooks: Hooks) -> Tensor:
+        """Attend. x: [B, L, D]; rope: for `hooks.rotate`. Returns [B, L, D]."""
+        q = self._rotated(self.q, self.norm_q, x, rope, hooks)
+        k = self._rotated(self.k, self.norm_k, x, rope, hooks)
+        v = self.v(x)
+        del x
+        y = hooks.attention(q.flatten(-2), k.flatten(-2), v, self.num_heads)
+        del v
+        y = hooks.after_self_attention(y, q, k)
+        del q, k
+        return self.o(y)
+
+
+class CrossAttention(nn.Module):
+    """Attention of the video's tokens to the text's."""
+
+    def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q = factory.linear(config.dim, config.dim)
+        self.k = factory.linear(config.dim, config.dim)
+        self.v = factory.linear(config.dim, config.dim)
+        self.o = factory.linear(config.dim, config.dim)
+        self.norm_q = factory.rms_norm(config.dim, config)
+        self.norm_k = factory.rms_norm(config.dim, config)
+
+    def forward(self, x: Tensor, text: Tensor, hooks: Hooks) -> Tensor:
+        """Attend. x: [B, L, D]; text: [B', S, D], a row for B / B' neighbouring rows of x. Returns [B, L, D]."""
+        q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(text)), self.v(text)
+        if text.shape[0] != q.shape[0]:
+            repeats = q.shape[0] // text.shape[0]
+            k, v = k.repeat_interleave(repeats, dim=0), v.repeat_interleave(repeats, dim=0)
+        return self.o(hooks.attention(q, k, v, self.num_heads))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention and feed-forward; the first and last modulated by the timestep."""
+
+    def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.self_attn = SelfAttention(config, factory)
+        self.norm3 = factory.layer_norm(config.dim, config.eps) if config.cross_attn_norm else nn.Identity()
+        self.cross_attn = CrossAttention(config, factory)
+        self.ffn = nn.Sequential(
+            factory.linear(config.dim, config.ffn_dim),
+            nn.GELU(approximate="tanh"),
+            factory.linear(config.ffn_dim, config.dim),
+        )
+        self.modulation = factory.table(6, config.dim)
+
+    def forward(self, x: Tensor, modulation: Tensor, text: Tensor, rope: Any, hooks: Hooks) -> Tensor:
+        """Transform the tokens.
+
+        Args:
+            x: [B, L, D].
+            modulation: [B or 1, 6, D] of the timestep.
+            text: [B or a divisor of it, S, D].
+            rope: for `hooks.rotate`.
+            hooks: extension points.
+
+        Returns:
+            [B, L, D], never x itself.
+        """
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(x) + modulation).chunk(
+            6, dim=1
+        )
+        y = self.self_attn(modulated_norm(x, shift, scale, self.eps), rope, hooks)
+        x = torch.addcmul(x, y, gate)
+        y = self.cross_attn(self.norm3(x), text, hooks)
+        x = x + y if torch.is_grad_enabled() else x.add_(y)  # this x is the block's own
+        x = hooks.after_cross_attention(x)
+        y = modulated_norm(x, ffn_shift, ffn_scale, self.eps)
+        # Layer by layer, so that each intermediate is freed as the next is made.
+        y = self.ffn[0](y)
+        y = gelu(y)
+        y = self.ffn[2](y)
+        return torch.addcmul(x, y, ffn_gate)
+
+
+class VaceBlock(Block):
+    """A block of the context branch, which also gives a hint for the backbone."""
+
+    def __init__(self, config: WanVaceConfig, factory: Factory, first: bool) -> None:
+        super().__init__(config, factory)
+        self.before_proj = factory.linear(config.dim, config.dim) if first else None
+        self.after_proj = factory.linear(config.dim, config.dim)
+
+    def forward(
+        self, c: Tensor, x: Tensor, modulation: Tensor, text: Tensor, rope: Any, hooks: Hooks
+    ) -> tuple[Tensor, Tensor]:
+        """Transform the context's tokens.
+
+        Args:
+            c: [B * K, L, D] context tokens, K of them for each video.
+            x: [B, L, D] the video's tokens before any block; the first VACE block starts from them.
+            modulation: [B * K or 1, 6, D].
+            text: [B, S, D].
+            rope: for `hooks.rotate`.
+            hooks: extension points.
+
+        Returns:
+            (hint [B * K, L, D], context tokens [B * K, L, D]).
+        """
+        if self.before_proj is not None:
+            c = self.before_proj(c)
+            c = c + (x if x.shape[0] == c.shape[0] else x.repeat_interleave(c.shape[0] // x.shape[0], dim=0))
+        c = super().forward(c, modulation, text, rope, hooks)
+        return self.after_proj(c), c
+
+
+class Head(nn.Module):
+    """Tokens to patches of velocity."""
+
+    def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.head = factory.linear(config.dim, math.prod(config.patch_size) * config.out_channels)
+        self.modulation = factory.table(2, config.dim)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Project. x: [B, L, D]; time: [B or 1, D] embedded timestep. Returns [B, L, patch * C_out]."""
+        shift, scale = (self.modulation.to(x) + time.unsqueeze(1)).chunk(2, dim=1)
+        return self.head(modulated_norm(x, shift, scale, self.eps))

@@ -1,0 +1,19 @@
+"""Schedules and few-step samplers, for making videos and for training's rollouts."""
+
+from .samplers import SOLVERS, Step, fresh_noise, rollout, sample, trajectory
+from .schedules import PRESETS, Preset, Schedule, released, sharp, trained
+
+__all__ = [
+    "PRESETS",
+    "SOLVERS",
+    "Preset",
+    "Schedule",
+    "Step",
+    "fresh_noise",
+    "released",
+    "rollout",
+    "sample",
+    "sharp",
+    "trained",
+    "trajectory",
+]

@@ -1,0 +1,209 @@
+"""The few-step samplers: one loop for making videos and for the rollouts of training.
+
+Shape letters: B batch, C channels, T latent frames, h w latents. The network predicts v = noise - x0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .schedules import Schedule
+
+SOLVERS = ("unipc", "renoise", "euler")
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+Callback = Callable[[int, int, Tensor, Tensor], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One network call.
+
+    Args:
+        index: from 0.
+        sigma: noise level the network was called at.
+        x: what it was called with, float32.
+        x0: the clean latents it predicts, x - sigma v, float32.
+        velocity: what it returned, float32.
+    """
+
+    index: int
+    sigma: float
+    x: Tensor
+    x0: Tensor
+    velocity: Tensor
+
+
+def sample(
+    velocity: Velocity,
+    noise: Tensor,
+    schedule: Schedule,
+    solver: str = "unipc",
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Turn noise into latents with one network call per step of the schedule.
+
+    Args:
+        velocity: (x [B, C, T, h, w] float32, timestep [B] float32 in 0..1000) -> velocity of x's shape, any
+            float dtype.
+        noise: standard normal, of the latents' shape; it is not scaled.
+        schedule: noise levels and labels.
+        solver: 'unipc' (Wan's flow UniPC, order 2), 'renoise' (predict x0, noise it anew) or 'euler'.
+        generator: source of the fresh noise of 'renoise'; on the CPU it gives the same noise for every
+            device.
+        callback: called after each step as (index, num_steps, x0, x).
+    Returns:
+        Latents of noise's shape, float32, on its device.
+    Raises:
+        ValueError: the solver is unknown, or velocity returns another shape.
+    """
+    state = _solver(solver, schedule, generator)
+    x = _as_noise(noise)
+    for step in _steps(velocity, x, schedule, state):
+        x = state.advance(step)
+        if callback is not None:
+            callback(step.index, schedule.num_steps, step.x0, x)
+    return x
+
+
+def trajectory(
+    velocity: Velocity,
+    noise: Tensor,
+    schedule: Schedule,
+    solver: str = "unipc",
+    generator: torch.Generator | None = None,
+) -> Iterator[Step]:
+    """The steps of `sample`, one at a time, for a caller that stops early or looks in between.
+
+    Nothing runs before the first `next`; each step runs in the grad mode of its `next`.
+
+    Args:
+        velocity, noise, schedule, solver, generator: as in `sample`.
+    Yields:
+        A `Step` per network call.
+    """
+    return _steps(velocity, _as_noise(noise), schedule, _solver(solver, schedule, generator))
+
+
+def rollout(
+    velocity: Velocity,
+    noise: Tensor,
+    schedule: Schedule,
+    exit_step: int,
+    solver: str = "renoise",
+    generator: torch.Generator | None = None,
+) -> Step:
+    """Backward simulation: run up to a step as in sampling, with gradient in that last step only.
+
+    Args:
+        velocity, noise, schedule, solver, generator: as in `sample`.
+        exit_step: which step is the last, 1 .. schedule.num_steps.
+    Returns:
+        The exit step; its x0 is the sample, and the only thing with gradient.
+    Raises:
+        ValueError: exit_step is out of range.
+    """
+    if not 1 <= exit_step <= schedule.num_steps:
+        raise ValueError(f"exit_step is {exit_step}, expected 1..{schedule.num_steps}")
+    steps = trajectory(velocity, noise, schedule, solver, generator)
+    with torch.no_grad():
+        for _ in range(exit_step - 1):
+            next(steps)
+    return next(steps)
+
+
+def fresh_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal float32 of a tensor's shape, drawn on the generator's device, then moved."""
+    device = like.device if generator is None else generator.device
+    return torch.randn(like.shape, generator=generator, device=device, dtype=torch.float32).to(like.device)
+
+
+def _as_noise(noise: Tensor) -> Tensor:
+    if noise.ndim < 2 or not noise.is_floating_point():
+        raise ValueError(
+            f"noise is {noise.dtype} of shape {list(noise.shape)}, expected float [B, C, T, h, w]"
+        )
+    return noise.float()
+
+
+def _steps(velocity: Velocity, x: Tensor, schedule: Schedule, state: _Solver) -> Iterator[Step]:
+    """The loop itself: call, predict, advance."""
+    for index in range(schedule.num_steps):
+        sigma = float(schedule.sigmas[index])
+        timestep = schedule.timesteps[index].to(x.device).expand(x.shape[0])
+        v = velocity(x, timestep)
+        if v.shape != x.shape:
+            raise ValueError(
+                f"velocity returned shape {list(v.shape)} for latents {list(x.shape)}; expected the same"
+            )
+        v = v.float()
+        step = Step(index, sigma, x, x - sigma * v, v)
+        yield step
+        if index + 1 < schedule.num_steps:
+            x = state.advance(step)
+
+
+class _Solver:
+    """Moves from one noise level to the next, once per step however often it is asked."""
+
+    def __init__(self, schedule: Schedule, generator: torch.Generator | None):
+        self.schedule, self.generator = schedule, generator
+        self._done: tuple[int, Tensor] | None = None
+
+    def advance(self, step: Step) -> Tensor:
+        if self._done is None or self._done[0] != step.index:
+            self._done = (step.index, self._next(step, float(self.schedule.sigmas[step.index + 1])))
+        return self._done[1]
+
+    def _next(self, step: Step, sigma: float) -> Tensor:
+        raise NotImplementedError
+
+
+class _Euler(_Solver):
+    """Straight on along the velocity."""
+
+    def _next(self, step: Step, sigma: float) -> Tensor:
+        return step.x + (sigma - step.sigma) * step.velocity
+
+
+class _Renoise(_Solver):
+    """Noise the predicted x0 anew at the next level."""
+
+    def _next(self, step: Step, sigma: float) -> Tensor:
+        if sigma == 0:
+            return step.x0
+        return (1 - sigma) * step.x0 + sigma * fresh_noise(step.x0, self.generator)
+
+
+class _UniPC(_Solver):
+    """Wan's flow variant of UniPC (bh2, order 2), by diffusers, on this schedule's untruncated sigmas."""
+
+    def __init__(self, schedule: Schedule, generator: torch.Generator | None):
+        super().__init__(schedule, generator)
+        from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
+        self._scheduler = UniPCMultistepScheduler(
+            solver_order=2, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0
+        )
+        self._scheduler.set_timesteps(schedule.num_steps)
+        # Setting the levels here works in every diffusers release; its own argument for them is recent.
+        # At sigma = 1 its log(1 - sigma) is infinite, so it stays the 1e-6 below that diffusers itself uses.
+        self._scheduler.sigmas = schedule.sigmas.clamp(max=1 - 1e-6)
+        self._scheduler.timesteps = schedule.timesteps
+        self._scheduler.set_begin_index(0)
+
+    def _next(self, step: Step, sigma: float) -> Tensor:
+        timestep = self.schedule.timesteps[step.index]
+        return self._scheduler.step(step.velocity, timestep, step.x, return_dict=False)[0]
+
+
+def _solver(name: str, schedule: Schedule, generator: torch.Generator | None) -> _Solver:
+    solvers = dict(zip(SOLVERS, (_UniPC, _Renoise, _Euler), strict=True))
+    if name not in solvers:
+        raise ValueError(f"solver is {name!r}, expected one of {', '.join(SOLVERS)}")
+    return solvers[name](schedule, generator)

@@ -1,0 +1,117 @@
+"""Noise levels of the few-step samplers, and the labels under which the network is told of them.
+
+The flow path is x_t = (1 - sigma) x0 + sigma noise; a shift s maps sigma to s sigma / (1 + (s - 1) sigma).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+NUM_TRAIN_TIMESTEPS = 1000
+LABELINGS = ("wan", "exact")
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Noise levels from high to low, with one label for each network call.
+
+    Args:
+        sigmas: [S + 1] float32, strictly descending within [0, 1]; the last is where sampling ends, 0 for a
+            clean video.
+        timesteps: [S] float32 in [0, 1000], what the network is told at each call.
+    Raises:
+        ValueError: lengths, order or range are wrong.
+    """
+
+    sigmas: Tensor
+    timesteps: Tensor
+
+    def __post_init__(self):
+        for name in ("sigmas", "timesteps"):
+            value = torch.as_tensor(getattr(self, name), dtype=torch.float32).detach().cpu()
+            if value.ndim != 1:
+                raise ValueError(f"{name} has shape {list(value.shape)}, expected one dimension")
+            object.__setattr__(self, name, value)
+        if len(self.timesteps) < 1 or len(self.sigmas) != len(self.timesteps) + 1:
+            raise ValueError(
+                f"{len(self.sigmas)} sigmas for {len(self.timesteps)} timesteps; expected one sigma more"
+            )
+        if not bool((self.sigmas[1:] < self.sigmas[:-1]).all()):
+            raise ValueError(f"sigmas {self.sigmas.tolist()} do not descend")
+        if not (0 <= float(self.sigmas[-1]) and float(self.sigmas[0]) <= 1):
+            raise ValueError(
+                f"sigmas range over {self.sigmas[-1]:.4g}..{self.sigmas[0]:.4g}, expected within 0..1"
+            )
+        if not bool(((self.timesteps >= 0) & (self.timesteps <= NUM_TRAIN_TIMESTEPS)).all()):
+            raise ValueError(f"timesteps {self.timesteps.tolist()} leave 0..{NUM_TRAIN_TIMESTEPS}")
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.timesteps)
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        return torch.equal(self.sigmas, other.sigmas) and torch.equal(self.timesteps, other.timesteps)
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.sigmas.tolist()), tuple(self.timesteps.tolist())))
+
+    @classmethod
+    def shifted(cls, steps: int, shift: float, *, labels: str = "wan") -> Schedule:
+        """Evenly spaced levels, shifted towards high noise.
+
+        Args:
+            steps: number of network calls.
+            shift: 1 = even; the larger, the more steps at high noise.
+            labels: 'wan' as Wan's own UniPC: levels start at 0.999 before the shift, labels are floor(1000
+                sigma). 'exact': levels start at 1, labels are 1000 sigma, not truncated (the rollout in
+                training).
+        Raises:
+            ValueError: fewer than one step, a shift that is not positive, or unknown labels.
+        """
+        if steps < 1:
+            raise ValueError(f"steps is {steps}, expected at least 1")
+        if not shift > 0:
+            raise ValueError(f"shift is {shift}, expected a positive number")
+        if labels not in LABELINGS:
+            raise ValueError(f"labels is {labels!r}, expected one of {', '.join(LABELINGS)}")
+        start = 1.0 if labels == "exact" else 1.0 - 1.0 / NUM_TRAIN_TIMESTEPS
+        even = torch.linspace(start, 0.0, steps + 1, dtype=torch.float64)
+        sigmas = shift * even / (1 + (shift - 1) * even)
+        timesteps = sigmas[:-1] * NUM_TRAIN_TIMESTEPS
+        return cls(sigmas, timesteps if labels == "exact" else timesteps.floor())
+
+
+def released(steps: int = 4, shift: float = 16.0) -> Schedule:
+    """The authors' demo, for 'unipc': labels 999, 979, 941, 841."""
+    return Schedule.shifted(steps, shift, labels="wan")
+
+
+def trained(steps: int = 4, shift: float = 8.0) -> Schedule:
+    """The levels of the rollout in training, for 'renoise': 1000, 960, 888.9, 727.3."""
+    return Schedule.shifted(steps, shift, labels="exact")
+
+
+def sharp(steps: int = 4, shift: float = 3.75) -> Schedule:
+    """Best imaging quality found by tuning on the depth task, for 'unipc': labels 999, 918, 789, 555."""
+    return Schedule.shifted(steps, shift, labels="wan")
+
+
+class Preset(NamedTuple):
+    """A schedule's factory (steps, shift) and the solver it is meant for."""
+
+    schedule: Callable[..., Schedule]
+    solver: str
+
+
+PRESETS = {
+    "released": Preset(released, "unipc"),
+    "trained": Preset(trained, "renoise"),
+    "sharp": Preset(sharp, "unipc"),
+}

@@ -1,0 +1,222 @@
+"""Fitting any clip or image to the model's canvas: sizes in multiples of 16, lengths 4n+1, nothing in
+silence.
+
+Shape letters: F pixel frames, H W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .unit import GREY, SIZE_MULTIPLE, VAE_STRIDE
+
+# Bicubic scaling by other nodes overshoots a little; more than this is a wrong range, not an overshoot.
+OVERSHOOT = 0.1
+FRAMES_PER_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class Length:
+    """How many frames a clip is given, and from where.
+
+    Args:
+        total: frames of the video, 4n+1.
+        used: frames taken from the clip's start; the rest of `total` is left free.
+        notes: what was dropped or left free.
+    """
+
+    total: int
+    used: int
+    notes: tuple[str, ...]
+
+
+def as_clip(frames: Tensor, name: str = "frames") -> tuple[Tensor, list[str]]:
+    """Bring images to [F, H, W, 3] float32 in [0, 1].
+
+    Args:
+        frames: [F, H, W, C] or one image [H, W, C], C = 1, 3 or 4; float in [0, 1] or uint8; numpy is fine.
+        name: what to call it in errors.
+    Returns:
+        The clip, and notes on what was changed.
+    Raises:
+        ValueError: shape, dtype or range is wrong, or it holds NaN.
+    """
+    frames = torch.as_tensor(frames)
+    if frames.ndim == 3 and frames.shape[-1] in (1, 3, 4):
+        frames = frames[None]
+    if frames.ndim != 4 or frames.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"{name} has shape {list(frames.shape)}, expected [F, H, W, 3] (or one image [H, W, 3])"
+        )
+    if frames.numel() == 0:
+        raise ValueError(f"{name} is empty (shape {list(frames.shape)})")
+    notes = []
+    if frames.shape[-1] == 4:
+        frames = frames[..., :3]
+        notes.append(f"{name}: alpha channel ignored")
+    frames, clipped = to_unit_range(frames, name)
+    if frames.shape[-1] == 1:
+        frames = frames.expand(*frames.shape[:3], 3)
+    return frames, notes + clipped
+
+
+def to_unit_range(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
+    """Bring values to float32 in [0, 1]: uint8 is divided by 255, a small overshoot clipped, the rest refused."""
+    if values.dtype in (torch.uint8, torch.bool):
+        return values.float() / (255.0 if values.dtype == torch.uint8 else 1.0), []
+    if not values.is_floating_point():
+        raise ValueError(f"{name} has dtype {values.dtype}, expected float in [0, 1] or uint8")
+    values = values.float()
+    low, high = (float(v) for v in torch.aminmax(values))
+    if low >= 0 and high <= 1:
+        return values, []
+    if low != low:
+        raise ValueError(f"{name} holds NaN; expected numbers in [0, 1]. Look at the node that made it")
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        raise ValueError(
+            f"{name} ranges from {low:.4g} to {high:.4g}, expected [0, 1]; "
+            "divide 0..255 by 255, map -1..1 by (x + 1) / 2"
+        )
+    return values.clamp(0, 1), [f"{name}: values {low:.3f}..{high:.3f} clipped to 0..1"]
+
+
+def snap_size(width: int, height: int) -> tuple[int, int]:
+    """The largest size in multiples of 16 that fits inside, at least 16x16."""
+    if width < 1 or height < 1:
+        raise ValueError(f"size is {width}x{height}, expected at least {SIZE_MULTIPLE}x{SIZE_MULTIPLE}")
+    return tuple(max(SIZE_MULTIPLE, side // SIZE_MULTIPLE * SIZE_MULTIPLE) for side in (width, height))
+
+
+def snap_length(num_frames: int) -> int:
+    """The longest length 4n+1 that fits inside."""
+    if num_frames < 1:
+        raise ValueError(f"length is {num_frames} frames, expected at least 1")
+    return (num_frames - 1) // VAE_STRIDE[0] * VAE_STRIDE[0] + 1
+
+
+def target_size(source: tuple[int, int], width: int | None, height: int | None) -> tuple[int, int, list[str]]:
+    """Choose the canvas for a source (width, height) and what was asked for; one None keeps the aspect."""
+    asked = (width, height)
+    if width is None and height is None:
+        return (*snap_size(*source), [])
+    if width is None:
+        width = round(source[0] * height / source[1])
+    if height is None:
+        height = round(source[1] * width / source[0])
+    snapped = snap_size(width, height)
+    notes = []
+    if any(want is not None and want != got for want, got in zip(asked, snapped, strict=True)):
+        notes.append(f"size {width}x{height} -> {snapped[0]}x{snapped[1]} (multiples of {SIZE_MULTIPLE})")
+    return (*snapped, notes)
+
+
+def target_length(available: int, asked: int | None, name: str = "frames") -> Length:
+    """Choose the length for a clip and what was asked for.
+
+    A clip that is too long loses frames at its end. One that is shorter than asked leaves the rest free.
+    """
+    total = snap_length(available if asked is None else asked)
+    notes = []
+    if asked is not None and asked != total:
+        notes.append(f"length {asked} -> {total} frames (4n+1)")
+    used = min(available, total)
+    if used < available:
+        notes.append(f"{name}: {available} frames -> {used} (dropped {available - used} at the end)")
+    if used < total:
+        notes.append(f"{name}: {available} frames for {total}; the last {total - used} are left free")
+    return Length(total, used, tuple(notes))
+
+
+def cover(frames: Tensor, width: int, height: int) -> Tensor:
+    """Scale to cover the canvas and crop the centre: VACE's rule for videos and their masks alike.
+
+    Args:
+        frames: [F, H, W, C] float in [0, 1].
+        width, height: the canvas.
+    Returns:
+        [F, height, width, C] in [0, 1]; the input itself where it already fits. Bicubic with antialias.
+    """
+    old_height, old_width = frames.shape[1:3]
+    if (old_height, old_width) == (height, width):
+        return frames
+    new_width, new_height = cover_size((old_width, old_height), width, height)
+    frames = resample(frames, new_width, new_height)
+    top, left = (new_height - height) // 2, (new_width - width) // 2
+    return frames[:, top : top + height, left : left + width].contiguous()
+
+
+def cover_size(source: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """Size (width, height) to scale a source to so that it covers the canvas."""
+    scale = max(width / source[0], height / source[1])
+    return max(width, round(scale * source[0])), max(height, round(scale * source[1]))
+
+
+def resample(frames: Tensor, width: int, height: int) -> Tensor:
+    """Bicubic, antialiased scaling of [F, H, W, C] in [0, 1]; a few frames at a time, to spare memory."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    out = frames.new_empty(frames.shape[0], height, width, frames.shape[3])
+    for start in range(0, frames.shape[0], FRAMES_PER_CHUNK):
+        chunk = frames[start : start + FRAMES_PER_CHUNK].permute(0, 3, 1, 2)
+        chunk = F.interpolate(chunk, size=(height, width), mode="bicubic", antialias=True)
+        out[start : start + FRAMES_PER_CHUNK] = chunk.clamp(0, 1).permute(0, 2, 3, 1)
+    return out
+
+
+def fit_frames(clip: Tensor, width: int, height: int, name: str = "frames") -> tuple[Tensor, list[str]]:
+    """`cover` with a note of what it did."""
+    old_height, old_width = clip.shape[1:3]
+    if (old_width, old_height) == (width, height):
+        return clip, []
+    scaled = cover_size((old_width, old_height), width, height)
+    steps = []
+    if scaled != (old_width, old_height):
+        steps.append(f"scaled to {scaled[0]}x{scaled[1]}")
+    if scaled != (width, height):
+        steps.append(f"cropped to {width}x{height}")
+    return cover(clip, width, height), [f"{name}: {old_width}x{old_height} {' and '.join(steps)}"]
+
+
+def lengthen(clip: Tensor, total: int, fill: float | str, upto: int | None = None) -> Tensor:
+    """Append frames to [F, ...]: filled with a number, or 'hold': the last one up to `upto`, then grey."""
+    missing = total - clip.shape[0]
+    if missing <= 0:
+        return clip[:total]
+    held = 0
+    if fill == "hold":
+        held = min(total, upto or total) - clip.shape[0]
+        fill = GREY
+    parts = [clip]
+    if held > 0:
+        parts.append(clip[-1:].expand(held, *clip.shape[1:]))
+    if missing > held:
+        parts.append(clip.new_full((1,) * clip.ndim, fill).expand(missing - held, *clip.shape[1:]))
+    return torch.cat(parts)
+
+
+def letterbox(image: Tensor, width: int, height: int) -> Tensor:
+    """Place a whole image on a white canvas, aspect kept, centred: VACE's rule for references.
+
+    Args:
+        image: [H, W, 3] float in [0, 1].
+        width, height: the canvas.
+    Returns:
+        [height, width, 3]; bilinear without antialias, as VACE was trained. The input itself where it already
+        fits.
+    """
+    old_height, old_width = image.shape[:2]
+    if (old_height, old_width) == (height, width):
+        return image
+    scale = min(height / old_height, width / old_width)
+    new_height, new_width = max(1, int(old_height * scale)), max(1, int(old_width * scale))
+    scaled = F.interpolate(
+        image.permute(2, 0, 1)[None], size=(new_height, new_width), mode="bilinear", align_corners=False
+    )[0].permute(1, 2, 0)
+    canvas = image.new_ones(height, width, 3)
+    top, left = (height - new_height) // 2, (width - new_width) // 2
+    canvas[top : top + new_height, left : left + new_width] = scaled
+    return canvas

@@ -1,0 +1,147 @@
+"""Combining units into one, by the rules VACE was trained with (its CompositionAnnotator)."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from .masks import binarise
+from .unit import GREY, VCU, built
+
+FOLD_ORDER = ("extension", "repaint", "control")
+# Two codecs of the same clip differ by about a level of eight bits; more is another picture.
+SAME_PIXEL = 1.5 / 255
+
+
+def compose(*units: VCU) -> VCU:
+    """Combine units into one. The order in which they are given matters only among units of one kind.
+
+    They are folded in the order extension, repaint, control (masks 0/1, 1 = generate):
+    extension + X: frames X*mE + E*(1-mE), mask mE*mX; repaint + repaint: frames A*(1-mB) + B*mB, mask the
+    union; repaint + control: frames R*(1-mR) + C*mR, mask mR; control + control: each in its own region.
+    A 'generate' unit (text, reference) brings only its references; references are concatenated in the order
+    given. A unit composed before takes part with the units it was made from.
+
+    Args:
+        units: one or more, of one size and length ('generate' units may differ in length).
+    Returns:
+        The combined unit; `parts` holds what it was made from.
+    Raises:
+        ValueError: sizes, lengths or strengths differ, controls overlap, or two extensions disagree about a
+            frame. The two units that clash are named by number and kind.
+    """
+    if not units:
+        raise ValueError("nothing to compose; give at least one unit")
+    parts = [part for unit in units for part in (unit.parts or (unit,))]
+    if len(parts) == 1:
+        return parts[0]
+    named = [(f"unit {number} ({unit})", unit) for number, unit in enumerate(parts, 1)]
+    content = [item for item in named if item[1].kind != "generate"]
+    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    notes += _check_alike(named, content)
+
+    base = _fold(content) if content else parts[0]
+    kinds = {unit.kind for _, unit in content}
+    kind = next((k for k in ("repaint", "extension", "control") if k in kinds), "generate")
+    return built(
+        base.frames,
+        base.masks,
+        references=tuple(image for part in parts for image in part.references),
+        kind=kind,
+        region=base.region if kind == "control" else None,
+        strength=base.strength,
+        notes=notes,
+        parts=tuple(parts),
+    )
+
+
+def _check_alike(named: list[tuple[str, VCU]], content: list[tuple[str, VCU]]) -> list[str]:
+    """Refuse units of different size, length or strength; notes on 'generate' units of another length."""
+    first_name, first = (content or named)[0]
+    notes = []
+    for name, unit in named:
+        if (unit.width, unit.height) != (first.width, first.height):
+            raise ValueError(f"{first_name} and {name} differ in size; give both the same width and height")
+        if unit.kind == "generate" and content:
+            if unit.num_frames != first.num_frames:
+                notes.append(f"{name}: takes the length of {first_name}")
+            continue
+        if unit.num_frames != first.num_frames:
+            raise ValueError(f"{first_name} and {name} differ in length; give both the same number of frames")
+        if unit.strength != first.strength:
+            raise ValueError(
+                f"{first_name} has strength {first.strength:g} and {name} {unit.strength:g}; a composed unit "
+                "has one strength. Give both the same, or encode them as several contexts"
+            )
+    return notes
+
+
+def _fold(content: list[tuple[str, VCU]]) -> VCU:
+    """Combine the units of each kind, then the kinds, extension first."""
+    combined = None
+    for kind, merge in zip(FOLD_ORDER, (_two_extensions, _two_repaints, _two_controls), strict=True):
+        same = [(name, _binary(unit)) for name, unit in content if unit.kind == kind]
+        if not same:
+            continue
+        _, unit = reduce(merge, same)
+        combined = unit if combined is None else _over(combined, unit)
+    return combined
+
+
+def _over(known: VCU, other: VCU) -> VCU:
+    """Extension + X and repaint + control: what the first keeps stays, the other fills the rest."""
+    frames = _where(known.masks, other.frames, known.frames)
+    return other.replace(frames=frames, masks=known.masks * other.masks, region=None)
+
+
+def _two_extensions(a: tuple[str, VCU], b: tuple[str, VCU]) -> tuple[str, VCU]:
+    (name_a, first), (name_b, second) = a, b
+    both = (first.masks == 0) & (second.masks == 0)
+    if _differ(first.frames, second.frames, both):
+        frame = int(both.flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"{name_a} and {name_b} both give frame {frame}, and differ there; keep one of them")
+    frames = _where(first.masks, second.frames, first.frames)
+    return f"{name_a} + {name_b}", second.replace(frames=frames, masks=first.masks * second.masks)
+
+
+def _two_repaints(a: tuple[str, VCU], b: tuple[str, VCU]) -> tuple[str, VCU]:
+    (name_a, first), (name_b, second) = a, b
+    if _differ(first.frames, second.frames, (first.masks == 0) & (second.masks == 0)):
+        raise ValueError(
+            f"{name_a} and {name_b} keep pixels of different clips; repaint one and the same clip"
+        )
+    frames = _where(second.masks, second.frames, first.frames)
+    masks = first.masks * (1 - second.masks) + second.masks
+    return f"{name_a} + {name_b}", second.replace(frames=frames, masks=masks)
+
+
+def _two_controls(a: tuple[str, VCU], b: tuple[str, VCU]) -> tuple[str, VCU]:
+    (name_a, first), (name_b, second) = a, b
+    if first.region is None or second.region is None or bool((first.region * second.region).any()):
+        raise ValueError(
+            f"{name_a} and {name_b} are controls of the same region; VACE was trained on separate ones. "
+            "Give each its own region, or encode them as several contexts"
+        )
+    frames = _where(second.region, second.frames, first.frames)
+    return f"{name_a} + {name_b}", second.replace(frames=frames, region=first.region + second.region)
+
+
+def _binary(unit: VCU) -> VCU:
+    """The unit with masks of 0 and 1, and grey where a repaint or an extension generates."""
+    masks = binarise(unit.masks)
+    region = None if unit.region is None else binarise(unit.region)
+    frames = unit.frames
+    if unit.kind != "control":
+        frames = torch.where(masks[..., None] > 0, GREY, frames)
+    return unit.replace(frames=frames, masks=masks, region=region, references=(), notes=(), parts=())
+
+
+def _where(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    return torch.where(mask[..., None] > 0, inside, outside)
+
+
+def _differ(a: Tensor, b: Tensor, where: Tensor) -> bool:
+    """Whether two clips show different pixels where both are known."""
+    return bool((((a - b).abs().amax(-1) > SAME_PIXEL) & where).any())

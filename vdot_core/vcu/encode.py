@@ -1,0 +1,273 @@
+"""Units -> the network's 96-channel contexts, without encoding anything twice.
+
+Shape letters: B batch, F pixel frames, T latent frames, H W pixels, h w latents, K contexts, R references.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .canvas import letterbox
+from .unit import GREY, VAE_STRIDE, VCU, grey_frames, num_latent_frames
+
+LATENT_CHANNELS = 16
+MASK_CHANNELS = VAE_STRIDE[1] * VAE_STRIDE[2]
+CONTEXT_CHANNELS = 2 * LATENT_CHANNELS + MASK_CHANNELS
+
+VaeEncode = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class VCUContext:
+    """What the network is given: one or more contexts, and where the references lie.
+
+    Args:
+        contexts: [1, K, 96, T, h, w] float32: 16 channels of kept pixels, 16 of controls, 64 of mask; latents
+            in the network's normalised space. T counts the reference latents, which come first.
+        num_reference_latents: how many latent frames at the start are references.
+        num_frames, width, height: of the video in pixels.
+        scales: the K units' strengths.
+        notes: what the units report about fitting their inputs.
+    """
+
+    contexts: Tensor
+    num_reference_latents: int
+    num_frames: int
+    width: int
+    height: int
+    scales: tuple[float, ...] = (1.0,)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int, int]:
+        """Shape [1, 16, T, h, w] of the latents to be generated, references included."""
+        return (1, LATENT_CHANNELS, *self.contexts.shape[3:])
+
+    def trim(self, latents: Tensor) -> Tensor:
+        """Drop what was generated at the references' places: [B, 16, T, h, w] -> the video's own, for the VAE."""
+        if latents.shape[2] != self.contexts.shape[3]:
+            raise ValueError(
+                f"latents have {latents.shape[2]} frames, the context has {self.contexts.shape[3]} "
+                f"({self.num_reference_latents} of them references); pass what this context sampled, untrimmed"
+            )
+        return latents[:, :, self.num_reference_latents :]
+
+
+class GreyCache:
+    """Latents of all-grey clips, kept per VAE and shape; the least recently used is dropped first.
+
+    A VAE is known by the object it belongs to, and forgotten with it.
+
+    Args:
+        max_entries: how many to keep; one is 8 MB at 480 x 832 and 81 frames.
+    """
+
+    def __init__(self, max_entries: int = 8):
+        self.max_entries = max_entries
+        self._entries: OrderedDict[tuple, tuple[weakref.ref, Tensor]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+    def get(self, vae: object, shape: tuple[int, ...]) -> Tensor | None:
+        """The latents of a grey clip of this shape, or None."""
+        key = (id(vae), shape)
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        # An id may be given again after its object is gone; only the same living object counts.
+        if entry[0]() is not vae:
+            del self._entries[key]
+            return None
+        self._entries.move_to_end(key)
+        return entry[1]
+
+    def put(self, vae: object, shape: tuple[int, ...], latents: Tensor) -> None:
+        self._entries[(id(vae), shape)] = (weakref.ref(vae), latents)
+        while len(self._entries) > self.max_entries:
+            self._entries.popitem(last=False)
+
+
+def encode(
+    units: VCU | Sequence[VCU],
+    vae_encode: VaeEncode,
+    *,
+    cache: GreyCache | None = None,
+    vae: object | None = None,
+    batch_halves: bool = False,
+) -> VCUContext:
+    """Encode one unit, or several that keep their own strength, into contexts of one length.
+
+    References of all units come first, in order, an image that several units share once. In the context of a
+    unit that does not bring it, a reference's place is left free (grey, mask 1).
+
+    Args:
+        units: one VCU or several of one size and length.
+        vae_encode: video [B, F, H, W, 3] in [0, 1] -> latents [B, 16, T, h, w] in the network's normalised
+            space.
+        cache: keeps the latents of grey clips between calls; None = only within this call.
+        vae: the object the cache knows the VAE by; None = the owner of `vae_encode`, where it is a method, or
+            itself.
+        batch_halves: encode what is new in as few calls as possible (more memory) instead of one clip at a
+            time.
+    Returns:
+        The contexts, on the device of the VAE's latents.
+    Raises:
+        ValueError: units differ in size or length, or the VAE returns another shape than Wan's.
+    """
+    units = (units,) if isinstance(units, VCU) else tuple(units)
+    _check_units(units)
+    owner = vae if vae is not None else getattr(vae_encode, "__self__", vae_encode)
+    coder = _Coder(vae_encode, GreyCache() if cache is None else cache, owner, batch_halves)
+    first = units[0]
+
+    slots, places = _gather_references(units)
+    halves = [half for unit in units for half in split(unit)]
+    latents = coder.clips(halves)
+    reference_latents = coder.clips([image[None] for image in slots])
+    contexts = []
+    for index, unit in enumerate(units):
+        video = torch.cat(
+            [latents[2 * index], latents[2 * index + 1], mask_channels(unit.masks).to(latents[0])]
+        )
+        own = [
+            _reference_slot(reference_latents[slot], slot in places[index], coder, first)
+            for slot in range(len(slots))
+        ]
+        contexts.append(torch.cat([*own, video], dim=1))
+    return VCUContext(
+        contexts=torch.stack(contexts)[None],
+        num_reference_latents=len(slots),
+        num_frames=first.num_frames,
+        width=first.width,
+        height=first.height,
+        scales=tuple(unit.strength for unit in units),
+        notes=tuple(dict.fromkeys(note for unit in units for note in unit.notes)),
+    )
+
+
+def split(unit: VCU) -> tuple[Tensor, Tensor]:
+    """The inactive (kept) and the reactive (generated) half of a unit's frames, [F, H, W, 3] each."""
+    generate = unit.masks[..., None] > 0.5
+    return torch.where(generate, GREY, unit.frames), torch.where(generate, unit.frames, GREY)
+
+
+def mask_channels(masks: Tensor) -> Tensor:
+    """Binarise masks [F, H, W] and fold 8x8 blocks into channels: [64, T, h, w], nearest-exact in time."""
+    num_frames, height, width = masks.shape
+    _, stride_y, stride_x = VAE_STRIDE
+    masks = (
+        (masks > 0.5).float().reshape(num_frames, height // stride_y, stride_y, width // stride_x, stride_x)
+    )
+    masks = masks.permute(2, 4, 0, 1, 3).reshape(
+        1, MASK_CHANNELS, num_frames, height // stride_y, width // stride_x
+    )
+    size = (num_latent_frames(num_frames), *masks.shape[3:])
+    return F.interpolate(masks, size=size, mode="nearest-exact")[0]
+
+
+def _reference_slot(latent: Tensor, own: bool, coder: _Coder, unit: VCU) -> Tensor:
+    """One latent frame [96, 1, h, w]: the reference with zeros and mask 0, or grey twice with mask 1."""
+    mask = latent.new_full((MASK_CHANNELS, *latent.shape[1:]), 0.0 if own else 1.0)
+    if own:
+        return torch.cat([latent, torch.zeros_like(latent), mask])
+    grey = coder.clips([grey_frames(1, unit.height, unit.width, unit.frames.device)])[0]
+    return torch.cat([grey, grey, mask])
+
+
+def _gather_references(units: tuple[VCU, ...]) -> tuple[list[Tensor], list[set[int]]]:
+    """Every distinct reference in order, letterboxed, and which of them each unit brings."""
+    slots: list[Tensor] = []
+    places: list[set[int]] = []
+    for unit in units:
+        own: set[int] = set()
+        for image in unit.references:
+            canvas = letterbox(image, unit.width, unit.height)
+            # Within one unit an image given twice is meant twice; between units it is the same reference.
+            match = next((i for i, slot in enumerate(slots) if i not in own and _equal(slot, canvas)), None)
+            if match is None:
+                slots.append(canvas)
+                match = len(slots) - 1
+            own.add(match)
+        places.append(own)
+    return slots, places
+
+
+class _Coder:
+    """Encodes clips, each distinct one once."""
+
+    def __init__(self, vae_encode: VaeEncode, cache: GreyCache, owner: object, batch: bool):
+        self.vae_encode, self.cache, self.owner, self.batch = vae_encode, cache, owner, batch
+
+    def clips(self, clips: list[Tensor]) -> list[Tensor]:
+        """[F, H, W, 3] each, all of one shape -> [16, T, h, w] float32 each."""
+        found: list[Tensor | None] = [None] * len(clips)
+        pending: list[tuple[Tensor, bool, list[int]]] = []
+        for index, clip in enumerate(clips):
+            grey = bool((clip == GREY).all())
+            known = self.cache.get(self.owner, tuple(clip.shape)) if grey else None
+            if known is not None:
+                found[index] = known
+                continue
+            twin = next(
+                (item for item in pending if item[1] == grey and (grey or _equal(item[0], clip))), None
+            )
+            if twin is not None:
+                twin[2].append(index)
+            else:
+                pending.append((clip, grey, [index]))
+        for (clip, grey, users), latents in zip(
+            pending, self._run([item[0] for item in pending]), strict=True
+        ):
+            if grey:
+                self.cache.put(self.owner, tuple(clip.shape), latents)
+            for index in users:
+                found[index] = latents
+        return found
+
+    def _run(self, clips: list[Tensor]) -> list[Tensor]:
+        if self.batch and len(clips) > 1:
+            return list(self._call(torch.stack(clips)))
+        return [self._call(clip[None])[0] for clip in clips]
+
+    def _call(self, video: Tensor) -> Tensor:
+        latents = self.vae_encode(video)
+        batch, num_frames, height, width, _ = video.shape
+        _, stride_y, stride_x = VAE_STRIDE
+        expected = (
+            batch,
+            LATENT_CHANNELS,
+            num_latent_frames(num_frames),
+            height // stride_y,
+            width // stride_x,
+        )
+        if tuple(latents.shape) != expected:
+            raise ValueError(
+                f"the VAE gave latents {list(latents.shape)} for a video {list(video.shape)}, expected "
+                f"{list(expected)}; use the Wan 2.1 VAE"
+            )
+        return latents.float()
+
+
+def _check_units(units: tuple[VCU, ...]) -> None:
+    if not units:
+        raise ValueError("nothing to encode; give at least one unit")
+    for number, unit in enumerate(units, 1):
+        if unit.frames.shape != units[0].frames.shape:
+            raise ValueError(
+                f"unit 1 ({units[0]}) and unit {number} ({unit}) differ; contexts need one size and length"
+            )
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or torch.equal(a, b)

@@ -1,0 +1,186 @@
+"""The video condition unit (VCU): frames, masks and references that say what to generate and what to keep.
+
+Shape letters: F pixel frames, H W pixels, T latent frames.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+VAE_STRIDE = (4, 8, 8)
+PATCH_SIZE = (1, 2, 2)
+SIZE_MULTIPLE = VAE_STRIDE[1] * PATCH_SIZE[1]
+GREY = 0.5
+KINDS = ("generate", "control", "repaint", "extension")
+# Resampling and half precision overshoot [0, 1] by rounding only; anything more is a wrong range.
+RANGE_TOLERANCE = 1e-3
+
+logger = logging.getLogger("vdot")
+
+
+@dataclass(frozen=True, eq=False)
+class VCU:
+    """One task for the model, in the form VACE was trained on.
+
+    Make one with a builder (`text`, `control`, `inpaint`, ..), which fits any clip; the constructor only
+    checks.
+    The tensors are shared, not copied: treat them as read-only.
+
+    Args:
+        frames: [F, H, W, 3] float in [0, 1]; 0.5 (grey) where nothing is known. F is 4n+1, H and W multiples
+            of 16.
+        masks: [F, H, W] float in [0, 1]; 1 = generate, 0 = keep. Binarised at > 0.5 when encoded.
+        references: images [H', W', 3] float in [0, 1] of things to show; letterboxed on white when encoded.
+        kind: what the frames mean: 'generate', 'control', 'repaint' or 'extension'; `compose` goes by it.
+        region: [F, H, W] of 0 and 1, where a control speaks; None = everywhere.
+        strength: scale of this unit's context in the network, kept apart when encoded as one of several
+            contexts.
+        notes: what was changed to make the input fit, one sentence each; not part of equality.
+        parts: the units a composition was made from, so that composing again starts from them.
+
+    Raises:
+        ValueError: a shape, length, size, dtype or range is wrong.
+    """
+
+    frames: Tensor
+    masks: Tensor
+    references: tuple[Tensor, ...] = ()
+    kind: str = "repaint"
+    region: Tensor | None = None
+    strength: float = 1.0
+    notes: tuple[str, ...] = ()
+    parts: tuple[VCU, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "references", tuple(self.references))
+        object.__setattr__(self, "notes", tuple(self.notes))
+        _check_shape("frames", self.frames, "[F, H, W, 3]", lambda s: len(s) == 4 and s[3] == 3)
+        num_frames, height, width, _ = self.frames.shape
+        if num_frames < 1 or num_frames % VAE_STRIDE[0] != 1:
+            raise ValueError(
+                f"frames has {num_frames} frames, expected 4n+1 (1, 5, .., 81); use a builder, which fits the clip"
+            )
+        if height < SIZE_MULTIPLE or width < SIZE_MULTIPLE or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+            raise ValueError(
+                f"frames are {width}x{height}, expected multiples of {SIZE_MULTIPLE}; "
+                "use a builder, which fits the clip"
+            )
+        self._check_mask("masks", self.masks)
+        if self.region is not None:
+            self._check_mask("region", self.region)
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
+        _check_range("frames", self.frames)
+        for index, image in enumerate(self.references):
+            _check_shape(f"reference {index + 1}", image, "[H, W, 3]", lambda s: len(s) == 3 and s[2] == 3)
+            _check_range(f"reference {index + 1}", image)
+
+    def _check_mask(self, name: str, mask: Tensor) -> None:
+        _check_shape(name, mask, "[F, H, W]", lambda s: len(s) == 3)
+        if mask.shape[0] != self.num_frames:
+            raise ValueError(
+                f"{name} has {mask.shape[0]} frames, frames has {self.num_frames}; give both the same length"
+            )
+        if mask.shape[1:] != self.frames.shape[1:3]:
+            raise ValueError(
+                f"{name} is {mask.shape[2]}x{mask.shape[1]}, frames are {self.width}x{self.height}; "
+                "give both the same size"
+            )
+        _check_range(name, mask)
+
+    @property
+    def num_frames(self) -> int:
+        return self.frames.shape[0]
+
+    @property
+    def height(self) -> int:
+        return self.frames.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.frames.shape[2]
+
+    @property
+    def num_latent_frames(self) -> int:
+        """Latent frames of the video itself, without references."""
+        return num_latent_frames(self.num_frames)
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, VCU):
+            return NotImplemented
+        return (
+            self.kind == other.kind
+            and self.strength == other.strength
+            and len(self.references) == len(other.references)
+            and _same(self.frames, other.frames)
+            and _same(self.masks, other.masks)
+            and (self.region is None) == (other.region is None)
+            and (self.region is None or _same(self.region, other.region))
+            and all(_same(a, b) for a, b in zip(self.references, other.references, strict=True))
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.strength, tuple(self.frames.shape), len(self.references)))
+
+    def __str__(self) -> str:
+        references = f", {len(self.references)} reference(s)" if self.references else ""
+        return f"{self.kind} {self.width}x{self.height}, {self.num_frames} frames{references}"
+
+    def replace(self, **changes) -> VCU:
+        """A copy with some fields changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+
+def num_latent_frames(num_frames: int) -> int:
+    """Latent frames of a clip: the first frame alone, then one for every four."""
+    return (num_frames - 1) // VAE_STRIDE[0] + 1
+
+
+def grey_frames(num_frames: int, height: int, width: int, device: torch.device | str | None = None) -> Tensor:
+    """A clip of which nothing is known, [F, H, W, 3]; one value in memory, however long."""
+    return torch.full((1, 1, 1, 1), GREY, device=device).expand(num_frames, height, width, 3)
+
+
+def full_mask(num_frames: int, height: int, width: int, device: torch.device | str | None = None) -> Tensor:
+    """A mask that generates everything, [F, H, W]; one value in memory."""
+    return torch.ones(1, 1, 1, device=device).expand(num_frames, height, width)
+
+
+def built(frames: Tensor, masks: Tensor, *, notes: tuple[str, ...] | list[str] = (), **fields) -> VCU:
+    """Make the VCU a builder returns, and log what had to be changed."""
+    for note in notes:
+        logger.info("%s", note)
+    return VCU(frames=frames, masks=masks, notes=tuple(notes), **fields)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.shape == b.shape and bool(torch.equal(a, b.to(a.device))))
+
+
+def _check_shape(name: str, value: Tensor, expected: str, fits) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} is a {type(value).__name__}, expected a torch tensor {expected}")
+    if not fits(value.shape):
+        raise ValueError(f"{name} has shape {list(value.shape)}, expected {expected}")
+    if not value.is_floating_point():
+        raise ValueError(
+            f"{name} has dtype {value.dtype}, expected float in [0, 1]; use a builder, which converts it"
+        )
+    if value.numel() == 0:
+        raise ValueError(f"{name} is empty (shape {list(value.shape)})")
+
+
+def _check_range(name: str, value: Tensor) -> None:
+    low, high = (float(v) for v in torch.aminmax(value.detach()))
+    if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+        if low != low or high != high:
+            raise ValueError(f"{name} holds NaN; expected numbers in [0, 1]. Look at the node that made it")
+        raise ValueError(
+            f"{name} ranges from {low:.4g} to {high:.4g}, expected [0, 1]; "
+            "divide 0..255 by 255, map -1..1 by (x + 1) / 2"
+        )
