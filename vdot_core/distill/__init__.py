@@ -1,0 +1,24 @@
+"""VDOT's losses as pure functions: rollout, score matching, GAN and the critic's own."""
+
+from ..sampling import rollout
+from .critic import add_noise, flow_matching_loss, guided, predict_x0, sample_timestep
+from .gan import GAN_FORMS, GanLosses, approximate_gradient_penalty, gan_losses
+from .matching import DMD_WEIGHTINGS, MatchingGradient, dmd_gradient, matching_loss, otd_gradient
+
+__all__ = [
+    "DMD_WEIGHTINGS",
+    "GAN_FORMS",
+    "GanLosses",
+    "MatchingGradient",
+    "add_noise",
+    "approximate_gradient_penalty",
+    "dmd_gradient",
+    "flow_matching_loss",
+    "gan_losses",
+    "guided",
+    "matching_loss",
+    "otd_gradient",
+    "predict_x0",
+    "rollout",
+    "sample_timestep",
+]

@@ -1,0 +1,146 @@
+"""Score-matching gradients of the generator: DMD's reverse KL and VDOT's optimal transport.
+
+Both compare the same two predictions of the clean latents, the fake score's and the real score's, at one
+noise level, and both return a gradient in latent units, so that one weight balances them.
+
+Shape letters: B batch, C channels, T latent frames, h w latents, N = h w points of a frame.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..transport import OTResult, entropic_ot
+
+DMD_WEIGHTINGS = ("normalised", "timestep", "none")
+
+
+@dataclass(frozen=True)
+class MatchingGradient:
+    """A gradient for `matching_loss`, with what a training log wants to know.
+
+    Attributes:
+        gradient: [B, C, T, h, w] float32; zero on reference frames.
+        transport: the transport's solution, frames flattened to B * T (None for DMD).
+    """
+
+    gradient: Tensor
+    transport: OTResult | None = None
+
+
+def normaliser(sample: Tensor, real: Tensor, num_reference_latents: int = 0) -> Tensor:
+    """1 / mean |x0 - x0_real| per sample, [B, 1, 1, 1, 1]: DMD's weight (Yin et al., CVPR 2024)."""
+    difference = (sample.float() - real.float())[:, :, num_reference_latents:].abs()
+    mean = difference.mean(dim=(1, 2, 3, 4), keepdim=True)
+    # Identical predictions have nothing to match: a floor keeps rounding from being blown up to unit size.
+    return 1 / mean.clamp_min(1e-3 * real.float().abs().mean(dim=(1, 2, 3, 4), keepdim=True) + 1e-8)
+
+
+def dmd_gradient(
+    sample: Tensor,
+    fake: Tensor,
+    real: Tensor,
+    *,
+    timestep: Tensor | None = None,
+    weighting: str = "normalised",
+    num_reference_latents: int = 0,
+) -> MatchingGradient:
+    """Gradient of the reverse KL between the generator's and the teacher's distribution: g = w (fake - real).
+
+    Args:
+        sample: [B, C, T, h, w] the generator's clean latents.
+        fake: the fake score's prediction of them from x_t; real: the teacher's, with guidance. Same shape.
+        timestep: [B] in 0..1000, the scores' noise level; needed by weighting 'timestep'.
+        weighting: 'normalised' (1 / mean |sample - real|), 'timestep' (t / 1000, as released) or 'none'.
+        num_reference_latents: leading latent frames that hold references and are not matched.
+
+    Returns:
+        The gradient, detached.
+
+    Raises:
+        ValueError: on shapes that differ, or an unknown weighting.
+    """
+    _check_shapes(sample, fake, real, num_reference_latents)
+    gradient = fake.detach().float() - real.detach().float()
+    if weighting == "normalised":
+        gradient = gradient * normaliser(sample.detach(), real.detach(), num_reference_latents)
+    elif weighting == "timestep":
+        if timestep is None:
+            raise ValueError("weighting 'timestep' needs the timestep [B] at which the scores were evaluated")
+        gradient = gradient * (timestep.float() / 1000).view(-1, 1, 1, 1, 1)
+    elif weighting != "none":
+        raise ValueError(f"weighting is {weighting!r}; expected one of {', '.join(DMD_WEIGHTINGS)}")
+    gradient[:, :, :num_reference_latents] = 0
+    return MatchingGradient(gradient)
+
+
+def otd_gradient(
+    sample: Tensor,
+    fake: Tensor,
+    real: Tensor,
+    *,
+    normalised: bool = True,
+    num_reference_latents: int = 0,
+    **transport,
+) -> MatchingGradient:
+    """Gradient of entropic optimal transport between the fake and the real prediction, frame by frame.
+
+    The N latent positions of a frame are a cloud of N points in R^C with equal weights. The transport's
+    gradient by a point is ``2 / N (a_i - T(a_i))`` with T the barycentric projection; ``N / 2`` times it
+    is the displacement ``a_i - T(a_i)``: the same units as DMD's ``fake - real``, to which it is equal
+    where the plan is the identity.
+
+    Args:
+        sample, fake, real: as in `dmd_gradient`.
+        normalised: divide by mean |sample - real|, as DMD's default does.
+        num_reference_latents: leading latent frames that are not matched.
+        transport: options of `entropic_ot` (eps, eps_mode, debias, rho_a, ..).
+
+    Returns:
+        The gradient, detached, and the transport's diagnostics.
+    """
+    _check_shapes(sample, fake, real, num_reference_latents)
+    batch, channels, _, height, width = fake.shape
+    clouds = [_to_clouds(x.detach()[:, :, num_reference_latents:]) for x in (fake, real)]
+    result = entropic_ot(*clouds, **transport)
+    displacement = result.grad_a * (height * width / 2)
+    displacement = displacement.reshape(batch, -1, height, width, channels).permute(0, 4, 1, 2, 3)
+    gradient = torch.zeros_like(fake, dtype=torch.float32)
+    gradient[:, :, num_reference_latents:] = displacement
+    if normalised:
+        gradient = gradient * normaliser(sample.detach(), real.detach(), num_reference_latents)
+    return MatchingGradient(gradient, result)
+
+
+def matching_loss(sample: Tensor, gradient: Tensor, num_reference_latents: int = 0) -> Tensor:
+    """0.5 mean || x0 - stopgrad(x0 - g) ||^2, whose gradient by the sample is g / (number of elements).
+
+    Args:
+        sample: [B, C, T, h, w] the generator's clean latents, with a graph.
+        gradient: same shape.
+        num_reference_latents: leading latent frames that the mean leaves out.
+
+    Returns:
+        Scalar float32 loss.
+    """
+    sample = sample.float()[:, :, num_reference_latents:]
+    target = (sample - gradient[:, :, num_reference_latents:]).detach()
+    return 0.5 * (sample - target).square().mean()
+
+
+def _to_clouds(latents: Tensor) -> Tensor:
+    """[B, C, T, h, w] -> [B T, h w, C]."""
+    return latents.permute(0, 2, 3, 4, 1).flatten(0, 1).flatten(1, 2)
+
+
+def _check_shapes(sample: Tensor, fake: Tensor, real: Tensor, num_reference_latents: int) -> None:
+    shapes = {tuple(x.shape) for x in (sample, fake, real)}
+    if len(shapes) != 1 or sample.ndim != 5:
+        got = ", ".join(str(tuple(x.shape)) for x in (sample, fake, real))
+        raise ValueError(f"sample, fake and real have shapes {got}; expected one shape [B, C, T, h, w]")
+    if not 0 <= num_reference_latents < sample.shape[2]:
+        raise ValueError(
+            f"num_reference_latents is {num_reference_latents} of {sample.shape[2]} latent frames; "
+            "at least one frame must be left to match"
+        )
