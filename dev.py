@@ -7,7 +7,11 @@ by very old Pythons, so that they get a sentence and not a syntax error.
 import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036 - the very case this line is for
-    sys.exit("dev.py needs Python 3.10 or newer, this is %d.%d: run it as python3.12 dev.py ..." % sys.version_info[:2])
+    sys.exit(
+        "dev.py needs Python 3.10 or newer, this is {0}.{1}: run it as python3.12 dev.py ...".format(  # noqa: UP030
+            *sys.version_info
+        )
+    )
 
 
 def find_comfyui():

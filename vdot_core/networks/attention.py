@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""`attention(q [B, L, D], k [B, S, D], v [B, S, D], num_heads) -> [B, L, D]`: no mask, scale head_dim ** -0.5."""
+"""`attention(q [B, L, D], k [B, S, D], v [B, S, D], num_heads) -> [B, L, D]`, without a mask."""
 
 
 def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:

@@ -70,8 +70,8 @@ class WanVaceConfig:
             raise ValueError(f"num_heads is {self.num_heads}; dim {self.dim} divided by it must be even")
         if self.dim // self.num_heads < 6:
             raise ValueError(
-                f"num_heads is {self.num_heads}, so a head has {self.head_dim} channels; rotary positions along "
-                "three axes need at least 6"
+                f"num_heads is {self.num_heads}, so a head has {self.head_dim} channels; rotary positions "
+                "along three axes need at least 6"
             )
         if self.freq_dim % 2:
             raise ValueError(

@@ -16,9 +16,9 @@ BlockCall = Callable[[Tensor, Tensor, Tensor, Any, "Hooks"], Tensor]
 class Hooks:
     """Extension points of one forward pass; every one of them does nothing until a subclass overrides it.
 
-    Pass an instance as `net(..., hooks=...)`. VACE blocks call the same attention hooks as backbone blocks, right
-    after the `run_block` and `after_block` of the layer they belong to. Where gradients are off, hints are added
-    to the tokens that `after_block` returned in place.
+    Pass an instance as `net(..., hooks=...)`. VACE blocks call the same attention hooks as backbone blocks,
+    right after the `run_block` and `after_block` of the layer they belong to. Where gradients are off and
+    nothing is tapped, hints are written into the tokens that `after_block` returned.
 
     Args:
         attention: what every attention goes through (`vdot_core.networks.attention.AttentionFunction`).
@@ -28,7 +28,11 @@ class Hooks:
     """Whether several contexts may share a pass of a VACE block; no, where hooks read the batch axis."""
 
     def __init__(self, attention: AttentionFunction = sdpa_attention) -> None:
-        self.attention = attention
+        self._attention = attention
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
+        """Attend from q [B, L, D] to k and v [B, S, D]; every attention of the network is this call."""
+        return self._attention(q, k, v, num_heads)
 
     def begin(self, latents: Tensor, grid: tuple[int, int, int]) -> None:
         """Called once, before the first block.

@@ -13,8 +13,8 @@ def initialize_weights(network: nn.Module, generator: torch.Generator | None = N
     """Draw every parameter of a WanVace anew, in the order of `named_parameters`.
 
     Linear layers and patch embeddings are Xavier-uniform with zero biases, the embeddings of text and time
-    normal(0.02), modulation tables normal(1 / sqrt(D)), norms the identity. The head, and VACE's projections
-    into and out of its branch, are zero: a new network predicts 0, and contexts count for nothing until trained.
+    normal(0.02), modulation tables normal(1 / sqrt(D)), norms the identity. The head and VACE's
+    projections into and out of its branch are zero: a new network predicts 0, and contexts count for nothing.
 
     Args:
         network: the network; its parameters must hold memory.

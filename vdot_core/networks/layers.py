@@ -1,7 +1,7 @@
 """Blocks of the Wan-VACE transformer, under Wan's own parameter names.
 
-B batch, K contexts, L tokens, S text tokens, D width. Every layer with weights comes from `operations` (torch.nn,
-or a host's offloading and quantised layers); raw parameters are cast to the activations where they are used.
+B batch, K contexts, L tokens, S text tokens, D width. Every layer with weights comes from `operations`
+(torch.nn, or a host's offloading and quantised layers); raw parameters are cast where they are used.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def sinusoidal_embedding(timestep: Tensor, dim: int) -> Tensor:
         dim: even width.
 
     Returns:
-        [B, dim] float32, from float64 angles where the device has them: at 1000 radians float32 is off by 6e-5.
+        [B, dim] float32, from float64 angles where the device has them: float32 is off by 6e-5 at 1000.
     """
     exact = torch.float32 if timestep.device.type == "mps" else torch.float64
     exponent = torch.arange(dim // 2, dtype=exact, device=timestep.device) / (dim // 2)
@@ -119,7 +119,6 @@ class SelfAttention(nn.Module):
         q = self._rotated(self.q, self.norm_q, x, rope, hooks)
         k = self._rotated(self.k, self.norm_k, x, rope, hooks)
         v = self.v(x)
-        del x
         y = hooks.attention(q.flatten(-2), k.flatten(-2), v, self.num_heads)
         del v
         y = hooks.after_self_attention(y, q, k)
@@ -141,7 +140,7 @@ class CrossAttention(nn.Module):
         self.norm_k = factory.rms_norm(config.dim, config)
 
     def forward(self, x: Tensor, text: Tensor, hooks: Hooks) -> Tensor:
-        """Attend. x: [B, L, D]; text: [B', S, D], a row for B / B' neighbouring rows of x. Returns [B, L, D]."""
+        """Attend. x: [B, L, D]; text: [B', S, D], a row per B / B' rows of x. Returns [B, L, D]."""
         q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(text)), self.v(text)
         if text.shape[0] != q.shape[0]:
             repeats = q.shape[0] // text.shape[0]
@@ -203,13 +202,13 @@ class VaceBlock(Block):
         self.after_proj = factory.linear(config.dim, config.dim)
 
     def forward(
-        self, c: Tensor, x: Tensor, modulation: Tensor, text: Tensor, rope: Any, hooks: Hooks
+        self, c: Tensor, x: Tensor | None, modulation: Tensor, text: Tensor, rope: Any, hooks: Hooks
     ) -> tuple[Tensor, Tensor]:
         """Transform the context's tokens.
 
         Args:
             c: [B * K, L, D] context tokens, K of them for each video.
-            x: [B, L, D] the video's tokens before any block; the first VACE block starts from them.
+            x: [B, L, D] the video's tokens before any block; only the first VACE block needs them.
             modulation: [B * K or 1, 6, D].
             text: [B, S, D].
             rope: for `hooks.rotate`.

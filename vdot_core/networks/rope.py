@@ -100,7 +100,10 @@ def apply_rotary(x: Tensor, table: RotaryTable) -> Tensor:
     # Eager complex multiplication is one pass (20 times faster than real arithmetic on a CPU);
     # compilers fuse the real form and cannot the complex one.
     if x.device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
-        turned = torch.view_as_complex(pairs) * torch.view_as_complex(table.turns)
+        pairs, turns = torch.view_as_complex(pairs), torch.view_as_complex(table.turns)
+        turned = (
+            pairs * turns if x.dtype == torch.float32 else pairs.mul_(turns)
+        )  # x itself is never written to
         return torch.view_as_real(turned).flatten(-2).to(x.dtype)
     (even, odd), (cos, sin) = pairs.unbind(-1), table.turns.unbind(-1)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)

@@ -1,4 +1,4 @@
-"""VACE's context branch during one forward pass: contexts become tokens, tokens become hints for the backbone."""
+"""VACE's context branch during one forward pass: what the contexts add to the backbone's tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from .context_scale import Weight, add_hint
 
 MAX_BATCHED_TOKENS = 16384
-"""Contexts share a pass of a VACE block up to this many tokens in all; beyond, a pass each needs less memory."""
+"""Contexts share a pass of a VACE block up to this many tokens in all; beyond, one each saves memory."""
 
 
 @dataclass
@@ -24,7 +24,7 @@ class VaceBranch:
         streams: context tokens, each [B * group, L, D]; `group` contexts per stream.
         group: contexts that share a pass.
         weights: weights[VACE block][context], of `context_weights`.
-        video: [B, L, D], the video's tokens before any block.
+        video: [B, L, D], the video's tokens before any block, until the first VACE block has used them.
         given: what every block gets besides its tokens: modulation, text, rope, hooks.
         in_place: hints may be written into the backbone's tokens.
     """
@@ -34,7 +34,7 @@ class VaceBranch:
     streams: list[Tensor]
     group: int
     weights: list[list[Weight]]
-    video: Tensor
+    video: Tensor | None
     given: tuple[Tensor, Tensor, Any, Any]
     in_place: bool
 
@@ -55,6 +55,7 @@ class VaceBranch:
             hint, self.streams[n] = self.blocks[place](stream, self.video, *self.given)
             for g, one in enumerate(hint.unflatten(0, (-1, self.group)).unbind(1)):
                 x = add_hint(x, one, self.weights[place][n * self.group + g], self.in_place)
+        self.video = None
         return x
 
 

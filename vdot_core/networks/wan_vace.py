@@ -1,4 +1,4 @@
-"""The Wan 2.1 video transformer with VACE's context branch: generator, scores and ComfyUI model are this class.
+"""The Wan 2.1 video transformer with VACE's context branch: generator, scores and ComfyUI model alike.
 
 B batch, K contexts, C channels, T h w latent frames, rows and columns, L tokens, S text tokens, D width.
 """
@@ -27,8 +27,8 @@ from .vace_branch import VaceBranch, contexts_per_pass
 class WanVace(nn.Module):
     """Wan-VACE: predicts the velocity `noise - x0` of a noised video latent, given text and contexts.
 
-    Parameter names are Wan's and VACE's own, so released checkpoints load as they are. Activations have the dtype
-    of the network's weights. A layer's VACE hint counts as part of its output.
+    Parameter names are Wan's and VACE's own, so released checkpoints load as they are. Activations have the
+    dtype of the network's weights. A layer's VACE hint counts as part of its output.
 
     Args:
         config: sizes.
@@ -105,8 +105,8 @@ class WanVace(nn.Module):
             x: [B, C, T, h, w] noised latents, in the network's normalised space; h, w of any size.
             timestep: [B], 0..1000; [1] where all samples share one (a little faster).
             text: [B, S, text_dim] of the text encoder; S of any length, [1, S, text_dim] where all share one.
-            contexts: [B, K, vace_in_channels, T, h, w], or [1, ...] where all share them; None leaves the branch
-                out, which equals a scale of 0.
+            contexts: [B, K, vace_in_channels, T, h, w], or [1, ...] where all share them; None leaves the
+                branch out, which equals a scale of 0.
             context_scale: float, [K], [K, num_vace_layers], [K, T], or a `ContextScale`, which is needed
                 where num_vace_layers == T.
             taps: layer indices, rising, whose output tokens (VACE hint included) are wanted too.
@@ -184,8 +184,8 @@ class WanVace(nn.Module):
         if tuple(embedded.shape[2:]) != grid:
             raise ValueError(
                 f"contexts of {list(contexts.shape[2:])} latents (frames, rows, columns) make a grid of "
-                f"{list(embedded.shape[2:])} tokens, the noised latents one of {list(grid)}; give both the same "
-                "size, reference frames included"
+                f"{list(embedded.shape[2:])} tokens, the noised latents one of {list(grid)}; give both the "
+                "same size, reference frames included"
             )
         return embedded.flatten(2).transpose(1, 2).contiguous()
 

@@ -65,7 +65,7 @@ def as_clip(frames: Tensor, name: str = "frames") -> tuple[Tensor, list[str]]:
 
 
 def to_unit_range(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
-    """Bring values to float32 in [0, 1]: uint8 is divided by 255, a small overshoot clipped, the rest refused."""
+    """Bring values to float32 in [0, 1]: uint8 is divided by 255, small overshoot clipped, more refused."""
     if values.dtype in (torch.uint8, torch.bool):
         return values.float() / (255.0 if values.dtype == torch.uint8 else 1.0), []
     if not values.is_floating_point():

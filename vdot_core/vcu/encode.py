@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .canvas import letterbox
-from .unit import GREY, VAE_STRIDE, VCU, grey_frames, num_latent_frames
+from .unit import GREY, VAE_STRIDE, VCU, dense, grey_frames, num_latent_frames
 
 LATENT_CHANNELS = 16
 MASK_CHANNELS = VAE_STRIDE[1] * VAE_STRIDE[2]
@@ -51,11 +51,11 @@ class VCUContext:
         return (1, LATENT_CHANNELS, *self.contexts.shape[3:])
 
     def trim(self, latents: Tensor) -> Tensor:
-        """Drop what was generated at the references' places: [B, 16, T, h, w] -> the video's own, for the VAE."""
+        """Drop what was generated in the references' places: [B, 16, T, h, w] -> the video's own latents."""
         if latents.shape[2] != self.contexts.shape[3]:
             raise ValueError(
                 f"latents have {latents.shape[2]} frames, the context has {self.contexts.shape[3]} "
-                f"({self.num_reference_latents} of them references); pass what this context sampled, untrimmed"
+                f"({self.num_reference_latents} of them references); pass what was sampled with it, untrimmed"
             )
         return latents[:, :, self.num_reference_latents :]
 
@@ -83,17 +83,21 @@ class GreyCache:
         """The latents of a grey clip of this shape, or None."""
         key = (id(vae), shape)
         entry = self._entries.get(key)
-        if entry is None:
-            return None
         # An id may be given again after its object is gone; only the same living object counts.
-        if entry[0]() is not vae:
-            del self._entries[key]
+        if entry is None or entry[0]() is not vae:
             return None
         self._entries.move_to_end(key)
         return entry[1]
 
     def put(self, vae: object, shape: tuple[int, ...], latents: Tensor) -> None:
-        self._entries[(id(vae), shape)] = (weakref.ref(vae), latents)
+        key = (id(vae), shape)
+        entries = self._entries
+
+        def forget(reference: weakref.ref) -> None:
+            if key in entries and entries[key][0] is reference:
+                del entries[key]
+
+        entries[key] = (weakref.ref(vae, forget), latents)
         while len(self._entries) > self.max_entries:
             self._entries.popitem(last=False)
 
@@ -132,19 +136,13 @@ def encode(
     first = units[0]
 
     slots, places = _gather_references(units)
-    halves = [half for unit in units for half in split(unit)]
-    latents = coder.clips(halves)
-    reference_latents = coder.clips([image[None] for image in slots])
+    halves = coder.clips([half for unit in units for half in split(unit)])
+    references = coder.clips([image[None] for image in slots])
     contexts = []
     for index, unit in enumerate(units):
-        video = torch.cat(
-            [latents[2 * index], latents[2 * index + 1], mask_channels(unit.masks).to(latents[0])]
-        )
-        own = [
-            _reference_slot(reference_latents[slot], slot in places[index], coder, first)
-            for slot in range(len(slots))
-        ]
-        contexts.append(torch.cat([*own, video], dim=1))
+        parts = [_reference_slot(references[i], i in places[index], coder, first) for i in range(len(slots))]
+        parts.append(torch.cat([*halves[2 * index : 2 * index + 2], mask_channels(unit.masks).to(halves[0])]))
+        contexts.append(torch.cat([part.to(coder.device) for part in parts], dim=1))
     return VCUContext(
         contexts=torch.stack(contexts)[None],
         num_reference_latents=len(slots),
@@ -159,6 +157,8 @@ def encode(
 def split(unit: VCU) -> tuple[Tensor, Tensor]:
     """The inactive (kept) and the reactive (generated) half of a unit's frames, [F, H, W, 3] each."""
     generate = unit.masks[..., None] > 0.5
+    if bool(dense(generate).all()):
+        return grey_frames(unit.num_frames, unit.height, unit.width, unit.frames.device), unit.frames
     return torch.where(generate, GREY, unit.frames), torch.where(generate, unit.frames, GREY)
 
 
@@ -208,13 +208,14 @@ class _Coder:
 
     def __init__(self, vae_encode: VaeEncode, cache: GreyCache, owner: object, batch: bool):
         self.vae_encode, self.cache, self.owner, self.batch = vae_encode, cache, owner, batch
+        self.device: torch.device | None = None
 
     def clips(self, clips: list[Tensor]) -> list[Tensor]:
         """[F, H, W, 3] each, all of one shape -> [16, T, h, w] float32 each."""
         found: list[Tensor | None] = [None] * len(clips)
         pending: list[tuple[Tensor, bool, list[int]]] = []
         for index, clip in enumerate(clips):
-            grey = bool((clip == GREY).all())
+            grey = bool((dense(clip) == GREY).all())
             known = self.cache.get(self.owner, tuple(clip.shape)) if grey else None
             if known is not None:
                 found[index] = known
@@ -233,7 +234,10 @@ class _Coder:
                 self.cache.put(self.owner, tuple(clip.shape), latents)
             for index in users:
                 found[index] = latents
-        return found
+        # A VAE may have moved since the cache was filled: what it gives now says where it is.
+        if found and self.device is None:
+            self.device = found[0].device
+        return [latents.to(self.device) for latents in found]
 
     def _run(self, clips: list[Tensor]) -> list[Tensor]:
         if self.batch and len(clips) > 1:
@@ -256,6 +260,7 @@ class _Coder:
                 f"the VAE gave latents {list(latents.shape)} for a video {list(video.shape)}, expected "
                 f"{list(expected)}; use the Wan 2.1 VAE"
             )
+        self.device = latents.device
         return latents.float()
 
 

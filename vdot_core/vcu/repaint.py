@@ -50,7 +50,10 @@ def inpaint(
     length = target_length(clip.shape[0], num_frames, "video")
     notes += [*more, *length.notes]
     clip, more = fit_frames(clip[: length.used], width, height, "video")
-    mask = fit_mask(augment(mask[: length.used], mask_shape, expand), width, height)
+    mask = mask[: length.used]
+    if mask_shape != "original" or expand:
+        mask = augment(mask, mask_shape, expand)
+    mask = fit_mask(mask, width, height)
     notes += more
     if not bool(mask.any()) and length.used == length.total:
         notes.append("mask is empty (nothing over 0.5): the whole clip is kept, nothing is generated")

@@ -63,12 +63,11 @@ class VCU:
         num_frames, height, width, _ = self.frames.shape
         if num_frames < 1 or num_frames % VAE_STRIDE[0] != 1:
             raise ValueError(
-                f"frames has {num_frames} frames, expected 4n+1 (1, 5, .., 81); use a builder, which fits the clip"
+                f"frames has {num_frames} frames, expected 4n+1 (1, 5, .., 81); a builder fits the clip"
             )
         if height < SIZE_MULTIPLE or width < SIZE_MULTIPLE or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
             raise ValueError(
-                f"frames are {width}x{height}, expected multiples of {SIZE_MULTIPLE}; "
-                "use a builder, which fits the clip"
+                f"frames are {width}x{height}, expected multiples of {SIZE_MULTIPLE}; a builder fits the clip"
             )
         self._check_mask("masks", self.masks)
         if self.region is not None:
@@ -151,6 +150,11 @@ def full_mask(num_frames: int, height: int, width: int, device: torch.device | s
     return torch.ones(1, 1, 1, device=device).expand(num_frames, height, width)
 
 
+def dense(tensor: Tensor) -> Tensor:
+    """A tensor without its repetitions: dimensions that `expand` stretched are cut to one."""
+    return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())]
+
+
 def built(frames: Tensor, masks: Tensor, *, notes: tuple[str, ...] | list[str] = (), **fields) -> VCU:
     """Make the VCU a builder returns, and log what had to be changed."""
     for note in notes:
@@ -176,7 +180,7 @@ def _check_shape(name: str, value: Tensor, expected: str, fits) -> None:
 
 
 def _check_range(name: str, value: Tensor) -> None:
-    low, high = (float(v) for v in torch.aminmax(value.detach()))
+    low, high = (float(v) for v in torch.aminmax(dense(value.detach())))
     if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
         if low != low or high != high:
             raise ValueError(f"{name} holds NaN; expected numbers in [0, 1]. Look at the node that made it")

@@ -1,0 +1,75 @@
+"""The command line of dev.py: finds the command and turns what went wrong into one message."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from devtools.errors import DevError
+
+USAGE = """usage: python dev.py COMMAND [options]
+
+  demo    make a video with a real ComfyUI and the bundled tiny model (demo --help)
+  comfy   open a ComfyUI with the pack in the browser (comfy --help)
+  test    the whole test suite; further arguments go to pytest; --floor: Python 3.10 and torch 2.5
+  lint    ruff, formatting and the layers
+  bench   measurements: bench lists them, bench NAME runs one
+
+Each command sets up what it needs: .venv here and ComfyUI in a per-user cache.
+VDOT_VENV and VDOT_CACHE put them elsewhere, COMFYUI_PATH uses a ComfyUI that is there already."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line without the program's name.
+
+    Returns:
+        The exit status: the command's own, 1 for an error that was explained, 130 after Ctrl-C.
+    """
+    from devtools import commands
+
+    table = {
+        "demo": commands.demo,
+        "comfy": commands.comfy,
+        "test": commands.test,
+        "lint": commands.lint,
+        "bench": commands.bench,
+    }
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    command = table.get(arguments[0])
+    if command is None:
+        print(f"dev.py: no command {arguments[0]!r}; there are {', '.join(table)}", file=sys.stderr)
+        return 2
+    # A terminated run stops its server like an interrupted one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return command(list(arguments[1:]))
+    except DevError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command takes up where it was", file=sys.stderr)
+        return 130
+
+
+def comfy_parser() -> argparse.ArgumentParser:
+    """Options of `dev.py comfy`."""
+    parser = argparse.ArgumentParser(
+        prog="dev.py comfy", description="A ComfyUI with the pack, in the browser."
+    )
+    parser.add_argument("--port", type=int, default=8188, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
+    parser.add_argument(
+        "--cpu", action="store_true", help="run on the CPU even where there is an accelerator"
+    )
+    return parser
+
+
+def ci() -> bool:
+    """Whether this runs in continuous integration."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")

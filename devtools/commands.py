@@ -1,0 +1,117 @@
+"""What each command of dev.py does, in the order that a newcomer meets them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from devtools.errors import DevError
+from devtools.paths import ROOT, cache_dir
+from devtools.server import ComfyServer, require_port
+from devtools.setup import say, set_up, set_up_floor
+
+HAS_ACCELERATOR = "import torch; print(torch.cuda.is_available() or torch.backends.mps.is_available())"
+FLOOR_TESTS = ("tests/core", "tests/dev/test_floor.py")
+
+
+def demo(arguments: Sequence[str]) -> int:
+    """One video from a shipped workflow, with a contact sheet; the work is done inside the environment."""
+    from devtools.demo.options import parse
+
+    options = parse(arguments)  # before the set-up: a mistyped path should not cost minutes
+    environment = set_up()
+    command = [str(environment.python), "-m", "devtools.demo", options.to_json()]
+    variables = {"VDOT_DEMO_COMFYUI": str(environment.comfyui), "VDOT_DEMO_SETUP": str(environment.seconds)}
+    return run(command, variables)
+
+
+def comfy(arguments: Sequence[str]) -> int:
+    """A ComfyUI with the pack that stays until Ctrl-C; its files are in the per-user cache."""
+    from devtools.cli import comfy_parser
+
+    options = comfy_parser().parse_args(arguments)
+    require_port(options.port)
+    environment = set_up()
+    cpu = options.cpu or _output([str(environment.python), "-c", HAS_ACCELERATOR]) != "True"
+    base = cache_dir() / "comfy"
+    for name in ("input", "output", "models"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    for example in sorted((ROOT / "assets" / "examples").glob("*")):
+        if not (base / "input" / example.name).exists():
+            shutil.copyfile(example, base / "input" / example.name)
+    say(f"models, input and output are in {base}" + (" (running on the CPU)" if cpu else ""))
+    with ComfyServer(
+        environment.python, environment.comfyui, base, port=options.port, cpu=cpu, show=True
+    ) as server:
+        say(f"ComfyUI is at {server.url}; the pack's workflows are under Templates; Ctrl-C ends it")
+        if not options.no_browser:
+            webbrowser.open(server.url)
+        return server.wait()
+
+
+def test(arguments: Sequence[str]) -> int:
+    """pytest over everything, or with --floor over what must run on the oldest versions."""
+    arguments = list(arguments)
+    if "--floor" in arguments:
+        arguments.remove("--floor")
+        return run([str(set_up_floor()), "-m", "pytest", *(arguments or FLOOR_TESTS)])
+    return run([str(set_up().python), "-m", "pytest", *arguments])
+
+
+def lint(arguments: Sequence[str]) -> int:
+    """All checks, each of them even when one before has failed."""
+    if arguments:
+        raise DevError(f"lint takes no arguments, got {' '.join(arguments)}")
+    python = str(set_up().python)
+    checks = {
+        "ruff check": ["ruff", "check", "."],
+        "ruff format --check": ["ruff", "format", "--check", "."],
+        "layers": ["devtools.layers"],
+    }
+    failed = []
+    for name, command in checks.items():
+        say(name)
+        if run([python, "-m", *command]):
+            failed.append(name)
+    say(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+def bench(arguments: Sequence[str]) -> int:
+    """benchmarks/NAME.py with the rest of the arguments; without a name, the list."""
+    names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("_"))
+    if not arguments:
+        print("benchmarks: " + (", ".join(names) or "none"))
+        return 0
+    if arguments[0] not in names:
+        raise DevError(f"no benchmark {arguments[0]!r}; there are: {', '.join(names) or 'none'}")
+    script = ROOT / "benchmarks" / f"{arguments[0]}.py"
+    return run([str(set_up().python), str(script), *arguments[1:]], {"PYTHONPATH": str(ROOT)})
+
+
+def run(command: Sequence[str], variables: dict[str, str] | None = None) -> int:
+    """Run a program in the repository's root and give its exit status; Ctrl-C reaches it first.
+
+    The child gets time to clean up (the demo stops its server) before this process ends.
+    """
+    child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(variables or {})})
+    try:
+        return child.wait()
+    except BaseException:
+        if not isinstance(
+            sys.exc_info()[1], KeyboardInterrupt
+        ):  # the terminal sent that one to the child too
+            child.terminate()
+        deadline = time.monotonic() + 20
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        child.kill()
+        raise
+
+
+def _output(command: Sequence[str]) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=Path(ROOT)).stdout.strip()

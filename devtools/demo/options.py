@@ -1,0 +1,144 @@
+"""The demo's flags, checked before anything is installed or started."""
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from devtools.errors import DevError
+from devtools.paths import ROOT
+
+WORKFLOWS = ROOT / "workflows"
+PREFIX = "vdot_"
+DEFAULT_TASK = "depth"
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What to run. None and () leave the workflow's own value.
+
+    Attributes:
+        task: workflows/vdot_<task>.json.
+        video: clip to use instead of the workflow's.
+        images: pictures to use instead of the workflow's, in order.
+        mask: picture whose white part is made anew.
+        prompt: text to use.
+        num_frames: length of the video.
+        size: (width, height) in pixels.
+        seed: of the noise.
+        out: folder for the results.
+    """
+
+    task: str = DEFAULT_TASK
+    video: str | None = None
+    images: tuple[str, ...] = field(default=())
+    mask: str | None = None
+    prompt: str | None = None
+    num_frames: int | None = None
+    size: tuple[int, int] | None = None
+    seed: int | None = None
+    out: str = str(ROOT / "outputs")
+
+    def to_json(self) -> str:
+        """One command-line argument that from_json() understands."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "DemoOptions":
+        """The inverse of to_json()."""
+        values = json.loads(text)
+        values["images"] = tuple(values["images"])
+        values["size"] = tuple(values["size"]) if values["size"] else None
+        return cls(**values)
+
+    @property
+    def workflow(self) -> Path:
+        """The workflow file of the task."""
+        return WORKFLOWS / f"{PREFIX}{self.task}.json"
+
+
+def tasks() -> list[str]:
+    """The tasks that have a workflow."""
+    return sorted(path.stem.removeprefix(PREFIX) for path in WORKFLOWS.glob(f"{PREFIX}*.json"))
+
+
+def parse(arguments: Sequence[str]) -> DemoOptions:
+    """Read and check the command line of `dev.py demo`.
+
+    Raises:
+        DevError: a flag's value cannot work; the message says which and why.
+    """
+    given = _parser().parse_args(arguments)
+    if given.task not in tasks():
+        raise DevError(f"--task {given.task}: there is no such workflow; choose from {', '.join(tasks())}")
+    if given.frames is not None and (given.frames < 1 or given.frames % 4 != 1):
+        below = max(1, (given.frames - 1) // 4 * 4 + 1)
+        raise DevError(f"--frames {given.frames}: the count must be 4n+1, as in {below} or {below + 4}")
+    if given.seed is not None and not 0 <= given.seed < 2**64:
+        raise DevError(f"--seed {given.seed}: a seed is a whole number from 0 to 2^64 - 1")
+    return DemoOptions(
+        task=given.task,
+        video=_existing("--video", given.video),
+        images=tuple(_existing("--image", image) for image in given.image),
+        mask=_existing("--mask", given.mask),
+        prompt=given.prompt,
+        num_frames=given.frames,
+        size=_size(given.size),
+        seed=given.seed,
+        out=str(_out_folder(given.out)),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dev.py demo",
+        description="Makes a video with a real ComfyUI and the bundled tiny model: workflows/vdot_TASK.json.",
+    )
+    parser.add_argument(
+        "--task", default=DEFAULT_TASK, help=f"{', '.join(tasks())} (default: {DEFAULT_TASK})"
+    )
+    parser.add_argument("--video", metavar="FILE", help="clip to use; for the depth task a depth clip")
+    parser.add_argument(
+        "--image", metavar="FILE", action="append", default=[], help="picture to use (repeatable)"
+    )
+    parser.add_argument("--mask", metavar="FILE", help="picture, white where the clip is made anew")
+    parser.add_argument("--prompt", metavar="TEXT", help="what the video shows")
+    parser.add_argument("--frames", type=int, metavar="N", help="length in frames, 4n+1: 9, 13, 17 ..")
+    parser.add_argument("--size", metavar="WxH", help="size in pixels, multiples of 16: 64x64")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the noise")
+    parser.add_argument("--out", metavar="FOLDER", default=str(ROOT / "outputs"), help="default: %(default)s")
+    return parser
+
+
+def _existing(flag: str, name: str | None) -> str | None:
+    if name is None:
+        return None
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DevError(f"{flag} {name}: {path} {what}; give a file")
+    return str(path)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())  # noqa: RUF001 - what people type
+    if not match:
+        raise DevError(f"--size {text}: expected WIDTHxHEIGHT in pixels, as in 64x64")
+    width, height = int(match[1]), int(match[2])
+    if width < 16 or height < 16 or width % 16 or height % 16:
+        near = "x".join(str(max(16, round(side / 16) * 16)) for side in (width, height))
+        raise DevError(f"--size {text}: both sides must be multiples of 16, as in {near}")
+    return width, height
+
+
+def _out_folder(name: str) -> Path:
+    path = Path(name).expanduser().resolve()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DevError(f"--out {name}: cannot be made or is no folder ({error.strerror})") from error
+    return path

@@ -1,0 +1,102 @@
+"""What the demo says while it runs and at its end."""
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devtools.demo.options import DemoOptions
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+WORTH_A_LINE = 0.05  # seconds
+
+
+class Stages:
+    """Names and seconds of what was done, in order."""
+
+    def __init__(self):
+        self.items: list[tuple[str, float]] = []
+
+    def add(self, name: str, seconds: float) -> None:
+        """Note a stage that was measured elsewhere."""
+        self.items.append((name, seconds))
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Measure a block; announced when it begins, so that a wait has a name."""
+        print(f"[demo] {name} ...", flush=True)
+        started = time.monotonic()
+        yield
+        self.add(name, time.monotonic() - started)
+
+
+class Progress:
+    """Prints a line for each node that took a while; on a terminal the running one counts its steps.
+
+    Args:
+        prompt: the prompt that is run, for the nodes' titles.
+    """
+
+    def __init__(self, prompt: dict):
+        self._titles = {node_id: node["_meta"]["title"] for node_id, node in prompt.items()}
+        self._node: str | None = None
+        self._started = 0.0
+        self._steps = ""
+
+    def __call__(self, kind: str, data: dict) -> None:
+        """Take one websocket event."""
+        if kind == "executing":
+            self.close()
+            self._node, self._started, self._steps = data.get("node"), time.monotonic(), ""
+            self._show()
+        elif kind == "progress" and data.get("node") == self._node:
+            self._steps = f"{data['value']}/{data['max']}"
+            self._show()
+
+    def close(self) -> None:
+        """Finish the line of the node that ran last."""
+        if self._node is None:
+            return
+        seconds = time.monotonic() - self._started
+        self._show(clear=True)
+        if seconds >= WORTH_A_LINE:
+            print(
+                f"       {self._titles.get(self._node, self._node):<28}{self._steps:>6}{seconds:>8.1f} s",
+                flush=True,
+            )
+        self._node = None
+
+    def _show(self, *, clear: bool = False) -> None:
+        if sys.stdout.isatty() and self._node is not None:
+            text = (
+                "" if clear else f"       {self._titles.get(self._node, self._node):<28}{self._steps:>6} ..."
+            )
+            sys.stdout.write("\r\033[K" + text[: shutil.get_terminal_size().columns - 1])
+            sys.stdout.flush()
+
+
+def closing_words(
+    options: DemoOptions, video: Path, sheet: Path, frames: "list[Image.Image]", stages: Stages
+) -> str:
+    """Where the results are, how long each stage took, and what to try next."""
+    width, height = frames[0].size
+    table = "\n".join(f"  {name:<32}{seconds:>7.1f} s" for name, seconds in stages.items)
+    total = sum(seconds for _, seconds in stages.items)
+    other = "inpaint" if options.task != "inpaint" else "depth"
+    return f"""
+{table}
+  {"total":<32}{total:>7.1f} s
+
+  video           {video}  ({width}x{height}, {len(frames)} frames)
+  contact sheet   {sheet}
+
+This is the bundled model: a first, tiny one that knows moving shapes at 64x64 and runs on any computer.
+The same nodes run the 14B weights; README.md says where to put them. Next:
+  python dev.py demo --task {other}
+  python dev.py demo --prompt "a green triangle moving right on a white background" --seed 1
+  python dev.py comfy                # the same ComfyUI in your browser"""

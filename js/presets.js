@@ -1,0 +1,63 @@
+/**
+ * Presets on VDOT Sampler: a preset picked by hand shows the numbers it stands for, greyed out, so that what is shown is what runs.
+ * "custom" makes them editable: from the preset's numbers at first, from your own when you come back to it.
+ */
+
+const CUSTOM = "custom"
+
+/** What each preset stands for. The node itself reads its own table; the browser tests hold the two against each other. */
+export const PRESETS = {
+  released: { steps: 4, shift: 16, solver: "unipc" },
+  trained: { steps: 4, shift: 8, solver: "renoise" },
+  sharp: { steps: 4, shift: 3.75, solver: "unipc" },
+}
+
+const GOVERNED = Object.keys(PRESETS.released)
+
+/** Greys the governed widgets out, or not; their values stay, so that a saved workflow opens as it was saved. */
+function updateDisabled(node) {
+  const widgets = new Map((node.widgets ?? []).map((widget) => [widget.name, widget]))
+  const governed = widgets.get("preset")?.value !== CUSTOM
+  for (const name of GOVERNED) {
+    const widget = widgets.get(name)
+    if (widget) widget.disabled = governed
+  }
+  node.setDirtyCanvas?.(true, true)
+}
+
+/** The governed widgets' values now, by name. */
+function readValues(node) {
+  const governed = (node.widgets ?? []).filter((widget) => GOVERNED.includes(widget.name))
+  return Object.fromEntries(governed.map((widget) => [widget.name, widget.value]))
+}
+
+function writeValues(node, values) {
+  for (const [name, value] of Object.entries(values)) {
+    const widget = node.widgets?.find((candidate) => candidate.name === name)
+    if (widget) widget.value = value
+  }
+}
+
+/**
+ * Ties a sampler's steps, shift and solver to its preset.
+ * @param {object} node a LiteGraph node
+ * @param {(node: object, name: string, extra: Function) => void} chain adds to one of the node's handlers
+ */
+export function attachPresets(node, chain) {
+  const preset = node.widgets?.find((widget) => widget.name === "preset")
+  if (!preset) return
+  let shown = preset.value
+  let own
+  chain(preset, "callback", (value) => {
+    if (value === shown) return
+    if (shown === CUSTOM) own = readValues(node)
+    shown = value
+    writeValues(node, PRESETS[value] ?? own ?? {})
+    updateDisabled(node)
+  })
+  chain(node, "onConfigure", () => {
+    shown = preset.value
+    updateDisabled(node)
+  })
+  updateDisabled(node)
+}

@@ -1,0 +1,167 @@
+/** The video as it takes shape, moving, on the VDOT Sampler node. Frames come as JPEGs in the "vdot.preview" message after each step. */
+
+import { growToFit } from "./notes.js"
+import { text } from "./strings.js"
+
+const WIDGET = "vdot_preview"
+const STYLE_ID = "vdot-preview-style"
+const IDLE_HEIGHT_PX = 28
+const LABEL_HEIGHT_PX = 20
+const HEIGHT_RANGE_PX = [120, 420]
+const MESSAGE_VERSION = 1
+
+const previews = new WeakMap()
+
+/** The preview that belongs to a sampler node, if it has one. */
+export function previewOf(node) {
+  return previews.get(node)
+}
+
+/** Bytes of base64 text, as a picture ready to draw. */
+async function decodeFrame(base64, mime) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))
+  return createImageBitmap(new Blob([bytes], { type: mime }))
+}
+
+/** Plays the frames of the latest step in a loop. Holds one step's frames at a time and releases them when the next one is ready. */
+class Preview {
+  #frames = []
+  #position = 0
+  #timer = 0
+  #newest = 0
+
+  constructor(onResize) {
+    this.onResize = onResize
+    this.canvas = document.createElement("canvas")
+    this.label = document.createElement("div")
+    this.element = document.createElement("div")
+    this.element.className = "vdot-preview"
+    this.element.append(this.canvas, this.label)
+    Object.assign(this.element.style, { display: "flex", flexDirection: "column", minHeight: `${IDLE_HEIGHT_PX}px`, overflow: "hidden" })
+    Object.assign(this.canvas.style, {
+      display: "none", flex: "1 1 0", minHeight: "0", width: "100%", objectFit: "contain", borderRadius: "6px",
+    })
+    Object.assign(this.label.style, {
+      flex: `0 0 ${LABEL_HEIGHT_PX}px`,
+      margin: "auto 0",
+      color: "var(--descrip-text, #999)",
+      font: `11px/${LABEL_HEIGHT_PX}px var(--font-inter, Inter, Arial, sans-serif)`,
+      textAlign: "center",
+    })
+    this.label.textContent = text("preview_idle")
+  }
+
+  /** Height in px that suits the frames at a given node width. */
+  height(width) {
+    const [frame] = this.#frames
+    if (!frame) return IDLE_HEIGHT_PX
+    const fitting = ((width - 20) * frame.height) / frame.width
+    return Math.round(Math.min(Math.max(fitting, HEIGHT_RANGE_PX[0]), HEIGHT_RANGE_PX[1])) + LABEL_HEIGHT_PX
+  }
+
+  /** The node begins to run: the last run's picture fades until the first new one arrives. */
+  start() {
+    this.#newest += 1
+    this.canvas.style.opacity = "0.35"
+    this.label.textContent = text("preview_start")
+  }
+
+  /** The run ended early; what was reached stays. */
+  stop() {
+    this.#newest += 1
+    this.canvas.style.opacity = "1"
+    this.label.textContent = text("preview_stopped")
+  }
+
+  /**
+   * Shows one step's frames.
+   * @param {{version: number, frames: string[], mime: string, fps: number, step: number, num_steps: number}} message
+   */
+  async show(message) {
+    if (message.version !== MESSAGE_VERSION) {
+      console.warn(`vdot.preview message has version ${message.version}, this page knows ${MESSAGE_VERSION}; reload the page`)
+      return
+    }
+    const ticket = (this.#newest += 1)
+    const frames = await Promise.all(message.frames.map((frame) => decodeFrame(frame, message.mime)))
+    if (ticket !== this.#newest || !frames.length) {
+      frames.forEach((frame) => frame.close())
+      return
+    }
+    this.#replaceFrames(frames)
+    this.canvas.style.opacity = "1"
+    this.label.textContent = text("preview_step", { step: message.step, num_steps: message.num_steps })
+    this.element.dataset.step = String(message.step)
+    this.#play(message.fps)
+  }
+
+  /** Lets go of frames and timer. A node that comes back (undo, moved into a subgraph) can show frames again. */
+  clear() {
+    this.#newest += 1
+    this.#replaceFrames([])
+  }
+
+  #replaceFrames(frames) {
+    const grows = !this.#frames.length !== !frames.length
+    clearInterval(this.#timer)
+    this.#timer = 0
+    this.#frames.forEach((frame) => frame.close())
+    this.#frames = frames
+    this.#position = Math.min(this.#position, Math.max(frames.length - 1, 0))
+    this.canvas.style.display = frames.length ? "block" : "none"
+    if (frames.length) {
+      this.canvas.width = frames[0].width
+      this.canvas.height = frames[0].height
+      this.#draw()
+    }
+    if (grows) this.onResize(this)
+  }
+
+  #play(fps) {
+    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches
+    if (still || this.#frames.length < 2) return
+    this.#timer = setInterval(() => {
+      if (document.hidden || !this.canvas.isConnected) return
+      this.#position = (this.#position + 1) % this.#frames.length
+      this.#draw()
+    }, 1000 / Math.min(Math.max(fps, 1), 30))
+  }
+
+  #draw() {
+    this.canvas.getContext("2d").drawImage(this.#frames[this.#position], 0, 0)
+    this.element.dataset.frame = String(this.#position)
+  }
+}
+
+/**
+ * Puts a preview on a sampler node.
+ * @param {object} node a LiteGraph node
+ * @param {(node: object, name: string, extra: Function) => void} chain adds to one of the node's handlers
+ */
+export function attachPreview(node, chain) {
+  const preview = new Preview(() => {
+    preview.element.style.minHeight = `${preview.height(node.size[0])}px`
+    growToFit(node)
+  })
+  const widget = node.addDOMWidget(WIDGET, WIDGET, preview.element, {
+    serialize: false,
+    hideOnZoom: false,
+    hideInPanel: true,
+    getMinHeight: () => preview.height(node.size[0]),
+  })
+  widget.serialize = false
+  previews.set(node, preview)
+  hideStillPreview(node)
+  chain(node, "onRemoved", () => preview.clear())
+}
+
+/** ComfyUI shows its own still preview of the same frame below ours; the node shows one picture, the moving one. */
+function hideStillPreview(node) {
+  node.onDrawBackground = () => {}
+  if (document.getElementById(STYLE_ID)) return
+  const still = '[data-testid^="node-body"]:has(.vdot-preview) > img[src^="blob:"]'
+  const style = document.createElement("style")
+  style.id = STYLE_ID
+  style.textContent = `${still}, ${still} + div { display: none }`
+  document.head.append(style)
+}

@@ -1,0 +1,49 @@
+"""The pack's table of contents: its nodes in the order in which a video is made."""
+
+import logging
+
+from comfy_api.latest import ComfyExtension, io
+
+
+class VDOTExtension(ComfyExtension):
+    """What ComfyUI asks for the nodes."""
+
+    async def on_load(self) -> None:
+        """Let ComfyUI's own loaders recognise VDOT files."""
+        from .comfy_bridge import register_network
+
+        register_network()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """The nodes in pipeline order: load, draw controls, describe the task, encode, sample."""
+        try:
+            return _nodes()
+        except Exception:
+            # ComfyUI logs one line of whatever goes wrong here.
+            logging.getLogger("vdot").exception("ComfyUI-VDOT could not load its nodes")
+            raise
+
+
+def _nodes() -> list[type[io.ComfyNode]]:
+    from . import encode, load, sample, signals, vcu
+
+    return [
+        load.VDOTLoadModel,
+        load.VDOTLoadDemo,
+        signals.VDOTGray,
+        signals.VDOTLines,
+        signals.VDOTFlow,
+        signals.VDOTNormalizeDepth,
+        signals.VDOTDrawPose,
+        vcu.VDOTText,
+        vcu.VDOTControl,
+        vcu.VDOTDepth,
+        vcu.VDOTMask,
+        vcu.VDOTOutpaint,
+        vcu.VDOTExtend,
+        vcu.VDOTKeyframes,
+        vcu.VDOTReference,
+        vcu.VDOTCompose,
+        encode.VDOTEncode,
+        sample.VDOTSampler,
+    ]

@@ -1,0 +1,246 @@
+"""Where ComfyUI meets vdot_core: model files, the MODEL patcher, the VAE callable and the conditioning keys.
+
+Shape letters: B batch, K contexts, F pixel frames, T latent frames, H W pixels, h w latents.
+"""
+
+import json
+import logging
+import re
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.patcher_extension
+import comfy.sd
+import comfy.supported_models
+import folder_paths
+import torch
+
+from .comfy_network import ComfyWanVace, config_from_unet
+
+MODEL_FOLDER = "diffusion_models"
+WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
+NETWORKS = ("vdot", "comfyui")
+NUM_LATENT_CHANNELS = 16
+
+_SHARD = re.compile(r"^(?P<folder>.+)[/\\][^/\\]*-\d{5}-of-\d{5}\.safetensors$")
+_DIFFUSERS = re.compile(r"^(?P<folder>.+)[/\\]diffusion_pytorch_model\.safetensors$")
+_TORCH_DTYPES = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e4m3fn_fast": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+_log = logging.getLogger("vdot")
+
+
+def report(lines) -> dict:
+    """Log what a node has to say and make it the node's `text` UI output."""
+    lines = list(lines)
+    for line in lines:
+        _log.info("%s", line)
+    return {"text": lines}
+
+
+def list_checkpoints() -> list[str]:
+    """Names to offer: single files as ComfyUI lists them; folders (shards, diffusers layout) as `name/`."""
+    files, folders = [], set()
+    for name in folder_paths.get_filename_list(MODEL_FOLDER):
+        match = _SHARD.match(name) or _DIFFUSERS.match(name)
+        if match:
+            folders.add(match["folder"].replace("\\", "/") + "/")
+        else:
+            files.append(name)
+    return sorted(folders) + files
+
+
+def checkpoint_path(name: str) -> Path:
+    """The file or folder that a name from `list_checkpoints` stands for.
+
+    Raises:
+        ValueError: nothing of that name is in ComfyUI's model folders.
+    """
+    if name.endswith("/"):
+        found = [Path(root, name) for root in folder_paths.get_folder_paths(MODEL_FOLDER)]
+        found = [path for path in found if path.is_dir()]
+    else:
+        path = folder_paths.get_full_path(MODEL_FOLDER, name)
+        found = [Path(path)] if path else []
+    if not found:
+        roots = ", ".join(folder_paths.get_folder_paths(MODEL_FOLDER))
+        raise ValueError(f"no model {name!r} in {roots}; put the file there and refresh the page (key R)")
+    return found[0]
+
+
+class VDOTTextModel(comfy.model_base.WAN21):
+    """ComfyUI's Wan 2.1 text-to-video model around our network."""
+
+    def __init__(self, model_config, device=None):
+        flow = comfy.model_base.ModelType.FLOW
+        super(comfy.model_base.WAN21, self).__init__(
+            model_config, flow, device=device, unet_model=ComfyWanVace
+        )
+        self.image_to_video = False
+
+
+class VDOTVaceModel(comfy.model_base.WAN21_Vace):
+    """ComfyUI's VACE-Wan 2.1 model around our network; conditioning, hooks and sampling stay ComfyUI's."""
+
+    def __init__(self, model_config, device=None):
+        flow = comfy.model_base.ModelType.FLOW
+        super(comfy.model_base.WAN21, self).__init__(
+            model_config, flow, device=device, unet_model=ComfyWanVace
+        )
+        self.image_to_video = False
+
+
+class VDOTSupportedModel(comfy.supported_models.WAN21_Vace):
+    """Chosen by ComfyUI's detection for files with `vdot` in their metadata's transformer config."""
+
+    @classmethod
+    def matches(cls, unet_config, state_dict=None, unet_key_prefix=""):
+        return unet_config.get("image_model") == "wan2.1" and bool(unet_config.get("vdot"))
+
+    def get_model(self, state_dict, prefix="", device=None):
+        has_vace = bool(config_from_unet(self.unet_config).vace_layers)
+        return (VDOTVaceModel if has_vace else VDOTTextModel)(self, device=device)
+
+
+def register_network() -> None:
+    """Let ComfyUI's own loaders (UNETLoader, ..) recognise files with a `vdot` key, and no others."""
+    models = comfy.supported_models.models
+    if not any(model.__name__ == VDOTSupportedModel.__name__ for model in models):
+        models.insert(0, VDOTSupportedModel)
+
+
+def _comfyui_config(config) -> dict:
+    """Our config in the words of ComfyUI's native VaceWanModel / WanModel."""
+    num_vace = len(config.vace_layers)
+    if num_vace:
+        native = tuple(range(0, config.num_layers, config.num_layers // num_vace))
+        if native != tuple(config.vace_layers):
+            raise ValueError(
+                f"VACE blocks are at layers {config.vace_layers}, ComfyUI's own network expects {native}; "
+                "set network to 'vdot'"
+            )
+    sizes = "dim ffn_dim num_heads num_layers text_dim freq_dim text_len eps qk_norm cross_attn_norm".split()
+    native = {name: getattr(config, name) for name in sizes}
+    native |= {"image_model": "wan2.1", "patch_size": tuple(config.patch_size)}
+    native |= {"in_dim": config.in_channels, "out_dim": config.out_channels}
+    if num_vace:
+        native |= {"model_type": "vace", "vace_layers": num_vace, "vace_in_dim": config.vace_in_channels}
+    return native
+
+
+def load_model(path, vace_path=None, weight_dtype="default", network="vdot", disable_dynamic=False):
+    """Read a checkpoint of any supported layout into a native MODEL.
+
+    Args:
+        path: file or folder of the transformer.
+        vace_path: file of the VACE blocks where they are stored on their own.
+        weight_dtype: one of WEIGHT_DTYPES; 'default' leaves the choice to ComfyUI.
+        network: 'vdot' for our network, 'comfyui' for ComfyUI's own.
+        disable_dynamic: ComfyUI's: make a patcher without dynamic memory.
+
+    Returns:
+        comfy.model_patcher.ModelPatcher
+
+    Raises:
+        ValueError: the file cannot be read, or the network cannot run it.
+    """
+    from ..vdot_core.checkpoints import read_weights
+
+    weights = read_weights(path) if vace_path is None else read_weights(path, vace_path)
+    if network == "vdot":
+        transformer = {**weights.config.to_dict(), "image_model": "wan2.1", "vdot": 1}
+    else:
+        transformer = _comfyui_config(weights.config)
+    options = {} if weight_dtype == "default" else {"dtype": _TORCH_DTYPES[weight_dtype]}
+    if weight_dtype == "fp8_e4m3fn_fast":
+        options["fp8_optimizations"] = True
+    register_network()
+    patcher = comfy.sd.load_diffusion_model_state_dict(
+        dict(weights.state_dict),
+        model_options=options,
+        metadata={"config": json.dumps({"transformer": transformer})},
+        **({"disable_dynamic": True} if disable_dynamic else {}),  # older ComfyUI does not know the argument
+    )
+    if patcher is None:
+        raise ValueError(f"{path}: ComfyUI does not recognise this as a Wan model; set network to 'vdot'")
+    patcher.cached_patcher_init = (load_model, (path, vace_path, weight_dtype, network))
+    return patcher
+
+
+def check_vae(vae) -> None:
+    """Refuse anything but a Wan 2.1 VAE.
+
+    Raises:
+        ValueError: the VAE's latents are not Wan 2.1's.
+    """
+    channels, dims = getattr(vae, "latent_channels", None), getattr(vae, "latent_dim", None)
+    if channels != NUM_LATENT_CHANNELS or dims != 3:
+        raise ValueError(
+            f"this VAE makes latents of {channels} channels and {dims} dimensions; VDOT needs the Wan 2.1 "
+            f"VAE ({NUM_LATENT_CHANNELS} channels, 3 dimensions): load wan_2.1_vae.safetensors with Load VAE"
+        )
+
+
+def vae_encoder(vae) -> Callable[[torch.Tensor], torch.Tensor]:
+    """ComfyUI's VAE as vdot_core wants it.
+
+    Returns:
+        function: video [B, F, H, W, 3] float in [0, 1] -> latents [B, 16, T, h, w] float32 in the network's
+            space.
+    """
+    latent_format = comfy.latent_formats.Wan21()
+
+    def encode(video: torch.Tensor) -> torch.Tensor:
+        # Clip by clip: VAE.encode crops the frame axis of a batch of videos as if it were an image side.
+        return latent_format.process_in(torch.cat([vae.encode(clip).float() for clip in video]))
+
+    return encode
+
+
+_grey_cache = None
+_watched: "weakref.WeakSet[torch.nn.Module]" = weakref.WeakSet()
+
+
+def grey_cache(vae):
+    """The bounded cache of encoded grey clips, which knows each VAE by its weights.
+
+    It is emptied whenever ComfyUI unloads a VAE that filled it.
+    """
+    global _grey_cache
+    if _grey_cache is None:
+        from ..vdot_core.vcu import GreyCache
+
+        _grey_cache = GreyCache()
+    if vae.first_stage_model not in _watched:
+        _watched.add(vae.first_stage_model)
+        on_detach = comfy.patcher_extension.CallbacksMP.ON_DETACH
+        vae.patcher.add_callback_with_key(on_detach, "vdot", lambda *_: _grey_cache.clear())
+    return _grey_cache
+
+
+def vace_conditioning(contexts: torch.Tensor, strengths: list[float]) -> dict:
+    """ComfyUI's own VACE keys for a stack of contexts.
+
+    Args:
+        contexts: [1, K, 96, T, h, w] in the network's space (32 latent channels, 64 mask channels).
+        strengths: K floats.
+
+    Returns:
+        dict of vace_frames (raw VAE space), vace_mask and vace_strength, lists of K.
+    """
+    latent_format = comfy.latent_formats.Wan21()
+    frames, masks = [], []
+    for context in contexts.unbind(1):
+        inactive, reactive = context[:, :32].float().chunk(2, dim=1)
+        raw = [latent_format.process_out(latents) for latents in (inactive, reactive)]
+        frames.append(torch.cat(raw, dim=1))
+        masks.append(context[:, 32:].float())
+    return {"vace_frames": frames, "vace_mask": masks, "vace_strength": list(strengths)}

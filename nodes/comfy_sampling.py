@@ -1,0 +1,246 @@
+"""vdot_core's few-step samplers as a ComfyUI sampler function, with progress, cancelling and previews.
+
+Shape letters: B batch, C channels, T latent frames, h w latents.
+"""
+
+import base64
+import io
+import logging
+import sys
+
+import comfy.cli_args
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_sampling
+import comfy.sample
+import comfy.samplers
+import torch
+
+from .comfy_bridge import NUM_LATENT_CHANNELS
+
+PREVIEW_EVENT = "vdot.preview"
+PREVIEW_VERSION = 1
+MAX_PREVIEW_FRAMES = 32
+MAX_PREVIEW_SIDE = 128
+MAX_PREVIEW_BYTES = 192 * 1024  # of JPEG, before base64 adds a third
+LATENT_FPS = 4.0  # Wan videos have 16 frames a second, a latent frame stands for four of them
+
+_log = logging.getLogger("vdot")
+
+
+def check_model(model) -> None:
+    """Refuse models that are not Wan 2.1 with flow sampling in 1000 steps.
+
+    Raises:
+        ValueError: says what the model is instead.
+    """
+    base = model.model
+    wan = isinstance(base, comfy.model_base.WAN21)
+    if not wan or base.latent_format.latent_channels != NUM_LATENT_CHANNELS:
+        raise ValueError(
+            f"the model is a {type(base).__name__}; VDOT Sampler needs a Wan 2.1 or VACE model: "
+            "load one with VDOT Load Model or Load Diffusion Model"
+        )
+    sampling = model.get_model_object("model_sampling")
+    multiplier = getattr(sampling, "multiplier", None)
+    if not isinstance(sampling, comfy.model_sampling.CONST) or multiplier != 1000:
+        raise ValueError(
+            f"the model's sampling was changed to {type(sampling).__mro__[1].__name__} with multiplier "
+            f"{multiplier}; VDOT needs flow matching with 1000: remove that node or use ModelSamplingSD3"
+        )
+
+
+def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str]:
+    """See that a conditioning fits the model and the latent.
+
+    Returns:
+        Lines to tell the user: things that are allowed but probably not meant.
+
+    Raises:
+        ValueError: the VACE context has another size than the latent.
+    """
+    lines = []
+    has_vace = isinstance(model.model, comfy.model_base.WAN21_Vace)
+    contexts = [frames for _, extra in conditioning for frames in extra.get("vace_frames", [])]
+    for frames in contexts:
+        if frames.shape[-3:] != torch.Size(latent_shape[-3:]):
+            raise ValueError(
+                f"the {name} conditioning is for {_size(frames.shape)}, the latent is {_size(latent_shape)}; "
+                "take both from the same VDOT Encode node"
+            )
+    if contexts and not has_vace:
+        lines.append(f"{name}: this model has no VACE branch, so frames, masks and references have no effect")
+    if has_vace and not contexts:
+        lines.append(f"{name}: no VACE context; put VDOT Encode between the text and the sampler")
+    return lines
+
+
+def _size(shape) -> str:
+    frames, height, width = shape[-3:]
+    return f"{width * 8}x{height * 8} with {frames} latent frames"
+
+
+def network_sigmas(timesteps: torch.Tensor, multiplier: float = 1000.0) -> torch.Tensor:
+    """The float32 sigmas for which ComfyUI shows the network exactly these timesteps.
+
+    ComfyUI gives a network `sigma * multiplier`. Dividing and multiplying again may be off by one unit in
+    the last place; the neighbour that comes back exactly is taken where there is one. Labels under 1 count
+    as 1: a velocity cannot be read off a result denoised at sigma 0.
+    """
+    labels = timesteps.to(torch.float32).clamp(min=1.0)
+    sigmas = labels / multiplier
+    for direction in (0.0, 2.0):
+        neighbour = torch.nextafter(sigmas, torch.full_like(sigmas, direction))
+        better = (sigmas * multiplier != labels) & (neighbour * multiplier == labels)
+        sigmas = torch.where(better, neighbour, sigmas)
+    return sigmas
+
+
+def few_step_sampler(schedule, solver: str, generator: torch.Generator | None) -> comfy.samplers.KSAMPLER:
+    """A ComfyUI sampler that runs `vdot_core.sampling.sample` on ComfyUI's model.
+
+    The solver steps on the schedule's exact sigmas; the network is called at the sigmas that show it the
+    schedule's own timestep labels, and its velocity is read off the denoised result at that same sigma.
+    Noise is used at scale 1.
+    """
+    from ..vdot_core.sampling import sample
+
+    def vdot_few_step(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        def velocity(latents, timestep):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            inputs = latents.to(x.dtype)
+            sigma = network_sigmas(timestep).to(inputs.device)
+            denoised = model(inputs, sigma, **(extra_args or {}))
+            return ((inputs - denoised) / sigma.view(-1, 1, 1, 1, 1)).to(latents.dtype)
+
+        def on_step(step, num_steps, x0, latents):
+            if callback is not None:
+                sigma = sigmas[step]
+                callback({"i": step, "x": latents, "denoised": x0, "sigma": sigma, "sigma_hat": sigma})
+
+        # `x` was scaled by sigmas[0], which is the network's 0.999; the solver starts from the noise itself.
+        out = sample(velocity, model.noise, schedule, solver, generator=generator, callback=on_step)
+        mask = (extra_args or {}).get("denoise_mask")
+        # The truncated labels leave a trace of noise in what is kept.
+        return out if mask is None else out * mask + model.latent_image * (1 - mask)
+
+    return comfy.samplers.KSAMPLER(vdot_few_step)
+
+
+def run_sampler(model, positive, negative, latent, *, seed, schedule, solver, cfg=1.0, callback=None):
+    """Sample with ComfyUI's guider, so that hooks, wrappers, offloading and cancelling work as always.
+
+    Args:
+        model, positive, negative: ComfyUI's; negative may be None.
+        latent: ComfyUI's LATENT; its samples give the size and, under a noise mask, the content to keep.
+        seed: of the noise.
+        schedule, solver: of vdot_core.sampling.
+        cfg: guidance; 1 makes no second pass.
+        callback: ComfyUI's sampling callback (step, x0, x, num_steps).
+
+    Returns:
+        Latents [B, 16, T, h, w] in raw VAE space, reference frames included.
+    """
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    generator = torch.Generator().manual_seed(seed)
+    # What re-noising draws comes after the first noise, so that it is not the same noise again.
+    torch.randn(samples.shape, generator=generator)
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"positive": positive} | ({} if negative is None else {"negative": negative}))
+    guider.set_cfg(cfg)
+    sigmas = torch.cat([network_sigmas(schedule.timesteps), torch.zeros(1)])
+    sampler = few_step_sampler(schedule, solver, generator)
+    mask = latent.get("noise_mask")
+    out = guider.sample(noise, samples, sampler, sigmas, denoise_mask=mask, callback=callback, seed=seed)
+    return out.to(comfy.model_management.intermediate_device())
+
+
+def preview_callback(model, num_steps: int, num_reference_latents: int):
+    """ComfyUI's own progress and still preview without the reference frames, plus the animated preview.
+
+    After every step the client that queued the prompt gets a websocket event `vdot.preview` whose data hold
+    `version`, `node_id`, `display_node_id`, `prompt_id`, `step` (1-based), `num_steps`, `fps`, `num_frames`,
+    `width`, `height`, `mime` ("image/jpeg") and `frames`, a list of base64 JPEGs: the video's latent frames
+    from the first one on, at most MAX_PREVIEW_FRAMES of at most MAX_PREVIEW_SIDE px. Nothing is sent where
+    ComfyUI's previews are switched off.
+    """
+    import latent_preview
+
+    stock = latent_preview.prepare_callback(model, num_steps)
+    animated = comfy.cli_args.args.preview_method != comfy.cli_args.LatentPreviewMethod.NoPreviews
+
+    def callback(step, x0, x, total_steps):
+        video = x0[:, :, num_reference_latents:]
+        stock(step, video, x, total_steps)
+        if animated:
+            _send_preview(preview_message(video, step + 1, total_steps, model.model.latent_format))
+
+    return callback
+
+
+def preview_message(x0: torch.Tensor, step: int, num_steps: int, latent_format) -> dict:
+    """The part of a `vdot.preview` message that depends on the latents.
+
+    Args:
+        x0: [B, 16, T, h, w] in the network's space, references removed; the first of the batch is shown.
+        step: steps finished, 1-based.
+        num_steps: steps in all.
+        latent_format: ComfyUI's; gives the linear map from latents to colours.
+    """
+    count = x0.shape[2]
+    picks = torch.linspace(0, count - 1, min(count, MAX_PREVIEW_FRAMES)).round().long().to(x0.device)
+    factors = torch.tensor(latent_format.latent_rgb_factors, dtype=torch.float32, device=x0.device)
+    bias = torch.tensor(latent_format.latent_rgb_factors_bias or [0.0] * 3, device=x0.device)
+    rgb = torch.einsum("cthw,cr->trhw", x0[0, :, picks].float(), factors) + bias.view(1, 3, 1, 1)
+    scale = min(1.0, MAX_PREVIEW_SIDE / max(rgb.shape[-2:]))
+    if scale < 1:
+        size = [max(1, int(side * scale)) for side in rgb.shape[-2:]]
+        rgb = torch.nn.functional.interpolate(rgb, size=size, mode="area")
+    pixels = rgb.add(1).div(2).clamp(0, 1).mul(255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    frames = _encode_jpegs(pixels)
+    return {
+        "version": PREVIEW_VERSION,
+        "step": step,
+        "num_steps": num_steps,
+        "fps": LATENT_FPS * len(picks) / count,
+        "num_frames": len(frames),
+        "width": pixels.shape[2],
+        "height": pixels.shape[1],
+        "mime": "image/jpeg",
+        "frames": [base64.b64encode(frame).decode("ascii") for frame in frames],
+    }
+
+
+def _encode_jpegs(pixels) -> list[bytes]:
+    """JPEGs of [T, h, w, 3] bytes, at the best quality that keeps them all under MAX_PREVIEW_BYTES."""
+    from PIL import Image
+
+    frames: list[bytes] = []
+    for quality in (85, 60, 30, 10):
+        frames = []
+        for frame in pixels:
+            buffer = io.BytesIO()
+            Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
+            frames.append(buffer.getvalue())
+        if sum(map(len, frames)) <= MAX_PREVIEW_BYTES:
+            break
+    return frames
+
+
+def _send_preview(message: dict) -> None:
+    """Send to the client that queued the prompt; a script that uses the nodes without a server has none."""
+    prompt_server = getattr(sys.modules.get("server"), "PromptServer", None)
+    server = getattr(prompt_server, "instance", None)
+    if server is None or server.client_id is None:
+        return
+    from comfy_execution.progress import get_progress_state
+    from comfy_execution.utils import get_executing_context
+
+    context = get_executing_context()
+    if context is None:
+        return
+    display = get_progress_state().dynprompt.get_display_node_id(context.node_id)
+    where = {"node_id": context.node_id, "display_node_id": display, "prompt_id": context.prompt_id}
+    server.send_sync(PREVIEW_EVENT, {**message, **where}, server.client_id)

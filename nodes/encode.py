@@ -1,0 +1,130 @@
+"""VCU + VAE + text -> CONDITIONING, and the LATENT to sample."""
+
+from dataclasses import replace
+
+import comfy.model_management
+import node_helpers
+import torch
+from comfy_api.latest import io
+
+from .comfy_bridge import check_vae, grey_cache, report, vace_conditioning, vae_encoder
+from .vcu import VCUType
+
+REFERENCE_KEY = "vdot_num_reference_latents"
+MAX_UNITS = 3
+
+
+def _strength(name: str, optional: bool) -> io.Float.Input:
+    return io.Float.Input(
+        name,
+        default=1.0,
+        min=0.0,
+        max=10.0,
+        step=0.05,
+        optional=optional,
+        advanced=optional or None,
+        tooltip="How strongly the unit steers the video. 1 is what the model was trained with.",
+    )
+
+
+def _further_units() -> list[io.Input]:
+    inputs: list[io.Input] = []
+    for number in range(2, MAX_UNITS + 1):
+        tooltip = (
+            "A further unit with a strength of its own, of the same size and length. Units that can share "
+            "one strength are better joined by VDOT Compose."
+        )
+        inputs.append(VCUType.Input(f"unit_{number}", optional=True, tooltip=tooltip))
+        inputs.append(_strength(f"strength_{number}", optional=True))
+    return inputs
+
+
+class VDOTEncode(io.ComfyNode):
+    """What the model is to look at, in the model's own terms."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTEncode",
+            display_name="VDOT Encode",
+            category="VDOT/conditioning",
+            description=(
+                "Turns a unit (what to keep, what to follow, what to show) into conditioning for the model, "
+                "and makes the empty latent of the right size and length. The outputs also fit ComfyUI's "
+                "own VACE models and samplers."
+            ),
+            search_aliases=["vace encode", "WanVaceToVideo"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="What the video shows, from CLIP Text Encode."),
+                io.Vae.Input("vae", tooltip="The Wan 2.1 VAE."),
+                VCUType.Input("unit", tooltip="The task, from one of the VDOT task nodes or VDOT Compose."),
+                _strength("strength", optional=False),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="What to avoid. Only used when the sampler's cfg is not 1.",
+                ),
+                *_further_units(),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    "positive_out", "positive", tooltip="For the sampler's positive input."
+                ),
+                io.Conditioning.Output(
+                    "negative_out",
+                    "negative",
+                    tooltip="For the sampler's negative input; an empty text if no negative is connected.",
+                ),
+                io.Latent.Output(
+                    "latent", tooltip="For the sampler. It remembers how many references it holds."
+                ),
+                io.Int.Output(
+                    "trim_latent",
+                    tooltip=(
+                        "Number of reference frames at the start. VDOT Sampler cuts them off by itself; with "
+                        "KSampler connect this to Trim Video Latent."
+                    ),
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, positive, vae, unit, strength, negative=None, **further) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        check_vae(vae)
+        units = _with_strengths(unit, strength, further)
+        cache = grey_cache(vae)
+        context = vcu.encode(units, vae_encoder(vae), cache=cache, vae=vae.first_stage_model)
+        values = vace_conditioning(context.contexts, context.scales)
+        negative = _empty_text(positive) if negative is None else negative
+        positive, negative = (
+            node_helpers.conditioning_set_values(text, values, append=True) for text in (positive, negative)
+        )
+        samples = torch.zeros(context.latent_shape, device=comfy.model_management.intermediate_device())
+        latent = {"samples": samples, REFERENCE_KEY: context.num_reference_latents}
+        return io.NodeOutput(
+            positive, negative, latent, context.num_reference_latents, ui=report(_describe(context))
+        )
+
+
+def _with_strengths(unit, strength: float, further: dict) -> list:
+    """The connected units in order, each with its node strength on top of its own."""
+    units = [replace(unit, strength=unit.strength * strength)]
+    for number in range(2, MAX_UNITS + 1):
+        extra = further.get(f"unit_{number}")
+        if extra is not None:
+            units.append(replace(extra, strength=extra.strength * further.get(f"strength_{number}", 1.0)))
+    return units
+
+
+def _empty_text(positive) -> list:
+    """Conditioning of the same length with all-zero tokens, which is how Wan pads a text."""
+    return [[torch.zeros_like(tokens), extra.copy()] for tokens, extra in positive]
+
+
+def _describe(context) -> list[str]:
+    references = context.num_reference_latents
+    what = f"{context.width}x{context.height}, {context.num_frames} frames"
+    strengths = ", ".join(f"{scale:g}" for scale in context.scales)
+    return [f"{what}, {references} reference(s), strength {strengths}", *context.notes]

@@ -1,0 +1,114 @@
+"""Checkpoint -> MODEL, and the bundled demo -> MODEL, CLIP, VAE."""
+
+from comfy_api.latest import io
+
+from .comfy_bridge import NETWORKS, WEIGHT_DTYPES, checkpoint_path, list_checkpoints, load_model, report
+
+SAME_FILE = "in the same file"
+
+
+class VDOTLoadModel(io.ComfyNode):
+    """Any VDOT or VACE-Wan 2.1 checkpoint as a native MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        names = list_checkpoints()
+        return io.Schema(
+            node_id="VDOTLoadModel",
+            display_name="VDOT Load Model",
+            category="VDOT/loaders",
+            description=(
+                "Loads a VDOT or VACE-Wan 2.1 model from models/diffusion_models (or models/unet), in any "
+                "of the ways it is published: the authors' .pt file, ComfyUI's or diffusers' safetensors, "
+                "one file or a folder of parts. LoRA loaders and the other model nodes work on the result."
+            ),
+            search_aliases=["vace loader", "wan loader", "vdot_14b", "load diffusion model"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=names,
+                    tooltip="The model file. Names that end in / are folders of one model in several parts.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="default",
+                    tooltip=(
+                        "How precisely the weights are kept in memory. default lets ComfyUI choose; fp8 "
+                        "halves the memory of the 14B model (about 17 GB instead of 35) at a small cost in "
+                        "quality."
+                    ),
+                ),
+                io.Combo.Input(
+                    "vace_name",
+                    options=[SAME_FILE, *names],
+                    default=SAME_FILE,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For models published in two files: the one that holds the VACE blocks.",
+                ),
+                io.Combo.Input(
+                    "network",
+                    options=list(NETWORKS),
+                    default="vdot",
+                    optional=True,
+                    advanced=True,
+                    tooltip="vdot: this pack's network. comfyui: ComfyUI's own. Both give the same video.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model, for VDOT Sampler or any sampler.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model_name, weight_dtype, vace_name=SAME_FILE, network="vdot") -> io.NodeOutput:
+        path = checkpoint_path(model_name)
+        vace_path = None if vace_name == SAME_FILE else checkpoint_path(vace_name)
+        model = load_model(path, vace_path, weight_dtype, network)
+        return io.NodeOutput(model, ui=report([f"{model_name}: {_describe(model)}, network {network}"]))
+
+
+class VDOTLoadDemo(io.ComfyNode):
+    """The tiny model that comes with the pack."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTLoadDemo",
+            display_name="VDOT Load Demo",
+            category="VDOT/loaders",
+            description=(
+                "Loads the tiny demo model that comes with this pack, with its own text encoder and VAE. It "
+                "only knows moving shapes at 64 x 64, but runs in seconds on any computer and shows that "
+                "everything works. For real videos use VDOT Load Model, Load CLIP (umt5_xxl, type wan) and "
+                "Load VAE (wan_2.1_vae)."
+            ),
+            search_aliases=["vdot tiny", "example model"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The demo model, for VDOT Sampler."),
+                io.Clip.Output(display_name="clip", tooltip="The demo's text encoder, for CLIP Text Encode."),
+                io.Vae.Output(display_name="vae", tooltip="The demo's VAE, for VDOT Encode and VAE Decode."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        from .comfy_demo import load_demo
+
+        model, clip, vae = load_demo()
+        return io.NodeOutput(
+            model, clip, vae, ui=report([f"demo: {_describe(model)}; knows moving shapes at 64x64"])
+        )
+
+
+def _describe(model) -> str:
+    """What was loaded, in a few words."""
+    import torch
+
+    network = model.model.diffusion_model
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    kind = "VACE" if hasattr(network, "vace_patch_embedding") else "text-only"
+    dtype = str(model.model.get_dtype() or torch.float32).removeprefix("torch.")
+    return f"{kind} model of {num_parameters / 1e9:.3g} billion parameters in {dtype}"

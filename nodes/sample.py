@@ -1,0 +1,148 @@
+"""MODEL + CONDITIONING + LATENT -> LATENT in a few steps, reference frames removed."""
+
+from comfy_api.latest import io
+
+from .comfy_bridge import report
+from .encode import REFERENCE_KEY
+
+CUSTOM = "custom"
+PRESETS = ("released", "trained", "sharp", CUSTOM)
+SOLVERS = ("unipc", "renoise", "euler")
+DEFAULT_STEPS, DEFAULT_SHIFT = 4, 16.0
+
+
+class VDOTSampler(io.ComfyNode):
+    """The few-step sampler of the distilled model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTSampler",
+            display_name="VDOT Sampler",
+            category="VDOT/sampling",
+            description=(
+                "Makes the video in four steps. It steps exactly as the model was trained, shows a moving "
+                "preview, and hands back the video alone: reference pictures are already cut off, so "
+                "connect VAE Decode directly."
+            ),
+            search_aliases=["vace sampler", "4 steps", "wan sampler", "unipc"],
+            inputs=[
+                io.Model.Input("model", tooltip="The VDOT (or any VACE-Wan 2.1) model."),
+                io.Conditioning.Input("positive", tooltip="The positive output of VDOT Encode."),
+                io.Latent.Input(
+                    "latent", tooltip="The latent output of VDOT Encode. It sets the size and length."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Picks the random noise. The same seed and inputs give the same video.",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="released",
+                    tooltip=(
+                        "released: as the authors' own program. trained: as the model saw it in training. "
+                        "sharp: more steps spent on fine detail. custom: uses the three settings below."
+                    ),
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=DEFAULT_STEPS,
+                    min=1,
+                    max=100,
+                    tooltip="Number of steps, for the preset 'custom' only. The model is made for 4.",
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=DEFAULT_SHIFT,
+                    min=0.1,
+                    max=100.0,
+                    step=0.05,
+                    tooltip="For the preset 'custom' only. Higher: more work on motion; lower: on detail.",
+                ),
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    default="unipc",
+                    tooltip="For the preset 'custom' only. unipc is what the released model is used with.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=1.0,
+                    min=0.0,
+                    max=30.0,
+                    step=0.1,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Guidance. Leave at 1: the distilled model needs none, and anything else doubles "
+                        "the time. For models that are not distilled; needs the negative input."
+                    ),
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="The negative output of VDOT Encode. Only used when cfg is not 1.",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The video, ready for VAE Decode.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, latent, seed, preset, steps, shift, solver, cfg=1.0, negative=None
+    ) -> io.NodeOutput:
+        from . import comfy_sampling
+
+        lines = _validate(model, positive, negative, latent, cfg)
+        schedule, solver, described = _schedule(preset, steps, shift, solver)
+        num_references = latent.get(REFERENCE_KEY, 0)
+        callback = comfy_sampling.preview_callback(model, schedule.num_steps, num_references)
+        used_negative = None if cfg == 1.0 else negative
+        how = {"seed": seed, "schedule": schedule, "solver": solver, "cfg": cfg, "callback": callback}
+        samples = comfy_sampling.run_sampler(model, positive, used_negative, latent, **how)
+        out = {key: value for key, value in latent.items() if key not in (REFERENCE_KEY, "noise_mask")}
+        out["samples"] = samples[:, :, num_references:]
+        return io.NodeOutput(out, ui=report([*described, *lines]))
+
+
+def _schedule(preset: str, steps: int, shift: float, solver: str):
+    """(Schedule, solver, lines that describe them) of a preset or of custom settings."""
+    from ..vdot_core import sampling
+
+    if preset == CUSTOM:
+        labels = "exact" if solver == "renoise" else "wan"  # as in the presets that use these solvers
+        schedule = sampling.Schedule.shifted(steps, shift, labels=labels)
+    else:
+        factory, solver = sampling.PRESETS[preset]
+        schedule = factory()
+    shown = "/".join(f"{label:.4g}" for label in schedule.timesteps.tolist())
+    lines = [f"{preset}: {schedule.num_steps} steps, {solver}, timesteps {shown}"]
+    if preset != CUSTOM and (steps, shift) != (DEFAULT_STEPS, DEFAULT_SHIFT):
+        lines.append("steps, shift and solver are only used with the preset 'custom'")
+    return schedule, solver, lines
+
+
+def _validate(model, positive, negative, latent: dict, cfg: float) -> list[str]:
+    """Refuse what cannot work before anything heavy runs; returns lines about what is allowed but odd."""
+    from .comfy_sampling import check_conditioning, check_model
+
+    check_model(model)
+    samples = latent["samples"]
+    if samples.ndim != 5:
+        raise ValueError(
+            f"the latent has shape {tuple(samples.shape)}, a video latent has 5 dimensions; "
+            "connect the latent output of VDOT Encode"
+        )
+    if cfg != 1.0 and negative is None:
+        raise ValueError(f"cfg is {cfg:g} but nothing is connected to negative; connect it, or set cfg to 1")
+    lines = check_conditioning(model, positive, samples.shape, "positive")
+    if cfg != 1.0:
+        lines += check_conditioning(model, negative, samples.shape, "negative")
+    if "noise_mask" not in latent and samples.any():
+        lines.append("the latent is not empty: sampling starts from noise and does not use its content")
+    return lines

@@ -1,0 +1,304 @@
+"""IMAGE or keypoints -> control video: gray, lines, depth, pose; optical flow is beside this."""
+
+from comfy_api.latest import io
+
+from .comfy_bridge import report
+from .signals_flow import CATEGORY, VDOTFlow, compute_device, control_output, frames_input, progress_bar
+
+POSE_KEYPOINT = io.Custom("POSE_KEYPOINT")
+
+
+class VDOTGray(io.ComfyNode):
+    """Luma, three times."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTGray",
+            display_name="VDOT Gray",
+            category=CATEGORY,
+            description=(
+                "Turns a video into the gray control: the model keeps its light and shapes and colours it "
+                "anew."
+            ),
+            search_aliases=["grayscale", "black and white", "colorize", "desaturate", "luma"],
+            inputs=[
+                frames_input("The video whose light and shapes to keep."),
+                io.Combo.Input(
+                    "weights",
+                    options=["bt601", "vace"],
+                    default="bt601",
+                    advanced=True,
+                    tooltip=(
+                        "How red, green and blue add up. bt601 is how bright they look; vace exchanges red "
+                        "and blue, as VACE's own tool does to videos."
+                    ),
+                ),
+            ],
+            outputs=[control_output("The gray video, as long as the input.")],
+        )
+
+    @classmethod
+    def execute(cls, frames, weights="bt601") -> io.NodeOutput:
+        from ..vdot_core.signals import to_gray
+
+        return io.NodeOutput(
+            to_gray(frames, weights=weights, device=compute_device(), progress=progress_bar(len(frames)))
+        )
+
+
+class VDOTLines(io.ComfyNode):
+    """A soft line drawing."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTLines",
+            display_name="VDOT Lines",
+            category=CATEGORY,
+            description=(
+                "Draws a video's contours as the scribble control. One threshold holds for the whole clip, "
+                "so lines do not blink; give whole shots, not single frames."
+            ),
+            search_aliases=["scribble", "lineart", "canny", "edges", "sketch", "softedge"],
+            inputs=[
+                frames_input("The video whose contours to draw."),
+                io.Float.Input(
+                    "threshold",
+                    default=0.25,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=(
+                        "How strong an edge must be, relative to the clip's strong edges. Higher draws fewer "
+                        "lines."
+                    ),
+                ),
+                io.Float.Input(
+                    "thickness",
+                    default=1.5,
+                    min=1.0,
+                    max=32.0,
+                    step=0.1,
+                    tooltip="Width of the lines in pixels.",
+                ),
+                io.Float.Input(
+                    "softness",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="0 draws every line at full strength; 1 lets weak edges fade in from nothing.",
+                ),
+                io.Float.Input(
+                    "blur",
+                    default=1.4,
+                    min=0.1,
+                    max=16.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip="Smoothing before edges are found, in pixels. Higher gives fewer, simpler lines.",
+                ),
+                io.Boolean.Input(
+                    "dark_on_white",
+                    default=False,
+                    tooltip=(
+                        "Dark lines on white, as VACE's own scribble tool draws, instead of bright lines on "
+                        "black."
+                    ),
+                ),
+            ],
+            outputs=[control_output("The line drawing, as long as the input.")],
+        )
+
+    @classmethod
+    def execute(cls, frames, threshold, thickness, softness, blur=1.4, dark_on_white=False) -> io.NodeOutput:
+        from ..vdot_core.signals import draw_lines
+
+        lines = draw_lines(
+            frames,
+            threshold=threshold,
+            thickness=thickness,
+            softness=softness,
+            blur=blur,
+            dark_on_white=dark_on_white,
+            device=compute_device(),
+            progress=progress_bar(len(frames)),
+        )
+        return io.NodeOutput(lines)
+
+
+class VDOTNormalizeDepth(io.ComfyNode):
+    """Any depth -> grey, near bright, steady."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTNormalizeDepth",
+            display_name="VDOT Normalize Depth",
+            category=CATEGORY,
+            description=(
+                "Brings the depth maps of any estimator to what the model reads: grey, near = bright. clip "
+                "and stable also take out the flicker that frame-by-frame estimators leave; the node reports "
+                "it before and after."
+            ),
+            search_aliases=["depth anything", "midas", "disparity", "deflicker", "temporal"],
+            inputs=[
+                io.Image.Input("depth", tooltip="Grey depth maps from any estimator node, one per frame."),
+                io.Combo.Input(
+                    "mode",
+                    options=["frame", "clip", "stable"],
+                    default="stable",
+                    tooltip=(
+                        "frame: each frame from its farthest to its nearest point, as the model was trained. "
+                        "clip: one range for all, for estimators made for video. stable: follows brightness "
+                        "jumps and undoes them, for estimators that look at one frame at a time."
+                    ),
+                ),
+                io.Combo.Input(
+                    "values",
+                    options=["disparity", "depth", "metric"],
+                    default="disparity",
+                    tooltip=(
+                        "What the input's numbers mean. disparity: near is bright already, as with most "
+                        "estimators. depth: near is dark, to be inverted. metric: distances, as the raw output of "
+                        "Depth Anything 3."
+                    ),
+                ),
+                io.Float.Input(
+                    "clip_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip=(
+                        "clip and stable: the share of nearest, and of farthest, pixels that become plain "
+                        "white or black."
+                    ),
+                ),
+                io.Float.Input(
+                    "window",
+                    default=6.0,
+                    min=0.5,
+                    max=100.0,
+                    step=0.5,
+                    advanced=True,
+                    tooltip="stable: over how many frames the range adapts. Higher is steadier.",
+                ),
+            ],
+            outputs=[
+                control_output("Depth, near = bright, as long as the input."),
+                io.String.Output(
+                    display_name="report", tooltip="Flicker of still surfaces before and after, and any cuts."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, depth, mode, values, clip_percent=1.0, window=6.0) -> io.NodeOutput:
+        from ..vdot_core.signals import cut_frames, flicker, normalize_depth
+
+        percentiles = (clip_percent, 100 - clip_percent)
+        video = normalize_depth(depth, mode=mode, values=values, percentiles=percentiles, window=window)
+        cuts = cut_frames(depth) if mode == "stable" else []
+        before, after = flicker(depth), flicker(video)
+        text = f"flicker of still surfaces: {before:.2%} of the contrast before, {after:.2%} after"
+        text += f"; cuts at frames {', '.join(map(str, cuts))}" if cuts else ""
+        return io.NodeOutput(video, text, ui=report([text]))
+
+
+class VDOTDrawPose(io.ComfyNode):
+    """Keypoints -> skeletons on black."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTDrawPose",
+            display_name="VDOT Draw Pose",
+            category=CATEGORY,
+            description=(
+                "Draws keypoints from SDPose Keypoint Extractor or any DWPose node as the pose control: body "
+                "and face, in the widths and colours that the model was trained on."
+            ),
+            search_aliases=["openpose", "dwpose", "skeleton", "sdpose", "keypoints"],
+            inputs=[
+                POSE_KEYPOINT.Input(
+                    "keypoints", tooltip="One pose frame per video frame, as pose nodes output them."
+                ),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=16,
+                    tooltip="Width to draw; 0 takes the keypoints' own.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=16,
+                    tooltip="Height to draw; 0 takes the keypoints' own.",
+                ),
+                io.Boolean.Input(
+                    "face", default=True, tooltip="Draw the face as white dots, as the model was trained."
+                ),
+                io.Boolean.Input(
+                    "hands",
+                    default=False,
+                    tooltip="Draw the hands. The model was trained on body and face only.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.3,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Points with a score up to this are left out.",
+                ),
+                io.Combo.Input(
+                    "colours",
+                    options=["vace", "openpose"],
+                    default="vace",
+                    advanced=True,
+                    tooltip=(
+                        "vace draws with red and blue exchanged (blue shoulders), as VACE's own tool drew "
+                        "its training videos; openpose draws as other tools do (red shoulders)."
+                    ),
+                ),
+                io.Float.Input(
+                    "pen",
+                    default=1.0,
+                    min=0.1,
+                    max=16.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip="Multiplies all widths; 1 is as the model was trained.",
+                ),
+            ],
+            outputs=[control_output("Skeletons on black, one frame per pose frame.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, keypoints, width, height, face, hands, threshold=0.3, colours="vace", pen=1.0
+    ) -> io.NodeOutput:
+        from ..vdot_core.signals import draw_pose
+
+        video = draw_pose(
+            keypoints,
+            width=width or None,
+            height=height or None,
+            threshold=threshold,
+            face=face,
+            hands=hands,
+            colours=colours,
+            pen=pen,
+        )
+        return io.NodeOutput(video)
+
+
+SIGNAL_NODES = [VDOTGray, VDOTLines, VDOTFlow, VDOTNormalizeDepth, VDOTDrawPose]

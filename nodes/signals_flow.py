@@ -1,0 +1,155 @@
+"""The flow node, which finds RAFT weights where ComfyUI keeps models, and what all signal nodes share."""
+
+from comfy_api.latest import io
+
+from .comfy_bridge import report
+
+CATEGORY = "VDOT/signals"
+FLOW_FOLDER = "optical_flow"
+OPTICAL_FLOW = io.Custom("OPTICAL_FLOW")
+
+
+def frames_input(tooltip: str) -> io.Input:
+    return io.Image.Input("frames", tooltip=tooltip)
+
+
+def control_output(tooltip: str) -> io.Output:
+    return io.Image.Output(
+        display_name="control", tooltip=f"{tooltip} Connect it to the frames of VDOT Control."
+    )
+
+
+def compute_device():
+    """Where ComfyUI runs models."""
+    import comfy.model_management
+
+    return comfy.model_management.get_torch_device()
+
+
+def progress_bar(total: int):
+    """ComfyUI's progress bar as the signals' callback; it also lets the user interrupt."""
+    import comfy.model_management
+    import comfy.utils
+
+    bar = comfy.utils.ProgressBar(max(total, 1))
+
+    def step(done: int, of: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, of)
+
+    return step
+
+
+class VDOTFlow(io.ComfyNode):
+    """Optical flow on the colour wheel."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTFlow",
+            display_name="VDOT Flow",
+            category=CATEGORY,
+            description=(
+                "Paints how a video moves, as the flow control: hue is direction, saturation is speed, white "
+                "is still. Uses RAFT when its weights are in models/optical_flow, OpenCV's DIS otherwise; "
+                "the node says which."
+            ),
+            search_aliases=["optical flow", "raft", "motion", "unimatch", "DIS"],
+            inputs=[
+                frames_input("The video whose motion to keep; at least two frames."),
+                io.Combo.Input(
+                    "estimator",
+                    options=["auto", "raft", "dis"],
+                    default="auto",
+                    tooltip=(
+                        "auto takes RAFT if a raft file is in models/optical_flow (torchvision's "
+                        "raft_large_*.pth or the authors' raft-things.pth), else DIS. DIS needs "
+                        "opencv-python-headless and runs on the CPU."
+                    ),
+                ),
+                io.Combo.Input(
+                    "scale",
+                    options=["frame", "clip"],
+                    default="frame",
+                    tooltip=(
+                        "What counts as full speed: each frame's fastest pixel (frame, as the model was "
+                        "trained), or the whole clip's (clip, which keeps slow moments pale)."
+                    ),
+                ),
+                io.Float.Input(
+                    "still_px",
+                    default=0.0,
+                    min=0.0,
+                    max=64.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip=(
+                        "Motion below this many pixels a frame never counts as full speed; keeps still shots "
+                        "white."
+                    ),
+                ),
+                OPTICAL_FLOW.Input(
+                    "optical_flow",
+                    optional=True,
+                    tooltip=(
+                        "A RAFT from Load Optical Flow Model; it is then used whatever the estimator says."
+                    ),
+                ),
+            ],
+            outputs=[
+                control_output("Flow maps, as long as the input: the first one is shown twice."),
+                io.String.Output(
+                    display_name="report", tooltip="Which estimator was used, and how fast the clip moves."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames, estimator, scale, still_px=0.0, optical_flow=None) -> io.NodeOutput:
+        from ..vdot_core.signals import flow_video
+
+        network, why = _raft(estimator, optical_flow)
+        done = progress_bar(len(frames) - 1)
+        video = flow_video(
+            frames, network=network, scale=scale, still_px=still_px, device=compute_device(), progress=done
+        )
+        speeds = f"fastest pixel {max(video.peak_px):.1f} px a frame, slowest frame {min(video.peak_px):.1f}"
+        text = f"optical flow by {video.estimator} ({why}); {speeds}"
+        return io.NodeOutput(video.frames, text, ui=report([text]))
+
+
+def _raft(estimator: str, patcher):
+    """The RAFT network to use, or None for DIS, and in words where it comes from."""
+    import comfy.model_management
+
+    from ..vdot_core.signals import load_raft
+
+    if patcher is not None:
+        comfy.model_management.load_models_gpu([patcher])
+        return patcher.model, "from the optical_flow input"
+    if estimator == "dis":
+        return None, "as chosen"
+    path = _raft_file()
+    if path is not None:
+        return load_raft(path).to(compute_device()), path.name
+    if estimator == "raft":
+        raise ValueError(
+            "no RAFT weights in models/optical_flow; put torchvision's raft_large_C_T_SKHT_V2-ff5fadd5.pth "
+            "or the authors' raft-things.pth there, or choose the estimator dis"
+        )
+    return None, "no RAFT weights in models/optical_flow"
+
+
+def _raft_file():
+    """The first file of models/optical_flow named after RAFT, the large network before the small one."""
+    from pathlib import Path
+
+    import folder_paths
+
+    if FLOW_FOLDER not in folder_paths.folder_names_and_paths:  # ComfyUI before it knew optical flow
+        folder_paths.add_model_folder_path(FLOW_FOLDER, str(Path(folder_paths.models_dir) / FLOW_FOLDER))
+    names = [
+        name for name in folder_paths.get_filename_list(FLOW_FOLDER) if "raft" in Path(name).name.lower()
+    ]
+    names.sort(key=lambda name: ("small" in name.lower(), name))
+    return Path(folder_paths.get_full_path_or_raise(FLOW_FOLDER, names[0])) if names else None

@@ -1,0 +1,154 @@
+"""ComfyUI's page in a real browser, and the few things the tests do with it."""
+
+import json
+from pathlib import Path
+
+PACK_URL = "/extensions/ComfyUI-VDOT/"
+CHROMIUM_ARGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_READY = """() => window.app?.vueAppReady && window.LiteGraph && app.graph && app.extensionManager
+    && LiteGraph.registered_node_types.VDOTSampler !== undefined && !app.configuringGraph"""
+_RECORD_BITMAPS = """
+    window.vdotBitmaps = []
+    const real = window.createImageBitmap
+    window.createImageBitmap = async (...args) => {
+        const bitmap = await real(...args)
+        window.vdotBitmaps.push(bitmap)
+        return bitmap
+    }"""
+
+_ADD_NODE = """([type, values]) => {
+    const node = LiteGraph.createNode(type)
+    app.graph.add(node)
+    for (const [name, value] of Object.entries(values)) {
+        node.widgets.find((widget) => widget.name === name).value = value
+    }
+    return node.id
+}"""
+_SET_VALUES = """([id, values]) => {
+    const {widgets} = app.graph.getNodeById(id)
+    for (const [name, value] of Object.entries(values)) widgets.find((widget) => widget.name === name).value = value
+}"""
+_PICK = """([id, name, value]) => {
+    const node = app.graph.getNodeById(id)
+    const widget = node.widgets.find((candidate) => candidate.name === name)
+    widget.value = value
+    widget.callback?.(value, app.canvas, node)
+}"""
+_WATCH_STEPS = """() => {
+    const preview = app.graph._nodes.find((node) => node.type === "VDOTSampler")
+        .widgets.find((widget) => widget.name === "vdot_preview").element
+    window.vdotSteps = []
+    new MutationObserver(() => window.vdotSteps.push(preview.dataset.step)).observe(
+        preview, {attributeFilter: ["data-step"]}
+    )
+}"""
+_READ_WIDGETS = """(id) => app.graph.getNodeById(id).widgets.map(
+    (widget) => [widget.name, {value: widget.value, disabled: !!widget.disabled}]
+)"""
+_RUN = """async () => {
+    const {api} = await import("/scripts/api.js")
+    window.vdotEnd = null
+    for (const name of ["execution_success", "execution_error", "execution_interrupted"]) {
+        const note = ({detail}) => { window.vdotEnd = [name, detail.exception_message ?? ""] }
+        api.addEventListener(name, note, {once: true})
+    }
+    if (!(await app.queuePrompt(0))) window.vdotEnd = ["refused", JSON.stringify(app.lastNodeErrors)]
+}"""
+
+
+class GraphPage:
+    """One open ComfyUI page.
+
+    Attributes:
+        page: the Playwright page.
+        problems: console errors and uncaught exceptions so far, as text with the address they came from.
+    """
+
+    def __init__(self, browser, port: int):
+        self.page = browser.new_page(viewport={"width": 1400, "height": 900})
+        self.problems: list[str] = []
+        self.page.on("console", self._note_console)
+        self.page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error.stack or error}"))
+        self.page.add_init_script(_RECORD_BITMAPS)
+        self.page.goto(f"http://127.0.0.1:{port}", wait_until="domcontentloaded")
+        # The first look at app.graph must come after its making: ComfyUI logs an error for an earlier one.
+        self.page.wait_for_function("() => window.app?.vueAppReady", timeout=30_000)
+        self.page.wait_for_function(_READY, timeout=30_000)
+        self.page.wait_for_selector("#graph-canvas, canvas", state="attached")
+
+    def _note_console(self, message) -> None:
+        if message.type == "error":
+            self.problems.append(f"{message.text} at {message.location.get('url', '')}")
+
+    def our_problems(self) -> list[str]:
+        """The problems that the pack's own code or files caused, and every uncaught exception."""
+        marks = (PACK_URL.lower(), "vdot", "uncaught: ")
+        return [text for text in self.problems if any(mark in text.lower() for mark in marks)]
+
+    def close(self) -> None:
+        self.page.close()
+
+    def evaluate(self, script: str, argument=None):
+        return self.page.evaluate(script, argument)
+
+    def clear(self) -> None:
+        """An empty graph."""
+        self.evaluate(
+            "() => app.loadGraphData({version: 0.4, nodes: [], links: [], groups: [], config: {}, extra: {}})"
+        )
+        self.page.wait_for_function("() => app.graph._nodes.length === 0")
+
+    def add(self, node_id: str, **values) -> int:
+        """Add a node through the graph API, with widget values; returns its id."""
+        return self.evaluate(_ADD_NODE, [node_id, values])
+
+    def load(self, workflow: dict | Path) -> None:
+        """Open a workflow as the page's menu does."""
+        graph = json.loads(workflow.read_text("utf-8")) if isinstance(workflow, Path) else workflow
+        self.evaluate("async (graph) => { await app.loadGraphData(graph) }", graph)
+        self.page.wait_for_function("(count) => app.graph._nodes.length === count", arg=len(graph["nodes"]))
+
+    def save(self) -> dict:
+        """The open workflow, as the page would save it."""
+        return self.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
+
+    def widgets(self, node_id) -> dict[str, dict]:
+        """Value and disabled state of a node's widgets, by name."""
+        return dict(self.evaluate(_READ_WIDGETS, node_id))
+
+    def pick(self, node_id, name: str, value) -> None:
+        """Choose a combo's value as a click on it does."""
+        self.evaluate(_PICK, [node_id, name, value])
+
+    def set_seed(self, node_id, seed: int) -> None:
+        """Give a sampler a seed and keep it there."""
+        self.evaluate(_SET_VALUES, [node_id, {"seed": seed, "control_after_generate": "fixed"}])
+
+    def watch_steps(self) -> None:
+        """From now on, record the steps that the first preview shows, in window.vdotSteps."""
+        self.evaluate(_WATCH_STEPS)
+
+    def nodes_of(self, node_type: str) -> list:
+        """Ids of the nodes of one type."""
+        return self.evaluate(
+            "(type) => app.graph._nodes.filter((n) => n.type === type).map((n) => n.id)", node_type
+        )
+
+    def run(self, timeout_s: float = 60) -> str:
+        """Press Run and wait for the end; returns the last execution event's name."""
+        self.evaluate(_RUN)
+        self.page.wait_for_function("() => window.vdotEnd", timeout=timeout_s * 1000)
+        name, detail = self.evaluate("() => window.vdotEnd")
+        return name if name == "execution_success" else f"{name}: {detail}"
+
+    def open_bitmaps(self) -> int:
+        """How many of the pictures decoded so far still hold memory."""
+        return self.evaluate("() => window.vdotBitmaps.filter((bitmap) => bitmap.width > 0).length")

@@ -1,0 +1,179 @@
+"""The pack in ComfyUI's page: nodes, workflows, presets, and the preview of a real run, in both renderers."""
+
+import json
+import time
+
+import pytest
+
+from tests.browser.page import GraphPage
+from tests.support.comfy import ROOT
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+PRESET_VALUES = "import('/extensions/ComfyUI-VDOT/presets.js').then((module) => module.PRESETS)"
+
+
+@pytest.fixture(scope="module")
+def node_ids(server) -> list[str]:
+    info = server.get("/object_info")
+    return [name for name, node in info.items() if node["python_module"].endswith("ComfyUI-VDOT")]
+
+
+@pytest.fixture
+def graph(page) -> GraphPage:
+    """The open page with an empty graph."""
+    page.clear()
+    return page
+
+
+def test_page_loads_without_an_error_of_ours(page):
+    assert page.our_problems() == []
+
+
+def test_every_node_can_be_added(graph, node_ids):
+    for node_id in node_ids:
+        added = graph.add(node_id)
+        assert graph.nodes_of(node_id) == [added]
+    assert graph.our_problems() == []
+
+
+def test_search_dialog_adds_a_node(graph):
+    canvas = graph.page.locator("#graph-canvas")
+    canvas.dblclick(position={"x": 700, "y": 450})
+    search = graph.page.locator("input:focus")
+    search.wait_for()
+    search.fill("VDOT Sampler")
+    graph.page.get_by_text("VDOT Sampler").first.wait_for()
+    graph.page.wait_for_timeout(200)
+    graph.page.keyboard.press("Enter")
+    graph.page.wait_for_function(
+        "() => app.graph._nodes.some((node) => node.type === 'VDOTSampler')", timeout=5000
+    )
+    canvas.click(position={"x": 700, "y": 600})  # the new node hangs on the pointer until it is put down
+    assert len(graph.nodes_of("VDOTSampler")) == 1
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_shipped_workflow_opens_and_keeps_its_values(graph, path):
+    shipped = json.loads(path.read_text("utf-8"))
+    graph.load(shipped)
+    missing = graph.evaluate(
+        "() => app.graph._nodes.filter((n) => !LiteGraph.registered_node_types[n.type]).map((n) => n.type)"
+    )
+    assert missing == []
+    before = {node["id"]: node.get("widgets_values", []) for node in shipped["nodes"]}
+    saved = graph.save()
+    graph.clear()
+    graph.load(saved)
+    again = {node["id"]: node.get("widgets_values", []) for node in graph.save()["nodes"]}
+    assert {int(key): values for key, values in again.items()} == before
+    assert len(saved["links"]) == len(shipped["links"])
+    assert graph.our_problems() == []
+
+
+def test_preset_greys_out_what_it_governs(graph):
+    sampler = graph.add("VDOTSampler")
+    governed = ("steps", "shift", "solver")
+    assert all(graph.widgets(sampler)[name]["disabled"] for name in governed)
+    graph.pick(sampler, "preset", "custom")
+    assert not any(graph.widgets(sampler)[name]["disabled"] for name in governed)
+    graph.evaluate(
+        "(id) => { app.graph.getNodeById(id).widgets.find((w) => w.name === 'shift').value = 5.5 }", sampler
+    )
+    graph.pick(sampler, "preset", "sharp")
+    widgets = graph.widgets(sampler)
+    assert widgets["shift"] == {"value": 3.75, "disabled": True}
+    graph.pick(sampler, "preset", "custom")
+    assert graph.widgets(sampler)["shift"] == {"value": 5.5, "disabled": False}
+
+
+def test_preset_numbers_are_the_samplers_own(graph):
+    from vdot_core import sampling
+
+    shown = graph.evaluate(PRESET_VALUES)
+    assert set(shown) == set(sampling.PRESETS)
+    for name, (factory, solver) in sampling.PRESETS.items():
+        own, same = factory(), sampling.Schedule.shifted(shown[name]["steps"], shown[name]["shift"])
+        assert shown[name]["solver"] == solver
+        assert own.sigmas.tolist() == pytest.approx(same.sigmas.tolist(), abs=1e-3), name
+
+
+def test_saved_workflow_opens_as_it_was_saved(graph):
+    sampler = graph.add("VDOTSampler", preset="released", steps=7, shift=5.5, seed=123)
+    graph.add("VDOTSampler", preset="custom", steps=9, shift=2.5)
+    saved = graph.save()
+    assert "vdot_preview" not in json.dumps(saved)
+    graph.clear()
+    graph.load(saved)
+    widgets = graph.widgets(sampler)
+    read = {name: widgets[name]["value"] for name in ("preset", "steps", "shift", "seed")}
+    assert read == {"preset": "released", "steps": 7, "shift": 5.5, "seed": 123}
+    assert widgets["steps"]["disabled"]
+    other = next(node for node in graph.nodes_of("VDOTSampler") if str(node) != str(sampler))
+    assert not graph.widgets(other)["steps"]["disabled"]
+    assert graph.widgets(other)["steps"]["value"] == 9
+
+
+@pytest.fixture
+def finished(graph, demo_workflow) -> GraphPage:
+    """The page after a run of the depth workflow with a seed that no earlier run had."""
+    graph.load(demo_workflow)
+    (sampler,) = graph.nodes_of("VDOTSampler")
+    graph.set_seed(sampler, time.time_ns() % 2**32)
+    graph.watch_steps()
+    assert graph.run() == "execution_success"
+    return graph
+
+
+def test_run_shows_the_moving_video(finished, tmp_path):
+    page = finished.page
+    page.wait_for_function("() => document.querySelector('.vdot-preview')?.dataset.step === '4'")
+    assert finished.evaluate("() => window.vdotSteps") == ["1", "2", "3", "4"]
+    label = page.locator(".vdot-preview").inner_text()
+    assert "4" in label and "preview_step" not in label
+    pictures = set()
+    deadline = time.monotonic() + 5
+    while len(pictures) < 3 and time.monotonic() < deadline:
+        pictures.add(finished.evaluate("() => document.querySelector('.vdot-preview canvas').toDataURL()"))
+        page.wait_for_timeout(120)
+    assert len(pictures) >= 3, "the preview stands still"
+    stills = page.locator('[data-testid^="node-body"]:has(.vdot-preview) > img:visible')
+    assert stills.count() == 0, "ComfyUI's still preview is shown beside the moving one"
+    assert finished.our_problems() == []
+
+    (sampler,) = finished.nodes_of("VDOTSampler")
+    notes = finished.evaluate(
+        "(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'vdot_notes').element.textContent",
+        sampler,
+    )
+    assert "timesteps" in notes
+    saved = finished.save()
+    assert "vdot_notes" not in json.dumps(saved["nodes"])
+
+
+def test_preview_memory_is_bounded_and_released(finished):
+    finished.page.wait_for_function("() => document.querySelector('.vdot-preview')?.dataset.step === '4'")
+    decoded = finished.evaluate("() => window.vdotBitmaps.length")
+    assert 0 < finished.open_bitmaps() <= 32
+    assert decoded > finished.open_bitmaps()
+    finished.clear()
+    finished.page.wait_for_timeout(100)
+    assert finished.open_bitmaps() == 0
+
+
+def test_page_in_chinese(server, browser):
+    server.post("/settings", {"Comfy.Locale": "zh", "Comfy.VueNodes.Enabled": True})
+    page = GraphPage(browser, server.port)
+    try:
+        page.clear()
+        sampler = page.add("VDOTSampler")
+        chinese = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text("utf-8"))["VDOTSampler"]
+        own = json.loads((ROOT / "locales" / "zh" / "main.json").read_text("utf-8"))["vdot"]
+        page.page.get_by_text(own["preview_idle"]).wait_for(timeout=5000)
+        labels = page.evaluate(
+            "(id) => app.graph.getNodeById(id).widgets.map((w) => [w.name, w.label])", sampler
+        )
+        assert dict(labels)["steps"] == chinese["inputs"]["steps"]["name"]
+        assert page.our_problems() == []
+    finally:
+        page.close()
+        server.post("/settings", {"Comfy.Locale": "en"})

@@ -1,0 +1,78 @@
+"""The network traces into one graph that is traced once, and inference keeps few temporaries."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from tests.core.networks.helpers import SIZES, diffusers_network, inputs, random_network, relative
+from vdot_core.networks import WanVaceConfig, vace_branch
+
+WIDE = WanVaceConfig(
+    dim=256, ffn_dim=704, num_heads=2, num_layers=4, vace_layers=(0, 2), text_dim=32, freq_dim=32
+)
+SIZE = {"frames": 5, "height": 32, "width": 32}
+TOKENS = 5 * 16 * 16
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_one_graph_traced_once(grad):
+    config = SIZES["narrow heads"]
+    network = random_network(config).requires_grad_(grad)
+    if grad:
+        network.gradient_checkpointing(2)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(network, backend=counter, fullgraph=True, dynamic=False)
+    with torch.set_grad_enabled(grad):
+        for seed, scale in ((1, [1.0, 0.5]), (2, [0.2, 0.3]), (3, [1.0, 1.0])):
+            given = inputs(config, batch=2, num_contexts=2, seed=seed, height=5)
+            scale = torch.tensor(scale)
+            assert relative(compiled(*given, scale), network(*given, scale)) < 1e-5
+    assert counter.frame_count == 1
+
+
+def test_torch_compile_with_taps():
+    config = SIZES["narrow heads"]
+    network = random_network(config).requires_grad_(False)
+    torch._dynamo.reset()
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    given = inputs(config)
+    _, features = compiled(*given, taps=(1, 3))
+    assert relative(features[1], network(*given, taps=(1, 3))[1][1]) < 1e-5
+
+
+def peak_bytes(call) -> int:
+    """Most bytes allocated at one time by a call on the CPU."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile, torch.no_grad():  # fmt: skip
+        call()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    assert peak > 0
+    return peak
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inference_keeps_few_temporaries(dtype):
+    network = random_network(WIDE).to(dtype).requires_grad_(False)
+    x, timestep, text, contexts = (v.to(dtype) if v.ndim > 1 else v for v in inputs(WIDE, **SIZE))
+    tokens_bytes = TOKENS * WIDE.dim * x.element_size()
+    peak = peak_bytes(lambda: network(x, timestep, text, contexts))
+    peer = diffusers_network(random_network(WIDE)).to(dtype).requires_grad_(False)
+    peer_peak = peak_bytes(lambda: peer(x, timestep, text, None, contexts[:, 0]))
+    assert peak <= 0.85 * peer_peak
+    # Backbone, context, a block's own residual, normed tokens, q, k, v and attention; float32 rotation in bf16.
+    assert peak <= (10 if dtype == torch.float32 else 12) * tokens_bytes
+
+
+def test_a_context_more_costs_little_more_than_its_tokens(monkeypatch):
+    network = random_network(WIDE).requires_grad_(False)
+    monkeypatch.setattr(vace_branch, "MAX_BATCHED_TOKENS", TOKENS)
+    tokens_bytes = TOKENS * WIDE.dim * 4
+    peaks = [peak_bytes(lambda k=k: network(*inputs(WIDE, num_contexts=k, **SIZE))) for k in (1, 3)]
+    context_bytes = inputs(WIDE, **SIZE)[3].nbytes
+    assert peaks[1] - peaks[0] <= 2 * (context_bytes + 1.5 * tokens_bytes)

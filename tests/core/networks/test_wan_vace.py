@@ -1,0 +1,306 @@
+"""What the network offers around its forward pass: taps, hooks, padding, checkpointing, weights, precision."""
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.core.networks.helpers import SIZES, inputs, random_network, relative
+from vdot_core.networks import Hooks, WanVace, rotary_table, sdpa_attention, vdot_tiny
+
+CONFIG = SIZES["narrow heads"]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return random_network(CONFIG).requires_grad_(False)
+
+
+@pytest.mark.parametrize("size", [(3, 5, 6), (2, 4, 7), (1, 3, 3), (2, 1, 1)])
+def test_odd_sizes_are_padded_around_and_cropped(network, size):
+    t, h, w = size
+    x, timestep, text, contexts = inputs(CONFIG, frames=t, height=h, width=w, num_contexts=2)
+    wrapped = [torch.cat((v, v[..., :1, :]), -2) if h % 2 else v for v in (x, contexts)]
+    wrapped = [torch.cat((v, v[..., :1]), -1) if w % 2 else v for v in wrapped]
+    expected = network(wrapped[0], timestep, text, wrapped[1])[..., :h, :w]
+    got = network(x, timestep, text, contexts)
+    assert got.shape == x.shape and relative(got, expected) < 1e-6
+
+
+def test_text_of_any_length(network):
+    x, timestep, text, _ = inputs(CONFIG, tokens=3)
+    assert network(x, timestep, text).shape == x.shape
+    assert relative(network(x, timestep, text.repeat(1, 2, 1)), network(x, timestep, text)) < 1e-5
+    padded = F.pad(text, (0, 0, 0, 4))
+    assert (
+        relative(network(x, timestep, padded), network(x, timestep, text)) > 1e-3
+    )  # zeros are attended to, as in Wan
+
+
+def test_taps_are_the_tokens_after_each_block(network):
+    x, timestep, text, contexts = inputs(CONFIG, batch=2)
+    with torch.no_grad():
+        velocity, features = network(x, timestep, text, contexts, taps=(0, 1, 3))
+        assert relative(velocity, network(x, timestep, text, contexts)) < 1e-6
+    assert [tuple(feature.shape) for feature in features] == [(2, 18, 64)] * 3
+
+    time = network.time_embedding(_sinusoid(timestep, CONFIG.freq_dim))
+    patches = network.head(features[-1], time).view(2, 3, 2, 3, 1, 2, 2, 16)
+    assert relative(torch.einsum("bthwpqrc->bctphqwr", patches).reshape(x.shape), velocity) < 1e-5
+
+    class Second(Hooks):
+        def run_block(self, index, block, x, *given):
+            return super().run_block(index, block, features[0].clone() if index == 1 else x, *given)
+
+    again = network(x, timestep, text, contexts, taps=(1,), hooks=Second())[1][0]
+    assert relative(again, features[1]) < 1e-6
+
+
+def _sinusoid(timestep, dim):
+    angle = timestep[:, None].double() / 10000 ** (torch.arange(dim // 2) / (dim // 2))
+    return torch.cat((angle.cos(), angle.sin()), dim=1).float()
+
+
+def test_taps_carry_gradients_and_stop_early_is_possible():
+    network = random_network(CONFIG)
+    x, timestep, text, _ = inputs(CONFIG)
+    _, (feature,) = network(x, timestep, text, taps=(1,))
+    feature.sum().backward()
+    assert network.blocks[1].ffn[2].weight.grad is not None and network.blocks[2].ffn[2].weight.grad is None
+
+
+def test_every_hook_is_called_and_can_change_the_result(network):
+    x, timestep, text, contexts = inputs(CONFIG, num_contexts=2)
+    calls = []
+
+    class Log(Hooks):
+        def begin(self, latents, grid):
+            calls.append(("begin", tuple(latents.shape), grid))
+
+        def attention(self, q, k, v, num_heads):
+            calls.append(("attention", tuple(q.shape), tuple(k.shape)))
+            return super().attention(q, k, v, num_heads)
+
+        def rotate(self, x, rope):
+            calls.append(("rotate", tuple(x.shape)))
+            return super().rotate(x, rope)
+
+        def run_block(self, index, block, x, modulation, text, rope):
+            calls.append(("run_block", index))
+            return super().run_block(index, block, x, modulation, text, rope)
+
+        def after_self_attention(self, x, q, k):
+            calls.append(("after_self_attention", tuple(x.shape), tuple(q.shape), tuple(k.shape)))
+            return x
+
+        def after_cross_attention(self, x):
+            calls.append(("after_cross_attention", tuple(x.shape)))
+            return x
+
+        def after_block(self, index, x, latents, time):
+            calls.append(("after_block", index, tuple(time.shape)))
+            return x
+
+    plain = network(x, timestep, text, contexts)
+    assert torch.equal(network(x, timestep, text, contexts, hooks=Log()), plain)
+    one = (1, 18, 64)
+    assert calls[:7] == [
+        ("begin", (1, 16, 3, 4, 6), (3, 2, 3)),
+        ("run_block", 0),
+        ("rotate", (1, 18, 2, 32)),
+        ("rotate", (1, 18, 2, 32)),
+        ("attention", one, one),
+        ("after_self_attention", one, (1, 18, 2, 32), (1, 18, 2, 32)),
+        ("attention", one, (1, 7, 64)),
+    ]
+    assert calls[7:10] == [
+        ("after_cross_attention", one),
+        ("after_block", 0, (1, 64)),
+        ("rotate", (2, 18, 2, 32)),
+    ]
+    names = [call[0] for call in calls]
+    assert names.count("after_block") == names.count("run_block") == 4 and names.count("attention") == 2 * (
+        4 + 2
+    )
+
+    for name in ("after_self_attention", "after_cross_attention"):
+        changed = type("Changed", (Hooks,), {name: lambda self, x, *rest: 0.5 * x})()
+        assert relative(network(x, timestep, text, contexts, hooks=changed), plain) > 1e-2
+
+
+def test_attention_and_positions_are_pluggable():
+    calls = []
+
+    def attention(q, k, v, num_heads):
+        calls.append(num_heads)
+        return sdpa_attention(q, k, v, num_heads)
+
+    network = random_network(CONFIG, attention=attention).requires_grad_(False)
+    x, timestep, text, _ = inputs(CONFIG)
+    plain = network(x, timestep, text)
+    assert calls == [2] * (2 * CONFIG.num_layers)
+    shifted = rotary_table(tuple(torch.arange(size) + 5 for size in (3, 2, 3)), CONFIG.head_dim)
+    assert relative(network(x, timestep, text, rope=shifted), plain) < 1e-5
+    stretched = rotary_table(tuple(torch.arange(size) * 2 for size in (3, 2, 3)), CONFIG.head_dim)
+    assert relative(network(x, timestep, text, rope=stretched), plain) > 1e-3
+
+
+def test_layers_come_from_operations():
+    made = []
+
+    def kind(name):
+        def make(*args, **kwargs):
+            made.append(getattr(torch.nn, name)(*args, **kwargs))
+            return made[-1]
+
+        return make
+
+    operations = SimpleNamespace(
+        **{name: kind(name) for name in ("Linear", "LayerNorm", "RMSNorm", "Conv3d")}
+    )
+    network = WanVace(CONFIG, operations)
+    with_weights = [m for m in network.modules() if any(True for _ in m.parameters(recurse=False))]
+    raw = [m for m in with_weights if hasattr(m, "modulation")]
+    assert {id(m) for m in made} == {id(m) for m in with_weights} - {id(m) for m in raw}
+    assert len(raw) == CONFIG.num_layers + len(CONFIG.vace_layers) + 1
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_gradient_checkpointing_changes_no_gradient(every):
+    x, timestep, text, contexts = inputs(CONFIG, num_contexts=2, batch=2)
+    plain, checkpointed = random_network(CONFIG), random_network(CONFIG)
+    checkpointed.gradient_checkpointing(every)
+    runs = [0]
+    checkpointed.blocks[0].register_forward_pre_hook(lambda *_: runs.__setitem__(0, runs[0] + 1))
+    losses = []
+    for network in (plain, checkpointed):
+        velocity, features = network(x, timestep, text, contexts, [1.0, 0.5], taps=(2,))
+        losses.append(velocity.square().sum() + features[0].sum())
+        losses[-1].backward()
+    assert torch.equal(*losses) and runs[0] == 2
+    for (name, parameter), other in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad, msg=name)
+    with torch.no_grad():
+        checkpointed(x, timestep, text, contexts)
+    assert runs[0] == 3
+    with pytest.raises(ValueError, match="every_n_blocks is -1"):
+        plain.gradient_checkpointing(-1)
+
+
+def test_initial_weights_are_wans_and_reproducible():
+    first, second, other = (WanVace(vdot_tiny()) for _ in range(3))
+    for network, seed in ((first, 3), (second, 3), (other, 4)):
+        network.initialize_weights(torch.Generator().manual_seed(seed))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.blocks[0].self_attn.q.weight, other.blocks[0].self_attn.q.weight)
+    block = first.blocks[3]
+    bound = (6 / (128 + 512)) ** 0.5
+    assert bound * 0.99 < block.ffn[0].weight.abs().max() <= bound and block.ffn[0].bias.abs().max() == 0
+    assert first.patch_embedding.weight.abs().max() <= (6 / (128 + 64)) ** 0.5
+    for layer in (
+        first.text_embedding[0],
+        first.text_embedding[2],
+        first.time_embedding[0],
+        first.time_embedding[2],
+    ):
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    tables = torch.cat([b.modulation.flatten() for b in first.blocks])
+    assert tables.std().item() == pytest.approx(128**-0.5, rel=0.05)
+    assert (block.norm3.weight == 1).all() and (block.self_attn.norm_q.weight == 1).all()
+    zero = [first.head.head, first.vace_blocks[0].before_proj, *(b.after_proj for b in first.vace_blocks)]
+    assert all(parameter.abs().max() == 0 for layer in zero for parameter in layer.parameters())
+
+    x, timestep, text, contexts = inputs(vdot_tiny())
+    with torch.no_grad():
+        assert first(x, timestep, text, contexts).abs().max() == 0
+    with pytest.raises(ValueError, match="meta device"):
+        WanVace(CONFIG, device="meta").initialize_weights()
+
+
+def test_a_new_network_learns_in_every_part():
+    network = WanVace(CONFIG)
+    network.initialize_weights(torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    x, timestep, text, contexts = inputs(CONFIG)
+    before = copy.deepcopy(network.state_dict())
+    losses = []
+    for _ in range(4):
+        loss = (network(x, timestep, text, contexts) - x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert not [name for name, value in network.state_dict().items() if torch.equal(value, before[name])]
+
+
+def test_bfloat16_end_to_end():
+    exact = random_network(CONFIG)
+    network = copy.deepcopy(exact).to(torch.bfloat16)
+    x, timestep, text, contexts = inputs(CONFIG, batch=2, num_contexts=2)
+    expected = exact(x, timestep, text, contexts)
+    velocity = network(x, timestep, text, contexts, torch.tensor([1.0, 0.9]))
+    velocity.square().mean().backward()
+    assert velocity.dtype == x.dtype and network.blocks[0].modulation.grad.dtype == torch.bfloat16
+    with torch.no_grad():
+        velocity = network(x, timestep, text, contexts)
+        assert relative(velocity, expected) < 3e-2
+        assert network(x.bfloat16(), timestep, text, contexts).dtype == torch.bfloat16
+        mixed = WanVace(CONFIG, dtype=torch.bfloat16)
+        assert mixed.patch_embedding.weight.dtype == mixed.vace_patch_embedding.weight.dtype == torch.float32
+        mixed.load_state_dict(exact.state_dict())
+        assert relative(mixed(x, timestep, text, contexts), expected) <= 1.1 * relative(velocity, expected)
+
+
+def test_autocast_trains_float32_weights():
+    network = random_network(CONFIG)
+    x, timestep, text, contexts = inputs(CONFIG)
+    with torch.no_grad():
+        expected = network(x, timestep, text, contexts)
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = network(x, timestep, text, contexts)
+    velocity.square().mean().backward()
+    assert relative(velocity, expected) < 3e-2
+    assert network.blocks[0].modulation.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_inputs_are_never_written_to(network, mode):
+    given = inputs(CONFIG, num_contexts=2)
+    copies = [tensor.clone() for tensor in given]
+    state = copy.deepcopy(network.state_dict())
+    with mode():
+        first, second = network(*given), network(*given)
+    assert torch.equal(first, second)
+    assert all(torch.equal(a, b) for a, b in zip(given, copies, strict=True))
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.zeros(1, 4, 3, 4, 6)}, r"latents have shape \[1, 4, 3, 4, 6\]; give \[B, 16, T, h, w\]"),
+        ({"timestep": torch.zeros(2)}, r"timestep has shape \[2\]; give \[1\]"),
+        ({"text": torch.zeros(1, 7, 99)}, r"text has shape \[1, 7, 99\]; give \[1, S, 24\]"),
+        ({"contexts": torch.zeros(1, 96, 3, 4, 6)}, r"contexts have shape .*; give \[1, K, 96, 3, 4, 6\]"),
+        ({"contexts": torch.zeros(1, 0, 96, 3, 4, 6)}, "contexts have shape"),
+        (
+            {"contexts": torch.zeros(1, 1, 96, 4, 4, 6)},
+            r"contexts of \[4, 4, 6\] latents .* reference frames included",
+        ),
+        ({"taps": (1, 4)}, r"taps \[4\] are no blocks; the network has blocks 0 to 3"),
+    ],
+)
+def test_wrong_inputs_are_refused(network, change, message):
+    given = dict(zip(("x", "timestep", "text", "contexts"), inputs(CONFIG), strict=True))
+    with pytest.raises(ValueError, match=message):
+        network(**{**given, **change})
+
+
+def test_contexts_need_a_branch():
+    plain = random_network(replace(CONFIG, vace_layers=()))
+    with pytest.raises(ValueError, match="text-only network"):
+        plain(*inputs(CONFIG))

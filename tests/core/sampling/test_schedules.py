@@ -1,0 +1,79 @@
+"""Schedules have the published labels, and equal the levels diffusers and Wan's formula give."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdot_core.sampling import PRESETS, SOLVERS, Schedule, released, sharp, trained
+
+
+@pytest.mark.parametrize(
+    "shift, labels",
+    [
+        (16, [999, 979, 941, 841]),
+        (8, [999, 959, 888, 727]),
+        (5, [999, 937, 833, 624]),
+        (3.75, [999, 918, 789, 555]),
+    ],
+)
+def test_published_labels(shift, labels):
+    assert Schedule.shifted(4, shift).timesteps.tolist() == labels
+
+
+def test_presets():
+    assert released().timesteps.tolist() == [999, 979, 941, 841]
+    np.testing.assert_allclose(released().sigmas[:2], [0.99994, 0.97951], atol=5e-6)
+    np.testing.assert_allclose(trained().timesteps, [1000, 960, 888.9, 727.3], atol=0.05)
+    np.testing.assert_allclose(trained().sigmas, [1, 0.96, 0.8889, 0.7273, 0], atol=5e-5)
+    assert sharp().timesteps.tolist() == [999, 918, 789, 555]
+    assert {name: preset.solver for name, preset in PRESETS.items()} == {
+        "released": "unipc",
+        "trained": "renoise",
+        "sharp": "unipc",
+    }
+    for factory, solver in PRESETS.values():
+        assert factory(steps=7, shift=2.0).num_steps == 7 and solver in SOLVERS
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+@pytest.mark.parametrize("shift", [1.0, 3.75, 16.0])
+def test_levels_equal_diffusers(steps, shift):
+    from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+    )
+    scheduler.set_timesteps(sigmas=np.linspace(0.999, 0, steps + 1)[:-1])
+    schedule = Schedule.shifted(steps, shift)
+    torch.testing.assert_close(schedule.sigmas, scheduler.sigmas, atol=1e-7, rtol=0)
+    assert schedule.timesteps.tolist() == scheduler.timesteps.tolist()
+
+
+@given(
+    steps=st.integers(1, 100),
+    shift=st.floats(0.1, 30),
+    labels=st.sampled_from(["wan", "exact"]),
+)
+def test_every_schedule_descends_to_zero(steps, shift, labels):
+    schedule = Schedule.shifted(steps, shift, labels=labels)
+    assert schedule.num_steps == steps and schedule.sigmas[-1] == 0 and schedule.sigmas[0] <= 1
+    assert (schedule.sigmas.diff() < 0).all()
+    gap = 1000 * schedule.sigmas[:-1].double() - schedule.timesteps.double()
+    assert gap.abs().max() < (1 + 1e-3 if labels == "wan" else 1e-3)
+    assert schedule == Schedule.shifted(steps, shift, labels=labels) and hash(schedule)
+
+
+def test_wrong_schedules_are_named():
+    for build, words in (
+        (lambda: Schedule([1, 0.5, 0], [1000.0]), "3 sigmas for 1 timesteps"),
+        (lambda: Schedule([0.5, 0.7, 0], [500.0, 700.0]), "do not descend"),
+        (lambda: Schedule([2.0, 0], [1000.0]), "within 0..1"),
+        (lambda: Schedule([1.0, 0], [1001.0]), "leave 0..1000"),
+        (lambda: Schedule.shifted(0, 8), "steps is 0"),
+        (lambda: Schedule.shifted(4, -1), "shift is -1"),
+        (lambda: Schedule.shifted(4, 8, labels="rounded"), "'rounded', expected one of wan, exact"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            build()

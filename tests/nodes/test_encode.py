@@ -1,0 +1,124 @@
+"""VDOTEncode against ComfyUI's own WanVaceToVideo, and what ComfyUI's node cannot do."""
+
+import pytest
+import torch
+
+from tests.support.pack import submodule
+
+
+@pytest.fixture(scope="module")
+def native(comfy):
+    """ComfyUI's WanVaceToVideo."""
+    from comfy_extras.nodes_wan import WanVaceToVideo
+
+    def call(*args, **kwargs):
+        with torch.inference_mode():
+            return WanVaceToVideo.execute(*args, **kwargs).args
+
+    return call
+
+
+def vace(conditioning):
+    extra = conditioning[0][1]
+    return extra["vace_frames"], extra["vace_mask"], extra["vace_strength"]
+
+
+def control(run, frames, **size):
+    return run("VDOTControl", frames=frames, **{"width": 0, "height": 0, "length": 0, **size}).args[0]
+
+
+def test_equals_comfyui_for_a_control_with_reference(run, native, vae, text):
+    clip, picture = torch.rand(9, 32, 48, 3), torch.rand(1, 32, 48, 3)
+    expected = native(text, text, vae, 48, 32, 9, 1, 0.7, control_video=clip, reference_image=picture)
+    unit = run(
+        "VDOTReference", images={"image0": picture}, width=48, height=32, length=9, unit=control(run, clip)
+    ).args[0]
+    out = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=0.7, negative=text)
+    for ours, theirs in zip(out.args[:2], expected[:2], strict=True):
+        frames, mask, strength = vace(ours)
+        their_frames, their_mask, their_strength = vace(theirs)
+        torch.testing.assert_close(frames[0], their_frames[0], atol=1e-5, rtol=1e-5)
+        assert torch.equal(mask[0], their_mask[0]) and strength == their_strength
+    assert out.args[2]["samples"].shape == expected[2]["samples"].shape
+    assert out.args[2]["samples"].any().item() is False
+    assert out.args[2]["vdot_num_reference_latents"] == out.args[3] == expected[3] == 1
+
+
+def test_equals_comfyui_for_inpainting_with_a_binary_mask(run, native, vae, text):
+    clip, mask = torch.rand(9, 32, 32, 3), torch.zeros(9, 32, 32)
+    mask[3:, 8:24, :16] = 1
+    grey = torch.where(mask[..., None] > 0, 0.5, clip)
+    expected = native(text, text, vae, 32, 32, 9, 1, 1.0, control_video=grey, control_masks=mask)
+    how = {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0}
+    unit = run("VDOTMask", frames=clip, mask=mask, **how).args[0]
+    frames, masks, _ = vace(run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args[0])
+    their_frames, their_masks, _ = vace(expected[0])
+    torch.testing.assert_close(frames[0], their_frames[0], atol=1e-5, rtol=1e-5)
+    assert torch.equal(masks[0], their_masks[0])
+
+
+def test_several_references_each_take_a_latent_frame(run, vae, text):
+    images = {f"image{i}": torch.rand(1, 40 + i, 30, 3) for i in range(3)}
+    unit = run("VDOTReference", images=images, width=32, height=32, length=9).args[0]
+    out = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0)
+    frames, masks, _ = vace(out.args[0])
+    assert frames[0].shape == (1, 32, 3 + 3, 4, 4) and masks[0].shape == (1, 64, 6, 4, 4)
+    assert masks[0][:, :, :3].sum() == 0 and masks[0][:, :, 3:].min() == 1
+    assert out.args[3] == 3 and "3 reference(s)" in out.ui["text"][0]
+
+
+def test_units_keep_their_own_strength(run, vae, text):
+    first, second = (control(run, torch.rand(5, 32, 32, 3)) for _ in range(2))
+    out = run("VDOTEncode", positive=text, vae=vae, unit=first, strength=0.5, unit_2=second, strength_2=2.0)
+    frames, _, strength = vace(out.args[0])
+    assert strength == [0.5, 2.0] and len(frames) == 2 and not torch.equal(*frames)
+    alone = vace(run("VDOTEncode", positive=text, vae=vae, unit=second, strength=1.0).args[0])[0][0]
+    torch.testing.assert_close(frames[1], alone)
+
+
+def test_encodings_chain_as_comfyui_s_do(run, vae, text):
+    unit = control(run, torch.rand(5, 32, 32, 3))
+    once = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args[0]
+    twice = run("VDOTEncode", positive=once, vae=vae, unit=unit, strength=0.3).args[0]
+    assert [len(part) for part in vace(twice)] == [2, 2, 2] and vace(twice)[2] == [1.0, 0.3]
+    assert "vace_frames" not in text[0][1], "the input conditioning was changed"
+
+
+def test_negative_defaults_to_an_empty_text(run, vae, text):
+    unit = run("VDOTText", width=32, height=32, length=5).args[0]
+    _, negative, *_ = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args
+    assert not negative[0][0].any() and negative[0][0].shape == text[0][0].shape
+    assert "vace_frames" in negative[0][1]
+
+
+def test_grey_is_encoded_once_and_forgotten_on_unload(run, vae, text, monkeypatch):
+    import comfy.model_management
+
+    bridge = submodule("nodes.comfy_bridge")
+    bridge.grey_cache(vae).clear()
+    calls = []
+    encode = type(vae).encode
+    monkeypatch.setattr(type(vae), "encode", lambda self, x: calls.append(x.shape) or encode(self, x))
+    unit = run("VDOTText", width=32, height=32, length=9).args[0]
+    for _ in range(3):
+        run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0)
+    assert len(calls) == 1, "an all-grey clip has one half to encode, once"
+    assert len(bridge.grey_cache(vae)) == 1
+    comfy.model_management.unload_all_models()
+    assert len(bridge.grey_cache(vae)) == 0
+
+
+def test_wrong_vae_is_refused_before_anything_is_encoded(run, text):
+    class OtherVAE:
+        latent_channels, latent_dim = 4, 2
+
+    unit = run("VDOTText", width=32, height=32, length=5).args[0]
+    with pytest.raises(ValueError, match="4 channels.*Wan 2.1 VAE"):
+        run("VDOTEncode", positive=text, vae=OtherVAE(), unit=unit, strength=1.0)
+
+
+def test_units_of_different_size_are_refused(run, vae, text):
+    first = run("VDOTText", width=32, height=32, length=5).args[0]
+    second = run("VDOTText", width=48, height=32, length=5).args[0]
+    with pytest.raises(ValueError, match="differ"):
+        run("VDOTEncode", positive=text, vae=vae, unit=first, strength=1.0, unit_2=second)

@@ -1,0 +1,189 @@
+"""Typed configuration of the pretraining runs, read from YAML and the command line; unknown keys are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class VaeStage:
+    """One stretch of the VAE's schedule.
+
+    Attributes:
+        steps: Optimiser steps.
+        num_frames: Frames of a clip, 4n + 1 (1: images).
+        size_px: Height and width.
+        batch: Clips a step.
+        lr_start, lr_end: The learning rate goes linearly between them.
+        image_every: Every so many steps a batch of single large images instead (0: never).
+        image_size_px, image_batch: Size and number of those.
+    """
+
+    steps: int
+    num_frames: int
+    size_px: int
+    batch: int
+    lr_start: float
+    lr_end: float
+    image_every: int = 0
+    image_size_px: int = 128
+    image_batch: int = 4
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.image_batch < 1:
+            raise ValueError(f"a stage needs steps, batch and image_batch of at least 1; got {self}")
+        if self.num_frames % 4 != 1:
+            raise ValueError(f"num_frames is {self.num_frames}; a Wan VAE takes 4n + 1 frames")
+        if self.size_px % 8 or self.image_size_px % 8:
+            raise ValueError(f"size_px {self.size_px}, image_size_px {self.image_size_px}: need multiples of 8")
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """The VAE: width, data mixture, losses and schedule.
+
+    Attributes:
+        base_dim: Width of the network.
+        stages: The schedule, in order.
+        texture_share: Part of the clips that are natural-looking textures; the rest are drawn shapes.
+        annotation_share: Part of the shape clips shown as depth, lines or with greyed regions, as conditions are.
+        edge_weight, kl_weight: Weights beside L1 + MSE.
+        bf16: Whether to compute under bfloat16 autocast.
+        decoder_only: Train the decoder alone, on an encoder that is already in use.
+        start_from: A VAE file to begin with instead of fresh weights.
+        num_validation: Clips of each kind in a validation.
+    """
+
+    base_dim: int = 16
+    stages: list[VaeStage] = field(default_factory=list)
+    texture_share: float = 0.5
+    annotation_share: float = 0.2
+    edge_weight: float = 0.25
+    kl_weight: float = 2e-5
+    bf16: bool = True
+    decoder_only: bool = False
+    start_from: str | None = None
+    num_validation: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("texture_share", "annotation_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a share in [0, 1]")
+        if self.base_dim < 4:
+            raise ValueError(f"base_dim is {self.base_dim}; expected at least 4")
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """A frame size and length, and how many cached clips have it."""
+
+    width: int
+    height: int
+    num_frames: int
+    num_clips: int
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The tiny VACE teacher, trained by flow matching with its text encoder.
+
+    Attributes:
+        vae: VAE file whose latents are learnt.
+        sizes: Clips in the latent cache, by size.
+        tasks: Task -> weight in the mixture.
+        steps: Optimiser steps; batch: samples a step.
+        lr, lr_end, warmup: Learning rate after `warmup` steps, falling by a cosine to `lr_end`.
+        text_drop: Chance that a caption is replaced by the empty one.
+        freeze_text_after: Step from which the text encoder is fixed.
+        timestep_shift: Shift of the sampled noise levels; logit_normal_share of them are logit-normal.
+        preset: Name of the network in `vdot_core.networks.PRESETS`.
+        text_layers: Blocks of the text encoder.
+        bf16: Whether to compute under bfloat16 autocast.
+        start_from: Folder with transformer and text files to begin with (a finished run's export).
+        num_validation: Clips in a validation.
+    """
+
+    vae: str = "assets/vdot_tiny_vae.safetensors"
+    sizes: list[ClipSize] = field(default_factory=list)
+    tasks: dict[str, float] = field(default_factory=dict)
+    steps: int = 10000
+    batch: int = 16
+    lr: float = 1e-3
+    lr_end: float = 5e-5
+    warmup: int = 100
+    text_drop: float = 0.1
+    freeze_text_after: int = 4000
+    timestep_shift: float = 3.0
+    logit_normal_share: float = 0.5
+    preset: str = "vdot_tiny"
+    text_layers: int = 3
+    bf16: bool = True
+    start_from: str | None = None
+    num_validation: int = 48
+
+    def __post_init__(self) -> None:
+        if self.tasks and min(self.tasks.values()) < 0:
+            raise ValueError(f"tasks has a negative weight: {self.tasks}")
+        if not 0 <= self.text_drop <= 1:
+            raise ValueError(f"text_drop is {self.text_drop}; expected a share in [0, 1]")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run.
+
+    Attributes:
+        model: Which model this run trains.
+        out_dir: Folder for checkpoints, logs and exports; a second start goes on from what is there.
+        assets_dir: Where finished weights are also written (null: nowhere else).
+        seed: Of the weights and of every draw.
+        ema: Decay of the averaged weights.
+        weight_decay, clip_norm: AdamW's, and the gradient's.
+        log_every, validate_every, export_every: In steps (0: never).
+        save_minutes: Wall-clock minutes between checkpoints.
+        max_steps: Stop at this step, the schedule unchanged (null: run it all).
+        threads: CPU threads of torch.
+        vae, teacher: The model's own settings; the other is ignored.
+    """
+
+    model: Literal["vae", "teacher"]
+    out_dir: str
+    assets_dir: str | None = None
+    seed: int = 0
+    ema: float = 0.999
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    log_every: int = 25
+    validate_every: int = 500
+    export_every: int = 0
+    save_minutes: float = 2.0
+    max_steps: int | None = None
+    threads: int = 1
+    vae: VaeConfig = field(default_factory=VaeConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; expected a decay in [0, 1)")
+
+
+def parse_config(argv: Sequence[str] | None = None) -> PretrainConfig:
+    """Read `--config FILE` and overrides such as `--vae.base_dim 8`.
+
+    Args:
+        argv: Command line without the program's name; None reads the process's own.
+
+    Returns:
+        The configuration; a wrong or unknown key ends the program with the key's name.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="python training/pretrain.py", description="Pretrain a tiny model.")
+    parser.add_argument("--config", action="config", help="YAML file with the keys below")
+    parser.add_class_arguments(PretrainConfig, nested_key=None)
+    parsed = parser.parse_args(argv)
+    instance = parser.instantiate_classes(parsed)
+    values = {name: getattr(instance, name) for name in PretrainConfig.__dataclass_fields__}
+    return PretrainConfig(**values)

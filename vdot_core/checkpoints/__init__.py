@@ -1,0 +1,19 @@
+"""Checkpoints: recognise a published layout, read it strictly, write our own, initialise stage 2 from stage 1."""
+
+from .acc_wan_init import acc_wan_init
+from .convert import convert
+from .read import NetworkWeights, inspect, load_network, read_weights
+from .survey import CheckpointInfo
+from .write import save_network, save_weights
+
+__all__ = [
+    "CheckpointInfo",
+    "NetworkWeights",
+    "acc_wan_init",
+    "convert",
+    "inspect",
+    "load_network",
+    "read_weights",
+    "save_network",
+    "save_weights",
+]

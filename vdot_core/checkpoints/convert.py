@@ -1,0 +1,71 @@
+"""Converting any checkpoint that can be read into this project's own format, tensor by tensor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..networks import WanVaceConfig
+from .read import inspect, iterate_tensors, loadable
+from .survey import CheckpointInfo
+from .write import checked_path, header, writing_order
+
+log = logging.getLogger("vdot")
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    vace: str | Path | None = None,
+    config: WanVaceConfig | None = None,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+) -> CheckpointInfo:
+    """Rewrite a checkpoint as one safetensors file under Wan's names with its config in the header.
+
+    Args:
+        source: whatever `read_weights` reads.
+        target: the `.safetensors` file to write; it appears only when complete.
+        vace: the VACE module to join to a T2V network.
+        config: sizes of a network whose file does not carry them.
+        dtype: convert every parameter; None keeps each dtype.
+        overwrite: replace an existing target.
+    Returns:
+        What was written, as `inspect` says.
+    Raises:
+        ValueError: the source cannot be read, or the target cannot be written or exists already.
+    """
+    from .safetensors_files import write_safetensors
+
+    target = checked_path(target)
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target} exists already; give another name, or --overwrite")
+    found = loadable(source, vace, config, dtype)
+    specs = {name: entry.spec for name, entry in found.entries.items()}
+    if dtype is not None:
+        specs = {name: replace(spec, dtype=dtype) for name, spec in specs.items()}
+    order = writing_order(specs)
+    entries = {name: found.entries[name] for name in order}
+    stream = iterate_tensors(entries, dict.fromkeys(order, dtype))
+    total = sum(spec.num_bytes for spec in order.values())
+    kept = {
+        key: value for key, value in found.info.metadata.items() if key not in header(found.info.config, None)
+    }
+    write_safetensors(target, order, _reported(stream, total), header(found.info.config, kept))
+    return inspect(target)
+
+
+def _reported(stream: Iterator[tuple[str, torch.Tensor]], total: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Pass tensors through, and log every tenth of the bytes of a file that takes a while."""
+    done, next_report = 0, total // 10
+    for name, tensor in stream:
+        done += tensor.numel() * tensor.element_size()
+        yield name, tensor
+        if done >= next_report and total > 2**30:
+            log.info("written %.1f of %.1f GB", done / 1e9, total / 1e9)
+            next_report += total // 10

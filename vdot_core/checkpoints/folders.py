@@ -1,0 +1,125 @@
+"""From what a user points at (file, folder, shard, index) to the weight files that belong together."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+INDEX_SUFFIX = ".index.json"
+_SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}(?P<suffix>\.safetensors|\.bin)")
+_CONFIG_BESIDE = re.compile(r"diffusion_pytorch_model.*")
+_MAX_JSON_BYTES = 50_000_000
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """The files of one network, and what lies beside them.
+
+    Args:
+        files: the weight files, in order.
+        owners: tensor name -> file, as a shard index says; None for a single file.
+        config: content of the config.json beside them; None where there is none.
+    """
+
+    files: tuple[Path, ...]
+    owners: dict[str, Path] | None = None
+    config: dict[str, Any] | None = None
+
+
+def find_weights(path: str | Path) -> WeightSet:
+    """Find the files of the network that `path` names.
+
+    Args:
+        path: a weight file; a folder of shards with its index, of one file, or with such a `transformer/` in it;
+            an index; or one shard, which stands for its whole set.
+    Returns:
+        The files, none of them opened yet.
+    Raises:
+        ValueError: nothing there, several candidates, a shard that is missing or outside the folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _in_folder(path)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; give a weight file or a folder with a shard index")
+    if path.name.endswith(INDEX_SUFFIX):
+        return _from_index(path)
+    shard = _SHARD.fullmatch(path.name)
+    if shard:
+        index = path.with_name(f"{shard['stem']}{shard['suffix']}{INDEX_SUFFIX}")
+        if not index.is_file():
+            raise ValueError(
+                f"{path} is one shard of several, and {index.name} is not beside it; put all shards and the index "
+                "in one folder"
+            )
+        return _from_index(index)
+    beside = _read_config(path.parent) if _CONFIG_BESIDE.fullmatch(path.name) else None
+    return WeightSet((path,), config=beside)
+
+
+def _in_folder(folder: Path) -> WeightSet:
+    indices = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+    preferred = folder / f"diffusion_pytorch_model.safetensors{INDEX_SUFFIX}"
+    if preferred in indices or len(indices) == 1:
+        return _from_index(preferred if preferred in indices else indices[0])
+    if indices:
+        raise ValueError(f"{folder} has several indices ({_names(indices)}); give the one to read")
+    files = sorted(folder.glob("*.safetensors")) or sorted([*folder.glob("*.pt"), *folder.glob("*.pth")])
+    files = [file for file in files if file.name == "diffusion_pytorch_model.safetensors"] or files
+    if len(files) == 1:
+        if _SHARD.fullmatch(files[0].name):
+            return find_weights(files[0])
+        return WeightSet((files[0],), config=_read_config(folder))
+    if files:
+        raise ValueError(
+            f"{folder} has no index and several weight files ({_names(files)}); give the one to read"
+        )
+    if (folder / "transformer").is_dir():
+        return _in_folder(folder / "transformer")
+    raise ValueError(f"{folder} holds no weights: no *{INDEX_SUFFIX}, no .safetensors, .pt or .pth")
+
+
+def _names(files: list[Path]) -> str:
+    names = [file.name for file in files]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _from_index(index: Path) -> WeightSet:
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} has no weight_map (tensor name -> shard file); download it again")
+    for name, shard in weight_map.items():
+        # Names only, and no resolving: a download cache keeps its files as links out of the folder.
+        if not isinstance(shard, str) or shard in ("", ".", "..") or re.search(r"[/\\:\0]", shard):
+            raise ValueError(
+                f"{index} is refused: it places {name!r} in {str(shard)[:80]!r}; a shard must be a file in the same "
+                "folder"
+            )
+    shards = sorted(set(weight_map.values()))
+    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if missing:
+        raise ValueError(
+            f"{index.parent} lacks {len(missing)} of {len(shards)} shards: {', '.join(missing[:10])}; download them"
+        )
+    owners = {name: index.parent / shard for name, shard in weight_map.items()}
+    return WeightSet(tuple(index.parent / shard for shard in shards), owners, _read_config(index.parent))
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    path = folder / "config.json"
+    return _read_json(path) if path.is_file() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes: too many for what it should be")
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not readable JSON ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected a JSON object")
+    return content

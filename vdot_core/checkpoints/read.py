@@ -1,0 +1,192 @@
+"""Reading checkpoints: strictly, under Wan's names, and never with two copies of the weights in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..networks import WanVace, WanVaceConfig
+from .quantized import expand_scaled
+from .survey import CheckpointInfo, Entry, Survey, survey
+
+# While weights are converted, the file is mapped anew for every such part of it, so that the pages that
+# were read do not add up to a second copy.
+_PARTS = 16
+_MIN_PART_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class NetworkWeights:
+    """A network's weights under Wan's own names, and what the file said about them."""
+
+    config: WanVaceConfig
+    state_dict: dict[str, torch.Tensor]
+    info: CheckpointInfo
+
+
+def inspect(
+    path: str | Path, *, vace: str | Path | None = None, config: WanVaceConfig | None = None
+) -> CheckpointInfo:
+    """Say what a checkpoint is, from headers alone.
+
+    Args:
+        path: a weight file, a folder of shards, an index, or one shard of a set.
+        vace: the VACE module that goes with a T2V network at `path`.
+        config: sizes of a network whose file does not carry them.
+    Returns:
+        Layout, config, dtypes and counts; `problem` says why it cannot be loaded, and is empty where it can.
+    Raises:
+        ValueError: a file is missing, truncated, corrupt, unsafe or of a format that is not read.
+    """
+    return survey(path, vace, config).info
+
+
+def read_weights(
+    path: str | Path | tuple[str | Path, str | Path],
+    *,
+    vace: str | Path | None = None,
+    config: WanVaceConfig | None = None,
+    dtype: torch.dtype | None = None,
+) -> NetworkWeights:
+    """Read a network's weights, memory-mapped where the format allows and no conversion is asked for.
+
+    Args:
+        path: as for `inspect`, or a pair (base T2V network, VACE module).
+        vace: the VACE module, where `path` is a base T2V network.
+        config: sizes of a network whose file does not carry them.
+        dtype: convert every parameter; None keeps each in the file's dtype, fp8 and bf16 included.
+    Returns:
+        Config, state dict (Wan's names) and info.
+    Raises:
+        ValueError: it is not a complete, loadable network; the message names the first ten faults and the cause.
+    """
+    found = loadable(path, vace, config, dtype)
+    targets = dict.fromkeys(found.entries, dtype)
+    return NetworkWeights(found.info.config, _collect(found.entries, targets, None), found.info)
+
+
+def load_network(
+    path: str | Path | tuple[str | Path, str | Path],
+    *,
+    vace: str | Path | None = None,
+    config: WanVaceConfig | None = None,
+    operations: Any = torch.nn,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> WanVace:
+    """Load a network with the weights of a checkpoint.
+
+    Args:
+        path, vace, config: as for `read_weights`.
+        operations: where the network's layers come from.
+        device: where the weights go; None leaves them on the CPU, as a private memory map where nothing has to
+            be converted (changing them never changes the file).
+        dtype: as the network's own: every parameter but the two patch embeddings, which become float32.
+            None keeps the file's dtypes.
+    Returns:
+        The network, in evaluation mode.
+    Raises:
+        ValueError: as for `read_weights`.
+    """
+    found = loadable(path, vace, config, dtype)
+    network = WanVace(found.info.config, operations, device="meta", dtype=dtype)
+    own = {name: parameter.dtype for name, parameter in network.named_parameters()}
+    targets = {name: None if dtype is None else own[name] for name in found.entries}
+    network.load_state_dict(_collect(found.entries, targets, device), strict=True, assign=True)
+    left = [name for name, tensor in network.state_dict(keep_vars=True).items() if tensor.is_meta]
+    assert not left, f"not loaded: {left[:10]}"
+    return network.eval()
+
+
+def iterate_tensors(
+    entries: Mapping[str, Entry], targets: Mapping[str, torch.dtype | None], *, bounded: bool = True
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Read parameters one at a time, in the order of `entries`.
+
+    Args:
+        entries: Wan name -> where it lies.
+        targets: Wan name -> dtype to convert to; None keeps the file's.
+        bounded: let go of the file's pages again and again; for callers that do not keep the mapped tensors.
+    Yields:
+        (Wan name, tensor on the CPU).
+    """
+    for batch in _batches(entries, bounded):
+        tensors = batch[0][1].file.map()
+        for name, entry in batch:
+            scale = tensors[entry.scale] if entry.scale else None
+            yield name, _convert(name, tensors.pop(entry.name), scale, targets[name])
+        del tensors
+
+
+def loadable(
+    path: str | Path | tuple[str | Path, str | Path],
+    vace: str | Path | None,
+    config: WanVaceConfig | None,
+    dtype: torch.dtype | None,
+) -> Survey:
+    if isinstance(path, (tuple, list)):
+        if len(path) != 2 or vace is not None:
+            raise ValueError(
+                f"got {len(path)} paths{' and vace=' if vace else ''}; give (base, vace) or path and vace="
+            )
+        path, vace = path
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}; give a floating point dtype, such as torch.bfloat16")
+    found = survey(path, vace, config)
+    if found.info.problem:
+        raise ValueError(found.info.problem)
+    if found.info.scaled and dtype is None:
+        raise ValueError(
+            f"{path} holds scaled fp8 weights (fp8 times a factor beside it), which have to be expanded; give "
+            "dtype=torch.bfloat16, or convert the file with --dtype bf16"
+        )
+    return found
+
+
+def _collect(
+    entries: Mapping[str, Entry], targets: Mapping[str, torch.dtype | None], device: torch.device | str | None
+) -> dict[str, torch.Tensor]:
+    """Read all: what stays as it is from one map of each file, the rest tensor by tensor."""
+    elsewhere = device is not None and torch.device(device).type != "cpu"
+    kept = {
+        name: entry
+        for name, entry in entries.items()
+        if not elsewhere and entry.scale is None and targets[name] in (None, entry.spec.dtype)
+    }
+    read = dict(iterate_tensors(kept, targets, bounded=False))
+    changed = {name: entry for name, entry in entries.items() if name not in kept}
+    for name, tensor in iterate_tensors(changed, targets):
+        read[name] = tensor.to(device) if elsewhere else tensor
+    return {name: read[name] for name in entries}
+
+
+def _batches(entries: Mapping[str, Entry], bounded: bool) -> Iterator[list[tuple[str, Entry]]]:
+    """Runs of parameters of one file, each small beside the whole where the pages are to be let go."""
+    total = sum(entry.spec.num_bytes for entry in entries.values())
+    limit = max(total // _PARTS, _MIN_PART_BYTES)
+    batch: list[tuple[str, Entry]] = []
+    size = 0
+    for name, entry in entries.items():
+        full = bounded and entry.file.remappable and size + entry.spec.num_bytes > limit
+        if batch and (full or entry.file is not batch[0][1].file):
+            yield batch
+            batch, size = [], 0
+        batch.append((name, entry))
+        size += entry.spec.num_bytes
+    if batch:
+        yield batch
+
+
+def _convert(
+    name: str, tensor: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype | None
+) -> torch.Tensor:
+    if dtype is None:
+        return tensor
+    converted = (tensor if scale is None else expand_scaled(tensor, scale)).to(dtype)
+    if dtype == torch.float16 and tensor.dtype != dtype and not torch.isfinite(converted).all():
+        raise ValueError(f"{name} has values outside float16's range; use bfloat16 instead")
+    return converted

@@ -1,0 +1,238 @@
+"""One look at a checkpoint's headers: what it is, its config, and where every parameter lies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..networks import WanVaceConfig, expected_shapes
+from . import diagnose, infer
+from .folders import WeightSet, find_weights
+from .layouts import VACE_ROOTS, detect_layout
+from .quantized import find_quantization
+from .tensor_files import Problem, TensorFile, TensorSpec, open_tensor_file
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint is, as its headers say.
+
+    Args:
+        path: what was asked about.
+        layout: 'vdot' (ours), 'vdot-pt' (the release), 'wan', 'comfyui', 'diffusers', 'vace-module', two of these
+            joined by ' + ', or what else it is: 'lora', 'vae', 'text-encoder', 'i2v', 'unknown', ...
+        config: the network's sizes; None where they cannot be known.
+        dtypes: number of parameters by dtype, as in {'bfloat16': 17337592896}.
+        num_parameters: all parameters of the network; quantisation scales are not counted.
+        files: the weight files.
+        metadata: the safetensors header's strings.
+        problem: why it cannot be loaded; empty where it can.
+        scaled: whether fp8 weights have factors beside them, so that a dtype must be given to read them.
+    """
+
+    path: Path
+    layout: str
+    config: WanVaceConfig | None
+    dtypes: dict[str, int]
+    num_parameters: int
+    files: tuple[Path, ...]
+    metadata: dict[str, str] = field(default_factory=dict)
+    problem: str = ""
+    scaled: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one parameter lies; `scale` is the name, in the same file, of its fp8 factor."""
+
+    file: TensorFile
+    name: str
+    spec: TensorSpec
+    scale: str | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What `inspect` reports, and where each parameter lies by its Wan name."""
+
+    info: CheckpointInfo
+    entries: dict[str, Entry]
+
+
+def survey(
+    path: str | Path,
+    vace: str | Path | None = None,
+    config: WanVaceConfig | None = None,
+    *,
+    check: bool = True,
+) -> Survey:
+    """Read the headers of a checkpoint, or of a base network and the VACE module to be joined to it.
+
+    Args:
+        path: what `folders.find_weights` takes.
+        vace: a file with VACE's keys alone, where `path` is a T2V network.
+        config: the network's sizes, where the file does not carry them; must not contradict it.
+        check: compare every name and shape with the config.
+    Returns:
+        Layout, config and entries; `info.problem` says why it is no loadable network.
+    Raises:
+        ValueError: a file is missing, damaged or unsafe, or the two files are not a base and a module.
+    """
+    found = _survey_set(Path(path))
+    if vace is not None:
+        found = _join(found, _survey_set(Path(vace)))
+    if found.info.problem:
+        return found
+    if not any(name.startswith("blocks.") for name in found.entries) and _has_vace(found):
+        problem = f"{path}: {diagnose.VACE_MODULE.reason}"
+        return Survey(replace(found.info, layout=diagnose.VACE_MODULE.layout, problem=problem), found.entries)
+    specs = {name: entry.spec for name, entry in found.entries.items()}
+    try:
+        config = _choose_config(found.info, specs, config)
+        fault = _fault(specs, config) if check else ""
+    except ValueError as error:
+        fault = str(error)
+    return Survey(
+        replace(found.info, config=config, problem=f"{path}: {fault}" if fault else ""), found.entries
+    )
+
+
+def _survey_set(path: Path) -> Survey:
+    """One network's files without the check of the whole: layout, names and a config that came along."""
+    weights = find_weights(path)
+    files = [open_tensor_file(file) for file in weights.files]
+    if weights.owners is not None:
+        _check_owners(path, weights, files)
+    owners: dict[str, TensorFile] = {}
+    for file in files:
+        for name in file.specs:
+            if name in owners:
+                raise ValueError(f"{path}: {name} is in both {owners[name].path.name} and {file.path.name}")
+            owners[name] = file
+    metadata = {key: value for file in files for key, value in file.metadata.items()}
+    info = CheckpointInfo(path, "unknown", None, {}, 0, weights.files, metadata)
+    specs = {name: file.specs[name] for name, file in owners.items()}
+    info = _count(info, specs)
+
+    problem = diagnose.foreign(specs)
+    layout = detect_layout(specs, files[0].container)
+    if problem is None and layout is None:
+        names = ", ".join(list(specs)[:10]) or "no tensors at all"
+        problem = Problem("unknown", f"nothing in it looks like a Wan transformer; it has {names}")
+    if problem is not None:
+        return Survey(replace(info, layout=problem.layout, problem=f"{path}: {problem.reason}"), {})
+
+    try:
+        names = layout.wan_names(owners)
+        specs = {name: specs[original] for name, original in names.items()}
+        problem = diagnose.wrong_channels(specs)
+        if problem is not None:
+            return Survey(replace(info, layout=problem.layout, problem=f"{path}: {problem.reason}"), {})
+        quantization = find_quantization(specs)
+        config = infer.config_from_metadata(metadata)
+        ours = config is not None
+        if config is None and weights.config is not None:
+            config = infer.config_from_json(weights.config)
+        reason = quantization.problem
+    except ValueError as error:
+        return Survey(replace(info, layout=layout.name, problem=f"{path}: {error}"), {})
+    info = replace(info, layout="vdot" if ours and layout.name == "wan" else layout.name, config=config)
+    if reason:
+        return Survey(replace(info, problem=f"{path}: {reason}; give a bf16, fp16 or fp8 file"), {})
+    entries = {}
+    for name, original in names.items():
+        if name not in quantization.helpers:
+            scale = quantization.scales.get(name)
+            entries[name] = Entry(owners[original], original, specs[name], names[scale] if scale else None)
+    info = _count(info, {name: entry.spec for name, entry in entries.items()})
+    return Survey(replace(info, scaled=bool(quantization.scales)), entries)
+
+
+def _count(info: CheckpointInfo, specs: Mapping[str, TensorSpec]) -> CheckpointInfo:
+    dtypes: Counter[str] = Counter()
+    for spec in specs.values():
+        dtypes[str(spec.dtype).removeprefix("torch.")] += spec.num_elements
+    return replace(info, dtypes=dict(dtypes), num_parameters=sum(dtypes.values()))
+
+
+def _check_owners(path: Path, weights: WeightSet, files: list[TensorFile]) -> None:
+    """The index and the shards must agree on where every tensor is."""
+    assert weights.owners is not None
+    actual = {name: file.path for file in files for name in file.specs}
+    wrong = [
+        name for name, file in weights.owners.items() if name not in files[weights.files.index(file)].specs
+    ]
+    wrong += [name for name in actual if name not in weights.owners]
+    if wrong:
+        raise ValueError(
+            f"{path}: the index and the shards disagree on {len(wrong)} tensors: {', '.join(wrong[:10])}; the files "
+            "are of different downloads, download them again"
+        )
+
+
+def _has_vace(found: Survey) -> bool:
+    return any(name.startswith(VACE_ROOTS) for name in found.entries)
+
+
+def _join(base: Survey, module: Survey) -> Survey:
+    """A T2V network and the VACE module that goes onto it, as one."""
+    for part in (base, module):
+        if part.info.problem:
+            raise ValueError(part.info.problem)
+    if any(not name.startswith(VACE_ROOTS) for name in module.entries):
+        swapped = all(name.startswith(VACE_ROOTS) for name in base.entries)
+        advice = "the two are swapped" if swapped else "load it alone, or give a file of vace_* keys only"
+        raise ValueError(f"{module.info.path} holds a whole network, not the VACE module: {advice}")
+    if _has_vace(base):
+        raise ValueError(
+            f"{base.info.path} has a VACE branch of its own; load it alone, or give a T2V network"
+        )
+    entries = {**base.entries, **module.entries}
+    info = replace(
+        _count(base.info, {name: entry.spec for name, entry in entries.items()}),
+        layout=f"{base.info.layout} + {diagnose.VACE_MODULE.layout}",
+        files=base.info.files + module.info.files,
+        metadata={**module.info.metadata, **base.info.metadata},
+        scaled=base.info.scaled or module.info.scaled,
+    )
+    if info.config is not None:
+        info = replace(info, config=_with_vace(info.config, module))
+    return Survey(info, entries)
+
+
+def _with_vace(config: WanVaceConfig, module: Survey) -> WanVaceConfig:
+    """A text-only config that came with the base, completed by evenly spaced VACE layers."""
+    specs = {name: entry.spec for name, entry in module.entries.items()}
+    _, num_vace = infer.count_blocks(specs)
+    if num_vace == 0 or config.num_layers % num_vace:
+        raise ValueError(
+            f"{module.info.path} has {num_vace} VACE blocks, the base network {config.num_layers} blocks, over which "
+            "they cannot be spaced evenly; give the module that belongs to this base"
+        )
+    embedding = specs.get("vace_patch_embedding.weight")
+    channels = (
+        embedding.shape[1] if embedding is not None and len(embedding.shape) == 5 else config.vace_in_channels
+    )
+    layers = tuple(range(0, config.num_layers, config.num_layers // num_vace))
+    return replace(config, vace_layers=layers, vace_in_channels=channels)
+
+
+def _choose_config(
+    info: CheckpointInfo, specs: Mapping[str, TensorSpec], given: WanVaceConfig | None
+) -> WanVaceConfig:
+    if given is not None and info.config is not None and given != info.config:
+        raise ValueError(f"it carries the config {info.config}, and another was given; leave config= out")
+    return given or info.config or infer.config_from_shapes(specs)
+
+
+def _fault(specs: Mapping[str, TensorSpec], config: WanVaceConfig) -> str:
+    """Block counts first: a false one would make the expected network arbitrarily large."""
+    counted = infer.count_blocks(specs)
+    if counted != (config.num_layers, len(config.vace_layers)):
+        return (
+            f"it has {counted[0]} blocks and {counted[1]} VACE blocks, its config says {config.num_layers} and "
+            f"{len(config.vace_layers)}: an incomplete file, or a config that is not this file's"
+        )
+    return diagnose.mismatch(specs, expected_shapes(config))

@@ -1,0 +1,81 @@
+"""What every kind of weight file offers: names, shapes and dtypes first, the tensors only when asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+ZIP_MAGIC = b"PK\x03\x04"
+GGUF_MAGIC = b"GGUF"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype of a tensor whose values have not been read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_elements * self.dtype.itemsize
+
+
+class TensorFile(Protocol):
+    """One file of weights, its header read and checked."""
+
+    path: Path
+    specs: dict[str, TensorSpec]
+    metadata: dict[str, str]
+    container: str
+    remappable: bool
+
+    def map(self) -> dict[str, torch.Tensor]:
+        """Every tensor by its name in the file; memory-mapped (and so not read yet) where `remappable`."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a readable file is not a network that can be loaded."""
+
+    layout: str
+    reason: str = field(default="")
+
+
+def open_tensor_file(path: Path) -> TensorFile:
+    """Read and check the header of one weight file; the content decides its format, not its name.
+
+    Args:
+        path: a `.safetensors`, `.pt`, `.pth`, `.bin` or `.ckpt` file.
+    Returns:
+        The file's names, shapes and dtypes.
+    Raises:
+        ValueError: the file is truncated, corrupt, unsafe, or of a format that is not read.
+    """
+    from .safetensors_files import SafetensorsFile, looks_like_safetensors
+    from .torch_files import TorchFile
+
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file; check the path")
+    with path.open("rb") as file:
+        magic = file.read(64)
+    if magic.startswith(GGUF_MAGIC):
+        raise ValueError(f"{path} is GGUF, which is not read; give the .safetensors or .pt of the same model")
+    if magic.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path} is a git-lfs pointer, not the weights; run `git lfs pull` or download the file"
+        )
+    if magic.lstrip()[:1] == b"<":
+        raise ValueError(f"{path} is a web page, not weights; download the file itself")
+    if looks_like_safetensors(magic) or path.suffix == ".safetensors":
+        if not magic.startswith(ZIP_MAGIC):
+            return SafetensorsFile.open(path)
+    return TorchFile.open(path)

@@ -1,0 +1,92 @@
+"""Writing checkpoints in this project's own format: safetensors with the config in the header, atomically."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ..networks import WanVaceConfig, expected_shapes
+from .diagnose import mismatch
+from .infer import CONFIG_DIGEST, config_to_metadata
+from .layouts import strip_wrappers
+from .safetensors_files import write_safetensors
+from .tensor_files import TensorSpec
+
+
+def save_network(
+    path: str | Path, network: torch.nn.Module, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a network to one safetensors file; the file appears, complete, in one step.
+
+    Args:
+        path: the `.safetensors` file to write; an existing one is replaced.
+        network: a `WanVace`, on any device, wrapped by torch.compile or not.
+        metadata: further strings for the header, such as the training step.
+    Raises:
+        ValueError: no WanVace, parameters missing or on the meta device, or a path that cannot be written.
+    """
+    config = getattr(getattr(network, "_orig_mod", network), "config", None)
+    if not isinstance(config, WanVaceConfig):
+        raise ValueError(f"got a {type(network).__name__}; give a WanVace network")
+    save_weights(path, config, network.state_dict(), metadata=metadata)
+
+
+def save_weights(
+    path: str | Path,
+    config: WanVaceConfig,
+    state_dict: Mapping[str, torch.Tensor],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a state dict, as `save_network` does: for an average of weights, or ones gathered from many devices.
+
+    Args:
+        path: the `.safetensors` file to write; an existing one is replaced.
+        config: the network's sizes.
+        state_dict: Wan name -> tensor, each as a whole; names that FSDP or torch.compile wrapped are cleaned.
+        metadata: further strings for the header.
+    Raises:
+        ValueError: names or shapes that are not the config's, tensors without values, or a bad path.
+    """
+    path = checked_path(path)
+    tensors = {strip_wrappers(name): tensor for name, tensor in state_dict.items()}
+    specs = {name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    fault = mismatch(specs, expected_shapes(config))
+    if fault:
+        raise ValueError(f"cannot write {path}: the network does not fit its config; {fault}")
+    empty = [name for name, tensor in tensors.items() if tensor.is_meta]
+    if empty:
+        raise ValueError(f"cannot write {path}: {len(empty)} parameters have no values, such as {empty[0]}")
+    order = writing_order(specs)
+    write_safetensors(path, order, ((name, tensors[name]) for name in order), header(config, metadata))
+
+
+def writing_order(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """Wide dtypes first, as other writers do, so that every tensor is aligned to its own element size."""
+    return dict(sorted(specs.items(), key=lambda item: -item[1].dtype.itemsize))
+
+
+def header(config: WanVaceConfig, metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """The header's strings: ours, and the caller's beside them; ValueError where the caller's clash or are none."""
+    ours = config_to_metadata(config)
+    for key, value in (metadata or {}).items():
+        if key in ours:
+            raise ValueError(
+                f"metadata key {key!r} is written by the format itself ({CONFIG_DIGEST}, ...); rename it"
+            )
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ValueError(f"metadata {key!r} is a {type(value).__name__}; give strings")
+    return {**ours, **(metadata or {})}
+
+
+def checked_path(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"cannot write {path}: the format is safetensors; give a name that ends in .safetensors"
+        )
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder; give a file name")
+    return path

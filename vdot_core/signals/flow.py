@@ -1,0 +1,228 @@
+"""The flow control: how each frame moves to the next, as colour-wheel maps.
+
+VACE's annotator (ali-vilab/VACE, vace/annotators/flow.py) runs RAFT with 20 updates on consecutive frames,
+paints each map on the Middlebury colour wheel scaled by that map's own largest vector, and shows the first
+map twice so that the clip keeps its length. Here RAFT is torchvision's, from a weights file of the user's;
+without one, OpenCV's DIS.
+
+Shape letters: F frames, H W pixels. A flow [F-1, 2, H, W] holds (x, y) in pixels from frame i to frame i + 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .frames import Progress, check_frames
+from .gray import luma
+
+RAFT_UPDATES = 20  # as the annotator
+RAFT_STRIDE, RAFT_SMALLEST = 8, 128  # feature stride; torchvision needs 16 feature cells a side
+DIS_SMALLEST = 16  # pixels a side: two of DIS's 8-pixel patches
+DIS_PRESETS = ("ultrafast", "fast", "medium")
+
+PairFlow = Callable[[Tensor, Tensor], Tensor]  # two frames [H, W, 3] -> [2, H, W]
+
+
+@dataclass(frozen=True)
+class FlowVideo:
+    """Colour-wheel maps of a clip's motion.
+
+    Attributes:
+        frames: [F, H, W, 3] float32 in [0, 1]; the first map twice.
+        peak_px: the longest vector of each of the F - 1 maps, in pixels.
+        estimator: which estimator made them, in words.
+    """
+
+    frames: Tensor
+    peak_px: tuple[float, ...]
+    estimator: str
+
+
+def flow_video(
+    frames: Tensor,
+    *,
+    network: nn.Module | None = None,
+    preset: Literal["ultrafast", "fast", "medium"] = "medium",
+    scale: Literal["frame", "clip"] = "frame",
+    still_px: float = 0.0,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> FlowVideo:
+    """Estimate a clip's optical flow and paint it.
+
+    Args:
+        frames: [F, H, W, 3] float in [0, 1], F at least 2.
+        network: a RAFT from `load_raft`; OpenCV's DIS when None.
+        preset: DIS's trade of speed for quality.
+        scale: "frame" scales each map by its own longest vector (as VACE's annotator), "clip" all by the
+            clip's.
+        still_px: a map is never scaled by less than this, so that noise in a still shot stays pale; 0 as the
+            annotator.
+        device: where the network runs; its own when None.
+        progress: called with (pairs done, F - 1).
+
+    Returns:
+        A `FlowVideo` of F maps on the clip's device.
+
+    Raises:
+        ValueError: not such a clip, unknown preset or scale.
+        ImportError: DIS is asked for and OpenCV is not installed.
+    """
+    check_frames(frames, minimum=2)
+    _check_scale(scale, still_px)
+    pair = _raft_pair(network, device) if network is not None else _dis_pair(preset, frames)
+    name = f"RAFT ({_raft_size(network)})" if network is not None else f"OpenCV DIS ({preset})"
+    maps = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
+    kept = []  # a clip's scale is known at its end only
+    peaks = []
+    for index in range(len(frames) - 1):
+        flow = pair(frames[index], frames[index + 1]).to(frames.device)
+        peaks.append(float(flow.norm(dim=0).max()))
+        if scale == "clip":
+            kept.append(flow)
+        else:
+            maps[index + 1] = _paint(flow, max(peaks[-1], still_px))
+        if progress is not None:
+            progress(index + 1, len(frames) - 1)
+    for index, flow in enumerate(kept):
+        maps[index + 1] = _paint(flow, max(*peaks, still_px))
+    maps[0] = maps[1]
+    return FlowVideo(maps, tuple(peaks), name)
+
+
+def flow_to_frames(
+    flow: Tensor, *, scale: Literal["frame", "clip"] = "frame", still_px: float = 0.0
+) -> Tensor:
+    """Paint flow on the Middlebury colour wheel: hue is direction, saturation is speed, white is still.
+
+    Args:
+        flow: [N, 2, H, W] float, (x, y) in pixels.
+        scale: "frame" or "clip", see `flow_video`.
+        still_px: see `flow_video`.
+
+    Returns:
+        [N, H, W, 3] float32 in [0, 1].
+
+    Raises:
+        ValueError: wrong shape, NaN, unknown scale.
+    """
+    if flow.ndim != 4 or flow.shape[1] != 2 or 0 in flow.shape:
+        raise ValueError(f"flow has shape {list(flow.shape)}; give [N, 2, H, W], x and y in pixels")
+    _check_scale(scale, still_px)
+    lengths = flow.float().norm(dim=1).flatten(1).amax(1)
+    if not torch.isfinite(lengths).all():
+        raise ValueError("flow has NaN or infinite vectors; repair it before painting")
+    scales = lengths if scale == "frame" else lengths.max().expand_as(lengths)
+    return torch.stack([_paint(one, max(float(px), still_px)) for one, px in zip(flow, scales, strict=True)])
+
+
+def dis_flow(frames: Tensor, *, preset: Literal["ultrafast", "fast", "medium"] = "medium") -> Tensor:
+    """Optical flow by OpenCV's dense inverse search (Kroeger et al., 2016), on the CPU.
+
+    Args:
+        frames: [F, H, W, 3] float in [0, 1], F at least 2.
+        preset: trade of speed for quality.
+
+    Returns:
+        [F-1, 2, H, W] float32 in pixels, on the clip's device.
+
+    Raises:
+        ValueError: not such a clip, or one too small. ImportError: OpenCV is not installed.
+    """
+    check_frames(frames, minimum=2)
+    pair = _dis_pair(preset, frames)
+    flows = [pair(first, second) for first, second in pairwise(frames)]
+    return torch.stack(flows).to(frames.device)
+
+
+def raft_flow(frames: Tensor, network: nn.Module, *, device: torch.device | str | None = None) -> Tensor:
+    """Optical flow by RAFT (Teed and Deng, 2020).
+
+    Args:
+        frames: [F, H, W, 3] float in [0, 1], F at least 2.
+        network: from `load_raft`.
+        device: where the network runs; its own when None.
+
+    Returns:
+        [F-1, 2, H, W] float32 in pixels, on the clip's device.
+
+    Raises:
+        ValueError: not such a clip.
+    """
+    check_frames(frames, minimum=2)
+    pair = _raft_pair(network, device)
+    flows = [pair(first, second).to(frames.device) for first, second in pairwise(frames)]
+    return torch.stack(flows)
+
+
+def _check_scale(scale: str, still_px: float) -> None:
+    if scale not in ("frame", "clip"):
+        raise ValueError(f"scale is {scale!r}; choose 'frame' or 'clip'")
+    if not 0 <= still_px < float("inf"):
+        raise ValueError(f"still_px is {still_px}; give a length in pixels, 0 or more")
+
+
+def _paint(flow: Tensor, scale_px: float) -> Tensor:
+    """[2, H, W] -> [H, W, 3] on torchvision's wheel, `scale_px` being full saturation."""
+    from torchvision.utils import flow_to_image
+
+    # torchvision scales by the longest vector it is given: a column of that length makes the scale ours.
+    column = torch.zeros(2, flow.shape[1], 1, device=flow.device)
+    column[0] = scale_px
+    image = flow_to_image(torch.cat([flow.float(), column], dim=2))
+    return image[:, :, :-1].permute(1, 2, 0).float() / 255
+
+
+def _dis_pair(preset: str, frames: Tensor) -> PairFlow:
+    """The DIS estimator for one pair of frames; says what to install where OpenCV is missing."""
+    if preset not in DIS_PRESETS:
+        raise ValueError(f"preset is {preset!r}; choose one of {', '.join(DIS_PRESETS)}")
+    height, width = frames.shape[1:3]
+    if min(height, width) < DIS_SMALLEST:
+        raise ValueError(f"frames are {width}x{height}; DIS needs at least {DIS_SMALLEST} pixels a side")
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(
+            "flow without RAFT needs OpenCV: `pip install opencv-python-headless` in ComfyUI's Python, "
+            "or put torchvision's raft_large_C_T_SKHT_V2-ff5fadd5.pth into models/optical_flow"
+        ) from error
+    estimator = cv2.DISOpticalFlow_create(DIS_PRESETS.index(preset))
+
+    def pair(first: Tensor, second: Tensor) -> Tensor:
+        images = [
+            (luma(frame.float().clamp(0, 1)) * 255).round().to(torch.uint8).cpu().numpy()
+            for frame in (first, second)
+        ]
+        return torch.from_numpy(estimator.calc(*images, None)).permute(2, 0, 1).contiguous()
+
+    return pair
+
+
+def _raft_pair(network: nn.Module, device: torch.device | str | None) -> PairFlow:
+    """RAFT for one pair of frames, padded by their border to a size it takes, as its authors do."""
+    device = device or next(network.parameters()).device
+
+    @torch.no_grad()
+    def pair(first: Tensor, second: Tensor) -> Tensor:
+        images = torch.stack([first, second]).to(device=device, dtype=torch.float32).clamp(0, 1)
+        images = images.permute(0, 3, 1, 2) * 2 - 1
+        height, width = images.shape[-2:]
+        extra_y, extra_x = (
+            max(RAFT_SMALLEST, -(-size // RAFT_STRIDE) * RAFT_STRIDE) - size for size in (height, width)
+        )
+        top, left = extra_y // 2, extra_x // 2
+        images = nn.functional.pad(images, (left, extra_x - left, top, extra_y - top), mode="replicate")
+        flow = network(images[:1], images[1:], num_flow_updates=RAFT_UPDATES)[-1]
+        return flow[0, :, top : top + height, left : left + width].clone()
+
+    return pair
+
+
+def _raft_size(network: nn.Module) -> str:
+    """ "large" or "small", by the width of its first layer."""
+    return "small" if network.feature_encoder.convnormrelu[0].out_channels == 32 else "large"

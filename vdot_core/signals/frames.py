@@ -1,0 +1,89 @@
+"""What every signal asks of a clip, said once.
+
+Shape letters: F frames, H W pixels.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+OVERSHOOT = 0.1  # bicubic resizing rings past [0, 1] by a few per cent: clamped, not refused
+
+Progress = Callable[[int, int], None]  # (frames done, frames in all)
+
+
+def check_frames(frames: Tensor, *, minimum: int = 1, what: str = "frames") -> None:
+    """Refuse a clip that is not `[F, H, W, 3]` float in [0, 1].
+
+    Args:
+        frames: the clip to check.
+        minimum: how many frames the signal needs at least.
+        what: the name of the input, for the messages.
+
+    Raises:
+        ValueError: wrong type, shape, length or range, NaN or infinity; says what was got and what to do.
+    """
+    if not isinstance(frames, Tensor) or not frames.is_floating_point():
+        got = frames.dtype if isinstance(frames, Tensor) else type(frames).__name__
+        raise ValueError(f"{what} is {got}; give a float tensor [F, H, W, 3] with values in [0, 1]")
+    shape = list(frames.shape)
+    if frames.ndim == 4 and shape[-1] == 4:
+        raise ValueError(f"{what} has shape {shape}, with an alpha channel; drop it (frames[..., :3]) first")
+    if frames.ndim != 4 or shape[-1] != 3:
+        raise ValueError(
+            f"{what} has shape {shape}; give [F, H, W, 3]: frames, height, width, red-green-blue"
+        )
+    if 0 in shape:
+        raise ValueError(f"{what} has shape {shape}: it is empty; give at least one frame with pixels")
+    if shape[0] < minimum:
+        raise ValueError(f"{what} has {shape[0]} frame(s); this needs at least {minimum}: give a longer clip")
+    for index, frame in enumerate(frames):  # frame by frame: no temporary of the clip's size
+        low, high = (float(value) for value in frame.aminmax())
+        if not (low > float("-inf") and high < float("inf")):
+            raise ValueError(
+                f"{what} has NaN or infinite values in frame {index}; repair the clip before using it"
+            )
+        if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+            raise ValueError(
+                f"{what} has values from {low:g} to {high:g} in frame {index}; they must be in [0, 1] "
+                "(divide 8-bit images by 255)"
+            )
+
+
+def map_chunks(
+    function: Callable[[Tensor], Tensor],
+    frames: Tensor,
+    *,
+    size: int,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Apply `function` to a few frames at a time, so that temporaries stay small however long the clip is.
+
+    Args:
+        function: takes [f, H, W, 3] float32 in [0, 1] on `device`, gives [f, H, W] or [f, H, W, 3].
+        frames: [F, H, W, 3] float.
+        size: frames a chunk.
+        device: where `function` runs; the clip's own when None. The result is on the clip's device.
+        progress: called with (frames done, F) after each chunk.
+
+    Returns:
+        [F, H, W, 3] float32 in [0, 1]; a single channel is repeated.
+    """
+    out = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
+    for start in range(0, len(frames), size):
+        chunk = (
+            frames[start : start + size].to(device=device or frames.device, dtype=torch.float32).clamp(0, 1)
+        )
+        result = function(chunk)
+        out[start : start + size] = result if result.ndim == 4 else result.unsqueeze(-1)
+        if progress is not None:
+            progress(min(start + size, len(frames)), len(frames))
+    return out
+
+
+def spread(num_frames: int, limit: int) -> Iterator[int]:
+    """At most `limit` frame indices, evenly spread over a clip, both ends included."""
+    count = min(num_frames, limit)
+    return (round(i * (num_frames - 1) / max(count - 1, 1)) for i in range(count))

@@ -1,0 +1,62 @@
+"""The gray control: a clip's luma, three times.
+
+VACE's annotator (ali-vilab/VACE, vace/annotators/gray.py) calls OpenCV's BGR2GRAY on frames that its reader
+has already turned to RGB, so that red and blue trade weights. `weights="vace"` reproduces it; `"bt601"` is
+the luma itself.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .frames import Progress, check_frames, map_chunks
+
+LUMA_WEIGHTS = {  # of red, green, blue
+    "bt601": (0.299, 0.587, 0.114),
+    "vace": (0.114, 0.587, 0.299),
+}
+
+
+def luma(frames: Tensor, weights: Literal["bt601", "vace"] = "bt601") -> Tensor:
+    """Weighted sum of red, green and blue.
+
+    Args:
+        frames: [..., 3] float.
+        weights: "bt601" (ITU-R BT.601, OpenCV's RGB2GRAY) or "vace" (red and blue swapped, as VACE's
+            annotator).
+
+    Returns:
+        [...] float, in the frames' range.
+
+    Raises:
+        ValueError: unknown weights.
+    """
+    if weights not in LUMA_WEIGHTS:
+        raise ValueError(f"weights is {weights!r}; choose one of {', '.join(LUMA_WEIGHTS)}")
+    return frames @ torch.tensor(LUMA_WEIGHTS[weights], dtype=frames.dtype, device=frames.device)
+
+
+def to_gray(
+    frames: Tensor,
+    *,
+    weights: Literal["bt601", "vace"] = "bt601",
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The gray control video.
+
+    Args:
+        frames: [F, H, W, 3] float in [0, 1].
+        weights: which luma, see `luma`.
+        device: where to compute; the clip's own when None.
+        progress: called with (frames done, F).
+
+    Returns:
+        [F, H, W, 3] float32 in [0, 1], three equal channels, on the clip's device.
+
+    Raises:
+        ValueError: not a clip in [0, 1], or unknown weights.
+    """
+    check_frames(frames)
+    return map_chunks(lambda chunk: luma(chunk, weights), frames, size=8, device=device, progress=progress)

@@ -1,0 +1,134 @@
+"""Reading OpenPose keypoints: ComfyUI's POSE_KEYPOINT, one dict a frame.
+
+ComfyUI's SDPose nodes and the DWPose preprocessors give such lists, in pixels or in fractions of the canvas;
+missing points have the score 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+NUM_BODY, NUM_HAND, NUM_FACE = 18, 21, 68
+BODY_25_TO_18 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # BODY_25 adds a mid hip at 8
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person's keypoints as (x, y, score) rows, x and y as fractions of the canvas."""
+
+    body: np.ndarray  # [18, 3]
+    face: np.ndarray  # [68 or so, 3]
+    hands: tuple[np.ndarray, np.ndarray]  # right, left: [21, 3]
+
+
+def parse_keypoints(
+    keypoints: Sequence[dict[str, Any]], *, coordinates: Literal["auto", "pixels", "fractions"] = "auto"
+) -> list[list[Person]]:
+    """Read OpenPose keypoints, ComfyUI's POSE_KEYPOINT.
+
+    Args:
+        keypoints: one dict a frame: "people", a list of dicts with "pose_keypoints_2d" (18 or OpenPose's 25
+            points), and optionally "face_keypoints_2d", "hand_right_keypoints_2d", "hand_left_keypoints_2d",
+            each a flat list of x, y, score; "canvas_width" and "canvas_height" where coordinates are in
+            pixels.
+        coordinates: in pixels, in fractions of the canvas, or by the clip's largest coordinate (up to 2:
+            fractions).
+
+    Returns:
+        The people of each frame.
+
+    Raises:
+        ValueError: not such a structure; names the frame and the field.
+    """
+    if coordinates not in ("auto", "pixels", "fractions"):
+        raise ValueError(f"coordinates is {coordinates!r}; choose 'auto', 'pixels' or 'fractions'")
+    if not isinstance(keypoints, Sequence) or isinstance(keypoints, str | bytes) or not keypoints:
+        got = "an empty list" if keypoints in ([], ()) else type(keypoints).__name__
+        raise ValueError(f"keypoints is {got}; give a list with one OpenPose dict a frame")
+    frames = [_read_frame(frame, index) for index, frame in enumerate(keypoints)]
+    largest = max(
+        (
+            float(np.abs(part[part[:, 2] > 0, :2]).max(initial=0))
+            for people in frames
+            for p in people
+            for part in _parts(p)
+        ),
+        default=0.0,
+    )
+    if coordinates == "fractions" or (coordinates == "auto" and largest <= 2):
+        return frames
+    return [
+        [_scaled(person, canvas_size(frame, index)) for person in people]
+        for index, (frame, people) in enumerate(zip(keypoints, frames, strict=True))
+    ]
+
+
+def _parts(person: Person) -> tuple[np.ndarray, ...]:
+    return person.body, person.face, *person.hands
+
+
+def _scaled(person: Person, canvas: tuple[int, int]) -> Person:
+    body, face, right, left = (part / (*canvas, 1) for part in _parts(person))
+    return Person(body, face, (right, left))
+
+
+def canvas_size(frame: dict[str, Any], index: int) -> tuple[int, int]:
+    """Width and height of a frame's canvas."""
+    size = tuple(frame.get(key) for key in ("canvas_width", "canvas_height"))
+    if not all(isinstance(side, int | float) and side > 0 for side in size):
+        raise ValueError(
+            f"keypoints of frame {index} have canvas_width {size[0]} and canvas_height {size[1]}; "
+            "give both, in pixels, or give the video's width and height and coordinates='fractions'"
+        )
+    return int(size[0]), int(size[1])
+
+
+def _read_frame(frame: Any, index: int) -> list[Person]:
+    if not isinstance(frame, dict) or not isinstance(frame.get("people"), list):
+        found = f"keys {sorted(frame)}" if isinstance(frame, dict) else type(frame).__name__
+        raise ValueError(f"keypoints of frame {index} are {found}; give a dict with a list 'people'")
+    return [_read_person(person, index) for person in frame["people"]]
+
+
+def _read_person(person: Any, index: int) -> Person:
+    if not isinstance(person, dict):
+        raise ValueError(
+            f"a person of frame {index} is {type(person).__name__}; give a dict with 'pose_keypoints_2d'"
+        )
+    body = _read_points(person, "pose_keypoints_2d", index)
+    if len(body) == 25:
+        body = body[list(BODY_25_TO_18)]
+    if len(body) not in (0, NUM_BODY):
+        raise ValueError(
+            f"pose_keypoints_2d of frame {index} has {len(body)} points; give 18 (or 25), each x, y, score"
+        )
+    # Beyond 68 landmarks, OpenPose repeats the two pupils, which the body draws as eyes.
+    face = _read_points(person, "face_keypoints_2d", index)[:NUM_FACE]
+    hands = [_read_points(person, f"hand_{side}_keypoints_2d", index) for side in ("right", "left")]
+    for hand in hands:
+        if len(hand) not in (0, NUM_HAND):
+            raise ValueError(f"a hand of frame {index} has {len(hand)} points; give 21, each x, y, score")
+    return Person(body if len(body) else np.zeros((NUM_BODY, 3)), face, (hands[0], hands[1]))
+
+
+def _read_points(person: dict[str, Any], field: str, index: int) -> np.ndarray:
+    """[n, 3] of a flat or nested list; [0, 3] where the field is missing."""
+    raw = person.get(field)
+    if raw is None:
+        return np.zeros((0, 3))
+    try:
+        points = np.asarray(raw, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{field} of frame {index} is not a list of numbers: {error}") from error
+    if points.size % 3:
+        raise ValueError(
+            f"{field} of frame {index} has {points.size} numbers; give x, y, score for each point"
+        )
+    points = points.reshape(-1, 3)
+    if not np.isfinite(points[~(points[:, 2] <= 0)]).all():
+        raise ValueError(
+            f"{field} of frame {index} has NaN or infinite numbers; give missing points the score 0"
+        )
+    return points
