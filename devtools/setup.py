@@ -21,6 +21,8 @@ try: import tomllib
 except ImportError: from pip._vendor import tomli as tomllib
 with open(sys.argv[1], "rb") as file: print(json.dumps(tomllib.load(file)["project"]))
 """
+# What tests/core needs besides the pack's own dependencies.
+FLOOR_TOOLS = ("pytest", "hypothesis", "POT", "transformers", "opencv-python-headless")
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,7 @@ def set_up_floor(*, tell: Callable[[str], None] = say) -> Path:
             )
     python = create_venv(venv, 7 * GIB, tell, base)
     project = project_table(python)
-    wanted = [*project["dependencies"], *requirement_lines(ROOT / "tests" / "floor-requirements.txt")]
-    install(venv, wanted, ROOT / "tests" / "floor-constraints.txt", tell)
+    install(venv, [*project["dependencies"], *FLOOR_TOOLS], ROOT / "constraints-floor.txt", tell)
     return python
 
 

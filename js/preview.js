@@ -29,9 +29,10 @@ class Preview {
   #position = 0
   #timer = 0
   #newest = 0
+  #waiting = false
 
-  constructor(onResize) {
-    this.onResize = onResize
+  constructor(node) {
+    this.node = node
     this.canvas = document.createElement("canvas")
     this.label = document.createElement("div")
     this.element = document.createElement("div")
@@ -46,7 +47,10 @@ class Preview {
       margin: "auto 0",
       color: "var(--descrip-text, #999)",
       font: `11px/${LABEL_HEIGHT_PX}px var(--font-inter, Inter, Arial, sans-serif)`,
+      overflow: "hidden",
       textAlign: "center",
+      textOverflow: "ellipsis",
+      whiteSpace: "nowrap",
     })
     this.label.textContent = text("preview_idle")
   }
@@ -62,13 +66,25 @@ class Preview {
   /** The node begins to run: the last run's picture fades until the first new one arrives. */
   start() {
     this.#newest += 1
+    this.#waiting = true
+    this.element.dataset.moving = String(!isSwitchedOff(this.node))
     this.canvas.style.opacity = "0.35"
     this.label.textContent = text("preview_start")
+  }
+
+  /** The run is over; one without a single frame leaves no picture of an earlier run behind. */
+  finish() {
+    if (this.#waiting) {
+      this.clear()
+      this.label.textContent = text("preview_off")
+    }
+    this.#waiting = false
   }
 
   /** The run ended early; what was reached stays. */
   stop() {
     this.#newest += 1
+    this.#waiting = false
     this.canvas.style.opacity = "1"
     this.label.textContent = text("preview_stopped")
   }
@@ -82,6 +98,7 @@ class Preview {
       console.warn(`vdot.preview message has version ${message.version}, this page knows ${MESSAGE_VERSION}; reload the page`)
       return
     }
+    this.#waiting = false
     const ticket = (this.#newest += 1)
     const frames = await Promise.all(message.frames.map((frame) => decodeFrame(frame, message.mime)))
     if (ticket !== this.#newest || !frames.length) {
@@ -114,7 +131,10 @@ class Preview {
       this.canvas.height = frames[0].height
       this.#draw()
     }
-    if (grows) this.onResize(this)
+    if (grows) {
+      this.element.style.minHeight = `${this.height(this.node.size[0])}px`
+      growToFit(this.node)
+    }
   }
 
   #play(fps) {
@@ -139,29 +159,38 @@ class Preview {
  * @param {(node: object, name: string, extra: Function) => void} chain adds to one of the node's handlers
  */
 export function attachPreview(node, chain) {
-  const preview = new Preview(() => {
-    preview.element.style.minHeight = `${preview.height(node.size[0])}px`
-    growToFit(node)
-  })
+  const preview = new Preview(node)
   const widget = node.addDOMWidget(WIDGET, WIDGET, preview.element, {
     serialize: false,
     hideOnZoom: false,
     hideInPanel: true,
-    getMinHeight: () => preview.height(node.size[0]),
+    getMinHeight: () => preview.height(node.size[0]) + 2 * (widget.margin ?? 10),
   })
   widget.serialize = false
   previews.set(node, preview)
-  hideStillPreview(node)
+  hideStillPreview(node, preview.element)
+  chain(node, "onExecuted", () => preview.finish())
   chain(node, "onRemoved", () => preview.clear())
 }
 
-/** ComfyUI shows its own still preview of the same frame below ours; the node shows one picture, the moving one. */
-function hideStillPreview(node) {
-  node.onDrawBackground = () => {}
+/**
+ * ComfyUI shows its own still preview of the same frame below ours; the node shows one picture, the moving one. With the node's
+ * `preview` switched off, the still is left alone.
+ */
+function hideStillPreview(node, element) {
+  const draw = node.onDrawBackground
+  node.onDrawBackground = function (...args) {
+    if (isSwitchedOff(this)) draw?.apply(this, args)
+  }
+  element.dataset.moving = "true"
   if (document.getElementById(STYLE_ID)) return
-  const still = '[data-testid^="node-body"]:has(.vdot-preview) > img[src^="blob:"]'
+  const still = '[data-testid^="node-body"]:has(.vdot-preview[data-moving="true"]) > img[src^="blob:"]'
   const style = document.createElement("style")
   style.id = STYLE_ID
   style.textContent = `${still}, ${still} + div { display: none }`
   document.head.append(style)
+}
+
+function isSwitchedOff(node) {
+  return node.widgets?.find((widget) => widget.name === "preview")?.value === false
 }

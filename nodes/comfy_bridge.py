@@ -15,6 +15,7 @@ import comfy.model_base
 import comfy.patcher_extension
 import comfy.sd
 import comfy.supported_models
+import comfy.utils
 import folder_paths
 import torch
 
@@ -152,27 +153,44 @@ def load_model(path, vace_path=None, weight_dtype="default", network="vdot", dis
     Raises:
         ValueError: the file cannot be read, or the network cannot run it.
     """
-    from ..vdot_core.checkpoints import read_weights
+    from ..vdot_core.checkpoints import inspect
 
-    weights = read_weights(path) if vace_path is None else read_weights(path, vace_path)
+    info = inspect(path, vace=vace_path)
+    if info.problem:
+        raise ValueError(info.problem)
     if network == "vdot":
-        transformer = {**weights.config.to_dict(), "image_model": "wan2.1", "vdot": 1}
+        transformer = {**info.config.to_dict(), "image_model": "wan2.1", "vdot": 1}
     else:
-        transformer = _comfyui_config(weights.config)
+        transformer = _comfyui_config(info.config)
     options = {} if weight_dtype == "default" else {"dtype": _TORCH_DTYPES[weight_dtype]}
     if weight_dtype == "fp8_e4m3fn_fast":
         options["fp8_optimizations"] = True
+    state_dict, metadata = _read(info, vace_path, options.get("dtype"))
     register_network()
     patcher = comfy.sd.load_diffusion_model_state_dict(
-        dict(weights.state_dict),
+        state_dict,
         model_options=options,
-        metadata={"config": json.dumps({"transformer": transformer})},
+        metadata={**metadata, "config": json.dumps({"transformer": transformer})},
         **({"disable_dynamic": True} if disable_dynamic else {}),  # older ComfyUI does not know the argument
     )
     if patcher is None:
         raise ValueError(f"{path}: ComfyUI does not recognise this as a Wan model; set network to 'vdot'")
     patcher.cached_patcher_init = (load_model, (path, vace_path, weight_dtype, network))
     return patcher
+
+
+def _read(info, vace_path, dtype: torch.dtype | None) -> tuple[dict, dict]:
+    """Weights under Wan's names, and metadata that ComfyUI needs beside them."""
+    from ..vdot_core.checkpoints import read_weights
+
+    if not info.scaled:
+        return dict(read_weights(info.path, vace=vace_path).state_dict), {}
+    if info.layout in ("wan", "comfyui", "vdot") and len(info.files) == 1 and dtype is None:
+        # ComfyUI runs scaled fp8 as it is, from the factors in its own form.
+        state_dict, metadata = comfy.utils.load_torch_file(str(info.files[0]), return_metadata=True)
+        return state_dict, metadata or {}
+    _log.info("%s: scaled fp8 weights are expanded to bf16 first", info.path)
+    return dict(read_weights(info.path, vace=vace_path, dtype=torch.bfloat16).state_dict), {}
 
 
 def check_vae(vae) -> None:

@@ -30,9 +30,9 @@ def load_demo():
     for name in (MODEL_FILE, VAE_FILE, TEXT_FILE):
         if not (ASSETS / name).is_file():
             raise ValueError(f"the demo's {name} is not in {ASSETS}; install the pack again from its release")
-    model = load_model(ASSETS / MODEL_FILE)
-    text_len = model.model.model_config.unet_config["text_len"]
-    return model, load_text_encoder(ASSETS / TEXT_FILE, text_len), load_vae(ASSETS / VAE_FILE)
+    # The files are in half precision to be small; in float32 the demo looks the same on every device.
+    model = load_model(ASSETS / MODEL_FILE, weight_dtype="fp32")
+    return model, load_text_encoder(ASSETS / TEXT_FILE), load_vae(ASSETS / VAE_FILE)
 
 
 def load_vae(path: Path):
@@ -45,16 +45,19 @@ def load_vae(path: Path):
     return vae
 
 
-def load_text_encoder(path: Path, text_len: int):
+def load_text_encoder(path: Path):
     """A small UMT5 as ComfyUI's CLIP for Wan.
 
     Args:
         path: safetensors with the encoder's weights, its sentencepiece model under `spiece_model`, and its
-            configuration as JSON in the metadata under `config`.
-        text_len: tokens to pad prompts to.
+            configuration as JSON in the metadata under `config`; `text_len` there is the number of tokens
+            that prompts are padded to.
     """
     state_dict, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
-    tokenizer_data = {"spiece_model": state_dict.pop("spiece_model"), "umt5xxl_min_length": text_len}
+    tokenizer_data = {
+        "spiece_model": state_dict.pop("spiece_model"),
+        "umt5xxl_min_length": int(metadata["text_len"]),
+    }
     clip = comfy.sd.CLIP(
         comfy.supported_models_base.ClipTarget(
             comfy.text_encoders.wan.WanT5Tokenizer, comfy.text_encoders.wan.te(dtype_t5=torch.float32)
@@ -65,7 +68,7 @@ def load_text_encoder(path: Path, text_len: int):
         state_dict=[state_dict],
         model_options={"umt5xxl_model_config": json.loads(metadata["config"])},
     )
-    clip.patcher.cached_patcher_init = (_load_text_patcher, (path, text_len))
+    clip.patcher.cached_patcher_init = (_load_text_patcher, (path,))
     return clip
 
 
@@ -73,5 +76,5 @@ def _load_vae_patcher(path, disable_dynamic=False):
     return load_vae(path).patcher
 
 
-def _load_text_patcher(path, text_len, disable_dynamic=False):
-    return load_text_encoder(path, text_len).patcher
+def _load_text_patcher(path, disable_dynamic=False):
+    return load_text_encoder(path).patcher

@@ -236,8 +236,8 @@ def _strength(value: Any, num_vace_layers: int, num_frames: int) -> tuple[Tensor
         row = torch.as_tensor(value, dtype=torch.float32)
         if row.ndim and num_vace_layers == num_frames != 1:
             raise ValueError(
-                f"a vace_strength of {len(row)} values may go by VACE layer or by latent frame, for there "
-                f"are {num_frames} of both; say which with ContextScale(layers=...) or ContextScale(frames=...)"
+                f"a vace_strength of {len(row)} values may go by VACE layer or by latent frame: there are "
+                f"{num_frames} of both; say which with ContextScale(layers=...) or ContextScale(frames=...)"
             )
         by_frame = row.shape == (num_frames,)
         value = ContextScale(frames=row) if by_frame else ContextScale(layers=row)

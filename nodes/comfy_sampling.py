@@ -8,7 +8,6 @@ import io
 import logging
 import sys
 
-import comfy.cli_args
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
@@ -157,19 +156,18 @@ def run_sampler(model, positive, negative, latent, *, seed, schedule, solver, cf
     return out.to(comfy.model_management.intermediate_device())
 
 
-def preview_callback(model, num_steps: int, num_reference_latents: int):
+def preview_callback(model, num_steps: int, num_reference_latents: int, animated: bool = True):
     """ComfyUI's own progress and still preview without the reference frames, plus the animated preview.
 
     After every step the client that queued the prompt gets a websocket event `vdot.preview` whose data hold
     `version`, `node_id`, `display_node_id`, `prompt_id`, `step` (1-based), `num_steps`, `fps`, `num_frames`,
     `width`, `height`, `mime` ("image/jpeg") and `frames`, a list of base64 JPEGs: the video's latent frames
-    from the first one on, at most MAX_PREVIEW_FRAMES of at most MAX_PREVIEW_SIDE px. Nothing is sent where
-    ComfyUI's previews are switched off.
+    from the first one on, at most MAX_PREVIEW_FRAMES of at most MAX_PREVIEW_SIDE px. It does not depend on
+    ComfyUI's preview method, which is off by default and sets only the still.
     """
     import latent_preview
 
     stock = latent_preview.prepare_callback(model, num_steps)
-    animated = comfy.cli_args.args.preview_method != comfy.cli_args.LatentPreviewMethod.NoPreviews
 
     def callback(step, x0, x, total_steps):
         video = x0[:, :, num_reference_latents:]

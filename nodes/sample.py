@@ -88,20 +88,27 @@ class VDOTSampler(io.ComfyNode):
                     optional=True,
                     tooltip="The negative output of VDOT Encode. Only used when cfg is not 1.",
                 ),
+                io.Boolean.Input(
+                    "preview",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Show the video moving on this node while it is made. It costs next to nothing.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The video, ready for VAE Decode.")],
         )
 
     @classmethod
     def execute(
-        cls, model, positive, latent, seed, preset, steps, shift, solver, cfg=1.0, negative=None
+        cls, model, positive, latent, seed, preset, steps, shift, solver, cfg=1.0, negative=None, preview=True
     ) -> io.NodeOutput:
         from . import comfy_sampling
 
         lines = _validate(model, positive, negative, latent, cfg)
         schedule, solver, described = _schedule(preset, steps, shift, solver)
         num_references = latent.get(REFERENCE_KEY, 0)
-        callback = comfy_sampling.preview_callback(model, schedule.num_steps, num_references)
+        callback = comfy_sampling.preview_callback(model, schedule.num_steps, num_references, preview)
         used_negative = None if cfg == 1.0 else negative
         how = {"seed": seed, "schedule": schedule, "solver": solver, "cfg": cfg, "callback": callback}
         samples = comfy_sampling.run_sampler(model, positive, used_negative, latent, **how)

@@ -161,8 +161,8 @@ class VDOTNormalizeDepth(io.ComfyNode):
                     default="disparity",
                     tooltip=(
                         "What the input's numbers mean. disparity: near is bright already, as with most "
-                        "estimators. depth: near is dark, to be inverted. metric: distances, as the raw output of "
-                        "Depth Anything 3."
+                        "estimators. depth: near is dark, to be inverted. metric: distances, as the raw "
+                        "output of Depth Anything 3."
                     ),
                 ),
                 io.Float.Input(

@@ -14,7 +14,8 @@ class VaeStage:
     Attributes:
         steps: Optimiser steps.
         num_frames: Frames of a clip, 4n + 1 (1: images).
-        size_px: Height and width.
+        size_px: Height and width of the batch, cropped from clips of `draw_px` where that is larger, so that
+            small crops show the detail that whole clips have.
         batch: Clips a step.
         lr_start, lr_end: The learning rate goes linearly between them.
         image_every: Every so many steps a batch of single large images instead (0: never).
@@ -27,6 +28,7 @@ class VaeStage:
     batch: int
     lr_start: float
     lr_end: float
+    draw_px: int = 64
     image_every: int = 0
     image_size_px: int = 128
     image_batch: int = 4
@@ -65,7 +67,7 @@ class VaeConfig:
     bf16: bool = True
     decoder_only: bool = False
     start_from: str | None = None
-    num_validation: int = 16
+    num_validation: int = 8
 
     def __post_init__(self) -> None:
         for name in ("texture_share", "annotation_share"):
@@ -76,58 +78,79 @@ class VaeConfig:
 
 
 @dataclass(frozen=True)
-class ClipSize:
-    """A frame size and length, and how many cached clips have it."""
+class CacheGroup:
+    """Clips of one size in the latent cache.
+
+    Attributes:
+        width, height, num_frames: Of the clips; multiples of 16, 4n + 1 frames.
+        num_clips: How many clips.
+        tasks: Tasks that every clip is encoded for.
+        extra: Tasks of which each clip is encoded for one, chosen at random.
+        texture_share: Part of the clips that are textures instead of drawn shapes.
+    """
 
     width: int
     height: int
     num_frames: int
     num_clips: int
+    tasks: list[str]
+    extra: list[str] = field(default_factory=list)
+    texture_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width % 16 or self.height % 16 or self.num_frames % 4 != 1:
+            raise ValueError(f"{self.num_frames} frames of {self.width}x{self.height}: need 4n + 1, multiples of 16")
+        if self.num_clips < 1 or not self.tasks:
+            raise ValueError(f"a cache group needs clips and tasks; got {self.num_clips} clips, tasks {self.tasks}")
 
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The tiny VACE teacher, trained by flow matching with its text encoder.
+    """The tiny VACE teacher, trained by flow matching together with its text encoder.
 
     Attributes:
         vae: VAE file whose latents are learnt.
-        sizes: Clips in the latent cache, by size.
-        tasks: Task -> weight in the mixture.
+        cache_dir: Where encoded clips are kept; they are made on the first start.
+        groups: What the cache holds.
+        task_weights: Task -> weight in the mixture, among the tasks a group has.
         steps: Optimiser steps; batch: samples a step.
         lr, lr_end, warmup: Learning rate after `warmup` steps, falling by a cosine to `lr_end`.
         text_drop: Chance that a caption is replaced by the empty one.
         freeze_text_after: Step from which the text encoder is fixed.
-        timestep_shift: Shift of the sampled noise levels; logit_normal_share of them are logit-normal.
+        timestep_shift: Shift of the uniformly drawn noise levels.
+        logit_normal_share: Part of the noise levels that are logit-normal instead.
         preset: Name of the network in `vdot_core.networks.PRESETS`.
         text_layers: Blocks of the text encoder.
-        bf16: Whether to compute under bfloat16 autocast.
-        start_from: Folder with transformer and text files to begin with (a finished run's export).
-        num_validation: Clips in a validation.
+        bf16: Whether to train under bfloat16 autocast.
+        start_from: Folder with a finished run's transformer and text files to begin with.
+        num_validation: Held-out clips a group.
     """
 
     vae: str = "assets/vdot_tiny_vae.safetensors"
-    sizes: list[ClipSize] = field(default_factory=list)
-    tasks: dict[str, float] = field(default_factory=dict)
+    cache_dir: str = "runs/tiny_teacher/cache"
+    groups: list[CacheGroup] = field(default_factory=list)
+    task_weights: dict[str, float] = field(default_factory=dict)
     steps: int = 10000
-    batch: int = 16
-    lr: float = 1e-3
-    lr_end: float = 5e-5
-    warmup: int = 100
+    batch: int = 24
+    lr: float = 1.5e-3
+    lr_end: float = 3e-5
+    warmup: int = 200
     text_drop: float = 0.1
     freeze_text_after: int = 4000
-    timestep_shift: float = 3.0
-    logit_normal_share: float = 0.5
+    timestep_shift: float = 5.0
+    logit_normal_share: float = 0.3
     preset: str = "vdot_tiny"
     text_layers: int = 3
     bf16: bool = True
     start_from: str | None = None
-    num_validation: int = 48
+    num_validation: int = 12
 
     def __post_init__(self) -> None:
-        if self.tasks and min(self.tasks.values()) < 0:
-            raise ValueError(f"tasks has a negative weight: {self.tasks}")
-        if not 0 <= self.text_drop <= 1:
-            raise ValueError(f"text_drop is {self.text_drop}; expected a share in [0, 1]")
+        if self.task_weights and min(self.task_weights.values()) < 0:
+            raise ValueError(f"task_weights has a negative weight: {self.task_weights}")
+        for name in ("text_drop", "logit_normal_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a share in [0, 1]")
 
 
 @dataclass(frozen=True)

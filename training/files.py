@@ -25,6 +25,8 @@ def save_safetensors(tensors: dict[str, Tensor], path: str | Path, metadata: dic
     partial = path.with_name(path.name + ".partial")
     ready = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     save_file(ready, str(partial), metadata={"format": "pt", **metadata})
+    # safetensors makes files that only their owner reads.
+    os.chmod(partial, 0o644)
     os.replace(partial, path)
 
 

@@ -72,9 +72,32 @@ def initialize_vae(vae: nn.Module, generator: torch.Generator) -> None:
             identity = torch.eye(weight.shape[1]).repeat(weight.shape[0] // weight.shape[1], 1)
             weight.zero_()
             weight[:, :, -1, 0, 0] = identity
+        elif name.endswith("conv_shortcut"):
+            newest.copy_(_projection(weight.shape[0], weight.shape[1], generator)[..., None, None])
+        elif name.endswith("resample.1"):
+            weight.copy_(_resampling(weight.shape, name.startswith("encoder"), generator))
     quant = vae.quant_conv
     quant.weight[LATENT_CHANNELS:] *= 0.1
     quant.bias[LATENT_CHANNELS:] = -6.0
+
+
+def _projection(num_out: int, num_in: int, generator: torch.Generator) -> Tensor:
+    """[num_out, num_in] random map that keeps lengths: orthonormal rows or columns."""
+    wide = torch.randn(max(num_out, num_in), min(num_out, num_in), generator=generator)
+    basis = torch.linalg.qr(wide)[0]
+    return basis if num_out >= num_in else basis.T * math.sqrt(num_in / num_out)
+
+
+def _resampling(shape: torch.Size, down: bool, generator: torch.Generator) -> Tensor:
+    """A 3x3 kernel that loses little: a projection of each 2x2 block going down, of the nearest pixel going up."""
+    num_out, num_in = shape[:2]
+    weight = torch.zeros(shape)
+    if down:
+        weight[:, :, :2, :2] = 0.8 * _projection(num_out, 4 * num_in, generator).reshape(num_out, num_in, 2, 2)
+        return weight
+    weight += 0.3 / math.sqrt(9 * num_in) * torch.randn(shape, generator=generator)
+    weight[:, :, 1, 1] += _projection(num_out, num_in, generator)
+    return weight
 
 
 def _norm(norm: nn.Module, x: Tensor) -> Tensor:

@@ -34,18 +34,26 @@ def _grey_region(frames: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask[..., None] > 0.5, torch.full_like(frames, 0.5), frames)
 
 
-def sample_clip(seed: int, stage_size: tuple[int, int], texture_share: float, annotation_share: float) -> Tensor:
+def sample_clip(seed: int, stage_size: tuple[int, int, int], texture_share: float, annotation_share: float) -> Tensor:
     """The training clip of a seed: textures, shapes, or shapes as conditions show them.
 
     Args:
         seed: The sample's number.
-        stage_size: (frames, pixels a side).
+        stage_size: (frames, pixels a side drawn, pixels a side cropped from that).
         texture_share, annotation_share: As in `VaeConfig`.
 
     Returns:
         [F, H, W, 3] float in [0, 1].
     """
-    num_frames, size = stage_size
+    num_frames, drawn, size = stage_size
+    frames = _draw(seed, (num_frames, drawn), texture_share, annotation_share)
+    top, left = np.random.default_rng([seed, 6]).integers(0, drawn - size + 1, 2)
+    return frames[:, top : top + size, left : left + size]
+
+
+def _draw(seed: int, clip_size: tuple[int, int], texture_share: float, annotation_share: float) -> Tensor:
+    """[F, H, W, 3] before cropping."""
+    num_frames, size = clip_size
     shape = {"height": size, "width": size, "num_frames": num_frames}
     rng = np.random.default_rng([seed, 5])
     kind, annotated = rng.random() < texture_share, rng.random()
@@ -106,9 +114,9 @@ class VaeTask:
 
     def _batch(self, step: int, stage: VaeStage, within: int) -> Tensor:
         """[B, 3, F, H, W] in [-1, 1]."""
-        size, count = (stage.num_frames, stage.size_px), stage.batch
+        size, count = (stage.num_frames, max(stage.draw_px, stage.size_px), stage.size_px), stage.batch
         if stage.image_every and within % stage.image_every == stage.image_every - 1:
-            size, count = (1, stage.image_size_px), stage.image_batch
+            size, count = (1, stage.image_size_px, stage.image_size_px), stage.image_batch
         # Runs with different seeds read different stretches of the endless set.
         first = self.config.seed * 10_000_000 + step * 64
         shares = self.settings.texture_share, self.settings.annotation_share
@@ -146,8 +154,9 @@ class VaeTask:
 
     @torch.no_grad()
     def _clip_psnr(self, video: Tensor) -> float:
-        mean, _ = encode_moments(self.vae, video)
-        return psnr((decode_latents(self.vae, mean).clamp(-1, 1) - video).square().mean() / 4).item()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
+            output = decode_latents(self.vae, encode_moments(self.vae, video)[0])
+        return psnr((output.float().clamp(-1, 1) - video).square().mean() / 4).item()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -183,7 +192,7 @@ class VaeTask:
         size = {"height": stage.size_px, "width": stage.size_px, "num_frames": stage.num_frames}
         start = self.config.seed * 10_000_000
         latents = []
-        for i in range(4 * self.settings.num_validation):
+        for i in range(2 * self.settings.num_validation):
             frames = clip(start + i, **size).frames
             latents.append(encode_moments(vae, frames.movedim(-1, 0)[None] * 2 - 1)[0])
         latents = torch.cat(latents)

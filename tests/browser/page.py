@@ -34,7 +34,9 @@ _ADD_NODE = """([type, values]) => {
 }"""
 _SET_VALUES = """([id, values]) => {
     const {widgets} = app.graph.getNodeById(id)
-    for (const [name, value] of Object.entries(values)) widgets.find((widget) => widget.name === name).value = value
+    for (const [name, value] of Object.entries(values)) {
+        widgets.find((widget) => widget.name === name).value = value
+    }
 }"""
 _PICK = """([id, name, value]) => {
     const node = app.graph.getNodeById(id)
@@ -80,8 +82,8 @@ class GraphPage:
         self.page.add_init_script(_RECORD_BITMAPS)
         self.page.goto(f"http://127.0.0.1:{port}", wait_until="domcontentloaded")
         # The first look at app.graph must come after its making: ComfyUI logs an error for an earlier one.
-        self.page.wait_for_function("() => window.app?.vueAppReady", timeout=30_000)
-        self.page.wait_for_function(_READY, timeout=30_000)
+        self.page.wait_for_function("() => window.app?.vueAppReady", timeout=90_000)
+        self.page.wait_for_function(_READY, timeout=90_000)
         self.page.wait_for_selector("#graph-canvas, canvas", state="attached")
 
     def _note_console(self, message) -> None:

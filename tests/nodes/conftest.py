@@ -77,9 +77,17 @@ def models_dir(native_state, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model_folder(comfy, models_dir):
-    """ComfyUI's diffusion_models folder pointed at `models_dir` for the session."""
+def model_folder(pack, models_dir):
+    """ComfyUI's diffusion_models folder pointed at `models_dir`, and this small width taken as released.
+
+    Without a config in the file only released widths are known; the real ones are too large for a test.
+    """
     import folder_paths
+
+    infer = pack_support.submodule("vdot_core.checkpoints.infer")
+    small = pack_support.submodule("vdot_core.networks").WanVaceConfig(128, 256, 1, 4, vace_layers=(0, 2))
+    infer.PRESETS = {**infer.PRESETS, "small": lambda: small}
+    infer._RELEASED = (*infer._RELEASED, "small")
 
     folder_paths.add_model_folder_path("diffusion_models", str(models_dir))
     folder_paths.filename_list_cache.clear()

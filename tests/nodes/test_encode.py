@@ -113,7 +113,7 @@ def test_wrong_vae_is_refused_before_anything_is_encoded(run, text):
         latent_channels, latent_dim = 4, 2
 
     unit = run("VDOTText", width=32, height=32, length=5).args[0]
-    with pytest.raises(ValueError, match="4 channels.*Wan 2.1 VAE"):
+    with pytest.raises(ValueError, match=r"4 channels.*Wan 2\.1 VAE"):
         run("VDOTEncode", positive=text, vae=OtherVAE(), unit=unit, strength=1.0)
 
 

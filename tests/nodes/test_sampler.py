@@ -1,4 +1,4 @@
-"""VDOTSampler inside the real ComfyUI: exact labels and noise, native models and samplers, cancelling, previews."""
+"""VDOTSampler in the real ComfyUI: exact labels and noise, native models, cancelling, previews."""
 
 import base64
 import io
@@ -133,8 +133,9 @@ def test_native_network_gives_the_same_in_our_sampler(ours, native, sample):
 
 @pytest.mark.parametrize("sampler", ["euler", "uni_pc"])
 def test_our_model_gives_the_same_in_comfyui_s_ksampler(ours, native, vae, text, sampler):
-    import nodes as comfy_nodes
     from comfy_extras.nodes_wan import WanVaceToVideo
+
+    import nodes as comfy_nodes
 
     clip, picture = torch.rand(9, 32, 48, 3), torch.rand(1, 32, 48, 3)
     with torch.inference_mode():
@@ -268,12 +269,13 @@ def test_preview_first_frame_is_comfyui_s(comfy):
 
 
 def test_bad_inputs_say_what_to_do(ours, sample, encoded, text):
-    import nodes as comfy_nodes
     from comfy_extras.nodes_model_advanced import ModelSamplingAuraFlow
+
+    import nodes as comfy_nodes
 
     with pytest.raises(ValueError, match="connect it, or set cfg to 1"):
         sample(ours, cfg=2.0)
-    with pytest.raises(ValueError, match="5 latent frames, the latent is .* 3 latent frames"):
+    with pytest.raises(ValueError, match=r"5 latent frames, the latent is .* 3 latent frames"):
         sample(ours, latent={"samples": torch.zeros(1, 16, 3, 4, 6)})
     with pytest.raises(ValueError, match="5 dimensions"):
         sample(ours, latent=comfy_nodes.EmptyLatentImage().generate(64, 64)[0])
@@ -290,7 +292,7 @@ def test_other_models_are_refused(comfy):
         latent_format = comfy.latent_formats.SDXL()
 
     patcher = comfy.model_patcher.ModelPatcher(OtherModel(), torch.device("cpu"), torch.device("cpu"))
-    with pytest.raises(ValueError, match="OtherModel.*needs a Wan 2.1"):
+    with pytest.raises(ValueError, match=r"OtherModel.*needs a Wan 2\.1"):
         submodule("nodes.comfy_sampling").check_model(patcher)
 
 

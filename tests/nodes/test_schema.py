@@ -82,7 +82,8 @@ def test_the_root_imports_nothing():
     code = """
     import importlib.util, json, sys
     before = set(sys.modules)
-    spec = importlib.util.spec_from_file_location("vdot_root", "__init__.py", submodule_search_locations=["."])
+    from_file = importlib.util.spec_from_file_location
+    spec = from_file("vdot_root", "__init__.py", submodule_search_locations=["."])
     module = importlib.util.module_from_spec(spec)
     sys.modules["vdot_root"] = module
     spec.loader.exec_module(module)
@@ -108,3 +109,28 @@ def test_entrypoint_logs_the_traceback(pack, monkeypatch, caplog):
     with pytest.raises(ImportError):
         asyncio.run(pack.comfy_entrypoint())
     assert "Traceback" in caplog.text and "could not be loaded" in caplog.text
+
+
+def test_the_pack_costs_nothing_until_used():
+    """Beside a loaded ComfyUI: import time, memory, and which libraries came along."""
+    code = """
+    import asyncio, json, sys, time
+    sys.path.insert(0, ".")
+    from tests.support.comfy import import_comfy
+    import_comfy()
+    import nodes, psutil, comfy.sd, comfy_api.latest, latent_preview, node_helpers
+    from comfy_extras import nodes_wan
+    from tests.support.pack import load_nodes
+    process, before = psutil.Process(), set(sys.modules)
+    rss, start = process.memory_info().rss, time.perf_counter()
+    load_nodes()
+    seconds, grown = time.perf_counter() - start, process.memory_info().rss - rss
+    heavy = {name.split(".")[0] for name in set(sys.modules) - before}
+    print(json.dumps([seconds, grown / 2**20, sorted(heavy)]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, grown_mb, libraries = json.loads(out.stdout.splitlines()[-1])
+    print(f"pack: {seconds:.3f} s, {grown_mb:.1f} MB, {libraries}")
+    assert seconds < 0.2 and grown_mb < 10
+    assert not {"diffusers", "kornia", "transformers", "einops", "cv2", "scipy"} & set(libraries)

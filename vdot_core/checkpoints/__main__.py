@@ -1,4 +1,4 @@
-"""Command line: `python -m vdot_core.checkpoints inspect IN` and `convert IN OUT [--vace FILE] [--dtype bf16]`."""
+"""Command line: `python -m vdot_core.checkpoints inspect IN`, `... convert IN OUT [--dtype bf16]`."""
 
 from __future__ import annotations
 

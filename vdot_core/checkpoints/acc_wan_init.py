@@ -16,7 +16,7 @@ Weights = TypeVar("Weights", torch.nn.Module, Mapping[str, torch.Tensor])
 
 @torch.no_grad()
 def acc_wan_init(vace: Weights, wan: torch.nn.Module | Mapping[str, torch.Tensor]) -> Weights:
-    """Overwrite the Wan part of a VACE network by a Wan network's weights, in place; VDOT section 3.4.
+    """Overwrite the Wan part of a VACE network by a Wan network's weights, in place (VDOT's AccWanInit).
 
     Every parameter outside the VACE branch is replaced (embeddings, blocks, head); the branch is not touched.
     Values are converted to the dtype and device that `vace` has them in.
@@ -27,7 +27,7 @@ def acc_wan_init(vace: Weights, wan: torch.nn.Module | Mapping[str, torch.Tensor
     Returns:
         `vace` itself.
     Raises:
-        ValueError: `vace` has no VACE branch, `wan` has one, or a name or shape differs; nothing is then changed.
+        ValueError: `vace` has no VACE branch, `wan` has one, a name or shape differs; nothing changes then.
     """
     targets, sources = _tensors(vace), _tensors(wan)
     branch = [name for name in targets if name.startswith(VACE_ROOTS)]

@@ -16,6 +16,8 @@ from .write import checked_path, header, writing_order
 
 log = logging.getLogger("vdot")
 
+_QUANTIZATION = "_quantization_metadata"  # ComfyUI's; no longer true once weights are converted
+
 
 def convert(
     source: str | Path,
@@ -53,10 +55,9 @@ def convert(
     entries = {name: found.entries[name] for name in order}
     stream = iterate_tensors(entries, dict.fromkeys(order, dtype))
     total = sum(spec.num_bytes for spec in order.values())
-    kept = {
-        key: value for key, value in found.info.metadata.items() if key not in header(found.info.config, None)
-    }
-    write_safetensors(target, order, _reported(stream, total), header(found.info.config, kept))
+    written = header(found.info.config, None)
+    kept = {k: v for k, v in found.info.metadata.items() if k not in (*written, _QUANTIZATION)}
+    write_safetensors(target, order, _reported(stream, total), {**written, **kept})
     return inspect(target)
 
 

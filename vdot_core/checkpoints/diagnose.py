@@ -27,7 +27,7 @@ _OTHER_FAMILY = re.compile(
 
 VACE_MODULE = Problem(
     "vace-module",
-    "this file holds only the VACE module; give the base T2V file too (vace= this file, --vace in the command)",
+    "this file holds only the VACE module; give the base T2V file too, and this one as vace= (--vace)",
 )
 _LORA_PROBLEM = Problem(
     "lora",
@@ -98,7 +98,7 @@ def wrong_channels(specs: Mapping[str, TensorSpec]) -> Problem | None:
     channels = embedding.shape[1]
     if channels in (32, 36, 48, 52) or channels > 60:
         kind = "Wan 2.2 5B (another VAE)" if channels == 48 else "Wan 2.2 / I2V or Fun (image conditioning)"
-        reason = f"this is {kind}: its patch_embedding takes {channels} channels; give a VACE or T2V file of Wan 2.1"
+        reason = f"this is {kind}: its patch_embedding takes {channels} channels; give Wan 2.1 VACE or T2V"
         return Problem("i2v" if channels != 48 else "wan-other", reason)
     return None
 

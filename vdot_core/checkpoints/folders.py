@@ -33,8 +33,8 @@ def find_weights(path: str | Path) -> WeightSet:
     """Find the files of the network that `path` names.
 
     Args:
-        path: a weight file; a folder of shards with its index, of one file, or with such a `transformer/` in it;
-            an index; or one shard, which stands for its whole set.
+        path: a weight file; a folder of shards with its index, of one file, or with such a `transformer/`
+            in it; an index; or one shard, which stands for its whole set.
     Returns:
         The files, none of them opened yet.
     Raises:
@@ -52,8 +52,8 @@ def find_weights(path: str | Path) -> WeightSet:
         index = path.with_name(f"{shard['stem']}{shard['suffix']}{INDEX_SUFFIX}")
         if not index.is_file():
             raise ValueError(
-                f"{path} is one shard of several, and {index.name} is not beside it; put all shards and the index "
-                "in one folder"
+                f"{path} is one shard of several, and {index.name} is not beside it; put all shards and "
+                "the index in one folder"
             )
         return _from_index(index)
     beside = _read_config(path.parent) if _CONFIG_BESIDE.fullmatch(path.name) else None
@@ -95,14 +95,15 @@ def _from_index(index: Path) -> WeightSet:
         # Names only, and no resolving: a download cache keeps its files as links out of the folder.
         if not isinstance(shard, str) or shard in ("", ".", "..") or re.search(r"[/\\:\0]", shard):
             raise ValueError(
-                f"{index} is refused: it places {name!r} in {str(shard)[:80]!r}; a shard must be a file in the same "
-                "folder"
+                f"{index} is refused: it places {name!r} in {str(shard)[:80]!r}; a shard must be a file in "
+                "the same folder"
             )
     shards = sorted(set(weight_map.values()))
     missing = [shard for shard in shards if not (index.parent / shard).is_file()]
     if missing:
         raise ValueError(
-            f"{index.parent} lacks {len(missing)} of {len(shards)} shards: {', '.join(missing[:10])}; download them"
+            f"{index.parent} lacks {len(missing)} of {len(shards)} shards: {', '.join(missing[:10])}; "
+            "download them"
         )
     owners = {name: index.parent / shard for name, shard in weight_map.items()}
     return WeightSet(tuple(index.parent / shard for shard in shards), owners, _read_config(index.parent))

@@ -70,7 +70,7 @@ def config_from_metadata(metadata: Mapping[str, str]) -> WanVaceConfig | None:
 
 
 def config_to_metadata(config: WanVaceConfig) -> dict[str, str]:
-    """The header strings from which `config_from_metadata` reads `config` back, and ComfyUI knows our network."""
+    """The header strings by which `config_from_metadata` and ComfyUI know the network."""
     fields = {**config.to_dict(), "image_model": "wan2.1", "vdot": 1}
     text = json.dumps({"transformer": fields})
     return {"format": "pt", "vdot_format": FORMAT_VERSION, "config": text, CONFIG_DIGEST: digest(text)}
@@ -135,8 +135,9 @@ def config_from_shapes(specs: Mapping[str, TensorSpec]) -> WanVaceConfig:
     released = {preset.dim: preset for preset in (PRESETS[name]() for name in _RELEASED)}
     if dim not in released:
         raise ValueError(
-            f"it is {dim} wide, which no released network is ({', '.join(map(str, sorted(released)))}), and it "
-            "carries no config: its number of heads cannot be known. Give config=, or a file written by save_network"
+            f"it is {dim} wide, which no released network is ({', '.join(map(str, sorted(released)))}), and "
+            "carries no config: its number of heads cannot be known. Give config=, or a file written by "
+            "save_network"
         )
     if num_layers != released[dim].num_layers:
         log.warning(
@@ -149,8 +150,9 @@ def config_from_shapes(specs: Mapping[str, TensorSpec]) -> WanVaceConfig:
     if num_vace:
         if num_layers % num_vace:
             raise ValueError(
-                f"it has {num_layers} blocks and {num_vace} VACE blocks, which cannot be spaced evenly (released: "
-                f"{released[dim].num_layers} and {len(released[dim].vace_layers)}): incomplete, or give config="
+                f"it has {num_layers} blocks and {num_vace} VACE blocks, which cannot be spaced evenly "
+                f"(released: {released[dim].num_layers} and {len(released[dim].vace_layers)}): an incomplete "
+                "file, or give config="
             )
         vace["vace_layers"] = tuple(range(0, num_layers, num_layers // num_vace))
         vace["vace_in_channels"] = _shape(specs, "vace_patch_embedding.weight", 5)[1]

@@ -67,7 +67,7 @@ class Layout:
             names: as they stand in the file.
         Returns:
             Wan's name -> the file's name. A name that the scheme does not know stays as it is, so that the
-            check against the network reports it; an all-in-one checkpoint's VAE and text encoder are left out.
+            check against the network reports it; an all-in-one checkpoint's other models are left out.
         Raises:
             ValueError: two names of the file mean the same parameter.
         """

@@ -15,7 +15,7 @@ from .survey import CheckpointInfo, Entry, Survey, survey
 
 # While weights are converted, the file is mapped anew for every such part of it, so that the pages that
 # were read do not add up to a second copy.
-_PARTS = 16
+_PARTS = 32
 _MIN_PART_BYTES = 16 * 2**20
 
 
@@ -62,7 +62,7 @@ def read_weights(
     Returns:
         Config, state dict (Wan's names) and info.
     Raises:
-        ValueError: it is not a complete, loadable network; the message names the first ten faults and the cause.
+        ValueError: not a complete, loadable network; the message names the first ten faults and the cause.
     """
     found = loadable(path, vace, config, dtype)
     targets = dict.fromkeys(found.entries, dtype)
@@ -83,8 +83,8 @@ def load_network(
     Args:
         path, vace, config: as for `read_weights`.
         operations: where the network's layers come from.
-        device: where the weights go; None leaves them on the CPU, as a private memory map where nothing has to
-            be converted (changing them never changes the file).
+        device: where the weights go; None leaves them on the CPU, as a private memory map where nothing
+            has to be converted (changing them never changes the file).
         dtype: as the network's own: every parameter but the two patch embeddings, which become float32.
             None keeps the file's dtypes.
     Returns:
@@ -141,8 +141,8 @@ def loadable(
         raise ValueError(found.info.problem)
     if found.info.scaled and dtype is None:
         raise ValueError(
-            f"{path} holds scaled fp8 weights (fp8 times a factor beside it), which have to be expanded; give "
-            "dtype=torch.bfloat16, or convert the file with --dtype bf16"
+            f"{path} holds scaled fp8 weights (fp8 times a factor beside it), which have to be expanded; "
+            "give dtype=torch.bfloat16, or convert the file with --dtype bf16"
         )
     return found
 
@@ -187,6 +187,9 @@ def _convert(
     if dtype is None:
         return tensor
     converted = (tensor if scale is None else expand_scaled(tensor, scale)).to(dtype)
-    if dtype == torch.float16 and tensor.dtype != dtype and not torch.isfinite(converted).all():
-        raise ValueError(f"{name} has values outside float16's range; use bfloat16 instead")
+    if dtype == torch.float16 and tensor.dtype != dtype and converted.numel():
+        # aminmax, unlike isfinite, needs no memory of the tensor's size; NaN passes through it.
+        extremes = torch.stack(torch.aminmax(converted))
+        if not torch.isfinite(extremes).all():
+            raise ValueError(f"{name} has values outside float16's range; use bfloat16 instead")
     return converted

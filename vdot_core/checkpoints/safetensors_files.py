@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .tensor_files import TensorSpec
+from .tensor_files import TensorSpec, map_file, tensor_at
 
 DTYPES = {
     "F64": torch.float64,
@@ -67,16 +67,11 @@ class SafetensorsFile:
 
     def map(self) -> dict[str, torch.Tensor]:
         """Every tensor as a private (copy on write) memory map of the file; nothing is read yet."""
-        if self.path.stat().st_size != self.num_bytes:
-            raise ValueError(f"{self.path} changed while it was being read; try again")
-        storage = torch.UntypedStorage.from_file(str(self.path), shared=False, nbytes=self.num_bytes)
-        tensors = {}
-        for name, spec in self.specs.items():
-            begin = self.offsets[name]
-            data = storage[begin : begin + spec.num_bytes]
-            strides = _contiguous_strides(spec.shape)
-            tensors[name] = torch.empty(0, dtype=spec.dtype).set_(data, 0, spec.shape, strides)
-        return tensors
+        buffer = map_file(self.path, self.num_bytes)
+        return {
+            name: tensor_at(buffer, self.offsets[name], spec.num_elements, spec.dtype).view(spec.shape)
+            for name, spec in self.specs.items()
+        }
 
 
 def write_safetensors(
@@ -176,7 +171,8 @@ def _read_entry(path: Path, name: str, entry: Any) -> tuple[TensorSpec, tuple[in
         raise ValueError(f"{path} has a corrupt header at {name!r}: data_offsets {str(span)[:80]}")
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
         raise ValueError(
-            f"{path}: {name!r} has dtype {str(entry['dtype'])[:20]!r}, which is not read (known: {', '.join(DTYPES)})"
+            f"{path}: {name!r} has dtype {str(entry['dtype'])[:20]!r}, which is not read "
+            f"(known: {', '.join(DTYPES)})"
         )
     return TensorSpec(tuple(shape), DTYPES[entry["dtype"]]), (span[0], span[1])
 
@@ -196,17 +192,10 @@ def _check_spans(
         position = end
     if position > size:
         raise ValueError(
-            f"{path} is truncated: its header promises {position} bytes of weights, it has {size}; download it again"
+            f"{path} is truncated: its header promises {position} bytes of weights, it has {size}; "
+            "download it again"
         )
     if position < size:
         raise ValueError(
             f"{path} is corrupt: {size - position} bytes after its last tensor; download it again"
         )
-
-
-def _contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for length in reversed(shape):
-        strides.append(step)
-        step *= max(length, 1)
-    return tuple(reversed(strides))

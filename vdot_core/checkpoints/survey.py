@@ -21,8 +21,8 @@ class CheckpointInfo:
 
     Args:
         path: what was asked about.
-        layout: 'vdot' (ours), 'vdot-pt' (the release), 'wan', 'comfyui', 'diffusers', 'vace-module', two of these
-            joined by ' + ', or what else it is: 'lora', 'vae', 'text-encoder', 'i2v', 'unknown', ...
+        layout: 'vdot' (ours), 'vdot-pt' (the release), 'wan', 'comfyui', 'diffusers', 'vace-module', two of
+            these joined by ' + ', or what else it is: 'lora', 'vae', 'text-encoder', 'i2v', 'unknown', ...
         config: the network's sizes; None where they cannot be known.
         dtypes: number of parameters by dtype, as in {'bfloat16': 17337592896}.
         num_parameters: all parameters of the network; quantisation scales are not counted.
@@ -167,8 +167,8 @@ def _check_owners(path: Path, weights: WeightSet, files: list[TensorFile]) -> No
     wrong += [name for name in actual if name not in weights.owners]
     if wrong:
         raise ValueError(
-            f"{path}: the index and the shards disagree on {len(wrong)} tensors: {', '.join(wrong[:10])}; the files "
-            "are of different downloads, download them again"
+            f"{path}: the index and the shards disagree on {len(wrong)} tensors: {', '.join(wrong[:10])}; "
+            "they are of different downloads, download them again"
         )
 
 
@@ -208,8 +208,8 @@ def _with_vace(config: WanVaceConfig, module: Survey) -> WanVaceConfig:
     _, num_vace = infer.count_blocks(specs)
     if num_vace == 0 or config.num_layers % num_vace:
         raise ValueError(
-            f"{module.info.path} has {num_vace} VACE blocks, the base network {config.num_layers} blocks, over which "
-            "they cannot be spaced evenly; give the module that belongs to this base"
+            f"{module.info.path} has {num_vace} VACE blocks, the base network {config.num_layers} blocks, "
+            "over which they cannot be spaced evenly; give the module that belongs to this base"
         )
     embedding = specs.get("vace_patch_embedding.weight")
     channels = (
@@ -232,7 +232,7 @@ def _fault(specs: Mapping[str, TensorSpec], config: WanVaceConfig) -> str:
     counted = infer.count_blocks(specs)
     if counted != (config.num_layers, len(config.vace_layers)):
         return (
-            f"it has {counted[0]} blocks and {counted[1]} VACE blocks, its config says {config.num_layers} and "
-            f"{len(config.vace_layers)}: an incomplete file, or a config that is not this file's"
+            f"it has {counted[0]} blocks and {counted[1]} VACE blocks, its config says {config.num_layers} "
+            f"and {len(config.vace_layers)}: an incomplete file, or a config that is not this file's"
         )
     return diagnose.mismatch(specs, expected_shapes(config))

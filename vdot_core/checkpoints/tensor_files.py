@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +13,7 @@ import torch
 
 ZIP_MAGIC = b"PK\x03\x04"
 GGUF_MAGIC = b"GGUF"
+PICKLE_MAGIC = b"\x80"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,35 @@ class TensorFile(Protocol):
 
     def map(self) -> dict[str, torch.Tensor]:
         """Every tensor by its name in the file; memory-mapped (and so not read yet) where `remappable`."""
+
+
+def map_file(path: Path, num_bytes: int) -> mmap.mmap:
+    """Map a whole file privately: writing to the memory copies the page and never changes the file.
+
+    Args:
+        path: the file.
+        num_bytes: the size it had when its header was checked.
+    Returns:
+        The mapping, which lives as long as a tensor refers to it.
+    Raises:
+        ValueError: the file has changed its size meanwhile.
+    """
+    with path.open("rb") as file:
+        if file.seek(0, 2) != num_bytes:
+            raise ValueError(f"{path} changed while it was being read; try again")
+        if sys.platform != "linux":
+            return mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_COPY)
+        # Without NORESERVE Linux refuses a private map larger than memory and swap together, and so a 35 GB
+        # network on a machine of 32 GB, though hardly a page of it is ever written.
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000)
+        return mmap.mmap(file.fileno(), num_bytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def tensor_at(buffer: mmap.mmap, offset: int, num_elements: int, dtype: torch.dtype) -> torch.Tensor:
+    """A flat tensor over part of a mapping; nothing is read."""
+    if num_elements == 0:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(buffer, dtype=dtype, count=num_elements, offset=offset)
 
 
 @dataclass(frozen=True)
@@ -75,7 +107,7 @@ def open_tensor_file(path: Path) -> TensorFile:
         )
     if magic.lstrip()[:1] == b"<":
         raise ValueError(f"{path} is a web page, not weights; download the file itself")
-    if looks_like_safetensors(magic) or path.suffix == ".safetensors":
-        if not magic.startswith(ZIP_MAGIC):
-            return SafetensorsFile.open(path)
+    is_pickle = magic.startswith((ZIP_MAGIC, PICKLE_MAGIC))
+    if looks_like_safetensors(magic) or (path.suffix == ".safetensors" and not is_pickle):
+        return SafetensorsFile.open(path)
     return TorchFile.open(path)

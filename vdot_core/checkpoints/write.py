@@ -40,7 +40,7 @@ def save_weights(
     *,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a state dict, as `save_network` does: for an average of weights, or ones gathered from many devices.
+    """Write a state dict, as `save_network` does: for averaged weights, or ones gathered from many devices.
 
     Args:
         path: the `.safetensors` file to write; an existing one is replaced.
@@ -69,7 +69,7 @@ def writing_order(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
 
 
 def header(config: WanVaceConfig, metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """The header's strings: ours, and the caller's beside them; ValueError where the caller's clash or are none."""
+    """The header's strings, the caller's beside ours; ValueError where the caller's clash or are none."""
     ours = config_to_metadata(config)
     for key, value in (metadata or {}).items():
         if key in ours:

@@ -141,11 +141,11 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, text: Tensor, hooks: Hooks) -> Tensor:
         """Attend. x: [B, L, D]; text: [B', S, D], a row per B / B' rows of x. Returns [B, L, D]."""
-        q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(text)), self.v(text)
-        if text.shape[0] != q.shape[0]:
-            repeats = q.shape[0] // text.shape[0]
+        k, v = self.norm_k(self.k(text)), self.v(text)
+        if text.shape[0] != x.shape[0]:
+            repeats = x.shape[0] // text.shape[0]
             k, v = k.repeat_interleave(repeats, dim=0), v.repeat_interleave(repeats, dim=0)
-        return self.o(hooks.attention(q, k, v, self.num_heads))
+        return self.o(hooks.attention(self.norm_q(self.q(x)), k, v, self.num_heads))
 
 
 class Block(nn.Module):
@@ -182,11 +182,12 @@ class Block(nn.Module):
         )
         y = self.self_attn(modulated_norm(x, shift, scale, self.eps), rope, hooks)
         x = torch.addcmul(x, y, gate)
+        del y
         y = self.cross_attn(self.norm3(x), text, hooks)
         x = x + y if torch.is_grad_enabled() else x.add_(y)  # this x is the block's own
         x = hooks.after_cross_attention(x)
-        y = modulated_norm(x, ffn_shift, ffn_scale, self.eps)
         # Layer by layer, so that each intermediate is freed as the next is made.
+        y = modulated_norm(x, ffn_shift, ffn_scale, self.eps)
         y = self.ffn[0](y)
         y = gelu(y)
         y = self.ffn[2](y)

@@ -108,8 +108,8 @@ def _check_drawing(width: int, height: int, threshold: float, colours: str, pen:
         )
     if colours not in ("vace", "openpose"):
         raise ValueError(f"colours is {colours!r}; choose 'vace' or 'openpose'")
-    if not 0 < pen <= 16:
-        raise ValueError(f"pen is {pen}; give a factor above 0 and up to 16")
+    if not 0.1 <= pen <= 16:
+        raise ValueError(f"pen is {pen}; give a factor from 0.1 to 16")
 
 
 def _draw_frame(

@@ -132,6 +132,11 @@ class VCU:
 
     def replace(self, **changes) -> VCU:
         """A copy with some fields changed, checked again."""
+        if self.parts and "parts" not in changes and not changes.keys() <= {"notes", "strength"}:
+            # The parts no longer add up to this unit; composing it again must start from what it is now.
+            changes["parts"] = ()
+        elif self.parts and "strength" in changes:
+            changes["parts"] = tuple(part.replace(strength=changes["strength"]) for part in self.parts)
         return dataclasses.replace(self, **changes)
 
 

@@ -43,7 +43,7 @@ def diffusers_name(name: str) -> str:
 
 
 def randomize(network: torch.nn.Module, seed: int = 0) -> None:
-    """Give every parameter a random value that keeps activations near 1: nothing is left at a neutral value."""
+    """Give every parameter a random value, none of them neutral, that keeps activations near 1."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         values = torch.randn(parameter.shape, generator=generator)

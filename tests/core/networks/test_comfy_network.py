@@ -44,7 +44,7 @@ def make_pair(module, operations, dtype=torch.float32, dress=lambda network: Non
 
 
 def both(networks, options=dict, num_contexts=1, strengths=None, batch=1, dtype=torch.float32, **kwargs):
-    """Run both networks, each with options() of its own, for it may record; return outputs and options."""
+    """Run both networks, each with options() of its own, for it may record; give both back."""
     size = {name: kwargs.pop(name) for name in ("frames", "height", "width") if name in kwargs}
     x, timestep, text, contexts = inputs(CONFIG, batch=batch, num_contexts=num_contexts, **size)
     contexts = kwargs.pop("vace_context", contexts)
@@ -53,12 +53,9 @@ def both(networks, options=dict, num_contexts=1, strengths=None, batch=1, dtype=
         given = options()
         used.append(given)
         with torch.no_grad():
-            results.append(
-                network(
-                    x.to(dtype), timestep, text.to(dtype), transformer_options=given,
-                    vace_context=contexts.to(dtype), vace_strength=strengths or [1.0] * num_contexts, **kwargs,
-                )
-            )  # fmt: skip
+            vace = {"vace_context": contexts.to(dtype), "vace_strength": strengths or [1.0] * num_contexts}
+            conditions = (x.to(dtype), timestep, text.to(dtype))
+            results.append(network(*conditions, transformer_options=given, **vace, **kwargs))
     return *results, *used
 
 

@@ -1,4 +1,4 @@
-"""What the network offers around its forward pass: taps, hooks, padding, checkpointing, weights, precision."""
+"""What the network offers around its forward pass: taps, hooks, padding, checkpoints, weights, precision."""
 
 import copy
 from dataclasses import replace

@@ -95,21 +95,21 @@ def test_stable_mode_restores_the_still_room(seed):
 
 
 def test_stable_mode_survives_a_flat_sky():
-    """Most pixels at one value fix the shift only: the scale must come from the rest."""
-    clip = scene(mover=False)
+    """Most pixels at one value fix the shift only: the scale must come from the rest, which moves."""
+    clip = scene(24)
     clip[:, :30] = 0
-    steady = normalize_depth(jittered(clip), mode="stable")
-    assert (
-        flicker(steady)
-        < 0.005
-        < 0.05
-        < flicker(jittered(clip), guide=clip.unsqueeze(-1).expand(-1, -1, -1, 3) / 3)
-    )
+    generator = torch.Generator().manual_seed(5)
+    clip[:, 30:] += 0.01 * torch.randn(24, 18, 64, generator=generator)
+    steady = normalize_depth(jittered(clip), mode="stable")[..., 0]
+    ground = steady[:, 44:, :].mean(dim=(1, 2))
+    assert float((ground[1:] - ground[:-1]).abs().mean()) < 0.01
+    assert float(ground.min()) > 0.2 > 0.1 > float(steady[:, :30].max())
 
 
 def test_stable_mode_does_not_lose_contrast_over_a_long_noisy_clip():
+    """With one range for all, a fit that shrinks a little every frame would show."""
     depth = jittered(scene(90, 24, 32)) + 0.05 * torch.randn(90, 24, 32)
-    spread = normalize_depth(depth, mode="stable").flatten(1).std(1)
+    spread = normalize_depth(depth, mode="stable", window=1e4).flatten(1).std(1)
     assert float(spread[-10:].mean()) == pytest.approx(float(spread[:10].mean()), rel=0.15)
 
 

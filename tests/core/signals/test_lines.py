@@ -22,19 +22,9 @@ def test_draws_the_outline_and_nothing_else():
     lines = draw_lines(disc().unsqueeze(0))[0, ..., 0]
     away = (radii() - 18).abs()
     assert float(lines[away > 4].max()) == 0
-    angles = torch.linspace(0, 2 * torch.pi, 73)
-    for angle in angles:  # closed: everywhere on the circle there is ink within a pixel and a half
-        near = ((radii() - 18).abs() < 1.5) & (
-            (
-                torch.atan2(*torch.meshgrid(torch.arange(64) - 32, torch.arange(64) - 32, indexing="ij"))
-                - angle
-            ).cos()
-            < 2
-        )
-        assert float(lines[near].max()) > 0.9
-        x, y = 32 + 18 * torch.cos(angle), 32 + 18 * torch.sin(angle)
-        patch = lines[int(y) - 1 : int(y) + 3, int(x) - 1 : int(x) + 3]
-        assert float(patch.max()) > 0.6
+    for angle in torch.linspace(0, 2 * torch.pi, 73):  # closed: there is ink all around the circle
+        x, y = int(32 + 18 * torch.cos(angle)), int(32 + 18 * torch.sin(angle))
+        assert float(lines[y - 1 : y + 3, x - 1 : x + 3].max()) > 0.6
 
 
 @pytest.mark.parametrize("thickness", [1.5, 3.0, 6.0])

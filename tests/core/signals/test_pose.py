@@ -16,8 +16,8 @@ LIMB_HALF_WIDTH = 4 * SIZE / 1024
 def body(**points) -> list[float]:
     """18 points of score 0, but for e.g. neck=(x, y) or neck=(x, y, score)."""
     names = (
-        "nose neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist r_hip r_knee r_ankle l_hip l_knee l_ankle "
-        "r_eye l_eye r_ear l_ear"
+        "nose neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist "
+        "r_hip r_knee r_ankle l_hip l_knee l_ankle r_eye l_eye r_ear l_ear"
     ).split()
     assert set(points) <= set(names)
     rows = [(*points[name], 1.0)[:3] if name in points else (0.0, 0.0, 0.0) for name in names]

@@ -5,8 +5,8 @@ Three differences are diffusers', not VACE's, or not consistent in it, and are s
   we. The fixture turns that off, so that references of any size are compared.
 - diffusers prepends each reference in turn, which reverses their order; VACE's own code keeps it, so do we.
 - VACE and diffusers binarise the mask for the latents but leave it soft in the 64 mask channels, where a
-  pixel of 0.4 would say "keep" in one and "a bit of both" in the other. Here it is binarised once, before both;
-  clips with masks of 0 and 1 are the same either way.
+  pixel of 0.4 would say "keep" in one and "a bit of both" in the other. Here it is binarised once, before
+  both; clips with masks of 0 and 1 are the same either way.
 """
 
 import numpy as np

@@ -118,6 +118,17 @@ def test_disjoint_extensions_are_associative(places, cuts):
         assert torch.equal(together.frames[known], unit.frames[known])
 
 
+def test_a_changed_composition_is_composed_as_changed():
+    e, c = extension(), control(clip(3))
+    both = compose(e, c)
+    quiet = compose(both.replace(strength=0.5), inpaint(clip(1), random_mask(2), strength=0.5))
+    assert quiet.strength == 0.5
+    assert quiet.replace(strength=1.0) == compose(both, inpaint(clip(1), random_mask(2)))
+    frames = torch.where(both.masks[..., None] > 0, both.frames, 0.25)
+    changed = compose(both.replace(frames=frames), reference(torch.rand(8, 8, 3), **SIZE))
+    assert (changed.frames[:2] == 0.25).all()
+
+
 def test_references_join_and_text_adds_nothing():
     one = reference(torch.rand(8, 20, 3), **SIZE)
     two = reference(torch.rand(2, 20, 8, 3), **SIZE)

@@ -1,0 +1,118 @@
+"""Renders workflows/<name>.jpg, the pictures of the template browser, from what the workflows made.
+
+    python docs/make_images.py [--videos outputs] [--workflows workflows]
+
+`<videos>/<name>.mp4` is what workflows/<name>.json made; where `<videos>/<name>_input.mp4` lies beside it,
+the upper row shows the input and the lower row the result. Run it again when the weights improve.
+"""
+
+import argparse
+import io
+import logging
+import sys
+from pathlib import Path
+
+import av
+from PIL import Image
+
+log = logging.getLogger("vdot")
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE_PX = 512
+GAP_PX = 6
+BACKGROUND = (24, 24, 27)
+MAX_BYTES = 60 * 1024
+QUALITIES = (92, 88, 84, 78, 70, 60)
+
+
+def read_frames(path: Path) -> list[Image.Image]:
+    """Every frame of a video as an RGB picture.
+
+    Raises:
+        ValueError: the file holds no picture.
+    """
+    with av.open(str(path)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    if not frames:
+        raise ValueError(f"{path} holds no frame; make it again by running its workflow")
+    return frames
+
+
+def pick(frames: list[Image.Image], count: int) -> list[Image.Image]:
+    """`count` frames spread over the video; the first and the last are among them."""
+    last = len(frames) - 1
+    return [frames[round(index * last / max(count - 1, 1))] for index in range(count)]
+
+
+def contact_sheet(rows: list[list[Image.Image]]) -> Image.Image:
+    """Pictures in rows on a dark square, each cropped to fill its cell."""
+    sheet = Image.new("RGB", (SIZE_PX, SIZE_PX), BACKGROUND)
+    edges_y = _edges(len(rows))
+    for (top, bottom), row in zip(edges_y, rows, strict=True):
+        for (left, right), picture in zip(_edges(len(row)), row, strict=True):
+            sheet.paste(_cover(picture, right - left, bottom - top), (left, top))
+    return sheet
+
+
+def _edges(count: int) -> list[tuple[int, int]]:
+    """Start and end of `count` cells along one side, with a gap between them."""
+    cell = (SIZE_PX - GAP_PX * (count - 1)) / count
+    starts = [index * (cell + GAP_PX) for index in range(count)]
+    return [(round(start), round(start + cell)) for start in starts]
+
+
+def _cover(picture: Image.Image, width: int, height: int) -> Image.Image:
+    scale = max(width / picture.width, height / picture.height)
+    size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
+    resized = picture.resize(size, Image.Resampling.BICUBIC)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return resized.crop((left, top, left + width, top + height))
+
+
+def jpeg_bytes(picture: Image.Image) -> bytes:
+    """The picture as JPEG, at the best quality that stays under MAX_BYTES."""
+    for quality in QUALITIES:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+        if buffer.tell() <= MAX_BYTES:
+            break
+    return buffer.getvalue()
+
+
+def render(video: Path) -> bytes:
+    """The thumbnail of one result, with its input above where there is one."""
+    given = video.with_name(f"{video.stem}_input.mp4")
+    result = read_frames(video)
+    rows = [pick(read_frames(given), 2), pick(result, 2)] if given.is_file() else _halves(pick(result, 4))
+    return jpeg_bytes(contact_sheet(rows))
+
+
+def _halves(pictures: list[Image.Image]) -> list[list[Image.Image]]:
+    return [pictures[:2], pictures[2:]]
+
+
+def main() -> int:
+    """Render what can be rendered; 1 when a workflow has no video."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--videos", type=Path, default=ROOT / "outputs", help="folder of <workflow name>.mp4 files"
+    )
+    parser.add_argument("--workflows", type=Path, default=ROOT / "workflows")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    missing = []
+    for workflow in sorted(options.workflows.glob("*.json")):
+        video = options.videos / f"{workflow.stem}.mp4"
+        if not video.is_file():
+            missing.append(video)
+            continue
+        data = render(video)
+        workflow.with_suffix(".jpg").write_bytes(data)
+        log.info("%s: %.0f KB", workflow.with_suffix(".jpg").name, len(data) / 1024)
+    for video in missing:
+        log.error("no picture for %s: %s is missing; run the workflow first", video.stem, video)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

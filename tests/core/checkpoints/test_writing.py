@@ -1,0 +1,217 @@
+"""Our own files: readable by others, whole or not there at all; stage 2's start; the command line."""
+
+import json
+import os
+import runpy
+import stat
+import sys
+
+import pytest
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.core.checkpoints.helpers import (
+    TINY,
+    TINY_TEXT,
+    assert_same,
+    is_vace,
+    prefixed,
+    shapes_of,
+    weights_of,
+    write_header_only,
+)
+from tests.core.networks.helpers import inputs, random_network
+from vdot_core.checkpoints import (
+    acc_wan_init,
+    convert,
+    inspect,
+    load_network,
+    read_weights,
+    save_network,
+    save_weights,
+)
+from vdot_core.checkpoints.safetensors_files import write_safetensors
+from vdot_core.checkpoints.tensor_files import TensorSpec
+from vdot_core.networks import WanVaceConfig, wan_vace_1_3b
+
+
+def test_round_trip(tmp_path):
+    network = random_network(TINY)
+    path = tmp_path / "vdot_tiny.safetensors"
+    save_network(path, network, metadata={"step": "1200"})
+    info = inspect(path)
+    assert (info.layout, info.config, info.problem) == ("vdot", TINY, "")
+    assert info.metadata["step"] == "1200" and info.metadata["vdot_format"] == "1"
+    loaded = load_network(path)
+    assert_same(dict(loaded.state_dict()), dict(network.state_dict()))
+    given = inputs(TINY)
+    with torch.no_grad():
+        assert torch.equal(loaded(*given), network(*given))
+    assert not [file for file in tmp_path.iterdir() if file != path]
+
+
+def test_safetensors_itself_reads_our_files(tmp_path):
+    """And ComfyUI finds what selects our network where it looks for it."""
+    weights = weights_of()
+    weights["patch_embedding.weight"] = weights["patch_embedding.weight"].float()
+    weights["blocks.1.ffn.0.weight"] = weights["blocks.1.ffn.0.weight"].to(torch.float8_e4m3fn)
+    weights["head.head.weight"] = weights["head.head.weight"].t().contiguous().t()
+    path = tmp_path / "w.safetensors"
+    save_weights(path, TINY, weights)
+    assert_same(load_file(path), weights)
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    fields = json.loads(metadata["config"])["transformer"]
+    assert fields.pop("image_model") == "wan2.1" and fields.pop("vdot") == 1
+    assert metadata["format"] == "pt" and WanVaceConfig.from_dict(fields) == TINY
+    assert_same(read_weights(path).state_dict, weights)
+
+
+def test_saving_over_the_file_that_the_network_is_mapped_from(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_network(path, random_network(TINY).bfloat16())
+    network = load_network(path)
+    with torch.no_grad():
+        network.head.head.bias.fill_(2.0)
+    save_network(path, network)
+    save_network(path, network)
+    assert_same(dict(load_network(path).state_dict()), dict(network.state_dict()))
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, TINY, weights_of())
+    before = path.read_bytes()
+    spec = TensorSpec((4,), torch.float32)
+
+    def failing():
+        yield "a", torch.ones(4)
+        raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError, match="disk is full"):
+        write_safetensors(path, {"a": spec, "b": spec}, failing(), {})
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["w.safetensors"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask  # readable as any file the user writes
+
+
+def test_what_cannot_be_saved(tmp_path):
+    network = random_network(TINY)
+    path = tmp_path / "w.safetensors"
+    for wrong, sentence in (
+        (lambda: save_network(tmp_path / "w.pt", network), "ends in .safetensors"),
+        (lambda: save_network(tmp_path / "no" / "w.safetensors", network), "does not exist; create it first"),
+        (lambda: save_network(path, torch.nn.Linear(2, 2)), "got a Linear; give a WanVace"),
+        (lambda: save_network(path, network.to("meta")), "have no values"),
+        (lambda: save_network(path, random_network(TINY), metadata={"config": "x"}), "written by the format"),
+        (lambda: save_network(path, random_network(TINY), metadata={"step": 3}), "give strings"),
+        (lambda: save_weights(path, TINY, weights_of(TINY_TEXT)), "does not fit its config; it misses"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            wrong()
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrapped_names_are_cleaned(tmp_path):
+    weights = {f"_orig_mod.{name}": value for name, value in weights_of().items()}
+    save_weights(tmp_path / "w.safetensors", TINY, weights)
+    assert_same(load_file(tmp_path / "w.safetensors"), weights_of())
+
+
+def test_acc_wan_init():
+    vace, wan = random_network(TINY, seed=1).bfloat16(), random_network(TINY_TEXT, seed=2)
+    before = {name: value.clone() for name, value in vace.state_dict().items()}
+    pointers = {name: value.data_ptr() for name, value in vace.state_dict().items()}
+    assert acc_wan_init(vace, wan) is vace
+    source = wan.state_dict()
+    for name, value in vace.state_dict().items():
+        assert value.data_ptr() == pointers[name] and value.dtype == torch.bfloat16
+        assert torch.equal(value, before[name] if is_vace(name) else source[name].bfloat16()), name
+    # With the branch left out, the result is stage 1's network.
+    exact, given = acc_wan_init(random_network(TINY, seed=1), wan), inputs(TINY)
+    with torch.no_grad():
+        assert torch.equal(exact(*given[:3], None), wan(*given[:3], None))
+
+
+def test_acc_wan_init_on_state_dicts_and_refusals():
+    vace, wan = weights_of(TINY, seed=1), weights_of(TINY_TEXT, seed=2)
+    assert acc_wan_init(vace, {f"_orig_mod.{n}": v for n, v in wan.items()}) is vace
+    assert torch.equal(vace["head.modulation"], wan["head.modulation"])
+    untouched = {name: value.clone() for name, value in vace.items()}
+    for first, second, sentence in (
+        (wan, vace, "no VACE branch"),
+        (vace, weights_of(TINY, seed=3), "the Wan network has a VACE branch"),
+        (
+            vace,
+            {**weights_of(TINY_TEXT, seed=4), "head.head.bias": torch.ones(3)},
+            r"is \[3\], expected \[64\]",
+        ),
+        (vace, {n: v for n, v in weights_of(TINY_TEXT, seed=4).items() if "norm3" not in n}, "misses 8 keys"),
+        (vace, {n: v.to("meta") for n, v in wan.items()}, "meta device"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            acc_wan_init(first, second)
+    assert_same(vace, untouched)
+
+
+def test_acc_wan_init_on_a_mapped_file_changes_only_memory(tmp_path):
+    path = tmp_path / "vace.safetensors"
+    save_weights(path, TINY, weights_of())
+    before = path.read_bytes()
+    acc_wan_init(load_network(path), random_network(TINY_TEXT, seed=5))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_convert_the_released_file(tmp_path, dtype):
+    """From the release's pickle to ours; mixed dtypes survive, and so does the network."""
+    weights = weights_of()
+    weights["patch_embedding.weight"] = weights["patch_embedding.weight"].float()
+    torch.save({"generator": prefixed(weights, "model.")}, tmp_path / "vdot_14b.pt")
+    target = tmp_path / "vdot.safetensors"
+    info = convert(tmp_path / "vdot_14b.pt", target, config=TINY, dtype=dtype)
+    assert (info.layout, info.config, info.problem) == ("vdot", TINY, "")
+    expected = {name: value if dtype is None else value.to(dtype) for name, value in weights.items()}
+    assert_same(load_file(target), expected)
+    with pytest.raises(ValueError, match="exists already"):
+        convert(tmp_path / "vdot_14b.pt", target, config=TINY)
+    convert(target, target, overwrite=True, dtype=torch.float32)
+    assert inspect(target).dtypes == {"float32": info.num_parameters}
+
+
+def test_command_line(tmp_path, capsys, monkeypatch):
+    """Real commands, through `python -m`'s own entry."""
+
+    def command(*arguments):
+        monkeypatch.delitem(sys.modules, "vdot_core.checkpoints.__main__", raising=False)
+        monkeypatch.setattr(sys, "argv", ["checkpoints", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module("vdot_core.checkpoints", run_name="__main__")
+        return end.value.code, *capsys.readouterr()
+
+    big = write_header_only(tmp_path / "vace.safetensors", shapes_of(wan_vace_1_3b()))
+    code, out, _ = command("inspect", big)
+    assert code == 0 and "parameters  2,153,972,032" in out and "bfloat16 2,153,972,032" in out
+    assert "num_heads   12" in out and "can be loaded" in out
+    save_weights(tmp_path / "base.safetensors", TINY_TEXT, weights_of(TINY_TEXT))
+    save_file({n: v for n, v in weights_of().items() if is_vace(n)}, tmp_path / "module.safetensors")
+    out_file = tmp_path / "out.safetensors"
+    code, out, _ = command(
+        "convert",
+        tmp_path / "base.safetensors",
+        out_file,
+        "--vace",
+        tmp_path / "module.safetensors",
+        "--dtype",
+        "fp16",
+    )
+    assert code == 0 and "layout      vdot" in out and inspect(out_file).config == TINY
+    code, _, err = command("convert", tmp_path / "base.safetensors", out_file)
+    assert code == 1 and err.startswith("error: ") and "--overwrite" in err
+    code, out, _ = command("inspect", tmp_path / "module.safetensors")
+    assert code == 1 and "cannot be loaded: " in out and "only the VACE module" in out
+    code, _, err = command("inspect", tmp_path / "nothing")
+    assert code == 1 and "does not exist" in err
+    assert command("convert", "one")[0] == 2

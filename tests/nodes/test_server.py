@@ -1,0 +1,183 @@
+"""The pack inside a real ComfyUI server, driven through its HTTP and websocket API."""
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+from tests.support.server import ComfyServer, PromptRefusedError
+
+# Stands for CLIP Text Encode, whose encoder for Wan has 5 billion parameters.
+TEXT_NODE = """
+import torch
+class TestText:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("CONDITIONING",), "run", "test"
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+    def run(self):
+        tokens = torch.zeros(1, 512, 4096)
+        tokens[:, :5] = torch.randn(1, 5, 4096, generator=torch.Generator().manual_seed(0))
+        return ([[tokens, {}]],)
+NODE_CLASS_MAPPINGS = {"TestText": TestText}
+"""
+SAMPLER = {"seed": 3, "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc", "cfg": 1.0}
+
+
+@pytest.fixture(scope="module")
+def server(comfy, models_dir, native_state, tmp_path_factory):
+    """One server for all tests of this file."""
+    base = tmp_path_factory.mktemp("comfyui")
+    with _with_models(base, models_dir) as running:
+        yield running
+
+
+def _with_models(base, models_dir):
+    server = ComfyServer(base, "--preview-method", "auto")
+    for name in ("vdot_meta.safetensors", "plain_vace.safetensors"):
+        (base / "models/diffusion_models" / name).symlink_to(models_dir / name)
+    (base / "models/vae/tiny_vae.safetensors").symlink_to(models_dir / "tiny_vae.safetensors")
+    Image.new("RGB", (48, 40), (200, 60, 20)).save(base / "input/subject.png")
+    (base / "custom_nodes/test_text.py").write_text(TEXT_NODE)
+    return server
+
+
+def graph(loader="VDOTLoadModel", sampler="VDOTSampler", **changes):
+    """Load, reference, encode, sample, decode, preview; the whole way of a video."""
+    load = {
+        "VDOTLoadModel": {"model_name": "vdot_meta.safetensors", "weight_dtype": "default"},
+        "UNETLoader": {"unet_name": "plain_vace.safetensors", "weight_dtype": "default"},
+    }[loader]
+    nodes = {
+        "1": {"class_type": loader, "inputs": load},
+        "2": {"class_type": "VAELoader", "inputs": {"vae_name": "tiny_vae.safetensors"}},
+        "3": {"class_type": "LoadImage", "inputs": {"image": "subject.png"}},
+        "4": {
+            "class_type": "VDOTReference",
+            "inputs": {
+                "images.image0": ["3", 0],
+                "images.image1": ["3", 0],
+                "width": 70,
+                "height": 64,
+                "length": 18,
+            },
+        },
+        "5": {"class_type": "TestText", "inputs": {}},
+        "6": {
+            "class_type": "VDOTEncode",
+            "inputs": {"positive": ["5", 0], "vae": ["2", 0], "unit": ["4", 0], "strength": 1.0},
+        },
+        "7": {
+            "class_type": sampler,
+            "inputs": {"model": ["1", 0], "positive": ["6", 0], "latent": ["6", 2], **SAMPLER},
+        },
+        "8": {"class_type": "VAEDecode", "inputs": {"samples": ["7", 0], "vae": ["2", 0]}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["8", 0], "filename_prefix": "out"}},
+    }
+    for path, value in changes.items():
+        node, name = path.split("__")
+        nodes[node.removeprefix("n")]["inputs"][name] = value
+    return nodes
+
+
+def images(run_, node="9"):
+    return run_.outputs[node]["images"]
+
+
+def test_import_is_quick_and_clean(server):
+    assert server.import_time_s() < 0.2
+    log = server.log()
+    assert "ComfyUI-VDOT (IMPORT FAILED)" not in log and "Traceback" not in log
+
+
+def test_object_info_explains_every_input(server, node_classes):
+    info = server.get("/object_info")
+    for node_id in node_classes:
+        entry = info[node_id]
+        assert entry["description"] and entry["display_name"] and entry["category"].startswith("VDOT/")
+        for name, (_, options) in {
+            **entry["input"]["required"],
+            **entry["input"].get("optional", {}),
+        }.items():
+            assert options.get("tooltip"), f"{node_id}.{name}"
+        assert all(entry["output_tooltips"]), node_id
+    assert "vdot_meta.safetensors" in info["VDOTLoadModel"]["input"]["required"]["model_name"][1]["options"]
+
+
+def test_video_with_references_progress_and_previews(server):
+    run = server.run(graph())
+    assert run.status == "success", run.error
+    assert len(images(run)) == 17, "18 frames were asked for, 17 fit; the two references are cut off"
+    assert any("70x64 -> 64x64" in line for line in run.outputs["4"]["text"])
+    assert any("18 -> 17" in line for line in run.outputs["4"]["text"])
+    assert "2 reference(s)" in run.outputs["6"]["text"][0]
+    assert "999/979/941/841" in run.outputs["7"]["text"][0]
+    steps = [data for data in run.of_type("progress") if data["node"] == "7"]
+    assert [data["value"] for data in steps] == [1, 2, 3, 4] and steps[-1]["max"] == 4
+    assert run.num_binary >= 4, "ComfyUI's own still previews"
+
+
+def test_animated_preview_event(server):
+    run = server.run(graph(n7__seed=99))
+    previews = run.of_type("vdot.preview")
+    assert [data["step"] for data in previews] == [1, 2, 3, 4]
+    last = previews[-1]
+    assert last["node_id"] == last["display_node_id"] == "7" and last["prompt_id"] == run.prompt_id
+    assert (last["version"], last["num_steps"], last["fps"], last["mime"]) == (1, 4, 4.0, "image/jpeg")
+    assert last["num_frames"] == len(last["frames"]) == 5, (
+        "17 frames are 5 latent ones; references are not shown"
+    )
+    for frame in last["frames"]:
+        assert (
+            Image.open(io.BytesIO(base64.b64decode(frame))).size == (last["width"], last["height"]) == (8, 8)
+        )
+
+
+def test_native_model_in_our_sampler_gives_our_video(server):
+    ours, native = (server.run(graph(loader)) for loader in ("VDOTLoadModel", "UNETLoader"))
+    pictures = []
+    for run in (ours, native):
+        assert run.status == "success", run.error
+        path = server.base / "output" / images(run)[8]["filename"]
+        pictures.append(Image.open(path).convert("RGB").tobytes())
+    differences = [abs(a - b) for a, b in zip(*pictures, strict=True)]
+    assert max(differences) <= 1
+
+
+def test_a_failing_node_says_why_and_the_queue_goes_on(server):
+    bad = server.run(graph(n7__cfg=2.0))
+    assert bad.status == "error" and bad.error["node_id"] == "7"
+    assert "nothing is connected to negative" in bad.error["exception_message"]
+    bad = server.run(graph(n6__unit=["10", 0]) | extend_nothing())
+    assert bad.status == "error" and "nothing to extend" in bad.error["exception_message"]
+    good = server.run(graph(n7__seed=4))
+    assert good.status == "success" and len(images(good)) == 17
+
+
+def extend_nothing():
+    return {"10": {"class_type": "VDOTExtend", "inputs": {"length": 17, "width": 0, "height": 0}}}
+
+
+def test_impossible_values_are_refused_before_running(server):
+    with pytest.raises(PromptRefusedError) as refused:
+        server.run(graph(n7__preset="fastest"))
+    assert refused.value.answer["node_errors"]["7"]["errors"][0]["type"] == "value_not_in_list"
+    assert server.run(graph(n7__seed=5)).status == "success"
+
+
+def test_cancel_in_the_middle_and_go_on(server):
+    def press_stop(kind, data):
+        if kind == "vdot.preview" and data["step"] == 2:
+            server.interrupt()
+
+    custom = {"n7__preset": "custom", "n7__steps": 100, "n7__solver": "euler"}
+    run = server.run(graph(**custom), on_event=press_stop)
+    assert run.status == "interrupted"
+    assert run.of_type("vdot.preview")[-1]["step"] < 90
+    assert server.run(graph(n7__seed=6)).status == "success"
+
+
+def test_freed_memory_is_loaded_again(server):
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    assert server.run(graph(n7__seed=8)).status == "success"

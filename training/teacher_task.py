@@ -1,0 +1,203 @@
+"""Training the tiny VACE teacher by flow matching, on all tasks at once, with its text encoder.
+
+x_t = (1 - sigma) x0 + sigma noise; the network predicts noise - x0; its timestep is 1000 sigma.
+Letters: B batch, T latent frames, h w latents, L tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vdot_core.checkpoints import save_network
+from vdot_core.networks import PRESETS, WanVace
+
+from .config import PretrainConfig, TeacherConfig
+from .ema import AveragedWeights, set_lr
+from .latents import Samples, cached_group, encode_clips
+from .text import FILE_NAME as TEXT_FILE
+from .text import Tokenizer, build_encoder, embed, load_text_encoder, save_text_encoder, train_vocabulary, umt5_config
+from .vae import load_vae
+
+TRANSFORMER_FILE = "vdot_tiny.safetensors"
+
+
+def draw_sigmas(count: int, settings: TeacherConfig, generator: torch.Generator) -> Tensor:
+    """[count] noise levels in (0, 1): logit-normal for a share, the rest uniform and shifted towards noise."""
+    normal = torch.sigmoid(torch.randn(count, generator=generator))
+    uniform = torch.rand(count, generator=generator)
+    shift = settings.timestep_shift
+    shifted = shift * uniform / (1 + (shift - 1) * uniform)
+    pick = torch.rand(count, generator=generator) < settings.logit_normal_share
+    return torch.where(pick, normal, shifted).clamp(1e-3, 1.0)
+
+
+class TextedNetwork(nn.Module):
+    """The network and its text encoder, trained as one."""
+
+    def __init__(self, network: WanVace, encoder: nn.Module) -> None:
+        super().__init__()
+        self.network, self.encoder = network, encoder
+
+    def forward(self, x: Tensor, sigmas: Tensor, ids: Tensor, mask: Tensor, contexts: Tensor) -> Tensor:
+        """Velocity of x [B, 16, T, h, w] at sigmas [B], for tokens [B, L] and contexts [B, 96, T, h, w]."""
+        # Beyond the longest caption every key is zero padding of equal weight; cutting it would change attention.
+        text = embed(self.encoder, ids, mask)
+        return self.network(x, 1000 * sigmas, text, contexts[:, None])
+
+
+class TeacherTask:
+    """The teacher in training; see `training.pretrain.Task`."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.config, self.settings = config, config.teacher
+        settings = self.settings
+        if not settings.groups:
+            raise ValueError("teacher.groups is empty; give at least one cache group")
+        self.num_steps = settings.steps
+        self.model, self.tokenizer, self.text_config = self._build()
+        self.ema = AveragedWeights(self.model, config.ema)
+        decayed = [p for p in self.model.parameters() if p.dim() > 1]
+        plain = [p for p in self.model.parameters() if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
+        self.train_groups, self.held_out = self._encode_data()
+        self.choices = [self._task_odds(samples) for samples in self.train_groups]
+        sizes = np.array([len(samples.tasks) for samples in self.train_groups], dtype=float)
+        self.group_odds = sizes / sizes.sum()
+
+    def _build(self) -> tuple[TextedNetwork, Tokenizer, dict]:
+        """Fresh weights from the seed, or a finished run's."""
+        settings = self.settings
+        if settings.start_from:
+            from vdot_core.checkpoints import load_network
+
+            folder = Path(settings.start_from)
+            encoder, tokenizer, text_config = load_text_encoder(folder / TEXT_FILE)
+            network = load_network(folder / TRANSFORMER_FILE, dtype=torch.float32)
+            return TextedNetwork(network, encoder).train().requires_grad_(True), tokenizer, text_config
+        tokenizer = Tokenizer(train_vocabulary())
+        text_config = umt5_config(settings.text_layers, len(tokenizer))
+        encoder = build_encoder(text_config, self.config.seed).train()
+        network = WanVace(PRESETS[settings.preset]())
+        network.initialize_weights(torch.Generator().manual_seed(self.config.seed))
+        return TextedNetwork(network, encoder), tokenizer, text_config
+
+    def _encode_data(self) -> tuple[list[Samples], list[Samples]]:
+        settings = self.settings
+        vae = load_vae(settings.vae)
+        start, train, held_out = 0, [], []
+        for number, group in enumerate(settings.groups):
+            folder = Path(settings.cache_dir)
+            train.append(cached_group(vae, group, number, folder, bf16=settings.bf16, start=start))
+            start += group.num_clips
+            if number == 0:
+                count = settings.num_validation
+                held_out.append(encode_clips(vae, group, "validation", 0, count, bf16=settings.bf16))
+        return train, held_out
+
+    def _task_odds(self, samples: Samples) -> np.ndarray:
+        """Chance of each sample, so that tasks come in the configured proportions."""
+        weights = self.settings.task_weights
+        counts = {task: samples.tasks.count(task) for task in set(samples.tasks)}
+        odds = np.array([weights.get(task, 1.0) / counts[task] for task in samples.tasks])
+        if odds.sum() <= 0:
+            raise ValueError(f"task_weights gives no weight to any of {sorted(counts)}")
+        return odds / odds.sum()
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor, list[str]]:
+        """x0 [B, 16, T, h, w], contexts [B, 96, T, h, w] and captions, of one group."""
+        rng = np.random.default_rng([self.config.seed, step, 17])
+        number = int(rng.choice(len(self.train_groups), p=self.group_odds))
+        samples = self.train_groups[number]
+        tokens = samples.latents[0, 0].numel() / self.train_groups[0].latents[0, 0].numel()
+        count = max(1, round(self.settings.batch / tokens))
+        picks = rng.choice(len(samples.tasks), size=count, p=self.choices[number])
+        captions = []
+        for pick in picks:
+            phrasings = samples.captions[pick]
+            dropped = rng.random() < self.settings.text_drop
+            captions.append("" if dropped else phrasings[int(rng.integers(len(phrasings)))])
+        index = torch.from_numpy(picks)
+        return samples.latents[index].float(), samples.contexts[index].float(), captions
+
+    def _loss(self, x0: Tensor, contexts: Tensor, captions: list[str], generator: torch.Generator) -> Tensor:
+        """Flow-matching loss of each sample, [B]."""
+        sigmas = draw_sigmas(len(captions), self.settings, generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        level = sigmas.view(-1, 1, 1, 1, 1)
+        ids, mask = self.tokenizer(captions)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
+            velocity = self.model((1 - level) * x0 + level * noise, sigmas, ids, mask, contexts)
+        return F.mse_loss(velocity.float(), noise - x0, reduction="none").mean((1, 2, 3, 4))
+
+    def _lr(self, step: int) -> float:
+        settings = self.settings
+        if step < settings.warmup:
+            return settings.lr * (step + 1) / settings.warmup
+        progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
+        return settings.lr_end + (settings.lr - settings.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """One step; returns the loss, the gradient's norm and the learning rate."""
+        lr = self._lr(step)
+        set_lr(self.optimizer, lr)
+        self.model.encoder.requires_grad_(step < self.settings.freeze_text_after)
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        loss = self._loss(*self._batch(step), generator).mean()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.ema.update(self.model)
+        return {"loss": loss.item(), "grad": norm.item(), "lr": lr}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Flow-matching loss by task on held-out clips, averaged weights, the same noise every time."""
+        self.ema.swap(self.model)
+        losses: dict[str, list[float]] = {}
+        for samples in self.held_out:
+            for i, task in enumerate(samples.tasks):
+                generator = torch.Generator().manual_seed(i)
+                x0, contexts = samples.latents[i : i + 1].float(), samples.contexts[i : i + 1].float()
+                one = [x.expand(4, -1, -1, -1, -1) for x in (x0, contexts)]
+                loss = self._loss(*one, [samples.captions[i][-1]] * 4, generator)
+                losses.setdefault(task, []).append(loss.mean().item())
+        self.ema.swap(self.model)
+        return {f"loss_{task}": sum(v) / len(v) for task, v in sorted(losses.items())}
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """Write the averaged transformer and text encoder as the nodes read them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.ema.swap(self.model)
+        network = WanVace(self.model.network.config)
+        network.load_state_dict(self.model.network.state_dict())
+        save_text_encoder(self.model.encoder, self.text_config, self.tokenizer, folder / TEXT_FILE)
+        self.ema.swap(self.model)
+        save_network(folder / TRANSFORMER_FILE, network.half(), metadata={"trained_by": "training/pretrain.py"})
+
+    def state_dict(self) -> dict:
+        """Weights, averages, optimiser and vocabulary."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "vocabulary": torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore `state_dict`'s."""
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.tokenizer = Tokenizer(state["vocabulary"].numpy().tobytes())
