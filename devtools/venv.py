@@ -21,6 +21,7 @@ from devtools.paths import python_of, require_space
 STAMP = "vdot-stamp.json"
 INSTALLING = "vdot-installing"
 LOG = "vdot-install.log"
+VENV_PARTS = {"bin", "lib", "lib64", "include", "Scripts", "Lib", "Include", INSTALLING, STAMP, LOG}
 NEWEST_PYTHON = (3, 14)  # the newest with wheels of the pinned torch
 HINTS = (
     ("No space left on device", "the disk is full: make room and run the same command again"),
@@ -199,20 +200,11 @@ def _output(command: Sequence[str]) -> str:
 
 
 def _remove(venv: Path) -> None:
-    if venv.exists() and not (venv / "pyvenv.cfg").exists() and any(venv.iterdir()):
+    if not venv.exists():
+        return
+    if not (venv / "pyvenv.cfg").exists() and any(venv.iterdir()):
         names = sorted(path.name for path in venv.iterdir())
-        if not set(names) <= {
-            "bin",
-            "Scripts",
-            "lib",
-            "lib64",
-            "Lib",
-            "include",
-            "Include",
-            INSTALLING,
-            STAMP,
-            LOG,
-        }:
+        if not set(names) <= VENV_PARTS:
             raise DevError(
                 f"{venv} is no virtual environment (it has {', '.join(names[:5])}): set VDOT_VENV elsewhere"
             )

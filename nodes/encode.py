@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from .comfy_bridge import check_vae, grey_cache, report, vace_conditioning, vae_encoder
-from .vcu import VCUType
+from .inputs import VCUType
 
 REFERENCE_KEY = "vdot_num_reference_latents"
 MAX_UNITS = 3

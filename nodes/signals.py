@@ -8,6 +8,11 @@ from .signals_flow import CATEGORY, VDOTFlow, compute_device, control_output, fr
 POSE_KEYPOINT = io.Custom("POSE_KEYPOINT")
 
 
+def _side(name: str) -> io.Input:
+    tooltip = f"{name.capitalize()} to draw; 0 takes the keypoints' own."
+    return io.Int.Input(name, default=0, min=0, max=8192, step=16, tooltip=tooltip)
+
+
 class VDOTGray(io.ComfyNode):
     """Luma, three times."""
 
@@ -101,10 +106,10 @@ class VDOTLines(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "dark_on_white",
-                    default=False,
+                    default=True,
                     tooltip=(
-                        "Dark lines on white, as VACE's own scribble tool draws, instead of bright lines on "
-                        "black."
+                        "Dark lines on white, as the model was trained. Off: bright lines on black, as many "
+                        "other control models want them."
                     ),
                 ),
             ],
@@ -112,7 +117,7 @@ class VDOTLines(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, frames, threshold, thickness, softness, blur=1.4, dark_on_white=False) -> io.NodeOutput:
+    def execute(cls, frames, threshold, thickness, softness, blur=1.4, dark_on_white=True) -> io.NodeOutput:
         from ..vdot_core.signals import draw_lines
 
         lines = draw_lines(
@@ -138,9 +143,9 @@ class VDOTNormalizeDepth(io.ComfyNode):
             display_name="VDOT Normalize Depth",
             category=CATEGORY,
             description=(
-                "Brings the depth maps of any estimator to what the model reads: grey, near = bright. clip "
-                "and stable also take out the flicker that frame-by-frame estimators leave; the node reports "
-                "it before and after."
+                "Brings the depth maps of any estimator to what the model reads: grey, near = bright. "
+                "stable also takes out the flicker that frame-by-frame estimators leave; the node reports it "
+                "before and after."
             ),
             search_aliases=["depth anything", "midas", "disparity", "deflicker", "temporal"],
             inputs=[
@@ -226,22 +231,8 @@ class VDOTDrawPose(io.ComfyNode):
                 POSE_KEYPOINT.Input(
                     "keypoints", tooltip="One pose frame per video frame, as pose nodes output them."
                 ),
-                io.Int.Input(
-                    "width",
-                    default=0,
-                    min=0,
-                    max=8192,
-                    step=16,
-                    tooltip="Width to draw; 0 takes the keypoints' own.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=0,
-                    min=0,
-                    max=8192,
-                    step=16,
-                    tooltip="Height to draw; 0 takes the keypoints' own.",
-                ),
+                _side("width"),
+                _side("height"),
                 io.Boolean.Input(
                     "face", default=True, tooltip="Draw the face as white dots, as the model was trained."
                 ),

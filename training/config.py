@@ -39,7 +39,9 @@ class VaeStage:
         if self.num_frames % 4 != 1:
             raise ValueError(f"num_frames is {self.num_frames}; a Wan VAE takes 4n + 1 frames")
         if self.size_px % 8 or self.image_size_px % 8:
-            raise ValueError(f"size_px {self.size_px}, image_size_px {self.image_size_px}: need multiples of 8")
+            raise ValueError(
+                f"size_px {self.size_px}, image_size_px {self.image_size_px}: need multiples of 8"
+            )
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,13 @@ class CacheGroup:
 
     def __post_init__(self) -> None:
         if self.width % 16 or self.height % 16 or self.num_frames % 4 != 1:
-            raise ValueError(f"{self.num_frames} frames of {self.width}x{self.height}: need 4n + 1, multiples of 16")
+            raise ValueError(
+                f"{self.num_frames} frames of {self.width}x{self.height}: need 4n + 1, multiples of 16"
+            )
         if self.num_clips < 1 or not self.tasks:
-            raise ValueError(f"a cache group needs clips and tasks; got {self.num_clips} clips, tasks {self.tasks}")
+            raise ValueError(
+                f"a cache group needs clips and tasks; got {self.num_clips} clips, tasks {self.tasks}"
+            )
 
 
 @dataclass(frozen=True)

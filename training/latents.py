@@ -51,7 +51,9 @@ def _chosen_tasks(group: CacheGroup, scene, rng: np.random.Generator) -> list[st
 
 
 @torch.no_grad()
-def encode_clips(vae: nn.Module, group: CacheGroup, split: str, first: int, count: int, *, bf16: bool) -> Samples:
+def encode_clips(
+    vae: nn.Module, group: CacheGroup, split: str, first: int, count: int, *, bf16: bool
+) -> Samples:
     """Draw clips and encode them for the group's tasks.
 
     Args:
@@ -95,7 +97,9 @@ def _join(parts: list[dict]) -> Samples:
     )
 
 
-def cached_group(vae: nn.Module, group: CacheGroup, number: int, folder: Path, *, bf16: bool, start: int) -> Samples:
+def cached_group(
+    vae: nn.Module, group: CacheGroup, number: int, folder: Path, *, bf16: bool, start: int
+) -> Samples:
     """A group's training samples, encoded now or read from an earlier start.
 
     Args:
@@ -118,5 +122,7 @@ def cached_group(vae: nn.Module, group: CacheGroup, number: int, folder: Path, *
         samples = encode_clips(vae, group, "train", start + chunk * CHUNK_CLIPS, count, bf16=bf16)
         parts.append({name: getattr(samples, name) for name in Samples.__dataclass_fields__})
         save_checkpoint(parts[-1], path)
-        logger.info("encoded %s chunk %d/%d, %.0f s", asdict(group), chunk + 1, num_chunks, time.monotonic() - begun)
+        logger.info(
+            "encoded %s chunk %d/%d, %.0f s", asdict(group), chunk + 1, num_chunks, time.monotonic() - begun
+        )
     return _join(parts)

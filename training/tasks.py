@@ -80,7 +80,9 @@ def _inpaint(rng, scene: Scene) -> vcu.VCU:
     """The subject's outline, hull or box, or a rectangle of any size up to nearly everything."""
     if scene.subject.amax() > 0 and rng.random() < 0.55:
         shape = str(rng.choice(["original", "hull", "box"], p=[0.25, 0.25, 0.5]))
-        return vcu.inpaint(scene.frames, scene.subject, mask_shape=shape, expand=float(rng.choice([0.0, 0.3, 0.6])))
+        return vcu.inpaint(
+            scene.frames, scene.subject, mask_shape=shape, expand=float(rng.choice([0.0, 0.3, 0.6]))
+        )
     return vcu.inpaint(scene.frames, _rectangle(rng, scene.frames, 0.25, 0.95))
 
 

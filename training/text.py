@@ -141,7 +141,9 @@ def save_text_encoder(encoder: nn.Module, config: dict, tokenizer: Tokenizer, pa
     from .files import save_safetensors
 
     tensors = {
-        key: value.half() for key, value in encoder.state_dict().items() if key != "encoder.embed_tokens.weight"
+        key: value.half()
+        for key, value in encoder.state_dict().items()
+        if key != "encoder.embed_tokens.weight"
     }
     tensors["spiece_model"] = torch.frombuffer(bytearray(tokenizer.model), dtype=torch.uint8)
     save_safetensors(tensors, path, {"config": json.dumps(config), "text_len": str(TEXT_LEN)})

@@ -93,7 +93,9 @@ def _resampling(shape: torch.Size, down: bool, generator: torch.Generator) -> Te
     num_out, num_in = shape[:2]
     weight = torch.zeros(shape)
     if down:
-        weight[:, :, :2, :2] = 0.8 * _projection(num_out, 4 * num_in, generator).reshape(num_out, num_in, 2, 2)
+        weight[:, :, :2, :2] = 0.8 * _projection(num_out, 4 * num_in, generator).reshape(
+            num_out, num_in, 2, 2
+        )
         return weight
     weight += 0.3 / math.sqrt(9 * num_in) * torch.randn(shape, generator=generator)
     weight[:, :, 1, 1] += _projection(num_out, num_in, generator)
@@ -201,7 +203,7 @@ def encode_video(vae: nn.Module, video: Tensor) -> Tensor:
     Returns:
         [B, 16, T, h, w] latents in the network's normalised space: (raw - mean) / std.
     """
-    mean, _ = encode_moments(vae, video.movedim(-1, 1) * 2 - 1)
+    mean = encode_moments(vae, video.movedim(-1, 1) * 2 - 1)[0].float()
     return (mean - _channelwise(LATENTS_MEAN, mean)) / _channelwise(LATENTS_STD, mean)
 
 
@@ -237,7 +239,9 @@ def _wan_key(key: str) -> str:
     side, rest = parts[0], parts[1:]
     inner = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}
     if rest[0] in ("conv_in", "norm_out", "conv_out"):
-        return f"{side}.{ {'conv_in': 'conv1', 'norm_out': 'head.0', 'conv_out': 'head.2'}[rest[0]] }.{rest[1]}"
+        return (
+            f"{side}.{ {'conv_in': 'conv1', 'norm_out': 'head.0', 'conv_out': 'head.2'}[rest[0]] }.{rest[1]}"
+        )
     if rest[0] == "mid_block":
         index = "1" if rest[1] == "attentions" else str(2 * int(rest[2]))
         head, tail = f"{side}.middle.{index}", rest[3:]

@@ -34,7 +34,9 @@ def _grey_region(frames: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask[..., None] > 0.5, torch.full_like(frames, 0.5), frames)
 
 
-def sample_clip(seed: int, stage_size: tuple[int, int, int], texture_share: float, annotation_share: float) -> Tensor:
+def sample_clip(
+    seed: int, stage_size: tuple[int, int, int], texture_share: float, annotation_share: float
+) -> Tensor:
     """The training clip of a seed: textures, shapes, or shapes as conditions show them.
 
     Args:
@@ -101,7 +103,9 @@ class VaeTask:
             self.vae.quant_conv.requires_grad_(False)
         self.ema = AveragedWeights(self.vae, config.ema)
         trained = [p for p in self.vae.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=0.0, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            trained, lr=0.0, betas=(0.9, 0.99), weight_decay=config.weight_decay
+        )
         self.trained = trained
 
     def _stage(self, step: int) -> tuple[VaeStage, int]:
@@ -200,7 +204,11 @@ class VaeTask:
 
     def state_dict(self) -> dict:
         """Weights, averages and optimiser."""
-        return {"vae": self.vae.state_dict(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "vae": self.vae.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Restore `state_dict`'s."""

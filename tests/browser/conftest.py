@@ -1,11 +1,13 @@
 """A ComfyUI server and a browser, shared by the tests of this folder; one open page per renderer."""
 
+import json
 import os
 import shutil
 
 import pytest
 
 from tests.browser.page import CHROMIUM_ARGS, GraphPage
+from tests.support.comfy import ROOT
 from tests.support.server import ComfyServer
 
 RENDERERS = ("litegraph", "vue")
@@ -13,8 +15,10 @@ RENDERERS = ("litegraph", "vue")
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """A ComfyUI with the pack, which does not greet its user with the template browser."""
-    with ComfyServer(tmp_path_factory.mktemp("browser")) as running:
+    """A ComfyUI with the pack and its example inputs, which does not greet with the template browser."""
+    base = tmp_path_factory.mktemp("browser")
+    shutil.copytree(ROOT / "assets" / "examples", base / "input")
+    with ComfyServer(base) as running:
         running.post("/settings", {"Comfy.TutorialCompleted": True})
         yield running
 
@@ -46,5 +50,6 @@ def page(request, server, browser):
 
 
 @pytest.fixture(scope="session")
-def demo_workflow():
-    pytest.skip("later")
+def demo_workflow() -> dict:
+    """The shipped depth workflow, which runs on the bundled demo model."""
+    return json.loads((ROOT / "workflows" / "vdot_depth.json").read_text("utf-8"))

@@ -44,13 +44,12 @@ _PICK = """([id, name, value]) => {
     widget.value = value
     widget.callback?.(value, app.canvas, node)
 }"""
-_WATCH_STEPS = """() => {
-    const preview = app.graph._nodes.find((node) => node.type === "VDOTSampler")
-        .widgets.find((widget) => widget.name === "vdot_preview").element
+_WATCH_STEPS = """async () => {
+    const {api} = await import("/scripts/api.js")
     window.vdotSteps = []
-    new MutationObserver(() => window.vdotSteps.push(preview.dataset.step)).observe(
-        preview, {attributeFilter: ["data-step"]}
-    )
+    if (window.vdotWatching) return
+    window.vdotWatching = true
+    api.addEventListener("vdot.preview", ({detail}) => window.vdotSteps.push(detail.step))
 }"""
 _READ_WIDGETS = """(id) => app.graph.getNodeById(id).widgets.map(
     (widget) => [widget.name, {value: widget.value, disabled: !!widget.disabled}]
@@ -135,7 +134,7 @@ class GraphPage:
         self.evaluate(_SET_VALUES, [node_id, {"seed": seed, "control_after_generate": "fixed"}])
 
     def watch_steps(self) -> None:
-        """From now on, record the steps that the first preview shows, in window.vdotSteps."""
+        """From now on, record the steps of arriving previews, in window.vdotSteps."""
         self.evaluate(_WATCH_STEPS)
 
     def nodes_of(self, node_type: str) -> list:

@@ -78,10 +78,9 @@ def test_other_constraints_or_requirements_install_again(venv):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}', "\0"])
-def test_an_unreadable_stamp_counts_as_none(venv, text):
-    install(venv)
-    (venv / environments.STAMP).write_text(text)
-    assert install(venv) is True
+def test_an_unreadable_stamp_counts_as_none(tmp_path, text):
+    (tmp_path / environments.STAMP).write_text(text)
+    assert environments.read_stamp(tmp_path / environments.STAMP) is None
 
 
 def test_a_failure_before_anything_changed_keeps_the_environment(venv):

@@ -115,10 +115,8 @@ def text():
 @pytest.fixture(scope="session")
 def demo_assets() -> Path:
     """The bundled demo's folder."""
-    from itertools import chain
-
     folder = ROOT / "assets"
-    names = chain(("vdot_tiny.safetensors", "vdot_tiny_vae.safetensors", "vdot_tiny_text.safetensors"))
+    names = ("vdot_tiny.safetensors", "vdot_tiny_vae.safetensors", "vdot_tiny_text.safetensors")
     missing = [name for name in names if not (folder / name).is_file()]
     assert not missing, f"{missing} are not in {folder}"
     return folder

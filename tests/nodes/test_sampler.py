@@ -163,11 +163,28 @@ def test_seed_decides(ours, sample):
 
 
 def test_renoise_noise_follows_the_seed_and_differs_from_the_first(ours, sample):
+    import comfy.patcher_extension
+
+    velocities = []
+
+    def keep(executor, *args, **kwargs):
+        velocities.append(executor(*args, **kwargs).clone())
+        return velocities[-1]
+
     model, seen = watched(ours)
+    kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+    model.add_wrapper_with_key(kind, "keep", keep)
     first = sample(model, preset="trained").args[0]["samples"]
     assert torch.equal(first, sample(ours, preset="trained").args[0]["samples"])
-    x0 = seen[0][1] - submodule("vdot_core.sampling").trained().sigmas[0] * 0
-    assert not torch.allclose(seen[1][1], x0, atol=0.1)
+    sigmas = submodule("vdot_core.sampling").trained().sigmas
+    noises = [seen[0][1]]
+    for (_, x), v, (_, following), sigma, lower in zip(
+        seen, velocities, seen[1:], sigmas, sigmas[1:], strict=False
+    ):
+        noises.append((following - (1 - lower) * (x - sigma * v)) / lower)
+    flat = torch.stack([noise.flatten() for noise in noises])
+    torch.testing.assert_close(flat.std(1), torch.ones(4), atol=0.1, rtol=0)
+    assert torch.corrcoef(flat).fill_diagonal_(0).abs().max() < 0.1, "the same noise twice"
 
 
 def test_custom_settings(ours, sample):

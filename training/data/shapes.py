@@ -123,7 +123,9 @@ def _reflect(x: Tensor, low: float, high: float) -> Tensor:
     return low + span * torch.where(phase > 1, 2 - phase, phase)
 
 
-def _centres(rng, path: str, heading: float, radius: float, num_frames: int, height: int, width: int) -> Tensor:
+def _centres(
+    rng, path: str, heading: float, radius: float, num_frames: int, height: int, width: int
+) -> Tensor:
     """[F, 2] positions in pixels of one path inside the frame."""
     times, unit = _times(num_frames), min(height, width)
     duration = max(num_frames - 1, 1) / FRAME_RATE
@@ -136,15 +138,27 @@ def _centres(rng, path: str, heading: float, radius: float, num_frames: int, hei
         travelled = min(rng.uniform(0.35, 0.7) * duration, 0.7)
         return middle + velocity * travelled * (times[:, None] / duration - 0.5)
     if path == "circle":
-        orbit, turns, phase = rng.uniform(0.15, 0.28) * unit, rng.uniform(0.6, 1.1), rng.uniform(0, 2 * math.pi)
+        orbit, turns, phase = (
+            rng.uniform(0.15, 0.28) * unit,
+            rng.uniform(0.6, 1.1),
+            rng.uniform(0, 2 * math.pi),
+        )
         around = phase + rng.choice([-1, 1]) * 2 * math.pi * turns * times
-        return torch.tensor([width / 2, height / 2]) + orbit * torch.stack([around.cos(), around.sin()], -1).float()
+        return (
+            torch.tensor([width / 2, height / 2])
+            + orbit * torch.stack([around.cos(), around.sin()], -1).float()
+        )
     straight = middle + velocity * rng.uniform(0.9, 1.6) * times[:, None]
-    walls = [_reflect(straight[:, i], m, s - m) for i, (m, s) in enumerate(zip(margin, (width, height), strict=True))]
+    walls = [
+        _reflect(straight[:, i], m, s - m)
+        for i, (m, s) in enumerate(zip(margin, (width, height), strict=True))
+    ]
     return torch.stack(walls, dim=-1)
 
 
-def _pick_object(rng, split: str, taken: tuple[str, ...], nearness: float, num_frames: int, size: tuple[int, int]):
+def _pick_object(
+    rng, split: str, taken: tuple[str, ...], nearness: float, num_frames: int, size: tuple[int, int]
+):
     """Draw one object's look and path."""
     while True:
         colour, shape = str(rng.choice(OBJECT_COLOURS)), str(rng.choice(SHAPES))
@@ -161,7 +175,17 @@ def _pick_object(rng, split: str, taken: tuple[str, ...], nearness: float, num_f
     rgb = tuple(float(np.clip(c + rng.uniform(-0.03, 0.03), 0, 1)) for c in COLOURS[colour])
     centres = _centres(rng, path, heading, radius, num_frames, *size)
     return ShapeTrack(
-        shape, colour, size_name, path, DIRECTIONS[direction], spin, rgb, radius, nearness, centres, angles.float()
+        shape,
+        colour,
+        size_name,
+        path,
+        DIRECTIONS[direction],
+        spin,
+        rgb,
+        radius,
+        nearness,
+        centres,
+        angles.float(),
     )
 
 
@@ -169,7 +193,9 @@ def _cloud(rng, height: int, width: int) -> Tensor:
     """[height, width] smooth noise in [0, 1] whose power falls with frequency."""
     spectrum = np.fft.rfft2(rng.standard_normal((height, width)))
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
-    field = np.fft.irfft2(spectrum / np.maximum(np.hypot(fy, fx), 1 / max(height, width)) ** 1.6, (height, width))
+    field = np.fft.irfft2(
+        spectrum / np.maximum(np.hypot(fy, fx), 1 / max(height, width)) ** 1.6, (height, width)
+    )
     low, high = field.min(), field.max()
     return torch.from_numpy(((field - low) / (high - low)).astype(np.float32))
 
@@ -243,11 +269,13 @@ def clip(seed: int, *, height: int = 64, width: int = 64, num_frames: int = 17) 
         ValueError: The seed is in no split, or a size is too small.
     """
     if height < 16 or width < 16 or num_frames < 1:
-        raise ValueError(f"clip of {num_frames} frames, {width}x{height}; needs >= 1 frame and >= 16 pixels a side")
+        raise ValueError(
+            f"clip of {num_frames} frames, {width}x{height}; needs >= 1 frame and >= 16 pixels a side"
+        )
     split, rng = split_of(seed), np.random.default_rng(seed)
     count = 1 if rng.random() < 0.6 else 2
     objects: tuple[ShapeTrack, ...] = ()
-    for nearness in ((1.0,) if count == 1 else (0.65, 1.0)):
+    for nearness in (1.0,) if count == 1 else (0.65, 1.0):
         taken = tuple(track.colour for track in objects)
         objects += (_pick_object(rng, split, taken, nearness, num_frames, (height, width)),)
     taken = tuple(track.colour for track in objects)
@@ -262,7 +290,9 @@ def clip(seed: int, *, height: int = 64, width: int = 64, num_frames: int = 17) 
     pan = _times(num_frames)[:, None] * torch.tensor(drift)
     colours = tuple(torch.tensor(COLOURS[n]) for n in names)
     background = _background(rng, kind, colours, pan, (height, width))
-    words = f"plain {names[0]} background" if kind == "plain" else f"{kind} {names[0]} and {names[1]} background"
+    words = (
+        f"plain {names[0]} background" if kind == "plain" else f"{kind} {names[0]} and {names[1]} background"
+    )
     frames, object_masks, near, lines = _render(objects, background)
     low, high = near.amin((1, 2), keepdim=True), near.amax((1, 2), keepdim=True)
     captions = phrasings(objects, words, DIRECTIONS[heading] if drifting else None)
@@ -283,7 +313,9 @@ def clip(seed: int, *, height: int = 64, width: int = 64, num_frames: int = 17) 
     )
 
 
-def clips(split: str, *, start: int = 0, height: int = 64, width: int = 64, num_frames: int = 17) -> Iterator[Clip]:
+def clips(
+    split: str, *, start: int = 0, height: int = 64, width: int = 64, num_frames: int = 17
+) -> Iterator[Clip]:
     """The split's clips from the start-th on, without end.
 
     Args:

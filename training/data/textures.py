@@ -35,7 +35,11 @@ def _colour(rng, around: np.ndarray | None, spread: float) -> np.ndarray:
     if around is None or rng.random() < 0.3:
         colour = rng.random(3) if rng.random() < 0.75 else rng.choice([0.02, 0.98], 3)
         # Most colours of photographs are muted.
-        return colour if rng.random() < 0.5 else colour.mean() + rng.uniform(0.05, 0.5) * (colour - colour.mean())
+        return (
+            colour
+            if rng.random() < 0.5
+            else colour.mean() + rng.uniform(0.05, 0.5) * (colour - colour.mean())
+        )
     return np.clip(around + rng.normal(0, spread, 3), 0, 1)
 
 
@@ -115,16 +119,22 @@ def _camera(rng, num_frames: int, height: int, width: int, size: int) -> Tensor:
     """[F, H, W, 2] sampling grid of a smooth pan, zoom and turn over the canvas."""
     times = torch.linspace(-0.5, 0.5, num_frames) if num_frames > 1 else torch.zeros(1)
     still = rng.random() < 0.25
-    move, turn, zoom = (0.0, 0.0, 0.0) if still else (rng.uniform(0, 0.45), rng.normal(0, 0.25), rng.normal(0, 0.2))
+    move, turn, zoom = (
+        (0.0, 0.0, 0.0) if still else (rng.uniform(0, 0.45), rng.normal(0, 0.25), rng.normal(0, 0.2))
+    )
     heading = rng.uniform(0, 2 * math.pi)
     angle = rng.uniform(-0.2, 0.2) + turn * times
     scale = rng.uniform(0.75, 1.2) * torch.exp(zoom * times) * max(height, width) / size
     cos, sin = angle.cos() * scale, angle.sin() * scale
     offset = torch.tensor([math.cos(heading), math.sin(heading)]) * move * times[:, None]
-    theta = torch.stack([torch.stack([cos, -sin, offset[:, 0]], -1), torch.stack([sin, cos, offset[:, 1]], -1)], 1)
+    theta = torch.stack(
+        [torch.stack([cos, -sin, offset[:, 0]], -1), torch.stack([sin, cos, offset[:, 1]], -1)], 1
+    )
     y = torch.linspace(-1, 1, height) * height / max(height, width)
     x = torch.linspace(-1, 1, width) * width / max(height, width)
-    plane = torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width), torch.ones(height, width)], -1)
+    plane = torch.stack(
+        [x[None].expand(height, -1), y[:, None].expand(-1, width), torch.ones(height, width)], -1
+    )
     return torch.einsum("hwk,fck->fhwc", plane, theta.float())
 
 
@@ -153,7 +163,9 @@ def texture_clip(seed: int, *, height: int = 64, width: int = 64, num_frames: in
         centres = torch.tensor(start).float() + times * torch.tensor(step).float()
         angles = rng.uniform(0, 6.28) + rng.normal(0, 1.0) * times[:, 0]
         radius = rng.uniform(0.15, 0.45) * min(height, width)
-        distance = draw_sdf(SHAPES[int(rng.integers(len(SHAPES)))], centres, angles.float(), radius, height, width)
+        distance = draw_sdf(
+            SHAPES[int(rng.integers(len(SHAPES)))], centres, angles.float(), radius, height, width
+        )
         alpha = (0.5 - distance * rng.choice([1.0, 1.0, 0.3])).clamp(0, 1)[..., None]
         frames = torch.lerp(frames, front.movedim(0, -1)[None].expand_as(frames), alpha)
     if rng.random() < 0.25:

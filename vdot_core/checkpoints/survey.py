@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..networks import WanVaceConfig, expected_shapes
 from . import diagnose, infer
 from .folders import WeightSet, find_weights
-from .layouts import VACE_ROOTS, detect_layout
+from .layouts import VACE_ROOTS, Layout, detect_layout
 from .quantized import find_quantization
 from .tensor_files import Problem, TensorFile, TensorSpec, open_tensor_file
 
@@ -61,20 +62,13 @@ class Survey:
     entries: dict[str, Entry]
 
 
-def survey(
-    path: str | Path,
-    vace: str | Path | None = None,
-    config: WanVaceConfig | None = None,
-    *,
-    check: bool = True,
-) -> Survey:
+def survey(path: str | Path, vace: str | Path | None = None, config: WanVaceConfig | None = None) -> Survey:
     """Read the headers of a checkpoint, or of a base network and the VACE module to be joined to it.
 
     Args:
         path: what `folders.find_weights` takes.
         vace: a file with VACE's keys alone, where `path` is a T2V network.
         config: the network's sizes, where the file does not carry them; must not contradict it.
-        check: compare every name and shape with the config.
     Returns:
         Layout, config and entries; `info.problem` says why it is no loadable network.
     Raises:
@@ -86,17 +80,20 @@ def survey(
     if found.info.problem:
         return found
     if not any(name.startswith("blocks.") for name in found.entries) and _has_vace(found):
-        problem = f"{path}: {diagnose.VACE_MODULE.reason}"
-        return Survey(replace(found.info, layout=diagnose.VACE_MODULE.layout, problem=problem), found.entries)
+        return _refused(found, diagnose.VACE_MODULE)
     specs = {name: entry.spec for name, entry in found.entries.items()}
     try:
         config = _choose_config(found.info, specs, config)
-        fault = _fault(specs, config) if check else ""
+        fault = _fault(specs, config)
     except ValueError as error:
         fault = str(error)
-    return Survey(
-        replace(found.info, config=config, problem=f"{path}: {fault}" if fault else ""), found.entries
-    )
+    found = Survey(replace(found.info, config=config), found.entries)
+    return _refused(found, Problem(found.info.layout, fault)) if fault else found
+
+
+def _refused(found: Survey, problem: Problem) -> Survey:
+    reason = f"{found.info.path}: {problem.reason}"
+    return Survey(replace(found.info, layout=problem.layout, problem=reason), found.entries)
 
 
 def _survey_set(path: Path) -> Survey:
@@ -112,35 +109,41 @@ def _survey_set(path: Path) -> Survey:
                 raise ValueError(f"{path}: {name} is in both {owners[name].path.name} and {file.path.name}")
             owners[name] = file
     metadata = {key: value for file in files for key, value in file.metadata.items()}
-    info = CheckpointInfo(path, "unknown", None, {}, 0, weights.files, metadata)
     specs = {name: file.specs[name] for name, file in owners.items()}
-    info = _count(info, specs)
+    info = _count(CheckpointInfo(path, "unknown", None, {}, 0, weights.files, metadata), specs)
 
-    problem = diagnose.foreign(specs)
     layout = detect_layout(specs, files[0].container)
+    problem = diagnose.foreign(specs)
     if problem is None and layout is None:
         names = ", ".join(list(specs)[:10]) or "no tensors at all"
         problem = Problem("unknown", f"nothing in it looks like a Wan transformer; it has {names}")
     if problem is not None:
-        return Survey(replace(info, layout=problem.layout, problem=f"{path}: {problem.reason}"), {})
-
+        return _refused(Survey(info, {}), problem)
     try:
-        names = layout.wan_names(owners)
-        specs = {name: specs[original] for name, original in names.items()}
-        problem = diagnose.wrong_channels(specs)
-        if problem is not None:
-            return Survey(replace(info, layout=problem.layout, problem=f"{path}: {problem.reason}"), {})
-        quantization = find_quantization(specs)
-        config = infer.config_from_metadata(metadata)
-        ours = config is not None
-        if config is None and weights.config is not None:
-            config = infer.config_from_json(weights.config)
-        reason = quantization.problem
+        return _interpret(replace(info, layout=layout.name), layout, owners, weights.config)
     except ValueError as error:
-        return Survey(replace(info, layout=layout.name, problem=f"{path}: {error}"), {})
-    info = replace(info, layout="vdot" if ours and layout.name == "wan" else layout.name, config=config)
-    if reason:
-        return Survey(replace(info, problem=f"{path}: {reason}; give a bf16, fp16 or fp8 file"), {})
+        return _refused(Survey(info, {}), Problem(layout.name, str(error)))
+
+
+def _interpret(
+    info: CheckpointInfo, layout: Layout, owners: Mapping[str, TensorFile], beside: Mapping[str, Any] | None
+) -> Survey:
+    """Translate a file's names to Wan's, set its quantisation's helpers apart, and read its config."""
+    names = layout.wan_names(owners)
+    specs = {name: owners[original].specs[original] for name, original in names.items()}
+    problem = diagnose.wrong_channels(specs)
+    if problem is not None:
+        return _refused(Survey(info, {}), problem)
+    config = infer.config_from_metadata(info.metadata)
+    if config is not None and layout.name == "wan":
+        info = replace(info, layout="vdot")
+    if config is None and beside is not None:
+        config = infer.config_from_json(beside)
+    info = replace(info, config=config)
+    quantization = find_quantization(specs)
+    if quantization.problem:
+        reason = f"{quantization.problem}; give a bf16, fp16 or fp8 file"
+        return _refused(Survey(info, {}), Problem(info.layout, reason))
     entries = {}
     for name, original in names.items():
         if name not in quantization.helpers:

@@ -28,7 +28,7 @@ def draw_lines(
     thickness: float = 1.5,
     softness: float = 0.5,
     blur: float = 1.4,
-    dark_on_white: bool = False,
+    dark_on_white: bool = True,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -42,7 +42,8 @@ def draw_lines(
         thickness: width of the pen in pixels, at least 1.
         softness: in [0, 1]: 0 draws every line at full strength, 1 lets weak edges fade in from nothing.
         blur: sigma in pixels of the smoothing before gradients; larger gives fewer, simpler lines.
-        dark_on_white: dark lines on white paper instead of bright ones on black.
+        dark_on_white: dark lines on white, as VACE's scribble annotator gives its network's drawing
+            (vace/annotators/scribble.py); False draws bright lines on black.
         device: where to compute; the clip's own when None.
         progress: called with (frames done, F).
 

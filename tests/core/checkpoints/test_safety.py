@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tests.core.checkpoints.helpers import TINY, prefixed, weights_of, write_shards
-from vdot_core.checkpoints import convert, inspect, load_network, read_weights, save_weights
+from vdot_core.checkpoints import convert, inspect, load_network, read_weights, save_weights, torch_files
 from vdot_core.checkpoints.__main__ import main
 from vdot_core.checkpoints.tensor_files import open_tensor_file
 
@@ -247,3 +247,19 @@ def test_fp8_file_of_another_program(tmp_path):
     (tmp_path / "odd.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + raw[8 + size :])
     read = read_weights(tmp_path / "odd.safetensors", config=TINY).state_dict
     assert all(torch.equal(read[name].float(), weights[name].float()) for name in weights)
+
+
+def test_torch_that_does_not_tell_offsets(tmp_path, monkeypatch):
+    """Older torch maps the archive itself; what is read and what is refused stays the same."""
+    monkeypatch.setattr(torch_files, "_TELLS_OFFSETS", False)
+    weights = weights_of()
+    path = written(tmp_path, "zip")
+    assert not open_tensor_file(path).places
+    read = read_weights(path, config=TINY).state_dict
+    assert all(torch.equal(read[name], weights[name]) for name in weights)
+    zip_file({"generator": {"x": Payload(tmp_path / "owned")}}, tmp_path / "evil.pt")
+    path.write_bytes(path.read_bytes()[:-500])
+    for refused in (path, tmp_path / "evil.pt"):
+        with pytest.raises(ValueError, match=refused.name):
+            inspect(refused)
+    assert not (tmp_path / "owned").exists()

@@ -41,9 +41,11 @@ def network(x, sigma):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("schedule", [released(), trained(), sharp(), trained(1), sharp(9)], ids=str)
+@pytest.mark.parametrize(
+    "schedule", [released(), trained(), sharp(), trained(1), sharp(9), released(40, 40.0)]
+)
 def test_a_single_point_is_found(solver, schedule):
-    """All data is one point: v = (x - x0) / sigma, and every solver ends on it."""
+    """All data is one point: v = (x - x0) / sigma, and every solver ends on it, even where labels repeat."""
     target = torch.randn(SHAPE)
     velocity = Recorded(lambda x, sigma: (x - target) / sigma, schedule)
     latents = sample(velocity, torch.randn(SHAPE), schedule, solver, torch.Generator().manual_seed(1))
@@ -141,26 +143,24 @@ def test_unipc_is_its_formula(schedule):
     assert float((latents - expected).norm() / expected.norm()) < 2e-6
 
 
+@pytest.mark.parametrize("start, labels", [(0.999, "wan"), (1.0, "exact")])
 @pytest.mark.parametrize("steps, shift", [(4, 16.0), (4, 3.75), (20, 5.0)])
-def test_unipc_is_diffusers_stepped_on_its_own_timesteps(steps, shift):
+def test_unipc_is_diffusers_stepped_on_its_own_timesteps(steps, shift, start, labels):
     """What a pipeline does with Wan's levels: the same latents, the same integer labels for the network."""
     from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
     )
-    scheduler.set_timesteps(sigmas=np.linspace(0.999, 0, steps + 1)[:-1])
-    noise = torch.randn(SHAPE)
-
-    def velocity(x, timestep):
-        return network(x, float(timestep.flatten()[0]) / 1000)
-
+    scheduler.set_timesteps(sigmas=np.linspace(start, 0, steps + 1)[:-1])
+    schedule, noise = Schedule.shifted(steps, shift, labels=labels), torch.randn(SHAPE)
+    theirs, ours = Recorded(network, schedule), Recorded(network, schedule)
     x = noise
     for timestep in scheduler.timesteps:
-        x = scheduler.step(velocity(x, timestep), timestep, x, return_dict=False)[0]
-    torch.testing.assert_close(
-        sample(velocity, noise, Schedule.shifted(steps, shift)), x, atol=1e-6, rtol=1e-6
-    )
+        x = scheduler.step(theirs(x, timestep), timestep, x, return_dict=False)[0]
+    torch.testing.assert_close(sample(ours, noise, schedule), x, atol=1e-6, rtol=1e-6)
+    if labels == "wan":
+        assert [int(call[2][0]) for call in ours.calls] == [int(call[2]) for call in theirs.calls]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -232,7 +232,7 @@ def test_a_half_precision_network_is_solved_in_float32():
         assert sample(velocity, noise.bfloat16(), schedule, solver).dtype == torch.float32
 
 
-def test_noise_comes_from_the_generator():
+def test_noise_comes_from_the_generator(monkeypatch):
     schedule, noise = trained(), torch.randn(SHAPE)
 
     def run(seed):
@@ -241,8 +241,12 @@ def test_noise_comes_from_the_generator():
         )
 
     assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
-    like = torch.empty(SHAPE, device="meta")
+    # Noise for another device is drawn where the generator lives, and only then moved.
+    like, draw, devices = torch.empty(SHAPE, device="meta"), torch.randn, []
+    monkeypatch.setattr(torch, "randn", lambda *a, **k: devices.append(k["device"]) or draw(*a, **k))
     assert fresh_noise(like, torch.Generator().manual_seed(1)).device == like.device
+    assert devices == [torch.device("cpu")]
+    monkeypatch.undo()
     expected = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     assert torch.equal(fresh_noise(torch.empty(SHAPE), torch.Generator().manual_seed(1)), expected)
 

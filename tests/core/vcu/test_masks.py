@@ -52,6 +52,10 @@ def test_expansion_by_hand():
     rows, columns = augment(mask, "box", 0.3)[0].nonzero().unbind(1)
     assert (columns.min(), columns.max()) == (4 - 2, 13 + 3) and (rows.min(), rows.max()) == (19, 24)
     mask = torch.zeros(1, 40, 60)
+    mask[0, 8:28, 20:24] = 1
+    rows, columns = augment(mask, "box", 2.0)[0].nonzero().unbind(1)
+    assert (rows.min(), rows.max()) == (8 - 4, 27 + 6) and (columns.min(), columns.max()) == (20 - 8, 23 + 8)
+    mask = torch.zeros(1, 40, 60)
     mask[0, :, 10:20] = 1
     rows, columns = augment(mask, "original", 1.0)[0].nonzero().unbind(1)
     assert (columns.min(), columns.max()) == (5, 29) and rows.numel() == 40 * 25

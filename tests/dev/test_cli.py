@@ -1,0 +1,137 @@
+"""The command line: what is refused, with which words, and before anything is installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devtools import cli
+from devtools.demo.options import DemoOptions, parse, tasks
+from devtools.errors import DevError
+
+ROOT = Path(__file__).resolve().parents[2]
+OLD = ("python3.9", "python3.8", "python3.7", "python3.6", "python2.7")
+
+
+def old_pythons() -> list[str]:
+    """Interpreters below 3.10 on this machine."""
+    candidates = [path for name in OLD if (path := shutil.which(name))]
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    candidates += [str(path) for name in OLD for path in sorted(root.glob(f"{name[6:]}.*/bin/python"))]
+    probe = "import sys; sys.exit(sys.version_info >= (3, 10))"
+    return [
+        path
+        for path in candidates
+        if subprocess.run([path, "-c", probe], capture_output=True).returncode == 0
+    ]
+
+
+def run_dev(*arguments: str, python: str = sys.executable, **variables: str) -> subprocess.CompletedProcess:
+    command = [python, str(ROOT / "dev.py"), *arguments]
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_an_old_python_gets_one_line():
+    found = old_pythons()
+    if not found:
+        pytest.skip("no Python below 3.10 on this machine")
+    for python in found:
+        run = run_dev("demo", python=python)
+        assert run.returncode == 1, python
+        assert run.stderr.startswith("dev.py needs Python 3.10 or newer, this is "), run.stderr
+        assert run.stderr.strip().count("\n") == 0
+
+
+def test_without_a_command_the_usage_is_shown():
+    run = run_dev()
+    assert run.returncode == 2 and "usage: python dev.py COMMAND" in run.stdout
+    assert run_dev("--help").returncode == 0
+
+
+def test_an_unknown_command_names_the_known_ones(capsys):
+    assert cli.main(["tset"]) == 2
+    assert "no command 'tset'; there are demo, comfy, test, lint, bench" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "flying"], "--task flying: there is no such workflow; choose from"),
+        (["--video", "no/such.mp4"], "--video no/such.mp4: .*such.mp4 does not exist"),
+        (["--mask", str(ROOT)], "--mask .* is a folder; give a file"),
+        (["--image", str(ROOT / "dev.py"), "--image", "nope"], "--image nope: .* does not exist"),
+        (["--size", "big"], "--size big: expected WIDTHxHEIGHT in pixels, as in 64x64"),
+        (["--size", "64"], "expected WIDTHxHEIGHT"),
+        (["--size", "100x50"], "--size 100x50: both sides must be multiples of 16, as in 96x48"),
+        (["--size", "0x64"], "both sides must be multiples of 16, as in 16x64"),
+        (["--frames", "16"], "--frames 16: the count must be 4n.1, as in 13 or 17"),
+        (["--frames", "0"], "--frames 0: the count must be 4n.1, as in 1 or 5"),
+        (["--seed", "-1"], "--seed -1: a seed is a whole number"),
+        (["--out", str(ROOT / "dev.py")], "--out .* cannot be made or is no folder"),
+    ],
+)
+def test_bad_demo_flags_say_what_is_wrong(arguments, message):
+    with pytest.raises(DevError, match=message):
+        parse(arguments)
+
+
+def test_a_bad_flag_costs_no_set_up(tmp_path):
+    run = run_dev(
+        "demo", "--size", "64", VDOT_VENV=str(tmp_path / "venv"), VDOT_CACHE=str(tmp_path / "cache")
+    )
+    assert run.returncode == 1 and run.stderr.strip().startswith("error: --size 64")
+    assert not list(tmp_path.iterdir())
+
+
+def test_good_demo_flags_survive_the_way_into_the_environment(tmp_path):
+    (tmp_path / "a b.png").touch()
+    arguments = [
+        "--task",
+        "inpaint",
+        "--image",
+        str(tmp_path / "a b.png"),
+        "--mask",
+        str(tmp_path / "a b.png"),
+    ]
+    arguments += ["--prompt", 'a "red" square, für immer', "--frames", "13", "--size", "80x48", "--seed", "5"]
+    options = parse([*arguments, "--out", str(tmp_path / "new" / "out")])
+    assert DemoOptions.from_json(options.to_json()) == options
+    assert options.size == (80, 48) and options.images == (str((tmp_path / "a b.png").resolve()),)
+    assert (tmp_path / "new" / "out").is_dir()
+    assert options.workflow.is_file()
+
+
+def test_the_default_task_exists():
+    assert DemoOptions().task in tasks()
+    assert {"text", "depth", "inpaint"} <= set(tasks())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "no_such"], "no benchmark 'no_such'; there are:"),
+        (["lint", "nodes"], "lint takes no arguments, got nodes"),
+        (["comfy", "--port", "99999"], "a port is a number from 1 to 65535"),
+    ],
+)
+def test_other_commands_refuse_early(arguments, message, capsys):
+    assert cli.main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_commands_use_the_standard_library_alone():
+    """dev.py starts on a bare Python: no import of the set-up part may need a package."""
+    code = (
+        "import sys; sys.path.insert(0, '.'); import devtools.cli, devtools.commands, devtools.demo.options,"
+        "devtools.demo.convert, devtools.demo.graph, devtools.layers\n"
+        "known = set(sys.stdlib_module_names) | {'devtools'}\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules if not m.startswith('_')} - known))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,147 @@
+"""Overrides reach the right nodes by what they feed, and taps lead only to what they show."""
+
+import copy
+
+import pytest
+
+from devtools.demo.graph import apply, loaders, tap_prompt, taps
+from devtools.demo.options import DemoOptions
+from devtools.errors import DevError
+
+IMAGES = [
+    "COMFY_AUTOGROW_V3",
+    {"template": {"input": {"required": {"image": ["IMAGE", {}]}}, "prefix": "image"}},
+]
+INFO = {
+    "LoadVideo": {"input": {"required": {"file": ["COMBO", {}]}}, "output": ["VIDEO"]},
+    "Components": {"input": {"required": {"video": ["VIDEO"]}}, "output": ["IMAGE"]},
+    "LoadImage": {"input": {"required": {"image": [[], {}]}}, "output": ["IMAGE", "MASK"]},
+    "Unit": {
+        "input": {
+            "required": {
+                "video": ["IMAGE"],
+                "mask": ["MASK"],
+                "width": ["INT"],
+                "height": ["INT"],
+                "length": ["INT"],
+            }
+        },
+        "output": ["VDOT_VCU"],
+    },
+    "References": {
+        "input": {"required": {"images": IMAGES}, "optional": {"unit": ["VDOT_VCU"]}},
+        "output": ["VDOT_VCU"],
+    },
+    "CLIPTextEncode": {"input": {"required": {"text": ["STRING"]}}, "output": ["CONDITIONING"]},
+    "Encode": {
+        "input": {
+            "required": {"positive": ["CONDITIONING"], "negative": ["CONDITIONING"], "unit": ["VDOT_VCU"]}
+        },
+        "output": ["LATENT"],
+    },
+    "Sampler": {
+        "input": {"required": {"latent": ["LATENT"], "seed": ["INT"], "width": ["INT"]}},
+        "output": ["LATENT"],
+    },
+}
+PROMPT = {
+    "1": {"class_type": "LoadVideo", "inputs": {"file": "clip.mp4"}},
+    "2": {"class_type": "Components", "inputs": {"video": ["1", 0]}},
+    "3": {"class_type": "LoadImage", "inputs": {"image": "mask.png"}},
+    "4": {
+        "class_type": "Unit",
+        "inputs": {"video": ["2", 0], "mask": ["3", 1], "width": 0, "height": 0, "length": 0},
+    },
+    "5": {"class_type": "LoadImage", "inputs": {"image": "cat.png"}},
+    "10": {"class_type": "LoadImage", "inputs": {"image": "dog.png"}},
+    "6": {
+        "class_type": "References",
+        "inputs": {"images.image0": ["5", 0], "images.image1": ["10", 0], "unit": ["4", 0]},
+    },
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat"}},
+    "8": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry"}},
+    "9": {"class_type": "Encode", "inputs": {"positive": ["7", 0], "negative": ["8", 0], "unit": ["6", 0]}},
+    "11": {"class_type": "Sampler", "inputs": {"latent": ["9", 0], "seed": 0, "width": 5}},
+}
+
+
+@pytest.fixture
+def prompt():
+    return copy.deepcopy(PROMPT)
+
+
+def run(prompt, /, **options):
+    return {loader.node_id: file for loader, file in apply(prompt, INFO, DemoOptions(**options)).items()}
+
+
+def test_loaders_are_known_by_what_they_feed(prompt):
+    found = {loader.node_id: loader.role for loader in loaders(prompt, INFO)}
+    assert found == {"1": "video", "3": "mask", "5": "image", "10": "image"}
+
+
+def test_files_go_to_their_loaders_in_order(prompt):
+    assert run(prompt, video="v.mp4", mask="m.png", images=("a.png", "b.png")) == {
+        "1": "v.mp4",
+        "3": "m.png",
+        "5": "a.png",
+        "10": "b.png",
+    }
+    assert run(prompt, images=("a.png",)) == {"5": "a.png"}
+
+
+def test_values_go_to_the_right_inputs_and_nowhere_else(prompt):
+    run(prompt, prompt="a dog", seed=9, num_frames=13, size=(80, 48))
+    changed = {
+        (node_id, name): value
+        for node_id, node in prompt.items()
+        for name, value in node["inputs"].items()
+        if value != PROMPT[node_id]["inputs"][name]
+    }
+    assert changed == {
+        ("7", "text"): "a dog",
+        ("11", "seed"): 9,
+        ("4", "length"): 13,
+        ("4", "width"): 80,
+        ("4", "height"): 48,
+    }
+
+
+def test_nothing_given_changes_nothing(prompt):
+    assert run(prompt) == {}
+    assert prompt == PROMPT
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": ("a", "b", "c")}, r"--image was given 3 time\(s\), the depth workflow reads 2"),
+        ({"video": "v"}, r"--video was given 1 time\(s\), the depth workflow reads 0"),
+        ({"seed": 1}, "--seed: the depth workflow has no input"),
+    ],
+)
+def test_what_has_no_place_is_refused(prompt, options, message):
+    if "images" not in options:
+        prompt = {"5": prompt["5"]}
+    with pytest.raises(DevError, match=message):
+        run(prompt, **options)
+
+
+def test_taps_show_what_enters_the_task_nodes(prompt):
+    found = {(tap.label, tap.kind, tap.source) for tap in taps(prompt, INFO)}
+    assert found == {
+        ("video", "IMAGE", ("2", 0)),
+        ("mask", "MASK", ("3", 1)),
+        ("image0", "IMAGE", ("5", 0)),
+        ("image1", "IMAGE", ("10", 0)),
+    }
+
+
+def test_the_tap_prompt_runs_no_sampler_and_has_a_place_for_each_picture(prompt):
+    wanted = taps(prompt, INFO)
+    extended, places = tap_prompt(prompt, wanted, [0, 8, 16])
+    assert sorted(places.values()) == [(tap, column) for tap in range(4) for column in range(3)]
+    kinds = {node["class_type"] for node in extended.values()}
+    assert not kinds & {"Sampler", "Encode", "Unit", "CLIPTextEncode"}
+    for node in extended.values():
+        for value in node["inputs"].values():
+            assert not isinstance(value, list) or value[0] in extended
