@@ -2,7 +2,7 @@
 
     python benchmarks/network.py [--device cuda] [--dtype bfloat16] [--repeats 15] [--no-compile]
 
-All contenders run in one process, turn by turn, and a ratio is the median of the turns' ratios, so that whatever
+All contenders run in one process, turn by turn, and a ratio is the median of the turns' ratios, so what
 else the machine does falls on all alike; on a CPU it is processor time that counts. Prints a Markdown table.
 """
 
@@ -30,19 +30,19 @@ from vdot_core.networks import WanVaceConfig, vdot_tiny  # noqa: E402
 # name: (config, latent frames, rows, columns)
 SIZES = {
     "vdot_tiny, 17 frames of 64 x 64": (vdot_tiny(), 5, 8, 8),
-    "width 384, 17 frames of 128 x 128": (
-        WanVaceConfig(dim=384, ffn_dim=1536, num_heads=6, num_layers=6, vace_layers=(0, 2, 4), text_dim=256),
+    "width 384 (3 + 1 blocks), 17 frames of 128 x 128": (
+        WanVaceConfig(dim=384, ffn_dim=1536, num_heads=6, num_layers=3, vace_layers=(0,), text_dim=256),
         5, 16, 16,
     ),
-    "1.3B's blocks (2 + 1), 17 frames of 128 x 128": (
-        WanVaceConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=2, vace_layers=(0,)), 5, 16, 16,
+    "1.3B's blocks (1 + 1), 17 frames of 128 x 128": (
+        WanVaceConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=1, vace_layers=(0,)), 5, 16, 16,
     ),
 }  # fmt: skip
 LIMIT = 1.05
 
 
 def comfyui_network(network):
-    """ComfyUI's network with its PyTorch attention, its fastest on a CPU; None where ComfyUI is not installed."""
+    """ComfyUI's network with its PyTorch attention, its fastest on a CPU; None without ComfyUI."""
     import dev
 
     if dev.find_comfyui() is None:

@@ -7,7 +7,7 @@ const WIDGET = "vdot_preview"
 const STYLE_ID = "vdot-preview-style"
 const IDLE_HEIGHT_PX = 28
 const LABEL_HEIGHT_PX = 20
-const HEIGHT_RANGE_PX = [120, 420]
+const HEIGHT_RANGE_PX = [120, 320]
 const MESSAGE_VERSION = 1
 
 const previews = new WeakMap()

@@ -18,7 +18,7 @@ from .inputs import (
 )
 
 # As in vdot_core.vcu, which is not imported before a node runs.
-NORMALISATIONS = ("frame", "clip", "none")
+NORMALISATIONS = ("frame", "clip", "stable", "none")
 MASK_SHAPES = ("original", "hull", "box")
 
 
@@ -79,7 +79,8 @@ class VDOTDepth(io.ComfyNode):
                 default="frame",
                 tooltip=(
                     "frame: each frame from black to white, as the model was trained. clip: the whole clip "
-                    "at once, steadier when things enter or leave. none: the values as they are."
+                    "at once, steadier when things enter or leave. stable: also undoes the flicker of "
+                    "estimators that look at one frame at a time. none: the values as they are."
                 ),
             ),
             io.Boolean.Input("invert", default=False, tooltip="Turn on if near is dark in your depth clip."),

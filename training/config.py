@@ -1,4 +1,4 @@
-"""Typed configuration of the pretraining runs, read from YAML and the command line; unknown keys are refused."""
+"""Typed configuration of the pretraining runs, from YAML and the command line; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class VaeConfig:
         base_dim: Width of the network.
         stages: The schedule, in order.
         texture_share: Part of the clips that are natural-looking textures; the rest are drawn shapes.
-        annotation_share: Part of the shape clips shown as depth, lines or with greyed regions, as conditions are.
+        annotation_share: Part of the shape clips shown as conditions are: depth, lines or greyed regions.
         edge_weight, kl_weight: Weights beside L1 + MSE.
         bf16: Whether to compute under bfloat16 autocast.
         decoder_only: Train the decoder alone, on an encoder that is already in use.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +122,6 @@ def cached_group(
         samples = encode_clips(vae, group, "train", start + chunk * CHUNK_CLIPS, count, bf16=bf16)
         parts.append({name: getattr(samples, name) for name in Samples.__dataclass_fields__})
         save_checkpoint(parts[-1], path)
-        logger.info(
-            "encoded %s chunk %d/%d, %.0f s", asdict(group), chunk + 1, num_chunks, time.monotonic() - begun
-        )
+        seconds = time.monotonic() - begun
+        logger.info("encoded %s, %d/%d, %.0f s", path.name, chunk + 1, num_chunks, seconds)
     return _join(parts)

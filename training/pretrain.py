@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -129,11 +128,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     run(parse_config(argv))
     return 0
-
-
-def tensors_to_plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A detached copy that later steps do not change."""
-    return {name: value.detach().clone() for name, value in tensors.items()}
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ TRANSFORMER_FILE = "vdot_tiny.safetensors"
 
 
 def draw_sigmas(count: int, settings: TeacherConfig, generator: torch.Generator) -> Tensor:
-    """[count] noise levels in (0, 1): logit-normal for a share, the rest uniform and shifted towards noise."""
+    """[count] noise levels in (0, 1]: logit-normal for a share, the rest uniform, shifted towards noise."""
     normal = torch.sigmoid(torch.randn(count, generator=generator))
     uniform = torch.rand(count, generator=generator)
     shift = settings.timestep_shift
@@ -71,7 +71,7 @@ class TextedNetwork(nn.Module):
 
     def forward(self, x: Tensor, sigmas: Tensor, ids: Tensor, mask: Tensor, contexts: Tensor) -> Tensor:
         """Velocity of x [B, 16, T, h, w] at sigmas [B], for tokens [B, L] and contexts [B, 96, T, h, w]."""
-        # Beyond the longest caption every key is zero padding of equal weight; cutting it would change attention.
+        # The zero padding takes part in cross-attention, as in Wan; cutting it would change the result.
         text = embed(self.encoder, ids, mask)
         return self.network(x, 1000 * sigmas, text, contexts[:, None])
 

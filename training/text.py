@@ -157,7 +157,7 @@ def load_text_encoder(path: str | Path) -> tuple[nn.Module, Tokenizer, dict]:
         metadata = file.metadata() or {}
         if "config" not in metadata:
             raise ValueError(f"{path} has no 'config' in its metadata; give a file of save_text_encoder")
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
     config = json.loads(metadata["config"])
     tokenizer = Tokenizer(tensors.pop("spiece_model").numpy().tobytes())
     encoder = build_encoder(config)

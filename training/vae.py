@@ -89,7 +89,7 @@ def _projection(num_out: int, num_in: int, generator: torch.Generator) -> Tensor
 
 
 def _resampling(shape: torch.Size, down: bool, generator: torch.Generator) -> Tensor:
-    """A 3x3 kernel that loses little: a projection of each 2x2 block going down, of the nearest pixel going up."""
+    """A 3x3 kernel that loses little: it projects each 2x2 block going down, the nearest pixel going up."""
     num_out, num_in = shape[:2]
     weight = torch.zeros(shape)
     if down:
@@ -255,7 +255,7 @@ def _wan_key(key: str) -> str:
 
 
 def save_vae(vae: nn.Module, path: str | Path, metadata: dict[str, str] | None = None) -> None:
-    """Write the weights under the original Wan VAE's names, as ComfyUI reads them; the file is replaced whole."""
+    """Write the weights under the original Wan VAE's names, as ComfyUI reads them; replaced whole."""
     from .files import save_safetensors
 
     tensors = {_wan_key(key): value for key, value in vae.state_dict().items()}

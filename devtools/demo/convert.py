@@ -165,7 +165,9 @@ def _default(kind: Any, options: dict) -> Any:
         return options["default"]
     if kind == DYNAMIC_COMBO:
         return choices[0]["key"] if choices else None
-    return choices[0] if choices else {"STRING": "", "BOOLEAN": False, "INT": 0, "FLOAT": 0.0}.get(kind)
+    if isinstance(kind, list) or choices:
+        return choices[0] if choices else None
+    return {"STRING": "", "BOOLEAN": False, "INT": 0, "FLOAT": 0.0}.get(kind)
 
 
 def _literal(value: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from devtools.demo.options import DemoOptions
-from devtools.errors import DevError
+from devtools.errors import UsageError
 
 UNIT = "VDOT_VCU"
 VIDEO_LOADERS = {"LoadVideo": "file"}
@@ -59,7 +59,7 @@ def apply(prompt: dict, object_info: dict, options: DemoOptions) -> dict[Loader,
         The files to upload, by the loader that shall read each.
 
     Raises:
-        DevError: the workflow has no place for something that was given.
+        UsageError: the workflow has no place for something that was given.
     """
     found = loaders(prompt, object_info)
     files: dict[Loader, str] = {}
@@ -70,7 +70,7 @@ def apply(prompt: dict, object_info: dict, options: DemoOptions) -> dict[Loader,
     ):
         places = [loader for loader in found if loader.role == role]
         if len(given) > len(places):
-            raise DevError(
+            raise UsageError(
                 f"{flag} was given {len(given)} time(s), "
                 f"the {options.task} workflow reads {len(places)} {role}(s)"
             )
@@ -191,7 +191,7 @@ def _named(prompt: dict, names: set[str], among: list[str] | None = None) -> lis
 
 def _set(prompt: dict, places: list[tuple[str, str]], value: Any, flag: str, task: str) -> None:
     if not places:
-        raise DevError(f"{flag}: the {task} workflow has no input for it")
+        raise UsageError(f"{flag}: the {task} workflow has no input for it")
     for node_id, name in places:
         prompt[node_id] = {**prompt[node_id], "inputs": {**prompt[node_id]["inputs"], name: value}}
 

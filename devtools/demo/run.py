@@ -19,7 +19,7 @@ from devtools.demo.media import fitting_size, probe_image, probe_video, read_fra
 from devtools.demo.options import DemoOptions
 from devtools.demo.report import Progress, Stages, closing_words
 from devtools.demo.sheet import Row, contact_sheet
-from devtools.errors import DevError
+from devtools.errors import DevError, UsageError
 from devtools.paths import ROOT
 from devtools.server import ComfyServer
 
@@ -65,6 +65,8 @@ def run_demo(options: DemoOptions, comfyui: str, setup_seconds: float) -> None:
             server.start()
         try:
             made = asyncio.run(_make(options, server.url, stages))
+        except UsageError:
+            raise
         except (DevError, aiohttp.ClientError) as error:
             log = out / "vdot_demo_server.log"
             shutil.copyfile(server.log, log)

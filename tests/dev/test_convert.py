@@ -225,6 +225,18 @@ def test_a_list_is_not_mistaken_for_a_link(flow):
     assert flow.convert()["1"]["inputs"]["note"] == {"__value__": ["a", 0]}
 
 
+def test_a_choice_among_no_files_is_kept_as_saved(flow):
+    """A loader on a server whose input folder is empty."""
+    info = {
+        **INFO,
+        "Load": {"input": {"required": {"image": [[], {"image_upload": True}]}}, "output": ["IMAGE"]},
+    }
+    flow.node("Load", ["b.png", "image"])
+    flow.node("Load", [])
+    prompt = to_prompt({"nodes": flow.nodes, "links": []}, info)
+    assert [node["inputs"] for node in prompt.values()] == [{"image": "b.png"}, {}]
+
+
 def test_what_cannot_be_converted_is_named(flow):
     flow.node("SomebodysNode")
     with pytest.raises(DevError, match="node 1 is a SomebodysNode"):

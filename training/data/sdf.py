@@ -83,7 +83,7 @@ def exact_sdf(shape: str, points: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def sdf_table() -> Tensor:
-    """[num_shapes, 1, TABLE_SIZE, TABLE_SIZE] distances over [-TABLE_EXTENT, TABLE_EXTENT]^2 (align_corners)."""
+    """[num_shapes, 1, TABLE_SIZE, TABLE_SIZE] distances over [-TABLE_EXTENT, TABLE_EXTENT]^2."""
     axis = torch.linspace(-TABLE_EXTENT, TABLE_EXTENT, TABLE_SIZE)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     points = torch.stack([x, y], dim=-1)

@@ -1,7 +1,7 @@
-"""Clips with the statistics of photographs, made of nothing: for the VAE, which must also serve real pictures.
+"""Clips with the statistics of photographs, made of nothing: for a VAE that must also serve real pictures.
 
-A canvas holds 1/f noise in correlated colours, occluding leaves of power-law sizes, strokes and letters, under
-random contrast, tint and blur; a camera pans, zooms and turns over it, a second layer may move in front.
+A canvas holds 1/f noise in correlated colours, occluding leaves of power-law sizes, strokes and letters,
+under random contrast, tint and blur; a camera pans, zooms and turns over it, a second layer may pass.
 
 Letters: F frames, H height, W width.
 """
@@ -82,7 +82,8 @@ def _leaves(rng, image: np.ndarray) -> np.ndarray:
             angles = np.sort(rng.uniform(0, 2 * math.pi, int(rng.integers(3, 7))))
             draw.polygon([(x + radius * math.cos(a), y + radius * math.sin(a)) for a in angles], fill=fill)
         elif kind == 2:
-            points = [tuple(p) for p in np.cumsum(rng.normal(0, radius, (4, 2)), 0) + (x, y)]
+            walk = np.cumsum(rng.normal(0, radius, (4, 2)), 0) + np.array([x, y])
+            points = [tuple(point) for point in walk]
             draw.line(points, fill=fill, width=int(rng.integers(1, 5)))
         else:
             text = "".join(rng.choice(list(_LETTERS), int(rng.integers(1, 8))))

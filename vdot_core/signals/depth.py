@@ -53,7 +53,7 @@ def normalize_depth(
         parameter.
     """
     _check_parameters(mode, values, percentiles, window)
-    near = _near_is_large(_single_channel(depth), values)
+    near = _near_is_large(single_channel(depth), values)
     if mode == "frame":
         flat = near.flatten(1)
         ranges = torch.stack([flat.amin(1), flat.amax(1)], dim=1).double()
@@ -87,7 +87,7 @@ def flicker(video: Tensor, *, guide: Tensor | None = None, tolerance: float = 0.
     Raises:
         ValueError: wrong shapes, NaN, or a guide of another size.
     """
-    values = _single_channel(video)
+    values = single_channel(video)
     if guide is not None and tuple(guide.shape) != (*values.shape, 3):
         raise ValueError(
             f"guide has shape {list(guide.shape)}, the depth {list(video.shape)}; give both the same size"
@@ -118,7 +118,7 @@ def cut_frames(depth: Tensor) -> list[int]:
     Returns:
         Frame indices above 0, ascending.
     """
-    samples = _samples(_single_channel(depth)).double()
+    samples = _samples(single_channel(depth)).double()
     return [
         i for i in range(1, len(samples)) if _fit(samples[i], samples[i - 1]).correlation < CUT_CORRELATION
     ]
@@ -136,8 +136,18 @@ def _check_parameters(mode: str, values: str, percentiles: tuple[float, float], 
         raise ValueError(f"window is {window}; give a number of frames above 0")
 
 
-def _single_channel(depth: Tensor) -> Tensor:
-    """[F, H, W] of any accepted layout, checked."""
+def single_channel(depth: Tensor) -> Tensor:
+    """Check a depth clip of any accepted layout and bring it to [F, H, W].
+
+    Args:
+        depth: [F, H, W], [F, H, W, 1] or grey [F, H, W, 3] float, any finite range.
+
+    Returns:
+        [F, H, W] of the same dtype.
+
+    Raises:
+        ValueError: wrong shape or dtype, colours instead of grey, NaN or infinity.
+    """
     if not isinstance(depth, Tensor) or not depth.is_floating_point():
         got = depth.dtype if isinstance(depth, Tensor) else type(depth).__name__
         raise ValueError(f"depth is {got}; give a float tensor [F, H, W], [F, H, W, 1] or [F, H, W, 3]")

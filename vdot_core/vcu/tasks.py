@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..signals.depth import normalize_depth, single_channel
 from .canvas import (
     as_clip,
     fit_frames,
@@ -24,9 +25,7 @@ from .canvas import (
 from .masks import as_mask, binarise, fit_mask, mask_box
 from .unit import GREY, SIZE_MULTIPLE, VAE_STRIDE, VCU, built, full_mask, grey_frames
 
-NORMALISATIONS = ("frame", "clip", "none")
-# Two channels of a depth map that differ by more than this are a colour map, not grey.
-GREY_CHANNELS_TOLERANCE = 0.02
+NORMALISATIONS = ("frame", "clip", "stable", "none")
 
 
 def text(width: int, height: int, num_frames: int) -> VCU:
@@ -108,30 +107,31 @@ def depth(
     Args:
         depth: [F, H, W], [F, H, W, 1] or grey [F, H, W, 3]; any finite numbers, larger = nearer.
         normalisation: 'frame' stretches each frame to 0..1 (what VACE was trained on), 'clip' the whole clip
-            at once (steadier where the range of depth changes), 'none' takes values in [0, 1] as they are.
+            at once, 'stable' also undoes the flicker of estimators that look at one frame at a time (see
+            `signals.normalize_depth`), 'none' takes values in [0, 1] as they are.
         invert: the input is distance (larger = farther); turn it over, so that near is bright.
         width, height, num_frames, region, strength: as in `control`.
     Raises:
         ValueError: the values are not finite, a colour map was applied, or 'none' is given values outside [0,
             1].
     """
-    values = _depth_values(torch.as_tensor(depth))
     if normalisation not in NORMALISATIONS:
         raise ValueError(f"normalisation is {normalisation!r}, expected one of {', '.join(NORMALISATIONS)}")
+    values = torch.as_tensor(depth)
+    values = values.float() / 255 if values.dtype == torch.uint8 else values
+    values = values[None] if values.ndim == 2 else values
     if normalisation == "none":
+        values = single_channel(values).float()
         if values.amin() < 0 or values.amax() > 1:
             raise ValueError(
                 f"depth ranges from {values.amin():.4g} to {values.amax():.4g}; "
-                "normalisation 'none' needs [0, 1], use 'frame' or 'clip'"
+                "normalisation 'none' needs [0, 1], use 'frame', 'clip' or 'stable'"
             )
+        values = 1 - values if invert else values
+        frames = values[..., None].expand(*values.shape, 3)
     else:
-        dims = (1, 2) if normalisation == "frame" else (0, 1, 2)
-        low, high = values.amin(dims, keepdim=True), values.amax(dims, keepdim=True)
-        # A flat frame has no depth to tell: it becomes 0, where VACE's own division gives NaN.
-        values = (values - low) / torch.where(high > low, high - low, 1.0)
-    if invert:
-        values = 1 - values
-    frames = values.clamp(0, 1)[..., None].expand(*values.shape, 3)
+        direction = "depth" if invert else "disparity"
+        frames = normalize_depth(values, mode=normalisation, values=direction, percentiles=(0, 100))
     return control(
         frames, width=width, height=height, num_frames=num_frames, region=region, strength=strength
     )
@@ -189,26 +189,6 @@ def _canvas(width: int, height: int, num_frames: int) -> tuple[int, int, int, li
     if length != num_frames:
         notes.append(f"length {num_frames} -> {length} frames (4n+1)")
     return *snapped, length, notes
-
-
-def _depth_values(depth: Tensor) -> Tensor:
-    """[F, H, W] float32 of whatever an estimator gives."""
-    if depth.ndim == 2:
-        depth = depth[None]
-    if depth.ndim == 3 and depth.shape[-1] == 3 and depth.shape[0] > 3:
-        depth = depth[None]
-    if depth.ndim not in (3, 4) or (depth.ndim == 4 and depth.shape[-1] not in (1, 3)) or depth.numel() == 0:
-        raise ValueError(f"depth has shape {list(depth.shape)}, expected [F, H, W] or [F, H, W, 3]")
-    scale = 255.0 if depth.dtype == torch.uint8 else 1.0
-    depth = depth.float() / scale
-    if not bool(torch.isfinite(depth).all()):
-        raise ValueError("depth holds NaN or infinity; replace them (sky is often infinite) before this")
-    if depth.ndim == 4:
-        spread = float((depth.amax(-1) - depth.amin(-1)).amax())
-        if spread > GREY_CHANNELS_TOLERANCE * max(1.0, float(depth.abs().amax())):
-            raise ValueError("depth is coloured (its channels differ); turn the estimator's colour map off")
-        depth = depth[..., 0] if spread == 0 else depth.mean(-1)
-    return depth
 
 
 def _image_list(images: Tensor | Sequence[Tensor], name: str) -> list[Tensor]:

@@ -47,19 +47,27 @@ def test_depth_stretches_each_frame_or_the_clip():
     )
 
 
+def test_stable_depth_undoes_the_jumps_of_single_frames():
+    still = torch.rand(1, 32, 48).expand(9, -1, -1)
+    jumping = still * (1 + torch.rand(9, 1, 1)) + torch.rand(9, 1, 1)
+    frames = depth(jumping, normalisation="stable").frames
+    assert frames.diff(dim=0).abs().max() < 1e-3
+    assert depth(jumping, normalisation="clip").frames.diff(dim=0).abs().max() > 0.1
+
+
 def test_depth_of_a_wall_is_finite():
     assert (depth(torch.full((5, 16, 16), 3.0)).frames == 0).all()
-    assert (depth(torch.full((5, 16, 16), 3.0), invert=True).frames == 1).all()
+    assert (depth(torch.full((5, 16, 16), 3.0), invert=True).frames == 0).all()
 
 
 @pytest.mark.parametrize(
     "values, options, words",
     [
-        (torch.rand(5, 16, 16, 3), {}, "colour map"),
-        (torch.full((5, 16, 16), float("inf")), {}, "infinity"),
-        (torch.rand(5, 16, 16) * 9 + 1, {"normalisation": "none"}, "'frame' or 'clip'"),
-        (torch.rand(5, 16, 16), {"normalisation": "min-max"}, "'min-max', expected one of frame, clip, none"),
-        (torch.rand(5, 16, 16, 4), {}, "expected"),
+        (torch.rand(5, 16, 16, 3), {}, "in colours"),
+        (torch.full((5, 16, 16), float("inf")), {}, "infinite"),
+        (torch.rand(5, 16, 16) * 9 + 1, {"normalisation": "none"}, "'stable'"),
+        (torch.rand(5, 16, 16), {"normalisation": "min-max"}, "'min-max', expected one of frame, clip, stable"),
+        (torch.rand(5, 16, 16, 4), {}, "without alpha"),
     ],
 )
 def test_depth_that_makes_no_sense_is_refused(values, options, words):
