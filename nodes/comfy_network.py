@@ -1,4 +1,4 @@
-"""Our network as ComfyUI drives its own: its call, wrappers and patches, its attention and rotary kernels.
+"""Our network as ComfyUI drives its own: the call, the wrappers, the options of the Wan models.
 
 B batch, K contexts, C channels, T h w latent frames, rows, columns, L tokens, D width, P pairs of a head.
 """
@@ -8,21 +8,12 @@ from functools import partial
 from typing import Any
 
 import comfy.ldm.common_dit
-import comfy.ldm.flux.math
-import comfy.ldm.modules.attention
 import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ..vdot_core.networks import (
-    ContextScale,
-    Hooks,
-    RotaryTable,
-    WanVace,
-    WanVaceConfig,
-    apply_rotary,
-    rotary_table,
-)
+from ..vdot_core.networks import ContextScale, WanVace, WanVaceConfig, rotary_table
+from .comfy_hooks import ComfyHooks
 
 _UNET_NAMES = {"in_dim": "in_channels", "out_dim": "out_channels", "vace_in_dim": "vace_in_channels"}
 
@@ -251,77 +242,3 @@ def _strength(value: Any, num_vace_layers: int, num_frames: int) -> tuple[Tensor
             )
         rows.append(row.expand(size))
     return rows[0], rows[1]
-
-
-class ComfyHooks(Hooks):
-    """ComfyUI's patches and options on one forward pass.
-
-    Args:
-        options: transformer_options; written to, as ComfyUI's networks do, so that patches know their place.
-        num_blocks: of the backbone.
-    """
-
-    def __init__(self, options: dict, num_blocks: int) -> None:
-        self.options = options
-        self.patches = options.get("patches", {})
-        self.replacements = options.get("patches_replace", {}).get("dit", {})
-        # Patches may split the batch by cond_or_uncond, so they must see one context at a time.
-        self.batch_contexts = not self.patches and "optimized_attention_override" not in options
-        options["total_blocks"] = num_blocks
-        options["block_type"] = "double"
-        self._turns: tuple[Any, RotaryTable] | None = None
-
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
-        """Attend with ComfyUI's choice, or its override."""
-        attention = comfy.ldm.modules.attention.optimized_attention
-        return attention(q, k, v, heads=num_heads, transformer_options=self.options)
-
-    def begin(self, latents: Tensor, grid: tuple[int, int, int]) -> None:
-        """Publish the token grid."""
-        self.options["grid_sizes"] = torch.Size(grid)
-
-    def rotate(self, x: Tensor, rope: Tensor) -> Tensor:
-        """Rotate with ComfyUI's kernels; on a CPU with ours, which are faster there."""
-        if x.device.type != "cpu":
-            return comfy.ldm.flux.math.apply_rope1(x, rope)
-        if self._turns is None or self._turns[0] is not rope:
-            turns = rope[..., :, 0].contiguous()  # the first column of each rotation matrix is (cos, sin)
-            self._turns = (rope, RotaryTable(turns.float()))
-        return apply_rotary(x, self._turns[1])
-
-    def run_block(
-        self, index: int, block: Any, x: Tensor, modulation: Tensor, text: Tensor, rope: Any
-    ) -> Tensor:
-        """Run a block, or what `patches_replace["dit"]` puts in its place."""
-        self.options["block_index"] = index
-        replacement = self.replacements.get(("double_block", index))
-        if replacement is None:
-            return block(x, modulation, text, rope, self)
-
-        def original_block(args: dict) -> dict:
-            hooks = self
-            if args["transformer_options"] is not self.options:
-                hooks = ComfyHooks(args["transformer_options"], self.options["total_blocks"])
-            return {"img": block(args["img"], args["vec"], args["txt"], args["pe"], hooks)}
-
-        args = {"img": x, "txt": text, "vec": modulation, "pe": rope, "transformer_options": self.options}
-        return replacement(args, {"original_block": original_block})["img"]
-
-    def after_self_attention(self, x: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        """Apply `attn1_patch`."""
-        for patch in self.patches.get("attn1_patch", ()):
-            x = patch({"x": x, "q": q, "k": k, "transformer_options": self.options})
-        return x
-
-    def after_cross_attention(self, x: Tensor) -> Tensor:
-        """Apply `attn2_patch`."""
-        for patch in self.patches.get("attn2_patch", ()):
-            x = patch({"x": x, "transformer_options": self.options})
-        return x
-
-    def after_block(self, index: int, x: Tensor, latents: Tensor, time: Tensor) -> Tensor:
-        """Apply `double_block` patches."""
-        for patch in self.patches.get("double_block", ()):
-            given = {"img": x, "x": latents, "vec": time, "block_index": index, "img_offset": 0}
-            x = patch({**given, "transformer_options": self.options})["img"]
-        return x

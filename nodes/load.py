@@ -111,4 +111,6 @@ def _describe(model) -> str:
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     kind = "VACE" if hasattr(network, "vace_patch_embedding") else "text-only"
     dtype = str(model.model.get_dtype() or torch.float32).removeprefix("torch.")
-    return f"{kind} model of {num_parameters / 1e9:.3g} billion parameters in {dtype}"
+    large = num_parameters >= 1e9
+    size = f"{num_parameters / (1e9 if large else 1e6):.3g} {'billion' if large else 'million'}"
+    return f"{kind} model of {size} parameters in {dtype}"

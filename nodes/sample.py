@@ -121,15 +121,15 @@ def _schedule(preset: str, steps: int, shift: float, solver: str):
     """(Schedule, solver, lines that describe them) of a preset or of custom settings."""
     from ..vdot_core import sampling
 
-    if preset == CUSTOM:
-        labels = "exact" if solver == "renoise" else "wan"  # as in the presets that use these solvers
-        schedule = sampling.Schedule.shifted(steps, shift, labels=labels)
-    else:
+    labels = "exact" if solver == "renoise" else "wan"  # as in the presets that use these solvers
+    schedule = custom = sampling.Schedule.shifted(steps, shift, labels=labels)
+    if preset != CUSTOM:
         factory, solver = sampling.PRESETS[preset]
         schedule = factory()
     shown = "/".join(f"{label:.4g}" for label in schedule.timesteps.tolist())
     lines = [f"{preset}: {schedule.num_steps} steps, {solver}, timesteps {shown}"]
-    if preset != CUSTOM and (steps, shift) != (DEFAULT_STEPS, DEFAULT_SHIFT):
+    # The page writes a preset's own numbers into the unused settings.
+    if schedule != custom and (steps, shift) != (DEFAULT_STEPS, DEFAULT_SHIFT):
         lines.append("steps, shift and solver are only used with the preset 'custom'")
     return schedule, solver, lines
 

@@ -104,6 +104,11 @@ class CacheGroup:
             raise ValueError(
                 f"{self.num_frames} frames of {self.width}x{self.height}: need 4n + 1, multiples of 16"
             )
+        with_references = {task.startswith("reference") for task in (*self.tasks, *self.extra)}
+        if len(with_references) > 1:
+            raise ValueError(
+                f"tasks {self.tasks} and {self.extra}: references make latents longer; split the group"
+            )
         if self.num_clips < 1 or not self.tasks:
             raise ValueError(
                 f"a cache group needs clips and tasks; got {self.num_clips} clips, tasks {self.tasks}"
@@ -213,6 +218,6 @@ def parse_config(argv: Sequence[str] | None = None) -> PretrainConfig:
     parser.add_argument("--config", action="config", help="YAML file with the keys below")
     parser.add_class_arguments(PretrainConfig, nested_key=None)
     parsed = parser.parse_args(argv)
-    instance = parser.instantiate_classes(parsed)
+    instance = parser.instantiate(parsed)
     values = {name: getattr(instance, name) for name in PretrainConfig.__dataclass_fields__}
     return PretrainConfig(**values)

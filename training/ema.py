@@ -40,10 +40,11 @@ class AveragedWeights:
             mine.copy_(saved)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group this learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def set_lr(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
+    """Give every group of every optimiser this learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
 
 
 def psnr(mse: Tensor) -> Tensor:

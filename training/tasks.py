@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vdot_core import vcu
+from vdot_core.signals.gray import luma
 
 from .data.shapes import SPLITS, clip
 from .data.textures import texture_clip
@@ -109,8 +110,7 @@ def _extend(rng, scene: Scene) -> vcu.VCU:
 
 
 def _gray(rng, scene: Scene) -> vcu.VCU:
-    luma = scene.frames @ torch.tensor([0.299, 0.587, 0.114])
-    return vcu.control(_grey_rgb(luma))
+    return vcu.control(_grey_rgb(luma(scene.frames)))
 
 
 def _size(scene: Scene) -> dict[str, int]:
@@ -125,7 +125,8 @@ def _subject_references(rng, scene: Scene) -> vcu.VCU:
 TASKS: dict[str, Callable] = {
     "text": lambda rng, scene: vcu.text(**_size(scene)),
     "depth": lambda rng, scene: vcu.depth(_grey_rgb(scene.depth)),
-    "lines": lambda rng, scene: vcu.control(_grey_rgb(scene.lines)),
+    # Dark on white, as the scribble signal is drawn.
+    "lines": lambda rng, scene: vcu.control(_grey_rgb(1 - scene.lines)),
     "gray": _gray,
     "inpaint": _inpaint,
     "outpaint": _outpaint,

@@ -20,6 +20,7 @@ from vdot_core.networks import PRESETS, WanVace
 from .config import PretrainConfig, TeacherConfig
 from .ema import AveragedWeights, set_lr
 from .latents import Samples, cached_group, encode_clips
+from .muon import build_optimizers
 from .text import FILE_NAME as TEXT_FILE
 from .text import (
     Tokenizer,
@@ -33,6 +34,8 @@ from .text import (
 from .vae import load_vae
 
 TRANSFORMER_FILE = "vdot_tiny.safetensors"
+# Embeddings, tables and output layers: AdamW's part of the weights.
+NOT_MATRICES = ("shared", "embed_tokens", "relative_attention", "patch_embedding", "modulation", "head.head")
 
 
 def draw_sigmas(count: int, settings: TeacherConfig, generator: torch.Generator) -> Tensor:
@@ -87,13 +90,12 @@ class TeacherTask:
         self.num_steps = settings.steps
         self.model, self.tokenizer, self.text_config = self._build()
         self.ema = AveragedWeights(self.model, config.ema)
-        decayed = [p for p in self.model.parameters() if p.dim() > 1]
-        plain = [p for p in self.model.parameters() if p.dim() <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
+        self.optimizers = build_optimizers(
+            self.model.named_parameters(),
+            excluded=NOT_MATRICES,
+            betas=(0.9, 0.98),
+            weight_decay=config.weight_decay,
+        )
         self.train_groups, self.held_out = self._encode_data()
         self.choices = [self._task_odds(samples) for samples in self.train_groups]
         sizes = np.array([len(samples.tasks) for samples in self.train_groups], dtype=float)
@@ -176,16 +178,17 @@ class TeacherTask:
     def train_step(self, step: int) -> dict[str, float]:
         """One step; returns the loss, the gradient's norm and the learning rate."""
         lr = self._lr(step)
-        set_lr(self.optimizer, lr)
+        set_lr(self.optimizers, lr)
         self.model.encoder.requires_grad_(step < self.settings.freeze_text_after)
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
         loss = self._loss(*self._batch(step), generator).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.ema.update(self.model)
         return {"loss": loss.item(), "grad": norm.item(), "lr": lr}
 
@@ -219,11 +222,11 @@ class TeacherTask:
         )
 
     def state_dict(self) -> dict:
-        """Weights, averages, optimiser and vocabulary."""
+        """Weights, averages, optimisers and vocabulary."""
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "vocabulary": torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8),
         }
 
@@ -231,5 +234,6 @@ class TeacherTask:
         """Restore `state_dict`'s."""
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.tokenizer = Tokenizer(state["vocabulary"].numpy().tobytes())

@@ -15,6 +15,7 @@ from .config import PretrainConfig, VaeStage
 from .data.shapes import SPLITS, clip
 from .data.textures import texture_clip
 from .ema import AveragedWeights, psnr, set_lr
+from .muon import build_optimizers
 from .vae import (
     build_vae,
     decode_latents,
@@ -102,11 +103,11 @@ class VaeTask:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
         self.ema = AveragedWeights(self.vae, config.ema)
-        trained = [p for p in self.vae.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            trained, lr=0.0, betas=(0.9, 0.99), weight_decay=config.weight_decay
+        trained = [(name, p) for name, p in self.vae.named_parameters() if p.requires_grad]
+        self.optimizers = build_optimizers(
+            trained, excluded=("conv_in", "conv_out"), betas=(0.9, 0.99), weight_decay=config.weight_decay
         )
-        self.trained = trained
+        self.trained = [parameter for _, parameter in trained]
 
     def _stage(self, step: int) -> tuple[VaeStage, int]:
         """The stage a step falls in, and the step within it."""
@@ -133,7 +134,7 @@ class VaeTask:
         stage, within = self._stage(step)
         lr = stage.lr_start + (stage.lr_end - stage.lr_start) * within / stage.steps
         lr *= min(1.0, (step + 1) / 50)
-        set_lr(self.optimizer, lr)
+        set_lr(self.optimizers, lr)
         video = self._batch(step, stage, within)
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
@@ -148,10 +149,12 @@ class VaeTask:
             loss = loss + settings.kl_weight * kl
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.trained:
+            parameter.grad = None
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.clip_norm)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.ema.update(self.vae)
         quality = psnr((output.detach().float().clamp(-1, 1) - video).square().mean() / 4)
         return {"loss": loss.item(), "psnr": quality.item(), "kl": kl.item(), "grad": norm.item(), "lr": lr}
@@ -203,15 +206,13 @@ class VaeTask:
         return latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
 
     def state_dict(self) -> dict:
-        """Weights, averages and optimiser."""
-        return {
-            "vae": self.vae.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
+        """Weights, averages and optimisers."""
+        parts = {"vae": self.vae.state_dict(), "ema": self.ema.state_dict()}
+        return {**parts, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 
     def load_state_dict(self, state: dict) -> None:
         """Restore `state_dict`'s."""
         self.vae.load_state_dict(state["vae"])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)

@@ -1,12 +1,11 @@
 """A ComfyUI server and a browser, shared by the tests of this folder; one open page per renderer."""
 
 import json
-import os
 import shutil
 
 import pytest
 
-from tests.browser.page import CHROMIUM_ARGS, GraphPage
+from tests.browser.page import CHROMIUM_ARGS, GraphPage, find_chromium
 from tests.support.comfy import ROOT
 from tests.support.server import ComfyServer
 
@@ -18,7 +17,8 @@ def server(tmp_path_factory):
     """A ComfyUI with the pack and its example inputs, which does not greet with the template browser."""
     base = tmp_path_factory.mktemp("browser")
     shutil.copytree(ROOT / "assets" / "examples", base / "input")
-    with ComfyServer(base) as running:
+    # ComfyUI's own still previews on: they must not stand beside the moving one.
+    with ComfyServer(base, "--preview-method", "latent2rgb") as running:
         running.post("/settings", {"Comfy.TutorialCompleted": True})
         yield running
 
@@ -29,8 +29,7 @@ def browser():
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
     )
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("CHROMIUM_PATH") or next(filter(None, map(shutil.which, names)), None)
+    path = find_chromium()
     if path is None:
         pytest.skip("no Chromium here: apt-get install chromium, or set CHROMIUM_PATH")
     with sync_api.sync_playwright() as playwright:

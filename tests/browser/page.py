@@ -1,6 +1,8 @@
 """ComfyUI's page in a real browser, and the few things the tests do with it."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 PACK_URL = "/extensions/ComfyUI-VDOT/"
@@ -47,9 +49,11 @@ _PICK = """([id, name, value]) => {
 _WATCH_STEPS = """async () => {
     const {api} = await import("/scripts/api.js")
     window.vdotSteps = []
+    window.vdotNumStills = 0
     if (window.vdotWatching) return
     window.vdotWatching = true
     api.addEventListener("vdot.preview", ({detail}) => window.vdotSteps.push(detail.step))
+    api.addEventListener("b_preview_with_metadata", () => { window.vdotNumStills += 1 })
 }"""
 _READ_WIDGETS = """(id) => app.graph.getNodeById(id).widgets.map(
     (widget) => [widget.name, {value: widget.value, disabled: !!widget.disabled}]
@@ -63,6 +67,12 @@ _RUN = """async () => {
     }
     if (!(await app.queuePrompt(0))) window.vdotEnd = ["refused", JSON.stringify(app.lastNodeErrors)]
 }"""
+
+
+def find_chromium() -> str | None:
+    """A Chromium to launch: $CHROMIUM_PATH, else one on the PATH, else None."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("CHROMIUM_PATH") or next(filter(None, map(shutil.which, names)), None)
 
 
 class GraphPage:
@@ -134,7 +144,7 @@ class GraphPage:
         self.evaluate(_SET_VALUES, [node_id, {"seed": seed, "control_after_generate": "fixed"}])
 
     def watch_steps(self) -> None:
-        """From now on, record the steps of arriving previews, in window.vdotSteps."""
+        """From now on, record the steps of arriving previews in window.vdotSteps, and count stills."""
         self.evaluate(_WATCH_STEPS)
 
     def nodes_of(self, node_type: str) -> list:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,6 +57,8 @@ class TorchFile:
         places = {}
         if is_zip and _TELLS_OFFSETS:
             places = {name: _place_of(path, name, value, records) for name, value in tensors.items()}
+        elif is_zip:
+            _check_sizes(path, tensors, records)
         return cls(path, specs, container, is_zip, size, places)
 
     def map(self) -> dict[str, torch.Tensor]:
@@ -152,6 +155,16 @@ def _place_of(path: Path, name: str, value: torch.Tensor, records: dict[int, int
     if value.numel() and last >= count:
         raise ValueError(f"{path} is corrupt: {name} reaches beyond its bytes; download it again")
     return Place(offset or 0, count, value.stride(), value.storage_offset())
+
+
+def _check_sizes(path: Path, tensors: dict[str, torch.Tensor], records: dict[int, int]) -> None:
+    """Where torch does not tell offsets: the pickle must not claim sizes that the archive does not have."""
+    storages = {
+        value.untyped_storage()._cdata: value.untyped_storage().nbytes() for value in tensors.values()
+    }
+    claimed = Counter(storages.values()) - Counter(records.values())
+    if claimed:
+        raise ValueError(f"{path} is corrupt: tensors of {max(claimed)} bytes are in none of its records")
 
 
 def _find_state_dict(path: Path, content: Any) -> tuple[str, dict[str, torch.Tensor]]:

@@ -2,13 +2,18 @@
 
 from .canvas import cover, letterbox, snap_length, snap_size
 from .compose import compose
-from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, GreyCache, VCUContext, encode
+from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, VCUContext, encode
 from .extension import extend, keyframes
-from .layout import layout, move
+from .grey_cache import GreyCache
+from .layout import layout, layout_masks, move
 from .masks import EXPAND_RATIO, MASK_SHAPES, augment
-from .repaint import inpaint, outpaint
-from .tasks import NORMALISATIONS, control, depth, reference, text
-from .unit import SIZE_MULTIPLE, VAE_STRIDE, VCU, num_latent_frames
+from .outpaint import outpaint
+from .preview import preview
+from .references import reference
+from .repaint import inpaint
+from .tasks import NORMALISATIONS, control, depth, text
+from .tracks import path_boxes
+from .unit import SIZE_MULTIPLE, VAE_STRIDE, VCU, num_latent_frames, strength_curve
 
 __all__ = [
     "CONTEXT_CHANNELS",
@@ -31,12 +36,16 @@ __all__ = [
     "inpaint",
     "keyframes",
     "layout",
+    "layout_masks",
     "letterbox",
     "move",
     "num_latent_frames",
     "outpaint",
+    "path_boxes",
+    "preview",
     "reference",
     "snap_length",
     "snap_size",
+    "strength_curve",
     "text",
 ]

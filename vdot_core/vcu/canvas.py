@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import MAX_FRAMES, MAX_PIXELS, MAX_SIDE, as_tensor, whole
 from .unit import GREY, SIZE_MULTIPLE, VAE_STRIDE
 
 # Bicubic scaling by other nodes overshoots a little; more than this is a wrong range, not an overshoot.
@@ -45,15 +46,18 @@ def as_clip(frames: Tensor, name: str = "frames") -> tuple[Tensor, list[str]]:
     Raises:
         ValueError: shape, dtype or range is wrong, or it holds NaN.
     """
-    frames = torch.as_tensor(frames)
+    frames = as_tensor(frames, name, "[F, H, W, 3] float in [0, 1]")
     if frames.ndim == 3 and frames.shape[-1] in (1, 3, 4):
         frames = frames[None]
     if frames.ndim != 4 or frames.shape[-1] not in (1, 3, 4):
         raise ValueError(
-            f"{name} has shape {list(frames.shape)}, expected [F, H, W, 3] (or one image [H, W, 3])"
+            f"{name} has shape {list(frames.shape)}, expected [F, H, W, 3] (or one image [H, W, 3]); "
+            "give colours last"
         )
     if frames.numel() == 0:
-        raise ValueError(f"{name} is empty (shape {list(frames.shape)})")
+        raise ValueError(
+            f"{name} is empty (shape {list(frames.shape)}); give at least one frame of one pixel"
+        )
     notes = []
     if frames.shape[-1] == 4:
         frames = frames[..., :3]
@@ -69,7 +73,7 @@ def to_unit_range(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
     if values.dtype in (torch.uint8, torch.bool):
         return values.float() / (255.0 if values.dtype == torch.uint8 else 1.0), []
     if not values.is_floating_point():
-        raise ValueError(f"{name} has dtype {values.dtype}, expected float in [0, 1] or uint8")
+        raise ValueError(f"{name} has dtype {values.dtype}, expected float in [0, 1] or uint8; convert it")
     values = values.float()
     low, high = (float(v) for v in torch.aminmax(values))
     if low >= 0 and high <= 1:
@@ -86,15 +90,26 @@ def to_unit_range(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
 
 def snap_size(width: int, height: int) -> tuple[int, int]:
     """The largest size in multiples of 16 that fits inside, at least 16x16."""
+    width, height = whole("width", width), whole("height", height)
     if width < 1 or height < 1:
-        raise ValueError(f"size is {width}x{height}, expected at least {SIZE_MULTIPLE}x{SIZE_MULTIPLE}")
+        raise ValueError(
+            f"size is {width}x{height}, expected at least {SIZE_MULTIPLE}x{SIZE_MULTIPLE}; "
+            "give a larger width and height"
+        )
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(
+            f"size is {width}x{height}, expected at most {MAX_SIDE} pixels a side; give a smaller width and height"
+        )
     return tuple(max(SIZE_MULTIPLE, side // SIZE_MULTIPLE * SIZE_MULTIPLE) for side in (width, height))
 
 
 def snap_length(num_frames: int) -> int:
     """The longest length 4n+1 that fits inside."""
-    if num_frames < 1:
-        raise ValueError(f"length is {num_frames} frames, expected at least 1")
+    num_frames = whole("num_frames", num_frames)
+    if not 1 <= num_frames <= MAX_FRAMES:
+        raise ValueError(
+            f"length is {num_frames} frames, expected 1 to {MAX_FRAMES}; give another num_frames"
+        )
     return (num_frames - 1) // VAE_STRIDE[0] * VAE_STRIDE[0] + 1
 
 
@@ -103,6 +118,8 @@ def target_size(source: tuple[int, int], width: int | None, height: int | None) 
     asked = (width, height)
     if width is None and height is None:
         return (*snap_size(*source), [])
+    width = None if width is None else whole("width", width)
+    height = None if height is None else whole("height", height)
     if width is None:
         width = round(source[0] * height / source[1])
     if height is None:
@@ -152,7 +169,13 @@ def cover(frames: Tensor, width: int, height: int) -> Tensor:
 def cover_size(source: tuple[int, int], width: int, height: int) -> tuple[int, int]:
     """Size (width, height) to scale a source to so that it covers the canvas."""
     scale = max(width / source[0], height / source[1])
-    return max(width, round(scale * source[0])), max(height, round(scale * source[1]))
+    covering = max(width, round(scale * source[0])), max(height, round(scale * source[1]))
+    if covering[0] * covering[1] > MAX_PIXELS // 8:
+        raise ValueError(
+            f"frames of {source[0]}x{source[1]} would have to be scaled to {covering[0]}x{covering[1]} to cover "
+            f"{width}x{height}; crop them to a shape nearer to the video's first"
+        )
+    return covering
 
 
 def resample(frames: Tensor, width: int, height: int) -> Tensor:

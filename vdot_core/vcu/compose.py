@@ -34,6 +34,11 @@ def compose(*units: VCU) -> VCU:
     """
     if not units:
         raise ValueError("nothing to compose; give at least one unit")
+    for number, unit in enumerate(units, 1):
+        if not isinstance(unit, VCU):
+            raise ValueError(
+                f"unit {number} is a {type(unit).__name__}, expected a VCU; make it with a builder"
+            )
     parts = [part for unit in units for part in (unit.parts or (unit,))]
     if len(parts) == 1:
         return parts[0]
@@ -70,12 +75,19 @@ def _check_alike(named: list[tuple[str, VCU]], content: list[tuple[str, VCU]]) -
             continue
         if unit.num_frames != first.num_frames:
             raise ValueError(f"{first_name} and {name} differ in length; give both the same number of frames")
-        if unit.strength != first.strength:
+        if unit.strengths != first.strengths:
             raise ValueError(
-                f"{first_name} has strength {first.strength:g} and {name} {unit.strength:g}; a composed unit "
+                f"{first_name} has strength {_shown(first)} and {name} {_shown(unit)}; a composed unit "
                 "has one strength. Give both the same, or encode them as several contexts"
             )
     return notes
+
+
+def _shown(unit: VCU) -> str:
+    """A unit's strength, and where it differs between latent frames, its range."""
+    if isinstance(unit.strength, float):
+        return f"{unit.strength:g}"
+    return f"{min(unit.strength):g} to {max(unit.strength):g} by latent frame"
 
 
 def _fold(content: list[tuple[str, VCU]]) -> VCU:
@@ -144,4 +156,9 @@ def _where(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
 
 def _differ(a: Tensor, b: Tensor, where: Tensor) -> bool:
     """Whether two clips show different pixels where both are known."""
-    return bool((((a - b).abs().amax(-1) > SAME_PIXEL) & where).any())
+    # Frame by frame: a whole clip's differences are as large as the clip.
+    return any(
+        bool((((one - other).abs().amax(-1) > SAME_PIXEL) & both).any())
+        for one, other, both in zip(a, b, where, strict=True)
+        if bool(both.any())
+    )

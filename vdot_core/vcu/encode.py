@@ -5,17 +5,21 @@ Shape letters: B batch, F pixel frames, T latent frames, H W pixels, h w latents
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .canvas import letterbox
+from .checks import as_list
+from .grey_cache import GreyCache
 from .unit import GREY, VAE_STRIDE, VCU, dense, grey_frames, num_latent_frames
+
+if TYPE_CHECKING:
+    from ..networks.context_scale import ContextScale
 
 LATENT_CHANNELS = 16
 MASK_CHANNELS = VAE_STRIDE[1] * VAE_STRIDE[2]
@@ -33,7 +37,9 @@ class VCUContext:
             in the network's normalised space. T counts the reference latents, which come first.
         num_reference_latents: how many latent frames at the start are references.
         num_frames, width, height: of the video in pixels.
-        scales: the K units' strengths.
+        scales: the K units' strengths: floats, or, as soon as one differs between latent frames, K tuples of T
+            floats. There a reference counts as much as its unit at its strongest, so that a unit of the same
+            strength everywhere is the same either way.
         notes: what the units report about fitting their inputs.
     """
 
@@ -42,13 +48,20 @@ class VCUContext:
     num_frames: int
     width: int
     height: int
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[float, ...] | tuple[tuple[float, ...], ...] = (1.0,)
     notes: tuple[str, ...] = ()
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
         """Shape [1, 16, T, h, w] of the latents to be generated, references included."""
         return (1, LATENT_CHANNELS, *self.contexts.shape[3:])
+
+    @property
+    def context_scale(self) -> ContextScale:
+        """`scales` as a network takes them; unlike bare numbers never mistaken for scales by layer."""
+        from ..networks.context_scale import ContextScale
+
+        return ContextScale(frames=self.scales)
 
     def trim(self, latents: Tensor) -> Tensor:
         """Drop what was generated in the references' places: [B, 16, T, h, w] -> the video's own latents."""
@@ -58,48 +71,6 @@ class VCUContext:
                 f"({self.num_reference_latents} of them references); pass what was sampled with it, untrimmed"
             )
         return latents[:, :, self.num_reference_latents :]
-
-
-class GreyCache:
-    """Latents of all-grey clips, kept per VAE and shape; the least recently used is dropped first.
-
-    A VAE is known by the object it belongs to, and forgotten with it.
-
-    Args:
-        max_entries: how many to keep; one is 8 MB at 480 x 832 and 81 frames.
-    """
-
-    def __init__(self, max_entries: int = 8):
-        self.max_entries = max_entries
-        self._entries: OrderedDict[tuple, tuple[weakref.ref, Tensor]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def clear(self) -> None:
-        self._entries.clear()
-
-    def get(self, vae: object, shape: tuple[int, ...]) -> Tensor | None:
-        """The latents of a grey clip of this shape, or None."""
-        key = (id(vae), shape)
-        entry = self._entries.get(key)
-        # An id may be given again after its object is gone; only the same living object counts.
-        if entry is None or entry[0]() is not vae:
-            return None
-        self._entries.move_to_end(key)
-        return entry[1]
-
-    def put(self, vae: object, shape: tuple[int, ...], latents: Tensor) -> None:
-        key = (id(vae), shape)
-        entries = self._entries
-
-        def forget(reference: weakref.ref) -> None:
-            if key in entries and entries[key][0] is reference:
-                del entries[key]
-
-        entries[key] = (weakref.ref(vae, forget), latents)
-        while len(self._entries) > self.max_entries:
-            self._entries.popitem(last=False)
 
 
 def encode(
@@ -129,7 +100,7 @@ def encode(
     Raises:
         ValueError: units differ in size or length, or the VAE returns another shape than Wan's.
     """
-    units = (units,) if isinstance(units, VCU) else tuple(units)
+    units = (units,) if isinstance(units, VCU) else tuple(as_list(units, "units"))
     _check_units(units)
     owner = vae if vae is not None else getattr(vae_encode, "__self__", vae_encode)
     coder = _Coder(vae_encode, GreyCache() if cache is None else cache, owner, batch_halves)
@@ -149,7 +120,7 @@ def encode(
         num_frames=first.num_frames,
         width=first.width,
         height=first.height,
-        scales=tuple(unit.strength for unit in units),
+        scales=_scales(units, len(slots)),
         notes=tuple(dict.fromkeys(note for unit in units for note in unit.notes)),
     )
 
@@ -268,10 +239,22 @@ def _check_units(units: tuple[VCU, ...]) -> None:
     if not units:
         raise ValueError("nothing to encode; give at least one unit")
     for number, unit in enumerate(units, 1):
+        if not isinstance(unit, VCU):
+            raise ValueError(
+                f"unit {number} is a {type(unit).__name__}, expected a VCU; make it with a builder"
+            )
         if unit.frames.shape != units[0].frames.shape:
             raise ValueError(
-                f"unit 1 ({units[0]}) and unit {number} ({unit}) differ; contexts need one size and length"
+                f"unit 1 ({units[0]}) and unit {number} ({unit}) differ; contexts need one size and length. "
+                "Give the builders the same width, height and num_frames"
             )
+
+
+def _scales(units: tuple[VCU, ...], num_references: int) -> tuple:
+    """See `VCUContext.scales`."""
+    if all(isinstance(unit.strength, float) for unit in units):
+        return tuple(unit.strength for unit in units)
+    return tuple((max(unit.strengths),) * num_references + unit.strengths for unit in units)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .canvas import as_clip, fit_frames, snap_length, target_size
+from .checks import as_list, check_volume, whole
 from .unit import GREY, VCU, built
 
 
@@ -21,7 +22,7 @@ def extend(
     num_frames: int,
     width: int | None = None,
     height: int | None = None,
-    strength: float = 1.0,
+    strength: float | Sequence[float] = 1.0,
 ) -> VCU:
     """Continue a clip, lead up to one, or join two: a single image is a clip of one frame.
 
@@ -31,7 +32,7 @@ def extend(
         num_frames: length of the whole video, given frames included; snapped down to 4n+1.
         width, height: canvas; None = the given clip's own size. Snapped to multiples of 16, the clips cover
             it.
-        strength: scale of its context when encoded as one of several.
+        strength: scale of its context; see `VCU`.
     Raises:
         ValueError: neither is given, they leave nothing to generate, or a shape, dtype or range is wrong.
     """
@@ -49,11 +50,8 @@ def extend(
             f"{num_given} frames are given for a video of {total}; nothing is left to generate. "
             "Ask for a longer video or give fewer frames"
         )
-    indexed = []
-    for name, clip in clips.items():
-        start = 0 if name == "first" else total - len(clip)
-        indexed += [(start + i, clip[i : i + 1], name) for i in range(len(clip))]
-    return _place(indexed, total, width, height, strength, notes)
+    placed = [(0 if name == "first" else total - len(clip), clip, name) for name, clip in clips.items()]
+    return _place(placed, total, width, height, strength, notes)
 
 
 def keyframes(
@@ -63,48 +61,63 @@ def keyframes(
     num_frames: int,
     width: int | None = None,
     height: int | None = None,
-    strength: float = 1.0,
+    strength: float | Sequence[float] = 1.0,
 ) -> VCU:
-    """Keep images at chosen moments and generate what lies between.
+    """Keep images or clips at chosen moments and generate what lies between.
 
     Args:
-        images: [K, H, W, 3] or a sequence of [H, W, 3] of any sizes, float in [0, 1]; fitted to the first
-            one's size.
-        indices: where each goes, 0 .. num_frames - 1; negative ones count from the end (-1 = last).
+        images: [K, H, W, 3], or a sequence of images [H, W, 3] and clips [F, H, W, 3] of any sizes, float in
+            [0, 1]; fitted to the first one's size.
+        indices: the frame at which each begins, 0 .. num_frames - 1; negative ones count from the end and
+            say where it ends (-1 = the video's last frame).
         num_frames: length of the video, snapped down to 4n+1.
         width, height: canvas; None = the first image's own size. Snapped to multiples of 16.
-        strength: scale of its context when encoded as one of several.
+        strength: scale of its context; see `VCU`.
     Raises:
-        ValueError: counts differ, an index is out of range or used twice, or a shape, dtype or range is
-            wrong.
+        ValueError: counts differ, one reaches out of the video, two give the same frame (both are named), or
+            a shape, dtype or range is wrong.
     """
     total, notes = _length(num_frames)
-    indices = [int(i) for i in (indices.tolist() if hasattr(indices, "tolist") else indices)]
-    if len(images) == 0 or len(images) != len(indices):
+    images = as_list(images, "images")
+    indices = [whole(f"index {k + 1}", i) for k, i in enumerate(as_list(indices, "indices"))]
+    if not images or len(images) != len(indices):
         raise ValueError(
             f"{len(images)} keyframes for {len(indices)} indices; give one index for every image"
         )
     taken: dict[int, int] = {}
-    indexed = []
+    placed = []
     for order, (image, index) in enumerate(zip(images, indices, strict=True)):
-        place = index + total if index < 0 else index
-        if not 0 <= place < total:
-            raise ValueError(
-                f"keyframe {order + 1} is at index {index}, the video has frames 0..{total - 1} (-1 = last)"
-            )
-        if place in taken:
-            raise ValueError(
-                f"keyframes {taken[place] + 1} and {order + 1} are both at frame {place}; move one of them"
-            )
-        taken[place] = order
         clip, more = as_clip(image, f"keyframe {order + 1}")
         notes += more
-        if len(clip) != 1:
-            raise ValueError(f"keyframe {order + 1} holds {len(clip)} images, expected one")
-        indexed.append((place, clip, f"keyframe {order + 1}"))
+        start = _start(order, index, len(clip), total)
+        for frame in range(start, start + len(clip)):
+            if frame in taken:
+                raise ValueError(
+                    f"keyframes {taken[frame] + 1} and {order + 1} are both at frame {frame}; move one of them"
+                )
+            taken[frame] = order
+        placed.append((start, clip, f"keyframe {order + 1}"))
     if len(taken) == total:
-        raise ValueError(f"keyframes fill all {total} frames; nothing is left to generate")
-    return _place(indexed, total, width, height, strength, notes)
+        raise ValueError(
+            f"keyframes fill all {total} frames; nothing is left to generate. Give fewer or a longer num_frames"
+        )
+    return _place(placed, total, width, height, strength, notes)
+
+
+def _start(order: int, index: int, length: int, total: int) -> int:
+    """The first frame of a keyframe's clip; ValueError where it reaches out of the video."""
+    start = index if index >= 0 else index + total - (length - 1)
+    if 0 <= start <= total - length:
+        return start
+    if length == 1:
+        raise ValueError(
+            f"keyframe {order + 1} is at index {index}, the video has frames 0..{total - 1} (-1 = last); "
+            "give an index inside"
+        )
+    raise ValueError(
+        f"keyframe {order + 1} ({length} frames at index {index}) covers frames {start}..{start + length - 1}, "
+        f"the video has 0..{total - 1}; move it or give fewer frames"
+    )
 
 
 def _length(num_frames: int) -> tuple[int, list[str]]:
@@ -113,22 +126,24 @@ def _length(num_frames: int) -> tuple[int, list[str]]:
 
 
 def _place(
-    indexed: list[tuple[int, Tensor, str]],
+    placed: list[tuple[int, Tensor, str]],
     total: int,
     width: int | None,
     height: int | None,
-    strength: float,
+    strength: float | Sequence[float],
     notes: list[str],
 ) -> VCU:
-    """Put one-frame clips at their indices on a grey canvas, all at the size of the first one."""
-    first = indexed[0][1]
+    """Put clips at their first frames on a grey canvas, all at the size of the first one."""
+    first = placed[0][1]
     width, height, more = target_size((first.shape[2], first.shape[1]), width, height)
+    check_volume(total, width, height)
     notes = notes + more
     frames = torch.full((total, height, width, 3), GREY, device=first.device)
-    masks = torch.ones(total, height, width, device=first.device)
-    for index, clip, name in indexed:
+    masks = torch.ones(total, 1, 1, device=first.device)
+    for start, clip, name in placed:
         fitted, more = fit_frames(clip, width, height, name)
-        notes += [note for note in more if note not in notes]
-        frames[index] = fitted[0]
-        masks[index] = 0.0
+        notes += more
+        frames[start : start + len(clip)] = fitted
+        masks[start : start + len(clip)] = 0.0
+    masks = masks.expand(total, height, width)
     return built(frames, masks, kind="extension", strength=strength, notes=notes)

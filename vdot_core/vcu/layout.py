@@ -1,6 +1,6 @@
-"""Builders that say where things are: boxes drawn on white, and an image whose subject follows a box.
+"""Builders that say where things are: boxes or contours drawn on white, and an image whose subject follows.
 
-Shape letters: F pixel frames, H W pixels.
+Shape letters: F pixel frames, H W pixels, N things.
 """
 
 from __future__ import annotations
@@ -10,62 +10,125 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .canvas import as_clip
+from .canvas import as_clip, target_size
+from .checks import as_list, as_tensor, check_volume, real, whole
 from .compose import compose
 from .extension import extend
+from .grow import contours
+from .masks import as_mask, augment, fit_mask
+from .span import Moment
 from .tasks import control, text
+from .tracks import Boxes, box_tracks
 from .unit import VCU
 
 LINE_WIDTH = 2
+CONTOUR_WIDTH = 3
+MAX_LINE_WIDTH = 64
 BLACK = (0.0, 0.0, 0.0)
+
+Color = tuple[float, float, float]
 
 
 def layout(
-    boxes: Tensor | Sequence[Tensor],
+    boxes: Boxes | Sequence[Boxes],
     *,
     width: int,
     height: int,
     num_frames: int,
-    colors: Sequence[tuple[float, float, float]] | None = None,
+    colors: Sequence[Color] | None = None,
     line_width: int = LINE_WIDTH,
-    strength: float = 1.0,
+    strength: float | Sequence[float] = 1.0,
+    start: Moment = None,
+    end: Moment = None,
 ) -> VCU:
     """Let boxes guide where things are: outlines on white, as VACE's layout annotator draws them.
 
-    For frames that are drawn already use `control`.
+    For frames that are drawn already use `control`; for masks, `layout_masks`; for a drawn path, `path_boxes`.
 
     Args:
         boxes: [K, 4] (left, top, right, bottom) in pixels of the canvas at K moments spread evenly over the
-            video, moved linearly between; K = 1 stands still. A sequence of such for several things.
+            video, moved linearly between; K = 1 stands still, K = F is a box for every frame. Or a mapping
+            frame number -> box (-1 = last frame), which stands still before the first and after the last. A
+            sequence of such for several things. A box may leave the canvas, but not in every frame.
         width, height, num_frames: canvas and length, snapped as in `text`.
         colors: one (r, g, b) in [0, 1] per thing; None = black.
         line_width: of the outline, in pixels.
-        strength: scale of its context when encoded as one of several.
+        strength, start, end: as in `control`.
     Raises:
         ValueError: a box has no area or lies outside the canvas, or colours and boxes differ in number.
     """
     canvas = text(width, height, num_frames)
-    tracks = _tracks(boxes)
-    colors = [BLACK] * len(tracks) if colors is None else list(colors)
-    if len(colors) != len(tracks):
-        raise ValueError(f"{len(colors)} colours for {len(tracks)} boxes; give one colour for every box")
+    tracks = box_tracks(boxes, canvas.num_frames)
+    line_width = whole("line_width", line_width, 1, MAX_LINE_WIDTH)
     frames = torch.ones(canvas.num_frames, canvas.height, canvas.width, 3)
-    for track, color in zip(tracks, colors, strict=True):
-        for index, box in enumerate(_interpolate(track, canvas.num_frames)):
-            _draw(frames[index], box, torch.tensor(color), line_width)
-    unit = control(frames, strength=strength)
+    for number, (track, color) in enumerate(zip(tracks, _colors(colors, len(tracks)), strict=True), 1):
+        drawn = [_draw(frame, box, color, line_width) for frame, box in zip(frames, track, strict=True)]
+        if not any(drawn):
+            raise ValueError(
+                f"box {number}, {track[0]}, lies outside the canvas of {canvas.width}x{canvas.height}; move it in"
+            )
+    unit = control(frames, strength=strength, start=start, end=end)
     return unit.replace(notes=canvas.notes + unit.notes)
+
+
+def layout_masks(
+    masks: Tensor | Sequence[Tensor],
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    num_frames: int | None = None,
+    mask_shape: str = "original",
+    expand: float = 0.0,
+    colors: Sequence[Color] | None = None,
+    line_width: int = CONTOUR_WIDTH,
+    strength: float | Sequence[float] = 1.0,
+    start: Moment = None,
+    end: Moment = None,
+) -> VCU:
+    """Let the contours of masks guide where things are, as VACE's layout of a tracked mask.
+
+    Args:
+        masks: [F, H, W] float in [0, 1] of one thing, or a sequence of such for several, all alike.
+        width, height, num_frames: canvas and length; None = the masks' own. Fitted as in `control`.
+        mask_shape, expand: 'box' draws the masks' boxes, 'hull' their hulls; see `augment`.
+        colors: one (r, g, b) in [0, 1] per thing; None = black.
+        line_width: of the contour, in pixels of the canvas.
+        strength, start, end: as in `control`.
+    Raises:
+        ValueError: masks differ in shape, one is empty in every frame, or a shape, dtype or range is wrong.
+    """
+    things = [masks] if hasattr(masks, "shape") else as_list(masks, "masks")
+    things = [as_tensor(mask, f"mask {n}", "[F, H, W] float in [0, 1]") for n, mask in enumerate(things, 1)]
+    if not things:
+        raise ValueError("no mask was given; give at least one [F, H, W]")
+    line_width = whole("line_width", line_width, 1, MAX_LINE_WIDTH)
+    first = things[0]
+    if first.ndim != 3 or not first.numel():
+        raise ValueError(f"mask 1 has shape {list(first.shape)}, expected [F, H, W]; give one mask per frame")
+    width, height, notes = target_size((first.shape[2], first.shape[1]), width, height)
+    check_volume(len(first), width, height)
+    frames = torch.ones(len(first), height, width, 3)
+    for number, (mask, color) in enumerate(zip(things, _colors(colors, len(things)), strict=True), 1):
+        mask, more = as_mask(mask, len(first), *first.shape[1:], f"mask {number}")
+        mask = fit_mask(augment(mask, mask_shape, expand), width, height)
+        if not bool(mask.any()):
+            raise ValueError(f"mask {number} is empty in every frame; mark the thing with 1")
+        notes += more
+        for frame, picture in zip(frames, mask.bool().cpu().numpy(), strict=True):
+            frame[torch.from_numpy(contours(picture, line_width))] = color
+    unit = control(frames, num_frames=num_frames, strength=strength, start=start, end=end)
+    return unit.replace(notes=(*notes, *unit.notes))
 
 
 def move(
     image: Tensor,
-    boxes: Tensor | Sequence[Tensor],
+    boxes: Boxes | Sequence[Boxes],
     *,
     num_frames: int,
     width: int | None = None,
     height: int | None = None,
-    colors: Sequence[tuple[float, float, float]] | None = None,
-    strength: float = 1.0,
+    colors: Sequence[Color] | None = None,
+    strength: float | Sequence[float] = 1.0,
 ) -> VCU:
     """Set an image in motion: it is the first frame, and boxes say where its subject goes.
 
@@ -76,7 +139,7 @@ def move(
     """
     clip, _ = as_clip(image, "image")
     if len(clip) != 1:
-        raise ValueError(f"image holds {len(clip)} images, expected one")
+        raise ValueError(f"image holds {len(clip)} images, expected one; give the video's first frame")
     start = extend(clip, num_frames=num_frames, width=width, height=height, strength=strength)
     guide = layout(
         boxes,
@@ -89,38 +152,26 @@ def move(
     return compose(start, guide)
 
 
-def _tracks(boxes: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    if isinstance(boxes, Tensor) and boxes.ndim == 2:
-        boxes = [boxes]
-    tracks = [torch.as_tensor(track, dtype=torch.float32) for track in boxes]
-    if tracks and all(track.ndim == 1 for track in tracks):
-        tracks = [torch.stack(tracks)]
-    if not tracks:
-        raise ValueError("no box was given; give at least one (left, top, right, bottom)")
-    for index, track in enumerate(tracks):
-        if track.ndim != 2 or track.shape[1] != 4 or not len(track):
-            raise ValueError(
-                f"box {index + 1} has shape {list(track.shape)}, expected [K, 4] (left, top, right, bottom)"
-            )
-        if not bool(((track[:, 2] > track[:, 0]) & (track[:, 3] > track[:, 1])).all()):
-            raise ValueError(f"box {index + 1} has no area; expected left < right and top < bottom")
-    return tracks
+def _colors(colors: Sequence[Color] | None, count: int) -> list[Tensor]:
+    """One colour for each thing."""
+    colors = [BLACK] * count if colors is None else as_list(colors, "colors")
+    if len(colors) != count:
+        raise ValueError(f"{len(colors)} colours for {count} boxes; give one colour for every box")
+    checked = []
+    for number, color in enumerate(colors, 1):
+        parts = [real(f"colour {number}", part, 0.0, 1.0) for part in as_list(color, f"colour {number}")]
+        if len(parts) != 3:
+            raise ValueError(f"colour {number} has {len(parts)} numbers, expected 3; give (red, green, blue)")
+        checked.append(torch.tensor(parts))
+    return checked
 
 
-def _interpolate(track: Tensor, num_frames: int) -> list[list[int]]:
-    at = torch.linspace(0, len(track) - 1, num_frames)
-    low = at.floor().long().clamp(max=max(0, len(track) - 2))
-    part = (at - low)[:, None]
-    boxes = track[low] * (1 - part) + track[(low + 1).clamp(max=len(track) - 1)] * part
-    return boxes.round().long().tolist()
-
-
-def _draw(frame: Tensor, box: list[int], color: Tensor, line_width: int) -> None:
-    """Draw a box's outline into [H, W, 3], clipped at the border."""
+def _draw(frame: Tensor, box: list[int], color: Tensor, line_width: int) -> bool:
+    """Draw a box's outline into [H, W, 3], clipped at the border; False where it lies wholly outside."""
     height, width = frame.shape[:2]
     left, top, right, bottom = box
     if right <= 0 or bottom <= 0 or left >= width or top >= height:
-        raise ValueError(f"box {box} lies outside the canvas of {width}x{height}")
+        return False
     x0, x1 = max(0, left), min(width, right)
     y0, y1 = max(0, top), min(height, bottom)
     for edge in (
@@ -130,3 +181,4 @@ def _draw(frame: Tensor, box: list[int], color: Tensor, line_width: int) -> None
         (slice(max(0, bottom - line_width), max(0, bottom)), slice(x0, x1)),
     ):
         frame[edge] = color
+    return True

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from .checks import MAX_FRAMES, MAX_STRENGTH, as_list, as_strength, real, whole
 
 VAE_STRIDE = (4, 8, 8)
 PATCH_SIZE = (1, 2, 2)
@@ -39,7 +43,8 @@ class VCU:
         kind: what the frames mean: 'generate', 'control', 'repaint' or 'extension'; `compose` goes by it.
         region: [F, H, W] of 0 and 1, where a control speaks; None = everywhere.
         strength: scale of this unit's context in the network, kept apart when encoded as one of several
-            contexts.
+            contexts: one float, or a tuple with one for each latent frame of the video (references not
+            counted).
         notes: what was changed to make the input fit, one sentence each; not part of equality.
         parts: the units a composition was made from, so that composing again starts from them.
 
@@ -52,13 +57,13 @@ class VCU:
     references: tuple[Tensor, ...] = ()
     kind: str = "repaint"
     region: Tensor | None = None
-    strength: float = 1.0
+    strength: float | tuple[float, ...] = 1.0
     notes: tuple[str, ...] = ()
     parts: tuple[VCU, ...] = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "references", tuple(self.references))
-        object.__setattr__(self, "notes", tuple(self.notes))
+        for name in ("references", "notes", "parts"):
+            object.__setattr__(self, name, tuple(as_list(getattr(self, name), name)))
         _check_shape("frames", self.frames, "[F, H, W, 3]", lambda s: len(s) == 4 and s[3] == 3)
         num_frames, height, width, _ = self.frames.shape
         if num_frames < 1 or num_frames % VAE_STRIDE[0] != 1:
@@ -72,12 +77,13 @@ class VCU:
         self._check_mask("masks", self.masks)
         if self.region is not None:
             self._check_mask("region", self.region)
-        if self.kind not in KINDS:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
         _check_range("frames", self.frames)
         for index, image in enumerate(self.references):
             _check_shape(f"reference {index + 1}", image, "[H, W, 3]", lambda s: len(s) == 3 and s[2] == 3)
             _check_range(f"reference {index + 1}", image)
+        object.__setattr__(self, "strength", as_strength(self.strength, self.num_latent_frames))
 
     def _check_mask(self, name: str, mask: Tensor) -> None:
         _check_shape(name, mask, "[F, H, W]", lambda s: len(s) == 3)
@@ -108,6 +114,26 @@ class VCU:
     def num_latent_frames(self) -> int:
         """Latent frames of the video itself, without references."""
         return num_latent_frames(self.num_frames)
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The strength of each latent frame of the video."""
+        if isinstance(self.strength, tuple):
+            return self.strength
+        return (self.strength,) * self.num_latent_frames
+
+    def scaled(self, factor: float) -> VCU:
+        """A copy with every strength multiplied by a factor.
+
+        Args:
+            factor: 0 or more.
+        Raises:
+            ValueError: the factor or the product is no such number.
+        """
+        factor = real("factor", factor, 0.0, float("inf"))
+        if isinstance(self.strength, tuple):
+            return self.replace(strength=tuple(value * factor for value in self.strength))
+        return self.replace(strength=self.strength * factor)
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, VCU):
@@ -158,6 +184,45 @@ def full_mask(num_frames: int, height: int, width: int, device: torch.device | s
 def dense(tensor: Tensor) -> Tensor:
     """A tensor without its repetitions: dimensions that `expand` stretched are cut to one."""
     return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())]
+
+
+def strength_curve(points: Mapping[int, float], num_frames: int) -> tuple[float, ...]:
+    """A strength for each latent frame, drawn through a few points in time.
+
+    Args:
+        points: frame number -> strength; linear between them, constant before the first and after the last.
+            Negative numbers count from the end (-1 = last frame).
+        num_frames: length of the video, 4n+1.
+    Returns:
+        One float per latent frame: the curve at the middle of the frames it stands for.
+    Raises:
+        ValueError: no point, a frame outside the video or given twice, or a strength that is no such number.
+    """
+    total = whole("num_frames", num_frames, 1, MAX_FRAMES)
+    if not isinstance(points, Mapping) or not points:
+        raise ValueError(
+            "points is empty or no mapping; give frame numbers and strengths, as {0: 1.0, -1: 0.0}"
+        )
+    keys = sorted(moments(points, total, "strength"))
+    values = dict(zip(moments(points, total, "strength"), points.values(), strict=True))
+    heights = [real(f"strength at frame {key}", values[key], 0.0, MAX_STRENGTH) for key in keys]
+    stride = VAE_STRIDE[0]
+    middles = [0.0] + [1 + stride * t + (stride - 1) / 2 for t in range(num_latent_frames(total) - 1)]
+    return tuple(np.interp(middles, keys, heights).tolist())
+
+
+def moments(points: Mapping[int, object], total: int, name: str) -> list[int]:
+    """The keys of a mapping as frame numbers from 0, in their order; ValueError where one is out or twice."""
+    places: dict[int, object] = {}
+    for key in points:
+        place = whole(f"a frame number of {name}", key, -total, total - 1)
+        place += total if place < 0 else 0
+        if place in places:
+            raise ValueError(
+                f"{name} is given twice at frame {place} ({places[place]} and {key}); remove one"
+            )
+        places[place] = key
+    return list(places)
 
 
 def built(frames: Tensor, masks: Tensor, *, notes: tuple[str, ...] | list[str] = (), **fields) -> VCU:

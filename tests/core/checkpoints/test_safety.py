@@ -107,6 +107,14 @@ def test_extended_files_are_refused(tmp_path, kind):
             load_network(path)
 
 
+def shorten_record(path, target):
+    """The same archive, intact as a zip, but for one tensor that has fewer bytes than its pickle says."""
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w") as lying:
+        for name in source.namelist():
+            data = source.read(name)
+            lying.writestr(name, data[:-2] if name.endswith("/data/5") else data)
+
+
 def test_packed_archive_and_lying_archive_are_refused(tmp_path):
     """A compressed .pt, and one whose pickle claims more bytes than its record has."""
     path = written(tmp_path, "zip")
@@ -118,10 +126,7 @@ def test_packed_archive_and_lying_archive_are_refused(tmp_path):
             packed.writestr(name, source.read(name))
     with pytest.raises(ValueError, match="compressed"):
         inspect(tmp_path / "z.pt")
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "s.pt", "w") as lying:
-        for name in source.namelist():
-            data = source.read(name)
-            lying.writestr(name, data[:-2] if name.endswith("/data/5") else data)
+    shorten_record(path, tmp_path / "s.pt")
     with pytest.raises(ValueError, match=r"s\.pt"):
         read_weights(tmp_path / "s.pt", config=TINY)
 
@@ -162,12 +167,12 @@ def test_false_headers_are_refused(tmp_path, kind):
 
 def data_places(path):
     """Offsets of all bytes of the file that are a weight's value."""
-    file = open_tensor_file(path)
-    inside = set()
-    for name, spec in file.specs.items():
-        begin = file.offsets[name] if path.suffix == ".safetensors" else file.places[name].byte_offset
-        inside.update(range(begin, begin + spec.num_bytes))
-    return inside
+    if path.suffix == ".safetensors":
+        file = open_tensor_file(path)
+        records = {file.offsets[name]: spec.num_bytes for name, spec in file.specs.items()}
+    else:
+        records = torch_files._check_archive(path)
+    return {at for begin, size in records.items() for at in range(begin, begin + size)}
 
 
 @pytest.fixture(scope="module", params=["ours", "zip"])
@@ -258,8 +263,9 @@ def test_torch_that_does_not_tell_offsets(tmp_path, monkeypatch):
     read = read_weights(path, config=TINY).state_dict
     assert all(torch.equal(read[name], weights[name]) for name in weights)
     zip_file({"generator": {"x": Payload(tmp_path / "owned")}}, tmp_path / "evil.pt")
+    shorten_record(path, tmp_path / "short.pt")
     path.write_bytes(path.read_bytes()[:-500])
-    for refused in (path, tmp_path / "evil.pt"):
+    for refused in (path, tmp_path / "evil.pt", tmp_path / "short.pt"):
         with pytest.raises(ValueError, match=refused.name):
             inspect(refused)
     assert not (tmp_path / "owned").exists()

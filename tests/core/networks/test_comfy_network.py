@@ -5,58 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.core.networks.helpers import SIZES, inputs, native_network, random_network, relative
-from tests.support.pack import submodule
-
-CONFIG = SIZES["narrow heads"]
-
-
-@pytest.fixture(scope="module")
-def module(comfy):
-    return submodule("nodes.comfy_network")
-
-
-@pytest.fixture(scope="module")
-def networks(module):
-    """(ours, ComfyUI's own) with the same random weights, both with ComfyUI's layers."""
-    import comfy.ops
-
-    return make_pair(module, comfy.ops.disable_weight_init)
-
-
-def make_pair(module, operations, dtype=torch.float32, dress=lambda network: None):
-    source = random_network(CONFIG)
-    native = native_network(source, operations, dtype)
-    sizes = {name: getattr(CONFIG, name) for name in ("dim", "ffn_dim", "num_heads", "num_layers")}
-    sizes |= {"text_dim": CONFIG.text_dim, "freq_dim": CONFIG.freq_dim, "vace_layers": 2, "vace_in_dim": 96}
-    detected = {
-        "image_model": "wan2.1",
-        "model_type": "vace",
-        "in_dim": 16,
-        "out_dim": 16,
-        "window_size": (-1, -1),
-    }
-    ours = module.ComfyWanVace(**sizes, **detected, device="cpu", dtype=dtype, operations=operations)
-    missing, unexpected = ours.load_state_dict(source.state_dict(), strict=False)
-    assert not missing and not unexpected
-    dress(ours), dress(native)
-    return ours.requires_grad_(False), native
-
-
-def both(networks, options=dict, num_contexts=1, strengths=None, batch=1, dtype=torch.float32, **kwargs):
-    """Run both networks, each with options() of its own, for it may record; give both back."""
-    size = {name: kwargs.pop(name) for name in ("frames", "height", "width") if name in kwargs}
-    x, timestep, text, contexts = inputs(CONFIG, batch=batch, num_contexts=num_contexts, **size)
-    contexts = kwargs.pop("vace_context", contexts)
-    results, used = [], []
-    for network in networks:
-        given = options()
-        used.append(given)
-        with torch.no_grad():
-            vace = {"vace_context": contexts.to(dtype), "vace_strength": strengths or [1.0] * num_contexts}
-            conditions = (x.to(dtype), timestep, text.to(dtype))
-            results.append(network(*conditions, transformer_options=given, **vace, **kwargs))
-    return *results, *used
+from tests.core.networks.comfy_pairs import CONFIG, both
+from tests.core.networks.helpers import inputs, native_network, random_network, relative
 
 
 def assert_equal_but_changed(networks, options, **kwargs):
@@ -65,56 +15,6 @@ def assert_equal_but_changed(networks, options, **kwargs):
     assert relative(ours, native) <= 1e-5
     assert relative(both(networks, **kwargs)[0], native) > 1e-3
     return used
-
-
-@pytest.mark.parametrize("strengths", [[1.0, 1.0], [1.0, 0.25], [0.0, 1.7]])
-def test_contexts_with_their_own_strengths(networks, strengths):
-    ours, native, *_ = both(networks, num_contexts=2, strengths=strengths, batch=2)
-    assert relative(ours, native) <= 1e-5
-
-
-def test_strength_by_latent_frame(module, networks):
-    frames, tokens_per_frame = 3, 2 * 3
-    by_frame = [torch.tensor([1.0, 0.3, 0.0]), torch.tensor([0.5, 2.0, 1.0])]
-    x, timestep, text, contexts = inputs(CONFIG, frames=frames, num_contexts=2)
-    call = {"transformer_options": {}, "vace_context": contexts}
-    with torch.no_grad():
-        ours = networks[0](x, timestep, text, vace_strength=by_frame, **call)
-        by_token = [row.repeat_interleave(tokens_per_frame)[None, :, None] for row in by_frame]
-        native = networks[1](x, timestep, text, vace_strength=by_token, **call)
-        assert relative(ours, native) <= 1e-5
-        mixed = [module.ContextScale(layers=[1.0, 1.0], frames=by_frame[0].tolist()), [0.5, 0.5]]
-        by_token[1] = 0.5
-        ours = networks[0](x, timestep, text, vace_strength=mixed, **call)
-        native = networks[1](x, timestep, text, vace_strength=by_token, **call)
-        assert relative(ours, native) <= 1e-5
-
-
-def test_strength_by_layer_silences_a_layer(networks):
-    ours, native = networks
-    x, timestep, text, contexts = inputs(CONFIG)
-    call = {"transformer_options": {}, "vace_context": contexts}
-    with torch.no_grad():
-        by_layer = ours(x, timestep, text, vace_strength=[[1.0, 0.0]], **call)
-        kept = native.vace_layers_mapping.pop(2)
-        try:
-            assert relative(by_layer, native(x, timestep, text, vace_strength=[1.0], **call)) <= 1e-5
-        finally:
-            native.vace_layers_mapping[2] = kept
-
-
-def test_strength_errors(networks):
-    x, timestep, text, contexts = inputs(CONFIG, num_contexts=2)
-    call = {"transformer_options": {}, "vace_context": contexts}
-    with pytest.raises(ValueError, match="1 entries for 2 contexts"):
-        networks[0](x, timestep, text, vace_strength=[1.0], **call)
-    with pytest.raises(ValueError, match=r"\[2\] by VACE layer or \[3\] by latent frame"):
-        networks[0](x, timestep, text, vace_strength=[1.0, [1.0] * 5], **call)
-    x, timestep, text, contexts = inputs(CONFIG, frames=2)
-    with pytest.raises(ValueError, match=r"ContextScale\(layers"):
-        networks[0](
-            x, timestep, text, vace_context=contexts, vace_strength=[[1.0, 0.5]], transformer_options={}
-        )
 
 
 def test_attention_patches(networks):
@@ -288,45 +188,6 @@ def test_wrappers(networks):
 
     ours, native = assert_equal_but_changed(networks, options, clip_fea=None, control=None)
     assert ours["calls"] == native["calls"] == [["control", "vace_context", "vace_strength"]]
-
-
-def test_manual_cast_and_weight_functions(module):
-    """Weights stored in bf16 and fp8, cast at use, and patched by a function as ComfyUI's LoRA does."""
-    import comfy.ops
-
-    def dress(network):
-        for layer in (network.blocks[1].self_attn.q, network.vace_blocks[0].ffn[0], network.blocks[2].norm3):
-            layer.weight_function = [lambda weight: weight * 1.5]
-
-    for storage in (torch.bfloat16, torch.float8_e4m3fn):
-        plain = make_pair(module, comfy.ops.manual_cast, storage)
-        patched = make_pair(module, comfy.ops.manual_cast, storage, dress)
-        assert plain[0].blocks[0].modulation.dtype == plain[0].blocks[0].ffn[0].weight.dtype == storage
-        assert plain[0].patch_embedding.weight.dtype == torch.float32
-        ours, native, *_ = both(patched, num_contexts=2)
-        assert relative(ours, native) <= 1e-5
-        assert relative(both(plain, num_contexts=2)[0], native) > 1e-3
-
-
-def test_fp8_operations(module):
-    import comfy.ops
-
-    ours, native, *_ = both(make_pair(module, comfy.ops.fp8_ops, torch.float8_e4m3fn), dtype=torch.bfloat16)
-    exact = both(make_pair(module, comfy.ops.manual_cast, torch.float8_e4m3fn))[1]
-    assert relative(ours.float(), native.float()) <= 0.1
-    # fp8 multiplications are coarse; ours may not be coarser than ComfyUI's.
-    assert relative(ours.float(), exact) <= 1.1 * relative(native.float(), exact)
-
-
-def test_bfloat16_is_as_exact_as_comfyuis(module):
-    import comfy.ops
-
-    pair = make_pair(module, comfy.ops.manual_cast, torch.bfloat16)
-    exact = both(pair, num_contexts=2, strengths=[1.0, 0.5])[1]
-    ours, native, *_ = both(pair, num_contexts=2, strengths=[1.0, 0.5], dtype=torch.bfloat16)
-    assert ours.dtype == torch.bfloat16
-    assert relative(ours, native) <= 2e-2
-    assert relative(ours, exact) <= 1.05 * relative(native, exact)
 
 
 def test_text_only(module):

@@ -1,0 +1,106 @@
+"""What is published fits together: the lists of dependencies, the wheel, the pinned tools, the licence."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from devtools.paths import ROOT
+from devtools.setup import READ_PROJECT, project_table, requirement_lines
+
+BY_COMFYUI = {"torch", "torchvision"}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return project_table(Path(sys.executable))
+
+
+def name_of(requirement: str) -> str:
+    return re.match(r"[A-Za-z0-9._-]+", requirement).group().lower()
+
+
+def constraints(path: Path) -> dict[str, set[str]]:
+    """Pinned versions by package."""
+    pins: dict[str, set[str]] = {}
+    for line in requirement_lines(path):
+        name, version = line.split(";")[0].strip().split("==")
+        pins.setdefault(name.lower().replace("_", "-"), set()).add(version)
+    return pins
+
+
+def test_the_manager_never_touches_torch_and_otherwise_installs_the_same(project):
+    listed = requirement_lines(ROOT / "requirements.txt")
+    assert not {name_of(line) for line in listed} & (BY_COMFYUI | {"torchaudio"})
+    assert sorted(listed) == sorted(d for d in project["dependencies"] if name_of(d) not in BY_COMFYUI)
+
+
+def test_everything_asked_for_is_pinned(project):
+    extras = project["optional-dependencies"]
+    pins = constraints(ROOT / "constraints.txt")
+    for requirement in [*project["dependencies"], *extras["train"], *extras["dev"]]:
+        assert name_of(requirement).replace("_", "-") in pins, requirement
+    assert pins["torch"] == {"2.11.0"}
+
+
+def test_the_floor_is_what_the_metadata_promises(project):
+    floor = constraints(ROOT / "constraints-floor.txt")
+    for requirement in project["dependencies"]:
+        if ">=" in requirement:
+            name, lowest = requirement.split(">=")
+            (pinned,) = floor[name]
+            assert pinned.split(".")[: len(lowest.split("."))] == lowest.split("."), requirement
+    assert project["requires-python"] == ">=3.10"
+
+
+def test_pre_commit_runs_the_same_ruff(project):
+    (ruff,) = (d for d in project["optional-dependencies"]["dev"] if d.startswith("ruff"))
+    config = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"ruff==[\d.]+", config)) == {ruff}
+
+
+def test_the_wheel_has_the_library_and_the_trainer_and_no_nodes(tmp_path):
+    """As pip builds it; skipped where the build tools cannot be downloaded."""
+    # A copy: building leaves files beside the sources.
+    for name in ("vdot_core", "training", "nodes", "devtools", "tests/support"):
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "__init__.py", "dev.py"):
+        shutil.copy(ROOT / name, tmp_path / "source")
+    source = tmp_path / "source"
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), str(source)]
+    built = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if "NewConnectionError" in built.stdout or "No matching distribution" in built.stdout:
+        pytest.skip("the package index cannot be reached")
+    assert built.returncode == 0, built.stdout
+    (wheel,) = tmp_path.glob("vdot-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"vdot_core", "training"}
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    sources = {p.relative_to(source).as_posix() for top in tops for p in (source / top).rglob("*.py")}
+    assert sources <= set(names)
+
+
+def test_the_registry_finds_what_it_needs():
+    read = READ_PROJECT.replace('["project"]', '["tool"]["comfy"]')
+    command = [sys.executable, "-c", read, str(ROOT / "pyproject.toml")]
+    comfy = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    assert comfy["PublisherId"] and comfy["DisplayName"] and comfy["Icon"].startswith("https://")
+    assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
+    assert "web" not in comfy, "WEB_DIRECTORY in __init__.py serves the scripts already"
+
+
+def test_the_licence_is_apache_2_and_whole(project):
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert project["license"] == "Apache-2.0"
+    assert "Version 2.0, January 2004" in text and "APPENDIX" in text and len(text) > 11_000
+
+
+def test_the_changelog_knows_the_version(project):
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## [Unreleased]" in text or f"## [{project['version']}]" in text

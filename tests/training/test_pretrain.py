@@ -1,0 +1,198 @@
+"""The pretraining program: it runs, stops and goes on, refuses what it does not know, and writes assets."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from training import pretrain, text, vae
+from training.config import parse_config
+from training.files import load_checkpoint, save_checkpoint
+from training.muon import orthogonalize
+from training.teacher_task import batched_attention, draw_sigmas
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMON = {"seed": 3, "log_every": 1, "validate_every": 0, "threads": 1}
+
+
+def _vae_config(folder: Path, **changes) -> dict:
+    stage = {"num_frames": 5, "size_px": 16, "draw_px": 32, "batch": 2, "lr_start": 1e-3, "lr_end": 1e-4}
+    stages = [
+        {**stage, "steps": 2, "num_frames": 1},
+        {**stage, "steps": 2, "image_every": 2, "image_size_px": 32},
+    ]
+    settings = {"base_dim": 4, "num_validation": 1, "stages": stages}
+    return {"model": "vae", "out_dir": str(folder), **COMMON, "vae": {**settings, **changes}}
+
+
+def _teacher_config(folder: Path, vae_file: Path) -> dict:
+    size = {"width": 32, "height": 32, "num_frames": 5, "num_clips": 2}
+    groups = [
+        {
+            **size,
+            "tasks": ["text", "depth", "inpaint"],
+            "extra": ["lines", "gray", "extend"],
+            "texture_share": 0.5,
+        },
+        {**size, "num_clips": 1, "tasks": ["reference"]},
+    ]
+    settings = {"vae": str(vae_file), "cache_dir": str(folder / "cache"), "steps": 4, "batch": 2, "warmup": 2}
+    settings |= {"groups": groups, "num_validation": 1, "text_layers": 1, "freeze_text_after": 3}
+    return {"model": "teacher", "out_dir": str(folder), **COMMON, "teacher": settings}
+
+
+def _run(config: dict, folder: Path, *arguments: str) -> dict:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(config))
+    pretrain.main(["--config", str(path), *arguments])
+    return load_checkpoint(Path(config["out_dir"]) / "checkpoint.pt")
+
+
+def _assert_same(one, two, name="state"):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, two), f"{name} differs after resuming"
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            _assert_same(one[key], two[key], f"{name}.{key}")
+    elif isinstance(one, list | tuple):
+        for i, (a, b) in enumerate(zip(one, two, strict=True)):
+            _assert_same(a, b, f"{name}[{i}]")
+    else:
+        assert one == two, name
+
+
+@pytest.fixture(scope="module")
+def vae_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vae")
+    return folder, _run(_vae_config(folder / "out"), folder)
+
+
+def test_vae_training_resumes_to_the_same_bits(vae_run, tmp_path):
+    _, whole = vae_run
+    assert whole["step"] == 4
+    config = _vae_config(tmp_path / "out")
+    half = _run(config, tmp_path, "--max_steps", "2")
+    assert half["step"] == 2
+    _assert_same(_run(config, tmp_path)["task"], whole["task"])
+
+
+def test_vae_export_has_wans_statistics_on_its_data(vae_run):
+    folder, _ = vae_run
+    exported = vae.load_vae(folder / "out" / "export" / "vdot_tiny_vae.safetensors")
+    assert exported.config.base_dim == 4
+    from training.data.shapes import clip
+
+    frames = torch.stack([clip(30_000_000 + i, height=16, width=16, num_frames=5).frames for i in range(2)])
+    latents = vae.encode_video(exported, frames)
+    assert latents.mean((0, 2, 3, 4)).abs().max() < 0.05
+    assert (latents.std((0, 2, 3, 4)) - 1).abs().max() < 0.05
+
+
+def test_the_decoder_alone_can_be_trained_on(vae_run, tmp_path):
+    folder, _ = vae_run
+    file = folder / "out" / "export" / "vdot_tiny_vae.safetensors"
+    _run(_vae_config(tmp_path / "out", decoder_only=True, start_from=str(file)), tmp_path)
+    before = vae.load_vae(file).state_dict()
+    after = vae.load_vae(tmp_path / "out" / "export" / "vdot_tiny_vae.safetensors").state_dict()
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"decoder", "post_quant_conv"}, "latents that a teacher was trained on must stay"
+
+
+def test_teacher_training_resumes_to_the_same_bits_and_exports(vae_run, tmp_path):
+    file = vae_run[0] / "out" / "export" / "vdot_tiny_vae.safetensors"
+    whole = _run(_teacher_config(tmp_path / "whole", file), tmp_path / "a")
+    config = _teacher_config(tmp_path / "halves", file)
+    assert _run(config, tmp_path / "b", "--max_steps", "2")["step"] == 2
+    _assert_same(_run(config, tmp_path / "b")["task"], whole["task"])
+
+    from vdot_core.checkpoints import inspect, load_network
+
+    exported = tmp_path / "whole" / "export"
+    assert inspect(exported / "vdot_tiny.safetensors").config.text_dim == 128
+    network = load_network(exported / "vdot_tiny.safetensors", dtype=torch.float32)
+    encoder, tokenizer, _ = text.load_text_encoder(exported / text.FILE_NAME)
+    embedding = text.embed(encoder, *tokenizer(["a red circle"]))
+    noise, contexts = torch.randn(1, 16, 2, 4, 4), torch.randn(1, 1, 96, 2, 4, 4)
+    velocity = network(noise, torch.tensor([900.0]), embedding, contexts)
+    assert velocity.shape == noise.shape and velocity.isfinite().all()
+
+
+def test_the_program_starts_from_any_folder(tmp_path):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(_vae_config(tmp_path / "out")))
+    command = [
+        sys.executable,
+        str(ROOT / "training" / "pretrain.py"),
+        "--config",
+        "run.yaml",
+        "--max_steps",
+        "1",
+    ]
+    done = subprocess.run([*command, "--vae.base_dim", "5"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "step 1/4" in done.stderr + done.stdout
+    weights = load_checkpoint(tmp_path / "out" / "checkpoint.pt")["task"]["vae"]
+    assert weights["decoder.conv_out.weight"].shape[1] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--vae.base_dimension", "8"], "base_dimension"),
+        (["--vae.base_dim", "2"], "base_dim is 2"),
+        (["--model", "student"], "model"),
+        (["--ema", "1.5"], "ema is 1.5"),
+    ],
+)
+def test_wrong_settings_are_named(arguments, named, capsys):
+    with pytest.raises((SystemExit, ValueError)) as caught:
+        parse_config(["--model", "vae", "--out_dir", "x", *arguments])
+    assert named in capsys.readouterr().err + str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tiny_vae", "tiny_teacher"])
+def test_shipped_configurations_are_valid(name):
+    config = parse_config(["--config", str(ROOT / "training" / "configs" / f"{name}.yaml")])
+    assert config.vae.stages if config.model == "vae" else config.teacher.groups
+
+
+def test_checkpoints_that_would_run_code_are_refused(tmp_path):
+    torch.save({"step": Path("x")}, tmp_path / "bad.pt")
+    with pytest.raises(Exception, match=r"weights_only|Unsupported"):
+        load_checkpoint(tmp_path / "bad.pt")
+    save_checkpoint({"step": 1}, tmp_path / "good.pt")
+    assert load_checkpoint(tmp_path / "good.pt") == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_noise_levels_lean_towards_noise_as_far_as_the_shift_says():
+    from training.config import TeacherConfig
+
+    settings = TeacherConfig(timestep_shift=5.0, logit_normal_share=0.0)
+    sigmas = draw_sigmas(20000, settings, torch.Generator().manual_seed(0))
+    assert 0 < sigmas.min() and sigmas.max() <= 1
+    # The median of a uniform level is 1/2, which a shift of 5 takes to 5/6.
+    assert abs(sigmas.median().item() - 5 / 6) < 0.01
+
+
+def test_batched_attention_is_attention():
+    q, k, v = torch.randn(2, 7, 32), torch.randn(2, 5, 32), torch.randn(2, 5, 32)
+    heads = [x.unflatten(-1, (4, 8)).transpose(1, 2) for x in (q, k, v)]
+    expected = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(-2)
+    torch.testing.assert_close(batched_attention(q, k, v, 4), expected)
+
+
+@pytest.mark.parametrize("shape", [(16, 64), (64, 16), (32, 80)])
+def test_orthogonalized_matrices_keep_directions_and_lose_scales(shape):
+    matrix = torch.randn(shape) @ torch.diag(torch.logspace(-1, 1, shape[1]))
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    found = orthogonalize(matrix)
+    singular = torch.linalg.svdvals(found)
+    assert 0.3 < singular.min() and singular.max() < 1.4
+    assert (
+        torch.nn.functional.cosine_similarity(orthogonalize(matrix).flatten(), (u @ vh).flatten(), 0) > 0.95
+    )

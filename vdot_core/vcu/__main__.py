@@ -1,0 +1,139 @@
+"""python -m vdot_core.vcu preview: units from files, drawn as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import signals
+from . import compose, control, depth, extend, inpaint, outpaint, reference, text
+from .preview import write_preview
+from .unit import VCU
+
+VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
+EXAMPLES = """examples:
+  %(prog)s --inpaint clip.mp4 mask.png --mask_shape box --expand 0.3 --reference cat.png --out swap.png
+  %(prog)s --first photo.png --scribble clip.mp4 --width 832 --height 480 --num_frames 81
+  %(prog)s --outpaint clip.mp4 --aspect 16:9 --feather_px 8
+"""
+
+logger = logging.getLogger("vdot")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 0, or 2 with one sentence where an input does not fit."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = _parser().parse_args(arguments)
+    try:
+        unit = _unit(options)
+        write_preview(unit, options.out, options.columns)
+    except (ValueError, OSError) as error:
+        logger.error("%s", error)
+        return 2
+    logger.info("%s: %s", options.out, unit)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m vdot_core.vcu", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser(
+        "preview",
+        help="draw a unit, composed of everything that is given, into a picture",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, what in (
+        ("control", "a control clip that is drawn already"),
+        ("depth", "a depth clip, near bright"),
+        ("gray", "a clip to follow in black and white"),
+        ("scribble", "a clip to follow by its lines"),
+        ("flow", "a clip whose motion to follow"),
+        ("outpaint", "a clip to widen"),
+        ("first", "how the video begins"),
+        ("last", "how it ends"),
+    ):
+        command.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
+    command.add_argument("--inpaint", type=Path, nargs=2, metavar=("CLIP", "MASK"), help="white is made anew")
+    command.add_argument("--mask_shape", default="original", help="original, hull or box")
+    command.add_argument("--expand", type=float, default=0.0, help="grow the mask by this part of its box")
+    command.add_argument("--grow_px", type=int, default=0, help="grow the mask by pixels")
+    command.add_argument("--pad", type=int, nargs=4, default=(0, 0, 0, 0), metavar=("L", "R", "T", "B"))
+    command.add_argument("--aspect", help="outpaint to this aspect, as 16:9")
+    command.add_argument("--feather_px", type=int, default=0, help="let the margin reach into the clip")
+    command.add_argument("--reference", type=Path, nargs="+", default=[], metavar="FILE", help="subjects")
+    command.add_argument("--start", type=float, help="part of the video where controls begin, 0 to 1")
+    command.add_argument("--end", type=float, help="part of the video where controls end, 0 to 1")
+    for name in ("width", "height", "num_frames"):
+        command.add_argument(f"--{name}", type=int, help="of the video; the clip's own where there is one")
+    command.add_argument("--columns", type=int, default=6, help="how many frames to show")
+    command.add_argument("--out", default="unit.png", help="the picture to write")
+    return parser
+
+
+def _unit(options: argparse.Namespace) -> VCU:
+    """Everything that was given, composed."""
+    size = {"width": options.width, "height": options.height}
+    canvas = {**size, "num_frames": options.num_frames}
+    units = []
+    if options.inpaint:
+        clip, mask = (_read(path) for path in options.inpaint)
+        augment = {"mask_shape": options.mask_shape, "expand": options.expand, "grow_px": options.grow_px}
+        units.append(inpaint(clip, mask.mean(-1), **augment, **canvas))
+    if options.outpaint:
+        sides = dict(zip(("left", "right", "top", "bottom"), options.pad, strict=True))
+        clip = _read(options.outpaint)
+        units.append(outpaint(clip, **sides, aspect=options.aspect, feather_px=options.feather_px, **canvas))
+    span = {"start": options.start, "end": options.end}
+    for name, draw in (
+        ("control", lambda clip: clip),
+        ("depth", lambda clip: clip),
+        ("gray", signals.to_gray),
+        ("scribble", signals.draw_lines),
+        ("flow", lambda clip: signals.flow_video(clip).frames),
+    ):
+        path = getattr(options, name)
+        if path:
+            build = depth if name == "depth" else control
+            units.append(build(draw(_read(path)), **canvas, **span))
+    if options.first or options.last:
+        ends = [None if path is None else _read(path) for path in (options.first, options.last)]
+        num_frames = options.num_frames or (units[0].num_frames if units else 81)
+        if units:
+            size = {"width": units[0].width, "height": units[0].height}
+        units.append(extend(*ends, num_frames=num_frames, **size))
+    base = units[0] if units else text(options.width or 832, options.height or 480, options.num_frames or 81)
+    if options.reference:
+        images = [_read(path, alpha=True)[0] for path in options.reference]
+        canvas = {"width": base.width, "height": base.height, "num_frames": base.num_frames}
+        units.append(reference(images, crop=None, **canvas))
+    return compose(*(units or [base]))
+
+
+def _read(path: Path, alpha: bool = False) -> Tensor:
+    """A video or a picture as [F, H, W, 3 or 4] float in [0, 1]."""
+    from PIL import Image
+
+    if path.suffix.lower() in VIDEO_ENDINGS:
+        try:
+            import av
+        except ImportError as error:
+            raise ValueError(f"{path} is a video, which needs PyAV; run `pip install av`") from error
+        with av.open(str(path)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        if not frames:
+            raise ValueError(f"{path} holds no frame; give another video")
+        return torch.from_numpy(np.stack(frames)).float() / 255
+    with Image.open(path) as image:
+        mode = "RGBA" if alpha and "A" in image.getbands() else "RGB"
+        return torch.from_numpy(np.array(image.convert(mode))).float()[None] / 255
+
+
+if __name__ == "__main__":
+    sys.exit(main())

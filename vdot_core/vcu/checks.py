@@ -1,0 +1,110 @@
+"""Checks of what a user gives: every refusal names the argument, what was got and what to give instead."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MAX_SIDE = 16384
+MAX_FRAMES = 65537
+# A thousand frames at 1080p; more is a slip of the hand, and would end in an allocation that fails.
+MAX_PIXELS = 2**31
+MAX_STRENGTH = 100.0
+
+
+def whole(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
+    """A whole number within bounds; ValueError otherwise."""
+    try:
+        number = operator.index(value)
+    except (TypeError, RuntimeError):
+        number = int(value) if isinstance(value, float) and value.is_integer() else None
+    if number is None or isinstance(value, bool):
+        raise ValueError(f"{name} is {_shown(value)}, expected a whole number; give one{_between(low, high)}")
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise ValueError(f"{name} is {number}, expected a whole number{_between(low, high)}; give such a one")
+    return number
+
+
+def real(name: str, value: Any, low: float, high: float) -> float:
+    """A finite number within bounds; ValueError otherwise."""
+    number = None
+    if not isinstance(value, (bool, str, bytes)):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            number = None
+    if number is None or not low <= number <= high:
+        got = _shown(value) if number is None else f"{number:g}"
+        raise ValueError(f"{name} is {got}, expected a number{_between(low, high)}; give such a one")
+    return number
+
+
+def as_tensor(value: Any, name: str, expected: str) -> Tensor:
+    """Anything array-like as a dense tensor; ValueError for what is not."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"{name} is {_shown(value)}, expected {expected}; give a tensor or an array"
+        ) from error
+
+
+def check_volume(num_frames: int, width: int, height: int) -> None:
+    """Refuse a clip of so many pixels that no machine holds it."""
+    if num_frames * width * height > MAX_PIXELS:
+        raise ValueError(
+            f"the video is {width}x{height} with {num_frames} frames, {num_frames * width * height:.1e} pixels, "
+            f"expected at most {MAX_PIXELS:.1e}; give a smaller width, height or num_frames"
+        )
+
+
+def as_strength(value: Any, num_latent_frames: int) -> float | tuple[float, ...]:
+    """A unit's strength: one float, or a tuple with one per latent frame of the video.
+
+    Args:
+        value: a number, or a sequence, array or tensor [T] of them, from 0 to MAX_STRENGTH.
+        num_latent_frames: T, of the video without references.
+    Raises:
+        ValueError: another length, or a number that is negative, huge or not finite.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)):
+        return real("strength", value, 0.0, MAX_STRENGTH)
+    if len(value) != num_latent_frames:
+        raise ValueError(
+            f"strength has {len(value)} numbers, the video has {num_latent_frames} latent frames; "
+            "give one number, or one for every latent frame"
+        )
+    return tuple(real(f"strength of latent frame {t}", v, 0.0, MAX_STRENGTH) for t, v in enumerate(value))
+
+
+def as_list(values: Any, name: str) -> list:
+    """A sequence as a list; ValueError for what is none."""
+    if isinstance(values, (str, bytes, dict)):
+        raise ValueError(f"{name} is {_shown(values)}, expected a sequence; give a list")
+    try:
+        return list(values)
+    except TypeError as error:
+        raise ValueError(f"{name} is {_shown(values)}, expected a sequence; give a list") from error
+
+
+def _between(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return ""
+    if high is None or math.isinf(high):
+        return f" of at least {low:g}"
+    return f" from {low:g} to {high:g}"
+
+
+def _shown(value: Any) -> str:
+    """A value in an error: small ones as they are, others by their type."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value) if len(repr(value)) < 60 else f"{repr(value)[:57]}..."
+    return f"a {type(value).__name__}"

@@ -1,0 +1,129 @@
+"""The builder that shows the model subjects to put into the video: reference.
+
+Shape letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .canvas import as_clip, letterbox, to_unit_range
+from .checks import as_list, as_tensor, real
+from .grow import mask_box
+from .masks import as_mask, binarise
+from .tasks import canvas_of
+from .unit import VCU, built, full_mask, grey_frames
+
+MAX_MARGIN = 4.0
+
+
+def reference(
+    images: Tensor | Sequence[Tensor],
+    *,
+    width: int,
+    height: int,
+    num_frames: int,
+    masks: Sequence[Tensor | None] | Tensor | None = None,
+    crop: bool | None = None,
+    margin: float = 0.0,
+) -> VCU:
+    """Show the model one or more subjects (faces, objects, backgrounds) to put into the video.
+
+    Each image is kept whole, centred on a white canvas of the video's size, and takes one latent frame of its
+    own. They keep the order given.
+
+    Args:
+        images: [N, H, W, 3] or a sequence of [H, W, 3] or [H, W, 4] of any sizes; float in [0, 1]. Alpha
+            shows white.
+        width, height, num_frames: the video's size and length, snapped as in `text`.
+        masks: one [H, W] per image (or [N, H, W]), 1 on the subject: the subject is put on white and cropped
+            to its box, as VACE was trained; None = the whole image.
+        crop: crop to the box of the subject, of mask and alpha; None = where there is a mask.
+        margin: white left around a cropped subject, as a part of its box's longer side.
+    Raises:
+        ValueError: no image, nothing to crop to, or a shape, dtype or range is wrong.
+    """
+    width, height, num_frames, notes = canvas_of(width, height, num_frames)
+    margin = real("margin", margin, 0.0, MAX_MARGIN)
+    items = _image_list(images)
+    cutouts = [None] * len(items) if masks is None else _mask_list(masks, len(items))
+    canvases = []
+    for index, (image, mask) in enumerate(zip(items, cutouts, strict=True)):
+        name = f"reference {index + 1}"
+        picture, subject, more = _on_white(image, mask, name)
+        notes += more
+        if crop or (crop is None and mask is not None):
+            picture = _cropped(picture, subject, margin, name)
+        canvases.append(letterbox(picture, width, height))
+    return built(
+        grey_frames(num_frames, height, width),
+        full_mask(num_frames, height, width),
+        references=tuple(canvases),
+        kind="generate",
+        notes=notes,
+    )
+
+
+def _image_list(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Every image on its own, batches taken apart."""
+    expected = "images [H, W, 3] float in [0, 1]"
+    if hasattr(images, "shape"):
+        images = [images]
+    flat = []
+    for image in as_list(images, "images"):
+        image = as_tensor(image, f"reference {len(flat) + 1}", expected)
+        flat += list(image) if image.ndim == 4 else [image]
+    if not flat:
+        raise ValueError("no reference image was given; give at least one")
+    return flat
+
+
+def _mask_list(masks: Sequence[Tensor | None] | Tensor, count: int) -> list[Tensor | None]:
+    if getattr(masks, "ndim", None) == 2:
+        masks = [masks]
+    masks = as_list(masks, "masks")
+    if len(masks) != count:
+        raise ValueError(f"{len(masks)} masks for {count} reference images; give one mask per image")
+    return masks
+
+
+def _on_white(image: Tensor, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor | None, list[str]]:
+    """The image [H, W, 3] on white outside its alpha and mask, and what is left of it [H, W] (None = all)."""
+    subject, notes = None, []
+    if image.ndim == 3 and image.shape[-1] == 4 and image.numel():
+        subject, notes = to_unit_range(image[..., 3], f"{name}'s alpha")
+        image = image[..., :3]
+    clip, more = as_clip(image, name)
+    if len(clip) != 1:
+        raise ValueError(f"{name} holds {len(clip)} images, expected one; give them one by one")
+    picture = clip[0]
+    notes += more
+    if mask is not None:
+        soft, more = as_mask(mask, 1, picture.shape[0], picture.shape[1], f"{name}'s mask")
+        notes += more
+        subject = soft[0] if subject is None else soft[0] * subject
+    if subject is not None:
+        picture = picture * subject[..., None] + (1 - subject[..., None])
+    return picture, subject, notes
+
+
+def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) -> Tensor:
+    """The subject's box, with white around it."""
+    if subject is None:
+        raise ValueError(f"{name} has neither mask nor alpha to crop to; give a mask, or crop=False")
+    box = mask_box(binarise(subject).bool().cpu().numpy())
+    if box is None:
+        raise ValueError(
+            f"{name}'s mask is empty; mark the subject with 1, or give no mask to use the whole image"
+        )
+    left, top, right, bottom = box
+    part = picture[top:bottom, left:right]
+    border = round(margin * max(part.shape[:2]))
+    if not border:
+        return part
+    canvas = torch.ones(part.shape[0] + 2 * border, part.shape[1] + 2 * border, 3, device=part.device)
+    canvas[border:-border, border:-border] = part
+    return canvas

@@ -1,0 +1,47 @@
+"""The part of a video that a control guides, in whole latent frames."""
+
+from __future__ import annotations
+
+from .checks import real, whole
+from .unit import VAE_STRIDE
+
+Moment = int | float | None
+
+
+def guided_span(start: Moment, end: Moment, total: int) -> tuple[int, int, list[str]]:
+    """First frame guided, and first frame free again.
+
+    Both snap to the nearest border between latent frames (0, 1, 5, 9, ..), because one latent frame cannot be
+    half guided; so two spans that meet neither overlap nor leave a gap.
+
+    Args:
+        start, end: frame numbers (whole) or parts of the video (floats in [0, 1]); None = its ends.
+        total: frames of the video, 4n+1.
+    Returns:
+        The two frame numbers, and notes.
+    Raises:
+        ValueError: outside the video, or `start` not before `end`.
+    """
+    first, last = _moment("start", start, total, 0.0), _moment("end", end, total, float(total))
+    if first >= last:
+        raise ValueError(
+            f"start is {start} and end is {end}, frames {first:g} and {last:g}; give an end after it"
+        )
+    borders = [0, *range(1, total + 1, VAE_STRIDE[0])]
+    snapped = [min(borders, key=lambda border: abs(border - at)) for at in (first, last)]
+    if snapped[0] == snapped[1]:
+        # Both are nearest to one border: what lies between is a part of one latent frame, which is guided whole.
+        place = max(border for border in borders[:-1] if border <= first)
+        snapped = [place, borders[borders.index(place) + 1]]
+    low, high = snapped
+    if (low, high) == (first, last):
+        return low, high, []
+    return low, high, [f"control: guides frames {low}..{high - 1} (whole latent frames)"]
+
+
+def _moment(name: str, value: Moment, total: int, default: float) -> float:
+    if value is None:
+        return default
+    if isinstance(value, float):
+        return real(f"{name}, a float and so a part of the video,", value, 0.0, 1.0) * total
+    return float(whole(f"{name}, a whole number and so a frame,", value, 0, total))

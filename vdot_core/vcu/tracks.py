@@ -1,0 +1,141 @@
+"""Where a box is in every frame: from a few moments, from keyed frames, or from a drawn path.
+
+Shape letters: F pixel frames, K moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checks import MAX_FRAMES, as_list, as_tensor, real, whole
+from .unit import moments
+
+Boxes = Tensor | Sequence[Sequence[float]] | Mapping[int, Sequence[float]]
+MAX_COORDINATE = 1e6
+BOX = "(left, top, right, bottom)"
+
+
+def box_tracks(boxes: Boxes | Sequence[Boxes], num_frames: int) -> list[list[list[int]]]:
+    """The box of every thing in every frame, rounded to pixels: [N][F][4].
+
+    Args:
+        boxes, num_frames: as in `layout`.
+    Raises:
+        ValueError: no box, a box without area, or a shape or number is wrong.
+    """
+    tracks = []
+    for number, thing in enumerate(_things(boxes), 1):
+        name = f"box {number}"
+        if isinstance(thing, Mapping):
+            if not thing:
+                raise ValueError(f"{name} has no frame; give at least one frame number and box")
+            at = moments(thing, num_frames, name)
+            rows = [_numbers(box, name, 4, BOX) for box in thing.values()]
+            if any(row.ndim != 1 for row in rows):
+                raise ValueError(f"{name} gives several boxes for one frame; give one {BOX}")
+            track = np.stack([row for _, row in sorted(zip(at, rows, strict=True), key=lambda item: item[0])])
+            at = sorted(at)
+        else:
+            track = np.atleast_2d(_numbers(thing, name, 4, BOX))
+            if track.ndim != 2 or not len(track):
+                raise ValueError(
+                    f"{name} has shape {list(track.shape)}, expected [K, 4] {BOX}; give such a one"
+                )
+            at = np.linspace(0, num_frames - 1, len(track))
+        if not ((track[:, 2] > track[:, 0]) & (track[:, 3] > track[:, 1])).all():
+            raise ValueError(f"{name} has no area; expected left < right and top < bottom")
+        tracks.append(_between(at, track, num_frames).round().astype(int).tolist())
+    return tracks
+
+
+def path_boxes(
+    points: Tensor | Sequence[Sequence[float]] | Mapping[int, Sequence[float]],
+    *,
+    size: tuple[float, float],
+    num_frames: int,
+    constant_speed: bool = False,
+) -> Tensor:
+    """A box that is carried along a drawn path by its centre, for `layout` and `move`.
+
+    Args:
+        points: [K, 2] (x, y) in pixels of the canvas, at K moments spread evenly over the video; or a mapping
+            frame number -> (x, y). Linear between them.
+        size: the box's width and height in pixels.
+        num_frames: length of the video.
+        constant_speed: spread the points by the length of the path instead of evenly in time.
+    Returns:
+        [F, 4] (left, top, right, bottom) float, one box for every frame.
+    Raises:
+        ValueError: no point, a size without area, or a shape or number is wrong.
+    """
+    num_frames = whole("num_frames", num_frames, 1, MAX_FRAMES)
+    sides = [real("size", side, 1.0, MAX_COORDINATE) for side in as_list(size, "size")]
+    if len(sides) != 2:
+        raise ValueError(f"size has {len(sides)} numbers, expected two; give (width, height)")
+    if isinstance(points, Mapping):
+        if not points:
+            raise ValueError("points is empty; give at least one frame number and (x, y)")
+        if constant_speed:
+            raise ValueError("constant_speed is set and points have frame numbers; give one or the other")
+        at = moments(points, num_frames, "path")
+        keyed = sorted(zip(at, (_numbers(p, "points", 2, "(x, y)") for p in points.values()), strict=True))
+        at, track = [frame for frame, _ in keyed], np.stack([point for _, point in keyed])
+    else:
+        track = np.atleast_2d(_numbers(points, "points", 2, "(x, y)"))
+        at = np.linspace(0, num_frames - 1, len(track))
+        if constant_speed:
+            travelled = np.concatenate([[0.0], np.hypot(*np.diff(track, axis=0).T).cumsum()])
+            at = travelled / max(travelled[-1], 1e-9) * (num_frames - 1)
+    centres = torch.from_numpy(_between(at, track, num_frames)).float()
+    half = torch.tensor(sides) / 2
+    return torch.cat([centres - half, centres + half], dim=1)
+
+
+def _things(boxes: Boxes | Sequence[Boxes]) -> list[Boxes]:
+    """One entry for each thing."""
+    if isinstance(boxes, Mapping):
+        return [boxes]
+    if hasattr(boxes, "shape"):
+        return [boxes] if len(boxes.shape) < 3 else list(boxes)
+    things = as_list(boxes, "boxes")
+    if not things:
+        raise ValueError(f"no box was given; give at least one {BOX}")
+    if all(isinstance(part, (int, float)) for part in things) or all(_is_box(part) for part in things):
+        return [things]
+    return things
+
+
+def _is_box(part: object) -> bool:
+    """Whether this is one box, and a list of such one thing's track."""
+    if hasattr(part, "ndim"):
+        return part.ndim == 1
+    return isinstance(part, (list, tuple)) and all(isinstance(number, (int, float)) for number in part)
+
+
+def _numbers(values: object, name: str, size: int, what: str) -> np.ndarray:
+    """[size] or [K, size] finite float64 of no absurd size."""
+    if isinstance(values, (list, tuple)) and values and all(hasattr(row, "tolist") for row in values):
+        values = [row.tolist() for row in values]
+    array = as_tensor(values, name, what).detach().cpu()
+    if array.is_complex() or array.dtype == torch.bool:
+        raise ValueError(f"{name} has dtype {array.dtype}, expected numbers {what}; give such")
+    array = array.double().numpy()
+    if array.ndim not in (1, 2) or array.shape[-1] != size or not array.size:
+        raise ValueError(
+            f"{name} has shape {list(array.shape)}, expected [K, {size}] {what}; give such a one"
+        )
+    if not (np.abs(array) <= MAX_COORDINATE).all():
+        raise ValueError(
+            f"{name} holds NaN or numbers beyond {MAX_COORDINATE:g}, expected pixels {what}; give finite ones"
+        )
+    return array
+
+
+def _between(at: Sequence[float], track: np.ndarray, num_frames: int) -> np.ndarray:
+    """[F, size]: linear between the moments, still before the first and after the last."""
+    frames = np.arange(num_frames)
+    return np.stack([np.interp(frames, at, column) for column in track.T], axis=1)
