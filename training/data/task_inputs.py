@@ -1,36 +1,27 @@
 """Every task as a unit made from a drawn clip, by the functions that the nodes call.
 
-    python -m training.data.task_inputs docs/images/tasks
-
-draws each into a small picture. `TASKS[name](clip, generator)` gives the unit; the generator chooses what is
-left open (margins, moments, frames), so equal seeds give equal units.
+`TASKS[name](clip, generator)` gives the unit; the generator chooses what is left open (margins, moments), so
+equal seeds give equal units. For `removal`, and for `swap` with another clip's references, the clip itself is
+not what the video should become: these are for trying, not for learning from.
 
 Letters: F frames, H W pixels.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
-import logging
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vdot_core import signals, vcu
 
-from .shapes import FRAME_RATE, SPLITS, Clip, clip
+from .shapes import FRAME_RATE, Clip
 
-MAX_BYTES = 30 * 1000
-GALLERY_SEED = SPLITS["evaluation"][4]
-GALLERY_SIZE = {"height": 96, "width": 160, "num_frames": 33}
-STEP_SECONDS = 0.9
+STEP_SECONDS, SCORE = 0.9, 0.9
 
-_log = logging.getLogger("vdot")
+Build = Callable[[Clip, torch.Generator], vcu.VCU]
 
 
 def _canvas(clip: Clip) -> dict[str, int]:
@@ -58,10 +49,7 @@ def exact_flow(clip: Clip) -> Tensor:
     flow = flow.expand(num_frames - 1, 2, height, width).clone()
     for track, masks in zip(clip.objects, clip.object_masks, strict=True):
         for frame in range(num_frames - 1):
-            (here_x, here_y), (next_x, next_y) = (
-                track.centres[frame].tolist(),
-                track.centres[frame + 1].tolist(),
-            )
+            (here_x, here_y), (next_x, next_y) = track.centres[frame : frame + 2].tolist()
             turn = float(track.angles[frame + 1] - track.angles[frame])
             dx, dy = x - here_x, y - here_y
             moved_x = math.cos(turn) * dx - math.sin(turn) * dy + next_x - x
@@ -73,26 +61,23 @@ def exact_flow(clip: Clip) -> Tensor:
 
 
 def walking_skeleton(clip: Clip) -> list[dict]:
-    """Someone walking where the clip's nearest object goes: OpenPose keypoints, one dict for each frame."""
+    """Someone walking along with the clip's nearest object: OpenPose keypoints, one dict for each frame."""
     num_frames, height, width = clip.frames.shape[:3]
     track = clip.objects[-1]
-    unit = min(0.8 * height, 4 * track.radius) / 8  # a body is eight heads high
-    drift = track.centres[-1, 0] - track.centres[0, 0]
-    side = 1.0 if drift >= 0 else -1.0
+    unit, middle = 0.88 * height / 8, 0.46 * height  # a body is eight heads high
+    side = 1.0 if track.centres[-1, 0] >= track.centres[0, 0] else -1.0
     frames = []
     for frame in range(num_frames):
         phase = 2 * math.pi * frame / FRAME_RATE / STEP_SECONDS
-        x, y = track.centres[frame].tolist()
-        points = [(x + side * unit * px, y + unit * py) for px, py in _stride(phase)]
-        points = [(px, py, 0.9) for px, py in points]
-        flat = [value for point in points for value in point]
-        person = {"pose_keypoints_2d": flat}
+        x = float(track.centres[frame, 0])
+        points = [(x + side * unit * px, middle + unit * py, SCORE) for px, py in _stride(phase)]
+        person = {"pose_keypoints_2d": [value for point in points for value in point]}
         frames.append({"people": [person], "canvas_width": width, "canvas_height": height})
     return frames
 
 
 def _stride(phase: float) -> list[tuple[float, float]]:
-    """COCO-18 joints of one moment of a walk, in heads from the body's middle; y down, walking to the right."""
+    """COCO-18 joints of one moment of a walk to the right, in heads from the body's middle, y down."""
     bob = 0.12 * abs(math.sin(phase))
 
     def limb(x: float, y: float, swing: float, bend: float, upper: float, lower: float):
@@ -178,12 +163,12 @@ def _outpainting(clip: Clip, generator: torch.Generator) -> vcu.VCU:
     return vcu.outpaint(kept, left=left, right=right, top=top, bottom=bottom)
 
 
-def _ends(first: int, last: int) -> Callable[[Clip, torch.Generator], vcu.VCU]:
+def _ends(first: int, last: int) -> Build:
     """Keep so many frames of the start and of the end."""
 
     def build(clip: Clip, generator: torch.Generator) -> vcu.VCU:
         start = clip.frames[:first] if first else None
-        end = clip.frames[-last:] if last else None
+        end = clip.frames[len(clip.frames) - last :] if last else None
         return vcu.extend(start, end, num_frames=len(clip.frames))
 
     return build
@@ -237,11 +222,12 @@ def _move(clip: Clip, generator: torch.Generator) -> vcu.VCU:
     return vcu.move(clip.frames[0], boxes_of(clip)[-1], num_frames=len(clip.frames))
 
 
-def _with_reference(build: Callable, references: Callable = _reference) -> Callable:
-    def both(clip: Clip, generator: torch.Generator) -> vcu.VCU:
-        return vcu.compose(references(clip, generator), build(clip, generator))
+def _both(first: Build, second: Build) -> Build:
+    return lambda clip, generator: vcu.compose(first(clip, generator), second(clip, generator))
 
-    return both
+
+def _with_reference(build: Build) -> Build:
+    return _both(_reference, build)
 
 
 CONTROLS = {
@@ -253,7 +239,7 @@ CONTROLS = {
     "layout": _layout,
     "layout_track": _layout_track,
 }
-SINGLE: dict[str, Callable[[Clip, torch.Generator], vcu.VCU]] = {
+SINGLE: dict[str, Build] = {
     "text": lambda clip, generator: vcu.text(**_canvas(clip)),
     **CONTROLS,
     "inpainting": _inpainting,
@@ -268,50 +254,18 @@ SINGLE: dict[str, Callable[[Clip, torch.Generator], vcu.VCU]] = {
     "reference": _reference,
     "references": _references,
 }
-COMPOSITE: dict[str, Callable[[Clip, torch.Generator], vcu.VCU]] = {
+COMPOSITE: dict[str, Build] = {
     **{f"reference_{name}": _with_reference(build) for name, build in CONTROLS.items()},
     "reference_inpainting": _with_reference(_inpainting),
     "reference_outpainting": _with_reference(_outpainting),
     "reference_firstframe": _with_reference(_ends(1, 0)),
-    "firstframe_pose": lambda clip, generator: vcu.compose(
-        _ends(1, 0)(clip, generator), _pose(clip, generator)
-    ),
-    "inpainting_depth": lambda clip, generator: vcu.compose(
-        _inpainting(clip, generator), _depth(clip, generator)
-    ),
-    "animate": _with_reference(_pose, _references),
+    "firstframe_pose": _both(_ends(1, 0), _pose),
+    "inpainting_depth": _both(_inpainting, _depth),
+    "animate": _both(_references, _pose),
     "swap": _with_reference(_swap_region),
     "try_on": _with_reference(_garment),
     "expand": _expand,
     "move": _move,
     "removal": _removal,
 }
-TASKS: dict[str, Callable[[Clip, torch.Generator], vcu.VCU]] = {**SINGLE, **COMPOSITE}
-
-
-def write_gallery(folder: Path) -> None:
-    """Draw every task into `<folder>/<task>.png`, each under MAX_BYTES."""
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    scene = clip(GALLERY_SEED, **GALLERY_SIZE)
-    for name, build in TASKS.items():
-        unit = build(scene, torch.Generator().manual_seed(0))
-        pixels = (vcu.preview(unit, columns=5) * 255).round().byte().numpy()
-        for colors in (256, 128, 64, 32):
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).quantize(colors).save(buffer, "PNG", optimize=True)
-            if buffer.tell() <= MAX_BYTES:
-                break
-        (folder / f"{name}.png").write_bytes(buffer.getvalue())
-        _log.info("%s: %s, %d bytes", name, unit, buffer.tell())
-
-
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    write_gallery(parser.parse_args().folder)
-    sys.exit(0)
+TASKS: dict[str, Build] = {**SINGLE, **COMPOSITE}

@@ -55,9 +55,7 @@ def as_clip(frames: Tensor, name: str = "frames") -> tuple[Tensor, list[str]]:
             "give colours last"
         )
     if frames.numel() == 0:
-        raise ValueError(
-            f"{name} is empty (shape {list(frames.shape)}); give at least one frame of one pixel"
-        )
+        raise ValueError(f"{name} is empty (shape {list(frames.shape)}); give at least one frame")
     notes = []
     if frames.shape[-1] == 4:
         frames = frames[..., :3]
@@ -98,7 +96,7 @@ def snap_size(width: int, height: int) -> tuple[int, int]:
         )
     if max(width, height) > MAX_SIDE:
         raise ValueError(
-            f"size is {width}x{height}, expected at most {MAX_SIDE} pixels a side; give a smaller width and height"
+            f"size is {width}x{height}, expected at most {MAX_SIDE} a side; give a smaller width and height"
         )
     return tuple(max(SIZE_MULTIPLE, side // SIZE_MULTIPLE * SIZE_MULTIPLE) for side in (width, height))
 
@@ -107,9 +105,7 @@ def snap_length(num_frames: int) -> int:
     """The longest length 4n+1 that fits inside."""
     num_frames = whole("num_frames", num_frames)
     if not 1 <= num_frames <= MAX_FRAMES:
-        raise ValueError(
-            f"length is {num_frames} frames, expected 1 to {MAX_FRAMES}; give another num_frames"
-        )
+        raise ValueError(f"length is {num_frames} frames, expected 1 to {MAX_FRAMES}; change num_frames")
     return (num_frames - 1) // VAE_STRIDE[0] * VAE_STRIDE[0] + 1
 
 
@@ -172,8 +168,8 @@ def cover_size(source: tuple[int, int], width: int, height: int) -> tuple[int, i
     covering = max(width, round(scale * source[0])), max(height, round(scale * source[1]))
     if covering[0] * covering[1] > MAX_PIXELS // 8:
         raise ValueError(
-            f"frames of {source[0]}x{source[1]} would have to be scaled to {covering[0]}x{covering[1]} to cover "
-            f"{width}x{height}; crop them to a shape nearer to the video's first"
+            f"frames of {source[0]}x{source[1]} would have to be scaled to {covering[0]}x{covering[1]} to "
+            f"cover {width}x{height}; crop them to a shape nearer to the video's first"
         )
     return covering
 

@@ -59,7 +59,8 @@ def check_volume(num_frames: int, width: int, height: int) -> None:
     """Refuse a clip of so many pixels that no machine holds it."""
     if num_frames * width * height > MAX_PIXELS:
         raise ValueError(
-            f"the video is {width}x{height} with {num_frames} frames, {num_frames * width * height:.1e} pixels, "
+            f"the video is {width}x{height} with {num_frames} frames, "
+            f"{num_frames * width * height:.1e} pixels in all, "
             f"expected at most {MAX_PIXELS:.1e}; give a smaller width, height or num_frames"
         )
 

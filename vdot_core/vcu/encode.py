@@ -37,9 +37,9 @@ class VCUContext:
             in the network's normalised space. T counts the reference latents, which come first.
         num_reference_latents: how many latent frames at the start are references.
         num_frames, width, height: of the video in pixels.
-        scales: the K units' strengths: floats, or, as soon as one differs between latent frames, K tuples of T
-            floats. There a reference counts as much as its unit at its strongest, so that a unit of the same
-            strength everywhere is the same either way.
+        scales: the K units' strengths: floats, or, as soon as one differs between latent frames, K tuples of
+            T floats. There a reference counts as much as its unit at its strongest, so that a strength that
+            is the same everywhere means the same either way.
         notes: what the units report about fitting their inputs.
     """
 

@@ -93,13 +93,14 @@ def keyframes(
         for frame in range(start, start + len(clip)):
             if frame in taken:
                 raise ValueError(
-                    f"keyframes {taken[frame] + 1} and {order + 1} are both at frame {frame}; move one of them"
+                    f"keyframes {taken[frame] + 1} and {order + 1} are both at frame {frame}; "
+                    "move one of them"
                 )
             taken[frame] = order
         placed.append((start, clip, f"keyframe {order + 1}"))
     if len(taken) == total:
         raise ValueError(
-            f"keyframes fill all {total} frames; nothing is left to generate. Give fewer or a longer num_frames"
+            f"keyframes fill all {total} frames; nothing is left to generate. Give fewer of them"
         )
     return _place(placed, total, width, height, strength, notes)
 
@@ -115,8 +116,8 @@ def _start(order: int, index: int, length: int, total: int) -> int:
             "give an index inside"
         )
     raise ValueError(
-        f"keyframe {order + 1} ({length} frames at index {index}) covers frames {start}..{start + length - 1}, "
-        f"the video has 0..{total - 1}; move it or give fewer frames"
+        f"keyframe {order + 1} ({length} frames at index {index}) covers frames {start}.."
+        f"{start + length - 1}, the video has 0..{total - 1}; move it or give fewer frames"
     )
 
 

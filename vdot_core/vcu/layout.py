@@ -43,7 +43,7 @@ def layout(
 ) -> VCU:
     """Let boxes guide where things are: outlines on white, as VACE's layout annotator draws them.
 
-    For frames that are drawn already use `control`; for masks, `layout_masks`; for a drawn path, `path_boxes`.
+    For frames that are drawn already use `control`, for masks `layout_masks`, for a drawn path `path_boxes`.
 
     Args:
         boxes: [K, 4] (left, top, right, bottom) in pixels of the canvas at K moments spread evenly over the
@@ -65,7 +65,8 @@ def layout(
         drawn = [_draw(frame, box, color, line_width) for frame, box in zip(frames, track, strict=True)]
         if not any(drawn):
             raise ValueError(
-                f"box {number}, {track[0]}, lies outside the canvas of {canvas.width}x{canvas.height}; move it in"
+                f"box {number}, {track[0]}, lies outside the canvas of {canvas.width}x{canvas.height}; "
+                "move it in"
             )
     unit = control(frames, strength=strength, start=start, end=end)
     return unit.replace(notes=canvas.notes + unit.notes)

@@ -86,8 +86,8 @@ def augment(
 ) -> Tensor:
     """Coarsen a mask so that its outline does not give away the old shape (for removing and swapping).
 
-    The steps in order: one mask for all (`still`), shape, `expand`, `grow_px`, `blur_px`. A mask [F, H, W] that
-    `expand` made of one frame is worked on once.
+    The steps in order: one mask for all (`still`), shape, `expand`, `grow_px`, `blur_px`. A mask [F, H, W]
+    that `Tensor.expand` made of one frame is worked on once.
 
     Args:
         mask: [F, H, W] float in [0, 1], cut at one half.

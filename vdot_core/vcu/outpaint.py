@@ -37,7 +37,7 @@ class Pads:
                 raise ValueError(f"{name} is {pixels} pixels, expected 0 or more, up to {MAX_SIDE}")
         if not self.left + self.right + self.top + self.bottom:
             raise ValueError(
-                "nothing to outpaint: left, right, top and bottom are all 0 and the aspect is the clip's own; "
+                "nothing to outpaint: left, right, top and bottom are all 0 and the aspect is the clip's; "
                 "give one of them pixels, or another aspect or size"
             )
 
@@ -65,8 +65,8 @@ def outpaint(
     Args:
         frames: [F, H, W, 3] float in [0, 1], or one image for a single frame.
         left, right, top, bottom: margins: a whole number in the clip's own pixels, a float as a part of the
-            clip's width or height (VACE's usual 0.25 = a quarter). Without `width` and `height` the clip keeps
-            its scale, and the margins grow to make the canvas a multiple of 16.
+            clip's width or height (0.25 = a quarter). Without `width` and `height` the clip keeps its scale,
+            and the margins grow to make the canvas a multiple of 16.
         width, height: canvas; clip and margins are scaled together to cover it. With neither side nor aspect
             given, the clip is scaled to fit inside it and the margins fill the rest.
         num_frames: length; None = the clip's own. Frames beyond a shorter clip are generated whole.
@@ -78,7 +78,7 @@ def outpaint(
             a margin, so that the seam is made anew. Masks are hard when encoded, so this is VACE's mask blur
             and no gradient; the covered pixels become grey.
     Raises:
-        ValueError: no margin, a negative one, sides together with an aspect, or a wrong shape, dtype or range.
+        ValueError: no margin, a negative one, sides with an aspect, or a wrong shape, dtype or range.
     """
     clip, notes = as_clip(frames, "video")
     sides = {"left": left, "right": right, "top": top, "bottom": bottom}
@@ -137,8 +137,9 @@ def _pads(
     extra_y = max(0, math.ceil(old_width / wanted - 1e-6) - old_height)
     if extra_x > MAX_SIDE or extra_y > MAX_SIDE:
         raise ValueError(
-            f"aspect {wanted:.4g} of a clip of {old_width}x{old_height} needs margins of {max(extra_x, extra_y)} "
-            f"pixels, expected at most {MAX_SIDE}; give an aspect nearer to the clip's"
+            f"aspect {wanted:.4g} of a clip of {old_width}x{old_height} needs margins of "
+            f"{max(extra_x, extra_y)} pixels, expected at most {MAX_SIDE}; "
+            "give an aspect nearer to the clip's"
         )
     before_x, before_y = round(extra_x * at[0]), round(extra_y * at[1])
     return Pads(before_x, extra_x - before_x, before_y, extra_y - before_y)
@@ -179,7 +180,7 @@ def _feather(clip: Tensor, mask: Tensor, feather_px: int) -> tuple[Tensor, Tenso
     inner_right, inner_bottom = right - feather_px * (right < width), bottom - feather_px * (bottom < height)
     if inner_left >= inner_right or inner_top >= inner_bottom:
         raise ValueError(
-            f"feather_px is {feather_px}, and of the clip {right - left}x{bottom - top} remain on the canvas; "
+            f"feather_px is {feather_px}, and of the clip {right - left}x{bottom - top} are on the canvas; "
             "nothing would be kept. Give a smaller one"
         )
     mask = torch.ones_like(mask)

@@ -53,9 +53,9 @@ class _Sheet:
 def preview(vcu: VCU, columns: int = 6) -> Tensor:
     """Draw a unit.
 
-    What the model makes is hatched in amber: densely where nothing is known, lightly over a control. The strip
-    below stands for all frames: green is kept, blue is guided, amber is free; where the strength differs
-    between latent frames, its height is the strength.
+    What the model makes is hatched in amber: densely where nothing is known, lightly over a control. The
+    strip below stands for all frames: green is kept, blue is guided, amber is free; where the strength
+    differs between latent frames, its height is the strength.
 
     Args:
         vcu: the unit.
@@ -113,8 +113,12 @@ def _moments(num_frames: int, columns: int) -> list[int]:
 
 
 def _title(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet) -> None:
-    parts = " + ".join(dict.fromkeys(part.kind for part in vcu.parts)) or vcu.kind
-    shown = f"{parts}   {vcu.width}x{vcu.height}, {vcu.num_frames} frames"
+    kinds = dict.fromkeys(part.kind for part in vcu.parts or (vcu,))
+    parts = [kind for kind in kinds if kind != "generate" or len(kinds) == 1]
+    if vcu.references:
+        count = len(vcu.references)
+        parts.append("1 reference" if count == 1 else f"{count} references")
+    shown = f"{' + '.join(parts)}   {vcu.width}x{vcu.height}, {vcu.num_frames} frames"
     if isinstance(vcu.strength, tuple):
         shown += f", strength {min(vcu.strength):g} to {max(vcu.strength):g}"
     elif vcu.strength != 1:
@@ -176,6 +180,8 @@ def _shares(vcu: VCU, index: int) -> tuple[float, float, float]:
     known = (vcu.frames[index] - GREY).abs().amax(-1) >= 1e-3
     generated = float(masked.float().mean())
     guided = float((masked & known).float().mean())
+    if generated - guided < 0.01:  # grey that a control happens to hold
+        guided = generated
     return 1 - generated, guided, generated - guided
 
 

@@ -30,7 +30,7 @@ def guided_span(start: Moment, end: Moment, total: int) -> tuple[int, int, list[
     borders = [0, *range(1, total + 1, VAE_STRIDE[0])]
     snapped = [min(borders, key=lambda border: abs(border - at)) for at in (first, last)]
     if snapped[0] == snapped[1]:
-        # Both are nearest to one border: what lies between is a part of one latent frame, which is guided whole.
+        # Both are nearest to one border: between them is a part of one latent frame, which is guided whole.
         place = max(border for border in borders[:-1] if border <= first)
         snapped = [place, borders[borders.index(place) + 1]]
     low, high = snapped

@@ -1,0 +1,58 @@
+"""Draws every task of training/data/task_inputs.py, for docs/TASKS.md.
+
+python docs/images/tasks/make.py [--out docs/images/tasks]
+"""
+
+import argparse
+import io
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[3]
+SEED_INDEX = 11  # of the evaluation split: two things, one passing before the other
+SIZE = {"height": 240, "width": 416, "num_frames": 33}
+COLUMNS = 5
+MAX_BYTES = 30 * 1000
+
+log = logging.getLogger("vdot")
+
+
+def png_bytes(pixels: torch.Tensor) -> bytes:
+    """A picture [H, W, 3] in [0, 1] as PNG, with as many colours as stay under MAX_BYTES."""
+    image = Image.fromarray((pixels * 255).round().byte().numpy())
+    for colors in (256, 128, 64, 32, 16):
+        buffer = io.BytesIO()
+        image.quantize(colors, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= MAX_BYTES:
+            break
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Draw them all."""
+    sys.path.insert(0, str(ROOT))
+    from training.data.shapes import SPLITS, clip
+    from training.data.task_inputs import TASKS
+    from vdot_core.vcu import preview
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    folder = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+    scene = clip(SPLITS["evaluation"][SEED_INDEX], **SIZE)
+    for name, build in TASKS.items():
+        unit = build(scene, torch.Generator().manual_seed(0))
+        data = png_bytes(preview(unit, COLUMNS))
+        (folder / f"{name}.png").write_bytes(data)
+        log.info("%s: %s, %d bytes", name, unit, len(data))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main()
