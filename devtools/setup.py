@@ -22,7 +22,7 @@ except ImportError: from pip._vendor import tomli as tomllib
 with open(sys.argv[1], "rb") as file: print(json.dumps(tomllib.load(file)["project"]))
 """
 # What tests/core needs besides the pack's own dependencies.
-FLOOR_TOOLS = ("pytest", "hypothesis", "POT", "opencv-python-headless")
+FLOOR_TOOLS = ("pytest", "hypothesis", "POT", "opencv-python-headless", "av", "transformers")
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Renders workflows/<name>.jpg, the pictures of the template browser, from what the workflows made.
 
-    python docs/make_images.py [--videos outputs] [--workflows workflows]
+    python dev.py demo --task text | depth | inpaint      # leaves outputs/<name>.mp4
+    python docs/make_images.py
 
-`<videos>/<name>.mp4` is what workflows/<name>.json made; where `<videos>/<name>_input.mp4` lies beside it,
-the upper row shows the input and the lower row the result. Run it again when the weights improve.
+The picture of a workflow that starts from an example clip shows the clip above and the result below. Run it
+again when the weights improve.
 """
 
 import argparse
 import io
+import json
 import logging
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from PIL import Image
 log = logging.getLogger("vdot")
 
 ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "assets" / "examples"
 SIZE_PX = 512
 GAP_PX = 6
 BACKGROUND = (24, 24, 27)
@@ -79,11 +82,20 @@ def jpeg_bytes(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def render(video: Path) -> bytes:
-    """The thumbnail of one result, with its input above where there is one."""
-    given = video.with_name(f"{video.stem}_input.mp4")
+def input_clip(workflow: Path) -> Path | None:
+    """The example clip that a workflow loads, if it loads one."""
+    for node in json.loads(workflow.read_text("utf-8"))["nodes"]:
+        if node["type"] == "LoadVideo":
+            clip = EXAMPLES / Path(node["widgets_values"][0]).name
+            return clip if clip.is_file() else None
+    return None
+
+
+def render(workflow: Path, video: Path) -> bytes:
+    """The thumbnail of one workflow's result, with its input above where there is one."""
+    given = input_clip(workflow)
     result = read_frames(video)
-    rows = [pick(read_frames(given), 2), pick(result, 2)] if given.is_file() else _halves(pick(result, 4))
+    rows = _halves(pick(result, 4)) if given is None else [pick(read_frames(given), 2), pick(result, 2)]
     return jpeg_bytes(contact_sheet(rows))
 
 
@@ -106,7 +118,7 @@ def main() -> int:
         if not video.is_file():
             missing.append(video)
             continue
-        data = render(video)
+        data = render(workflow, video)
         workflow.with_suffix(".jpg").write_bytes(data)
         log.info("%s: %.0f KB", workflow.with_suffix(".jpg").name, len(data) / 1024)
     for video in missing:

@@ -122,7 +122,7 @@ class Preview {
     const grows = !this.#frames.length !== !frames.length
     clearInterval(this.#timer)
     this.#timer = 0
-    // none
+    this.#frames.forEach((frame) => frame.close())
     this.#frames = frames
     this.#position = Math.min(this.#position, Math.max(frames.length - 1, 0))
     this.canvas.style.display = frames.length ? "block" : "none"

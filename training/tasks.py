@@ -91,8 +91,11 @@ def _outpaint(rng, scene: Scene) -> vcu.VCU:
     """The clip's middle, with margins to be made; the canvas is the clip's own size."""
     _, height, width = scene.frames.shape[:3]
     sides = {}
-    for before, after, size in (("top", "bottom", height), ("left", "right", width)):
-        margin = int(rng.choice([0, 16, 32])) if size > 32 else 0
+    always = rng.integers(2)
+    for axis, (before, after) in enumerate((("top", "bottom"), ("left", "right"))):
+        largest = (height, width)[axis] - 16
+        margins = [m for m in (0, 16, 32) if m <= largest and (m or axis != always)]
+        margin = int(rng.choice(margins))
         sides[before] = int(rng.integers(0, margin + 1))
         sides[after] = margin - sides[before]
     kept = scene.frames[:, sides["top"] : height - sides["bottom"], sides["left"] : width - sides["right"]]

@@ -57,6 +57,14 @@ def probe_image(path: Path, flag: str) -> tuple[int, int]:
         raise DevError(f"{flag} {path}: not a readable picture; PNG, JPEG and WebP work") from error
 
 
+def scaled_mask(mask: Path, size: tuple[int, int], folder: Path) -> Path:
+    """A copy of a mask, stretched to a size: VDOT Mask wants mask and clip to have the same one."""
+    scaled = folder / f"{mask.stem}_{size[0]}x{size[1]}.png"
+    with Image.open(mask) as image:
+        image.resize(size, Image.Resampling.NEAREST).save(scaled)
+    return scaled
+
+
 def read_frames(path: Path) -> list[Image.Image]:
     """Every frame of a video, as RGB pictures."""
     with av.open(str(path)) as container:

@@ -204,9 +204,8 @@ def _garment(clip: Clip, generator: torch.Generator) -> vcu.VCU:
 
 
 def _removal(clip: Clip, generator: torch.Generator) -> vcu.VCU:
-    return vcu.inpaint(
-        clip.frames, clip.object_masks[-1], mask_shape="hull", expand=vcu.EXPAND_RATIO, still=True
-    )
+    mask = clip.object_masks[-1]
+    return vcu.inpaint(clip.frames, mask, mask_shape="hull", expand=vcu.EXPAND_RATIO)
 
 
 def _expand(clip: Clip, generator: torch.Generator) -> vcu.VCU:

@@ -142,8 +142,8 @@ def _frame(vcu: VCU, index: int, sheet: _Sheet) -> Image.Image:
     unknown = _nearest((vcu.frames[index] - GREY).abs().amax(-1) < 1e-3, size)
     y, x = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
     stripe = ((x + y) % HATCH_PERIOD < HATCH_WIDTH).float()
-    known = (1 - unknown) * mask
-    alpha = mask * unknown * (0.12 + 0.5 * stripe) + known * 0.28 * stripe
+    sparse = ((x + y) % (3 * HATCH_PERIOD) < 2).float()
+    alpha = mask * torch.where(unknown > 0, 0.12 + 0.5 * stripe, 0.22 * sparse)
     color = torch.tensor(GENERATE) / 255
     return _to_image(pixels + alpha[..., None] * (color - pixels))
 

@@ -131,6 +131,41 @@ def test_packed_archive_and_lying_archive_are_refused(tmp_path):
         read_weights(tmp_path / "s.pt", config=TINY)
 
 
+@pytest.mark.parametrize("tells_offsets", [True, False])
+@pytest.mark.parametrize("added", [1, 8, 64])
+def test_shifted_record_is_refused(tmp_path, monkeypatch, tells_offsets, added):
+    """A damaged local header would move a tensor's bytes by a few, with nothing else to show for it."""
+    monkeypatch.setattr(torch_files, "_TELLS_OFFSETS", tells_offsets and torch_files._TELLS_OFFSETS)
+    path = written(tmp_path, "zip")
+    damaged = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        record = next(record for record in archive.infolist() if record.filename.endswith("/data/5"))
+    (extra,) = struct.unpack_from("<H", damaged, record.header_offset + 28)
+    struct.pack_into("<H", damaged, record.header_offset + 28, extra + added)
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"record w/data/5 does not end where the directory says"):
+        read_weights(path, config=TINY)
+
+
+def test_renamed_tensors_inside_a_pickle_are_refused(tmp_path):
+    """Two blocks exchanged would load strictly; the archive's checksum tells."""
+    path = written(tmp_path, "zip")
+    content = path.read_bytes().replace(b".blocks.1.", b".blocks.X.").replace(b".blocks.2.", b".blocks.1.")
+    path.write_bytes(content.replace(b".blocks.X.", b".blocks.2."))
+    with pytest.raises(ValueError, match="Bad CRC-32"):
+        read_weights(path, config=TINY)
+
+
+def test_changed_digit_of_the_config_is_refused(tmp_path):
+    """Twice as many heads fit the same shapes, and make another network."""
+    path = written(tmp_path, "ours")
+    content = path.read_bytes().replace(b'num_heads\\": 2', b'num_heads\\": 4')
+    assert content != path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="was changed after writing"):
+        load_network(path)
+
+
 def test_expanded_tensor_is_refused(tmp_path):
     """A stride of zero would claim any amount of memory for a few bytes of file."""
     weights = weights_of()

@@ -71,10 +71,13 @@ def test_safetensors_itself_reads_our_files(tmp_path):
 def test_saving_over_the_file_that_the_network_is_mapped_from(tmp_path):
     path = tmp_path / "w.safetensors"
     save_network(path, random_network(TINY).bfloat16())
-    network = load_network(path)
+    network, inode = load_network(path), path.stat().st_ino
     with torch.no_grad():
         network.head.head.bias.fill_(2.0)
     save_network(path, network)
+    assert (
+        path.stat().st_ino != inode
+    )  # a new file took the name; the old one stays whole for who has it open
     save_network(path, network)
     assert_same(dict(load_network(path).state_dict()), dict(network.state_dict()))
 

@@ -66,7 +66,11 @@ def test_depth_of_a_wall_is_finite():
         (torch.rand(5, 16, 16, 3), {}, "in colours"),
         (torch.full((5, 16, 16), float("inf")), {}, "infinite"),
         (torch.rand(5, 16, 16) * 9 + 1, {"normalisation": "none"}, "'stable'"),
-        (torch.rand(5, 16, 16), {"normalisation": "min-max"}, "'min-max', expected one of frame, clip, stable"),
+        (
+            torch.rand(5, 16, 16),
+            {"normalisation": "min-max"},
+            "'min-max', expected one of frame, clip, stable",
+        ),
         (torch.rand(5, 16, 16, 4), {}, "without alpha"),
     ],
 )

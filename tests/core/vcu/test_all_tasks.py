@@ -1,0 +1,332 @@
+"""Every task of training/data/task_inputs.py against the drawn clips' own masks, boxes and motion, and its
+encoding against a plain re-implementation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from training.data.shapes import SPLITS, clip
+from training.data.task_inputs import COMPOSITE, SINGLE, TASKS, exact_flow, walking_skeleton
+from vdot_core import signals
+from vdot_core.vcu import encode
+
+HEIGHT, WIDTH, FRAMES = 48, 80, 13
+SIZE = {"height": HEIGHT, "width": WIDTH, "num_frames": FRAMES}
+SEEDS = [SPLITS["evaluation"][i] for i in (11, 18, 2)]  # two clips of two things, one of one
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def scene(request):
+    return clip(request.param, **SIZE)
+
+
+def build(name, scene):
+    return TASKS[name](scene, torch.Generator().manual_seed(3))
+
+
+def box(mask):
+    rows, columns = np.nonzero(mask.numpy())
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+def drawn_box(width, height, edges, line):
+    """Black outline of a box, as bool [H, W], by distance to its sides."""
+    left, top, right, bottom = edges
+    y, x = np.mgrid[:height, :width]
+    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    depth = np.minimum(np.minimum(x - left, right - 1 - x), np.minimum(y - top, bottom - 1 - y))
+    return inside & (depth < line)
+
+
+def grown_box(mask, ratio=0.3):
+    """VACE's expanded box of a mask [H, W], as bool."""
+    left, top, right, bottom = box(mask)
+    x, y = ratio * (right - left), ratio * (bottom - top)
+    out = np.zeros(mask.shape, dtype=bool)
+    out[
+        top - int(min(y, top / 2)) : bottom + int(min(y, (HEIGHT - bottom) / 2)),
+        left - int(min(x, left / 2)) : right + int(min(x, (WIDTH - right) / 2)),
+    ] = True
+    return out
+
+
+# What each control shows, computed from the clip's annotations alone: [F, H, W, 3].
+def _rgb(maps):
+    return maps[..., None].expand(*maps.shape, 3)
+
+
+def _layout(scene):
+    frames = np.ones((FRAMES, HEIGHT, WIDTH, 3), dtype=np.float32)
+    for track, masks in zip(scene.objects, scene.object_masks, strict=True):
+        for frame, mask in enumerate(masks):
+            frames[frame][drawn_box(WIDTH, HEIGHT, box(mask), 2)] = track.rgb
+    return torch.from_numpy(frames)
+
+
+def _layout_track(scene):
+    cv2 = pytest.importorskip("cv2", reason="contours are compared with OpenCV's")
+    frames = np.ones((FRAMES, HEIGHT, WIDTH, 3), dtype=np.float32)
+    for track, masks in zip(scene.objects, scene.object_masks, strict=True):
+        for frame, mask in enumerate(masks):
+            found, _ = cv2.findContours(mask.byte().numpy(), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+            frames[frame] = cv2.drawContours(frames[frame].copy(), found, -1, track.rgb, 3)
+    return torch.from_numpy(frames)
+
+
+CONTROLS = {
+    "depth": lambda scene: _rgb(scene.depth),
+    "pose": lambda scene: signals.draw_pose(walking_skeleton(scene)),
+    "flow": lambda scene: signals.flow_to_frames(exact_flow(scene)[[0, *range(FRAMES - 1)]]),
+    "gray": lambda scene: _rgb(scene.frames @ torch.tensor([0.299, 0.587, 0.114])),
+    "scribble": lambda scene: _rgb(1 - scene.lines),
+    "layout": _layout,
+    "layout_track": _layout_track,
+}
+REGIONS = {
+    "inpainting": lambda scene: scene.masks.bool().numpy(),
+    "swap": lambda scene: np.stack([grown_box(mask) for mask in scene.object_masks[-1]]),
+}
+KEPT = {
+    "firstframe": [0],
+    "lastframe": [12],
+    "firstlast": [0, 12],
+    "firstclip": [0, 1, 2, 3, 4],
+    "lastclip": [8, 9, 10, 11, 12],
+    "firstlastclip": [0, 1, 2, 3, 4, 8, 9, 10, 11, 12],
+}
+
+
+def check_control(unit, expected):
+    assert unit.masks.min() == 1 and unit.num_frames == FRAMES
+    # OpenCV clips thick contours at the frame's border in its own way: a few pixels there.
+    differ = (unit.frames - expected).abs().amax(-1) > 2e-6
+    assert differ[:, 2:-2, 2:-2].sum() == 0 and differ.sum() <= 0.0002 * differ.numel()
+
+
+def check_region(unit, scene, region):
+    assert np.array_equal(unit.masks.numpy() > 0.5, region)
+    known = torch.from_numpy(~region)
+    assert torch.equal(unit.frames[known], scene.frames[known]) and (unit.frames[~known] == 0.5).all()
+
+
+def check_kept(unit, scene, kept):
+    free = [frame for frame in range(FRAMES) if frame not in kept]
+    assert unit.masks[kept].max() == 0 and unit.masks[free].min() == 1
+    assert torch.equal(unit.frames[kept], scene.frames[kept]) and (unit.frames[free] == 0.5).all()
+
+
+def check_outpainting(frames, masks, scene):
+    """Kept is one rectangle, off every border, that shows the clip; the rest is grey."""
+    kept = masks == 0
+    left, top, right, bottom = box(kept[0])
+    assert kept.sum() == len(kept) * (right - left) * (bottom - top) and kept[:, top:bottom, left:right].all()
+    assert 0 < left < right < WIDTH and 0 < top < bottom < HEIGHT and right - left >= WIDTH // 3
+    assert torch.equal(frames[kept], scene.frames[: len(frames)][kept]) and (frames[~kept] == 0.5).all()
+
+
+def check_subject(images, scene):
+    """One reference, on white, as large as fits, of the nearest thing's colours only."""
+    assert len(images) == 1 and images[0].shape == (HEIGHT, WIDTH, 3)
+    masks = scene.object_masks[-1]
+    frame = int(masks.sum((1, 2)).argmax())
+    left, top, right, bottom = box(masks[frame])
+    scale = min(HEIGHT / (bottom - top), WIDTH / (right - left))
+    colored = (images[0] < 0.999).any(-1)
+    x0, y0, x1, y1 = box(colored)
+    assert abs((x1 - x0) - scale * (right - left)) <= 2 and abs((y1 - y0) - scale * (bottom - top)) <= 2
+    assert abs((x0 + x1) / 2 - WIDTH / 2) <= 1.5 and abs((y0 + y1) / 2 - HEIGHT / 2) <= 1.5
+    share = float(masks[frame].sum() / ((right - left) * (bottom - top)))
+    assert abs(float(colored.float().sum() / ((x1 - x0) * (y1 - y0))) - share) < 0.25
+
+
+def check_all_references(images, scene):
+    """Each thing whole on white, in the clip's order, centred."""
+    assert len(images) == len(scene.objects)
+    for image, own in zip(images, scene.references, strict=True):
+        middle = image[:, (WIDTH - HEIGHT) // 2 : (WIDTH + HEIGHT) // 2]
+        torch.testing.assert_close(middle, own, atol=1e-6, rtol=0)
+        assert (image[:, : (WIDTH - HEIGHT) // 2] == 1).all() and (
+            image[:, -(WIDTH - HEIGHT) // 2 :] == 1
+        ).all()
+
+
+def check_frames(task, unit, scene):
+    if task in CONTROLS:
+        check_control(unit, CONTROLS[task](scene))
+    elif task in REGIONS:
+        check_region(unit, scene, REGIONS[task](scene))
+    elif task in KEPT:
+        check_kept(unit, scene, KEPT[task])
+    elif task == "outpainting":
+        check_outpainting(unit.frames, unit.masks, scene)
+    else:
+        assert (unit.frames == 0.5).all() and (unit.masks == 1).all()
+
+
+@pytest.mark.parametrize("task", SINGLE)
+def test_single_tasks_hold_what_the_clip_says(task, scene):
+    unit = build(task, scene)
+    if task == "keyframes":
+        kept = (unit.masks[:, 0, 0] == 0).nonzero().flatten().tolist()
+        assert kept[0] == 0 and kept[-1] == FRAMES - 1 and np.diff(kept[1:-1]).tolist() == [1, 1]
+        check_kept(unit, scene, kept)
+        return
+    check_frames(task if task not in ("reference", "references") else "text", unit, scene)
+    if task == "reference":
+        check_subject(unit.references, scene)
+    elif task == "references":
+        check_all_references(unit.references, scene)
+    else:
+        assert unit.references == ()
+
+
+@pytest.mark.parametrize("task", [name for name in COMPOSITE if name.startswith("reference_")])
+def test_reference_and_another_task(task, scene):
+    unit = build(task, scene)
+    check_frames(task.removeprefix("reference_"), unit, scene)
+    check_subject(unit.references, scene)
+
+
+def test_animate(scene):
+    unit = build("animate", scene)
+    check_frames("pose", unit, scene)
+    check_all_references(unit.references, scene)
+
+
+def test_swap(scene):
+    unit = build("swap", scene)
+    check_frames("swap", unit, scene)
+    check_subject(unit.references, scene)
+
+
+def test_try_on(scene):
+    """What is worn is covered and little else is: at most four pixels away from it."""
+    unit = build("try_on", scene)
+    check_subject(unit.references, scene)
+    masked = unit.masks.bool()
+    check_region(unit, scene, masked.numpy())
+    worn = scene.object_masks[-1]
+    near = torch.nn.functional.max_pool2d(worn[:, None], 9, 1, 4)[:, 0].bool()
+    assert masked[worn.bool()].float().mean() > 0.98 and not (masked & ~near).any()
+
+
+def test_removal(scene):
+    """The thing's convex hull and some more is covered, so that its outline tells nothing; no reference."""
+    unit = build("removal", scene)
+    masked = unit.masks.bool().numpy()
+    check_region(unit, scene, masked)
+    boxes = np.stack([grown_box(mask) for mask in scene.object_masks[-1]])
+    assert (masked >= scene.object_masks[-1].bool().numpy()).all() and (masked <= boxes).all()
+    assert unit.references == ()
+
+
+def test_expand(scene):
+    unit = build("expand", scene)
+    check_outpainting(unit.frames[:1], unit.masks[:1], scene)
+    assert (unit.frames[1:] == 0.5).all() and (unit.masks[1:] == 1).all()
+    check_all_references(unit.references, scene)
+
+
+def test_move(scene):
+    unit = build("move", scene)
+    assert torch.equal(unit.frames[0], scene.frames[0]) and unit.masks[0].max() == 0
+    assert unit.masks[1:].min() == 1
+    for frame in range(1, FRAMES):
+        outline = drawn_box(WIDTH, HEIGHT, box(scene.object_masks[-1][frame]), 2)
+        expected = torch.from_numpy(1.0 - outline.astype(np.float32))
+        assert torch.equal(unit.frames[frame], _rgb(expected))
+
+
+def test_two_kinds_at_once(scene):
+    unit = build("firstframe_pose", scene)
+    pose = CONTROLS["pose"](scene)
+    assert torch.equal(unit.frames[0], scene.frames[0]) and torch.equal(unit.frames[1:], pose[1:])
+    assert unit.masks[0].max() == 0 and unit.masks[1:].min() == 1
+    unit = build("inpainting_depth", scene)
+    masked = scene.masks.bool()
+    assert torch.equal(unit.masks.bool(), masked)
+    torch.testing.assert_close(unit.frames, _rgb(scene.depth).where(masked[..., None], scene.frames))
+
+
+def test_flow_is_the_motion_that_was_drawn(scene):
+    """A pixel of an object, carried along the flow, lies on the object in the next frame."""
+    flow = exact_flow(scene)
+    masks = scene.object_masks
+    hits = []
+    for thing in range(len(masks)):
+        for frame in range(0, FRAMES - 1, 3):
+            ys, xs = masks[thing, frame].nonzero().unbind(1)
+            moved_x = (xs + flow[frame, 0][ys, xs]).round().long()
+            moved_y = (ys + flow[frame, 1][ys, xs]).round().long()
+            inside = (moved_x >= 0) & (moved_x < WIDTH) & (moved_y >= 0) & (moved_y < HEIGHT)
+            landed = masks[thing:, frame + 1].amax(0)[moved_y[inside], moved_x[inside]]
+            hits.append(float(landed.mean()))
+    assert min(hits) > 0.85
+
+
+def test_skeleton_is_a_person(scene):
+    people = signals.parse_keypoints(walking_skeleton(scene))
+    body = np.stack([crowd[0].body[:, :2] * (WIDTH, HEIGHT) for crowd in people])
+    limbs = body[:, [8, 9, 11, 12]], body[:, [9, 10, 12, 13]]
+    lengths = np.linalg.norm(limbs[0] - limbs[1], axis=-1)
+    assert np.allclose(lengths, lengths[0], rtol=1e-6) and (body[:, [10, 13], 1] > body[:, [8, 11], 1]).all()
+    assert (body[..., 1] > 0).all() and (body[..., 1] < HEIGHT).all()
+
+
+def test_equal_seeds_give_equal_units(scene):
+    for name in TASKS:
+        assert build(name, scene) == build(name, scene)
+
+
+class LinearVae:
+    """Every latent is another fixed mixture of all pixels of its block, so no pixel may be out of place."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.first = torch.randn(16, 8 * 8 * 3, generator=generator) / 14
+        self.rest = torch.randn(16, 4 * 8 * 8 * 3, generator=generator) / 28
+
+    def __call__(self, video):
+        return torch.stack([self.one(clip) for clip in video])
+
+    def one(self, clip):
+        assert clip.ndim == 4 and clip.min() >= 0 and clip.max() <= 1
+        latents = [self._blocks(clip[:1]) @ self.first.T]
+        for start in range(1, len(clip), 4):
+            latents.append(self._blocks(clip[start : start + 4]) @ self.rest.T)
+        return torch.stack([latent.permute(2, 0, 1) for latent in latents], 1)
+
+    def _blocks(self, frames):
+        count, height, width, _ = frames.shape
+        blocks = (frames * 2 - 1).reshape(count, height // 8, 8, width // 8, 8, 3)
+        return blocks.permute(1, 3, 0, 2, 4, 5).flatten(2)
+
+
+def oracle(unit, vae):
+    """VCU.md's encoding, as it is written there: one number after another."""
+    frames, masks = unit.frames, unit.masks.gt(0.5).float()
+    inactive = frames * (1 - masks[..., None]) + 0.5 * masks[..., None]
+    reactive = frames * masks[..., None] + 0.5 * (1 - masks[..., None])
+    latents = torch.cat([vae.one(inactive.contiguous()), vae.one(reactive.contiguous())])
+    num_latents, height, width = latents.shape[1:]
+    folded = torch.zeros(64, num_latents, height, width)
+    for t in range(num_latents):
+        source = masks[math.floor((t + 0.5) * len(masks) / num_latents)]
+        for y in range(8):
+            for x in range(8):
+                folded[8 * y + x, t] = source[y::8, x::8]
+    parts = [torch.cat([latents, folded])]
+    for image in reversed(unit.references):
+        latent = vae.one(image[None])
+        parts.insert(0, torch.cat([latent, torch.zeros(16 + 64, *latent.shape[1:])]))
+    return torch.cat(parts, 1)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_encoding_equals_the_plain_one(task, scene):
+    unit, vae = build(task, scene), LinearVae()
+    context = encode(unit, vae)
+    assert context.num_reference_latents == len(unit.references)
+    torch.testing.assert_close(context.contexts[0, 0], oracle(unit, vae), atol=1e-5, rtol=0)

@@ -1,0 +1,321 @@
+"""The builders' further options: margins, clips at moments, spans, masks grown and still, layouts, strength."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vdot_core.networks.context_scale import context_weights
+from vdot_core.vcu import (
+    VCU,
+    augment,
+    compose,
+    control,
+    cover,
+    depth,
+    encode,
+    extend,
+    inpaint,
+    keyframes,
+    layout,
+    layout_masks,
+    move,
+    outpaint,
+    path_boxes,
+    reference,
+    strength_curve,
+    text,
+)
+
+
+def kept_box(unit, frame=0):
+    rows, columns = (unit.masks[frame] == 0).nonzero().unbind(1)
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+# Outpainting
+def test_a_float_margin_is_a_part_of_the_side():
+    clip = torch.rand(5, 32, 64, 3)
+    assert outpaint(clip, left=0.25, top=0.5) == outpaint(clip, left=16, top=16)
+    with pytest.raises(ValueError, match=r"left is 16\.0, and a float is a part.*whole number"):
+        outpaint(clip, left=16.0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    size=st.tuples(st.integers(17, 90), st.integers(17, 90)),
+    aspect=st.sampled_from([1.0, 16 / 9, "9:16", "4:3", 2.39]),
+    anchor=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_aspect_is_reached_and_the_clip_kept(size, aspect, anchor):
+    clip = torch.rand(1, size[1], size[0], 3) * 0.4
+    wanted = (lambda a, b: a / b)(*map(float, aspect.split(":"))) if isinstance(aspect, str) else aspect
+    if abs(wanted * size[1] - size[0]) < 1 or abs(size[0] / wanted - size[1]) < 1:
+        return
+    unit = outpaint(clip, aspect=aspect, anchor=anchor)
+    left, top, right, bottom = kept_box(unit)
+    assert abs(unit.width - wanted * unit.height) <= 16 * (1 + wanted) + 1
+    assert (left, right) == (0, unit.width) or (top, bottom) == (0, unit.height)
+    assert torch.equal(unit.frames[:, top:bottom, left:right], cover(clip, right - left, bottom - top))
+
+
+def test_size_alone_fits_the_clip_inside():
+    clip = torch.rand(5, 32, 32, 3)
+    unit = outpaint(clip, width=96, height=32)
+    assert kept_box(unit) == (32, 0, 64, 32) and torch.equal(unit.frames[:, :, 32:64], clip)
+    assert kept_box(outpaint(clip, width=96, height=32, anchor=(0, 0))) == (0, 0, 32, 32)
+    assert kept_box(outpaint(clip, width=96, height=32, anchor=(1, 1))) == (64, 0, 96, 32)
+    assert kept_box(outpaint(clip, width=64, height=128)) == (0, 32, 64, 96)
+    with pytest.raises(ValueError, match="nothing to outpaint"):
+        outpaint(clip, width=64, height=64)
+    with pytest.raises(ValueError, match="aspect and left are given"):
+        outpaint(clip, left=8, aspect=2.0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(sides=st.tuples(*[st.sampled_from([0, 16, 32])] * 4).filter(any), feather=st.integers(0, 15))
+def test_feather_reaches_in_where_there_is_a_margin(sides, feather):
+    left, right, top, bottom = sides
+    clip = torch.rand(5, 32, 48, 3) * 0.4
+    margins = {"left": left, "right": right, "top": top, "bottom": bottom}
+    unit = outpaint(clip, **margins, feather_px=feather)
+    x0, y0 = left + feather * (left > 0), top + feather * (top > 0)
+    x1, y1 = left + 48 - feather * (right > 0), top + 32 - feather * (bottom > 0)
+    assert kept_box(unit) == (x0, y0, x1, y1)
+    kept = unit.masks == 0
+    assert torch.equal(unit.frames[:, y0:y1, x0:x1], clip[:, y0 - top : y1 - top, x0 - left : x1 - left])
+    assert (unit.frames[~kept] == 0.5).all() and kept.sum() == 5 * (x1 - x0) * (y1 - y0)
+    with pytest.raises(ValueError, match="nothing would be kept"):
+        outpaint(clip, left=16, right=16, feather_px=24)
+
+
+# Keyframes
+def test_keyframes_may_be_clips():
+    image, clip, end = torch.rand(16, 32, 3), torch.rand(4, 16, 32, 3), torch.rand(3, 16, 32, 3)
+    unit = keyframes([image, clip, end], [0, 4, -1], num_frames=17)
+    assert (unit.masks[:, 0, 0] == 0).nonzero().flatten().tolist() == [0, 4, 5, 6, 7, 14, 15, 16]
+    assert torch.equal(unit.frames[4:8], clip) and torch.equal(unit.frames[14:], end)
+    assert (unit.frames[8:14] == 0.5).all()
+    for indices, words in (
+        ([4, 2, -1], "keyframes 1 and 2 are both at frame 4; move"),
+        ([0, 11, -1], "keyframes 2 and 3 are both at frame 14"),
+        ([0, 14, 1], "keyframe 2 .4 frames at index 14. covers frames 14..17, the video has 0..16"),
+        ([0, 4, -16], "keyframe 3 .3 frames at index -16. covers frames -1..1"),
+        ([0, 4, 0.5], "index 3 is 0.5, expected a whole number"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            keyframes([image, clip, end], indices, num_frames=17)
+
+
+def test_keyframes_and_extension_agree():
+    first, last = torch.rand(5, 16, 32, 3), torch.rand(3, 16, 32, 3)
+    assert extend(first, last, num_frames=17) == keyframes([first, last], [0, -1], num_frames=17)
+
+
+# Spans of controls
+@settings(deadline=None, max_examples=60)
+@given(latents=st.integers(1, 8), cut=st.one_of(st.floats(0.001, 0.999), st.integers(1, 28)))
+def test_spans_that_meet_share_the_video(latents, cut):
+    """Whole latent frames, each guided by exactly one of two controls that meet."""
+    total = 4 * latents + 1
+    if isinstance(cut, int) and cut >= total:
+        return
+    a, b = torch.full((total, 16, 16, 3), 0.1), torch.full((total, 16, 16, 3), 0.9)
+    first, second = control(a, end=cut), control(b, start=cut)
+    guided = [unit.frames[:, 0, 0, 0] != 0.5 for unit in (first, second)]
+    for unit, speaks in zip((first, second), guided, strict=True):
+        assert (unit.masks == 1).all() and torch.equal(unit.region[:, 0, 0] > 0, speaks)
+        by_latent = [speaks[:1]] + [speaks[i : i + 4] for i in range(1, total, 4)]
+        assert all(part.all() or not part.any() for part in by_latent)
+    if first.region.sum() + second.region.sum() == first.masks.sum():
+        joined = compose(first, second)
+        assert torch.equal(joined.frames[:, 0, 0, 0], torch.where(guided[0], 0.1, 0.9))
+    else:  # the cut is nearest to an end of the video, and each must guide something
+        position = cut * total if isinstance(cut, float) else cut
+        assert position < 1 or position > total - 2.5
+
+
+def test_spans_in_words():
+    clip = torch.rand(17, 16, 16, 3)
+    unit = control(clip, start=0.3, end=0.7)
+    assert (unit.frames[:, 0, 0, 0] != 0.5).nonzero().flatten().tolist() == list(range(5, 13))
+    assert unit.notes == ("control: guides frames 5..12 (whole latent frames)",)
+    assert control(clip, start=0, end=17) == control(clip, start=0.0, end=1.0) == control(clip)
+    assert depth(clip[..., 0], end=9).region[:, 0, 0].tolist() == [1.0] * 9 + [0.0] * 8
+    half = torch.zeros(16, 16)
+    half[:8] = 1
+    unit = control(clip, region=half, end=9)
+    assert torch.equal(unit.region[:9], half.expand(9, -1, -1)) and unit.region[9:].sum() == 0
+    for options, words in (
+        ({"start": 0.7, "end": 0.3}, "start is 0.7 and end is 0.3"),
+        ({"start": 1.5}, "start, a float and so a part of the video, is 1.5"),
+        ({"end": 18}, "end, a whole number and so a frame, is 18"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            control(clip, **options)
+
+
+# Masks
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6), radius=st.integers(0, 9))
+def test_growing_is_by_a_disc(seed, radius):
+    """As distances by SciPy say; shrinking is growing of what is not masked; a border is no edge."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+    mask = torch.rand(2, 30, 40, generator=torch.Generator().manual_seed(seed)) > 0.97
+    mask[1] = torch.nn.functional.max_pool2d(mask[1][None].float(), 9, 1, 4)[0] > 0
+    distance = np.stack([ndimage.distance_transform_edt(~m) if m.any() else m + 99 for m in mask.numpy()])
+    assert np.array_equal(augment(mask.float(), grow_px=radius).numpy() > 0, distance <= radius)
+    inside = np.stack([ndimage.distance_transform_edt(m) if not m.all() else m * 99 for m in mask.numpy()])
+    assert np.array_equal(augment(mask.float(), grow_px=-radius).numpy() > 0, inside > radius)
+
+
+def test_blur_rounds_and_still_holds():
+    mask = torch.zeros(3, 40, 60)
+    mask[0, 10:30, 10:40] = mask[2, 20:35, 30:50] = 1
+    ndimage = pytest.importorskip("scipy.ndimage")
+    smooth = np.stack([ndimage.gaussian_filter(m, 3.0, truncate=3.0, mode="nearest") for m in mask.numpy()])
+    assert ((augment(mask, blur_px=3.0).numpy() > 0) != (smooth > 0.5)).sum() <= 2
+    held = augment(mask, "box", still=True)
+    expected = torch.zeros(40, 60)
+    expected[10:35, 10:50] = 1
+    assert torch.equal(held, expected.expand(3, -1, -1))
+    for options in ({"grow_px": 3}, {"shape": "hull", "expand": 0.3}, {"blur_px": 2.0}):
+        one = mask[:1]
+        assert torch.equal(
+            augment(one.expand(4, -1, -1), **options), augment(one, **options).expand(4, -1, -1)
+        )
+    clip = torch.rand(3, 40, 60, 3)
+    unit = inpaint(clip, mask, width=60, height=40, num_frames=1, grow_px=2)
+    assert unit == inpaint(clip, augment(mask, grow_px=2), width=60, height=40, num_frames=1)
+    for options, words in (
+        ({"grow_px": 0.5}, "grow_px is 0.5, expected a whole number"),
+        ({"blur_px": -1}, "blur_px is -1"),
+        ({"blur_px": float("nan")}, "blur_px is nan"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            inpaint(clip, mask, **options)
+
+
+# Layouts
+def test_keyed_boxes_stand_still_outside_their_keys():
+    keyed = {4: [0, 0, 8, 8], -5: [16, 8, 24, 16]}
+    unit = layout(keyed, width=48, height=16, num_frames=17)
+    every = [[min(max(f - 4, 0), 8) * 2, min(max(f - 4, 0), 8), 0, 0] for f in range(17)]
+    boxes = torch.tensor([[x, y, x + 8, y + 8] for x, y, _, _ in every])
+    assert unit == layout(boxes, width=48, height=16, num_frames=17)
+    both = layout([keyed, [24, 0, 48, 16]], width=48, height=16, num_frames=17, colors=[(1, 0, 0), (0, 0, 1)])
+    assert both.frames[0, 0, 0].tolist() == [1, 0, 0] and both.frames[9, 0, 47].tolist() == [0, 0, 1]
+    leaving = layout({0: [0, 0, 8, 8], -1: [60, 0, 68, 8]}, width=48, height=16, num_frames=17)
+    assert (leaving.frames[-1] == 1).all()
+    for boxes, words in (
+        ({16: [0, 0, 8, 8], -1: [0, 0, 9, 9]}, "box 1 has frame 16 twice .16 and -1."),
+        ({17: [0, 0, 8, 8]}, "a frame number of box 1 is 17"),
+        ({}, "box 1 has no frame"),
+        ([[0, 0, float("nan"), 8]], "NaN"),
+        ([["a", 0, 1, 8]], "box 1 is"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            layout(boxes, width=48, height=16, num_frames=17)
+
+
+def test_a_path_carries_a_box():
+    points = [(10, 10), (20, 10), (20, 50)]
+    boxes = path_boxes(points, size=(8, 4), num_frames=5)
+    assert boxes[:, :2].tolist() == [[6, 8], [11, 8], [16, 8], [16, 28], [16, 48]]
+    assert ((boxes[:, 2:] - boxes[:, :2]) == torch.tensor([8, 4])).all()
+    even = path_boxes(points, size=(8, 4), num_frames=51, constant_speed=True)
+    steps = even.diff(dim=0).norm(dim=1) / 2**0.5
+    assert torch.allclose(steps, torch.ones(50), atol=1e-3)
+    keyed = path_boxes({0: (10, 10), 2: (20, 10), -1: (20, 50)}, size=(8, 4), num_frames=5)
+    assert torch.equal(keyed, boxes)
+    unit = move(torch.rand(64, 64, 3), boxes, num_frames=5)
+    assert torch.equal(unit.frames[1:], layout(boxes, width=64, height=64, num_frames=5).frames[1:])
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10**6), width=st.sampled_from([1, 3, 5]))
+def test_contours_are_opencvs(seed, width):
+    cv2 = pytest.importorskip("cv2")
+    noise = torch.rand(1, 1, 48, 64, generator=torch.Generator().manual_seed(seed))
+    mask = (torch.nn.functional.avg_pool2d(noise, 9, 1, 4)[0] > 0.505).float()
+    if not mask.any():
+        return
+    found, _ = cv2.findContours(mask[0].byte().numpy(), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    theirs = cv2.drawContours(np.ones((48, 64)), found, -1, 0, width)
+    ours = layout_masks(mask, line_width=width).frames[0, ..., 0].numpy()
+    assert (ours != theirs)[3:-3, 3:-3].mean() < 0.004
+
+
+def test_layout_masks_by_shape_and_colour():
+    mask = torch.zeros(5, 32, 48)
+    mask[:, 4:20, 8:24] = 1
+    mask[:, 10:12, 10:12] = 0  # a hole has no contour
+    unit = layout_masks([mask, mask.flip(2)], colors=[(1, 0, 0), (0, 0, 1)], line_width=1)
+    assert unit.frames[0, 4, 8].tolist() == [1, 0, 0] and unit.frames[0, 4, 24].tolist() == [0, 0, 1]
+    drawn = (unit.frames[0] < 1).any(-1)
+    assert int(drawn.sum()) == 2 * 4 * 15
+    with pytest.raises(ValueError, match="mask 2 is empty in every frame"):
+        layout_masks([mask, torch.zeros(5, 32, 48)])
+
+
+# References
+def test_alpha_crops_where_asked_and_margins_are_white():
+    image = torch.zeros(40, 40, 4)
+    image[10:30, 5:35, 3] = 1
+    size = {"width": 64, "height": 64, "num_frames": 1}
+    whole = reference(image, **size).references[0]
+    cropped = reference(image, crop=True, **size).references[0]
+    by_mask = reference(image[..., :3], masks=image[..., 3], **size).references[0]
+    assert torch.equal(cropped, by_mask) and (cropped < 0.5).sum() > (whole < 0.5).sum()
+    roomy = reference(image, crop=True, margin=0.5, **size).references[0]
+    rows = (roomy[..., 0] < 0.5).any(1).nonzero().flatten()
+    columns = (roomy[..., 0] < 0.5).any(0).nonzero().flatten()
+    assert len(columns) == 32 and abs(len(rows) - 64 * 20 / 60) <= 1 and (roomy[0] == 1).all()
+    with pytest.raises(ValueError, match="reference 1 has neither mask nor alpha"):
+        reference(image[..., :3], crop=True, **size)
+    two = reference([image, torch.rand(8, 8, 3)], masks=[image[..., 3], None], **size).references
+    assert torch.equal(two[0], cropped) and two[1].min() < 0.5
+
+
+# Strength
+def test_strength_by_latent_frame_reaches_the_network(folding_vae):
+    curve = strength_curve({0: 1.0, -1: 0.0}, 17)
+    assert len(curve) == 5 and curve[0] == 1.0 and list(curve) == sorted(curve, reverse=True)
+    pose = control(torch.rand(17, 16, 32, 3), strength=curve)
+    other = compose(text(32, 16, 17), reference(torch.rand(8, 8, 3), width=32, height=16, num_frames=17))
+    context = encode([pose, other.scaled(0.5)], folding_vae)
+    assert context.scales == ((1.0, *curve), (0.5,) * 6)
+    weights = context_weights(context.context_scale, 2, 6, (6, 1, 2), torch.device("cpu"))
+    for layer in weights:
+        torch.testing.assert_close(layer[0][:, 0], torch.tensor([1.0, *curve]).repeat_interleave(2))
+        assert (layer[1] == 0.5).all()
+    assert encode([pose.replace(strength=0.7), other], folding_vae).scales == (0.7, 1.0)
+
+
+def test_strength_is_a_value():
+    frames = torch.rand(9, 16, 32, 3)
+    unit = control(frames, strength=[0, 0.5, 1])
+    assert unit.strength == (0.0, 0.5, 1.0) == unit.strengths and hash(unit) == hash(unit.replace())
+    again = control(frames, strength=json.loads(json.dumps(unit.strength)))
+    assert again == unit and control(frames, strength=torch.tensor([0, 0.5, 1])) == unit
+    assert unit.scaled(2).strength == (0.0, 1.0, 2.0) and unit.scaled(1) == unit
+    assert control(frames).scaled(0.5).strength == 0.5 and control(frames).strengths == (1.0,) * 3
+    joined = compose(unit, extend(frames[:1], num_frames=9, strength=unit.strength))
+    assert joined.strength == unit.strength
+    assert all(part.strength == (0.0, 1.0, 2.0) for part in joined.scaled(2).parts)
+    with pytest.raises(ValueError, match="strength 0 to 1 by latent frame and unit 2 .* 1; .*Give both"):
+        compose(unit, extend(frames[:1], num_frames=9))
+    for strength, words in (
+        ((1.0, 1.0), "strength has 2 numbers, the video has 3 latent frames"),
+        (-1, "strength is -1, expected a number from 0"),
+        (float("nan"), "strength is nan"),
+        ((1, 1, "x"), "strength of latent frame 2 is 'x'"),
+        ("strong", "strength is 'strong'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            VCU(frames, torch.ones(9, 16, 32), strength=strength)
+    with pytest.raises(ValueError, match="factor is -1"):
+        unit.scaled(-1)
