@@ -29,12 +29,15 @@ class NetworkWeights:
 
 
 def inspect(
-    path: str | Path, *, vace: str | Path | None = None, config: WanVaceConfig | None = None
+    path: str | Path | tuple[str | Path, str | Path],
+    *,
+    vace: str | Path | None = None,
+    config: WanVaceConfig | None = None,
 ) -> CheckpointInfo:
     """Say what a checkpoint is, from headers alone.
 
     Args:
-        path: a weight file, a folder of shards, an index, or one shard of a set.
+        path: a weight file, a folder of shards, an index, one shard of a set, or a pair (base, VACE module).
         vace: the VACE module that goes with a T2V network at `path`.
         config: sizes of a network whose file does not carry them.
     Returns:
@@ -42,7 +45,7 @@ def inspect(
     Raises:
         ValueError: a file is missing, truncated, corrupt, unsafe or of a format that is not read.
     """
-    return survey(path, vace, config).info
+    return survey(*_pair(path, vace), config).info
 
 
 def read_weights(
@@ -128,12 +131,7 @@ def loadable(
     config: WanVaceConfig | None,
     dtype: torch.dtype | None,
 ) -> Survey:
-    if isinstance(path, (tuple, list)):
-        if len(path) != 2 or vace is not None:
-            raise ValueError(
-                f"got {len(path)} paths{' and vace=' if vace else ''}; give (base, vace) or path and vace="
-            )
-        path, vace = path
+    path, vace = _pair(path, vace)
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; give a floating point dtype, such as torch.bfloat16")
     found = survey(path, vace, config)
@@ -145,6 +143,17 @@ def loadable(
             "give dtype=torch.bfloat16, or convert the file with --dtype bf16"
         )
     return found
+
+
+def _pair(path, vace):
+    """(path, vace) of a path alone, of both, or of a pair."""
+    if not isinstance(path, (tuple, list)):
+        return path, vace
+    if len(path) != 2 or vace is not None:
+        raise ValueError(
+            f"got {len(path)} paths{' and vace=' if vace else ''}; give (base, vace) or path and vace="
+        )
+    return path
 
 
 def _collect(

@@ -113,17 +113,21 @@ def otd_gradient(
     return MatchingGradient(gradient, result)
 
 
-def matching_loss(sample: Tensor, gradient: Tensor, num_reference_latents: int = 0) -> Tensor:
+def matching_loss(
+    sample: Tensor, gradient: Tensor | MatchingGradient, num_reference_latents: int = 0
+) -> Tensor:
     """0.5 mean || x0 - stopgrad(x0 - g) ||^2, whose gradient by the sample is g / (number of elements).
 
     Args:
         sample: [B, C, T, h, w] the generator's clean latents, with a graph.
-        gradient: same shape.
+        gradient: same shape, or what `dmd_gradient` and `otd_gradient` return.
         num_reference_latents: leading latent frames that the mean leaves out.
 
     Returns:
         Scalar float32 loss.
     """
+    if isinstance(gradient, MatchingGradient):
+        gradient = gradient.gradient
     sample = sample.float()[:, :, num_reference_latents:]
     target = (sample - gradient[:, :, num_reference_latents:]).detach()
     return 0.5 * (sample - target).square().mean()

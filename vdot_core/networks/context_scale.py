@@ -61,7 +61,7 @@ def context_weights(
 def _classified(scale: Scale, num_contexts: int, num_layers: int, num_frames: int) -> ContextScale:
     if isinstance(scale, (int, float)):
         return ContextScale(layers=float(scale))
-    shape = tuple(scale.shape) if isinstance(scale, Tensor) else tuple(torch.as_tensor(scale).shape)
+    shape = tuple(_table(scale).shape)
     fits_layers, fits_frames = shape == (num_contexts, num_layers), shape == (num_contexts, num_frames)
     if fits_layers and fits_frames:
         raise ValueError(
@@ -86,7 +86,7 @@ def _rows(values: Scale, num_contexts: int, size: int, what: str, device: torch.
         values = list(values)
         if len(values) == num_contexts and all(isinstance(value, (int, float)) for value in values):
             return [float(value) for value in values]
-    table = torch.as_tensor(values, dtype=torch.float32, device=device)
+    table = _table(values).to(device=device, dtype=torch.float32)
     if table.ndim == 0:
         return [table] * num_contexts
     if table.shape not in ((num_contexts,), (num_contexts, size)):
@@ -95,6 +95,15 @@ def _rows(values: Scale, num_contexts: int, size: int, what: str, device: torch.
             f"[{num_contexts}, {size}]"
         )
     return list(table.unbind(0))
+
+
+def _table(values: Sequence | Tensor) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"context_scale is {values!r}; give a number, or rows of equal length, one for each context"
+        ) from error
 
 
 def _entry(row: Weight, layer: int) -> Weight:

@@ -214,9 +214,11 @@ class WanVace(nn.Module):
         self, x: Tensor, timestep: Tensor, text: Tensor, contexts: Tensor | None, taps: Sequence[int]
     ) -> None:
         config = self.config
-        if x.ndim != 5 or x.shape[1] != config.in_channels:
+        if x.ndim != 5 or x.shape[1] != config.in_channels or 0 in x.shape:
             raise ValueError(f"latents have shape {list(x.shape)}; give [B, {config.in_channels}, T, h, w]")
         batch = x.shape[0]
+        if not isinstance(timestep, Tensor):
+            raise ValueError(f"timestep is {timestep!r}; give a tensor [{batch}], one per sample, or [1]")
         if timestep.ndim > 1 or timestep.numel() not in (1, batch):
             raise ValueError(
                 f"timestep has shape {list(timestep.shape)}; give [{batch}], one per sample, or [1]"
@@ -227,6 +229,8 @@ class WanVace(nn.Module):
             raise ValueError(
                 f"taps {wrong} are no blocks; the network has blocks 0 to {config.num_layers - 1}"
             )
+        if list(taps) != sorted(set(taps)):
+            raise ValueError(f"taps are {list(taps)}; give each once, rising: features come in that order")
         if contexts is None:
             return
         if not config.vace_layers:

@@ -5,6 +5,7 @@ The flow path is x_t = (1 - sigma) x0 + sigma noise; a shift s maps sigma to s s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -75,10 +76,10 @@ class Schedule:
         Raises:
             ValueError: fewer than one step, a shift that is not positive, or unknown labels.
         """
-        if steps < 1:
-            raise ValueError(f"steps is {steps}, expected at least 1")
-        if not shift > 0:
-            raise ValueError(f"shift is {shift}, expected a positive number")
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise ValueError(f"steps is {steps!r}, expected a whole number of at least 1")
+        if not isinstance(shift, (int, float)) or not 0 < shift < math.inf:
+            raise ValueError(f"shift is {shift!r}, expected a positive number")
         if labels not in LABELINGS:
             raise ValueError(f"labels is {labels!r}, expected one of {', '.join(LABELINGS)}")
         start = 1.0 if labels == "exact" else 1.0 - 1.0 / NUM_TRAIN_TIMESTEPS

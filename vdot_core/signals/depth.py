@@ -20,6 +20,7 @@ SAMPLES_PER_FRAME = 16384  # enough for percentiles and scale-shift fits at any 
 FIT_ROUNDS = 4  # concentration steps of the trimmed fit; it settles in two or three
 FIT_LAYERS = 4  # depth layers; each keeps its better half, so that a flat sky alone cannot decide the scale
 CUT_CORRELATION = 0.6  # consecutive frames of one shot correlate above 0.9; below this it is another shot
+COLOURED = 0.05  # mean spread of the channels, relative to the clip's range, above which a map is in colours
 FLAT = 1e-6  # a range this small, relative to the clip's, carries no depth
 
 
@@ -167,12 +168,14 @@ def single_channel(depth: Tensor) -> Tensor:
         return depth
     grey = depth[..., 0]
     if shape[-1] == 3:
-        for frame in depth:
-            colour = float((frame.amax(-1) - frame.amin(-1)).max())
-            if colour > 0.02 * max(high - low, FLAT):
-                raise ValueError(
-                    "depth is in colours (a heat map), which have no order; give the estimator's grey output"
-                )
+        # The mean: a compressed video's stray coloured pixels are no heat map.
+        colour = [float((frame.amax(-1) - frame.amin(-1)).mean()) for frame in depth]
+        if max(colour) > COLOURED * max(high - low, FLAT):
+            raise ValueError(
+                "depth is in colours (a heat map), which have no order; give the estimator's grey output"
+            )
+        if max(colour) > 0:
+            grey = depth.mean(-1)
     return grey
 
 

@@ -61,7 +61,8 @@ def entropic_ot(
         init: 'gaussian' (closed form between Gaussian fits), 'zeros', or potentials (f [F, I], g [F, J]), of
             which g is used, in units of the cost.
         debias: subtract the gradient (and half the values) of the clouds' transport onto themselves.
-        backend: 'torch', 'flash' (flash-sinkhorn on CUDA), or 'auto'.
+        backend: 'torch' (CPU and CUDA), or 'auto', which is 'torch'; 'flash' is reserved for a CUDA kernel
+            and refused.
 
     Returns:
         An OTResult, all float32 on a's device.

@@ -159,6 +159,7 @@ def test_base_and_module(tmp_path):
     info = inspect(base, vace=module, config=TINY)
     assert info.layout == "wan + vace-module" and info.files == (base, module) and info.problem == ""
     assert info.num_parameters == sum(value.numel() for value in weights.values())
+    assert inspect((base, module), config=TINY) == info
     assert_same(read_weights((base, module), config=TINY).state_dict, weights)
     assert_same(dict(load_network(base, vace=module, config=TINY).state_dict()), weights)
 

@@ -192,6 +192,12 @@ def test_inputs_are_never_written_to(network, mode):
             {"contexts": torch.zeros(1, 1, 96, 4, 4, 6)},
             r"contexts of \[4, 4, 6\] latents .* reference frames included",
         ),
+        ({"x": torch.zeros(1, 16, 0, 4, 6)}, r"latents have shape"),
+        ({"timestep": 500.0}, r"timestep is 500.0; give a tensor"),
+        ({"taps": (1, 0)}, r"taps are \[1, 0\]; give each once, rising"),
+        ({"taps": (1, 1)}, r"taps are \[1, 1\]"),
+        ({"context_scale": None}, r"context_scale is None"),
+        ({"context_scale": [0.5, [1.0, 1.0]]}, r"rows of equal length"),
         ({"taps": (1, 4)}, r"taps \[4\] are no blocks; the network has blocks 0 to 3"),
     ],
 )

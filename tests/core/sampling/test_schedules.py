@@ -73,6 +73,10 @@ def test_wrong_schedules_are_named():
         (lambda: Schedule([1.0, 0], [1001.0]), "leave 0..1000"),
         (lambda: Schedule.shifted(0, 8), "steps is 0"),
         (lambda: Schedule.shifted(4, -1), "shift is -1"),
+        (lambda: Schedule.shifted(4.5, 8), "steps is 4.5"),
+        (lambda: Schedule.shifted("4", 8), "steps is '4'"),
+        (lambda: Schedule.shifted(True, 8), "steps is True"),
+        (lambda: Schedule.shifted(4, float("inf")), "shift is inf"),
         (lambda: Schedule.shifted(4, 8, labels="rounded"), "'rounded', expected one of wan, exact"),
     ):
         with pytest.raises(ValueError, match=words):

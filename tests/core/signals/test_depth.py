@@ -195,6 +195,12 @@ def test_bad_input_is_refused(depth, options, message):
         normalize_depth(depth, **options)
 
 
+def test_a_stray_coloured_pixel_is_no_heat_map():
+    depth = torch.rand(5, 16, 16, 1).expand(-1, -1, -1, 3).clone()
+    depth[2, 3, 4, 0] += 8 / 255
+    torch.testing.assert_close(normalize_depth(depth), normalize_depth(depth.mean(-1)))
+
+
 def test_guide_of_another_size_is_refused():
     with pytest.raises(ValueError, match="same size"):
         flicker(torch.rand(3, 8, 8), guide=torch.rand(3, 8, 9, 3))
