@@ -1,8 +1,8 @@
-"""Draws the small example inputs that the bundled workflows use: a clip, its depth, and a mask.
+"""Draws the small example inputs that the bundled workflows use: clips, controls, masks and pictures.
 
     python training/data/render_examples.py [--out assets/examples]
 
-Needs PyAV and Pillow.
+The same files, pixel for pixel, come out every time. Needs PyAV and Pillow.
 """
 
 import argparse
@@ -15,8 +15,13 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAME_RATE = 16
-DEPTH_SEED = 2**41 + 2
-CLIP_SEED = 2**41 + 4
+EVALUATION = 2**41  # the demo model has never seen these
+DEPTH_SEED = EVALUATION + 2
+CLIP_SEED = EVALUATION + 4
+STORY_SEED = EVALUATION + 31
+POSE_SEED = EVALUATION + 49
+SUBJECT_SEEDS = {"subject": EVALUATION + 19, "second": EVALUATION + 13}
+NUM_START_FRAMES = 5
 
 _log = logging.getLogger("vdot")
 
@@ -38,24 +43,73 @@ def write_video(path: Path, frames: torch.Tensor) -> None:
         container.mux(stream.encode())
 
 
-def render(folder: Path) -> None:
-    """Draw depth.mp4, clip.mp4 and mask.png into a folder."""
+def write_image(path: Path, image: torch.Tensor) -> None:
+    """Write [H, W, 3], or a mask [H, W], float in [0, 1] as PNG."""
     from PIL import Image
 
+    Image.fromarray((image.clamp(0, 1) * 255).round().byte().numpy()).save(path)
+
+
+def videos() -> dict[str, torch.Tensor]:
+    """The clips by file name, [F, 64, 64, 3] float in [0, 1]."""
+    from training.data.shapes import clip
+    from training.data.task_inputs import exact_flow, walking_skeleton
+    from vdot_core import signals
+
+    source, story = clip(CLIP_SEED), clip(STORY_SEED)
+    maps = signals.flow_to_frames(exact_flow(source))
+    return {
+        "depth.mp4": _grey(clip(DEPTH_SEED).depth),
+        "clip.mp4": source.frames,
+        "mask.mp4": _grey((source.masks > 0.5).float()),
+        "flow.mp4": torch.cat([maps[:1], maps]),
+        "pose.mp4": signals.draw_pose(walking_skeleton(clip(POSE_SEED))),
+        "start.mp4": story.frames[:NUM_START_FRAMES],
+    }
+
+
+def images() -> dict[str, torch.Tensor]:
+    """The pictures by file name, [64, 64, 3], and masks [64, 64]."""
+    from training.data.shapes import clip
+
+    source, story = clip(CLIP_SEED), clip(STORY_SEED).frames
+    pictures = {
+        "mask.png": _box((source.masks.amax(0) > 0.5).float()),
+        "first.png": story[0],
+        "middle.png": story[len(story) // 2],
+        "last.png": story[-1],
+    }
+    for name, seed in SUBJECT_SEEDS.items():
+        subject = clip(seed)
+        frame = int(subject.masks.flatten(1).sum(1).argmax())
+        pictures[f"{name}.png"] = subject.frames[frame]
+        pictures[f"{name}_mask.png"] = (subject.masks[frame] > 0.5).float()
+    return pictures
+
+
+def render(folder: Path) -> None:
+    """Draw every example into a folder."""
     from training.data.shapes import clip
 
     folder.mkdir(parents=True, exist_ok=True)
-    depth = clip(DEPTH_SEED).depth
-    write_video(folder / "depth.mp4", depth[..., None].expand(-1, -1, -1, 3))
-    source = clip(CLIP_SEED)
-    write_video(folder / "clip.mp4", source.frames)
-    mask = (source.masks.amax(0) > 0.5).float()
+    for name, frames in videos().items():
+        write_video(folder / name, frames)
+    for name, picture in images().items():
+        write_image(folder / name, picture)
+    for seed in (DEPTH_SEED, CLIP_SEED, STORY_SEED, POSE_SEED, *SUBJECT_SEEDS.values()):
+        _log.info("%d: %s", seed - EVALUATION, clip(seed).caption)
+
+
+def _grey(maps: torch.Tensor) -> torch.Tensor:
+    return maps[..., None].expand(*maps.shape, 3)
+
+
+def _box(mask: torch.Tensor) -> torch.Tensor:
+    """The mask's bounding box."""
     rows, columns = torch.nonzero(mask.amax(1)), torch.nonzero(mask.amax(0))
     box = torch.zeros_like(mask)
     box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = 1
-    Image.fromarray((box * 255).byte().numpy()).save(folder / "mask.png")
-    _log.info("depth: %s", clip(DEPTH_SEED).caption)
-    _log.info("clip: %s", source.caption)
+    return box
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .backgrounds import BACKGROUNDS, draw_background
 from .captions import DIRECTIONS, phrasings
 from .sdf import SHAPES, draw_sdf
 
@@ -38,7 +39,6 @@ HELD_OUT = frozenset(
     {("purple", "star"), ("cyan", "heart"), ("orange", "cross"), ("green", "ring"), ("pink", "triangle")}
 )
 SIZES = {"small": 0.12, "medium": 0.17, "large": 0.24}
-BACKGROUNDS = ("plain", "gradient", "striped", "checkered", "dotted", "cloudy")
 FRAME_RATE = 16
 SPLITS = {
     "train": range(0, 2**40),
@@ -189,47 +189,6 @@ def _pick_object(
     )
 
 
-def _cloud(rng, height: int, width: int) -> Tensor:
-    """[height, width] smooth noise in [0, 1] whose power falls with frequency."""
-    spectrum = np.fft.rfft2(rng.standard_normal((height, width)))
-    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
-    field = np.fft.irfft2(
-        spectrum / np.maximum(np.hypot(fy, fx), 1 / max(height, width)) ** 1.6, (height, width)
-    )
-    low, high = field.min(), field.max()
-    return torch.from_numpy(((field - low) / (high - low)).astype(np.float32))
-
-
-def _background(rng, kind: str, colours: tuple[Tensor, Tensor], pan: Tensor, size: tuple[int, int]) -> Tensor:
-    """[F, H, W, 3] background that drifts by pan [F, 2] pixels."""
-    height, width = size
-    unit = min(height, width)
-    y = (torch.arange(height) + 0.5)[None, :, None] - pan[:, 1, None, None]
-    x = (torch.arange(width) + 0.5)[None, None, :] - pan[:, 0, None, None]
-    angle = rng.uniform(0, 2 * math.pi)
-    along = (math.cos(angle) * x + math.sin(angle) * y) / unit
-    period = rng.uniform(0.18, 0.34)
-    softness = 0.5 * unit * period
-    if kind == "plain":
-        mix = torch.zeros(len(pan), height, width)
-    elif kind == "gradient":
-        mix = (0.5 + (along - along[:1].mean()) * rng.uniform(0.7, 1.1)).clamp(0, 1)
-    elif kind == "striped":
-        mix = (0.5 + (along * 2 * math.pi / period).sin() * softness / 3).clamp(0, 1)
-    elif kind == "checkered":
-        waves = (x / unit * math.pi / period).sin() * (y / unit * math.pi / period).sin()
-        mix = (0.5 + waves * softness).clamp(0, 1)
-    elif kind == "dotted":
-        dx, dy = ((x / unit / period) % 1 - 0.5), ((y / unit / period) % 1 - 0.5)
-        mix = (0.5 + (0.27 - torch.sqrt(dx**2 + dy**2)) * unit * period).clamp(0, 1)
-    else:
-        field = _cloud(rng, 2 * height, 2 * width)
-        rows = (torch.arange(height) - pan[:, 1, None].round()).long() % (2 * height)
-        columns = (torch.arange(width) - pan[:, 0, None].round()).long() % (2 * width)
-        mix = field[rows[:, :, None], columns[:, None, :]]
-    return torch.lerp(colours[0].expand(*mix.shape, 3), colours[1].expand(*mix.shape, 3), mix[..., None])
-
-
 def _reference(track: ShapeTrack, size: int) -> Tensor:
     """[size, size, 3] the object upright on white, filling most of the canvas."""
     centre = torch.full((1, 2), size / 2)
@@ -269,9 +228,8 @@ def clip(seed: int, *, height: int = 64, width: int = 64, num_frames: int = 17) 
         ValueError: The seed is in no split, or a size is too small.
     """
     if height < 16 or width < 16 or num_frames < 1:
-        raise ValueError(
-            f"clip of {num_frames} frames, {width}x{height}; needs >= 1 frame and >= 16 pixels a side"
-        )
+        got = f"{num_frames} frames of {width}x{height}"
+        raise ValueError(f"{got} are too small a clip; give at least 1 frame and 16 pixels a side")
     split, rng = split_of(seed), np.random.default_rng(seed)
     count = 1 if rng.random() < 0.6 else 2
     objects: tuple[ShapeTrack, ...] = ()
@@ -289,7 +247,7 @@ def clip(seed: int, *, height: int = 64, width: int = 64, num_frames: int = 17) 
         drift = (speed * math.cos(heading * math.pi / 4), speed * math.sin(heading * math.pi / 4))
     pan = _times(num_frames)[:, None] * torch.tensor(drift)
     colours = tuple(torch.tensor(COLOURS[n]) for n in names)
-    background = _background(rng, kind, colours, pan, (height, width))
+    background = draw_background(rng, kind, colours, pan, (height, width))
     words = (
         f"plain {names[0]} background" if kind == "plain" else f"{kind} {names[0]} and {names[1]} background"
     )

@@ -73,7 +73,7 @@ def to_unit_range(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
     if not values.is_floating_point():
         raise ValueError(f"{name} has dtype {values.dtype}, expected float in [0, 1] or uint8; convert it")
     values = values.float()
-    low, high = (float(v) for v in torch.aminmax(values))
+    low, high = (float(v) for v in torch.aminmax(values.detach()))
     if low >= 0 and high <= 1:
         return values, []
     if low != low:
@@ -117,9 +117,9 @@ def target_size(source: tuple[int, int], width: int | None, height: int | None) 
     width = None if width is None else whole("width", width)
     height = None if height is None else whole("height", height)
     if width is None:
-        width = round(source[0] * height / source[1])
+        width = max(1, round(source[0] * height / source[1]))
     if height is None:
-        height = round(source[1] * width / source[0])
+        height = max(1, round(source[1] * width / source[0]))
     snapped = snap_size(width, height)
     notes = []
     if any(want is not None and want != got for want, got in zip(asked, snapped, strict=True)):
@@ -237,5 +237,5 @@ def letterbox(image: Tensor, width: int, height: int) -> Tensor:
     )[0].permute(1, 2, 0)
     canvas = image.new_ones(height, width, 3)
     top, left = (height - new_height) // 2, (width - new_width) // 2
-    canvas[top : top + new_height, left : left + new_width] = scaled
+    canvas[top : top + new_height, left : left + new_width] = scaled.clamp(0, 1)
     return canvas

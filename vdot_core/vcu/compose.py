@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .masks import binarise
-from .unit import GREY, VCU, built
+from .unit import GREY, VCU, built, dense
 
 FOLD_ORDER = ("extension", "repaint", "control")
 # Two codecs of the same clip differ by about a level of eight bits; more is another picture.
@@ -141,13 +141,26 @@ def _two_controls(a: tuple[str, VCU], b: tuple[str, VCU]) -> tuple[str, VCU]:
 
 
 def _binary(unit: VCU) -> VCU:
-    """The unit with masks of 0 and 1, and grey where a repaint or an extension generates."""
-    masks = binarise(unit.masks)
-    region = None if unit.region is None else binarise(unit.region)
+    """The unit with masks of 0 and 1, and grey where a repaint or an extension generates.
+
+    Builders give both already; a copy is made only of what a caller made otherwise, because clips are large.
+    """
+    masks = _cut(unit.masks)
+    region = None if unit.region is None else _cut(unit.region)
     frames = unit.frames
-    if unit.kind != "control":
+    if unit.kind != "control" and not all(
+        bool((frame[mask > 0] == GREY).all()) for frame, mask in zip(frames, masks, strict=True)
+    ):
         frames = torch.where(masks[..., None] > 0, GREY, frames)
     return unit.replace(frames=frames, masks=masks, region=region, references=(), notes=(), parts=())
+
+
+def _cut(mask: Tensor) -> Tensor:
+    """`binarise`, or the mask itself where it is 0 and 1 already."""
+    values = dense(mask)
+    if all(bool(((part == 0) | (part == 1)).all()) for part in values):
+        return mask
+    return binarise(mask)
 
 
 def _where(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:

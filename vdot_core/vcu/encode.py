@@ -127,9 +127,9 @@ def encode(
 
 def split(unit: VCU) -> tuple[Tensor, Tensor]:
     """The inactive (kept) and the reactive (generated) half of a unit's frames, [F, H, W, 3] each."""
-    generate = unit.masks[..., None] > 0.5
-    if bool(dense(generate).all()):
+    if bool((dense(unit.masks) > 0.5).all()):
         return grey_frames(unit.num_frames, unit.height, unit.width, unit.frames.device), unit.frames
+    generate = unit.masks[..., None] > 0.5
     return torch.where(generate, GREY, unit.frames), torch.where(generate, unit.frames, GREY)
 
 
@@ -137,14 +137,14 @@ def mask_channels(masks: Tensor) -> Tensor:
     """Binarise masks [F, H, W] and fold 8x8 blocks into channels: [64, T, h, w], nearest-exact in time."""
     num_frames, height, width = masks.shape
     _, stride_y, stride_x = VAE_STRIDE
-    masks = (
-        (masks > 0.5).float().reshape(num_frames, height // stride_y, stride_y, width // stride_x, stride_x)
+    # Which frame stands for each latent frame is asked once, so that only those are folded.
+    frames = torch.arange(num_frames, dtype=torch.float32)[None, None]
+    frames = F.interpolate(frames, size=num_latent_frames(num_frames), mode="nearest-exact")[0, 0].long()
+    masks = (masks[frames.to(masks.device)] > 0.5).float()
+    masks = masks.reshape(len(frames), height // stride_y, stride_y, width // stride_x, stride_x)
+    return masks.permute(2, 4, 0, 1, 3).reshape(
+        MASK_CHANNELS, len(frames), height // stride_y, width // stride_x
     )
-    masks = masks.permute(2, 4, 0, 1, 3).reshape(
-        1, MASK_CHANNELS, num_frames, height // stride_y, width // stride_x
-    )
-    size = (num_latent_frames(num_frames), *masks.shape[3:])
-    return F.interpolate(masks, size=size, mode="nearest-exact")[0]
 
 
 def _reference_slot(latent: Tensor, own: bool, coder: _Coder, unit: VCU) -> Tensor:
@@ -186,7 +186,8 @@ class _Coder:
         found: list[Tensor | None] = [None] * len(clips)
         pending: list[tuple[Tensor, bool, list[int]]] = []
         for index, clip in enumerate(clips):
-            grey = bool((dense(clip) == GREY).all())
+            # Frame by frame: most clips show at the first one that they are not grey.
+            grey = all(bool((frame == GREY).all()) for frame in dense(clip))
             known = self.cache.get(self.owner, tuple(clip.shape)) if grey else None
             if known is not None:
                 found[index] = known

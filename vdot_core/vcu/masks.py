@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .canvas import cover, resample, to_unit_range
-from .checks import as_tensor, real, whole
+from .checks import as_tensor, flag, real, shown, whole
 from .grow import fill_hull, grow, mask_box, smooth, spread
 
 MASK_SHAPES = ("original", "hull", "box")
@@ -105,7 +105,7 @@ def augment(
     check_augment(shape, expand, grow_px, blur_px)
     repeated = mask.shape[0] > 1 and mask.stride(0) == 0
     binary = binarise(mask[:1] if repeated else mask)
-    if still:
+    if flag("still", still):
         binary, repeated = binary.amax(0, keepdim=True), True
     if shape != "original" or expand or grow_px or blur_px:
         frames = binary.bool().cpu().numpy()
@@ -117,7 +117,7 @@ def augment(
 def check_augment(shape: str, expand: float, grow_px: int, blur_px: float) -> None:
     """Refuse what `augment` cannot do."""
     if not isinstance(shape, str) or shape not in MASK_SHAPES:
-        raise ValueError(f"mask shape is {shape!r}, expected one of {', '.join(MASK_SHAPES)}")
+        raise ValueError(f"mask shape is {shown(shape)}, expected one of {', '.join(MASK_SHAPES)}")
     if not 0 <= real("expand", expand, -math.inf, math.inf) <= 10:
         raise ValueError(f"expand is {expand}, expected a ratio between 0 and 10, usually {EXPAND_RATIO}")
     whole("grow_px", grow_px, -MAX_GROW, MAX_GROW)

@@ -117,8 +117,9 @@ def _pads(
 ) -> Pads:
     """Margins in the clip's pixels, from whatever says how large they are."""
     old_height, old_width = clip.shape[1:3]
-    given = {name: value for name, value in sides.items() if isinstance(value, float) or value != 0}
-    given = {name: value for name, value in given.items() if value != 0.0}
+    lengths = {"left": old_width, "right": old_width, "top": old_height, "bottom": old_height}
+    pixels = {name: _side(name, value, lengths[name]) for name, value in sides.items()}
+    given = [name for name, value in pixels.items() if value]
     if aspect is not None:
         if given:
             raise ValueError(f"aspect and {', '.join(given)} are given; give either the aspect or the sides")
@@ -127,8 +128,7 @@ def _pads(
         canvas = target_size((old_width, old_height), width, height)
         wanted = canvas[0] / canvas[1]
     else:
-        lengths = {"left": old_width, "right": old_width, "top": old_height, "bottom": old_height}
-        return Pads(**{name: _side(name, value, lengths[name]) for name, value in sides.items()})
+        return Pads(**pixels)
     at = [real("anchor", part, 0.0, 1.0) for part in as_list(anchor, "anchor")]
     if len(at) != 2:
         raise ValueError(f"anchor has {len(at)} numbers, expected two; give (x, y), as (0.5, 0.5)")
@@ -174,7 +174,8 @@ def _feather(clip: Tensor, mask: Tensor, feather_px: int) -> tuple[Tensor, Tenso
     """Grow the mask into the kept rectangle from every side that has a margin."""
     height, width = mask.shape[1:]
     box = mask_box((mask[0] == 0).cpu().numpy())
-    assert box is not None
+    if box is None:
+        raise ValueError("the margins leave nothing of the video on the canvas; give smaller ones")
     left, top, right, bottom = box
     inner_left, inner_top = left + feather_px * (left > 0), top + feather_px * (top > 0)
     inner_right, inner_bottom = right - feather_px * (right < width), bottom - feather_px * (bottom < height)

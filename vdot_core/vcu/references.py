@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .canvas import as_clip, letterbox, to_unit_range
-from .checks import as_list, as_tensor, real
+from .checks import as_list, as_tensor, flag, real
 from .grow import mask_box
 from .masks import as_mask, binarise
 from .tasks import canvas_of
@@ -55,7 +55,7 @@ def reference(
         name = f"reference {index + 1}"
         picture, subject, more = _on_white(image, mask, name)
         notes += more
-        if crop or (crop is None and mask is not None):
+        if mask is not None if crop is None else flag("crop", crop):
             picture = _cropped(picture, subject, margin, name)
         canvases.append(letterbox(picture, width, height))
     return built(
@@ -106,7 +106,7 @@ def _on_white(image: Tensor, mask: Tensor | None, name: str) -> tuple[Tensor, Te
         notes += more
         subject = soft[0] if subject is None else soft[0] * subject
     if subject is not None:
-        picture = picture * subject[..., None] + (1 - subject[..., None])
+        picture = (picture * subject[..., None] + (1 - subject[..., None])).clamp(0, 1)
     return picture, subject, notes
 
 

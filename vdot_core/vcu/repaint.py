@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .canvas import as_clip, fit_frames, lengthen, target_length, target_size
-from .checks import check_volume
+from .checks import check_volume, flag
 from .masks import as_mask, augment, check_augment, fit_mask
 from .unit import GREY, VCU, built
 
@@ -58,7 +58,7 @@ def inpaint(
     notes += [*more, *length.notes]
     clip, more = fit_frames(clip[: length.used], width, height, "video")
     mask = mask[: length.used]
-    if mask_shape != "original" or expand or grow_px or blur_px or still:
+    if mask_shape != "original" or expand or grow_px or blur_px or flag("still", still):
         mask = augment(mask, mask_shape, expand, grow_px=grow_px, blur_px=blur_px, still=still)
     mask = fit_mask(mask, width, height)
     notes += more

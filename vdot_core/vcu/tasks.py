@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..signals.depth import normalize_depth, single_channel
 from .canvas import as_clip, fit_frames, lengthen, snap_length, snap_size, target_length, target_size
-from .checks import as_tensor, check_volume
+from .checks import as_tensor, check_volume, flag, shown
 from .masks import as_mask, fit_mask
 from .span import Moment, guided_span
 from .unit import GREY, SIZE_MULTIPLE, VAE_STRIDE, VCU, built, full_mask, grey_frames
@@ -122,7 +122,10 @@ def depth(
             1].
     """
     if not isinstance(normalisation, str) or normalisation not in NORMALISATIONS:
-        raise ValueError(f"normalisation is {normalisation!r}, expected one of {', '.join(NORMALISATIONS)}")
+        raise ValueError(
+            f"normalisation is {shown(normalisation)}, expected one of {', '.join(NORMALISATIONS)}"
+        )
+    invert = flag("invert", invert)
     values = as_tensor(depth, "depth", "[F, H, W] float")
     values = values.float() / 255 if values.dtype == torch.uint8 else values
     values = values[None] if values.ndim == 2 else values

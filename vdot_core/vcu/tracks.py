@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import MAX_FRAMES, as_list, as_tensor, real, whole
+from .checks import MAX_FRAMES, as_list, as_tensor, flag, real, whole
 from .unit import moments
 
 Boxes = Tensor | Sequence[Sequence[float]] | Mapping[int, Sequence[float]]
@@ -76,6 +76,7 @@ def path_boxes(
     sides = [real("size", side, 1.0, MAX_COORDINATE) for side in as_list(size, "size")]
     if len(sides) != 2:
         raise ValueError(f"size has {len(sides)} numbers, expected two; give (width, height)")
+    constant_speed = flag("constant_speed", constant_speed)
     if isinstance(points, Mapping):
         if not points:
             raise ValueError("points is empty; give at least one frame number and (x, y)")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import MAX_FRAMES, MAX_STRENGTH, as_list, as_strength, real, whole
+from .checks import MAX_FRAMES, MAX_STRENGTH, as_list, as_strength, real, shown, whole
 
 VAE_STRIDE = (4, 8, 8)
 PATCH_SIZE = (1, 2, 2)
@@ -78,7 +78,7 @@ class VCU:
         if self.region is not None:
             self._check_mask("region", self.region)
         if not isinstance(self.kind, str) or self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
+            raise ValueError(f"kind is {shown(self.kind)}, expected one of {', '.join(KINDS)}")
         _check_range("frames", self.frames)
         for index, image in enumerate(self.references):
             _check_shape(f"reference {index + 1}", image, "[H, W, 3]", lambda s: len(s) == 3 and s[2] == 3)
@@ -126,11 +126,11 @@ class VCU:
         """A copy with every strength multiplied by a factor.
 
         Args:
-            factor: 0 or more.
+            factor: from 0 to 100.
         Raises:
             ValueError: the factor or the product is no such number.
         """
-        factor = real("factor", factor, 0.0, float("inf"))
+        factor = real("factor", factor, 0.0, MAX_STRENGTH)
         if isinstance(self.strength, tuple):
             return self.replace(strength=tuple(value * factor for value in self.strength))
         return self.replace(strength=self.strength * factor)
@@ -246,7 +246,7 @@ def _check_shape(name: str, value: Tensor, expected: str, fits) -> None:
             f"{name} has dtype {value.dtype}, expected float in [0, 1]; use a builder, which converts it"
         )
     if value.numel() == 0:
-        raise ValueError(f"{name} is empty (shape {list(value.shape)})")
+        raise ValueError(f"{name} is empty (shape {list(value.shape)}); give at least one pixel")
 
 
 def _check_range(name: str, value: Tensor) -> None:

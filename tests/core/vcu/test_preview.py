@@ -1,0 +1,68 @@
+"""The picture of a unit shows its frames, hatches what is made, and has a command line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vdot_core.vcu import compose, control, extend, inpaint, preview, reference, text
+from vdot_core.vcu.__main__ import main
+
+
+def colors(picture, top, bottom, left, right):
+    return picture[top:bottom, left:right].reshape(-1, 3)
+
+
+def test_kept_pixels_are_as_they_are_and_others_hatched():
+    clip = torch.zeros(5, 64, 64, 3)
+    clip[..., 2] = 1.0
+    mask = torch.zeros(64, 64)
+    mask[:, 32:] = 1
+    picture = preview(inpaint(clip, mask), columns=1)
+    assert picture.ndim == 3 and picture.shape[2] == 3 and 0 <= picture.min() and picture.max() <= 1
+    top, left, side = 40, 20, 130
+    kept = colors(picture, top, top + 100, left, left + side // 2 - 12)
+    assert torch.allclose(kept, torch.tensor([0.0, 0.0, 1.0]), atol=0.01)
+    made = colors(picture, top, top + 100, left + side // 2 + 12, left + side - 4)
+    assert (made[:, 0] > made[:, 2] + 0.05).all() and made.std(0).max() > 0.02
+
+
+def test_every_unit_has_a_picture():
+    frames = torch.rand(13, 48, 80, 3)
+    several = compose(
+        control(frames, end=9), reference(torch.rand(3, 20, 10, 3), width=80, height=48, num_frames=13)
+    )
+    one = preview(control(frames, strength=(1, 0.5, 0, 0)), columns=4)
+    assert preview(several, columns=4).shape[1] > one.shape[1] > preview(control(frames), columns=2).shape[1]
+    assert preview(text(16, 16, 1)).shape[2] == 3
+    assert preview(text(1280, 16, 5)).numel() and preview(text(16, 1280, 5)).numel()
+    assert not torch.equal(preview(extend(frames[:1], num_frames=13)), preview(text(80, 48, 13)))
+    with pytest.raises(ValueError, match="columns is 0"):
+        preview(several, columns=0)
+    with pytest.raises(ValueError, match="vcu is a Tensor"):
+        preview(frames)
+
+
+def test_command_line_composes_what_it_is_given(tmp_path, caplog):
+    picture, mask, out = tmp_path / "a.png", tmp_path / "mask.png", tmp_path / "unit.png"
+    Image.fromarray((np.random.default_rng(0).random((48, 64, 3)) * 255).astype(np.uint8)).save(picture)
+    Image.fromarray(np.eye(48, 64, dtype=np.uint8) * 255).save(mask)
+    files = ["--inpaint", str(picture), str(mask), "--mask_shape", "box", "--reference", str(picture)]
+    assert main(["preview", *files, "--num_frames", "9", "--out", str(out)]) == 0
+    assert Image.open(out).size[0] > 300
+    first = ["--first", str(picture), "--gray", str(picture), "--num_frames", "9", "--out", str(out)]
+    assert main(["preview", *first]) == 0 and main(["preview", "--outpaint", str(picture), "--aspect", "2:1",
+                                                    "--out", str(out)]) == 0  # fmt: skip
+    assert main(["preview", "--outpaint", str(picture), "--out", str(out)]) == 2
+    assert "nothing to outpaint" in caplog.text
+    assert main(["preview", "--first", str(tmp_path / "none.png"), "--out", str(out)]) == 2
+
+
+def test_runs_as_a_module(tmp_path):
+    out = tmp_path / "unit.png"
+    command = [sys.executable, "-m", "vdot_core.vcu", "preview", "--width", "64", "--height", "64"]
+    subprocess.run([*command, "--num_frames", "5", "--out", str(out)], check=True, capture_output=True)
+    assert Image.open(out).size[0] > 100

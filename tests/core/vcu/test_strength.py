@@ -1,0 +1,49 @@
+"""A unit's strength, one number or one for each latent frame, on its way to the network."""
+
+import json
+
+import pytest
+import torch
+
+from vdot_core.networks.context_scale import context_weights
+from vdot_core.vcu import VCU, compose, control, encode, extend, reference, strength_curve, text
+
+
+def test_strength_by_latent_frame_reaches_the_network(folding_vae):
+    curve = strength_curve({0: 1.0, -1: 0.0}, 17)
+    assert len(curve) == 5 and curve[0] == 1.0 and list(curve) == sorted(curve, reverse=True)
+    pose = control(torch.rand(17, 16, 32, 3), strength=curve)
+    other = compose(text(32, 16, 17), reference(torch.rand(8, 8, 3), width=32, height=16, num_frames=17))
+    context = encode([pose, other.scaled(0.5)], folding_vae)
+    assert context.scales == ((1.0, *curve), (0.5,) * 6)
+    weights = context_weights(context.context_scale, 2, 6, (6, 1, 2), torch.device("cpu"))
+    for layer in weights:
+        torch.testing.assert_close(layer[0][:, 0], torch.tensor([1.0, *curve]).repeat_interleave(2))
+        assert (layer[1] == 0.5).all()
+    assert encode([pose.replace(strength=0.7), other], folding_vae).scales == (0.7, 1.0)
+
+
+def test_strength_is_a_value():
+    frames = torch.rand(9, 16, 32, 3)
+    unit = control(frames, strength=[0, 0.5, 1])
+    assert unit.strength == (0.0, 0.5, 1.0) == unit.strengths and hash(unit) == hash(unit.replace())
+    again = control(frames, strength=json.loads(json.dumps(unit.strength)))
+    assert again == unit and control(frames, strength=torch.tensor([0, 0.5, 1])) == unit
+    assert unit.scaled(2).strength == (0.0, 1.0, 2.0) and unit.scaled(1) == unit
+    assert control(frames).scaled(0.5).strength == 0.5 and control(frames).strengths == (1.0,) * 3
+    joined = compose(unit, extend(frames[:1], num_frames=9, strength=unit.strength))
+    assert joined.strength == unit.strength
+    assert all(part.strength == (0.0, 1.0, 2.0) for part in joined.scaled(2).parts)
+    with pytest.raises(ValueError, match="strength 0 to 1 by latent frame and unit 2"):
+        compose(unit, extend(frames[:1], num_frames=9))
+    for strength, words in (
+        ((1.0, 1.0), "strength has 2 numbers, the video has 3 latent frames"),
+        (-1, "strength is -1, expected a number from 0"),
+        (float("nan"), "strength is nan"),
+        ((1, 1, "x"), "strength of latent frame 2 is 'x'"),
+        ("strong", "strength is 'strong'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            VCU(frames, torch.ones(9, 16, 32), strength=strength)
+    with pytest.raises(ValueError, match="factor is -1"):
+        unit.scaled(-1)
