@@ -1,7 +1,6 @@
 """The command line of dev.py: finds the command and turns what went wrong into one message."""
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -68,8 +67,3 @@ def comfy_parser() -> argparse.ArgumentParser:
         "--cpu", action="store_true", help="run on the CPU even where there is an accelerator"
     )
     return parser
-
-
-def ci() -> bool:
-    """Whether this runs in continuous integration."""
-    return os.environ.get("CI", "").lower() not in ("", "0", "false")

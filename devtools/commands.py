@@ -51,7 +51,11 @@ def comfy(arguments: Sequence[str]) -> int:
         say(f"ComfyUI is at {server.url}; the pack's workflows are under Templates; Ctrl-C ends it")
         if not options.no_browser:
             webbrowser.open(server.url)
-        return server.wait()
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            say("ComfyUI was stopped")
+            return 0
 
 
 def test(arguments: Sequence[str]) -> int:

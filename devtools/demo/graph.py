@@ -1,4 +1,4 @@
-"""Puts the user's clip, pictures, text and numbers into a prompt, and taps what the task nodes see.
+"""Puts the user's clip, pictures, text and numbers into a prompt, and taps what the model is told.
 
 Nodes are found by what they are and what they feed, never by their ids: a workflow may be rearranged freely.
 """
@@ -11,6 +11,7 @@ from devtools.demo.options import DemoOptions
 from devtools.errors import UsageError
 
 UNIT = "VDOT_VCU"
+TAP = "VDOTDemoTap"  # in tap_node.py
 VIDEO_LOADERS = {"LoadVideo": "file"}
 IMAGE_LOADERS = {"LoadImage": "image", "LoadImageMask": "image"}
 TEXT_NODES = {"CLIPTextEncode": "text"}
@@ -23,15 +24,6 @@ class Loader:
     node_id: str
     input_name: str
     role: str  # 'video', 'image' or 'mask'
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A picture or mask that enters a task node: what to call it, and the link it comes by."""
-
-    label: str
-    kind: str  # 'IMAGE' or 'MASK'
-    source: tuple[str, int]
 
 
 def loaders(prompt: dict, object_info: dict) -> list[Loader]:
@@ -93,40 +85,36 @@ def unit_nodes(prompt: dict, object_info: dict) -> list[str]:
     return [i for i, node in prompt.items() if UNIT in object_info[node["class_type"]]["output"]]
 
 
-def taps(prompt: dict, object_info: dict) -> list[Tap]:
-    """What enters the task nodes: their pictures and masks."""
-    found = {}
-    for node_id in unit_nodes(prompt, object_info):
-        node = prompt[node_id]
+def final_units(prompt: dict, object_info: dict) -> list[tuple[str, int]]:
+    """The links by which finished units reach the encoder, in the order of its inputs."""
+    found = []
+    for node in prompt.values():
+        info = object_info[node["class_type"]]
+        if UNIT in info["output"] or info.get("output_node"):
+            continue
         for name, value in node["inputs"].items():
-            kind = _input_type(object_info[node["class_type"]], name)
-            if kind in ("IMAGE", "MASK") and _is_link(value):
-                found.setdefault((kind, *value), Tap(name.split(".")[-1], kind, tuple(value)))
-    return list(found.values())
+            if _input_type(info, name) == UNIT and _is_link(value) and tuple(value) not in found:
+                found.append(tuple(value))
+    return found
 
 
-def tap_prompt(
-    prompt: dict, wanted: list[Tap], indices: list[int]
-) -> tuple[dict, dict[str, tuple[int, int]]]:
-    """A prompt that saves some frames of each tap; ComfyUI runs only what they depend on.
+def tap_prompt(prompt: dict, units: list[tuple[str, int]], indices: list[int]) -> dict:
+    """A prompt that shows some moments of units; it runs only what makes them, so no model.
+
+    Args:
+        prompt: the whole workflow.
+        units: from final_units().
+        indices: frame numbers to show.
 
     Returns:
-        The prompt, and for each added output node (number of the tap, number of the column).
+        The prompt; the node `tap0` shows the first unit, `tap1` the second.
     """
-    extended, places = dict(prompt), {}
-    # Keep what leads to the taps; the outputs of the workflow have been made already.
-    for number, tap in enumerate(wanted):
-        source = list(tap.source)
-        if tap.kind == "MASK":
-            extended[f"tap{number}"] = {"class_type": "MaskToImage", "inputs": {"mask": source}}
-            source = [f"tap{number}", 0]
-        for column, index in enumerate(indices):
-            frame, save = f"tap{number}_{column}", f"tap{number}_{column}_save"
-            inputs = {"image": source, "batch_index": index, "length": 1}
-            extended[frame] = {"class_type": "ImageFromBatch", "inputs": inputs}
-            extended[save] = {"class_type": "PreviewImage", "inputs": {"images": [frame, 0]}}
-            places[save] = (number, column)
-    return _ancestors(extended, places), places
+    moments = ",".join(map(str, indices))
+    added = {
+        f"tap{number}": {"class_type": TAP, "inputs": {"unit": list(source), "indices": moments}}
+        for number, source in enumerate(units)
+    }
+    return _ancestors({**prompt, **added}, added)
 
 
 def _ancestors(prompt: dict, roots: Any) -> dict:

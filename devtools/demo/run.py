@@ -14,8 +14,8 @@ from PIL import Image
 
 from devtools.demo.client import ComfyClient, Outcome
 from devtools.demo.convert import to_prompt
-from devtools.demo.graph import Loader, Tap, apply, loaders, tap_prompt, taps
-from devtools.demo.media import fitting_size, probe_image, probe_video, read_frames, spread
+from devtools.demo.graph import Loader, apply, final_units, loaders, tap_prompt
+from devtools.demo.media import Clip, fitting_size, probe_image, probe_video, read_frames, scaled_mask, spread
 from devtools.demo.options import DemoOptions
 from devtools.demo.report import Progress, Stages, closing_words
 from devtools.demo.sheet import Row, contact_sheet
@@ -24,12 +24,20 @@ from devtools.paths import ROOT
 from devtools.server import ComfyServer
 
 EXAMPLES = ROOT / "assets" / "examples"
+TAP_NODE = Path(__file__).with_name("tap_node.py")
 NUM_COLUMNS = 6
 DEMO_AREA = 64 * 64  # pixels per frame that the bundled model was trained on
 DEMO_FRAMES = 17
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv")
-GREY = (128, 128, 128)
-WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the model was told by one unit: pictures of the shown moments, and all references."""
+
+    frames: list[Image.Image]
+    masks: list[Image.Image]
+    references: list[Image.Image]
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,8 @@ class Made:
 
     video: bytes
     suffix: str
-    taps: list[Tap]
-    tapped: dict[tuple[int, int], Image.Image]
     frames: list[Image.Image]
+    told: list[Told]
     prompt: dict
 
 
@@ -62,6 +69,7 @@ def run_demo(options: DemoOptions, comfyui: str, setup_seconds: float) -> None:
     with tempfile.TemporaryDirectory(prefix="vdot-demo-") as base:
         with stages.measure("start ComfyUI"):
             server = ComfyServer(Path(sys.executable), Path(comfyui), Path(base), cpu=True)
+            shutil.copy(TAP_NODE, Path(base) / "custom_nodes" / "vdot_demo_tap.py")
             server.start()
         try:
             made = asyncio.run(_make(options, server.url, stages))
@@ -121,25 +129,38 @@ async def _make(options: DemoOptions, url: str, stages: Stages) -> Made:
         with stages.measure("collect pictures"):
             video, suffix = await _saved_video(client, outcome)
             frames = _decode(video, suffix)
-            wanted = taps(prompt, object_info)
-            tapped = await _tapped(client, prompt, wanted, spread(len(frames), NUM_COLUMNS))
-    return Made(video, suffix, wanted, tapped, frames, prompt)
+            units = final_units(prompt, object_info)
+            told = await _told(client, prompt, units, spread(len(frames), NUM_COLUMNS))
+    return Made(video, suffix, frames, told, prompt)
 
 
 async def _upload(client: ComfyClient, prompt: dict, found: list[Loader], files: dict[Loader, str]) -> None:
     """Send the user's files, and for every other loader the example that its workflow names."""
-    for loader in found:
-        inputs = prompt[loader.node_id]["inputs"]
-        if loader in files:
-            inputs[loader.input_name] = await client.upload(Path(files[loader]))
-            continue
-        name = str(inputs[loader.input_name])
-        example = EXAMPLES / Path(name).name
-        if not example.is_file():
-            raise DevError(
-                f"the workflow reads {name}, which is not among the examples: give a {loader.role}"
-            )
-        inputs[loader.input_name] = await client.upload(example, name)
+    paths = {loader: _file_of(loader, prompt, files) for loader in found}
+    clips = [path for loader, path in paths.items() if loader.role == "video"]
+    with tempfile.TemporaryDirectory() as scratch:
+        for loader, path in paths.items():
+            if loader.role == "mask" and clips:
+                path = _mask_for(path, probe_video(clips[0], "--video"), Path(scratch))
+            prompt[loader.node_id]["inputs"][loader.input_name] = await client.upload(path)
+
+
+def _file_of(loader: Loader, prompt: dict, files: dict[Loader, str]) -> Path:
+    if loader in files:
+        return Path(files[loader])
+    name = str(prompt[loader.node_id]["inputs"][loader.input_name])
+    example = EXAMPLES / Path(name).name
+    if not example.is_file():
+        raise UsageError(f"the workflow reads {name}, which is not among the examples: give a {loader.role}")
+    return example
+
+
+def _mask_for(mask: Path, clip: Clip, scratch: Path) -> Path:
+    size = probe_image(mask, "--mask")
+    if size == (clip.width, clip.height):
+        return mask
+    print(f"[demo] the mask is stretched from {size[0]}x{size[1]} to the clip's {clip.width}x{clip.height}")
+    return scaled_mask(mask, (clip.width, clip.height), scratch)
 
 
 async def _saved_video(client: ComfyClient, outcome: Outcome) -> tuple[bytes, str]:
@@ -157,54 +178,47 @@ def _decode(video: bytes, suffix: str) -> list[Image.Image]:
         return read_frames(path)
 
 
-async def _tapped(
-    client: ComfyClient, prompt: dict, wanted: list[Tap], indices: list[int]
-) -> dict[tuple[int, int], Image.Image]:
-    """The pictures that entered the task nodes, by (tap, column)."""
-    if not wanted:
-        return {}
-    extended, places = tap_prompt(prompt, wanted, indices)
-    outcome = await client.run(extended)
-    return {
-        places[node_id]: Image.open(io.BytesIO(await client.download(item)))
-        for node_id, item in outcome.files()
-        if node_id in places
-    }
+async def _told(
+    client: ComfyClient, prompt: dict, units: list[tuple[str, int]], indices: list[int]
+) -> list[Told]:
+    """What each unit says at some moments, by a second prompt without any model."""
+    outcome = await client.run(tap_prompt(prompt, units, indices))
+
+    async def pictures(node_id: str, name: str) -> list[Image.Image]:
+        items = outcome.outputs[node_id].get(name) or []
+        return [Image.open(io.BytesIO(await client.download(item))) for item in items]
+
+    names = ("frames", "masks", "references")
+    return [Told(*[await pictures(f"tap{number}", name) for name in names]) for number in range(len(units))]
 
 
 def draw_sheet(options: DemoOptions, made: Made) -> Image.Image:
-    """The contact sheet: what went in, the mask, the result."""
+    """The contact sheet: what went in, the mask, the references, the result."""
     indices = spread(len(made.frames), NUM_COLUMNS)
     size = made.frames[0].size
-    rows = [
-        _row(tap, number, made.tapped, len(indices))
-        for kind in ("IMAGE", "MASK")
-        for number, tap in enumerate(made.taps)
-        if tap.kind == kind
-    ]
-    kinds = {tap.kind for tap in made.taps}
-    if "IMAGE" not in kinds:
-        rows.insert(0, Row("Input", "none: the text alone", [Image.new("RGB", size, GREY)] * len(indices)))
-    if "MASK" not in kinds:
-        everything = Row(
-            "Mask", "all white: all of it is made", [Image.new("RGB", size, WHITE)] * len(indices)
-        )
-        rows.append(everything)
+    rows = []
+    for number, told in enumerate(made.told):
+        rows += _told_rows(told, f" {number + 1}" if len(made.told) > 1 else "", len(indices))
     rows.append(Row("Result", "four steps", [made.frames[i] for i in indices]))
-    text = next(
-        (str(n["inputs"]["text"]) for n in made.prompt.values() if str(n["inputs"].get("text") or "")), ""
-    )
-    seed = next((n["inputs"]["seed"] for n in made.prompt.values() if "seed" in n["inputs"]), "-")
+    texts = (str(node["inputs"].get("text") or "") for node in made.prompt.values())
+    seeds = (node["inputs"]["seed"] for node in made.prompt.values() if "seed" in node["inputs"])
     return contact_sheet(
         rows,
         [f"frame {i}" for i in indices],
-        title=f"{options.task.capitalize()}: {text}",
-        subtitle=f"{size[0]} x {size[1]} pixels, {len(made.frames)} frames, seed {seed}",
+        title=f"{options.task.replace('_', ' ').capitalize()}: {next(filter(None, texts), '')}",
+        subtitle=f"{size[0]} x {size[1]} pixels, {len(made.frames)} frames, seed {next(seeds, '-')}",
         footer="Made by the bundled model: a first, tiny one that knows moving shapes.",
     )
 
 
-def _row(tap: Tap, number: int, tapped: dict, num_columns: int) -> Row:
-    notes = {"depth": "near is bright", "mask": "white is made anew", "region": "where the control speaks"}
-    pictures = [tapped.get((number, column)) for column in range(num_columns)]
-    return Row(tap.label.replace("_", " ").capitalize(), notes.get(tap.label, "what goes in"), pictures)
+def _told_rows(told: Told, number: str, num_columns: int) -> list[Row]:
+    """Input and mask, and the references in rows of their own."""
+    rows = [
+        Row(f"Input{number}", "what the model is given", told.frames),
+        Row(f"Mask{number}", "white is made, black is kept", told.masks),
+    ]
+    for start in range(0, len(told.references), num_columns):
+        pictures = told.references[start : start + num_columns]
+        empty = [None] * (num_columns - len(pictures))
+        rows.append(Row(f"Reference{number}", "what it shall look like", [*pictures, *empty]))
+    return rows

@@ -28,7 +28,7 @@ class Row:
     Attributes:
         label: its name, in bold on the left.
         note: a few words under the label.
-        pictures: one for each column, any size; None leaves the place empty.
+        pictures: one for each column, any size; None leaves the place free.
     """
 
     label: str
@@ -97,7 +97,6 @@ def _draw_cell(
 ) -> None:
     corners = (place[0] - 1, place[1] - 1, place[0] + cell[0], place[1] + cell[1])
     if picture is None:
-        draw.rectangle(corners, outline=EDGE)
         return
     sheet.paste(_cover(picture.convert("RGB"), cell), place)
     draw.rectangle(corners, outline=EDGE)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from devtools.demo.graph import apply, loaders, tap_prompt, taps
+from devtools.demo.graph import apply, final_units, loaders, tap_prompt
 from devtools.demo.options import DemoOptions
 from devtools.errors import DevError
 
@@ -35,10 +35,12 @@ INFO = {
     "CLIPTextEncode": {"input": {"required": {"text": ["STRING"]}}, "output": ["CONDITIONING"]},
     "Encode": {
         "input": {
-            "required": {"positive": ["CONDITIONING"], "negative": ["CONDITIONING"], "unit": ["VDOT_VCU"]}
+            "required": {"positive": ["CONDITIONING"], "negative": ["CONDITIONING"], "unit": ["VDOT_VCU"]},
+            "optional": {"unit_2": ["VDOT_VCU"]},
         },
         "output": ["LATENT"],
     },
+    "Show": {"input": {"required": {"unit": ["VDOT_VCU"]}}, "output": ["IMAGE"], "output_node": True},
     "Sampler": {
         "input": {"required": {"latent": ["LATENT"], "seed": ["INT"], "width": ["INT"]}},
         "output": ["LATENT"],
@@ -126,22 +128,15 @@ def test_what_has_no_place_is_refused(prompt, options, message):
         run(prompt, **options)
 
 
-def test_taps_show_what_enters_the_task_nodes(prompt):
-    found = {(tap.label, tap.kind, tap.source) for tap in taps(prompt, INFO)}
-    assert found == {
-        ("video", "IMAGE", ("2", 0)),
-        ("mask", "MASK", ("3", 1)),
-        ("image0", "IMAGE", ("5", 0)),
-        ("image1", "IMAGE", ("10", 0)),
-    }
+def test_the_units_that_reach_the_encoder_are_found_and_no_others(prompt):
+    assert final_units(prompt, INFO) == [("6", 0)]
+    prompt["12"] = {"class_type": "Show", "inputs": {"unit": ["4", 0]}}
+    prompt["9"]["inputs"]["unit_2"] = ["4", 0]
+    assert final_units(prompt, INFO) == [("6", 0), ("4", 0)]
 
 
-def test_the_tap_prompt_runs_no_sampler_and_has_a_place_for_each_picture(prompt):
-    wanted = taps(prompt, INFO)
-    extended, places = tap_prompt(prompt, wanted, [0, 8, 16])
-    assert sorted(places.values()) == [(tap, column) for tap in range(4) for column in range(3)]
-    kinds = {node["class_type"] for node in extended.values()}
-    assert not kinds & {"Sampler", "Encode", "Unit", "CLIPTextEncode"}
-    for node in extended.values():
-        for value in node["inputs"].values():
-            assert not isinstance(value, list) or value[0] in extended
+def test_the_tap_prompt_makes_the_units_and_runs_no_model(prompt):
+    extended = tap_prompt(prompt, [("6", 0), ("4", 0)], [0, 8, 16])
+    assert extended["tap1"]["inputs"] == {"unit": ["4", 0], "indices": "0,8,16"}
+    assert set(extended) == {"1", "2", "3", "4", "5", "6", "10", "tap0", "tap1"}
+    assert "tap0" not in prompt
