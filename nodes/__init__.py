@@ -25,7 +25,7 @@ class VDOTExtension(ComfyExtension):
 
 
 def _nodes() -> list[type[io.ComfyNode]]:
-    from . import encode, load, sample, signals, vcu
+    from . import encode, load, sample, signals, vcu, vcu_edit, vcu_layout
 
     return [
         load.VDOTLoadModel,
@@ -38,12 +38,16 @@ def _nodes() -> list[type[io.ComfyNode]]:
         vcu.VDOTText,
         vcu.VDOTControl,
         vcu.VDOTDepth,
-        vcu.VDOTMask,
-        vcu.VDOTOutpaint,
-        vcu.VDOTExtend,
-        vcu.VDOTKeyframes,
+        vcu_layout.VDOTLayout,
+        vcu_edit.VDOTMask,
+        vcu_edit.VDOTOutpaint,
+        vcu_edit.VDOTExtend,
+        vcu_edit.VDOTKeyframes,
+        vcu_layout.VDOTMove,
         vcu.VDOTReference,
         vcu.VDOTCompose,
+        vcu.VDOTStrength,
+        vcu.VDOTPreviewUnit,
         encode.VDOTEncode,
         sample.VDOTSampler,
     ]

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import comfy.latent_formats
@@ -19,12 +19,17 @@ import comfy.utils
 import folder_paths
 import torch
 
+from ..vdot_core.networks import ContextScale
 from .comfy_network import ComfyWanVace, config_from_unet
 
 MODEL_FOLDER = "diffusion_models"
 WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
 NETWORKS = ("vdot", "comfyui")
 NUM_LATENT_CHANNELS = 16
+ONLY_OUR_NETWORK = (
+    "a unit's strength changes over time, which ComfyUI's own VACE network cannot do; load the model with "
+    "VDOT Load Model and network 'vdot', or take VDOT Strength out"
+)
 
 _SHARD = re.compile(r"^(?P<folder>.+)[/\\][^/\\]*-\d{5}-of-\d{5}\.safetensors$")
 _DIFFUSERS = re.compile(r"^(?P<folder>.+)[/\\]diffusion_pytorch_model\.safetensors$")
@@ -244,15 +249,16 @@ def grey_cache(vae):
     return _grey_cache
 
 
-def vace_conditioning(contexts: torch.Tensor, strengths: list[float]) -> dict:
+def vace_conditioning(contexts: torch.Tensor, strengths: Sequence[float | Sequence[float]]) -> dict:
     """ComfyUI's own VACE keys for a stack of contexts.
 
     Args:
         contexts: [1, K, 96, T, h, w] in the network's space (32 latent channels, 64 mask channels).
-        strengths: K floats.
+        strengths: K floats, or K sequences of T, for each latent frame.
 
     Returns:
-        dict of vace_frames (raw VAE space), vace_mask and vace_strength, lists of K.
+        dict of vace_frames (raw VAE space), vace_mask and vace_strength, lists of K. Strengths by latent
+        frame are `FrameStrengths`, which only this pack's network can use.
     """
     latent_format = comfy.latent_formats.Wan21()
     frames, masks = [], []
@@ -261,4 +267,26 @@ def vace_conditioning(contexts: torch.Tensor, strengths: list[float]) -> dict:
         raw = [latent_format.process_out(latents) for latents in (inactive, reactive)]
         frames.append(torch.cat(raw, dim=1))
         masks.append(context[:, 32:].float())
-    return {"vace_frames": frames, "vace_mask": masks, "vace_strength": list(strengths)}
+    scales = [FrameStrengths(frames=tuple(s)) if isinstance(s, Sequence) else s for s in strengths]
+    return {"vace_frames": frames, "vace_mask": masks, "vace_strength": scales}
+
+
+class FrameStrengths(ContextScale):
+    """One context's strength by latent frame. Other networks multiply by it, and are told why they cannot."""
+
+    def __mul__(self, other):
+        raise ValueError(ONLY_OUR_NETWORK)
+
+    __rmul__ = __mul__
+
+
+def check_frame_strengths(model, conditioning) -> None:
+    """Refuse strengths by latent frame for a network that takes one number for each context.
+
+    Raises:
+        ValueError: the model is not this pack's network, and a strength changes over time.
+    """
+    given = [scale for _, extra in conditioning for scale in extra.get("vace_strength", [])]
+    ours = isinstance(model.model.diffusion_model, ComfyWanVace)
+    if not ours and any(isinstance(scale, ContextScale) for scale in given):
+        raise ValueError(ONLY_OUR_NETWORK)

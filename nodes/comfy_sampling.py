@@ -16,7 +16,7 @@ import comfy.sample
 import comfy.samplers
 import torch
 
-from .comfy_bridge import NUM_LATENT_CHANNELS
+from .comfy_bridge import NUM_LATENT_CHANNELS, check_frame_strengths
 
 PREVIEW_EVENT = "vdot.preview"
 PREVIEW_VERSION = 1
@@ -57,9 +57,11 @@ def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str
         Lines to tell the user: things that are allowed but probably not meant.
 
     Raises:
-        ValueError: the VACE context has another size than the latent.
+        ValueError: the VACE context has another size than the latent, or strengths that this network cannot
+            use.
     """
     lines = []
+    check_frame_strengths(model, conditioning)
     has_vace = isinstance(model.model, comfy.model_base.WAN21_Vace)
     contexts = [frames for _, extra in conditioning for frames in extra.get("vace_frames", [])]
     for frames in contexts:

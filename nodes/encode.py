@@ -1,7 +1,5 @@
 """VCU + VAE + text -> CONDITIONING, and the LATENT to sample."""
 
-from dataclasses import replace
-
 import comfy.model_management
 import node_helpers
 import torch
@@ -110,11 +108,11 @@ class VDOTEncode(io.ComfyNode):
 
 def _with_strengths(unit, strength: float, further: dict) -> list:
     """The connected units in order, each with its node strength on top of its own."""
-    units = [replace(unit, strength=unit.strength * strength)]
+    units = [unit.scaled(strength)]
     for number in range(2, MAX_UNITS + 1):
         extra = further.get(f"unit_{number}")
         if extra is not None:
-            units.append(replace(extra, strength=extra.strength * further.get(f"strength_{number}", 1.0)))
+            units.append(extra.scaled(further.get(f"strength_{number}", 1.0)))
     return units
 
 
@@ -126,5 +124,11 @@ def _empty_text(positive) -> list:
 def _describe(context) -> list[str]:
     references = context.num_reference_latents
     what = f"{context.width}x{context.height}, {context.num_frames} frames"
-    strengths = ", ".join(f"{scale:g}" for scale in context.scales)
+    strengths = ", ".join(_shown(scale) for scale in context.scales)
     return [f"{what}, {references} reference(s), strength {strengths}", *context.notes]
+
+
+def _shown(scale: float | tuple[float, ...]) -> str:
+    if not isinstance(scale, tuple):
+        return f"{scale:g}"
+    return f"{min(scale):g} to {max(scale):g} by latent frame"

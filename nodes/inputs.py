@@ -8,6 +8,9 @@ MAX_SIDE = 8192
 MAX_LENGTH = 8193
 MAX_IMAGES = 8
 
+# As in vdot_core.vcu, which is not imported before a node runs.
+MASK_SHAPES = ("original", "hull", "box")
+
 
 def canvas_inputs(width: int = 832, height: int = 480, length: int = 81) -> list[io.Input]:
     """Size and length of a video that has no clip to take them from."""
@@ -52,6 +55,60 @@ def region_input() -> io.Input:
     return io.Mask.Input("region", optional=True, tooltip=tip)
 
 
+def mask_shape_input(tooltip: str, optional: bool = False) -> io.Input:
+    return io.Combo.Input(
+        "mask_shape", options=list(MASK_SHAPES), default="original", optional=optional, tooltip=tooltip
+    )
+
+
+def guide_inputs() -> list[io.Input]:
+    """How strongly, and from when to when, a control guides. They were added later: optional, at the end."""
+    moment = {"default": 0, "min": 0, "max": MAX_LENGTH, "optional": True}
+    return [
+        strength_input("How strongly this control steers the video. 1 is what the model was trained with."),
+        io.Int.Input(
+            "start_frame",
+            tooltip="First frame that the control guides; before it the model is free. Whole latent frames.",
+            **moment,
+        ),
+        io.Int.Input(
+            "end_frame",
+            tooltip="First frame that is free again; 0 guides to the end. Rounded to whole latent frames.",
+            **moment,
+        ),
+    ]
+
+
+def strength_input(tooltip: str) -> io.Input:
+    return io.Float.Input(
+        "strength", default=1.0, min=0.0, max=10.0, step=0.05, optional=True, tooltip=tooltip
+    )
+
+
+def box_inputs() -> list[io.Input]:
+    """Optional inputs of nodes that read boxes: colours, and the size of a box on a path."""
+    side = "of the box that is carried along a path, in pixels; only for boxes given by two numbers."
+    how = {"default": 128, "min": 1, "max": MAX_SIDE, "optional": True}
+    return [
+        io.String.Input(
+            "colours",
+            default="",
+            optional=True,
+            tooltip=(
+                "Colours of the outlines, separated by commas: names or #rrggbb, one for all or one for each "
+                "thing. Empty: black."
+            ),
+        ),
+        io.Int.Input("box_width", tooltip=f"Width {side}", **how),
+        io.Int.Input("box_height", tooltip=f"Height {side}", **how),
+    ]
+
+
+def guide_arguments(strength: float, start_frame: int, end_frame: int) -> dict:
+    """Widget values of `guide_inputs` as builder arguments: an end of 0 is the video's."""
+    return {"strength": strength, "start": start_frame or None, "end": end_frame or None}
+
+
 def task_schema(
     node_id: str, name: str, description: str, inputs: list[io.Input], aliases: list[str]
 ) -> io.Schema:
@@ -78,6 +135,11 @@ def unit_output(unit) -> io.NodeOutput:
     return io.NodeOutput(unit, ui={"text": [str(unit), *unit.notes]})
 
 
+def connected(inputs: dict | None) -> list:
+    """What is connected to growing inputs, in order."""
+    return [value for value in (inputs or {}).values() if value is not None]
+
+
 def flatten(images: dict) -> list:
     """Single images [H, W, C] of growing inputs, in order; each input may hold a batch."""
-    return [image for batch in images.values() if batch is not None for image in batch]
+    return [image for batch in connected(images) for image in batch]

@@ -1,25 +1,28 @@
-"""Images, masks and references -> VCU: one node for each way of telling the model what to do."""
+"""Text, controls and references -> VCU, and what one does with units: join, weigh, look at."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from .inputs import (
+    CATEGORY,
     MAX_IMAGES,
-    MAX_SIDE,
     VCUType,
     canvas_inputs,
+    connected,
     fit_inputs,
     flatten,
+    guide_arguments,
+    guide_inputs,
     image_inputs,
-    length_input,
     region_input,
     size_arguments,
     task_schema,
     unit_output,
 )
+from .tracks import curve_from_text
 
 # As in vdot_core.vcu, which is not imported before a node runs.
 NORMALISATIONS = ("frame", "clip", "stable", "none")
-MASK_SHAPES = ("original", "hull", "box")
+CROPS = {"auto": None, "crop": True, "whole": False}
 
 
 class VDOTText(io.ComfyNode):
@@ -50,16 +53,19 @@ class VDOTControl(io.ComfyNode):
             "VDOT Depth."
         )
         frames = io.Image.Input("frames", tooltip="The control clip, one image per frame.")
-        inputs = [frames, *fit_inputs(), region_input()]
+        inputs = [frames, *fit_inputs(), region_input(), *guide_inputs()]
         return task_schema(
             "VDOTControl", "VDOT Control", description, inputs, ["pose", "scribble", "flow", "controlnet"]
         )
 
     @classmethod
-    def execute(cls, frames, width, height, length, region=None) -> io.NodeOutput:
+    def execute(
+        cls, frames, width, height, length, region=None, strength=1.0, start_frame=0, end_frame=0
+    ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        return unit_output(vcu.control(frames, region=region, **size_arguments(width, height, length)))
+        how = size_arguments(width, height, length) | guide_arguments(strength, start_frame, end_frame)
+        return unit_output(vcu.control(frames, region=region, **how))
 
 
 class VDOTDepth(io.ComfyNode):
@@ -86,143 +92,32 @@ class VDOTDepth(io.ComfyNode):
             io.Boolean.Input("invert", default=False, tooltip="Turn on if near is dark in your depth clip."),
             *fit_inputs(),
             region_input(),
+            *guide_inputs(),
         ]
         return task_schema(
             "VDOTDepth", "VDOT Depth", description, inputs, ["depth control", "depth to video"]
         )
 
     @classmethod
-    def execute(cls, depth, normalisation, invert, width, height, length, region=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        depth,
+        normalisation,
+        invert,
+        width,
+        height,
+        length,
+        region=None,
+        strength=1.0,
+        start_frame=0,
+        end_frame=0,
+    ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        size = size_arguments(width, height, length)
+        how = size_arguments(width, height, length) | guide_arguments(strength, start_frame, end_frame)
         depth = depth[..., :3]  # a fourth channel is alpha, which a depth clip has no use for
-        return unit_output(
-            vcu.depth(depth, normalisation=normalisation, invert=invert, region=region, **size)
-        )
-
-
-class VDOTMask(io.ComfyNode):
-    """Inpainting."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        description = (
-            "Keeps a clip and makes the masked part anew: remove, replace or repair things. What was under "
-            "the mask is hidden from the model, whatever colour it has."
-        )
-        inputs = [
-            io.Image.Input("frames", tooltip="The clip to change."),
-            io.Mask.Input(
-                "mask", tooltip="What to make anew (white): one mask for all frames, or one per frame."
-            ),
-            io.Combo.Input(
-                "mask_shape",
-                options=list(MASK_SHAPES),
-                default="original",
-                tooltip=(
-                    "original: the mask as it is. hull or box: coarser, so that its outline does not give "
-                    "away the old shape; use these to remove or swap things."
-                ),
-            ),
-            io.Float.Input(
-                "expand",
-                default=0.0,
-                min=0.0,
-                max=10.0,
-                step=0.05,
-                tooltip="Grow the mask by this part of its size on each side; 0.3 is usual for removing.",
-            ),
-            *fit_inputs(),
-        ]
-        return task_schema(
-            "VDOTMask", "VDOT Mask (Inpaint)", description, inputs, ["inpaint", "remove", "swap", "replace"]
-        )
-
-    @classmethod
-    def execute(cls, frames, mask, mask_shape, expand, width, height, length) -> io.NodeOutput:
-        from ..vdot_core import vcu
-
-        size = size_arguments(width, height, length)
-        return unit_output(vcu.inpaint(frames, mask, mask_shape=mask_shape, expand=expand, **size))
-
-
-class VDOTOutpaint(io.ComfyNode):
-    """Outpainting."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        description = "Keeps a clip and paints what lies beyond its borders."
-        tip = "Pixels of the clip's own scale to add on this side."
-        sides = [
-            io.Int.Input(side, default=0, min=0, max=MAX_SIDE, step=8, tooltip=tip)
-            for side in ("left", "right", "top", "bottom")
-        ]
-        inputs = [io.Image.Input("frames", tooltip="The clip to widen."), *sides, *fit_inputs()]
-        return task_schema("VDOTOutpaint", "VDOT Outpaint", description, inputs, ["expand canvas", "uncrop"])
-
-    @classmethod
-    def execute(cls, frames, left, right, top, bottom, width, height, length) -> io.NodeOutput:
-        from ..vdot_core import vcu
-
-        margins = {"left": left, "right": right, "top": top, "bottom": bottom}
-        return unit_output(vcu.outpaint(frames, **margins, **size_arguments(width, height, length)))
-
-
-class VDOTExtend(io.ComfyNode):
-    """Continuation in time."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        description = (
-            "Continues a clip, leads up to one, or fills the gap between two. A single image works as a "
-            "clip of one frame: connect it to first for image-to-video, to both for first-and-last-frame."
-        )
-        inputs = [
-            length_input(),
-            *fit_inputs(length=False),
-            io.Image.Input("first", optional=True, tooltip="How the video begins: an image or a clip."),
-            io.Image.Input("last", optional=True, tooltip="How the video ends: an image or a clip."),
-        ]
-        aliases = ["image to video", "i2v", "first frame", "last frame", "continue"]
-        return task_schema("VDOTExtend", "VDOT Extend", description, inputs, aliases)
-
-    @classmethod
-    def execute(cls, length, width, height, first=None, last=None) -> io.NodeOutput:
-        from ..vdot_core import vcu
-
-        return unit_output(vcu.extend(first, last, num_frames=length, **size_arguments(width, height)))
-
-
-class VDOTKeyframes(io.ComfyNode):
-    """Images at chosen moments."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        description = "Puts images at chosen moments of the video and makes everything between them."
-        tip = "Frame number of each image, in order, separated by commas. 0 is the first frame, -1 the last."
-        inputs = [
-            image_inputs("images", "image", "The keyframes in order; a batch counts as several."),
-            io.String.Input("positions", default="0, -1", tooltip=tip),
-            length_input(),
-            *fit_inputs(length=False),
-        ]
-        return task_schema(
-            "VDOTKeyframes",
-            "VDOT Keyframes",
-            description,
-            inputs,
-            ["in-between", "interpolate", "storyboard"],
-        )
-
-    @classmethod
-    def execute(cls, images, positions, length, width, height) -> io.NodeOutput:
-        from ..vdot_core import vcu
-
-        indices = _numbers(positions)
-        return unit_output(
-            vcu.keyframes(flatten(images), indices, num_frames=length, **size_arguments(width, height))
-        )
+        unit = vcu.depth(depth, normalisation=normalisation, invert=invert, region=region, **how)
+        return unit_output(unit)
 
 
 class VDOTReference(io.ComfyNode):
@@ -245,19 +140,23 @@ class VDOTReference(io.ComfyNode):
                 "masks", masks, tooltip="The subjects (white) of the pictures, in the same order."
             ),
             VCUType.Input("unit", optional=True, tooltip=unit),
+            *_cut_inputs(),
         ]
         return task_schema(
             "VDOTReference", "VDOT Reference", description, inputs, ["r2v", "subject", "face", "ip adapter"]
         )
 
     @classmethod
-    def execute(cls, images, width, height, length, masks=None, unit=None) -> io.NodeOutput:
+    def execute(
+        cls, images, width, height, length, masks=None, unit=None, cut_out="auto", margin=0.0
+    ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
         if unit is not None:
             width, height, length = unit.width, unit.height, unit.num_frames
-        size = {"width": width, "height": height, "num_frames": length}
-        references = vcu.reference(flatten(images), masks=flatten(masks or {}) or None, **size)
+        how = {"width": width, "height": height, "num_frames": length}
+        how |= {"crop": CROPS[cut_out], "margin": margin}
+        references = vcu.reference(flatten(images), masks=_masks_of(images, masks or {}), **how)
         return unit_output(references if unit is None else vcu.compose(unit, references))
 
 
@@ -282,14 +181,111 @@ class VDOTCompose(io.ComfyNode):
     def execute(cls, units) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        return unit_output(vcu.compose(*[unit for unit in units.values() if unit is not None]))
+        return unit_output(vcu.compose(*connected(units)))
 
 
-def _numbers(text: str) -> list[int]:
-    """'0, 40, -1' -> [0, 40, -1]."""
-    try:
-        return [int(part) for part in text.replace(";", ",").split(",") if part.strip()]
-    except ValueError:
+class VDOTStrength(io.ComfyNode):
+    """A strength that changes over time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        description = (
+            "Lets a unit fade in or out: gives it a strength that changes over time. It multiplies the "
+            "unit's own. Needs this pack's network (network: vdot in VDOT Load Model)."
+        )
+        tip = "Strengths at some moments, as frame: strength. Between them it changes evenly; -1 is the end."
+        inputs = [
+            VCUType.Input("unit", tooltip="The task whose strength to change."),
+            io.String.Input("curve", default="0: 1.0, -1: 0.5", tooltip=tip),
+        ]
+        return task_schema(
+            "VDOTStrength", "VDOT Strength", description, inputs, ["fade", "schedule", "keyframe", "weight"]
+        )
+
+    @classmethod
+    def execute(cls, unit, curve) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        factors = vcu.strength_curve(curve_from_text(curve), unit.num_frames)
+        strength = tuple(own * factor for own, factor in zip(unit.strengths, factors, strict=True))
+        return unit_output(unit.replace(strength=strength))
+
+
+class VDOTPreviewUnit(io.ComfyNode):
+    """A picture of a unit."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTPreviewUnit",
+            display_name="VDOT Preview Unit",
+            category=CATEGORY,
+            description=(
+                "Draws what a unit tells the model: moments of its frames, what is made anew hatched in "
+                "amber, and the references beside them. The strip below is the whole video: green is kept, "
+                "blue is guided, amber is free."
+            ),
+            search_aliases=["contact sheet", "debug", "inspect", "show task"],
+            inputs=[
+                VCUType.Input("unit", tooltip="The task to look at."),
+                io.Int.Input(
+                    "columns", default=6, min=1, max=24, tooltip="How many moments to show, evenly spread."
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The contact sheet, one image.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, unit, columns) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        image = vcu.preview(unit, columns)[None]
+        return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
+
+
+def _cut_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "cut_out",
+            options=list(CROPS),
+            default="auto",
+            optional=True,
+            tooltip=(
+                "auto: cropped to the subject where there is a mask. crop: also to a picture's own "
+                "transparency. whole: what is not the subject becomes white, but nothing is cropped."
+            ),
+        ),
+        io.Float.Input(
+            "margin",
+            default=0.0,
+            min=0.0,
+            max=4.0,
+            step=0.05,
+            optional=True,
+            tooltip="White left around a cropped subject, as a part of its longer side.",
+        ),
+    ]
+
+
+def _masks_of(images: dict, masks: dict) -> list | None:
+    """A mask or None for every picture; those of `mask3` belong to `image3`."""
+    flat = flatten(masks)
+    pictures = {name: batch for name, batch in images.items() if batch is not None}
+    if not flat or len(flat) == sum(len(batch) for batch in pictures.values()):
+        return flat or None
+    given = {name.removeprefix("mask"): batch for name, batch in masks.items() if batch is not None}
+    aligned = []
+    for name, batch in pictures.items():
+        own = given.pop(name.removeprefix("image"), None)
+        if own is not None and len(own) != len(batch):
+            raise ValueError(
+                f"{name} holds {len(batch)} pictures and the mask with its number {len(own)}; "
+                "give one mask for each picture"
+            )
+        aligned += [None] * len(batch) if own is None else list(own)
+    if given:
         raise ValueError(
-            f"positions is {text!r}; give whole numbers separated by commas, such as 0, 40, -1"
-        ) from None
+            f"mask{next(iter(given))} has no picture with its number; connect that, or remove it"
+        )
+    return aligned

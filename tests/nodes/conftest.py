@@ -95,6 +95,22 @@ def model_folder(pack, models_dir):
 
 
 @pytest.fixture(scope="session")
+def ours(pack, node_classes, models_dir):
+    """A MODEL with our network, as Load Diffusion Model gives it for a file with our metadata."""
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(str(models_dir / "vdot_meta.safetensors"))
+
+
+@pytest.fixture(scope="session")
+def native(comfy, models_dir):
+    """The same weights from a plain Wan file, with ComfyUI's own network."""
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(str(models_dir / "plain_vace.safetensors"))
+
+
+@pytest.fixture(scope="session")
 def vae(comfy):
     """A Wan 2.1 VAE of width 8 with random weights, through ComfyUI's own loader."""
     import comfy.sd

@@ -12,22 +12,6 @@ SETTINGS = {"preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc"}
 
 
 @pytest.fixture(scope="module")
-def ours(pack, node_classes, models_dir):
-    """A MODEL with our network, as Load Diffusion Model gives it for a file with our metadata."""
-    import comfy.sd
-
-    return comfy.sd.load_diffusion_model(str(models_dir / "vdot_meta.safetensors"))
-
-
-@pytest.fixture(scope="module")
-def native(comfy, models_dir):
-    """The same weights from a plain Wan file, with ComfyUI's own network."""
-    import comfy.sd
-
-    return comfy.sd.load_diffusion_model(str(models_dir / "plain_vace.safetensors"))
-
-
-@pytest.fixture(scope="module")
 def encoded(run, vae, text):
     """(positive, negative, latent, trim) of a control clip with two references."""
     clip = torch.rand(9, 32, 48, 3, generator=torch.Generator().manual_seed(3))

@@ -18,12 +18,16 @@ PIPELINE = [
     "VDOTText",
     "VDOTControl",
     "VDOTDepth",
+    "VDOTLayout",
     "VDOTMask",
     "VDOTOutpaint",
     "VDOTExtend",
     "VDOTKeyframes",
+    "VDOTMove",
     "VDOTReference",
     "VDOTCompose",
+    "VDOTStrength",
+    "VDOTPreviewUnit",
     "VDOTEncode",
     "VDOTSampler",
 ]
@@ -64,9 +68,8 @@ def test_choices_are_those_of_the_library(node_classes):
     )
     assert set(sample.PRESETS) == {*sampling.PRESETS, "custom"}
     assert tuple(sample.SOLVERS) == tuple(sampling.SOLVERS)
-    units = submodule("nodes.vcu")
-    assert tuple(units.NORMALISATIONS) == tuple(vcu.NORMALISATIONS)
-    assert tuple(units.MASK_SHAPES) == tuple(vcu.MASK_SHAPES)
+    assert tuple(submodule("nodes.vcu").NORMALISATIONS) == tuple(vcu.NORMALISATIONS)
+    assert tuple(submodule("nodes.inputs").MASK_SHAPES) == tuple(vcu.MASK_SHAPES)
 
 
 def test_saved_workflows_keep_loading(node_classes):

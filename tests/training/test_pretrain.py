@@ -154,7 +154,7 @@ def test_wrong_settings_are_named(arguments, named, capsys):
     assert named in capsys.readouterr().err + str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["tiny_vae", "tiny_teacher"])
+@pytest.mark.parametrize("name", ["tiny_vae", "tiny_vae_decoder", "tiny_teacher"])
 def test_shipped_configurations_are_valid(name):
     config = parse_config(["--config", str(ROOT / "training" / "configs" / f"{name}.yaml")])
     assert config.vae.stages if config.model == "vae" else config.teacher.groups

@@ -1,18 +1,43 @@
-"""The bundled workflows: complete, laid out, and run to a video by a real server with the demo model."""
+"""The bundled workflows: complete, laid out, as their script writes them, run to a video by a real server.
 
+`VDOT_ALL_WORKFLOWS=1 pytest tests/workflows` runs every one of them instead of a few.
+"""
+
+import hashlib
 import json
+import os
 import shutil
 
 import av
+import numpy as np
 import pytest
+from PIL import Image
 
+from devtools.demo import convert
+from devtools.demo.options import tasks
 from tests.support.comfy import ROOT, comfyui_path
 from tests.support.server import ComfyServer
+from tests.workflows.make_workflows import files
+from training.data import render_examples
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
-NAMES = {"vdot_text.json", "vdot_depth.json", "vdot_inpaint.json"}
+EXAMPLES = ROOT / "assets/examples"
+TASKS = {
+    *("text", "depth", "pose", "flow", "gray", "scribble", "layout", "inpaint", "outpaint", "reference"),
+    *("firstframe", "lastframe", "firstlast", "extend", "keyframes", "swap", "tryon", "removal", "animate"),
+    *("reference_depth", "reference_pose", "reference_firstframe", "expand", "move"),
+}
+# One of each way of saying something: nothing, a control, a mask with a reference, boxes, pictures in time.
+REPRESENTATIVE = {"text", "depth", "swap", "layout_track", "keyframes", "reference_pose"}
 NATIVE_TAIL = {"CLIPTextEncode", "VAEDecode", "CreateVideo", "SaveVideo"}
 FRONTEND_ONLY = {"MarkdownNote"}
+
+
+def name_of(path) -> str:
+    return path.stem.removeprefix("vdot_")
+
+
+RUN = [path for path in WORKFLOWS if os.environ.get("VDOT_ALL_WORKFLOWS") or name_of(path) in REPRESENTATIVE]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +45,7 @@ def server(comfy, tmp_path_factory):
     """A server with the examples in its input folder and no model files at all."""
     base = tmp_path_factory.mktemp("comfyui")
     server = ComfyServer(base)
-    for file in (ROOT / "assets/examples").iterdir():
+    for file in EXAMPLES.iterdir():
         shutil.copy(file, base / "input" / file.name)
     with server:
         yield server
@@ -65,15 +90,39 @@ def load(path) -> dict:
     return json.loads(path.read_text())
 
 
-def test_the_three_are_there():
-    assert {path.name for path in WORKFLOWS} >= NAMES
+def test_every_task_has_a_workflow():
+    assert {name_of(path) for path in WORKFLOWS} == set(tasks()) >= TASKS
+    assert REPRESENTATIVE <= {name_of(path) for path in RUN}
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_files_are_what_their_script_writes():
+    made = files()
+    assert set(made) == {path.name for path in WORKFLOWS}
+    different = [path.name for path in WORKFLOWS if path.read_text("utf-8") != made[path.name]]
+    assert not different, "bring them up to date: python -m tests.workflows.make_workflows"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+def test_the_demo_converts_them_alike(path, info):
+    """Two converters that know nothing of each other."""
+    workflow = load(path)
+    theirs = {key: node["inputs"] for key, node in convert.to_prompt(workflow, info).items()}
+    assert theirs == {key: node["inputs"] for key, node in to_prompt(workflow, info).items()}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+def test_every_input_file_is_an_example(path):
+    loaders = ("LoadVideo", "LoadImage", "LoadImageMask")
+    names = [node["widgets_values"][0] for node in load(path)["nodes"] if node["type"] in loaders]
+    assert all((EXAMPLES / name).is_file() for name in names)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
 def test_every_node_matches_the_server(path, info):
     workflow = load(path)
     types = {node["type"] for node in workflow["nodes"]}
-    assert {"VDOTLoadDemo", "VDOTEncode", "VDOTSampler", "MarkdownNote"} | NATIVE_TAIL <= types
+    shared = {"VDOTLoadDemo", "VDOTPreviewUnit", "VDOTEncode", "VDOTSampler", "MarkdownNote"}
+    assert shared | NATIVE_TAIL <= types
     assert types - FRONTEND_ONLY <= set(info), "nodes that a bare ComfyUI with this pack does not have"
     outputs = {node["id"]: node["outputs"] for node in workflow["nodes"]}
     for link_id, source, slot, target, place, kind in workflow["links"]:
@@ -86,10 +135,10 @@ def test_every_node_matches_the_server(path, info):
             assert shown == info[node["type"]]["output"], node["type"]
             entry = info[node["type"]]["input"]
             names = {*entry.get("required", {}), *entry.get("optional", {})}
-            assert {i["name"] for i in node["inputs"]} <= names, node["type"]
+            assert {i["name"].split(".")[0] for i in node["inputs"]} <= names, node["type"]
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
 def test_layout_has_no_overlaps_and_groups_hold_everything(path):
     workflow = load(path)
     boxes = [(node["id"], *node["pos"], *node["size"]) for node in workflow["nodes"]]
@@ -112,7 +161,7 @@ def test_layout_has_no_overlaps_and_groups_hold_everything(path):
         assert len(inside) == 1, node["type"]
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
 def test_note_tells_how_to_use_the_large_model(path):
     notes = [node for node in load(path)["nodes"] if node["type"] == "MarkdownNote"]
     text = notes[0]["widgets_values"][0]
@@ -121,16 +170,43 @@ def test_note_tells_how_to_use_the_large_model(path):
 
 
 def test_examples_are_small():
-    for file in (ROOT / "assets/examples").iterdir():
-        assert file.stat().st_size < 100_000
+    sizes = [file.stat().st_size for file in EXAMPLES.iterdir()]
+    assert max(sizes) < 60_000 and sum(sizes) < 600_000
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def decoded(path) -> np.ndarray:
+    if path.suffix == ".png":
+        return np.asarray(Image.open(path))[None].astype(float)
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(
+            float
+        )
+
+
+def test_examples_are_what_their_script_draws(tmp_path):
+    for folder in (tmp_path / "once", tmp_path / "again"):
+        render_examples.render(folder)
+    drawn = {file.name: file for file in (tmp_path / "once").iterdir()}
+    assert set(drawn) == {file.name for file in EXAMPLES.iterdir()}
+    for name, file in drawn.items():
+        assert digest(file) == digest(tmp_path / "again" / name), f"{name} differs from run to run"
+        # Another build of the codec may round differently.
+        assert np.abs(decoded(file) - decoded(EXAMPLES / name)).mean() < 2, name
+
+
+def digest(path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("path", RUN, ids=name_of)
 def test_runs_to_a_video(path, server, info):
     prompt = to_prompt(load(path), info)
     run = server.run(prompt)
     assert run.status == "success", run.error
-    (video,) = [output["images"][0] for output in run.outputs.values() if "images" in output]
+    saved = [item for output in run.outputs.values() for item in output.get("images", [])]
+    (sheet,) = [item for item in saved if item["type"] == "temp"]
+    assert Image.open(server.base / "temp" / sheet["filename"]).size[0] > 400, "the picture of the unit"
+    (video,) = [item for item in saved if item["type"] == "output"]
     file = server.base / "output" / video["subfolder"] / video["filename"]
     with av.open(str(file)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

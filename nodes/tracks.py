@@ -1,0 +1,159 @@
+"""What task nodes take as text: boxes and paths over time, strengths over time, colours.
+
+Shape letters: F pixel frames.
+"""
+
+import json
+import re
+from typing import Any
+
+BOX_FORM = "write one line for each moment, as 0: 8, 20, 40, 52 (frame: left, top, right, bottom)"
+CURVE_FORM = "write frame: strength, separated by commas, as 0: 1.0, 40: 0.5, -1: 0"
+
+
+def boxes_from_text(text: str, box_size: tuple[int, int], num_frames: int) -> list:
+    """Boxes of one or more things, as `vdot_core.vcu.layout` takes them.
+
+    Args:
+        text: a line for each moment: `frame: left, top, right, bottom`, or without `frame:` for moments
+            spread evenly over the video. Two numbers are the middle of a box of `box_size`. An empty line
+            begins the next thing. Or the JSON that path-drawing nodes write: a list of {"x", "y"}, or a list
+            of such lists.
+        box_size: width and height in pixels of a box that is carried along a path.
+        num_frames: length of the video.
+
+    Returns:
+        For each thing a mapping frame -> box, a list of boxes, or a tensor [F, 4].
+
+    Raises:
+        ValueError: a line is not understood; it is named.
+    """
+    text = text.strip()
+    things = _from_json(text) if text.startswith("[") else _from_lines(text)
+    if not things:
+        raise ValueError(f"boxes is empty; {BOX_FORM}")
+    return [_as_boxes(thing, box_size, num_frames) for thing in things]
+
+
+def curve_from_text(text: str) -> dict[int, float]:
+    """'0: 1.0, -1: 0.5' as {0: 1.0, -1: 0.5}.
+
+    Raises:
+        ValueError: it is empty, a part is not understood, or a frame is given twice.
+    """
+    points: dict[int, float] = {}
+    for part in re.split(r"[,;\n]", text):
+        if not part.strip():
+            continue
+        match = re.fullmatch(r"\s*(-?\d+)\s*:\s*(\d*\.?\d+)\s*", part)
+        if match is None:
+            raise ValueError(f"{part.strip()!r} in curve is not understood; {CURVE_FORM}")
+        if int(match[1]) in points:
+            raise ValueError(f"curve gives frame {match[1]} twice; remove one")
+        points[int(match[1])] = float(match[2])
+    if not points:
+        raise ValueError(f"curve is empty; {CURVE_FORM}")
+    return points
+
+
+def numbers_from_text(text: str) -> list[int]:
+    """'0, 40, -1' as [0, 40, -1].
+
+    Raises:
+        ValueError: something is not a whole number.
+    """
+    try:
+        return [int(part) for part in re.split(r"[,;\n]", text) if part.strip()]
+    except ValueError:
+        raise ValueError(
+            f"positions is {text!r}; give whole numbers separated by commas, such as 0, 40, -1"
+        ) from None
+
+
+def colours_from_text(text: str, count: int) -> list[tuple[float, ...]] | None:
+    """'red, #2040ff' as (r, g, b) in [0, 1] for each of `count` things; one colour serves all, none is None.
+
+    Raises:
+        ValueError: a name is unknown, or there are neither one nor `count` colours.
+    """
+    from PIL import ImageColor
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    colours = []
+    for name in names:
+        try:
+            colours.append(tuple(part / 255 for part in ImageColor.getrgb(name)[:3]))
+        except ValueError:
+            raise ValueError(
+                f"colours has {name!r}; give names or #rrggbb separated by commas, such as black, #e03020"
+            ) from None
+    if len(colours) == 1:
+        return colours * count
+    if colours and len(colours) != count:
+        raise ValueError(f"{len(colours)} colours for {count} things; give one for all, or one for each")
+    return colours or None
+
+
+def _from_lines(text: str) -> list[Any]:
+    """Each thing as a dict frame -> numbers, or a list of numbers where no frame is given."""
+    things = []
+    for block in re.split(r"\n[ \t\r]*\n", text):
+        lines = [line.strip() for line in block.splitlines() if line.strip()]
+        if not lines:
+            continue
+        keyed = ":" in lines[0]
+        if any((":" in line) != keyed for line in lines):
+            raise ValueError(
+                f"boxes has lines with and without a frame number in one thing ({lines[0]!r} and others); "
+                "give all of them one, or none"
+            )
+        rows = [_numbers(line.partition(":")[2] if keyed else line, line) for line in lines]
+        if len({len(row) for row in rows}) > 1:
+            raise ValueError("boxes has lines of two and of four numbers in one thing; use one kind")
+        things.append(_keyed(lines, rows) if keyed else rows)
+    return things
+
+
+def _keyed(lines: list[str], rows: list[list[float]]) -> dict[int, list[float]]:
+    thing: dict[int, list[float]] = {}
+    for line, row in zip(lines, rows, strict=True):
+        frame = line.partition(":")[0].strip()
+        if not re.fullmatch(r"-?\d+", frame):
+            raise ValueError(f"line {line!r} of boxes is not understood; {BOX_FORM}")
+        if int(frame) in thing:
+            raise ValueError(f"boxes gives frame {frame} twice for one thing; remove one of the lines")
+        thing[int(frame)] = row
+    return thing
+
+
+def _numbers(part: str, line: str) -> list[float]:
+    try:
+        row = [float(number) for number in re.split(r"[,;\s]+", part.strip())]
+    except ValueError:
+        row = []
+    if len(row) not in (2, 4):
+        raise ValueError(f"line {line!r} of boxes is not understood; {BOX_FORM}")
+    return row
+
+
+def _from_json(text: str) -> list[list[list[float]]]:
+    """Paths from the JSON of path-drawing nodes."""
+    try:
+        paths = json.loads(text)
+        if paths and isinstance(paths[0], dict):
+            paths = [paths]
+        return [[[float(point["x"]), float(point["y"])] for point in path] for path in paths if path]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            'boxes begins with "[" but is no list of {"x": .., "y": ..} points; connect a path-drawing node, '
+            f"or {BOX_FORM}"
+        ) from None
+
+
+def _as_boxes(thing: Any, box_size: tuple[int, int], num_frames: int) -> Any:
+    from ..vdot_core import vcu
+
+    rows = list(thing.values()) if isinstance(thing, dict) else thing
+    if len(rows[0]) == 4:
+        return thing
+    return vcu.path_boxes(thing, size=box_size, num_frames=vcu.snap_length(num_frames))

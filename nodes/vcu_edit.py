@@ -1,0 +1,256 @@
+"""Clips and images that are kept -> VCU: in space (mask, outpaint) and in time (extend, keyframes)."""
+
+from comfy_api.latest import io
+
+from .inputs import (
+    MAX_SIDE,
+    connected,
+    fit_inputs,
+    flatten,
+    image_inputs,
+    length_input,
+    mask_shape_input,
+    size_arguments,
+    task_schema,
+    unit_output,
+)
+from .tracks import numbers_from_text
+
+MARGIN_MODES = ("pixels", "percent", "aspect")
+
+
+class VDOTMask(io.ComfyNode):
+    """Inpainting."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        description = (
+            "Keeps a clip and makes the masked part anew: remove, replace or repair things. What was under "
+            "the mask is hidden from the model, whatever colour it has."
+        )
+        inputs = [
+            io.Image.Input("frames", tooltip="The clip to change."),
+            io.Mask.Input(
+                "mask", tooltip="What to make anew (white): one mask for all frames, or one per frame."
+            ),
+            mask_shape_input(
+                "original: the mask as it is. hull or box: coarser, so that its outline does not give "
+                "away the old shape; use these to remove or swap things."
+            ),
+            io.Float.Input(
+                "expand",
+                default=0.0,
+                min=0.0,
+                max=10.0,
+                step=0.05,
+                tooltip="Grow the mask by this part of its size on each side; 0.3 is usual for removing.",
+            ),
+            *fit_inputs(),
+            *_coarsen_inputs(),
+        ]
+        return task_schema(
+            "VDOTMask", "VDOT Mask (Inpaint)", description, inputs, ["inpaint", "remove", "swap", "replace"]
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        frames,
+        mask,
+        mask_shape,
+        expand,
+        width,
+        height,
+        length,
+        still=False,
+        grow_px=0,
+        blur_px=0.0,
+    ) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        how = {"mask_shape": mask_shape, "expand": expand, "grow_px": grow_px, "blur_px": blur_px}
+        size = size_arguments(width, height, length)
+        return unit_output(vcu.inpaint(frames, mask, still=still, **how, **size))
+
+
+class VDOTOutpaint(io.ComfyNode):
+    """Outpainting."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        description = (
+            "Keeps a clip and paints what lies beyond its borders: by so many pixels or percent on each "
+            "side, or until it has the shape that is wanted. A single image gives the video's first frame."
+        )
+        tip = (
+            "How much to add on this side: pixels of the clip's own scale, or percent of its width or height."
+        )
+        sides = [
+            io.Int.Input(side, default=0, min=0, max=MAX_SIDE, tooltip=tip)
+            for side in ("left", "right", "top", "bottom")
+        ]
+        inputs = [
+            io.Image.Input("frames", tooltip="The clip to widen."),
+            *sides,
+            *fit_inputs(),
+            *_margin_inputs(),
+        ]
+        return task_schema("VDOTOutpaint", "VDOT Outpaint", description, inputs, ["expand canvas", "uncrop"])
+
+    @classmethod
+    def execute(
+        cls,
+        frames,
+        left,
+        right,
+        top,
+        bottom,
+        width,
+        height,
+        length,
+        mode="pixels",
+        aspect="16:9",
+        anchor_x=0.5,
+        anchor_y=0.5,
+        feather_px=0,
+    ) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        how = {"anchor": (anchor_x, anchor_y), "feather_px": feather_px}
+        how |= {"aspect": aspect if mode == "aspect" else None, **size_arguments(width, height, length)}
+        sides = {"left": left, "right": right, "top": top, "bottom": bottom}
+        if mode == "percent":
+            sides = {name: value / 100 for name, value in sides.items()}
+        return unit_output(vcu.outpaint(frames, **sides, **how))
+
+
+class VDOTExtend(io.ComfyNode):
+    """Continuation in time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        description = (
+            "Continues a clip, leads up to one, or fills the gap between two. A single image works as a "
+            "clip of one frame: connect it to first for image-to-video, to both for first-and-last-frame."
+        )
+        inputs = [
+            length_input(),
+            *fit_inputs(length=False),
+            io.Image.Input("first", optional=True, tooltip="How the video begins: an image or a clip."),
+            io.Image.Input("last", optional=True, tooltip="How the video ends: an image or a clip."),
+        ]
+        aliases = ["image to video", "i2v", "first frame", "last frame", "continue"]
+        return task_schema("VDOTExtend", "VDOT Extend", description, inputs, aliases)
+
+    @classmethod
+    def execute(cls, length, width, height, first=None, last=None) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        return unit_output(vcu.extend(first, last, num_frames=length, **size_arguments(width, height)))
+
+
+class VDOTKeyframes(io.ComfyNode):
+    """Images or clips at chosen moments."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        description = "Puts images or clips at chosen moments of the video and makes everything between them."
+        tip = (
+            "Frame number of each image, in order, separated by commas. 0 is the first frame, -1 the last. A "
+            "clip begins there; with a negative number it ends there."
+        )
+        inputs = [
+            image_inputs("images", "image", "The keyframes in order; a batch counts as several."),
+            io.String.Input("positions", default="0, -1", tooltip=tip),
+            length_input(),
+            *fit_inputs(length=False),
+            io.Boolean.Input(
+                "clips",
+                default=False,
+                optional=True,
+                tooltip="On: a batch is a clip that stays together and has one position.",
+            ),
+        ]
+        return task_schema(
+            "VDOTKeyframes",
+            "VDOT Keyframes",
+            description,
+            inputs,
+            ["in-between", "interpolate", "storyboard"],
+        )
+
+    @classmethod
+    def execute(cls, images, positions, length, width, height, clips=False) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        given = connected(images) if clips else flatten(images)
+        size = size_arguments(width, height)
+        return unit_output(vcu.keyframes(given, numbers_from_text(positions), num_frames=length, **size))
+
+
+def _coarsen_inputs() -> list[io.Input]:
+    return [
+        io.Boolean.Input(
+            "still",
+            default=False,
+            optional=True,
+            tooltip="Mask in every frame what is masked in any, so that its motion gives nothing away.",
+        ),
+        io.Int.Input(
+            "grow_px",
+            default=0,
+            min=-1024,
+            max=1024,
+            optional=True,
+            tooltip="Grow the mask by so many pixels of the clip; negative shrinks it.",
+        ),
+        io.Float.Input(
+            "blur_px",
+            default=0.0,
+            min=0.0,
+            max=128.0,
+            step=0.5,
+            optional=True,
+            tooltip="Round the mask's outline over so many pixels. It stays hard: the model knows no other.",
+        ),
+    ]
+
+
+def _margin_inputs() -> list[io.Input]:
+    anchor = {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.05, "optional": True, "advanced": True}
+    return [
+        io.Combo.Input(
+            "mode",
+            options=list(MARGIN_MODES),
+            default="pixels",
+            optional=True,
+            tooltip=(
+                "How left, right, top and bottom are meant: pixels, or percent of the clip's side. aspect: "
+                "leave them at 0, the clip is widened to the shape below."
+            ),
+        ),
+        io.String.Input(
+            "aspect",
+            default="16:9",
+            optional=True,
+            tooltip="Width to height of the new picture, for the mode 'aspect' only: 16:9, 9:16, 1:1, 2.39.",
+        ),
+        io.Float.Input(
+            "anchor_x",
+            tooltip="Where the clip lies in a picture given by aspect or size: 0 left, 1 right.",
+            **anchor,
+        ),
+        io.Float.Input(
+            "anchor_y",
+            tooltip="Where the clip lies in a picture given by aspect or size: 0 top, 1 bottom.",
+            **anchor,
+        ),
+        io.Int.Input(
+            "feather_px",
+            default=0,
+            min=0,
+            max=1024,
+            optional=True,
+            tooltip="Make so many pixels of the clip anew along each margin, which hides the seam.",
+        ),
+    ]

@@ -1,0 +1,181 @@
+"""Boxes, paths and tracked masks -> VCU: where things are, and where an image's subject goes."""
+
+from comfy_api.latest import io
+
+from .inputs import (
+    MAX_IMAGES,
+    MAX_LENGTH,
+    MAX_SIDE,
+    box_inputs,
+    connected,
+    fit_inputs,
+    guide_arguments,
+    guide_inputs,
+    length_input,
+    mask_shape_input,
+    size_arguments,
+    strength_input,
+    task_schema,
+    unit_output,
+)
+from .tracks import boxes_from_text, colours_from_text
+
+MAX_LINE_WIDTH = 64
+
+
+class VDOTLayout(io.ComfyNode):
+    """Boxes or contours on white."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        description = (
+            "Says where things are, moment by moment: draws boxes from numbers or a path, or the contours of "
+            "tracked masks, on white as the model was trained."
+        )
+        mask = io.Mask.Input("mask", tooltip="One thing's mask in every frame, as a tracker gives it.")
+        template = io.Autogrow.TemplatePrefix(mask, "mask", min=0, max=MAX_IMAGES)
+        inputs = [
+            _boxes_input("Leave empty where masks are connected."),
+            *_canvas_inputs(),
+            io.Autogrow.Input(
+                "masks", template, tooltip="Tracked masks instead of boxes, one input for each thing."
+            ),
+            *box_inputs(),
+            mask_shape_input(
+                "For masks: draw their contour (original), their hull or their box.", optional=True
+            ),
+            io.Int.Input(
+                "line_width",
+                default=0,
+                min=0,
+                max=MAX_LINE_WIDTH,
+                optional=True,
+                advanced=True,
+                tooltip="Of the outlines in pixels; 0 is as the model was trained: 2 for boxes, 3 for masks.",
+            ),
+            *guide_inputs(),
+        ]
+        aliases = ["bounding box", "trajectory", "track", "path", "regional"]
+        return task_schema("VDOTLayout", "VDOT Layout", description, inputs, aliases)
+
+    @classmethod
+    def execute(
+        cls,
+        boxes,
+        width,
+        height,
+        length,
+        masks=None,
+        colours="",
+        box_width=128,
+        box_height=128,
+        mask_shape="original",
+        line_width=0,
+        strength=1.0,
+        start_frame=0,
+        end_frame=0,
+    ) -> io.NodeOutput:
+        how = guide_arguments(strength, start_frame, end_frame)
+        how |= {"line_width": line_width} if line_width else {}
+        tracked = connected(masks)
+        if tracked:
+            return _from_masks(boxes, tracked, colours, mask_shape, (width, height, length), how)
+        return _from_boxes(boxes, colours, (box_width, box_height), (width, height, length), how)
+
+
+class VDOTMove(io.ComfyNode):
+    """An image whose subject follows boxes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        description = (
+            "Sets an image in motion: it is the first frame, and boxes say where its subject goes. Let the "
+            "first box lie around the subject in the image."
+        )
+        inputs = [
+            io.Image.Input("image", tooltip="The first frame: one image."),
+            _boxes_input(),
+            length_input(),
+            *fit_inputs(length=False),
+            *box_inputs(),
+            strength_input("How strongly image and boxes steer the video. 1 is as the model was trained."),
+        ]
+        aliases = ["animate", "drag", "trajectory", "motion brush", "image to video"]
+        return task_schema("VDOTMove", "VDOT Move", description, inputs, aliases)
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        boxes,
+        length,
+        width,
+        height,
+        colours="",
+        box_width=128,
+        box_height=128,
+        strength=1.0,
+    ) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        things = boxes_from_text(boxes, (box_width, box_height), length)
+        how = {"colors": colours_from_text(colours, len(things)), "strength": strength}
+        size = size_arguments(width, height)
+        return unit_output(vcu.move(image, things, num_frames=length, **how, **size))
+
+
+def _boxes_input(more: str = "") -> io.Input:
+    tooltip = (
+        "One line for each moment, frame: left, top, right, bottom, in pixels of the video; between them the "
+        "box moves evenly. Two numbers are the middle of a box: a path. An empty line begins the next thing. "
+    )
+    return io.String.Input(
+        "boxes",
+        multiline=True,
+        default="",
+        placeholder="0: 80, 200, 240, 420\n-1: 560, 200, 720, 420",
+        tooltip=(tooltip + more).strip(),
+    )
+
+
+def _canvas_inputs() -> list[io.Input]:
+    """Size and length, which masks may bring along."""
+    rule = "0 takes it from the masks."
+    return [
+        io.Int.Input(
+            name,
+            default=default,
+            min=0,
+            max=most,
+            step=step,
+            tooltip=f"{what} of the video. {rule} {rounding}",
+        )
+        for name, what, default, most, step, rounding in (
+            ("width", "Width", 832, MAX_SIDE, 16, "Rounded down to a multiple of 16."),
+            ("height", "Height", 480, MAX_SIDE, 16, "Rounded down to a multiple of 16."),
+            ("length", "Number of frames", 81, MAX_LENGTH, 1, "Rounded down to 4n+1."),
+        )
+    ]
+
+
+def _from_masks(boxes: str, masks: list, colours: str, mask_shape: str, size: tuple, how: dict):
+    from ..vdot_core import vcu
+
+    if boxes.strip():
+        raise ValueError("boxes has text and masks are connected; empty the one or disconnect the other")
+    how |= {"colors": colours_from_text(colours, len(masks)), "mask_shape": mask_shape}
+    return unit_output(vcu.layout_masks(masks, **how, **size_arguments(*size)))
+
+
+def _from_boxes(boxes: str, colours: str, box_size: tuple, size: tuple, how: dict):
+    from ..vdot_core import vcu
+
+    if not all(size):
+        raise ValueError(
+            f"width, height and length are {size[0]}, {size[1]} and {size[2]}; boxes have no size of their "
+            "own to take for a 0: set all three, or connect masks"
+        )
+    things = boxes_from_text(boxes, box_size, size[2])
+    how |= {"colors": colours_from_text(colours, len(things))}
+    width, height, length = size
+    return unit_output(vcu.layout(things, width=width, height=height, num_frames=length, **how))

@@ -1,0 +1,74 @@
+"""What nodes read from text: every form that is offered, and an error that names what is wrong."""
+
+import json
+
+import pytest
+import torch
+
+from tests.support.pack import submodule
+
+SIZE = (10, 20)
+
+
+@pytest.fixture(scope="module")
+def tracks(pack):
+    return submodule("nodes.tracks")
+
+
+def test_keyed_boxes_of_two_things(tracks):
+    text = "0: 8, 20, 28, 40\n-1: 36.5 20 56 40\n\n\n  1, 2, 3, 4 \n"
+    assert tracks.boxes_from_text(text, SIZE, 17) == [
+        {0: [8, 20, 28, 40], -1: [36.5, 20, 56, 40]},
+        [[1, 2, 3, 4]],
+    ]
+
+
+@pytest.mark.parametrize("length", [17, 18])
+def test_two_numbers_are_the_middle_of_a_box(tracks, length):
+    (keyed,) = tracks.boxes_from_text("0: 10, 30\n16: 42, 30", SIZE, length)
+    assert keyed.shape == (17, 4)
+    torch.testing.assert_close(keyed[0], torch.tensor([5.0, 20, 15, 40]))
+    torch.testing.assert_close(keyed[8], torch.tensor([21.0, 20, 31, 40]))
+
+
+def test_paths_from_a_drawing_node(tracks):
+    points = [{"x": 10, "y": 30}, {"x": 42, "y": 30}]
+    (drawn,) = tracks.boxes_from_text(json.dumps(points), SIZE, 17)
+    (written,) = tracks.boxes_from_text("10, 30\n42, 30", SIZE, 17)
+    assert torch.equal(drawn, written)
+    assert len(tracks.boxes_from_text(json.dumps([points, points]), SIZE, 17)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "boxes is empty; write one line"),
+        ("0: 1, 2, 3", r"line '0: 1, 2, 3' of boxes is not understood"),
+        ("first: 1, 2, 3, 4", "line 'first: 1, 2, 3, 4' of boxes is not understood"),
+        ("0: 1, 2, 3, 4\n5, 6, 7, 8", "with and without a frame number"),
+        ("0: 1, 2, 3, 4\n4: 5, 6", "two and of four numbers"),
+        ("0: 1, 2, 3, 4\n0: 1, 2, 3, 4", "frame 0 twice"),
+        ("[1, 2]", "connect a path-drawing node"),
+        ("[{'x': 1}]", "connect a path-drawing node"),
+    ],
+)
+def test_what_is_not_understood_is_named(tracks, text, message):
+    with pytest.raises(ValueError, match=message):
+        tracks.boxes_from_text(text, SIZE, 17)
+
+
+def test_colours(tracks):
+    assert tracks.colours_from_text("", 3) is None
+    assert tracks.colours_from_text("red", 2) == [(1, 0, 0)] * 2
+    assert tracks.colours_from_text("#0000ff, White", 2) == [(0, 0, 1), (1, 1, 1)]
+    with pytest.raises(ValueError, match="2 colours for 3 things"):
+        tracks.colours_from_text("red, blue", 3)
+    with pytest.raises(ValueError, match="'rde'; give names or #rrggbb"):
+        tracks.colours_from_text("rde", 1)
+
+
+def test_curves(tracks):
+    assert tracks.curve_from_text("0: 1.0, 8:.5\n-1: 0") == {0: 1.0, 8: 0.5, -1: 0.0}
+    for text, message in (("", "empty"), ("0.5", "not understood"), ("0: 1, 0: 2", "twice")):
+        with pytest.raises(ValueError, match=message):
+            tracks.curve_from_text(text)

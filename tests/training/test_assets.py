@@ -1,0 +1,63 @@
+"""The bundled demo weights: small, native, and good enough to look at."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training import sample, vae
+from training.data.shapes import SPLITS, clip
+from training.ema import psnr
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+FILES = ("vdot_tiny.safetensors", "vdot_tiny_vae.safetensors", "vdot_tiny_text.safetensors")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sample.load_tiny(ASSETS)
+
+
+def test_all_three_fit_in_a_repository():
+    assert sum((ASSETS / name).stat().st_size for name in FILES) < 20 * 2**20
+
+
+def test_the_vae_agrees_between_comfyui_diffusers_and_training(model, comfy):
+    import comfy.sd
+    import comfy.utils
+    from comfy.latent_formats import Wan21
+
+    native = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(ASSETS / "vdot_tiny_vae.safetensors")))
+    native.throw_exception_if_invalid()
+    frames = clip(SPLITS["evaluation"].start).frames
+    ours = vae.encode_video(model.vae, frames[None])
+    theirs = Wan21().process_in(native.encode(frames).float())
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    raw = Wan21().process_out(ours)
+    decoded = native.decode(raw).float().reshape(frames.shape)
+    expected = ((model.vae.decode(raw).sample[0] + 1) / 2).clamp(0, 1).movedim(0, -1)
+    torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_vae_keeps_held_out_clips_and_wans_statistics(model):
+    frames = torch.stack([clip(SPLITS["evaluation"].start + i).frames for i in range(6)])
+    latents = vae.encode_video(model.vae, frames)
+    quality = psnr((vae.decode_video(model.vae, latents) - frames).square().mean((1, 2, 3, 4)))
+    assert quality.mean() > 22
+    assert latents.mean().abs() < 0.15 and 0.8 < latents.std() < 1.2
+
+
+def test_depth_puts_the_named_colour_where_the_depth_is(model):
+    agreed = []
+    for index in range(4):
+        drawn = clip(SPLITS["evaluation"].start + index)
+        scene = sample.Scene(
+            drawn.frames, drawn.masks, drawn.depth, drawn.lines, drawn.references, drawn.captions
+        )
+        unit = sample.build_unit("depth", scene, None)
+        made = sample.generate(model, unit, drawn.captions[-2], preset="sharp", steps=4, seed=index)
+        other = sample.generate(model, unit, "a plain gray background", preset="sharp", steps=4, seed=index)
+        hit, miss = (sample.object_agreement(video, drawn)[0] for video in (made, other))
+        agreed.append((hit, miss))
+    hits, misses = (sum(x) / len(agreed) for x in zip(*agreed, strict=True))
+    assert hits > 0.5 and hits > misses

@@ -1,0 +1,163 @@
+"""The nodes that the bundled workflows use, as a workflow file keeps them: sockets, widgets in order, height.
+
+`tests/workflows/test_workflows.py` holds this against a running server's /object_info.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+ROW, WIDGET_ROW, EDGE = 24, 30, 20
+UPLOAD = "image"  # what the page saves for an upload button
+
+
+@dataclass(frozen=True)
+class Socket:
+    """An input: optional ones are drawn hollow; a growing one shows what is connected and one more.
+
+    Attributes:
+        name: of the input; of a growing input the name of the whole.
+        type: what it takes.
+        optional: whether it may stay open.
+        grows: the prefix of its entries where it grows ('image' for images.image0 ..), else ''.
+        least: how many entries of a growing input are always there.
+    """
+
+    name: str
+    type: str
+    optional: bool = False
+    grows: str = ""
+    least: int = 1
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """What is known of a node type.
+
+    Attributes:
+        inputs: sockets in order.
+        outputs: (name, type) in order.
+        widgets: default by name, in the order in which the node shows them.
+        uploads: number of upload buttons, which are saved after the widgets.
+        height: in pixels, where rows do not tell it.
+    """
+
+    inputs: tuple[Socket, ...] = ()
+    outputs: tuple[tuple[str, str], ...] = ()
+    widgets: dict[str, Any] = field(default_factory=dict)
+    uploads: int = 0
+    height: int = 0
+
+    def height_of(self, num_inputs: int) -> int:
+        """Pixels from the title to the lower edge."""
+        rows = ROW * max(num_inputs, len(self.outputs)) + WIDGET_ROW * len(self.widgets) + EDGE
+        return self.height or rows
+
+
+def _sockets(text: str) -> tuple[Socket, ...]:
+    """'frames:IMAGE region:MASK?' as sockets."""
+    pairs = (part.partition(":")[::2] for part in text.split())
+    return tuple(Socket(name, kind.removesuffix("?"), kind.endswith("?")) for name, kind in pairs)
+
+
+def _outputs(text: str) -> tuple[tuple[str, str], ...]:
+    return tuple(tuple(part.split(":")) for part in text.split())
+
+
+def _task(inputs: str | tuple[Socket, ...], **widgets: Any) -> NodeKind:
+    sockets = _sockets(inputs) if isinstance(inputs, str) else inputs
+    return NodeKind(sockets, (("unit", "VDOT_VCU"),), widgets)
+
+
+def _grow(name: str, prefix: str, kind: str, least: int = 1) -> Socket:
+    return Socket(name, kind, optional=least == 0, grows=prefix, least=least)
+
+
+FIT = {"width": 0, "height": 0, "length": 0}
+CANVAS = {"width": 64, "height": 64, "length": 17}
+GUIDE = {"strength": 1.0, "start_frame": 0, "end_frame": 0}
+BOXES = {"colours": "", "box_width": 16, "box_height": 16}
+MARGINS = {"left": 0, "right": 0, "top": 0, "bottom": 0}
+SHAPING = {"mode": "pixels", "aspect": "16:9", "anchor_x": 0.5, "anchor_y": 0.5, "feather_px": 0}
+SAMPLING = {"seed": 1, "after": "fixed", "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc"}
+
+KINDS = {
+    "VDOTLoadDemo": NodeKind(outputs=_outputs("model:MODEL clip:CLIP vae:VAE")),
+    "CLIPTextEncode": NodeKind(
+        _sockets("clip:CLIP"), _outputs("CONDITIONING:CONDITIONING"), {"text": ""}, height=170
+    ),
+    "LoadVideo": NodeKind((), _outputs("VIDEO:VIDEO"), {"file": ""}, uploads=1, height=220),
+    "GetVideoComponents": NodeKind(
+        _sockets("video:VIDEO"), _outputs("images:IMAGE audio:AUDIO fps:FLOAT bit_depth:INT")
+    ),
+    "LoadImage": NodeKind((), _outputs("IMAGE:IMAGE MASK:MASK"), {"image": ""}, uploads=1, height=260),
+    "LoadImageMask": NodeKind(
+        (), _outputs("MASK:MASK"), {"image": "", "channel": "red"}, uploads=1, height=260
+    ),
+    "ImageToMask": NodeKind(_sockets("image:IMAGE"), _outputs("MASK:MASK"), {"channel": "red"}),
+    "VDOTGray": NodeKind(_sockets("frames:IMAGE"), _outputs("control:IMAGE"), {"weights": "bt601"}),
+    "VDOTLines": NodeKind(
+        _sockets("frames:IMAGE"),
+        _outputs("control:IMAGE"),
+        {"threshold": 0.25, "thickness": 1.5, "softness": 0.5, "blur": 1.4, "dark_on_white": True},
+    ),
+    "VDOTText": _task("", **CANVAS),
+    "VDOTControl": _task("frames:IMAGE region:MASK?", **FIT, **GUIDE),
+    "VDOTDepth": _task("depth:IMAGE region:MASK?", normalisation="frame", invert=False, **FIT, **GUIDE),
+    "VDOTLayout": NodeKind(
+        (_grow("masks", "mask", "MASK", 0),),
+        (("unit", "VDOT_VCU"),),
+        {"boxes": "", **CANVAS, **BOXES, "mask_shape": "original", "line_width": 0, **GUIDE},
+        height=470,
+    ),
+    "VDOTMask": _task(
+        "frames:IMAGE mask:MASK",
+        **{"mask_shape": "original", "expand": 0.0, **FIT, "still": False, "grow_px": 0, "blur_px": 0.0},
+    ),
+    "VDOTOutpaint": _task("frames:IMAGE", **MARGINS, **FIT, **SHAPING),
+    "VDOTExtend": _task("first:IMAGE? last:IMAGE?", length=17, width=0, height=0),
+    "VDOTKeyframes": _task(
+        (_grow("images", "image", "IMAGE"),), positions="0, -1", length=17, width=0, height=0, clips=False
+    ),
+    "VDOTMove": NodeKind(
+        _sockets("image:IMAGE"),
+        (("unit", "VDOT_VCU"),),
+        {"boxes": "", "length": 17, "width": 0, "height": 0, **BOXES, "strength": 1.0},
+        height=360,
+    ),
+    "VDOTReference": _task(
+        (
+            _grow("images", "image", "IMAGE"),
+            _grow("masks", "mask", "MASK", 0),
+            Socket("unit", "VDOT_VCU", optional=True),
+        ),
+        **{**CANVAS, "cut_out": "auto", "margin": 0.1},
+    ),
+    "VDOTCompose": _task((_grow("units", "unit", "VDOT_VCU", 2),)),
+    "VDOTPreviewUnit": NodeKind(
+        _sockets("unit:VDOT_VCU"), _outputs("image:IMAGE"), {"columns": 5}, height=240
+    ),
+    "VDOTEncode": NodeKind(
+        _sockets(
+            "positive:CONDITIONING vae:VAE unit:VDOT_VCU negative:CONDITIONING? unit_2:VDOT_VCU? "
+            "unit_3:VDOT_VCU?"
+        ),
+        _outputs("positive:CONDITIONING negative:CONDITIONING latent:LATENT trim_latent:INT"),
+        {"strength": 1.0, "strength_2": 1.0, "strength_3": 1.0},
+    ),
+    "VDOTSampler": NodeKind(
+        _sockets("model:MODEL positive:CONDITIONING latent:LATENT negative:CONDITIONING?"),
+        _outputs("latent:LATENT"),
+        {**SAMPLING, "cfg": 1.0, "preview": True},
+        height=360,
+    ),
+    "VAEDecode": NodeKind(_sockets("samples:LATENT vae:VAE"), _outputs("IMAGE:IMAGE"), height=80),
+    "CreateVideo": NodeKind(
+        _sockets("images:IMAGE audio:AUDIO?"), _outputs("VIDEO:VIDEO"), {"fps": 16.0, "bit_depth": 8}
+    ),
+    "SaveVideo": NodeKind(
+        _sockets("video:VIDEO"),
+        _outputs("video:VIDEO"),
+        {"filename_prefix": "", "format": "auto", "codec": "auto"},
+        height=300,
+    ),
+}

@@ -1,0 +1,149 @@
+"""Workflows that join tasks: a function makes the graph, its note says what to change."""
+
+from tests.workflows.graph import EXAMPLES, Output, Workflow
+from tests.workflows.single_tasks import BOXES, Task
+
+
+def _with_subject(w: Workflow, unit: Output) -> Output:
+    """The unit with one cut-out picture as reference."""
+    how = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
+    return w.add("VDOTReference", **how, unit=unit)[0]
+
+
+def reference_depth(w: Workflow, seed: int) -> dict:
+    w.prompt("a large yellow cross moving down over a plain blue background")
+    (unit,) = w.add("VDOTDepth", depth=w.clip("depth.mp4"))
+    note = f"""# A subject in the space of a depth clip
+
+The picture says who, the depth clip where and how it moves. {EXAMPLES}
+
+- **VDOT Reference** takes the task at *unit*, and size and length from it.
+- For strengths of their own, connect both tasks to **VDOT Encode** (*unit*, *unit_2*) instead."""
+    return w.finish(_with_subject(w, unit), note, seed)
+
+
+def reference_pose(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross moving down over a plain black background")
+    (control,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
+    how = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
+    (subject,) = w.add("VDOTReference", **how)
+    (unit,) = w.add("VDOTCompose", units=[control, subject])
+    note = f"""# A subject that moves like a skeleton
+
+The picture says who, the pose clip how they move. {EXAMPLES}
+
+- **VDOT Compose** joins tasks of one size and length; connecting the control to *unit* of **VDOT Reference**
+  does the same."""
+    return w.finish(unit, note, seed)
+
+
+def reference_firstframe(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow diamond and a yellow cross on a striped gray and red background")
+    (unit,) = w.add("VDOTExtend", first=w.image("first.png"))
+    note = f"""# A subject that enters a first frame
+
+The video begins with the picture; the reference shows who comes in later. {EXAMPLES}
+
+- Say in the text what happens: who enters, from where."""
+    return w.finish(_with_subject(w, unit), note, seed)
+
+
+def swap(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross moving up over a plain orange background")
+    frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
+    (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.3)
+    note = f"""# Swap something in a clip
+
+What is under the mask becomes what the reference shows; the rest of the clip stays. {EXAMPLES}
+
+- *mask_shape* `box` and *expand* 0.3 hide the old shape, which would shine through otherwise.
+- Describe the whole new picture in the text."""
+    return w.finish(_with_subject(w, unit), note, seed)
+
+
+def tryon(w: Workflow, seed: int) -> dict:
+    w.prompt("a cyan square moving up over a plain orange background")
+    frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
+    (unit,) = w.add("VDOTMask", frames=frames, mask=mask, grow_px=2, blur_px=1.0)
+    how = {"images": [w.image("second.png")], "masks": [w.mask("second_mask.png")]}
+    (unit,) = w.add("VDOTReference", **how, unit=unit)
+    note = f"""# Try something on
+
+The masked part, such as a shirt, becomes the one of the reference. {EXAMPLES}
+
+- The mask keeps its outline, because who wears it stays: only a few pixels wider (*grow_px*) and rounder
+  (*blur_px*).
+- Take the new garment from a picture where it lies flat, cut out by a mask."""
+    return w.finish(unit, note, seed)
+
+
+def removal(w: Workflow, seed: int) -> dict:
+    w.prompt("a plain orange background")
+    frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
+    (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3, still=True)
+    note = f"""# Remove something
+
+The text describes the scene without it. {EXAMPLES}
+
+- *still* masks the place in every frame, so that not even its motion is seen.
+- Take shadow and reflection into the mask, or the thing comes back."""
+    return w.finish(unit, note, seed)
+
+
+def animate(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross and a cyan diamond over a plain white background")
+    (control,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
+    pictures = [w.image(file) for file in ("subject.png", "second.png")]
+    masks = [w.mask(file) for file in ("subject_mask.png", "second_mask.png")]
+    (unit,) = w.add("VDOTReference", images=pictures, masks=masks, unit=control)
+    note = f"""# Animate anything
+
+Characters, and what they carry, from pictures; their motion from a pose clip. {EXAMPLES}
+
+- Up to eight pictures; each takes one latent frame of memory and time.
+- A background is a reference too: give its picture without a mask."""
+    return w.finish(unit, note, seed)
+
+
+def expand(w: Workflow, seed: int) -> dict:
+    w.prompt("a small yellow diamond and a yellow cross on a striped gray and red background")
+    sides = dict.fromkeys(("left", "right", "top", "bottom"), 25)
+    size = {"width": 64, "height": 64, "length": 17}
+    (unit,) = w.add("VDOTOutpaint", frames=w.image("first.png"), **sides, mode="percent", **size)
+    note = f"""# Expand anything
+
+One picture becomes a wider one and a video, into which the reference enters. {EXAMPLES}
+
+- **VDOT Outpaint** with one picture and a *length* keeps it as the middle of the first frame.
+- *mode* `aspect` widens it to a shape instead of by its sides."""
+    return w.finish(_with_subject(w, unit), note, seed)
+
+
+def move(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow diamond moving to the upper right over a striped gray and red background")
+    boxes = "0: 21, 19, 36, 41\n-1: 44, 4, 59, 26"
+    (unit,) = w.add("VDOTMove", image=w.image("first.png"), boxes=boxes)
+    note = f"""# Move anything
+
+The picture is the first frame; the boxes say where its subject goes. {EXAMPLES}
+
+- The first box lies around the subject in the picture, in pixels of the video.
+- Write a line for each turn of the way, or two numbers a line for a path of the box's middle."""
+    return w.finish(unit, note, seed)
+
+
+def reference_layout(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross moving up over a plain blue background")
+    (unit,) = w.add("VDOTLayout", boxes=BOXES)
+    note = f"""# A subject on its way
+
+The picture says who, the boxes where and when. {EXAMPLES}
+
+- Several subjects: a box for each (an empty line between them), and pictures in the same order."""
+    return w.finish(_with_subject(w, unit), note, seed)
+
+
+COMPOSITE: tuple[Task, ...] = (
+    *(reference_depth, reference_pose, reference_firstframe, reference_layout),
+    *(swap, tryon, removal, animate, expand, move),
+)

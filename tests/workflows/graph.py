@@ -1,0 +1,236 @@
+"""Builds a workflow file: nodes by type, links by handing outputs around, a tidy layout, groups, a note."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tests.workflows.catalogue import KINDS, UPLOAD, NodeKind, Socket
+
+FILE_ID = "9a1d3b52-6f0e-4c51-8a25-0d0c7b1f6a{:02x}"
+TOP, GAP, MAX_COLUMN = 60, 80, 760
+MARGIN, GROUP_GAP, GROUP_TOP = 20, 30, -10
+WIDTH, TASK_WIDTH = 300, 340
+NOTE_SIZE = (420, 660)
+STAGES = (
+    ("Model and text", "#3f789e", ("VDOTLoadDemo", "CLIPTextEncode"), WIDTH),
+    (
+        "Inputs",
+        "#88A",
+        ("LoadVideo", "GetVideoComponents", "LoadImage", "LoadImageMask", "ImageToMask"),
+        WIDTH,
+    ),
+    ("Task", "#8A8", (), TASK_WIDTH),  # whatever is in no other stage
+    ("Encode and sample", "#b58b2a", ("VDOTEncode", "VDOTSampler"), WIDTH),
+    ("Video", "#a1309b", ("VAEDecode", "CreateVideo", "SaveVideo"), WIDTH),
+)
+REAL_VIDEOS = """
+
+## Real videos
+
+The demo model only knows coloured shapes. For the 14B model replace **VDOT Load Demo** by three nodes:
+
+| node | file | folder |
+|---|---|---|
+| VDOT Load Model | `vdot_14b.pt` (or any VACE-Wan 2.1 file) | `models/diffusion_models` |
+| Load CLIP, type `wan` | `umt5_xxl_fp8_e4m3fn_scaled.safetensors` | `models/text_encoders` |
+| Load VAE | `wan_2.1_vae.safetensors` | `models/vae` |
+
+and set a real size and length: 832 x 480, 81 frames."""
+EXAMPLES = (
+    "Copy the files of the pack's `assets/examples` into ComfyUI's `input` folder first, or load files of "
+    "your own."
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a node, to be handed to another node."""
+
+    node: int
+    slot: int
+    type: str
+
+
+class Workflow:
+    """A workflow that grows node by node and ends with `finish`.
+
+    Args:
+        name: the task; the file is vdot_<name>.json.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self._nodes: list[dict] = []
+        self._links: list[list] = []
+        self._prompt: dict | None = None
+
+    def add(self, kind: str, *, title: str | None = None, **values: Any) -> tuple[Output, ...]:
+        """Add a node.
+
+        Args:
+            kind: a name of `KINDS`.
+            title: what it is called in the graph; its own name where None.
+            values: outputs of other nodes by input (a list for a growing input), and values by widget.
+
+        Returns:
+            Its outputs.
+        """
+        known, number = KINDS[kind], len(self._nodes) + 2  # the note is 1
+        widgets = {name: values.pop(name, default) for name, default in known.widgets.items()}
+        inputs: list[dict] = []
+        for socket in known.inputs:
+            for entry, source in _entries(socket, values.pop(socket.name, None)):
+                if source is not None:
+                    entry["link"] = self._link(source, number, len(inputs))
+                inputs.append(entry)
+        assert not values, f"{kind} has no input {', '.join(values)}"
+        node = _node(kind, known, number, inputs)
+        if title:
+            node["title"] = title
+        if widgets:
+            node["widgets_values"] = [*widgets.values(), *[UPLOAD] * known.uploads]
+        self._nodes.append(node)
+        return tuple(Output(number, slot, type_) for slot, (_, type_) in enumerate(known.outputs))
+
+    def prompt(self, text: str) -> None:
+        """Begin with the model and what the video shows."""
+        self._model, clip, self._vae = self.add("VDOTLoadDemo")
+        (self._text,) = self.add("CLIPTextEncode", title="What the video shows", clip=clip, text=text)
+
+    def clip(self, file: str) -> Output:
+        """A video file's frames."""
+        (video,) = self.add("LoadVideo", file=file)
+        return self.add("GetVideoComponents", video=video)[0]
+
+    def image(self, file: str) -> Output:
+        """A picture."""
+        return self.add("LoadImage", image=file)[0]
+
+    def mask(self, file: str) -> Output:
+        """A mask, from a picture, or from a video one for each frame."""
+        if file.endswith(".mp4"):
+            return self.add("ImageToMask", image=self.clip(file))[0]
+        return self.add("LoadImageMask", image=file)[0]
+
+    def finish(self, unit: Output, note: str, seed: int) -> dict:
+        """Encode, sample and save; lay everything out.
+
+        Args:
+            unit: the task.
+            note: Markdown, what the workflow does and what to change.
+            seed: of the noise.
+
+        Returns:
+            The workflow.
+        """
+        self.add("VDOTPreviewUnit", unit=unit)
+        positive, _, latent, _ = self.add("VDOTEncode", positive=self._text, vae=self._vae, unit=unit)
+        (latent,) = self.add("VDOTSampler", model=self._model, positive=positive, latent=latent, seed=seed)
+        (frames,) = self.add("VAEDecode", samples=latent, vae=self._vae)
+        (video,) = self.add("CreateVideo", images=frames)
+        self.add("SaveVideo", video=video, filename_prefix=f"video/vdot_{self.name}")
+        groups = _lay_out(self._nodes)
+        return {
+            "id": FILE_ID.format(seed),
+            "revision": 0,
+            "last_node_id": len(self._nodes) + 1,
+            "last_link_id": len(self._links),
+            "nodes": [_note(note.strip() + REAL_VIDEOS), *self._nodes],
+            "links": self._links,
+            "groups": groups,
+            "config": {},
+            "extra": {"ds": {"scale": 0.7, "offset": [500, 80]}},
+            "version": 0.4,
+        }
+
+    def _link(self, source: Output, target: int, place: int) -> int:
+        number = len(self._links) + 1
+        self._links.append([number, source.node, source.slot, target, place, source.type])
+        self._nodes[source.node - 2]["outputs"][source.slot]["links"].append(number)
+        return number
+
+
+def to_json(workflow: dict) -> str:
+    """The text of a workflow file."""
+    return json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
+
+
+def _entries(socket: Socket, given: Any) -> list[tuple[dict, Output | None]]:
+    """The sockets that a node shows for one input, with what is connected to each."""
+    if not socket.grows:
+        entry = {"name": socket.name, "type": socket.type, "link": None}
+        return [({**entry, "shape": 7} if socket.optional else entry, given)]
+    sources = [*(given or []), None]
+    entries = []
+    for index, source in enumerate(sources):
+        label = f"{socket.grows}{index}"
+        entry = {"label": label, "name": f"{socket.name}.{label}", "type": socket.type, "link": None}
+        entries.append(({**entry, "shape": 7} if index >= socket.least else entry, source))
+    return entries
+
+
+def _node(kind: str, known: NodeKind, number: int, inputs: list[dict]) -> dict:
+    return {
+        "id": number,
+        "type": kind,
+        "pos": [0, 0],
+        "size": [WIDTH, known.height_of(len(inputs))],
+        "flags": {},
+        "order": number - 1,
+        "mode": 0,
+        "inputs": inputs,
+        "outputs": [{"name": name, "type": type_, "links": []} for name, type_ in known.outputs],
+        "properties": {"Node name for S&R": kind},
+    }
+
+
+def _note(text: str) -> dict:
+    return {
+        "id": 1,
+        "type": "MarkdownNote",
+        "pos": [-NOTE_SIZE[0] - 2 * MARGIN, 0],
+        "size": list(NOTE_SIZE),
+        "flags": {},
+        "order": 0,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "properties": {},
+        "color": "#432",
+        "bgcolor": "#653",
+        "title": "Read me",
+        "widgets_values": [text],
+    }
+
+
+def _lay_out(nodes: list[dict]) -> list[dict]:
+    """Put nodes into columns, stage by stage from left to right; returns the stages' groups."""
+    placed = {kind for _, _, kinds, _ in STAGES for kind in kinds}
+    groups, x, lowest = [], MARGIN, 0
+    for title, color, kinds, width in STAGES:
+        members = [
+            node for node in nodes if node["type"] in kinds or (not kinds and node["type"] not in placed)
+        ]
+        if not members:
+            continue
+        left, y = x, TOP
+        for node in members:
+            if y > TOP and y + node["size"][1] > MAX_COLUMN:
+                x, y = x + width + 2 * MARGIN, TOP
+            node["pos"], node["size"][0] = [x, y], width
+            y += node["size"][1] + GAP
+            lowest = max(lowest, y - GAP)
+        groups.append(
+            {
+                "id": len(groups) + 1,
+                "title": f"{len(groups) + 1} {title}",
+                "bounding": [left - MARGIN, GROUP_TOP, x + width - left + 2 * MARGIN, 0],
+                "color": color,
+                "font_size": 24,
+                "flags": {},
+            }
+        )
+        x += width + 2 * MARGIN + GROUP_GAP
+    for group in groups:
+        group["bounding"][3] = lowest + MARGIN - GROUP_TOP
+    return groups

@@ -1,0 +1,50 @@
+"""Writes workflows/vdot_<task>.json, one for each task, from the functions beside this file.
+
+    python -m tests.workflows.make_workflows [--out workflows] [--check]
+
+The same files come out every time; a test holds the committed ones against this.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from tests.workflows.composite_tasks import COMPOSITE
+from tests.workflows.graph import Workflow, to_json
+from tests.workflows.single_tasks import SINGLE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_log = logging.getLogger("vdot")
+
+
+def files() -> dict[str, str]:
+    """The text of every workflow by file name; a task's number in the list is its seed."""
+    made = {}
+    for seed, task in enumerate((*SINGLE, *COMPOSITE), 1):
+        name = task.__name__
+        made[f"vdot_{name}.json"] = to_json(task(Workflow(name), seed))
+    return made
+
+
+def main() -> int:
+    """Write the files, or with --check only say which differ; 1 where some do."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "workflows")
+    parser.add_argument("--check", action="store_true", help="write nothing, only compare")
+    options = parser.parse_args()
+    different = 0
+    for name, text in files().items():
+        path = options.out / name
+        if path.is_file() and path.read_text("utf-8") == text:
+            continue
+        different += 1
+        _log.info("%s %s", "differs:" if options.check else "wrote", path)
+        if not options.check:
+            path.write_text(text, "utf-8")
+    return 1 if options.check and different else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

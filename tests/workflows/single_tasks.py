@@ -1,0 +1,217 @@
+"""Workflows of one task each: a function makes the graph, its note says what to change."""
+
+from collections.abc import Callable
+
+from tests.workflows.graph import EXAMPLES, Workflow
+
+Task = Callable[[Workflow, int], dict]
+BOXES = "0: 20, 30, 42, 52\n-1: 28, 4, 50, 26"
+
+
+def text(w: Workflow, seed: int) -> dict:
+    w.prompt("a large red circle moving to the right over a plain blue background")
+    (unit,) = w.add("VDOTText")
+    note = """# Text to video
+
+Text in, four steps, video out. Press **Run**: the demo takes seconds on any computer.
+
+- **VDOT Text** sets size and length.
+- **VDOT Encode** makes what the model looks at; **VDOT Preview Unit** draws it for you.
+- **VDOT Sampler** steps exactly as the model was trained."""
+    return w.finish(unit, note, seed)
+
+
+def depth(w: Workflow, seed: int) -> dict:
+    w.prompt("a large red square moving down over a plain blue background")
+    (unit,) = w.add("VDOTDepth", depth=w.clip("depth.mp4"))
+    note = f"""# Depth to video
+
+The depth clip says where things are and how near; the text says what they are. {EXAMPLES}
+
+- **VDOT Depth** takes any depth estimator's output. Near must be bright: else turn on *invert*.
+- Size and length come from the clip and are rounded to what fits.
+- *start_frame* and *end_frame* let it guide only a part of the video."""
+    return w.finish(unit, note, seed)
+
+
+def pose(w: Workflow, seed: int) -> dict:
+    w.prompt("a purple star moving down over a plain white background")
+    (unit,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
+    note = f"""# Pose to video
+
+Someone moves like the skeleton. {EXAMPLES}
+
+- To draw skeletons from a clip: a pose node (SDPose, DWPose) and **VDOT Draw Pose** before **VDOT Control**.
+- Body and face are what the model knows; it was not trained on hands."""
+    return w.finish(unit, note, seed)
+
+
+def flow(w: Workflow, seed: int) -> dict:
+    w.prompt("a blue square moving up over a plain green background")
+    (unit,) = w.add("VDOTControl", frames=w.clip("flow.mp4"))
+    note = f"""# Optical flow to video
+
+Every part of the picture moves as the flow says: hue is direction, saturation speed, white is still.
+{EXAMPLES}
+
+- To paint the flow of a clip of yours, put **VDOT Flow** between the clip and **VDOT Control**."""
+    return w.finish(unit, note, seed)
+
+
+def gray(w: Workflow, seed: int) -> dict:
+    w.prompt("a red square moving up over a plain cyan background")
+    (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"))
+    (unit,) = w.add("VDOTControl", frames=frames)
+    note = f"""# Colour a grey clip
+
+Light and shapes stay, the text gives the colours: for old films, or to colour anew. {EXAMPLES}
+
+- **VDOT Gray** takes the colour out; a clip without colour needs it as well."""
+    return w.finish(unit, note, seed)
+
+
+def scribble(w: Workflow, seed: int) -> dict:
+    w.prompt("a green square moving up over a plain purple background")
+    (frames,) = w.add("VDOTLines", frames=w.clip("clip.mp4"))
+    (unit,) = w.add("VDOTControl", frames=frames)
+    note = f"""# Line drawing to video
+
+The contours stay, all else is the text's. {EXAMPLES}
+
+- **VDOT Lines**: a higher *threshold* draws fewer lines, and leaves the model more freedom.
+- Your own drawings go straight into **VDOT Control**: dark lines on white."""
+    return w.finish(unit, note, seed)
+
+
+def layout(w: Workflow, seed: int) -> dict:
+    w.prompt("a red circle moving up over a plain yellow background")
+    (unit,) = w.add("VDOTLayout", boxes=BOXES)
+    note = """# Boxes to video
+
+Says where things are, without saying what they look like.
+
+- One line for each moment in **VDOT Layout**: *frame: left, top, right, bottom*. Between them the box moves
+  evenly; -1 is the last frame. An empty line begins the next thing.
+- A path instead: two numbers a line are the middle of a box of *box_width* x *box_height*; what
+  path-drawing nodes write can be connected to *boxes*."""
+    return w.finish(unit, note, seed)
+
+
+def layout_track(w: Workflow, seed: int) -> dict:
+    w.prompt("a purple square moving up over a plain green background")
+    (unit,) = w.add("VDOTLayout", masks=[w.mask("mask.mp4")], width=0, height=0, length=0)
+    note = f"""# Tracked masks to video
+
+The contours of something that was tracked in a clip say where the new thing is. {EXAMPLES}
+
+- Connect one mask clip for each thing, from a tracker (SAM 2 and others).
+- *mask_shape* `box` draws only their boxes: more freedom for the new shape."""
+    return w.finish(unit, note, seed)
+
+
+def inpaint(w: Workflow, seed: int) -> dict:
+    w.prompt("a blue circle moving up over a plain orange background")
+    frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
+    (unit,) = w.add("VDOTMask", frames=frames, mask=mask)
+    note = f"""# Inpainting
+
+Keeps the clip and makes the masked part anew. {EXAMPLES}
+
+- White in the mask is made anew, in every frame. A mask clip works too.
+- *mask_shape* `hull` or `box` hides the outline of what was there: use it to remove or swap things."""
+    return w.finish(unit, note, seed)
+
+
+def outpaint(w: Workflow, seed: int) -> dict:
+    w.prompt("a small yellow square moving up over a plain orange background")
+    sides = dict.fromkeys(("left", "right", "top", "bottom"), 25)
+    (unit,) = w.add(
+        "VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", width=64, height=64, feather_px=2
+    )
+    note = f"""# Outpainting
+
+Keeps the clip and paints what lies beyond its borders. {EXAMPLES}
+
+- *mode* `pixels` or `percent`: so much on each side. `aspect`: leave the sides at 0 and write the shape.
+- *width* and *height* are those of the new, larger picture; at 0 the clip keeps its scale.
+- *feather_px* makes a strip of the clip anew, which hides the seam."""
+    return w.finish(unit, note, seed)
+
+
+def firstframe(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow diamond moving to the lower right over a striped gray and red background")
+    (unit,) = w.add("VDOTExtend", first=w.image("first.png"))
+    note = f"""# Image to video: the first frame
+
+The picture is how the video begins. {EXAMPLES}
+
+- Describe what happens, not only what is seen.
+- Size comes from the picture unless *width* and *height* say otherwise."""
+    return w.finish(unit, note, seed)
+
+
+def lastframe(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow diamond moving to the lower right over a striped gray and red background")
+    (unit,) = w.add("VDOTExtend", last=w.image("last.png"))
+    note = f"""# Image to video: the last frame
+
+The picture is how the video ends; the model finds the way there. {EXAMPLES}"""
+    return w.finish(unit, note, seed)
+
+
+def firstlast(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow diamond moving to the lower right over a striped gray and red background")
+    (unit,) = w.add("VDOTExtend", first=w.image("first.png"), last=w.image("last.png"))
+    note = f"""# First and last frame
+
+From one picture to the other. {EXAMPLES}
+
+- The same picture twice makes a loop.
+- Clips instead of pictures fill the gap between two shots."""
+    return w.finish(unit, note, seed)
+
+
+def extend(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow diamond moving to the lower right over a striped gray and red background")
+    (unit,) = w.add("VDOTExtend", first=w.clip("start.mp4"))
+    note = f"""# Continue a clip
+
+The clip is how the video begins; *length* is that of the whole. {EXAMPLES}
+
+- A few frames are enough to carry on a motion: five of them are two latent frames.
+- Connect the clip to *last* to make what comes before it."""
+    return w.finish(unit, note, seed)
+
+
+def keyframes(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow diamond moving to the lower right over a striped gray and red background")
+    pictures = [w.image(file) for file in ("first.png", "middle.png", "last.png")]
+    (unit,) = w.add("VDOTKeyframes", images=pictures, positions="0, 8, -1")
+    note = f"""# Keyframes
+
+Pictures at chosen moments, and everything between them: a storyboard. {EXAMPLES}
+
+- *positions*: the frame of each picture, in order; -1 is the last.
+- With *clips* on, a clip stays together and begins at its position."""
+    return w.finish(unit, note, seed)
+
+
+def reference(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross and a cyan diamond on a plain blue background")
+    pictures = [w.image(file) for file in ("subject.png", "second.png")]
+    masks = [w.mask(file) for file in ("subject_mask.png", "second_mask.png")]
+    (unit,) = w.add("VDOTReference", images=pictures, masks=masks)
+    note = f"""# Subjects into a video
+
+Shows the model who or what is to appear, one picture each. {EXAMPLES}
+
+- A mask (white on the subject) cuts it out: without one the whole picture is shown, its background too.
+- Name the subjects in the text as well.
+- **Load Image**'s own mask marks what is transparent: put **Invert Mask** between."""
+    return w.finish(unit, note, seed)
+
+
+SINGLE: tuple[Task, ...] = (
+    *(text, depth, inpaint, pose, flow, gray, scribble, layout, layout_track, outpaint),
+    *(firstframe, lastframe, firstlast, extend, keyframes, reference),
+)
