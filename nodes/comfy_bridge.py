@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import comfy.latent_formats
+import comfy.ldm.wan.vae
 import comfy.model_base
 import comfy.patcher_extension
 import comfy.sd
 import comfy.supported_models
+import comfy.taesd.taehv
 import comfy.utils
 import folder_paths
 import torch
@@ -199,16 +201,17 @@ def _read(info, vace_path, dtype: torch.dtype | None) -> tuple[dict, dict]:
 
 
 def check_vae(vae) -> None:
-    """Refuse anything but a Wan 2.1 VAE.
+    """Refuse anything but a Wan 2.1 VAE (or its tiny stand-in, TAE): others have latents of the same shape.
 
     Raises:
         ValueError: the VAE's latents are not Wan 2.1's.
     """
-    channels, dims = getattr(vae, "latent_channels", None), getattr(vae, "latent_dim", None)
-    if channels != NUM_LATENT_CHANNELS or dims != 3:
+    network, channels = vae.first_stage_model, vae.latent_channels
+    known = isinstance(network, (comfy.ldm.wan.vae.WanVAE, comfy.taesd.taehv.TAEHV))
+    if not known or channels != NUM_LATENT_CHANNELS:
         raise ValueError(
-            f"this VAE makes latents of {channels} channels and {dims} dimensions; VDOT needs the Wan 2.1 "
-            f"VAE ({NUM_LATENT_CHANNELS} channels, 3 dimensions): load wan_2.1_vae.safetensors with Load VAE"
+            f"this VAE is a {type(network).__name__} with latents of {channels} channels; VDOT needs the Wan "
+            f"2.1 VAE ({NUM_LATENT_CHANNELS} channels): load wan_2.1_vae.safetensors with Load VAE"
         )
 
 
@@ -281,12 +284,20 @@ class FrameStrengths(ContextScale):
 
 
 def check_frame_strengths(model, conditioning) -> None:
-    """Refuse strengths by latent frame for a network that takes one number for each context.
+    """Refuse strengths by latent frame where one number for each context is all that can be used.
 
     Raises:
-        ValueError: the model is not this pack's network, and a strength changes over time.
+        ValueError: a strength changes over time, and the model is not this pack's network or is run in
+            context windows, which ComfyUI cuts without the strengths.
     """
     given = [scale for _, extra in conditioning for scale in extra.get("vace_strength", [])]
     ours = isinstance(model.model.diffusion_model, ComfyWanVace)
-    if not ours and any(isinstance(scale, ContextScale) for scale in given):
+    if not any(isinstance(scale, ContextScale) for scale in given):
+        return
+    if not ours:
         raise ValueError(ONLY_OUR_NETWORK)
+    if model.model_options.get("context_handler") is not None:
+        raise ValueError(
+            "a strength that changes over time does not work with Context Windows; remove that node, or VDOT "
+            "Strength"
+        )

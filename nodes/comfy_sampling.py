@@ -57,10 +57,19 @@ def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str
         Lines to tell the user: things that are allowed but probably not meant.
 
     Raises:
-        ValueError: the VACE context has another size than the latent, or strengths that this network cannot
-            use.
+        ValueError: there is no text or one of another model's encoder, the VACE context has another size than
+            the latent, or its strengths cannot be used.
     """
     lines = []
+    if not conditioning:
+        raise ValueError(f"{name} is empty; connect CLIP Text Encode to VDOT Encode")
+    width = model.model.diffusion_model.text_dim
+    for tokens, _ in conditioning:
+        if tokens.shape[-1] != width:
+            raise ValueError(
+                f"the {name} text is {tokens.shape[-1]} numbers wide, this model reads {width}; use the clip "
+                "of VDOT Load Demo for the demo, and Load CLIP with umt5_xxl (type wan) for Wan models"
+            )
     check_frame_strengths(model, conditioning)
     has_vace = isinstance(model.model, comfy.model_base.WAN21_Vace)
     contexts = [frames for _, extra in conditioning for frames in extra.get("vace_frames", [])]

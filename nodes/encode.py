@@ -9,6 +9,8 @@ from .comfy_bridge import check_vae, grey_cache, report, vace_conditioning, vae_
 from .inputs import VCUType
 
 REFERENCE_KEY = "vdot_num_reference_latents"
+LENGTH_KEY = "vdot_num_latent_frames"
+ZERO_TEXT_KEY = "vdot_zero_text"
 MAX_UNITS = 3
 
 
@@ -71,7 +73,10 @@ class VDOTEncode(io.ComfyNode):
                 io.Conditioning.Output(
                     "negative_out",
                     "negative",
-                    tooltip="For the sampler's negative input; an empty text if no negative is connected.",
+                    tooltip=(
+                        "For the sampler's negative input. Without a text it is only a placeholder: to use "
+                        "cfg, connect CLIP Text Encode to this node's negative."
+                    ),
                 ),
                 io.Latent.Output(
                     "latent", tooltip="For the sampler. It remembers how many references it holds."
@@ -95,12 +100,13 @@ class VDOTEncode(io.ComfyNode):
         cache = grey_cache(vae)
         context = vcu.encode(units, vae_encoder(vae), cache=cache, vae=vae.first_stage_model)
         values = vace_conditioning(context.contexts, context.scales)
-        negative = _empty_text(positive) if negative is None else negative
+        negative = _placeholder(positive) if negative is None else negative
         positive, negative = (
             node_helpers.conditioning_set_values(text, values, append=True) for text in (positive, negative)
         )
         samples = torch.zeros(context.latent_shape, device=comfy.model_management.intermediate_device())
         latent = {"samples": samples, REFERENCE_KEY: context.num_reference_latents}
+        latent[LENGTH_KEY] = samples.shape[2]
         return io.NodeOutput(
             positive, negative, latent, context.num_reference_latents, ui=report(_describe(context))
         )
@@ -116,9 +122,9 @@ def _with_strengths(unit, strength: float, further: dict) -> list:
     return units
 
 
-def _empty_text(positive) -> list:
-    """Conditioning of the same length with all-zero tokens, which is how Wan pads a text."""
-    return [[torch.zeros_like(tokens), extra.copy()] for tokens, extra in positive]
+def _placeholder(positive) -> list:
+    """Zeros, marked so that the sampler does not guide by them: an empty prompt is not zeros."""
+    return [[torch.zeros_like(tokens), {**extra, ZERO_TEXT_KEY: True}] for tokens, extra in positive]
 
 
 def _describe(context) -> list[str]:

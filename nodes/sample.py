@@ -3,12 +3,12 @@
 from comfy_api.latest import io
 
 from .comfy_bridge import report
-from .encode import REFERENCE_KEY
+from .encode import LENGTH_KEY, REFERENCE_KEY, ZERO_TEXT_KEY
 
 CUSTOM = "custom"
 PRESETS = ("released", "trained", "sharp", CUSTOM)
 SOLVERS = ("unipc", "renoise", "euler")
-DEFAULT_STEPS, DEFAULT_SHIFT = 4, 16.0
+DEFAULT_STEPS, DEFAULT_SHIFT, DEFAULT_SOLVER = 4, 16.0, "unipc"
 
 
 class VDOTSampler(io.ComfyNode):
@@ -67,7 +67,7 @@ class VDOTSampler(io.ComfyNode):
                 io.Combo.Input(
                     "solver",
                     options=list(SOLVERS),
-                    default="unipc",
+                    default=DEFAULT_SOLVER,
                     tooltip="For the preset 'custom' only. unipc is what the released model is used with.",
                 ),
                 io.Float.Input(
@@ -107,14 +107,28 @@ class VDOTSampler(io.ComfyNode):
 
         lines = _validate(model, positive, negative, latent, cfg)
         schedule, solver, described = _schedule(preset, steps, shift, solver)
-        num_references = latent.get(REFERENCE_KEY, 0)
+        num_references, trimmed = _references(latent)
         callback = comfy_sampling.preview_callback(model, schedule.num_steps, num_references, preview)
         used_negative = None if cfg == 1.0 else negative
         how = {"seed": seed, "schedule": schedule, "solver": solver, "cfg": cfg, "callback": callback}
         samples = comfy_sampling.run_sampler(model, positive, used_negative, latent, **how)
-        out = {key: value for key, value in latent.items() if key not in (REFERENCE_KEY, "noise_mask")}
+        used_up = (REFERENCE_KEY, LENGTH_KEY, "noise_mask")
+        out = {key: value for key, value in latent.items() if key not in used_up}
         out["samples"] = samples[:, :, num_references:]
-        return io.NodeOutput(out, ui=report([*described, *lines]))
+        return io.NodeOutput(out, ui=report([*described, *trimmed, *lines]))
+
+
+def _references(latent: dict) -> tuple[int, list[str]]:
+    """How many latent frames to cut off the start, and a line where the count no longer holds."""
+    count, num_frames = latent.get(REFERENCE_KEY, 0), latent["samples"].shape[2]
+    if latent.get(LENGTH_KEY, num_frames) != num_frames:
+        return 0, ["the latent's length changed since VDOT Encode: nothing is cut off its start"]
+    if count >= num_frames:
+        raise ValueError(
+            f"the latent has {num_frames} frames, and VDOT Encode counted {count} references in front of the "
+            "video; take the latent straight from VDOT Encode"
+        )
+    return count, []
 
 
 def _schedule(preset: str, steps: int, shift: float, solver: str):
@@ -123,13 +137,15 @@ def _schedule(preset: str, steps: int, shift: float, solver: str):
 
     labels = "exact" if solver == "renoise" else "wan"  # as in the presets that use these solvers
     schedule = custom = sampling.Schedule.shifted(steps, shift, labels=labels)
+    asked = solver
     if preset != CUSTOM:
         factory, solver = sampling.PRESETS[preset]
         schedule = factory()
     shown = "/".join(f"{label:.4g}" for label in schedule.timesteps.tolist())
     lines = [f"{preset}: {schedule.num_steps} steps, {solver}, timesteps {shown}"]
-    # The page writes a preset's own numbers into the unused settings.
-    if schedule != custom and (steps, shift) != (DEFAULT_STEPS, DEFAULT_SHIFT):
+    # The page writes a preset's own settings into the unused widgets; the defaults are left alone too.
+    untouched = (steps, shift, asked) == (DEFAULT_STEPS, DEFAULT_SHIFT, DEFAULT_SOLVER)
+    if not untouched and (schedule != custom or solver != asked):
         lines.append("steps, shift and solver are only used with the preset 'custom'")
     return schedule, solver, lines
 
@@ -149,7 +165,14 @@ def _validate(model, positive, negative, latent: dict, cfg: float) -> list[str]:
         raise ValueError(f"cfg is {cfg:g} but nothing is connected to negative; connect it, or set cfg to 1")
     lines = check_conditioning(model, positive, samples.shape, "positive")
     if cfg != 1.0:
+        if any(ZERO_TEXT_KEY in extra for _, extra in negative):
+            raise ValueError(
+                f"cfg is {cfg:g}, but VDOT Encode's negative has no text: connect CLIP Text Encode to it "
+                "(it may be empty), or set cfg to 1"
+            )
         lines += check_conditioning(model, negative, samples.shape, "negative")
+    if "model_sampling" in model.object_patches:
+        lines.append("the shift set on the model is not used: this node's preset, or its own shift, decides")
     if "noise_mask" not in latent and samples.any():
         lines.append("the latent is not empty: sampling starts from noise and does not use its content")
     return lines

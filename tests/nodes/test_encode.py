@@ -84,11 +84,11 @@ def test_encodings_chain_as_comfyui_s_do(run, vae, text):
     assert "vace_frames" not in text[0][1], "the input conditioning was changed"
 
 
-def test_negative_defaults_to_an_empty_text(run, vae, text):
+def test_negative_without_a_text_is_a_marked_placeholder(run, vae, text):
     unit = run("VDOTText", width=32, height=32, length=5).args[0]
     _, negative, *_ = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args
     assert not negative[0][0].any() and negative[0][0].shape == text[0][0].shape
-    assert "vace_frames" in negative[0][1]
+    assert "vace_frames" in negative[0][1] and negative[0][1]["vdot_zero_text"]
 
 
 def test_grey_is_encoded_once_and_forgotten_on_unload(run, vae, text, monkeypatch):
@@ -110,10 +110,11 @@ def test_grey_is_encoded_once_and_forgotten_on_unload(run, vae, text, monkeypatc
 
 def test_wrong_vae_is_refused_before_anything_is_encoded(run, text):
     class OtherVAE:
-        latent_channels, latent_dim = 4, 2
+        # As HunyuanVideo's: the same shape of latents, another space.
+        latent_channels, latent_dim, first_stage_model = 16, 3, torch.nn.Identity()
 
     unit = run("VDOTText", width=32, height=32, length=5).args[0]
-    with pytest.raises(ValueError, match=r"4 channels.*Wan 2\.1 VAE"):
+    with pytest.raises(ValueError, match=r"an? Identity .*Wan 2\.1 VAE"):
         run("VDOTEncode", positive=text, vae=OtherVAE(), unit=unit, strength=1.0)
 
 

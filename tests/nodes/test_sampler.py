@@ -185,11 +185,16 @@ def test_many_steps_at_low_noise_stay_finite(ours, sample):
     assert bool(out.isfinite().all())
 
 
+def with_text(negative):
+    """A negative as VDOT Encode gives it when a text is connected."""
+    return [[tokens, {k: v for k, v in extra.items() if k != "vdot_zero_text"}] for tokens, extra in negative]
+
+
 def test_cfg_uses_the_negative(ours, sample, encoded):
     model, seen = watched(ours)
     plain = sample(model).args[0]["samples"]
     assert [len(x) for _, x in seen] == [1] * 4, "no second pass without guidance"
-    guided = sample(ours, cfg=3.0, negative=encoded[1]).args[0]["samples"]
+    guided = sample(ours, cfg=3.0, negative=with_text(encoded[1])).args[0]["samples"]
     assert not torch.allclose(plain, guided, atol=1e-2)
     assert torch.equal(plain, sample(ours, cfg=1.0, negative=encoded[1]).args[0]["samples"])
 
@@ -305,3 +310,74 @@ def test_network_sigmas_come_back_as_labels(pack):
         schedule = submodule("vdot_core.sampling").PRESETS[preset].schedule()
         sigmas = submodule("nodes.comfy_sampling").network_sigmas(schedule.timesteps)
         assert torch.equal(sigmas * 1000, schedule.timesteps)
+
+
+def test_references_are_cut_off_once(ours, run, vae, text, encoded, sample):
+    """Native KSampler and Trim Video Latent keep the latent's notes; a second pass must not cut again."""
+    from comfy_extras.nodes_wan import TrimVideoLatent
+
+    import nodes
+
+    latent, trim = encoded[2], encoded[3]
+    (first,) = nodes.KSampler().sample(ours, 1, 2, 1.0, "euler", "simple", encoded[0], encoded[1], latent)
+    trimmed = TrimVideoLatent.execute(first, trim).args[0]
+    assert trimmed["samples"].shape[2] == latent["samples"].shape[2] - trim
+    clip = torch.rand(9, 32, 48, 3)
+    unit = run("VDOTControl", frames=clip, width=0, height=0, length=0).args[0]
+    plain = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args
+    out = sample(ours, positive=plain[0], latent=trimmed)
+    assert out.args[0]["samples"].shape == trimmed["samples"].shape
+    assert any("nothing is cut off" in line for line in out.ui["text"])
+
+
+def test_more_references_than_frames_are_refused(ours, sample, encoded):
+    latent = {**encoded[2], "vdot_num_reference_latents": encoded[2]["samples"].shape[2]}
+    with pytest.raises(ValueError, match="straight from VDOT Encode"):
+        sample(ours, latent=latent)
+
+
+def test_another_models_text_is_refused_before_sampling(ours, sample, encoded):
+    model, seen = watched(ours)
+    wide = [[torch.zeros(1, 512, 77), encoded[0][0][1]]]
+    with pytest.raises(ValueError, match=r"77 numbers wide, this model reads .* Load CLIP"):
+        sample(model, positive=wide)
+    with pytest.raises(ValueError, match="positive is empty"):
+        sample(model, positive=[])
+    assert not seen
+
+
+def test_guidance_needs_a_real_negative_text(ours, sample, encoded):
+    with pytest.raises(ValueError, match="has no text: connect CLIP Text Encode"):
+        sample(ours, cfg=3.0, negative=encoded[1])
+    assert sample(ours, cfg=3.0, negative=with_text(encoded[1])).args[0]["samples"].isfinite().all()
+
+
+def test_settings_that_are_not_used_are_said(ours, sample):
+    from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
+    def lines(model, **changes):
+        return " ".join(sample(model, **changes).ui["text"])
+
+    assert "only used" not in lines(ours)
+    assert "only used" in lines(ours, solver="euler")
+    assert "only used" in lines(ours, steps=7)
+    assert "only used" not in lines(ours, preset="custom", solver="euler", steps=2)
+    (shifted,) = ModelSamplingSD3().patch(ours, 3.0)
+    assert "not used" in lines(shifted)
+
+
+def test_changing_strength_in_context_windows_is_refused(ours, run, vae, text, sample):
+    from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
+
+    unit = run("VDOTControl", frames=torch.rand(9, 32, 48, 3), width=0, height=0, length=0).args[0]
+    unit = unit.replace(strength=(1.0, 0.5, 0.0))
+    positive, _, latent, _ = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args
+    windowed = WanContextWindowsManualNode.execute(ours, **_defaults(WanContextWindowsManualNode)).args[0]
+    with pytest.raises(ValueError, match="Context Windows"):
+        sample(windowed, positive=positive, latent=latent)
+
+
+def _defaults(node) -> dict:
+    """A V3 node's widget defaults."""
+    inputs = node.define_schema().inputs
+    return {item.id: item.default for item in inputs if getattr(item, "default", None) is not None}

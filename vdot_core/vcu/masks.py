@@ -60,6 +60,7 @@ def as_mask(
         if abs(mask_width * height - width * mask_height) > max(width, height, mask_width, mask_height):
             raise ValueError(
                 f"{name} is {mask_width}x{mask_height}, video is {width}x{height}; give both the same size"
+                + ("" if mask.any() else " (it is empty: a picture without transparency has no mask to give)")
             )
         mask = resample(mask[..., None], width, height)[..., 0]
         notes = [*notes, f"{name}: {mask_width}x{mask_height} scaled to the video's {width}x{height}"]
