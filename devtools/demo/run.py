@@ -188,8 +188,11 @@ async def _told(
         items = outcome.outputs[node_id].get(name) or []
         return [Image.open(io.BytesIO(await client.download(item))) for item in items]
 
-    names = ("frames", "masks", "references")
-    return [Told(*[await pictures(f"tap{number}", name) for name in names]) for number in range(len(units))]
+    told = []
+    for number in range(len(units)):
+        kinds = [await pictures(f"tap{number}", name) for name in ("frames", "masks", "references")]
+        told.append(Told(*kinds))
+    return told
 
 
 def draw_sheet(options: DemoOptions, made: Made) -> Image.Image:
