@@ -12,7 +12,7 @@ from tests.support.server import ComfyServer
 RENDERERS = ("litegraph", "vue")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory):
     """A ComfyUI with the pack and its example inputs, which does not greet with the template browser."""
     base = tmp_path_factory.mktemp("browser")
@@ -23,7 +23,7 @@ def server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser():
     """Chromium without a window. Skips where Playwright or a browser is not installed."""
     sync_api = pytest.importorskip(
@@ -38,7 +38,7 @@ def browser():
         running.close()
 
 
-@pytest.fixture(scope="session", params=RENDERERS)
+@pytest.fixture(scope="package", params=RENDERERS)
 def page(request, server, browser):
     """An open page; both renderers of ComfyUI's front end in turn."""
     server.post("/settings", {"Comfy.VueNodes.Enabled": request.param == "vue", "Comfy.Locale": "en"})
@@ -48,7 +48,7 @@ def page(request, server, browser):
     opened.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo_workflow() -> dict:
     """The shipped depth workflow, which runs on the bundled demo model."""
     return json.loads((ROOT / "workflows" / "vdot_depth.json").read_text("utf-8"))
