@@ -1,166 +1,227 @@
-"""Turning a drawn clip into one task for the model: the units are made by the builders that the nodes use.
+"""Every task by name: what the teacher learns, what the benchmarks ask, and the clips that each is made from.
 
-Letters: F frames, H W pixels.
+`TASKS[name](clip, generator)` gives a unit, made by the builders that the nodes call; without a generator it
+is the task's plain example. Names of UVCBench and VACE stand for the plain examples alone ('inpainting',
+'firstframe'); `TRAINING` holds the tasks that leave something to the generator ('inpaint', 'extend'), which
+is what a network should learn from. What the video should become is the clip itself, but for 'removal', whose
+result is `clip.without(-1)`, and for 'pose' on a clip that shows no figure: those are for trying only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vdot_core import vcu
-from vdot_core.signals.gray import luma
 
-from .data.shapes import SPLITS, clip
+from .data import units
+from .data.shapes import SPLITS, Clip, FigureTrack, clip, figure_clip
 from .data.textures import texture_clip
+from .data.units import Build, Rng
 
 TEXTURE_CAPTIONS = ("a texture", "an abstract texture", "a natural picture", "a photo", "")
+SCENES = ("any", "shapes", "pair", "figure")
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What a task is made from: a clip, its annotations and its captions.
+class Task:
+    """How a task is made and from what.
 
     Attributes:
-        frames: [F, H, W, 3] float in [0, 1].
-        subject: [F, H, W] float, 1 on the subject.
-        depth, lines: [F, H, W] float in [0, 1]; None where unknown.
-        references: Images of the subject on white.
-        captions: True captions, any of which may be used.
+        build: Makes the unit from a clip and a generator (None: the plain example).
+        scene: What clip it needs: 'any', 'shapes' (something drawn), 'pair' (two shapes) or 'figure'.
+        num_references: References of a unit of such a clip.
+        tells: What the unit says of the video besides the caption: names of `training.data.truth.TRUTHS`.
     """
 
-    frames: Tensor
-    subject: Tensor
-    depth: Tensor | None
-    lines: Tensor | None
-    references: tuple[Tensor, ...]
-    captions: tuple[str, ...]
+    build: Build
+    scene: str = "shapes"
+    num_references: int = 0
+    tells: tuple[str, ...] = ()
+
+    def __call__(self, clip: Clip, rng: Rng = None) -> vcu.VCU:
+        return self.build(clip, rng)
 
 
-def draw_scene(index: int, split: str, texture_share: float, size: tuple[int, int, int]) -> Scene:
+def _fixed(build: Build) -> Build:
+    """The plain example, whatever the generator."""
+    return lambda clip, rng=None: build(clip)
+
+
+def _and(first: Task, second: Task) -> Task:
+    """Both at once; the first is a reference or keeps something."""
+    scene = max(first.scene, second.scene, key=SCENES.index)
+    count = first.num_references + second.num_references
+    return Task(units.both(first.build, second.build), scene, count, first.tells + second.tells)
+
+
+TEXT = Task(units.text, "any")
+REFERENCE = Task(units.reference, num_references=1, tells=("references",))
+REFERENCES = Task(units.references, "pair", 2, ("references",))
+INPAINT = Task(units.inpaint, "any", tells=("kept",))
+OUTPAINT = Task(units.outpaint, "any", tells=("kept",))
+EXTEND = Task(units.extend, "any", tells=("kept",))
+MOVE = Task(units.move, tells=("kept", "boxes"))
+CONTROLS = {
+    "depth": Task(units.depth, tells=("depth", "masks")),
+    "pose": Task(units.pose, "figure", tells=("pose", "masks")),
+    "flow": Task(units.flow, tells=("flow",)),
+    "gray": Task(units.gray, "any", tells=("gray",)),
+    "lines": Task(units.lines, tells=("lines", "masks")),
+    "layout": Task(units.layout, tells=("boxes",)),
+}
+KEEPING = {"inpaint": INPAINT, "outpaint": OUTPAINT, "extend": EXTEND}
+FIGURE = Task(units.references, "figure", 1, ("references",))
+TRAINING: dict[str, Task] = {
+    "text": TEXT,
+    **CONTROLS,
+    **KEEPING,
+    "keyframes": Task(units.keyframes, "any", tells=("kept",)),
+    "move": MOVE,
+    "inpaint_depth": _and(INPAINT, CONTROLS["depth"]),
+    "extend_depth": _and(EXTEND, CONTROLS["depth"]),
+    "extend_pose": _and(EXTEND, CONTROLS["pose"]),
+    "reference": REFERENCE,
+    **{f"reference_{name}": _and(REFERENCE, task) for name, task in (CONTROLS | KEEPING).items()},
+    "animate": _and(FIGURE, CONTROLS["pose"]),
+    "swap": _and(REFERENCE, Task(units.swap_region, tells=("kept", "boxes"))),
+    "try_on": _and(REFERENCE, Task(units.garment, tells=("kept", "masks"))),
+    "references": REFERENCES,
+    **{f"references_{name}": _and(REFERENCES, CONTROLS[name]) for name in ("depth", "layout")},
+    "expand": Task(units.expand, "pair", 2, ("kept", "references")),
+}
+_CASES = {
+    **{name: task for name, task in CONTROLS.items() if name not in ("lines", "layout")},
+    "scribble": CONTROLS["lines"],
+    "layout": Task(units.layout_boxes, tells=("boxes",)),
+    "layout_track": Task(units.layout_contours, tells=("masks",)),
+}
+_ENDS = {
+    "firstframe": (1, 0),
+    "lastframe": (0, 1),
+    "firstlast": (1, 1),
+    "firstclip": (5, 0),
+    "lastclip": (0, 5),
+    "firstlastclip": (5, 5),
+}
+SINGLE: dict[str, Task] = {
+    "text": TEXT,
+    **_CASES,
+    "inpainting": Task(units.inpaint, tells=("kept", "masks")),
+    "outpainting": OUTPAINT,
+    **{name: Task(units.ends(*lengths), "any", tells=("kept",)) for name, lengths in _ENDS.items()},
+    "keyframes": TRAINING["keyframes"],
+    "reference": REFERENCE,
+    "references": REFERENCES,
+}
+COMPOSITE: dict[str, Task] = {
+    **{f"reference_{name}": _and(REFERENCE, task) for name, task in _CASES.items()},
+    "reference_inpainting": _and(REFERENCE, INPAINT),
+    "reference_outpainting": _and(REFERENCE, OUTPAINT),
+    "reference_firstframe": _and(REFERENCE, SINGLE["firstframe"]),
+    "firstframe_pose": _and(SINGLE["firstframe"], CONTROLS["pose"]),
+    "inpainting_depth": TRAINING["inpaint_depth"],
+    **{name: TRAINING[name] for name in ("animate", "swap", "try_on", "expand", "move")},
+    "removal": Task(units.removal, tells=("kept",)),
+}
+# A name that both have is the training task: its plain example is the benchmark's.
+_EXAMPLES = {
+    name: Task(_fixed(t.build), t.scene, t.num_references, t.tells)
+    for name, t in (SINGLE | COMPOSITE).items()
+}
+TASKS: dict[str, Task] = _EXAMPLES | TRAINING
+
+
+def draw_scene(
+    index: int, split: str, texture_share: float, size: tuple[int, int, int], *, kind: str = "any"
+) -> Clip:
     """The index-th scene of a split.
 
     Args:
         index: From 0.
         split: 'train', 'validation' or 'evaluation'.
-        texture_share: Chance of a natural-looking texture instead of drawn shapes.
+        texture_share: Chance of a natural-looking texture instead of drawn shapes, for the kind 'any'.
         size: (frames, height, width).
+        kind: What is needed, one of `SCENES`.
+
+    Returns:
+        The clip; a texture has no objects. Equal arguments give equal clips.
+
+    Raises:
+        ValueError: The kind or the split is unknown.
     """
+    if kind not in SCENES or split not in SPLITS:
+        raise ValueError(f"scene {kind!r} of {split!r}; expected one of {SCENES} and of {tuple(SPLITS)}")
     num_frames, height, width = size
     seed = SPLITS[split][index]
     shape = {"height": height, "width": width, "num_frames": num_frames}
-    if np.random.default_rng([seed, 11]).random() < texture_share:
+    if kind == "figure":
+        return figure_clip(seed, **shape)
+    if kind == "any" and np.random.default_rng([seed, 11]).random() < texture_share:
         frames = texture_clip(seed, **shape)
-        return Scene(frames, torch.zeros(num_frames, height, width), None, None, (), TEXTURE_CAPTIONS)
-    drawn = clip(seed, **shape)
-    return Scene(drawn.frames, drawn.masks, drawn.depth, drawn.lines, drawn.references, drawn.captions)
+        return Clip(seed, split, frames, TEXTURE_CAPTIONS[0], TEXTURE_CAPTIONS, (), "texture", frames)
+    return clip(seed, **shape, num_objects=2 if kind == "pair" else None)
 
 
-def _grey_rgb(maps: Tensor) -> Tensor:
-    return maps[..., None].expand(*maps.shape, 3)
+def draw_scenes(
+    names: Sequence[str], index: int, split: str, texture_share: float, size: tuple[int, int, int]
+) -> dict[str, Clip]:
+    """Scenes of one index for several tasks, as few as serve them all.
+
+    Args:
+        names: Of the tasks.
+        index, split, texture_share, size: As in `draw_scene`.
+
+    Returns:
+        For each task the clip that it is to be made from; tasks that can share one are given the same object.
+    """
+    scenes: dict[str, Clip] = {}
+    for kind in sorted({task_named(name).scene for name in names}, key=SCENES.index):
+        shared = [scene for scene in scenes.values() if kind != "figure" and _shows(scene, kind)]
+        scenes[kind] = shared[0] if shared else draw_scene(index, split, texture_share, size, kind=kind)
+    return {name: scenes[TASKS[name].scene] for name in names}
 
 
-def _rectangle(rng, frames: Tensor, smallest: float, largest: float) -> Tensor:
-    """[F, H, W] a rectangle that stays or drifts."""
-    num_frames, height, width = frames.shape[:3]
-    size = rng.uniform(smallest, largest, 2) * (height, width)
-    start = rng.uniform(0, 1, 2) * (height - size[0], width - size[1])
-    step = rng.normal(0, 0.8, 2) * (rng.random() < 0.4)
-    mask = torch.zeros(num_frames, height, width)
-    for f in range(num_frames):
-        top, left = np.clip(start + f * step, 0, (height - size[0], width - size[1])).astype(int)
-        mask[f, top : top + int(size[0]), left : left + int(size[1])] = 1
-    return mask
+def _shows(scene: Clip, kind: str) -> bool:
+    """Whether a clip is of a kind."""
+    if kind == "figure":
+        return any(isinstance(track, FigureTrack) for track in scene.objects)
+    return len(scene.objects) >= {"any": 0, "shapes": 1, "pair": 2}[kind]
 
 
-def _inpaint(rng, scene: Scene) -> vcu.VCU:
-    """The subject's outline, hull or box, or a rectangle of any size up to nearly everything."""
-    if scene.subject.amax() > 0 and rng.random() < 0.55:
-        shape = str(rng.choice(["original", "hull", "box"], p=[0.25, 0.25, 0.5]))
-        return vcu.inpaint(
-            scene.frames, scene.subject, mask_shape=shape, expand=float(rng.choice([0.0, 0.3, 0.6]))
-        )
-    return vcu.inpaint(scene.frames, _rectangle(rng, scene.frames, 0.25, 0.95))
+def task_named(name: str) -> Task:
+    """The task of a name; ValueError for an unknown one."""
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; the tasks are {tuple(TASKS)}")
+    return TASKS[name]
 
 
-def _outpaint(rng, scene: Scene) -> vcu.VCU:
-    """The clip's middle, with margins to be made; the canvas is the clip's own size."""
-    _, height, width = scene.frames.shape[:3]
-    sides = {}
-    always = rng.integers(2)
-    for axis, (before, after) in enumerate((("top", "bottom"), ("left", "right"))):
-        largest = (height, width)[axis] - 16
-        margins = [m for m in (0, 16, 32) if m <= largest and (m or axis != always)]
-        margin = int(rng.choice(margins))
-        sides[before] = int(rng.integers(0, margin + 1))
-        sides[after] = margin - sides[before]
-    kept = scene.frames[:, sides["top"] : height - sides["bottom"], sides["left"] : width - sides["right"]]
-    return vcu.outpaint(kept, **sides)
-
-
-def _extend(rng, scene: Scene) -> vcu.VCU:
-    """First, last or both ends given: single frames, or a stretch of 5 or 9."""
-    num_frames = scene.frames.shape[0]
-    length = min(int(rng.choice([1, 1, 5, 9])), max(1, num_frames // 2))
-    ends = int(rng.choice(3, p=[0.6, 0.15, 0.25]))
-    first = scene.frames[:length] if ends != 1 else None
-    last = scene.frames[-length:] if ends != 0 else None
-    return vcu.extend(first, last, num_frames=num_frames)
-
-
-def _gray(rng, scene: Scene) -> vcu.VCU:
-    return vcu.control(_grey_rgb(luma(scene.frames)))
-
-
-def _size(scene: Scene) -> dict[str, int]:
-    num_frames, height, width = scene.frames.shape[:3]
-    return {"width": width, "height": height, "num_frames": num_frames}
-
-
-def _subject_references(rng, scene: Scene) -> vcu.VCU:
-    return vcu.reference(list(scene.references[-1:]), **_size(scene))
-
-
-TASKS: dict[str, Callable] = {
-    "text": lambda rng, scene: vcu.text(**_size(scene)),
-    "depth": lambda rng, scene: vcu.depth(_grey_rgb(scene.depth)),
-    # Dark on white, as the scribble signal is drawn.
-    "lines": lambda rng, scene: vcu.control(_grey_rgb(1 - scene.lines)),
-    "gray": _gray,
-    "inpaint": _inpaint,
-    "outpaint": _outpaint,
-    "extend": _extend,
-    "reference": _subject_references,
-    "reference_depth": lambda rng, scene: vcu.compose(
-        _subject_references(rng, scene), vcu.depth(_grey_rgb(scene.depth))
-    ),
-}
-NEEDS_SHAPES = frozenset({"depth", "lines", "reference", "reference_depth"})
-
-
-def build_unit(task: str, scene: Scene, rng: np.random.Generator) -> vcu.VCU:
-    """Make the unit of a task.
+def build_unit(task: str, scene: Clip, rng: Rng = None) -> vcu.VCU:
+    """Make the unit of a task, fit for training: the scene is what the video should become.
 
     Args:
         task: One of `TASKS`.
         scene: What it is made from.
-        rng: Draws regions, margins and lengths.
+        rng: Draws regions, margins and lengths; None makes the plain example.
 
     Returns:
         The unit, of the scene's size and length.
 
     Raises:
-        ValueError: The task is unknown, or needs annotations the scene lacks.
+        ValueError: The task is unknown, or the scene does not show what it needs.
     """
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; the tasks are {tuple(TASKS)}")
-    if task in NEEDS_SHAPES and scene.depth is None:
-        raise ValueError(f"the task {task!r} needs a drawn scene; this one is a texture")
-    unit = TASKS[task](rng, scene)
-    if unit.frames.shape != scene.frames.shape:
-        raise ValueError(f"{task} made {list(unit.frames.shape)} of a scene {list(scene.frames.shape)}")
+    made = task_named(task)
+    if not _shows(scene, made.scene):
+        shown = [f"{track.colour} {track.shape}" for track in scene.objects] or "nothing drawn"
+        raise ValueError(
+            f"the task {task!r} needs a scene of the kind {made.scene!r}; this one shows {shown}"
+        )
+    unit = made(scene, rng)
+    if unit.frames.shape != scene.frames.shape or len(unit.references) != made.num_references:
+        raise ValueError(
+            f"{task} made {list(unit.frames.shape)} with {len(unit.references)} references of a scene "
+            f"{list(scene.frames.shape)}; expected {made.num_references} references and the scene's size"
+        )
     return unit

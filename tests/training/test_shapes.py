@@ -24,13 +24,16 @@ def _digest(frames: torch.Tensor) -> str:
 
 def test_another_process_draws_the_same_clips():
     code = (
-        "import hashlib\nfrom training.data.shapes import clip\n"
+        "import hashlib\nfrom training.data.shapes import clip, figure_clip\n"
         "from training.data.textures import texture_clip\n"
-        "for frames in (clip(3).frames, texture_clip(3).contiguous()):\n"
+        "figure = figure_clip(3)\n"
+        "for frames in (clip(3).frames, texture_clip(3).contiguous(), figure.frames, figure.flow):\n"
         "    print(hashlib.sha256(frames.numpy().tobytes()).hexdigest())"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [_digest(shapes.clip(3).frames), _digest(texture_clip(3).contiguous())]
+    figure = shapes.figure_clip(3)
+    drawn = (shapes.clip(3).frames, texture_clip(3).contiguous(), figure.frames, figure.flow)
+    assert done.stdout.split() == [_digest(frames) for frames in drawn]
     assert _digest(shapes.clip(4).frames) != _digest(shapes.clip(3).frames)
 
 
@@ -146,3 +149,49 @@ def test_textures_have_falling_spectra_and_full_range():
     low, high = power[1:5, 1:5].mean(), power[20:30, 20:30].mean()
     assert low > 50 * high
     assert np.quantile(clips, 0.02) < 0.1 and np.quantile(clips, 0.98) > 0.9
+
+
+def test_backgrounds_have_the_colour_of_their_name():
+    """Every pixel is the named colour or between it and one lighter or darker shade."""
+    for seed in range(60):
+        clip = shapes.clip(seed)
+        kind, name = clip.background.split()[:2]
+        base = torch.tensor(shapes.COLOURS[name])
+        away = clip.background_frames - base
+        assert (away.abs().amin((0, 1, 2)) < 0.08).all(), "the colour itself is there"
+        if kind == "plain":
+            assert away.abs().max() < 1e-6
+        for end in (0.0, 1.0):
+            mixed = torch.lerp(base, torch.full((3,), end), 0.33)
+            low, high = torch.minimum(base, mixed) - 1e-4, torch.maximum(base, mixed) + 1e-4
+            if ((clip.background_frames >= low) & (clip.background_frames <= high)).all():
+                break
+        else:
+            raise AssertionError(f"{clip.background}: pixels between no two shades of {name}")
+
+
+def test_words_for_size_and_motion_are_true_of_the_pixels():
+    seen = set()
+    for seed in range(150):
+        clip = shapes.clip(seed, num_objects=1)
+        (track,), (masks,) = clip.objects, clip.object_masks
+        whole = clip.boxes[0].float()
+        if whole.min() < 1 or whole.max() > 63:
+            continue
+        ys, xs = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
+        areas = masks.sum((1, 2))
+        centres = torch.stack([(masks * xs).sum((1, 2)), (masks * ys).sum((1, 2))], -1) / areas[:, None]
+        steps = centres.diff(dim=0)
+        if track.shape == "circle":
+            radius = (areas.mean() / np.pi).sqrt() / 0.92 / 64
+            assert min(shapes.SIZES, key=lambda name: abs(shapes.SIZES[name] - radius)) == track.size_name
+            seen.add("size")
+        if track.path == "still":
+            assert track.spin or not masks.std(0).any()
+        elif track.path == "linear":
+            assert (steps @ (centres[-1] - centres[0]) > 0).all(), "one way all the time"
+        elif track.path == "circle" and not track.spin:
+            turns = steps[:-1, 0] * steps[1:, 1] - steps[:-1, 1] * steps[1:, 0]
+            assert (turns * turns.sum().sign() > -0.3).all(), "round in one sense"
+        seen.add(track.path)
+    assert seen == {"size", "still", "linear", "circle", "bounce"}

@@ -6,14 +6,14 @@ import torch
 
 from training import latents, tasks, vae
 from training.config import CacheGroup
-from vdot_core import vcu
+from training.data import shapes, truth
+from training.data.regions import random_region
 
-SIZE = (9, 32, 48)
+SIZE = (13, 32, 48)
 
 
-@pytest.fixture(scope="module")
-def scene():
-    return tasks.draw_scene(5, "validation", 0.0, SIZE)
+def scene_for(task, index=5):
+    return tasks.draw_scene(index, "validation", 0.0, SIZE, kind=tasks.TASKS[task].scene)
 
 
 @pytest.fixture(scope="module")
@@ -24,47 +24,112 @@ def tiny_vae():
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
-def test_every_task_makes_a_unit_of_the_scenes_size(scene, task):
-    for seed in range(6):
+def test_what_a_unit_keeps_is_the_clip_and_what_it_asks_for_is_hidden(task):
+    for seed in (None, 0, 1, 2):
+        scene = scene_for(task, seed or 0)
+        unit = tasks.build_unit(task, scene, None if seed is None else np.random.default_rng(seed))
+        assert unit.frames.shape == scene.frames.shape and not unit.notes
+        assert set(unit.masks.unique().tolist()) <= {0.0, 1.0} and unit.masks.any()
+        assert len(unit.references) == tasks.TASKS[task].num_references
+        kept = unit.masks < 0.5
+        assert torch.equal(unit.frames[kept], scene.frames[kept]), "what is kept is the clip itself"
+        tells = tasks.TASKS[task].tells
+        if "kept" not in tells:
+            assert not kept.any()
+        if set(tells) <= {"kept", "references", "boxes", "masks"} and task not in CONTROLLED:
+            assert (unit.frames[~kept] == 0.5).all(), "no pixel of what is to be made is shown"
+        assert set(truth.truths(tells, scene, unit)) == set(tells)
+
+
+CONTROLLED = (
+    "layout",
+    "layout_track",
+    "move",
+    "reference_layout",
+    "reference_layout_track",
+    "references_layout",
+)
+
+
+@pytest.mark.parametrize("task", [name for name, task in tasks.TRAINING.items() if task.num_references])
+def test_references_show_the_colours_of_what_the_clip_shows(task):
+    palette = torch.tensor([shapes.COLOURS[name] for name in shapes.COLOURS])
+    for seed in range(4):
+        scene = scene_for(task, seed)
         unit = tasks.build_unit(task, scene, np.random.default_rng(seed))
-        assert isinstance(unit, vcu.VCU)
-        assert unit.frames.shape == scene.frames.shape
-        assert bool(unit.references) == task.startswith("reference")
-        kept = (unit.masks < 0.5)[..., None] & torch.ones(3, dtype=torch.bool)
-        if task in ("inpaint", "outpaint", "extend"):
-            assert torch.equal(unit.frames[kept], scene.frames[kept]), "what is kept is the clip itself"
-            assert (unit.frames[~kept] == 0.5).all() and (~kept).any()
-        else:
-            assert not kept.any(), "a control keeps nothing"
+        shown = []
+        for image in unit.references:
+            inked = image.amin(-1) < 0.98
+            nearest = (palette - image[inked][:, None]).norm(dim=-1).argmin(-1).mode().values
+            shown.append(list(shapes.COLOURS)[int(nearest)])
+        assert sorted(shown) == sorted(
+            colour for colour, _ in truth.truths(("references",), scene, unit)["references"]
+        )
 
 
-def test_textures_serve_only_the_tasks_they_have_annotations_for():
-    scene = tasks.draw_scene(0, "train", 1.0, SIZE)
-    tasks.build_unit("inpaint", scene, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="drawn scene"):
-        tasks.build_unit("depth", scene, np.random.default_rng(0))
+def test_the_generator_leaves_nothing_else_open():
+    for task in tasks.TRAINING:
+        scene = scene_for(task)
+        one, two = (tasks.build_unit(task, scene, np.random.default_rng(7)) for _ in range(2))
+        assert one == two, task
+
+
+@pytest.mark.parametrize("task", ["inpaint", "outpaint", "extend", "keyframes", "layout", "swap"])
+def test_training_sees_many_forms_of_a_task(task):
+    scene = tasks.draw_scene(2, "train", 0.0, (17, 64, 64))
+    units = [tasks.build_unit(task, scene, np.random.default_rng(seed)) for seed in range(24)]
+    different = {unit.masks.numpy().tobytes() + unit.frames.numpy().tobytes() for unit in units}
+    assert len(different) >= {"swap": 3, "layout": 4, "extend": 8}.get(task, 12)
+
+
+def test_regions_are_of_every_size():
+    shares = [random_region(np.random.default_rng(seed), (5, 64, 64)).mean().item() for seed in range(200)]
+    assert min(shares) < 0.05 and max(shares) == 1.0 and 0.15 < np.mean(shares) < 0.5
+
+
+def test_tasks_of_one_index_share_a_scene_where_they_can():
+    names = ["text", "depth", "pose", "inpaint", "references"]
+    scenes = tasks.draw_scenes(names, 4, "train", 0.0, SIZE)
+    assert scenes["text"] is scenes["depth"] is scenes["inpaint"]
+    assert scenes["pose"].objects[0].shape == "stick figure" and len(scenes["references"].objects) == 2
+    textured = tasks.draw_scenes(names, 4, "train", 1.0, SIZE)
+    assert not textured["text"].objects and textured["depth"].objects
+
+
+def test_scenes_without_what_a_task_needs_are_refused():
+    texture = tasks.draw_scene(0, "train", 1.0, SIZE)
+    tasks.build_unit("inpaint", texture, np.random.default_rng(0))
+    for task in ("depth", "pose", "references"):
+        with pytest.raises(ValueError, match="nothing drawn"):
+            tasks.build_unit(task, texture)
+    with pytest.raises(ValueError, match="needs a scene of the kind 'figure'"):
+        tasks.build_unit("pose", scene_for("depth"))
     with pytest.raises(ValueError, match="unknown task"):
-        tasks.build_unit("pose", scene, np.random.default_rng(0))
+        tasks.build_unit("colourise", texture)
+    with pytest.raises(ValueError, match="no drawn object"):
+        _ = texture.depth
 
 
 def test_cached_samples_are_what_encode_gives(tiny_vae, tmp_path):
     group = CacheGroup(width=48, height=32, num_frames=9, num_clips=2, tasks=["text", "depth", "gray"])
-    samples = latents.cached_group(tiny_vae, group, 0, tmp_path, bf16=False, start=3)
-    again = latents.cached_group(None, group, 0, tmp_path, bf16=False, start=3)
+    latents.fill_cache(tiny_vae, group, 0, tmp_path, bf16=False, start=3)
+    samples = latents.read_cache(group, 0, tmp_path)
+    latents.fill_cache(None, group, 0, tmp_path, bf16=False, start=3)
+    again = latents.read_cache(group, 0, tmp_path)
     assert torch.equal(samples.contexts, again.contexts) and samples.captions == again.captions
     assert samples.tasks == ["text", "depth", "gray"] * 2
 
 
 def test_reference_samples_put_the_references_latents_first(tiny_vae):
-    group = CacheGroup(width=48, height=32, num_frames=9, num_clips=1, tasks=["reference"])
+    group = CacheGroup(width=48, height=32, num_frames=13, num_clips=1, tasks=["reference"])
     samples = latents.encode_clips(tiny_vae, group, "train", 3, 1, bf16=False)
     scene = tasks.draw_scene(3, "train", 0.0, SIZE)
+    unit = tasks.build_unit("reference", scene, np.random.default_rng([3, 13]))
     video = vae.encode_video(tiny_vae, scene.frames[None])[0]
-    canvas = vcu.letterbox(scene.references[-1], 48, 32)
-    reference = vae.encode_video(tiny_vae, canvas[None, None])[0]
+    reference = vae.encode_video(tiny_vae, unit.references[0][None, None])[0]
     expected = torch.cat([reference, video], dim=1)
     torch.testing.assert_close(samples.latents[0].float(), expected, atol=5e-3, rtol=2e-3)
-    assert samples.contexts.shape == (1, 96, 4, 4, 6)
+    assert samples.contexts.shape == (1, 96, 5, 4, 6)
     assert not samples.contexts[0, 16:, 0].any(), "a reference has no reactive half and mask 0"
 
 
@@ -73,3 +138,5 @@ def test_a_wrong_cache_group_is_named():
         CacheGroup(width=40, height=32, num_frames=9, num_clips=1, tasks=["text"])
     with pytest.raises(ValueError, match="split the group"):
         CacheGroup(width=48, height=32, num_frames=9, num_clips=1, tasks=["text"], extra=["reference"])
+    with pytest.raises(ValueError, match="unknown task"):
+        CacheGroup(width=48, height=32, num_frames=9, num_clips=1, tasks=["texts"])

@@ -25,6 +25,29 @@ def _cloud(rng: np.random.Generator, height: int, width: int) -> Tensor:
     return torch.from_numpy(((field - low) / (high - low)).astype(np.float32))
 
 
+def two_shades(rng: np.random.Generator, colour: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    """A colour and a lighter or darker shade of it, still called by the same name.
+
+    Args:
+        rng: Draws the direction and the distance.
+        colour: Red, green, blue in [0, 1].
+
+    Returns:
+        Two [3] float tensors in [0, 1].
+    """
+    base = torch.tensor(colour)
+    brightness = float(base.mean())
+    # Away from the nearer end, where the name would be lost: dark colours get lighter, light ones darker.
+    lighter = rng.random() < 0.5 if 0.3 < brightness < 0.6 else brightness <= 0.3
+    shade = torch.lerp(base, torch.full((3,), float(lighter)), float(rng.uniform(0.18, 0.32)))
+    return base, shade
+
+
+def drawn_pan(kind: str, pan: Tensor) -> Tensor:
+    """Pixels [F, 2] by which a background is drawn to have moved: clouds go by whole pixels."""
+    return pan.round() if kind == "cloudy" else pan
+
+
 def draw_background(
     rng: np.random.Generator, kind: str, colours: tuple[Tensor, Tensor], pan: Tensor, size: tuple[int, int]
 ) -> Tensor:
@@ -33,14 +56,16 @@ def draw_background(
     Args:
         rng: Draws angle, period and noise.
         kind: One of `BACKGROUNDS`.
-        colours: Two [3] colours in [0, 1]; a plain one shows the first.
+        colours: Two [3] colours in [0, 1] (`two_shades`); a plain one shows the first.
         pan: [F, 2] float, pixels (x, y) by which it has moved in each frame.
         size: (height, width).
 
     Returns:
-        [F, H, W, 3] float in [0, 1].
+        [F, H, W, 3] float in [0, 1]; one frame expanded to all where nothing moves.
     """
-    height, width = size
+    num_frames, (height, width) = len(pan), size
+    if not pan.any():
+        pan = pan[:1]
     unit = min(height, width)
     y = (torch.arange(height) + 0.5)[None, :, None] - pan[:, 1, None, None]
     x = (torch.arange(width) + 0.5)[None, None, :] - pan[:, 0, None, None]
@@ -62,7 +87,9 @@ def draw_background(
         mix = (0.5 + (0.27 - torch.sqrt(dx**2 + dy**2)) * unit * period).clamp(0, 1)
     else:
         field = _cloud(rng, 2 * height, 2 * width)
-        rows = (torch.arange(height) - pan[:, 1, None].round()).long() % (2 * height)
-        columns = (torch.arange(width) - pan[:, 0, None].round()).long() % (2 * width)
+        whole = drawn_pan(kind, pan)
+        rows = (torch.arange(height) - whole[:, 1, None]).long() % (2 * height)
+        columns = (torch.arange(width) - whole[:, 0, None]).long() % (2 * width)
         mix = field[rows[:, :, None], columns[:, None, :]]
-    return torch.lerp(colours[0].expand(*mix.shape, 3), colours[1].expand(*mix.shape, 3), mix[..., None])
+    pixels = torch.lerp(colours[0].expand(*mix.shape, 3), colours[1].expand(*mix.shape, 3), mix[..., None])
+    return pixels.expand(num_frames, height, width, 3)

@@ -19,8 +19,8 @@ def motion_phrase(path: str, direction: str, spin: bool, *, finite: bool) -> str
     """Words for one object's motion.
 
     Args:
-        path: 'still', 'linear', 'bounce' or 'circle'.
-        direction: One of `DIRECTIONS`; used for linear paths only.
+        path: A shape's 'still', 'linear', 'bounce' or 'circle'; a figure's 'walk', 'run', 'wave' or 'jump'.
+        direction: One of `DIRECTIONS`; used where the object goes somewhere.
         spin: Whether the object turns as it goes.
         finite: A finite verb ("moves up") rather than a participle ("moving up").
 
@@ -32,6 +32,10 @@ def motion_phrase(path: str, direction: str, spin: bool, *, finite: bool) -> str
         "linear": (f"moves {_to(direction)}", f"moving {_to(direction)}"),
         "bounce": ("bounces around", "bouncing around"),
         "circle": ("moves in a circle", "moving in a circle"),
+        "walk": (f"walks {_to(direction)}", f"walking {_to(direction)}"),
+        "run": (f"runs {_to(direction)}", f"running {_to(direction)}"),
+        "wave": ("waves a hand", "waving a hand"),
+        "jump": ("jumps up and down", "jumping up and down"),
     }
     if path not in verbs:
         raise ValueError(f"path is {path!r}; expected one of {tuple(verbs)}")
@@ -76,4 +80,23 @@ def phrasings(objects: Sequence, background: str, pan: str | None) -> tuple[str,
         f"{names[0]} {finite[0]} and {names[1]} {finite[1]} over {over}{drift}",
         f"{sized[0]} {going[0]} and {sized[1]} {going[1]} over {over}{drift}",
         f"a video of {sized[1]} in front of {sized[0]} on {over}{drift}",
+    )
+
+
+def figure_phrasings(figure, background: str, pan: str | None) -> tuple[str, ...]:
+    """All the true captions of a clip that shows one stick figure; arguments as for `phrasings`."""
+    name = _article(f"{figure.colour} {figure.shape}")
+    sized = _article(f"{figure.size_name} {figure.colour} {figure.shape}")
+    finite = motion_phrase(figure.path, figure.direction, False, finite=True)
+    going = motion_phrase(figure.path, figure.direction, False, finite=False)
+    over = _article(background)
+    drift = f", the background drifts {_to(pan)}" if pan else ""
+    return (
+        f"{name}",
+        f"{name} {going}",
+        f"{name} on {over}",
+        f"{name} {going} on {over}{drift}",
+        f"{sized} {finite} in front of {over}{drift}",
+        f"{sized} {going} over {over}{drift}",
+        f"{background}, {figure.colour} {figure.shape} {going}{drift}",
     )

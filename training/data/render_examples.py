@@ -19,7 +19,7 @@ EVALUATION = 2**41  # the demo model has never seen these
 DEPTH_SEED = EVALUATION + 2
 CLIP_SEED = EVALUATION + 4
 STORY_SEED = EVALUATION + 31
-POSE_SEED = EVALUATION + 49
+POSE_SEED = EVALUATION + 4  # of a figure
 SUBJECT_SEEDS = {"subject": EVALUATION + 19, "second": EVALUATION + 13}
 NUM_START_FRAMES = 5
 
@@ -52,18 +52,18 @@ def write_image(path: Path, image: torch.Tensor) -> None:
 
 def videos() -> dict[str, torch.Tensor]:
     """The clips by file name, [F, 64, 64, 3] float in [0, 1]."""
-    from training.data.shapes import clip
-    from training.data.task_inputs import exact_flow, walking_skeleton
+    from training.data import units
+    from training.data.shapes import clip, figure_clip
     from vdot_core import signals
 
     source, story = clip(CLIP_SEED), clip(STORY_SEED)
-    maps = signals.flow_to_frames(exact_flow(source))
+    maps = signals.flow_to_frames(source.flow)
     return {
         "depth.mp4": _grey(clip(DEPTH_SEED).depth),
         "clip.mp4": source.frames,
         "mask.mp4": _grey((source.masks > 0.5).float()),
         "flow.mp4": torch.cat([maps[:1], maps]),
-        "pose.mp4": signals.draw_pose(walking_skeleton(clip(POSE_SEED))),
+        "pose.mp4": units.pose(figure_clip(POSE_SEED), None).frames,
         "start.mp4": story.frames[:NUM_START_FRAMES],
     }
 
@@ -89,15 +89,16 @@ def images() -> dict[str, torch.Tensor]:
 
 def render(folder: Path) -> None:
     """Draw every example into a folder."""
-    from training.data.shapes import clip
+    from training.data.shapes import clip, figure_clip
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, frames in videos().items():
         write_video(folder / name, frames)
     for name, picture in images().items():
         write_image(folder / name, picture)
-    for seed in (DEPTH_SEED, CLIP_SEED, STORY_SEED, POSE_SEED, *SUBJECT_SEEDS.values()):
+    for seed in (DEPTH_SEED, CLIP_SEED, STORY_SEED, *SUBJECT_SEEDS.values()):
         _log.info("%d: %s", seed - EVALUATION, clip(seed).caption)
+    _log.info("figure %d: %s", POSE_SEED - EVALUATION, figure_clip(POSE_SEED).caption)
 
 
 def _grey(maps: torch.Tensor) -> torch.Tensor:

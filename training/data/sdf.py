@@ -90,29 +90,39 @@ def sdf_table() -> Tensor:
     return torch.stack([exact_sdf(shape, points) for shape in SHAPES])[:, None].float()
 
 
-def draw_sdf(shape: str, centres: Tensor, angles: Tensor, radius: float, height: int, width: int) -> Tensor:
-    """Distance in pixels from every pixel centre to a moving, turning shape.
+def draw_sdf(
+    shape: str,
+    centres: Tensor,
+    angles: Tensor,
+    radius: float,
+    height: int,
+    width: int,
+    corners: Tensor | None = None,
+) -> Tensor:
+    """Distance in pixels from pixel centres to a moving, turning shape.
 
     Args:
         shape: One of `SHAPES`.
         centres: [F, 2] float, (x, y) in pixels.
         angles: [F] float, radians, clockwise on screen.
         radius: Pixels that one unit of the shape's coordinates takes.
-        height, width: Size of the frames in pixels.
+        height, width: Size in pixels of the frames, or of the windows.
+        corners: [F, 2] float whole numbers, the (x, y) of each frame's first pixel, where only a window of it
+            is wanted; None = (0, 0).
 
     Returns:
         [F, height, width] float; within a pixel of the outline it is exact to the table's resolution.
     """
-    cos, sin = angles.cos() / radius, angles.sin() / radius
-    y = torch.arange(height) + 0.5
-    x = torch.arange(width) + 0.5
-    dx = x[None, None, :] - centres[:, 0, None, None]
-    dy = y[None, :, None] - centres[:, 1, None, None]
-    u = cos[:, None, None] * dx + sin[:, None, None] * dy
-    v = cos[:, None, None] * dy - sin[:, None, None] * dx
-    grid = torch.stack([u, v], dim=-1) / TABLE_EXTENT
+    cos, sin = (angles.cos() / radius)[:, None], (angles.sin() / radius)[:, None]
+    x, y = torch.arange(width)[None] + 0.5, torch.arange(height)[None] + 0.5
+    if corners is not None:
+        x, y = x + corners[:, :1], y + corners[:, 1:]
+    dx, dy = x - centres[:, :1], y - centres[:, 1:]
+    grid = torch.empty(len(centres), height, width, 2)
+    torch.add((cos * dx)[:, None, :], (sin * dy)[:, :, None], out=grid[..., 0])
+    torch.sub((cos * dy)[:, :, None], (sin * dx)[:, None, :], out=grid[..., 1])
     # Frames are stacked along the height so that one call over a single table entry serves the clip.
     table = sdf_table()[SHAPES.index(shape)][None]
-    flat = grid.reshape(1, -1, width, 2)
+    flat = grid.div_(TABLE_EXTENT).view(1, -1, width, 2)
     sampled = F.grid_sample(table, flat, mode="bilinear", padding_mode="border", align_corners=True)
-    return sampled.reshape(-1, height, width) * radius
+    return sampled.reshape(-1, height, width).mul_(radius)

@@ -1,8 +1,8 @@
-"""An endless set of drawn clips: seed -> video, caption, depth, masks, lines and references, all exact.
+"""An endless set of drawn clips: seed -> video and captions, with exact annotations of every kind.
 
-One or two coloured shapes move over plain, gradient or textured backgrounds. The same seed gives the same
-clip in every process; training, validation and evaluation seeds never meet, and some colour-shape pairs are
-kept out of training altogether.
+One or two coloured shapes, or a stick figure, move over plain, gradient or textured backgrounds. The same
+seed gives the same clip in every process; training, validation and evaluation seeds never meet, and some
+colour-shape pairs are kept out of training altogether. `python -m training.data.speed` measures how fast.
 
 Letters: F frames, H height, W width, N objects.
 """
@@ -12,96 +12,151 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .backgrounds import BACKGROUNDS, draw_background
-from .captions import DIRECTIONS, phrasings
-from .sdf import SHAPES, draw_sdf
-
-COLOURS = {
-    "red": (0.88, 0.10, 0.10),
-    "green": (0.08, 0.62, 0.16),
-    "blue": (0.10, 0.22, 0.90),
-    "yellow": (0.97, 0.90, 0.10),
-    "orange": (0.98, 0.52, 0.06),
-    "purple": (0.52, 0.10, 0.68),
-    "cyan": (0.10, 0.84, 0.88),
-    "pink": (0.99, 0.55, 0.75),
-    "black": (0.04, 0.04, 0.05),
-    "white": (0.97, 0.97, 0.97),
-    "gray": (0.50, 0.50, 0.50),
-}
-OBJECT_COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "cyan", "pink", "black")
-HELD_OUT = frozenset(
-    {("purple", "star"), ("cyan", "heart"), ("orange", "cross"), ("green", "ring"), ("pink", "triangle")}
+from . import annotations
+from .backgrounds import BACKGROUNDS, draw_background, two_shades
+from .captions import DIRECTIONS, figure_phrasings, phrasings
+from .figure import FigureTrack, keypoints, pick_figure
+from .objects import (
+    COLOURS,
+    FRAME_RATE,
+    HELD_OUT,
+    OBJECT_COLOURS,
+    SIZES,
+    ShapeTrack,
+    pick,
+    pick_object,
+    times,
 )
-SIZES = {"small": 0.12, "medium": 0.17, "large": 0.24}
-FRAME_RATE = 16
+
+__all__ = [
+    "COLOURS",
+    "FRAME_RATE",
+    "HELD_OUT",
+    "OBJECT_COLOURS",
+    "SIZES",
+    "SPLITS",
+    "Clip",
+    "FigureTrack",
+    "ShapeTrack",
+    "clip",
+    "clips",
+    "figure_clip",
+    "split_of",
+]
+
 SPLITS = {
     "train": range(0, 2**40),
     "validation": range(2**40, 2**41),
     "evaluation": range(2**41, 2**42),
+    "evaluator": range(2**42, 2**43),
 }
+WITH_HELD_OUT = ("evaluation", "evaluator")  # what scores the held-out pairs must know them
+BACKGROUND_ODDS = np.cumsum([0.34, 0.26, 0.1, 0.1, 0.1, 0.1])
+FIGURE_STREAM = 23  # a figure clip's random numbers are not those of the same seed's clip of shapes
 
 
-@dataclass(frozen=True)
-class ShapeTrack:
-    """One drawn object: what it is and where it is in every frame.
-
-    Attributes:
-        shape, colour, size_name: The words of the caption.
-        path: 'still', 'linear', 'bounce' or 'circle'; direction names a linear path's heading.
-        spin: Whether it turns.
-        rgb: The colour drawn (the named one, slightly varied), each in [0, 1].
-        radius: Pixels from the centre to the outline, about.
-        nearness: 0 far .. 1 near, constant over the clip.
-        centres: [F, 2] float, (x, y) in pixels; angles: [F] float, radians.
-    """
-
-    shape: str
-    colour: str
-    size_name: str
-    path: str
-    direction: str
-    spin: bool
-    rgb: tuple[float, float, float]
-    radius: float
-    nearness: float
-    centres: Tensor
-    angles: Tensor
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
-    """A drawn clip with its exact annotations.
+    """A drawn clip; its annotations are computed when first asked for.
 
     Attributes:
         seed, split: Where it comes from.
         frames: [F, H, W, 3] float in [0, 1].
-        masks: [F, H, W] float, 1 where any object is seen; object_masks: [N, F, H, W], occlusion resolved.
-        depth: [F, H, W] float, near = 1, each frame stretched to [0, 1].
-        lines: [F, H, W] float, bright outlines on black.
         caption: One true caption; captions: every phrasing.
-        references: Each object alone on white, cropped near its box, [R, R, 3] float.
-        objects: `ShapeTrack`s, far to near; background: its words; pan: pixels a second (x, y) of drift.
+        objects: `ShapeTrack`s or a `FigureTrack`, far to near; none in a clip that was not drawn.
+        background: Its words; background_frames: [F, H, W, 3], the clip without any object.
+        pan: Pixels a second (x, y) of drift.
     """
 
     seed: int
     split: str
     frames: Tensor
-    masks: Tensor
-    object_masks: Tensor
-    depth: Tensor
-    lines: Tensor
     caption: str
     captions: tuple[str, ...]
-    references: tuple[Tensor, ...]
-    objects: tuple[ShapeTrack, ...]
+    objects: tuple[ShapeTrack | FigureTrack, ...]
     background: str
-    pan: tuple[float, float]
+    background_frames: Tensor
+    pan: tuple[float, float] = (0.0, 0.0)
+
+    @cached_property
+    def _distances(self) -> Tensor:
+        if not self.objects:
+            raise ValueError(f"clip {self.seed} shows no drawn object, so it has no exact annotations")
+        return annotations.distances(self.objects, *self.frames.shape[1:3])
+
+    @cached_property
+    def object_masks(self) -> Tensor:
+        """[N, F, H, W] float of 0 and 1: where each object is seen, occlusion resolved."""
+        return annotations.visible_masks(self._distances)
+
+    @cached_property
+    def masks(self) -> Tensor:
+        """[F, H, W] float, 1 where any object is seen."""
+        return self.object_masks.amax(0)
+
+    @cached_property
+    def depth(self) -> Tensor:
+        """[F, H, W] float, near = 1, each frame stretched to [0, 1]."""
+        return annotations.depth_map([track.nearness for track in self.objects], self.object_masks)
+
+    @cached_property
+    def lines(self) -> Tensor:
+        """[F, H, W] float, bright outlines on black."""
+        return annotations.outlines(self._distances)
+
+    @cached_property
+    def gray(self) -> Tensor:
+        """[F, H, W] float, luma (BT.601)."""
+        return self.frames @ torch.tensor([0.299, 0.587, 0.114])
+
+    @cached_property
+    def flow(self) -> Tensor:
+        """[F-1, 2, H, W] float, (x, y) in pixels by which what is at a pixel moves to the next frame."""
+        offsets = annotations.pan_offsets(self.background, self.pan, len(self.frames))
+        return annotations.motion(self.objects, self.object_masks, offsets)
+
+    @cached_property
+    def boxes(self) -> Tensor:
+        """[N, F, 4] whole numbers (left, top, right, bottom) of what is seen; zeros where nothing is."""
+        return annotations.boxes(self.object_masks)
+
+    @cached_property
+    def tracks(self) -> Tensor:
+        """[N, F, 2] float, the objects' centres (x, y) in pixels, outside the frame too."""
+        return torch.stack([track.centres for track in self.objects])
+
+    @cached_property
+    def references(self) -> tuple[Tensor, ...]:
+        """Each object alone and upright on white, [R, R, 3] float."""
+        return tuple(track.reference(min(self.frames.shape[1:3])) for track in self.objects)
+
+    @cached_property
+    def joints(self) -> Tensor:
+        """[F, 18, 2] float, COCO-18 key points (x, y) in pixels of the figure; ValueError without one."""
+        if not self.objects or not isinstance(self.objects[-1], FigureTrack):
+            raise ValueError(f"clip {self.seed} shows no stick figure; draw it with `figure_clip`")
+        return self.objects[-1].joints
+
+    @cached_property
+    def keypoints(self) -> list[dict]:
+        """The figure's joints as OpenPose key points, one dict for each frame."""
+        return keypoints(self.joints, *self.frames.shape[1:3])
+
+    def without(self, index: int) -> Tensor:
+        """[F, H, W, 3] the clip as it would be without one of its objects.
+
+        Args:
+            index: Which of `objects`; -1 is the nearest.
+        """
+        left = list(self.objects)
+        del left[index]
+        return _paint(tuple(left), self.background_frames)
 
 
 def split_of(seed: int) -> str:
@@ -112,169 +167,92 @@ def split_of(seed: int) -> str:
     raise ValueError(f"seed {seed} is outside every split; the splits are {SPLITS}")
 
 
-def _times(num_frames: int) -> Tensor:
-    return torch.arange(num_frames) / FRAME_RATE
+def _check_size(height: int, width: int, num_frames: int) -> None:
+    if height < 16 or width < 16 or num_frames < 1:
+        got = f"{num_frames} frames of {width}x{height}"
+        raise ValueError(f"{got} are too small a clip; give at least 1 frame and 16 pixels a side")
 
 
-def _reflect(x: Tensor, low: float, high: float) -> Tensor:
-    """Positions of a ball bouncing between two walls."""
-    span = max(high - low, 1e-6)
-    phase = ((x - low) / span) % 2
-    return low + span * torch.where(phase > 1, 2 - phase, phase)
+def _backdrop(rng, taken: tuple[str, ...], num_frames: int, size: tuple[int, int]):
+    """A background in a colour that is not taken: its frames, its words, its drift and where to."""
+    name = pick(rng, [c for c in COLOURS if c not in taken])
+    kind = pick(rng, BACKGROUNDS, BACKGROUND_ODDS)
+    drift = (0.0, 0.0)
+    heading = int(rng.integers(8))
+    drifting = kind not in ("plain", "gradient") and rng.random() < 0.3
+    if drifting:
+        speed = rng.uniform(0.15, 0.35) * min(size)
+        drift = (speed * math.cos(heading * math.pi / 4), speed * math.sin(heading * math.pi / 4))
+    pan = times(num_frames)[:, None] * torch.tensor(drift)
+    frames = draw_background(rng, kind, two_shades(rng, COLOURS[name]), pan, size)
+    return frames, f"{kind} {name} background", drift, DIRECTIONS[heading] if drifting else None
 
 
-def _centres(
-    rng, path: str, heading: float, radius: float, num_frames: int, height: int, width: int
-) -> Tensor:
-    """[F, 2] positions in pixels of one path inside the frame."""
-    times, unit = _times(num_frames), min(height, width)
-    duration = max(num_frames - 1, 1) / FRAME_RATE
-    margin = [min(radius, side / 2) for side in (width, height)]
-    middle = torch.tensor([rng.uniform(0.36, 0.64) * width, rng.uniform(0.36, 0.64) * height]).float()
-    velocity = torch.tensor([math.cos(heading), math.sin(heading)]).float() * unit
-    if path == "still":
-        return middle.repeat(num_frames, 1)
-    if path == "linear":
-        travelled = min(rng.uniform(0.35, 0.7) * duration, 0.7)
-        return middle + velocity * travelled * (times[:, None] / duration - 0.5)
-    if path == "circle":
-        orbit, turns, phase = (
-            rng.uniform(0.15, 0.28) * unit,
-            rng.uniform(0.6, 1.1),
-            rng.uniform(0, 2 * math.pi),
-        )
-        around = phase + rng.choice([-1, 1]) * 2 * math.pi * turns * times
-        return (
-            torch.tensor([width / 2, height / 2])
-            + orbit * torch.stack([around.cos(), around.sin()], -1).float()
-        )
-    straight = middle + velocity * rng.uniform(0.9, 1.6) * times[:, None]
-    walls = [
-        _reflect(straight[:, i], m, s - m)
-        for i, (m, s) in enumerate(zip(margin, (width, height), strict=True))
-    ]
-    return torch.stack(walls, dim=-1)
-
-
-def _pick_object(
-    rng, split: str, taken: tuple[str, ...], nearness: float, num_frames: int, size: tuple[int, int]
-):
-    """Draw one object's look and path."""
-    while True:
-        colour, shape = str(rng.choice(OBJECT_COLOURS)), str(rng.choice(SHAPES))
-        if colour not in taken and (split == "evaluation" or (colour, shape) not in HELD_OUT):
-            break
-    size_name = str(rng.choice(tuple(SIZES)))
-    radius = SIZES[size_name] * rng.uniform(0.92, 1.08) * min(size)
-    path = str(rng.choice(["linear", "bounce", "circle", "still"], p=[0.5, 0.2, 0.2, 0.1]))
-    direction = int(rng.integers(8))
-    heading = direction * math.pi / 4 + rng.uniform(-0.25, 0.25)
-    spin = bool(rng.random() < 0.3) and shape not in ("circle", "ring")
-    turn = rng.choice([-1, 1]) * rng.uniform(0.25, 0.6) * 2 * math.pi if spin else 0.0
-    angles = rng.uniform(-0.15, 0.15) + turn * _times(num_frames)
-    rgb = tuple(float(np.clip(c + rng.uniform(-0.03, 0.03), 0, 1)) for c in COLOURS[colour])
-    centres = _centres(rng, path, heading, radius, num_frames, *size)
-    return ShapeTrack(
-        shape,
-        colour,
-        size_name,
-        path,
-        DIRECTIONS[direction],
-        spin,
-        rgb,
-        radius,
-        nearness,
-        centres,
-        angles.float(),
-    )
-
-
-def _reference(track: ShapeTrack, size: int) -> Tensor:
-    """[size, size, 3] the object upright on white, filling most of the canvas."""
-    centre = torch.full((1, 2), size / 2)
-    alpha = (0.5 - draw_sdf(track.shape, centre, torch.zeros(1), 0.42 * size, size, size)).clamp(0, 1)[0]
-    return 1 - alpha[..., None] * (1 - torch.tensor(track.rgb))
-
-
-def _render(objects: tuple[ShapeTrack, ...], background: Tensor):
-    """Paint far to near: frames, object masks, nearness and outlines."""
-    num_frames, height, width = background.shape[:3]
-    frames, masks = background, []
-    rows = torch.linspace(0.0, 0.3, height)[None, :, None]
-    near, lines = rows.repeat(num_frames, 1, width), torch.zeros(num_frames, height, width)
+def _paint(objects: tuple, background: Tensor) -> Tensor:
+    """[F, H, W, 3] the objects over the background, far to near."""
+    frames = background.clone(memory_format=torch.contiguous_format)
     for track in objects:
-        distance = draw_sdf(track.shape, track.centres, track.angles, track.radius, height, width)
-        alpha = (0.5 - distance).clamp(0, 1)
-        frames = torch.lerp(frames, torch.tensor(track.rgb).expand_as(frames), alpha[..., None])
-        solid = (distance < 0).float()
-        near = torch.where(solid > 0, torch.full_like(near, track.nearness), near)
-        lines = torch.maximum(lines * (1 - solid), (1.5 - distance.abs()).clamp(0, 1))
-        masks = [m * (1 - solid) for m in masks] + [solid]
-    return frames, torch.stack(masks), near, lines
+        track.paint(frames)
+    return frames.clamp_(0, 1)
 
 
-def clip(seed: int, *, height: int = 64, width: int = 64, num_frames: int = 17) -> Clip:
-    """Draw the clip of a seed.
+def clip(
+    seed: int, *, height: int = 64, width: int = 64, num_frames: int = 17, num_objects: int | None = None
+) -> Clip:
+    """Draw the clip of shapes of a seed.
 
     Args:
         seed: Integer inside one of `SPLITS`' ranges (0, 1, 2, .. are training clips).
         height, width: Frame size in pixels, at least 16.
         num_frames: Number of frames at 16 a second, at least 1.
+        num_objects: 1 or 2; None leaves it to the seed.
 
     Returns:
         The clip; equal arguments give equal clips, in every process.
 
     Raises:
-        ValueError: The seed is in no split, or a size is too small.
+        ValueError: The seed is in no split, a size is too small, or there are too many objects.
     """
-    if height < 16 or width < 16 or num_frames < 1:
-        got = f"{num_frames} frames of {width}x{height}"
-        raise ValueError(f"{got} are too small a clip; give at least 1 frame and 16 pixels a side")
-    split, rng = split_of(seed), np.random.default_rng(seed)
+    _check_size(height, width, num_frames)
+    if num_objects not in (None, 1, 2):
+        raise ValueError(f"num_objects is {num_objects}; a clip shows 1 or 2 (None: as its seed says)")
+    split, rng, size = split_of(seed), np.random.default_rng(seed), (height, width)
     count = 1 if rng.random() < 0.6 else 2
     objects: tuple[ShapeTrack, ...] = ()
-    for nearness in (1.0,) if count == 1 else (0.65, 1.0):
-        taken = tuple(track.colour for track in objects)
-        objects += (_pick_object(rng, split, taken, nearness, num_frames, (height, width)),)
-    taken = tuple(track.colour for track in objects)
-    names = [str(n) for n in rng.permutation([c for c in COLOURS if c not in taken])[:2]]
-    kind = str(rng.choice(BACKGROUNDS, p=[0.3, 0.2, 0.15, 0.12, 0.12, 0.11]))
-    drift = (0.0, 0.0)
-    heading = int(rng.integers(8))
-    drifting = kind not in ("plain", "gradient") and rng.random() < 0.3
-    if drifting:
-        speed = rng.uniform(0.2, 0.5) * min(height, width)
-        drift = (speed * math.cos(heading * math.pi / 4), speed * math.sin(heading * math.pi / 4))
-    pan = _times(num_frames)[:, None] * torch.tensor(drift)
-    colours = tuple(torch.tensor(COLOURS[n]) for n in names)
-    background = draw_background(rng, kind, colours, pan, (height, width))
-    words = (
-        f"plain {names[0]} background" if kind == "plain" else f"{kind} {names[0]} and {names[1]} background"
-    )
-    frames, object_masks, near, lines = _render(objects, background)
-    low, high = near.amin((1, 2), keepdim=True), near.amax((1, 2), keepdim=True)
-    captions = phrasings(objects, words, DIRECTIONS[heading] if drifting else None)
-    return Clip(
-        seed=seed,
-        split=split,
-        frames=frames.clamp(0, 1),
-        masks=object_masks.amax(0),
-        object_masks=object_masks,
-        depth=(near - low) / (high - low),
-        lines=lines,
-        caption=captions[int(rng.integers(len(captions)))],
-        captions=captions,
-        references=tuple(_reference(track, min(height, width)) for track in objects),
-        objects=objects,
-        background=words,
-        pan=drift,
-    )
+    for nearness in (1.0,) if (num_objects or count) == 1 else (0.65, 1.0):
+        objects += (
+            pick_object(
+                rng,
+                held_out=split in WITH_HELD_OUT,
+                taken=tuple(track.colour for track in objects),
+                nearness=nearness,
+                num_frames=num_frames,
+                size=size,
+            ),
+        )
+    background, words, drift, going = _backdrop(rng, tuple(t.colour for t in objects), num_frames, size)
+    captions = phrasings(objects, words, going)
+    caption = captions[int(rng.integers(len(captions)))]
+    frames = _paint(objects, background)
+    return Clip(seed, split, frames, caption, captions, objects, words, background, drift)
+
+
+def figure_clip(seed: int, *, height: int = 64, width: int = 64, num_frames: int = 17) -> Clip:
+    """Draw the stick figure's clip of a seed; arguments, splits and promises as for `clip`."""
+    _check_size(height, width, num_frames)
+    split, rng = split_of(seed), np.random.default_rng([seed, FIGURE_STREAM])
+    figure = pick_figure(rng, num_frames, (height, width))
+    background, words, drift, going = _backdrop(rng, (figure.colour,), num_frames, (height, width))
+    captions = figure_phrasings(figure, words, going)
+    caption = captions[int(rng.integers(len(captions)))]
+    frames = _paint((figure,), background)
+    return Clip(seed, split, frames, caption, captions, (figure,), words, background, drift)
 
 
 def clips(
     split: str, *, start: int = 0, height: int = 64, width: int = 64, num_frames: int = 17
 ) -> Iterator[Clip]:
-    """The split's clips from the start-th on, without end.
+    """The split's clips of shapes from the start-th on, without end.
 
     Args:
         split: 'train', 'validation' or 'evaluation'.
