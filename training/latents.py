@@ -19,7 +19,8 @@ from vdot_core import vcu
 
 from .config import CacheGroup
 from .files import load_checkpoint, save_checkpoint
-from .tasks import NEEDS_SHAPES, build_unit, draw_scene
+from .replicas import rank, world_size
+from .tasks import build_unit, draw_scenes
 from .vae import encode_video
 
 logger = logging.getLogger("vdot")
@@ -42,12 +43,8 @@ class Samples:
     captions: list[list[str]]
 
 
-def _chosen_tasks(group: CacheGroup, scene, rng: np.random.Generator) -> list[str]:
-    tasks = list(group.tasks)
-    if group.extra:
-        tasks.append(str(rng.choice(group.extra)))
-    # A texture has no exact depth or lines: it serves to learn keeping and continuing.
-    return tasks if scene.depth is not None else [t for t in tasks if t not in NEEDS_SHAPES] or ["inpaint"]
+def _chosen_tasks(group: CacheGroup, rng: np.random.Generator) -> list[str]:
+    return [*group.tasks, *([str(rng.choice(group.extra))] if group.extra else [])]
 
 
 @torch.no_grad()
@@ -72,12 +69,16 @@ def encode_clips(
             return encode_video(vae, video).float()
 
     latents, contexts, tasks, captions = [], [], [], []
-    grey = vcu.GreyCache()
+    grey, size = vcu.GreyCache(), (group.num_frames, group.height, group.width)
     for index in range(first, first + count):
         rng = np.random.default_rng([index, 13])
-        scene = draw_scene(index, split, group.texture_share, (group.num_frames, group.height, group.width))
-        video = vae_encode(scene.frames[None])[0]
-        for task in _chosen_tasks(group, scene, rng):
+        chosen, videos = _chosen_tasks(group, rng), {}
+        scenes = draw_scenes(chosen, index, split, group.texture_share, size)
+        for task in chosen:
+            scene = scenes[task]
+            if id(scene) not in videos:
+                videos[id(scene)] = vae_encode(scene.frames[None])[0]
+            video = videos[id(scene)]
             encoded = vcu.encode(build_unit(task, scene, rng), vae_encode, cache=grey, vae=vae)
             context = encoded.contexts[0, 0]
             references = context[:16, : encoded.num_reference_latents]
@@ -97,10 +98,16 @@ def _join(parts: list[dict]) -> Samples:
     )
 
 
-def cached_group(
+def _chunk_paths(group: CacheGroup, number: int, folder: Path) -> list[Path]:
+    size = f"{group.width}x{group.height}x{group.num_frames}"
+    count = math.ceil(group.num_clips / CHUNK_CLIPS)
+    return [Path(folder) / f"group{number}-{size}-{chunk:04d}.pt" for chunk in range(count)]
+
+
+def fill_cache(
     vae: nn.Module, group: CacheGroup, number: int, folder: Path, *, bf16: bool, start: int
-) -> Samples:
-    """A group's training samples, encoded now or read from an earlier start.
+) -> None:
+    """Encode what is missing of a group's training samples; several processes share the work.
 
     Args:
         vae: The VAE; a cache made with another one must be deleted by hand.
@@ -110,18 +117,17 @@ def cached_group(
         bf16: As in `encode_clips`.
         start: First scene of the training split to use.
     """
-    parts = []
-    num_chunks = math.ceil(group.num_clips / CHUNK_CLIPS)
-    begun = time.monotonic()
-    for chunk in range(num_chunks):
-        path = Path(folder) / f"group{number}-{group.width}x{group.height}x{group.num_frames}-{chunk:04d}.pt"
+    paths, begun = _chunk_paths(group, number, folder), time.monotonic()
+    for chunk, path in list(enumerate(paths))[rank() :: world_size()]:
         if path.is_file():
-            parts.append(load_checkpoint(path))
             continue
         count = min(CHUNK_CLIPS, group.num_clips - chunk * CHUNK_CLIPS)
         samples = encode_clips(vae, group, "train", start + chunk * CHUNK_CLIPS, count, bf16=bf16)
-        parts.append({name: getattr(samples, name) for name in Samples.__dataclass_fields__})
-        save_checkpoint(parts[-1], path)
+        save_checkpoint({name: getattr(samples, name) for name in Samples.__dataclass_fields__}, path)
         seconds = time.monotonic() - begun
-        logger.info("encoded %s, %d/%d, %.0f s", path.name, chunk + 1, num_chunks, seconds)
-    return _join(parts)
+        logger.info("encoded %s, %d/%d, %.0f s", path.name, chunk + 1, len(paths), seconds)
+
+
+def read_cache(group: CacheGroup, number: int, folder: Path) -> Samples:
+    """A group's training samples, all of which `fill_cache` has written."""
+    return _join([load_checkpoint(path) for path in _chunk_paths(group, number, folder)])

@@ -1,7 +1,8 @@
 """Pretrain the tiny models: `python training/pretrain.py --config training/configs/tiny_vae.yaml`.
 
-Kill it and run the same command: it goes on from the last checkpoint. This file is the life cycle only: the
-steps are `training/vae_task.py`'s and `training/teacher_task.py`'s.
+Kill it and run the same command: it goes on from the last checkpoint. `torchrun --nproc_per_node=2
+training/pretrain.py ..` shares a teacher's batches among processes. This file is the life cycle only: the
+steps are those of `training/vae_task.py`, `training/teacher_task.py` and `training/evaluator_task.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if __package__ in (None, ""):
 
 from training.config import PretrainConfig, parse_config
 from training.files import load_checkpoint, save_checkpoint
+from training.replicas import process_group, rank, wait_for_all, world_size
 
 logger = logging.getLogger("vdot")
 
@@ -51,6 +53,10 @@ def build_task(config: PretrainConfig) -> Task:
         from training.vae_task import VaeTask
 
         return VaeTask(config)
+    if config.model == "evaluator":
+        from training.evaluator_task import EvaluatorTask
+
+        return EvaluatorTask(config)
     from training.teacher_task import TeacherTask
 
     return TeacherTask(config)
@@ -80,6 +86,9 @@ def run(config: PretrainConfig) -> int:
     from torch.utils.tensorboard import SummaryWriter
 
     torch.set_num_threads(config.threads)
+    first = rank() == 0
+    if config.model == "vae" and world_size() > 1:
+        raise ValueError("the VAE trains in one process; start it without torchrun")
     out = Path(config.out_dir)
     checkpoint = out / "checkpoint.pt"
     task, step = build_task(config), 0
@@ -89,7 +98,8 @@ def run(config: PretrainConfig) -> int:
         step = state["step"]
         logger.info("going on from step %d of %s", step, checkpoint)
     last = min(task.num_steps, config.max_steps or task.num_steps)
-    writer = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+    wait_for_all()
+    writer = SummaryWriter(str(out / "tensorboard"), purge_step=step) if first else None
 
     def save() -> None:
         save_checkpoint({"step": step, "task": task.state_dict()}, checkpoint)
@@ -99,6 +109,8 @@ def run(config: PretrainConfig) -> int:
     while step < last:
         metrics = task.train_step(step)
         step += 1
+        if not first:
+            continue
         if step % config.log_every == 0 or step == last:
             seconds = (time.monotonic() - logged_at) / max(step - logged_step, 1)
             logger.info(_describe(step, task.num_steps, metrics, seconds))
@@ -116,17 +128,22 @@ def run(config: PretrainConfig) -> int:
             saved_at = time.monotonic()
         if config.export_every and step % config.export_every == 0:
             _export(task, config)
-    save()
-    if step == task.num_steps:
-        _export(task, config)
-    writer.close()
+    if first:
+        save()
+        if step == task.num_steps:
+            _export(task, config)
+        writer.close()
     return step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    run(parse_config(argv))
+    with process_group():
+        if rank():
+            logging.getLogger().setLevel(logging.WARNING)
+        run(parse_config(argv))
+        wait_for_all()
     return 0
 
 

@@ -19,8 +19,9 @@ from vdot_core.networks import PRESETS, WanVace
 
 from .config import PretrainConfig, TeacherConfig
 from .ema import AveragedWeights, set_lr
-from .latents import Samples, cached_group, encode_clips
+from .latents import Samples, encode_clips, fill_cache, read_cache
 from .muon import build_optimizers
+from .replicas import own_part, wait_for_all, world_size
 from .text import FILE_NAME as TEXT_FILE
 from .text import (
     Tokenizer,
@@ -89,6 +90,7 @@ class TeacherTask:
             raise ValueError("teacher.groups is empty; give at least one cache group")
         self.num_steps = settings.steps
         self.model, self.tokenizer, self.text_config = self._build()
+        self.forward: nn.Module | None = None  # made at the first step, when it is known what is frozen
         self.ema = AveragedWeights(self.model, config.ema)
         self.optimizers = build_optimizers(
             self.model.named_parameters(),
@@ -124,10 +126,13 @@ class TeacherTask:
         settings = self.settings
         vae = load_vae(settings.vae)
         start, train, held_out = 0, [], []
+        folder = Path(settings.cache_dir)
         for number, group in enumerate(settings.groups):
-            folder = Path(settings.cache_dir)
-            train.append(cached_group(vae, group, number, folder, bf16=settings.bf16, start=start))
+            fill_cache(vae, group, number, folder, bf16=settings.bf16, start=start)
             start += group.num_clips
+        wait_for_all()
+        for number, group in enumerate(settings.groups):
+            train.append(read_cache(group, number, folder))
             if number == 0:
                 count = settings.num_validation
                 held_out.append(encode_clips(vae, group, "validation", 0, count, bf16=settings.bf16))
@@ -148,7 +153,7 @@ class TeacherTask:
         number = int(rng.choice(len(self.train_groups), p=self.group_odds))
         samples = self.train_groups[number]
         tokens = samples.latents[0, 0].numel() / self.train_groups[0].latents[0, 0].numel()
-        count = max(1, round(self.settings.batch / tokens))
+        count = world_size() * max(1, round(self.settings.batch / tokens / world_size()))
         picks = rng.choice(len(samples.tasks), size=count, p=self.choices[number])
         captions = []
         for pick in picks:
@@ -158,14 +163,22 @@ class TeacherTask:
         index = torch.from_numpy(picks)
         return samples.latents[index].float(), samples.contexts[index].float(), captions
 
-    def _loss(self, x0: Tensor, contexts: Tensor, captions: list[str], generator: torch.Generator) -> Tensor:
-        """Flow-matching loss of each sample, [B]."""
-        sigmas = draw_sigmas(len(captions), self.settings, generator)
-        noise = torch.randn(x0.shape, generator=generator)
+    def _loss(
+        self,
+        model: nn.Module,
+        samples: tuple[Tensor, Tensor, list[str]],
+        generator: torch.Generator,
+        part: slice = slice(None),
+    ) -> Tensor:
+        """Flow-matching loss of each sample of a part of the batch; what is drawn is drawn for the whole."""
+        x0, contexts, captions = samples
+        sigmas = draw_sigmas(len(captions), self.settings, generator)[part]
+        noise = torch.randn(x0.shape, generator=generator)[part]
+        x0, contexts, captions = x0[part], contexts[part], captions[part]
         level = sigmas.view(-1, 1, 1, 1, 1)
         ids, mask = self.tokenizer(captions)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
-            velocity = self.model((1 - level) * x0 + level * noise, sigmas, ids, mask, contexts)
+            velocity = model((1 - level) * x0 + level * noise, sigmas, ids, mask, contexts)
         return F.mse_loss(velocity.float(), noise - x0, reduction="none").mean((1, 2, 3, 4))
 
     def _lr(self, step: int) -> float:
@@ -175,13 +188,23 @@ class TeacherTask:
         progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
         return settings.lr_end + (settings.lr - settings.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
 
+    def _trained_model(self, step: int) -> nn.Module:
+        """The model to call in a step; with several processes the one that averages their gradients."""
+        learns_text = step < self.settings.freeze_text_after
+        if self.forward is None or learns_text != next(self.model.encoder.parameters()).requires_grad:
+            self.model.encoder.requires_grad_(learns_text)
+            several = world_size() > 1
+            self.forward = nn.parallel.DistributedDataParallel(self.model) if several else self.model
+        return self.forward
+
     def train_step(self, step: int) -> dict[str, float]:
         """One step; returns the loss, the gradient's norm and the learning rate."""
         lr = self._lr(step)
         set_lr(self.optimizers, lr)
-        self.model.encoder.requires_grad_(step < self.settings.freeze_text_after)
+        model = self._trained_model(step)
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        loss = self._loss(*self._batch(step), generator).mean()
+        samples = self._batch(step)
+        loss = self._loss(model, samples, generator, own_part(len(samples[2]))).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
         self.model.zero_grad(set_to_none=True)
@@ -202,7 +225,7 @@ class TeacherTask:
                 generator = torch.Generator().manual_seed(i)
                 x0, contexts = samples.latents[i : i + 1].float(), samples.contexts[i : i + 1].float()
                 one = [x.expand(4, -1, -1, -1, -1) for x in (x0, contexts)]
-                loss = self._loss(*one, [samples.captions[i][-1]] * 4, generator)
+                loss = self._loss(self.model, (*one, [samples.captions[i][-1]] * 4), generator)
                 losses.setdefault(task, []).append(loss.mean().item())
         self.ema.swap(self.model)
         return {f"loss_{task}": sum(v) / len(v) for task, v in sorted(losses.items())}

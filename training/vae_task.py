@@ -79,6 +79,30 @@ def _draw(seed: int, clip_size: tuple[int, int], texture_share: float, annotatio
     return _grey_region(drawn.frames, drawn.masks if choice == 2 else 1 - drawn.masks)
 
 
+def held_out_clips(count: int, size_px: int, num_frames: int) -> dict[str, list[Tensor]]:
+    """The fixed held-out set: `count` clips each of three kinds.
+
+    Args:
+        count: Clips of a kind.
+        size_px, num_frames: Of every clip.
+
+    Returns:
+        'plain': drawn clips on a plain or gradient background; 'textured': on the other backgrounds;
+        'natural': moving textures. Each a list of [F, H, W, 3] in [0, 1].
+    """
+    size = {"height": size_px, "width": size_px, "num_frames": num_frames}
+    held_out: dict[str, list[Tensor]] = {"plain": [], "textured": []}
+    seed = SPLITS["validation"].start
+    while min(map(len, held_out.values())) < count:
+        drawn = clip(seed, **size)
+        kind = "plain" if drawn.background.split()[0] in ("plain", "gradient") else "textured"
+        if len(held_out[kind]) < count:
+            held_out[kind].append(drawn.frames)
+        seed += 1
+    natural = [texture_clip(TEXTURE_VALIDATION_START + i, **size) for i in range(count)]
+    return {**held_out, "natural": natural}
+
+
 def reconstruction_loss(output: Tensor, target: Tensor, edge_weight: float) -> Tensor:
     """L1 + MSE + L1 of the spatial differences, over [B, 3, F, H, W] in [-1, 1]."""
     error = output - target
@@ -167,17 +191,14 @@ class VaeTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean PSNR a clip, on held-out shapes and textures at 64 pixels and 17 frames, averaged weights."""
-        stage, count = self.settings.stages[-1], self.settings.num_validation
-        size = {"height": stage.size_px, "width": stage.size_px, "num_frames": stage.num_frames}
-        start = SPLITS["validation"].start
+        """Mean PSNR a clip over the held-out set, averaged weights: plain, textured, and natural textures."""
+        stage = self.settings.stages[-1]
         self.ema.swap(self.vae)
-        totals = {"shapes_psnr": 0.0, "textures_psnr": 0.0}
-        for i in range(count):
-            drawn = clip(start + i, **size).frames
-            texture = texture_clip(TEXTURE_VALIDATION_START + i, **size)
-            for name, frames in (("shapes_psnr", drawn), ("textures_psnr", texture)):
-                totals[name] += self._clip_psnr(frames.movedim(-1, 0)[None] * 2 - 1) / count
+        totals = {}
+        held_out = held_out_clips(self.settings.num_validation, stage.size_px, stage.num_frames)
+        for name, clips in held_out.items():
+            scores = [self._clip_psnr(frames.movedim(-1, 0)[None] * 2 - 1) for frames in clips]
+            totals[f"{name}_psnr"] = sum(scores) / len(scores)
         self.ema.swap(self.vae)
         return totals
 

@@ -62,9 +62,8 @@ def test_depth_decides_where_things_are(model):
     with_depth, without = [], []
     for index in range(3):
         drawn = clip(SPLITS["evaluation"].start + index)
-        parts = (drawn.frames, drawn.masks, drawn.depth, drawn.lines, drawn.references, drawn.captions)
         for task, contrasts in (("depth", with_depth), ("text", without)):
-            unit = sample.build_unit(task, sample.Scene(*parts), None)
+            unit = sample.build_unit(task, drawn)
             made = sample.generate(model, unit, drawn.captions[-2], preset="sharp", steps=4, seed=index)
             contrasts.append(_contrast(made, drawn.masks))
     assert sum(with_depth) > 2 * sum(without), (with_depth, without)

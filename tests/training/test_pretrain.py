@@ -122,6 +122,23 @@ def test_teacher_training_resumes_to_the_same_bits_and_exports(vae_run, tmp_path
     assert velocity.shape == noise.shape and velocity.isfinite().all()
 
 
+def test_two_processes_share_a_batch_and_learn_what_one_learns(vae_run, tmp_path):
+    file = vae_run[0] / "out" / "export" / "vdot_tiny_vae.safetensors"
+    config = _teacher_config(tmp_path / "one", file)
+    config["teacher"]["bf16"] = False
+    alone = _run(config, tmp_path / "a")
+    config["out_dir"] = str(tmp_path / "two")
+    (tmp_path / "a" / "run.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(ROOT / "training" / "pretrain.py"), "--config", "run.yaml"]
+    done = subprocess.run(command, cwd=tmp_path / "a", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shared = load_checkpoint(tmp_path / "two" / "checkpoint.pt")
+    assert shared["step"] == alone["step"]
+    for name, weights in alone["task"]["model"].items():
+        torch.testing.assert_close(shared["task"]["model"][name], weights, atol=2e-4, rtol=2e-3, msg=name)
+
+
 def test_the_program_starts_from_any_folder(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(_vae_config(tmp_path / "out")))
     command = [
@@ -154,7 +171,7 @@ def test_wrong_settings_are_named(arguments, named, capsys):
     assert named in capsys.readouterr().err + str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["tiny_vae", "tiny_vae_decoder", "tiny_teacher"])
+@pytest.mark.parametrize("name", ["tiny_vae", "tiny_vae_more", "tiny_vae_decoder", "tiny_teacher"])
 def test_shipped_configurations_are_valid(name):
     config = parse_config(["--config", str(ROOT / "training" / "configs" / f"{name}.yaml")])
     assert config.vae.stages if config.model == "vae" else config.teacher.groups
