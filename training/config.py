@@ -57,7 +57,7 @@ class VaeConfig:
         bf16: Whether to compute under bfloat16 autocast.
         decoder_only: Train the decoder alone, on an encoder that is already in use.
         start_from: A VAE file to begin with instead of fresh weights.
-        num_validation: Clips of each kind in a validation.
+        num_validation: Held-out clips of each kind in a validation.
     """
 
     base_dim: int = 16
@@ -104,8 +104,9 @@ class CacheGroup:
             raise ValueError(
                 f"{self.num_frames} frames of {self.width}x{self.height}: need 4n + 1, multiples of 16"
             )
-        with_references = {task.startswith("reference") for task in (*self.tasks, *self.extra)}
-        if len(with_references) > 1:
+        from .tasks import task_named
+
+        if len({task_named(task).num_references for task in (*self.tasks, *self.extra)}) > 1:
             raise ValueError(
                 f"tasks {self.tasks} and {self.extra}: references make latents longer; split the group"
             )
@@ -165,6 +166,39 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True)
+class EvaluatorConfig:
+    """The network that scores generated clips.
+
+    Attributes:
+        vae: VAE file whose artefacts it is to bear.
+        steps: Optimiser steps; clips: clips a step; frames: frames read of each.
+        vae_clips: How many of a step's clips pass through the VAE.
+        latent_noise: Largest standard deviation added to their latents.
+        lr, lr_end: Learning rate, falling by a cosine.
+        bf16: Whether to compute under bfloat16 autocast.
+        num_validation: Held-out clips.
+    """
+
+    vae: str = "assets/vdot_tiny_vae.safetensors"
+    steps: int = 2000
+    clips: int = 32
+    frames: int = 2
+    vae_clips: int = 2
+    latent_noise: float = 0.3
+    lr: float = 3e-3
+    lr_end: float = 3e-5
+    bf16: bool = True
+    num_validation: int = 100
+
+    def __post_init__(self) -> None:
+        if self.clips < 1 or not 1 <= self.frames <= 5:
+            got = f"{self.clips} clips, {self.frames} frames"
+            raise ValueError(f"got {got}; need at least 1 clip and 1 to 5 frames")
+        if not 0 <= self.vae_clips <= self.clips:
+            raise ValueError(f"vae_clips is {self.vae_clips}; expected 0 to clips, {self.clips}")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """One pretraining run.
 
@@ -179,10 +213,10 @@ class PretrainConfig:
         save_minutes: Wall-clock minutes between checkpoints.
         max_steps: Stop at this step, the schedule unchanged (null: run it all).
         threads: CPU threads of torch.
-        vae, teacher: The model's own settings; the other is ignored.
+        vae, teacher, evaluator: The model's own settings; the others are ignored.
     """
 
-    model: Literal["vae", "teacher"]
+    model: Literal["vae", "teacher", "evaluator"]
     out_dir: str
     assets_dir: str | None = None
     seed: int = 0
@@ -197,6 +231,7 @@ class PretrainConfig:
     threads: int = 1
     vae: VaeConfig = field(default_factory=VaeConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.ema < 1:

@@ -1,0 +1,151 @@
+"""Score a model: `python training/evaluate.py --config training/configs/tiny_evaluation.yaml`.
+
+Every row of the configuration is made, looked at by the evaluation network and written to
+`out_dir/run/sampler/row.json` beside a contact sheet. Kill it and run the same command: rows that are done,
+by the same weights and settings, are not done again. `--report` makes docs/RESULTS.md from what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from training.evaluation.cases import Case, row_cases
+from training.evaluation.config import EvaluationConfig, TaskConfig, parse_config
+from training.evaluation.generate import TinyModel, UnitEncoder, generate, load_tiny, reconstruct
+from training.evaluation.network import Evaluator, load_evaluator
+from training.evaluation.observe import observe
+from training.evaluation.report import write_report
+from training.evaluation.score import RowScores
+from training.evaluation.sheets import save_sheet
+
+logger = logging.getLogger("vdot")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def fingerprint(paths: Sequence[str | Path], settings: dict) -> str:
+    """A name for weights and settings: results of the same one need not be made again."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in paths:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Evaluation:
+    """One model under evaluation; a drawn clip is reconstructed once for all rows and samplers."""
+
+    def __init__(self, config: EvaluationConfig) -> None:
+        self.config = config
+        self.model: TinyModel = load_tiny(config.assets, config.transformer).to(config.device)
+        self.evaluator: Evaluator = load_evaluator(config.evaluator)
+        self.encoder = UnitEncoder(self.model, bf16=config.bf16)
+        self._bounds: dict[tuple, Tensor] = {}
+
+    def _bound(self, cases: list[Case]) -> Tensor:
+        """[B, F, H, W, 3] reconstructions of the cases' clips."""
+        keys = [(case.index, len(case.drawn.objects), case.drawn.objects[-1].shape) for case in cases]
+        new = {
+            key: case.drawn.frames for key, case in zip(keys, cases, strict=True) if key not in self._bounds
+        }
+        if new:
+            made = reconstruct(self.model, torch.stack(list(new.values())), bf16=self.config.bf16)
+            # Half precision, so that the clips of all rows stay in memory.
+            self._bounds |= dict(zip(new, made.half(), strict=True))
+        return torch.stack([self._bounds[key] for key in keys]).float()
+
+    def _videos(self, cases: list[Case], sampler: str, drawn: Tensor, bound: Tensor) -> Tensor:
+        if sampler == "truth":
+            return drawn
+        if sampler == "vae":
+            return bound
+        contexts, num_references = self.encoder([case.unit for case in cases])
+        prompts, seeds = [case.prompt for case in cases], [case.seed for case in cases]
+        settings = self.config.samplers[sampler]
+        return generate(self.model, contexts, num_references, prompts, settings, seeds, bf16=self.config.bf16)
+
+    def row(self, row: TaskConfig, sampler: str, folder: Path) -> dict:
+        """Make and score one row; its contact sheet is written into the folder."""
+        scores, shown, size = RowScores(row), [], self.config.batch
+        sampling_seconds = 0.0
+        cases = list(row_cases(self.config, row))
+        for first in range(0, len(cases), size):
+            batch = cases[first : first + size]
+            drawn = torch.stack([case.drawn.frames for case in batch])
+            bound = self._bound(batch)
+            begun = time.monotonic()
+            videos = self._videos(batch, sampler, drawn, bound)
+            sampling_seconds += time.monotonic() - begun
+            seen, true_seen = observe(self.evaluator, videos), observe(self.evaluator, drawn)
+            for i, case in enumerate(batch):
+                scores.add(case, videos[i], bound[i], seen[i], true_seen[i])
+            shown += list(zip(batch, videos, strict=True))[: max(0, self.config.pictures - len(shown))]
+        save_sheet(shown, folder / f"{row.title}.jpg")
+        summary = scores.summary(self.config.score)
+        return {**summary, "family": row.family, "seconds": sampling_seconds / max(len(cases), 1)}
+
+
+def _write(result: dict, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(result, indent=1))
+    os.replace(partial, path)
+
+
+def run(config: EvaluationConfig) -> None:
+    """Evaluate every row with every sampler; what is done already is kept.
+
+    Args:
+        config: The evaluation.
+    """
+    torch.set_num_threads(config.threads)
+    evaluation = Evaluation(config)
+    common = {"split": config.split, "first": config.first, "seed": config.seed, "score": config.score}
+    files = [*evaluation.model.files, config.evaluator]
+    rows = [row for row in config.tasks if not config.only or row.title in config.only]
+    for sampler in config.use or [*config.samplers, "truth", "vae"]:
+        settings = asdict(config.samplers[sampler]) if sampler in config.samplers else {}
+        evaluations = config.samplers[sampler].evaluations if settings else 0
+        folder = Path(config.out_dir) / config.run / sampler
+        folder.mkdir(parents=True, exist_ok=True)
+        for row in rows:
+            count = {"clips": row.clips or config.clips, "bf16": config.bf16}
+            mark = fingerprint(files, {**common, **count, "row": asdict(row), "sampler": settings})
+            path = folder / f"{row.title}.json"
+            if path.is_file() and json.loads(path.read_text()).get("fingerprint") == mark:
+                logger.info("%s / %s / %s is done", config.run, sampler, row.title)
+                continue
+            result = evaluation.row(row, sampler, folder)
+            about = {"fingerprint": mark, "run": config.run, "sampler": sampler, "row": asdict(row)}
+            _write({**about, **result, "settings": settings, "evaluations": evaluations, **count}, path)
+            score = f"{result['score']:.3f}" if result["score"] is not None else "none"
+            seconds = result["seconds"]
+            logger.info(
+                "%s / %s / %-22s score %s, %.2f s a video", config.run, sampler, row.title, score, seconds
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the process's exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    config, report_only = parse_config(argv)
+    if not report_only:
+        run(config)
+        return 0
+    logger.info("wrote %s", write_report(Path(config.out_dir), ROOT / "docs"))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

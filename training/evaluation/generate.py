@@ -1,0 +1,176 @@
+"""Making videos with the tiny model, many at once, with guidance.
+
+Letters: B clips, K contexts, F frames, T latent frames, h w latents, L tokens, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vdot_core import sampling, vcu
+from vdot_core.distill import guided
+
+from ..teacher_task import TRANSFORMER_FILE
+from ..text import FILE_NAME as TEXT_FILE
+from ..text import Tokenizer, embed, load_text_encoder
+from ..vae import decode_video, encode_video, load_vae
+from ..vae_task import FILE_NAME as VAE_FILE
+from .config import SamplerConfig
+
+VAE_BATCH = 4
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """The three parts of a tiny model, in float32, and the files that they came from."""
+
+    network: nn.Module
+    vae: nn.Module
+    encoder: nn.Module
+    tokenizer: Tokenizer
+    files: tuple[Path, ...] = ()
+
+    def to(self, device: str | torch.device) -> TinyModel:
+        """Move all parts."""
+        for part in (self.network, self.vae, self.encoder):
+            part.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+
+def load_tiny(folder: str | Path, transformer: str | Path | None = None) -> TinyModel:
+    """Read transformer, VAE and text encoder from a folder.
+
+    Args:
+        folder: With the three files as the nodes read them.
+        transformer: Another transformer than the folder's.
+    """
+    from vdot_core.checkpoints import load_network
+
+    folder = Path(folder)
+    files = (
+        Path(transformer) if transformer else folder / TRANSFORMER_FILE,
+        folder / VAE_FILE,
+        folder / TEXT_FILE,
+    )
+    network = load_network(files[0], dtype=torch.float32).eval().requires_grad_(False)
+    encoder, tokenizer, _ = load_text_encoder(files[2])
+    return TinyModel(network, load_vae(files[1]), encoder, tokenizer, files)
+
+
+def _precision(model: TinyModel, bf16: bool) -> torch.autocast:
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=bf16)
+
+
+@torch.no_grad()
+def reconstruct(model: TinyModel, videos: Tensor, *, bf16: bool = False) -> Tensor:
+    """[B, F, H, W, 3] encoded and decoded: the best that any latents could show."""
+    parts = []
+    for video in videos.split(VAE_BATCH):
+        with _precision(model, bf16):
+            latents = encode_video(model.vae, video.to(model.device))
+        parts.append(_decode(model, latents, bf16))
+    return torch.cat(parts)
+
+
+def _decode(model: TinyModel, latents: Tensor, bf16: bool) -> Tensor:
+    """[B, F, H, W, 3] on the CPU."""
+    with _precision(model, bf16):
+        return torch.cat([decode_video(model.vae, part).float().cpu() for part in latents.split(VAE_BATCH)])
+
+
+class UnitEncoder:
+    """Encodes units for the network.
+
+    Args:
+        model: Whose VAE encodes.
+        bf16: Whether under bfloat16 autocast.
+    """
+
+    def __init__(self, model: TinyModel, *, bf16: bool = False) -> None:
+        self.model, self.bf16, self.grey = model, bf16, vcu.GreyCache()
+
+    @torch.no_grad()
+    def __call__(self, units: Sequence[vcu.VCU]) -> tuple[Tensor, int]:
+        """Contexts [B, 1, 96, T, h, w] of units of one kind, and how many latent frames are references."""
+
+        def vae_encode(video: Tensor) -> Tensor:
+            with _precision(self.model, self.bf16):
+                return encode_video(self.model.vae, video.to(self.model.device)).float()
+
+        # A float32 convolution over a single clip is ten times slower on a CPU than over two.
+        options = {"cache": self.grey, "vae": self.model.vae, "max_batch": 4}
+        encoded = [vcu.encode(unit, vae_encode, **options) for unit in units]
+        counts = {one.num_reference_latents for one in encoded}
+        if len(counts) > 1:
+            raise ValueError(f"the units have {sorted(counts)} references; make units of one task together")
+        return torch.cat([one.contexts for one in encoded]), counts.pop()
+
+
+def seeded_noise(shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
+    """[B, *shape] normal noise of which each row depends on its own seed alone, not on the batch."""
+    rows = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def generate(
+    model: TinyModel,
+    contexts: Tensor,
+    num_references: int,
+    prompts: Sequence[str],
+    sampler: SamplerConfig,
+    seeds: Sequence[int],
+    *,
+    bf16: bool = False,
+) -> Tensor:
+    """Make a batch of videos.
+
+    Args:
+        model: The model.
+        contexts: [B, 1, 96, T, h, w], from `UnitEncoder`.
+        num_references: Leading latent frames that are references and not shown.
+        prompts: B texts.
+        sampler: Schedule, solver and guidance.
+        seeds: B seeds of the noise.
+        bf16: Whether network and VAE compute under bfloat16 autocast.
+
+    Returns:
+        [B, F, H, W, 3] float in [0, 1], on the CPU.
+    """
+    device = model.device
+    text = _embed(model, prompts)
+    empty = _embed(model, [""]).expand_as(text)
+    noise = seeded_noise((16, *contexts.shape[3:]), seeds).to(device)
+
+    def network(x: Tensor, timestep: Tensor, text: Tensor, contexts: Tensor) -> Tensor:
+        with _precision(model, bf16):
+            return model.network(x, timestep, text, contexts).float()
+
+    def velocity(x: Tensor, timestep: Tensor) -> Tensor:
+        if sampler.guidance == 1:
+            return network(x, timestep, text, contexts)
+        # One call for both halves: at this size the cost of a call counts.
+        pairs = [torch.cat([v, v]) for v in (x, timestep, contexts)]
+        both = network(pairs[0], pairs[1], torch.cat([text, empty]), pairs[2])
+        return guided(*both.chunk(2), sampler.guidance)
+
+    schedule = sampling.Schedule.shifted(sampler.steps, sampler.shift, labels=sampler.labels)
+    # The fresh noise of 'renoise' is drawn for the whole batch: it alone depends on the batch's make-up.
+    renoise = torch.Generator().manual_seed(seeds[0])
+    latents = sampling.sample(velocity, noise, schedule, sampler.solver, renoise)[:, :, num_references:]
+    return _decode(model, latents, bf16)
+
+
+def _embed(model: TinyModel, prompts: Sequence[str]) -> Tensor:
+    ids, mask = model.tokenizer(prompts)
+    return embed(model.encoder, ids.to(model.device), mask.to(model.device))

@@ -1,0 +1,103 @@
+"""What the evaluation network sees in whole clips.
+
+Letters: B clips, F frames, K object colours, H W pixels, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .network import CLIP_FRAMES, FRAME_SIZE, Evaluator
+
+# An object is there when it is seen, on average over the frames, more than not.
+PRESENT = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What is seen in B clips; `observation[i]` is one clip's, without the leading dimension.
+
+    Attributes:
+        presence: [B, K] chance that an object of the colour is there; seen: [B, F, K] the same by frame.
+        shape: [B, K, shapes], size: [B, K, sizes], path: [B, K, paths], direction: [B, K, 8]: chances, in the
+            order of their vocabularies.
+        positions: [B, F, K, 2] centres (x, y) in 0 .. 1.
+        background: [B, colours], kind: [B, kinds]: chances.
+        labels: [B, F, H, W] uint8: 0 background, 1 + k an object of colour k.
+        features: [B, 2 D] of the clip: its frames' mean, and the mean change from frame to frame.
+    """
+
+    presence: Tensor
+    seen: Tensor
+    shape: Tensor
+    size: Tensor
+    path: Tensor
+    direction: Tensor
+    positions: Tensor
+    background: Tensor
+    kind: Tensor
+    labels: Tensor
+    features: Tensor
+
+    def __getitem__(self, index: int) -> Observation:
+        return Observation(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.presence)
+
+
+@torch.no_grad()
+def observe(network: Evaluator, videos: Tensor, *, batch: int = 8) -> Observation:
+    """Look at clips.
+
+    Args:
+        network: From `load_evaluator`.
+        videos: [B, 17, 64, 64, 3] float in [0, 1].
+        batch: Clips looked at together.
+
+    Returns:
+        What is seen in them, on the CPU.
+
+    Raises:
+        ValueError: The clips are of another length or size than the network was trained on.
+    """
+    expected = (CLIP_FRAMES, FRAME_SIZE, FRAME_SIZE, 3)
+    if videos.dim() != 5 or tuple(videos.shape[1:]) != expected:
+        raise ValueError(f"videos is {list(videos.shape)}; the evaluation network takes [B, 17, 64, 64, 3]")
+    parts = [_observe(network, chunk.float()) for chunk in videos.split(batch)]
+    return Observation(
+        *(torch.cat([getattr(p, field.name) for p in parts]).cpu() for field in fields(Observation))
+    )
+
+
+def _observe(network: Evaluator, videos: Tensor) -> Observation:
+    batch, num_frames = videos.shape[:2]
+    reading = network(videos.flatten(0, 1).clamp(0, 1))
+    over_time = {
+        name: getattr(reading, name).unflatten(0, (batch, num_frames))
+        for name in ("presence", "shape", "size", "position", "background", "kind", "scene")
+    }
+    seen = over_time["presence"].sigmoid()
+    # A frame in which the object is hidden says nothing of it.
+    weight = (seen / seen.sum(1, keepdim=True).clamp_min(1e-6))[..., None]
+    motion_inputs = over_time["position"].transpose(1, 2).flatten(0, 1), seen.transpose(1, 2).flatten(0, 1)
+    path, direction = (x.unflatten(0, (batch, -1)).softmax(-1) for x in network.name_motion(*motion_inputs))
+    full = F.interpolate(reading.labels, scale_factor=2, mode="bilinear")
+    scene = over_time["scene"]
+    return Observation(
+        presence=seen.mean(1),
+        seen=seen,
+        shape=(over_time["shape"].softmax(-1) * weight).sum(1),
+        size=(over_time["size"].softmax(-1) * weight).sum(1),
+        path=path,
+        direction=direction,
+        positions=over_time["position"],
+        background=over_time["background"].softmax(-1).mean(1),
+        kind=over_time["kind"].softmax(-1).mean(1),
+        labels=full.argmax(1).to(torch.uint8).unflatten(0, (batch, num_frames)),
+        features=torch.cat([scene.mean(1), scene.diff(dim=1).abs().mean(1)], dim=-1),
+    )

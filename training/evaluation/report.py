@@ -1,0 +1,166 @@
+"""docs/RESULTS.md from the JSON files of the evaluations: tables, plots, contact sheets and the bars."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from .score import family_scores
+from .tables import against_teacher, bar_lines, held_out_table, row_tables, score_table
+
+RESULTS_FILE = "results.json"
+PICTURED_ROWS = ("text", "depth", "layout", "inpainting", "reference")
+CEILINGS = ("truth", "vae")
+# What a clip-by-clip file holds that the page does not need.
+DROPPED = ("fingerprint", "row")
+
+Results = dict[str, dict[str, dict]]
+
+INTRODUCTION = """# Results
+
+Made by `python training/evaluate.py --report`; do not edit. The figures are in `results.json` beside this.
+
+Held-out clips of the drawn shapes (`training/data/shapes.py`, seeds of the split `evaluation`), 64 x 64,
+17 frames, seen through an evaluation network that shares neither seeds nor weights with the models
+(`training/configs/tiny_evaluator.yaml`). Metrics, clips, seeds, rows and weights are those of
+`training/configs/tiny_evaluation.yaml`. `truth` are the drawn clips themselves and `vae` their
+reconstructions: the best that any model over this VAE could do, and the measure of the network's own errors.
+
+- colour, shape, pair (that shape in that colour), size, motion: share of the objects that the prompt names;
+- IoU of objects and of their boxes, depth error (0 .. 1), flow error (pixels a frame): against the drawing;
+- kept, gray: PSNR of what was given, and how far that is from the VAE's own reconstruction;
+- reference: share of the references whose colour and shape both show;
+- smooth: PSNR between each frame and its neighbours' mean, minus the drawn clip's: below 0 it flickers, above
+  it is smoother or softer than the drawing (compare with `vae`);
+- FD: Frechet distance of the network's features to the drawn clips'; diversity: distance between seeds of one
+  prompt, as a share of the distance between different drawn clips.
+"""
+
+
+def read_results(folder: Path) -> Results:
+    """All rows under `folder/run/sampler/*.json`: 'run / sampler' -> row -> its summary."""
+    results: Results = {}
+    for path in sorted(Path(folder).glob("*/*/*.json")):
+        row = json.loads(path.read_text())
+        name = f"{row['run']} / {row['sampler']}"
+        results.setdefault(name, {})[path.stem] = {k: v for k, v in row.items() if k not in DROPPED}
+    return results
+
+
+def _without_double_ceilings(results: Results) -> Results:
+    """Samplers first, then the ceilings, which do not depend on a model: one of each VAE is enough."""
+    ordered: Results = {name: rows for name, rows in results.items() if name.split(" / ")[1] not in CEILINGS}
+    return {**ordered, **{name: rows for name, rows in results.items() if name not in ordered}}
+
+
+def _plot(results: Results, path: Path) -> None:
+    """Grouped bars of the family scores."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    scores = {name: family_scores(rows) for name, rows in results.items()}
+    families = list(dict.fromkeys(family for means in scores.values() for family in means))
+    figure, axes = pyplot.subplots(figsize=(9, 3.6), layout="constrained")
+    width = 0.8 / max(len(scores), 1)
+    for number, (name, means) in enumerate(scores.items()):
+        places = [i + number * width for i in range(len(families))]
+        axes.bar(places, [means.get(family, 0) for family in families], width, label=name)
+    axes.set_xticks([i + 0.4 - width / 2 for i in range(len(families))], families)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("score")
+    axes.legend(fontsize=8, ncols=2)
+    axes.grid(axis="y", alpha=0.3)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _plot_steps(results: Results, path: Path) -> bool:
+    """Overall score against network evaluations, a line a model; False with fewer than two points."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for name, rows in results.items():
+        evaluations = next(iter(rows.values()))["evaluations"]
+        if evaluations:
+            overall = family_scores(rows).get("overall")
+            if overall is not None:
+                lines.setdefault(name.split(" / ")[0], []).append((evaluations, overall))
+    if sum(map(len, lines.values())) < 2:
+        return False
+    figure, axes = pyplot.subplots(figsize=(6, 3.4), layout="constrained")
+    for name, points in lines.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel("network evaluations a video")
+    axes.set_ylabel("overall score")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return True
+
+
+def _copy_sheets(folder: Path, images: Path, results: Results) -> list[str]:
+    """Bring the sheets of the main rows beside the page; returns the page's lines for them."""
+    lines = []
+    for name in results:
+        run, sampler = name.split(" / ")
+        if sampler in CEILINGS:
+            continue
+        found = [row for row in PICTURED_ROWS if (images / f"{run}-{sampler}-{row}.jpg").is_file()]
+        for row in PICTURED_ROWS:
+            source = Path(folder) / run / sampler / f"{row}.jpg"
+            if source.is_file():
+                shutil.copyfile(source, images / f"{run}-{sampler}-{row}.jpg")
+                found.append(row)
+        for row in dict.fromkeys(found):
+            lines += [f"**{name}, {row}**", "", f"![{row}](images/results/{run}-{sampler}-{row}.jpg)", ""]
+    return (
+        ["## Pictures", "The drawn clip, what the model is given, what it makes.", "", *lines]
+        if lines
+        else []
+    )
+
+
+def write_report(folder: Path, docs: Path, *, plot: Callable[[Results, Path], None] = _plot) -> Path:
+    """Make the page.
+
+    Args:
+        folder: The evaluations' `out_dir`. Runs that are only in `docs/results.json` stay in the page.
+        docs: Where RESULTS.md, results.json and images/results/ are written.
+        plot: Draws the figure of scores.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ValueError: There is no result at all.
+    """
+    kept = docs / RESULTS_FILE
+    results: Results = json.loads(kept.read_text()) if kept.is_file() else {}
+    for name, rows in read_results(folder).items():
+        results[name] = {**results.get(name, {}), **rows}
+    if not results:
+        raise ValueError(f"no results in {folder}; run `python training/evaluate.py --config ..` first")
+    results = _without_double_ceilings(results)
+    images = docs / "images" / "results"
+    images.mkdir(parents=True, exist_ok=True)
+    plot(results, images / "scores.png")
+    lines = [INTRODUCTION, *bar_lines(results), "## Scores", "", *score_table(results), ""]
+    lines += against_teacher(results)
+    lines += ["![scores by family](images/results/scores.png)", ""]
+    if _plot_steps(results, images / "steps.png"):
+        lines += ["![score against evaluations](images/results/steps.png)", ""]
+    lines += ["## Held-out pairs", "", *held_out_table(results), "", *row_tables(results)]
+    lines += _copy_sheets(folder, images, results)
+    kept.write_text(json.dumps(results, indent=1) + "\n")
+    page = docs / "RESULTS.md"
+    page.write_text("\n".join(lines).rstrip() + "\n")
+    return page
