@@ -1,0 +1,121 @@
+"""Rows: the same from every format, and what is wrong with the bad ones."""
+
+import pytest
+
+from training.dataset.manifest import ManifestRows, Row
+from training.dataset.rows import load_inputs
+from training.dataset.samples import BadRowError, Skipped
+from training.dataset.tar_shards import TarRows
+
+from .conftest import write_manifest, write_tar
+
+
+def all_rows(shards):
+    return [row for shard in range(shards.num_shards) for row in shards.rows(shard)]
+
+
+def test_three_formats_and_tars_give_equal_rows(clips, records):
+    made = {}
+    for ending in ("csv", "jsonl", "parquet"):
+        shards = ManifestRows(str(write_manifest(clips / f"rows.{ending}", records)), 4)
+        assert shards.num_shards == 2
+        made[ending] = all_rows(shards), shards.identity()
+    assert made["csv"] == made["jsonl"] == made["parquet"]
+    rows = made["csv"][0]
+    assert [row.task for row in rows] == [record["task_name"] for record in records]
+    assert rows[4].references[1].name == str(clips / "two.png")
+
+    tars = all_rows(TarRows(str(write_tar(clips / "rows-000.tar", records, clips))))
+    assert len(tars) == len(rows)
+    for one, other in zip(tars, rows, strict=True):
+        assert (one.id, one.task, one.prompts) == (other.id, other.task, other.prompts)
+        for name in ("source", "mask", "target"):
+            pair = getattr(one, name), getattr(other, name)
+            assert (pair[0] is None) == (pair[1] is None)
+            assert pair[0] is None or pair[0].read() == pair[1].read()
+        assert [m.read() for m in one.references] == [m.read() for m in other.references]
+
+
+def test_remote_paths_and_the_authors_column(records):
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    with files.open("/set/rows.jsonl", "w") as stream:
+        stream.write(
+            '{"task_name": "text", "internvl_short": "a cat", "target_video_path": "a.mp4", "fps": 3}\n'
+        )
+    files.pipe("/set/a.mp4", b"bytes")
+    (row,) = all_rows(ManifestRows("memory://set/rows.jsonl", 8))
+    assert row.prompts == ("a cat",) and row.target.read() == b"bytes"
+
+
+@pytest.mark.parametrize("text, message", [
+    ("task_name,caption\ndepth,a", "no column 'prompt'"),
+    ("task_name,prompt,target_video_pth\ndepth,a,b", "did you mean 'target_video_path'"),
+    ("task_name,prompt\n", "no rows"),
+])  # fmt: skip
+def test_tables_without_their_columns_are_refused(tmp_path, text, message):
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        ManifestRows(str(tmp_path / "rows.csv"), 8)
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"task_name": "text", "prompt": "a"}\n[1]\n')
+    with pytest.raises(ValueError, match="line 2"):
+        ManifestRows(str(tmp_path / "rows.jsonl"), 8)
+    with pytest.raises(ValueError, match=r"\.csv, \.jsonl or \.parquet"):
+        ManifestRows("rows.xlsx", 8)
+    with pytest.raises(ValueError, match="cannot be read"):
+        ManifestRows(str(tmp_path / "none.csv"), 8)
+    with pytest.raises(ValueError, match="run programs"):
+        TarRows("pipe:cat rows.tar")
+
+
+BAD = [
+    ({"prompt": ""}, "missing", "prompt"),
+    ({"task_name": "dept"}, "wrong", "did you mean depth"),
+    ({"src_video_path": "none.mp4"}, "missing", "none.mp4"),
+    ({"src_video_path": "broken.mp4"}, "unreadable", "broken.mp4"),
+    ({"src_video_path": "long.mp4"}, "misshapen", "target_video has 5 frames.*src_video has 13"),
+    ({"src_video_path": "square.mp4"}, "misshapen", "32x32.*48x32"),
+    ({"src_video_path": None}, "missing", "src_video_path is empty"),
+    ({"src_video_path": "one.png", "target_video_path": None}, "misshapen", "fewer than min_frames"),
+    ({"task_name": "inpainting", "src_video_path": None}, "missing", "mask_video_path is empty"),
+    ({"task_name": "reference", "ref_image_path": "words.png"}, "unreadable", "words.png"),
+    ({"task_name": "reference", "ref_image_path": "[one.png]"}, "wrong", "no JSON list"),
+    ({"task_name": "firstclip", "src_video_path": None}, "missing", "mask_video_path"),
+]
+
+
+@pytest.mark.parametrize("change, kind, message", BAD)
+def test_bad_rows_are_named_with_the_reason(clips, config, change, kind, message):
+    from training.dataset.units import build_unit, canonical
+
+    row = {
+        "task_name": "depth",
+        "prompt": "a",
+        "src_video_path": "control.mp4",
+        "target_video_path": "real.mp4",
+    }
+    good = {**row, "ref_image_path": None, "mask_video_path": None}
+    path = write_manifest(clips / "bad.csv", [good, {**good, **change}])
+    first, second = all_rows(ManifestRows(str(path), 8))
+    settings = config(num_frames=81, path=str(path))
+    assert isinstance(first, Row) and build_unit("depth", load_inputs(first, settings)).num_frames == 5
+    if isinstance(second, Skipped):
+        assert second.kind == kind
+        assert message in second.reason and "row 2" in second.place
+        return
+    with pytest.raises(BadRowError, match=message) as caught:
+        build_unit(canonical(second.task), load_inputs(second, settings))
+    assert caught.value.kind == kind
+
+
+def test_a_tar_that_breaks_off_gives_what_it_had(clips, records, tmp_path):
+    whole = write_tar(tmp_path / "rows.tar", records, clips).read_bytes()
+    (tmp_path / "rows.tar").write_bytes(whole[: len(whole) // 2 + 100])
+    rows = all_rows(TarRows(str(tmp_path / "rows.tar")))
+    assert 0 < sum(isinstance(row, Row) for row in rows) < len(records)
+    assert isinstance(rows[-1], Skipped) and rows[-1].kind == "unreadable"
+    assert [row.kind for row in all_rows(TarRows(str(tmp_path / "none.tar")))] == ["missing"]

@@ -1,0 +1,78 @@
+"""What the training step is given: samples of one latent shape, encoded already.
+
+Letters: B batch, K contexts, L tokens, D text width, T latent frames (references included), h w latents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vdot_core.networks.context_scale import ContextScale
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One micro-batch: one latent shape, one number of references, one number of contexts.
+
+    Attributes:
+        ids: B names of samples, for logs.
+        tasks: B task names.
+        positions: Place of each sample in the step's global batch. Noise and other draws are keyed by
+            (seed, step, position, purpose), so that they do not depend on the number of processes.
+        text: [B, L, D] float, zero beyond each prompt's end; L is the same in all of a source's batches.
+        shape: (16, T, h, w) of one sample's latents.
+        latents: [B, 16, T, h, w] float, the real clips, normalised, references first; None = prompts alone.
+        contexts: [B, K, 96, T, h, w] float, or None in training from text alone.
+        context_scale: What `contexts` are weighted by.
+        num_reference_latents: How many of the T latent frames, at the start, are references.
+    """
+
+    ids: tuple[str, ...]
+    tasks: tuple[str, ...]
+    positions: tuple[int, ...]
+    text: Tensor
+    shape: tuple[int, int, int, int]
+    latents: Tensor | None = None
+    contexts: Tensor | None = None
+    context_scale: float | ContextScale = 1.0
+    num_reference_latents: int = 0
+
+    def __post_init__(self) -> None:
+        count = len(self.ids)
+        if not count or len(self.tasks) != count or len(self.positions) != count or len(self.text) != count:
+            raise ValueError(
+                f"a batch has {count} ids, {len(self.tasks)} tasks, {len(self.positions)} positions and "
+                f"{len(self.text)} texts; give one of each for every sample, and at least one sample"
+            )
+        if self.latents is not None and tuple(self.latents.shape) != (count, *self.shape):
+            raise ValueError(f"latents are {list(self.latents.shape)}, expected {[count, *self.shape]}")
+        if self.contexts is not None and (
+            self.contexts.ndim != 6
+            or len(self.contexts) != count
+            or tuple(self.contexts.shape[3:]) != tuple(self.shape[1:])
+        ):
+            raise ValueError(
+                f"contexts are {list(self.contexts.shape)}, "
+                f"expected [{count}, K, 96, *{list(self.shape[1:])}]"
+            )
+        if not 0 <= self.num_reference_latents < self.shape[1]:
+            raise ValueError(
+                f"num_reference_latents is {self.num_reference_latents} of {self.shape[1]} latent frames; "
+                "at least one has to be the video's"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+        """A copy on another device; `dtype` None keeps each tensor's own."""
+        moved = {
+            name: None if tensor is None else tensor.to(device, dtype or tensor.dtype, non_blocking=True)
+            for name in ("text", "latents", "contexts")
+            for tensor in (getattr(self, name),)
+        }
+        return dataclasses.replace(self, **moved)

@@ -1,0 +1,125 @@
+"""Encode the data of a run once: `python training/cache.py --config training/configs/<run>.yaml`.
+
+Reads the same file and the same keys as training/distill.py, of which only `data` matters here, encodes every
+row's clips and captions, and writes them to data.cache_dir; see training/dataset/store.py. Without a file:
+
+    python training/cache.py --data.source manifest --data.path clips.csv --data.cache_dir cache \
+        --data.vae Wan2.1/vae --data.text_encoder Wan2.1/text_encoder
+
+Killed and started again it goes on. Several processes share the work: under torchrun or SLURM by themselves,
+otherwise with --rank R --world_size N for each. Rows that cannot be used are named; once their files are
+there, --retry_skipped tries them again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):
+    # In place of the script's own folder, whose names would hide other packages' (`dataset`, `parallel`).
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from training.dataset import encode_all
+from training.dataset.config import DataConfig
+from training.dataset.store import INDEX, Cache, Producer, forget_skipped, missing_shards
+from training.distill_cli import parse_command
+
+logger = logging.getLogger("vdot")
+
+
+def _from_environment(*names: str) -> int | None:
+    """What torchrun or SLURM says."""
+    return next((int(os.environ[name]) for name in names if name in os.environ), None)
+
+
+def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The program's own flags, and the rest of the command line."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--rank", type=int, default=_from_environment("RANK", "SLURM_PROCID") or 0)
+    flags.add_argument("--world_size", type=int, default=_from_environment("WORLD_SIZE", "SLURM_NTASKS") or 1)
+    flags.add_argument("--retry_skipped", action="store_true")
+    return flags.parse_known_args(list(argv))
+
+
+def build_producer(config: DataConfig, local_rank: int = 0) -> Producer:
+    """What encodes a configuration's samples.
+
+    Args:
+        config: Where they come from.
+        local_rank: Which of a machine's GPUs to use.
+
+    Raises:
+        ValueError: They are encoded already, or a setting that encoding needs is not there.
+    """
+    if config.source == "cache":
+        raise ValueError("data.source is cache, which is encoded already; give the manifest or the shards")
+    if config.source == "shapes":
+        from training.dataset.shapes import ShapesProducer
+
+        return ShapesProducer(config)
+    from training.dataset.rows import RowsProducer
+
+    return RowsProducer(config, local_rank)
+
+
+def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skipped: bool = False) -> bool:
+    """Encode one process's share, and report when it was the last.
+
+    Args:
+        config: What to encode and where to.
+        rank, world_size: The share.
+        retry_skipped: Encode shards again that have rows which were missing or unreadable.
+
+    Returns:
+        Whether the cache is complete.
+    """
+    folder = Path(config.cache_dir)
+    if retry_skipped:
+        forget_skipped(folder, rank, world_size)
+    local_rank = _from_environment("LOCAL_RANK", "SLURM_LOCALID")
+    producer = build_producer(config, rank if local_rank is None else local_rank)
+    if encode_all(folder, producer, rank, world_size, wait=False):
+        _report(Cache(folder))
+        return True
+    left = len(missing_shards(folder, producer.num_shards))
+    logger.info("%s: this share is done, %d shards are left to other processes", folder, left)
+    return False
+
+
+def _report(cache: Cache) -> None:
+    """What the cache holds, and every row that it does not."""
+    tasks = Counter(info.task for _, info in cache.samples)
+    shapes = Counter(info.shape for _, info in cache.samples)
+    held = ", ".join(f"{task} {count}" for task, count in sorted(tasks.items()))
+    logger.info(
+        "%s: %d samples (%s) of %d shapes", cache.folder / INDEX, len(cache.samples), held, len(shapes)
+    )
+    kinds = Counter(row.kind for row in cache.skipped)
+    if kinds:
+        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        logger.warning("skipped %d rows: %s", len(cache.skipped), counted)
+    for row in cache.skipped:
+        logger.warning("  %s", row)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the process's exit status, 2 after a user's mistake."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    try:
+        options, rest = _flags(sys.argv[1:] if argv is None else argv)
+        config = parse_command(rest).config.data
+        encode(config, options.rank, options.world_size, retry_skipped=options.retry_skipped)
+    except ValueError as error:
+        logger.error("%s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

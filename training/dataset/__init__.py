@@ -1,0 +1,115 @@
+"""Training data: rows or drawn clips, encoded once to a cache, and batches drawn from it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+from .config import DataConfig
+from .source import CachedSource
+from .store import (
+    HEADER,
+    Cache,
+    Producer,
+    check_header,
+    digest,
+    fill,
+    finish,
+    missing_shards,
+    read_json,
+)
+
+__all__ = ["CachedSource", "DataConfig", "build_source"]
+
+logger = logging.getLogger("vdot")
+WAIT_SECONDS = 2.0
+STUCK_SECONDS = 1800.0
+
+
+def build_source(
+    config: DataConfig,
+    *,
+    seed: int,
+    global_batch: int | None = None,
+    accumulation: int | None = None,
+    text_only: bool = False,
+    need_latents: bool = False,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> CachedSource:
+    """Open the samples of a run; the shapes source encodes its clips first where that was not done yet.
+
+    Args:
+        config: Where the samples come from.
+        seed: Of the order and of the choice of captions.
+        global_batch, accumulation: None = the configuration's.
+        text_only: Prompts (and real latents) without contexts and references: stage 1.
+        need_latents: Leave out rows without a real clip: the GAN is on.
+        rank, world_size: Share of the encoding; None = as torchrun's RANK and WORLD_SIZE say.
+
+    Returns:
+        The source; all processes get the same batches of a step, each its own part.
+
+    Raises:
+        ValueError: The cache is missing, unfinished or made with another VAE or text encoder, or holds
+            nothing that can be used.
+    """
+    folder = Path(config.cache_dir)
+    if config.source == "shapes":
+        from .shapes import ShapesProducer
+
+        rank = int(os.environ.get("RANK", 0)) if rank is None else rank
+        world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
+        encode_all(folder, ShapesProducer(config), rank, world_size)
+    cache = Cache(folder)
+    if config.source != "shapes":
+        files = {"vae": config.vae, "text_encoder": config.text_encoder}
+        wanted = {name: digest(path) for name, path in files.items() if path and Path(path).exists()}
+        check_header(read_json(folder / HEADER), wanted, folder)
+    return CachedSource(
+        cache,
+        task_weights=config.task_weights,
+        seed=seed,
+        global_batch=global_batch or config.batch_size,
+        accumulation=accumulation or config.accumulation,
+        group_size=config.group_size,
+        text_only=text_only,
+        need_latents=need_latents,
+    )
+
+
+def encode_all(folder: Path, producer: Producer, rank: int, world_size: int, *, wait: bool = True) -> bool:
+    """Fill the cache together with the other processes, and wait until they are done.
+
+    Args:
+        folder, producer, rank, world_size: As in `store.fill`.
+        wait: Whether to wait for the others.
+
+    Returns:
+        Whether the cache is complete.
+
+    Raises:
+        RuntimeError: No shard was finished for half an hour.
+    """
+    begun = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        left = (total - done) * (time.monotonic() - begun) / done
+        logger.info("encoded shard %d of %d into %s, about %.0f s left", done, total, folder, left)
+
+    if fill(folder, producer, rank, world_size, progress) or not wait:
+        return finish(folder, producer.num_shards)
+    missing, since = None, time.monotonic()
+    while not finish(folder, producer.num_shards):
+        now_missing = missing_shards(folder, producer.num_shards)
+        if now_missing != missing:
+            missing, since = now_missing, time.monotonic()
+        if time.monotonic() - since > STUCK_SECONDS:
+            raise RuntimeError(
+                f"waited {STUCK_SECONDS:.0f} s for {len(missing)} shards of {folder} that other processes "
+                "encode; look for one that died"
+            )
+        time.sleep(WAIT_SECONDS)
+    return True

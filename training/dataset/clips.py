@@ -1,0 +1,187 @@
+"""Reading videos and pictures, at the model's frame rate and size.
+
+Letters: F pixel frames, H W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vdot_core.vcu import cover
+from vdot_core.vcu.canvas import resample
+
+from .samples import BadRowError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FRAMES_PER_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class Media:
+    """A video or a picture, by its address or by its bytes.
+
+    Attributes:
+        name: Address, or name within an archive; its ending says what it is.
+        data: The bytes where they are at hand already.
+    """
+
+    name: str
+    data: bytes | None = field(default=None, repr=False)
+
+    def read(self) -> bytes:
+        """The bytes; BadRowError where there are none."""
+        if self.data is not None:
+            return self.data
+        try:
+            return read_bytes(self.name)
+        except FileNotFoundError as error:
+            raise BadRowError("missing", f"{self.name} does not exist") from error
+        except OSError as error:
+            raise BadRowError("unreadable", f"{self.name} cannot be read: {error}") from error
+
+
+def read_bytes(path: str) -> bytes:
+    """The bytes of a local or remote file."""
+    import fsspec
+
+    with fsspec.open(path, "rb") as stream:
+        return stream.read()
+
+
+def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
+    """Read a video, or a picture as a clip of one frame.
+
+    Args:
+        media: What to read.
+        frame_rate: Frames per second wanted: at each moment the frame that is nearest in time.
+        max_frames: Stop there.
+
+    Returns:
+        [F, H, W, C] uint8; C is 3, or 4 for a picture with alpha.
+
+    Raises:
+        BadRowError: It is missing, or it is not a video or picture that can be decoded to its end.
+    """
+    data = media.read()
+    if media.name.lower().endswith(PICTURES):
+        return torch.from_numpy(_picture(data, media.name))[None]
+    import av
+
+    try:
+        with av.open(io.BytesIO(data)) as container:
+            if not container.streams.video:
+                raise BadRowError("unreadable", f"{media.name} holds no video stream")
+            frames = _resampled(_timed(container), frame_rate, max_frames)
+            arrays = [_upright(frame) for frame in frames]
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        if isinstance(error, BadRowError):
+            raise
+        raise BadRowError("unreadable", f"{media.name} cannot be decoded: {error}") from error
+    if not arrays:
+        raise BadRowError("unreadable", f"{media.name} holds no frame")
+    if len({array.shape for array in arrays}) > 1:
+        raise BadRowError("misshapen", f"{media.name} changes its size on the way")
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _picture(data: bytes, name: str) -> np.ndarray:
+    """[H, W, 3 or 4] uint8."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image = ImageOps.exif_transpose(image)
+            alpha = "A" in image.getbands() or "transparency" in image.info
+            return np.array(image.convert("RGBA" if alpha else "RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadRowError("unreadable", f"{name} cannot be decoded: {error}") from error
+
+
+def _timed(container: Any) -> Iterator[tuple[float, Any]]:
+    """Frames with their times in seconds, the first at 0."""
+    stream = container.streams.video[0]
+    stream.thread_type = "NONE"
+    rate = float(stream.average_rate or 0)
+    first = None
+    for number, frame in enumerate(container.decode(stream)):
+        if frame.time is None and not rate:
+            raise BadRowError("unreadable", f"frame {number} has no time, and the video no frame rate")
+        time = frame.time if frame.time is not None else number / rate
+        first = time if first is None else first
+        yield time - first, frame
+
+
+def _resampled(frames: Iterator[tuple[float, Any]], rate: float, limit: int) -> Iterator[Any]:
+    """For the moments 0, 1/rate, 2/rate, ..: the nearest frame."""
+    count, before, gap = 0, None, 0.0
+    for time, frame in frames:
+        if before is not None:
+            gap = time - before[0]
+            while count < limit and count / rate < (before[0] + time) / 2:
+                yield before[1]
+                count += 1
+        if count >= limit:
+            return
+        before = time, frame
+    # The last frame is shown for as long as the one before it.
+    while before is not None and count < limit and (not count or count / rate < before[0] + gap / 2):
+        yield before[1]
+        count += 1
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """[H, W, 3] uint8, turned as the file says it is to be shown."""
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+
+
+def own_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """Width and height in multiples of 16 near a clip's aspect, within it and within a number of pixels.
+
+    Args:
+        width, height: Of the clip.
+        max_pixels: Largest width * height.
+
+    Returns:
+        The size; of the candidates the one nearest in aspect, weighed against the pixels it loses.
+    """
+    scale = min(1.0, (max_pixels / (width * height)) ** 0.5)
+    floors = [max(16, int(side * scale + 1e-6) // 16 * 16) for side in (width, height)]
+    choices = [
+        (floors[0] - 16 * a, floors[1] - 16 * b)
+        for a in range(3)
+        for b in range(3)
+        if floors[0] > 16 * a and floors[1] > 16 * b
+    ]
+    # What is lost: the part cut off to fit the aspect, and the pixels given up.
+    aspect, area = np.log(width / height), floors[0] * floors[1]
+    return min(choices, key=lambda c: abs(np.log(c[0] / c[1]) - aspect) + 0.5 * (1 - c[0] * c[1] / area))
+
+
+def fit(clip: Tensor, width: int, height: int, resize: str) -> Tensor:
+    """Bring a clip to a size.
+
+    Args:
+        clip: [F, H, W, C] uint8.
+        width, height: Wanted.
+        resize: 'cover' (scaled with its aspect, centre cut) or 'stretch'.
+
+    Returns:
+        [F, height, width, C] float in [0, 1].
+    """
+    parts = []
+    for chunk in clip.split(FRAMES_PER_CHUNK):
+        part = chunk.float() / 255
+        if resize == "cover":
+            part = cover(part, width, height)
+        elif part.shape[1:3] != (height, width):
+            part = resample(part, width, height)
+        parts.append(part)
+    return torch.cat(parts)

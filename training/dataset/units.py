@@ -1,0 +1,243 @@
+"""A row's clips -> the unit of its task, by the builders that the nodes call.
+
+A control task's source is the control, drawn already. A task that keeps something of a clip takes it from the
+source, or from the target where there is no source or the source is another task's control.
+
+Letters: F pixel frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from vdot_core import signals, vcu
+from vdot_core.vcu.unit import GREY
+
+from .samples import BadRowError
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a unit is made from; all clips are of one size and length.
+
+    Attributes:
+        width, height, num_frames: Of the video.
+        source, target: [F, H, W, 3] float in [0, 1], or None. A task that takes a
+            short source gets it whole.
+        mask: [F, H, W] float of 0 and 1, 1 = generate, or None.
+        references: Pictures [H', W', 3 or 4] float in [0, 1].
+    """
+
+    width: int
+    height: int
+    num_frames: int
+    source: Tensor | None = None
+    mask: Tensor | None = None
+    references: tuple[Tensor, ...] = ()
+    target: Tensor | None = None
+
+    @property
+    def size(self) -> dict[str, int]:
+        """As the builders take it."""
+        return {"width": self.width, "height": self.height, "num_frames": self.num_frames}
+
+    def clip(self) -> Tensor:
+        """The clip of which something is kept."""
+        if self.source is None and self.target is None:
+            raise BadRowError("missing", "src_video_path and target_video_path are both empty; give one")
+        return self.target if self.source is None else self.source
+
+
+@dataclass(frozen=True)
+class RowTask:
+    """How a task's unit is made from a row.
+
+    Attributes:
+        build: Makes it.
+        needs: Columns it cannot do without.
+        kind: 'reference', 'control', 'keep' or 'text'; says how it composes.
+        short_source: Whether its source may be a part of the video only.
+    """
+
+    build: Callable[[Inputs], vcu.VCU]
+    needs: tuple[str, ...] = ()
+    kind: str = "control"
+    short_source: bool = False
+
+
+def _references(inputs: Inputs) -> vcu.VCU:
+    """Each picture on white; one with alpha is cropped to its subject."""
+    one_by_one = (
+        vcu.reference([image], crop=image.shape[-1] == 4, **inputs.size) for image in inputs.references
+    )
+    return vcu.compose(*one_by_one)
+
+
+def _inpaint(**augment) -> RowTask:
+    def build(inputs: Inputs) -> vcu.VCU:
+        return vcu.inpaint(inputs.clip(), inputs.mask, **augment)
+
+    return RowTask(build, ("mask_video_path",), "keep")
+
+
+def _kept(inputs: Inputs) -> vcu.VCU:
+    """Whatever the mask keeps of the clip."""
+    frames = torch.where(inputs.mask[..., None] > 0.5, GREY, inputs.clip())
+    return vcu.VCU(frames, inputs.mask, kind="extension")
+
+
+def _ends(first: int, last: int) -> RowTask:
+    """So many frames of the start and end are kept, or what the mask says."""
+
+    def build(inputs: Inputs) -> vcu.VCU:
+        if inputs.mask is not None:
+            return _kept(inputs)
+        clip = inputs.clip()
+        return vcu.extend(clip[:first] if first else None, clip[-last:] if last else None, **inputs.size)
+
+    return RowTask(build, kind="keep", short_source=not (first and last))
+
+
+def _given(side: str) -> RowTask:
+    """The source is the given part of the video, or the mask says which part is."""
+
+    def build(inputs: Inputs) -> vcu.VCU:
+        if inputs.mask is not None:
+            return _kept(inputs)
+        if inputs.source is None or len(inputs.source) >= inputs.num_frames:
+            raise BadRowError(
+                "missing", "what is given of the clip is not known; give mask_video_path, or a shorter source"
+            )
+        return vcu.extend(**{side: inputs.source}, **inputs.size)
+
+    return RowTask(build, kind="keep", short_source=True)
+
+
+def _move(inputs: Inputs) -> vcu.VCU:
+    """The first frame of the clip, and boxes drawn on white; with a mask the source holds both."""
+    if inputs.mask is not None:
+        return vcu.VCU(inputs.source, inputs.mask, kind="extension")
+    if inputs.target is None:
+        raise BadRowError("missing", "target_video_path, or mask_video_path, is needed for the first frame")
+    return vcu.compose(vcu.extend(inputs.target[:1], **inputs.size), vcu.control(inputs.source))
+
+
+SOURCE, MASK, REFERENCES = ("src_video_path",), ("mask_video_path",), ("ref_image_path",)
+_CONTROL = RowTask(lambda inputs: vcu.control(inputs.source), SOURCE)
+_KEPT = RowTask(_kept, MASK, "keep")
+_REFERENCE = RowTask(_references, REFERENCES, "reference")
+_GARMENT = _inpaint(grow_px=2, blur_px=1.0)
+_BOX = _inpaint(mask_shape="box", expand=vcu.EXPAND_RATIO)
+PARTS: dict[str, RowTask] = {
+    "text": RowTask(lambda inputs: vcu.text(**inputs.size), kind="text"),
+    "depth": RowTask(lambda inputs: vcu.depth(inputs.source), SOURCE),
+    "gray": RowTask(lambda inputs: vcu.control(signals.to_gray(inputs.source)), SOURCE),
+    **{name: _CONTROL for name in ("pose", "flow", "scribble", "lines", "layout", "layout_track")},
+    **{name: _inpaint() for name in ("inpainting", "inpaint", "outpainting", "outpaint")},
+    "removal": _inpaint(mask_shape="hull", expand=vcu.EXPAND_RATIO),
+    "firstframe": _ends(1, 0),
+    "lastframe": _ends(0, 1),
+    "firstlast": _ends(1, 1),
+    "firstclip": _given("first"),
+    "lastclip": _given("last"),
+    **{name: _KEPT for name in ("firstlastclip", "keyframes", "extend")},
+    "move": RowTask(_move, SOURCE),
+    **{name: _REFERENCE for name in ("reference", "references")},
+}
+WHOLE = {
+    "animate": ("reference", "pose"),
+    "swap": ("reference", _BOX),
+    "try_on": ("reference", _GARMENT),
+    "expand": ("reference", _KEPT),
+}
+ALIASES = {
+    "t2v": "text",
+    "r2v": "reference",
+    "face": "reference",
+    "object": "reference",
+    "r2v_face": "reference",
+    "r2v_object": "reference",
+    "reference_face": "reference",
+    "reference_object": "reference",
+    "grey": "gray",
+    "optical_flow": "flow",
+    "extension": "firstframe",
+    "first_frame": "firstframe",
+    "last_frame": "lastframe",
+    "tryon": "try_on",
+}
+
+
+def canonical(name: str) -> str:
+    """A task name in the form of docs/TASKS.md: 'Reference + Depth' -> 'reference_depth'."""
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return ALIASES.get(plain, plain)
+
+
+def task_parts(name: str) -> tuple[RowTask, ...]:
+    """The tasks that a name stands for, one or two.
+
+    Args:
+        name: As `canonical` gives it.
+
+    Raises:
+        BadRowError: There is no such task; the nearest name is told.
+    """
+    if name in PARTS:
+        return (PARTS[name],)
+    if name in WHOLE:
+        return tuple(PARTS[part] if isinstance(part, str) else part for part in WHOLE[name])
+    for cut in (match.start() for match in re.finditer("_", name)):
+        first, second = (canonical(part) for part in (name[:cut], name[cut + 1 :]))
+        if first in PARTS and second in PARTS and _compose(PARTS[first], PARTS[second]):
+            return PARTS[first], PARTS[second]
+    composites = [f"reference_{part}" for part, task in PARTS.items() if task.kind in ("control", "keep")]
+    near = get_close_matches(name, [*PARTS, *WHOLE, *composites], 1)
+    hint = f"did you mean {near[0]}?" if near else "docs/TASKS.md lists the tasks"
+    raise BadRowError("wrong", f"task_name {name!r} is unknown; {hint}")
+
+
+def _compose(first: RowTask, second: RowTask) -> bool:
+    """A reference goes with what is guided or kept; what keeps something goes with a control."""
+    return (first.kind, second.kind) in (("reference", "control"), ("reference", "keep"), ("keep", "control"))
+
+
+def takes_short_source(parts: tuple[RowTask, ...]) -> bool:
+    """Whether a row's source may be shorter than the video."""
+    return any(part.short_source for part in parts) and not any(part.kind == "control" for part in parts)
+
+
+def needed(parts: tuple[RowTask, ...]) -> tuple[str, ...]:
+    """Columns that a task cannot do without."""
+    return tuple(column for part in parts for column in part.needs)
+
+
+def build_unit(name: str, inputs: Inputs) -> vcu.VCU:
+    """The unit of a row.
+
+    Args:
+        name: Canonical task name.
+        inputs: The row's clips.
+
+    Raises:
+        BadRowError: The task is unknown, or the row lacks what it needs.
+        ValueError: A builder refuses the clips.
+    """
+    parts = task_parts(name)
+    controlled = any(part.kind == "control" for part in parts)
+    units = []
+    for part in parts:
+        own = inputs
+        if part.kind == "keep" and controlled:
+            # The source is the control's: what is kept is of the real clip.
+            if inputs.target is None:
+                raise BadRowError("missing", "target_video_path is empty; what is kept is taken from it")
+            own = Inputs(**{**vars(inputs), "source": None})
+        units.append(part.build(own))
+    return vcu.compose(*units)
