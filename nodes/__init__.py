@@ -25,7 +25,7 @@ class VDOTExtension(ComfyExtension):
 
 
 def _nodes() -> list[type[io.ComfyNode]]:
-    from . import encode, load, sample, signals, vcu, vcu_edit, vcu_layout
+    from . import encode, load, sample, signals, vcu, vcu_edit, vcu_layout, vcu_region
 
     return [
         load.VDOTLoadModel,
@@ -35,6 +35,8 @@ def _nodes() -> list[type[io.ComfyNode]]:
         signals.VDOTFlow,
         signals.VDOTNormalizeDepth,
         signals.VDOTDrawPose,
+        vcu_region.VDOTBoxMask,
+        vcu_region.VDOTCrop,
         vcu.VDOTText,
         vcu.VDOTControl,
         vcu.VDOTDepth,
@@ -50,4 +52,6 @@ def _nodes() -> list[type[io.ComfyNode]]:
         vcu.VDOTPreviewUnit,
         encode.VDOTEncode,
         sample.VDOTSampler,
+        vcu_region.VDOTPasteBack,
+        vcu_region.VDOTStitch,
     ]

@@ -1,22 +1,18 @@
-"""Where ComfyUI meets vdot_core: model files, the MODEL patcher, the VAE callable and the conditioning keys.
+"""Where ComfyUI meets vdot_core: model files, the MODEL patcher and the conditioning keys.
 
-Shape letters: B batch, K contexts, F pixel frames, T latent frames, H W pixels, h w latents.
+Shape letters: K contexts, T latent frames, h w latents.
 """
 
 import json
 import logging
 import re
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import comfy.latent_formats
-import comfy.ldm.wan.vae
 import comfy.model_base
-import comfy.patcher_extension
 import comfy.sd
 import comfy.supported_models
-import comfy.taesd.taehv
 import comfy.utils
 import folder_paths
 import torch
@@ -198,58 +194,6 @@ def _read(info, vace_path, dtype: torch.dtype | None) -> tuple[dict, dict]:
         return state_dict, metadata or {}
     _log.info("%s: scaled fp8 weights are expanded to bf16 first", info.path)
     return dict(read_weights(info.path, vace=vace_path, dtype=torch.bfloat16).state_dict), {}
-
-
-def check_vae(vae) -> None:
-    """Refuse anything but a Wan 2.1 VAE (or its tiny stand-in, TAE): others have latents of the same shape.
-
-    Raises:
-        ValueError: the VAE's latents are not Wan 2.1's.
-    """
-    network, channels = vae.first_stage_model, vae.latent_channels
-    known = isinstance(network, (comfy.ldm.wan.vae.WanVAE, comfy.taesd.taehv.TAEHV))
-    if not known or channels != NUM_LATENT_CHANNELS:
-        raise ValueError(
-            f"this VAE is a {type(network).__name__} with latents of {channels} channels; VDOT needs the Wan "
-            f"2.1 VAE ({NUM_LATENT_CHANNELS} channels): load wan_2.1_vae.safetensors with Load VAE"
-        )
-
-
-def vae_encoder(vae) -> Callable[[torch.Tensor], torch.Tensor]:
-    """ComfyUI's VAE as vdot_core wants it.
-
-    Returns:
-        function: video [B, F, H, W, 3] float in [0, 1] -> latents [B, 16, T, h, w] float32 in the network's
-            space.
-    """
-    latent_format = comfy.latent_formats.Wan21()
-
-    def encode(video: torch.Tensor) -> torch.Tensor:
-        # Clip by clip: VAE.encode crops the frame axis of a batch of videos as if it were an image side.
-        return latent_format.process_in(torch.cat([vae.encode(clip).float() for clip in video]))
-
-    return encode
-
-
-_grey_cache = None
-_watched: "weakref.WeakSet[torch.nn.Module]" = weakref.WeakSet()
-
-
-def grey_cache(vae):
-    """The bounded cache of encoded grey clips, which knows each VAE by its weights.
-
-    It is emptied whenever ComfyUI unloads a VAE that filled it.
-    """
-    global _grey_cache
-    if _grey_cache is None:
-        from ..vdot_core.vcu import GreyCache
-
-        _grey_cache = GreyCache()
-    if vae.first_stage_model not in _watched:
-        _watched.add(vae.first_stage_model)
-        on_detach = comfy.patcher_extension.CallbacksMP.ON_DETACH
-        vae.patcher.add_callback_with_key(on_detach, "vdot", lambda *_: _grey_cache.clear())
-    return _grey_cache
 
 
 def vace_conditioning(contexts: torch.Tensor, strengths: Sequence[float | Sequence[float]]) -> dict:

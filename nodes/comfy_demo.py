@@ -10,7 +10,8 @@ import comfy.utils
 import folder_paths
 import torch
 
-from .comfy_bridge import check_vae, load_model
+from .comfy_bridge import load_model
+from .comfy_vae import check_vae
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MODEL_FILE = "vdot_tiny.safetensors"

@@ -5,7 +5,8 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
-from .comfy_bridge import check_vae, grey_cache, report, vace_conditioning, vae_encoder
+from .comfy_bridge import report, vace_conditioning
+from .comfy_vae import check_vae, clips_at_once, grey_cache, vae_encoder
 from .inputs import VCUType
 
 REFERENCE_KEY = "vdot_num_reference_latents"
@@ -97,8 +98,13 @@ class VDOTEncode(io.ComfyNode):
 
         check_vae(vae)
         units = _with_strengths(unit, strength, further)
-        cache = grey_cache(vae)
-        context = vcu.encode(units, vae_encoder(vae), cache=cache, vae=vae.first_stage_model)
+        context = vcu.encode(
+            units,
+            vae_encoder(vae),
+            cache=grey_cache(vae),
+            vae=vae.first_stage_model,
+            max_batch=clips_at_once(vae),
+        )
         values = vace_conditioning(context.contexts, context.scales)
         negative = _placeholder(positive) if negative is None else negative
         positive, negative = (

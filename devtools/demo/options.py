@@ -12,6 +12,7 @@ from devtools.paths import ROOT
 
 WORKFLOWS = ROOT / "workflows"
 PREFIX = "vdot_"
+NATIVE_PREFIX = "native_"  # workflows that need model files besides the bundled ones
 DEFAULT_TASK = "depth"
 
 
@@ -71,6 +72,12 @@ def parse(arguments: Sequence[str]) -> DemoOptions:
         DevError: a flag's value cannot work; the message says which and why.
     """
     given = _parser().parse_args(arguments)
+    native = WORKFLOWS / f"{NATIVE_PREFIX}{given.task}.json"
+    if given.task not in tasks() and native.is_file():
+        raise DevError(
+            f"--task {given.task} needs model files that the demo does not have: load "
+            f"{native.relative_to(ROOT)} in ComfyUI, its note says which"
+        )
     if given.task not in tasks():
         raise DevError(f"--task {given.task}: there is no such workflow; choose from {', '.join(tasks())}")
     if given.frames is not None and (given.frames < 1 or given.frames % 4 != 1):

@@ -94,7 +94,7 @@ def test_negative_without_a_text_is_a_marked_placeholder(run, vae, text):
 def test_grey_is_encoded_once_and_forgotten_on_unload(run, vae, text, monkeypatch):
     import comfy.model_management
 
-    bridge = submodule("nodes.comfy_bridge")
+    bridge = submodule("nodes.comfy_vae")
     bridge.grey_cache(vae).clear()
     calls = []
     encode = type(vae).encode

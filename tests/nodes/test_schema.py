@@ -15,6 +15,8 @@ from tests.support.pack import submodule
 PIPELINE = [
     "VDOTLoadModel",
     "VDOTLoadDemo",
+    "VDOTBoxMask",
+    "VDOTCrop",
     "VDOTText",
     "VDOTControl",
     "VDOTDepth",
@@ -30,6 +32,8 @@ PIPELINE = [
     "VDOTPreviewUnit",
     "VDOTEncode",
     "VDOTSampler",
+    "VDOTPasteBack",
+    "VDOTStitch",
 ]
 
 

@@ -82,6 +82,24 @@ SAMPLING = {"seed": 1, "after": "fixed", "preset": "released", "steps": 4, "shif
 
 KINDS = {
     "VDOTLoadDemo": NodeKind(outputs=_outputs("model:MODEL clip:CLIP vae:VAE")),
+    "VDOTLoadModel": NodeKind(
+        (),
+        _outputs("model:MODEL"),
+        {
+            "model_name": "vdot_14b.pt",
+            "weight_dtype": "default",
+            "vace_name": "in the same file",
+            "network": "vdot",
+        },
+    ),
+    "CLIPLoader": NodeKind(
+        (),
+        _outputs("CLIP:CLIP"),
+        {"clip_name": "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "type": "wan", "device": "default"},
+    ),
+    "VAELoader": NodeKind((), _outputs("VAE:VAE"), {"vae_name": "wan_2.1_vae.safetensors"}),
+    "CheckpointLoaderSimple": NodeKind((), _outputs("MODEL:MODEL CLIP:CLIP VAE:VAE"), {"ckpt_name": ""}),
+    "UNETLoader": NodeKind((), _outputs("MODEL:MODEL"), {"unet_name": "", "weight_dtype": "default"}),
     "CLIPTextEncode": NodeKind(
         _sockets("clip:CLIP"), _outputs("CONDITIONING:CONDITIONING"), {"text": ""}, height=170
     ),
@@ -94,6 +112,74 @@ KINDS = {
         (), _outputs("MASK:MASK"), {"image": "", "channel": "red"}, uploads=1, height=260
     ),
     "ImageToMask": NodeKind(_sockets("image:IMAGE"), _outputs("MASK:MASK"), {"channel": "red"}),
+    "LoadDA3Model": NodeKind(
+        (), _outputs("DA3_MODEL:DA3_MODEL"), {"model_name": "", "weight_dtype": "default"}
+    ),
+    "DA3Inference": NodeKind(
+        _sockets("da3_model:DA3_MODEL image:IMAGE"),
+        _outputs("da3_geometry:DA3_GEOMETRY"),
+        {"resolution": 504, "resize_method": "upper_bound_resize", "mode": "mono"},
+    ),
+    "DA3Render": NodeKind(
+        _sockets("da3_geometry:DA3_GEOMETRY"),
+        _outputs("IMAGE:IMAGE"),
+        {"output": "depth", "output.normalization": "raw", "output.apply_sky_clip": True},
+    ),
+    "RTDETR_detect": NodeKind(
+        _sockets("model:MODEL image:IMAGE"),
+        _outputs("bboxes:BOUNDING_BOX"),
+        {"threshold": 0.5, "class_name": "all", "max_detections": 100},
+    ),
+    "SDPoseKeypointExtractor": NodeKind(
+        _sockets("model:MODEL vae:VAE image:IMAGE bboxes:BOUNDING_BOX?"),
+        _outputs("keypoints:POSE_KEYPOINT"),
+        {"batch_size": 16},
+    ),
+    "SDPoseFaceBBoxes": NodeKind(
+        _sockets("keypoints:POSE_KEYPOINT"),
+        _outputs("bboxes:BOUNDING_BOX"),
+        {"scale": 1.5, "force_square": True},
+    ),
+    "SAM3_VideoTrack": NodeKind(
+        _sockets("images:IMAGE model:MODEL initial_mask:MASK? conditioning:CONDITIONING?"),
+        _outputs("track_data:SAM3_TRACK_DATA"),
+        {"detection_threshold": 0.5, "max_objects": 4, "detect_interval": 1},
+    ),
+    "SAM3_TrackToMask": NodeKind(
+        _sockets("track_data:SAM3_TRACK_DATA"), _outputs("masks:MASK"), {"object_indices": ""}
+    ),
+    "PrimitiveBoundingBox": NodeKind(
+        (), _outputs("BOUNDING_BOX:BOUNDING_BOX"), {"x": 0, "y": 0, "width": 512, "height": 512}
+    ),
+    "VDOTNormalizeDepth": NodeKind(
+        _sockets("depth:IMAGE"),
+        _outputs("control:IMAGE report:STRING"),
+        {"mode": "stable", "values": "metric", "clip_percent": 1.0, "window": 6.0},
+    ),
+    "VDOTDrawPose": NodeKind(
+        _sockets("keypoints:POSE_KEYPOINT"),
+        _outputs("control:IMAGE"),
+        {
+            **{"width": 0, "height": 0, "face": True, "hands": False, "threshold": 0.3},
+            **{"colours": "vace", "pen": 1.0},
+        },
+    ),
+    "VDOTBoxMask": NodeKind(
+        _sockets("image:IMAGE bboxes:BOUNDING_BOX"), _outputs("mask:MASK"), {"which": "all"}
+    ),
+    "VDOTCrop": NodeKind(
+        _sockets("frames:IMAGE mask:MASK"),
+        _outputs("frames:IMAGE mask:MASK crop:VDOT_CROP"),
+        {"margin": 0.5, "width": 0, "height": 0},
+    ),
+    "VDOTPasteBack": NodeKind(
+        _sockets("images:IMAGE unit:VDOT_VCU"), _outputs("images:IMAGE"), {"feather_px": 8}
+    ),
+    "VDOTStitch": NodeKind(
+        _sockets("original:IMAGE images:IMAGE unit:VDOT_VCU crop:VDOT_CROP"),
+        _outputs("images:IMAGE"),
+        {"feather_px": 8},
+    ),
     "VDOTGray": NodeKind(_sockets("frames:IMAGE"), _outputs("control:IMAGE"), {"weights": "bt601"}),
     "VDOTLines": NodeKind(
         _sockets("frames:IMAGE"),

@@ -4,7 +4,7 @@ from tests.workflows.graph import EXAMPLES, Output, Workflow
 from tests.workflows.single_tasks import BOXES, Task
 
 
-def _with_subject(w: Workflow, unit: Output) -> Output:
+def with_subject(w: Workflow, unit: Output) -> Output:
     """The unit with one cut-out picture as reference."""
     how = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
     return w.add("VDOTReference", **how, unit=unit)[0]
@@ -19,11 +19,11 @@ The picture says who, the depth clip where and how it moves. {EXAMPLES}
 
 - **VDOT Reference** takes the task at *unit*, and size and length from it.
 - For strengths of their own, connect both tasks to **VDOT Encode** (*unit*, *unit_2*) instead."""
-    return w.finish(_with_subject(w, unit), note, seed)
+    return w.finish(with_subject(w, unit), note, seed)
 
 
 def reference_pose(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross moving down over a plain black background")
+    w.prompt("a yellow stick figure walking to the right over a plain black background")
     (control,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
     how = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
     (subject,) = w.add("VDOTReference", **how)
@@ -38,18 +38,18 @@ The picture says who, the pose clip how they move. {EXAMPLES}
 
 
 def reference_firstframe(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond and a yellow cross on a striped gray and red background")
+    w.prompt("a yellow diamond and a yellow cross on a striped blue background")
     (unit,) = w.add("VDOTExtend", first=w.image("first.png"))
     note = f"""# A subject that enters a first frame
 
 The video begins with the picture; the reference shows who comes in later. {EXAMPLES}
 
 - Say in the text what happens: who enters, from where."""
-    return w.finish(_with_subject(w, unit), note, seed)
+    return w.finish(with_subject(w, unit), note, seed)
 
 
 def swap(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross moving up over a plain orange background")
+    w.prompt("a yellow cross moving up over a plain gray background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.3)
     note = f"""# Swap something in a clip
@@ -58,11 +58,11 @@ What is under the mask becomes what the reference shows; the rest of the clip st
 
 - *mask_shape* `box` and *expand* 0.3 hide the old shape, which would shine through otherwise.
 - Describe the whole new picture in the text."""
-    return w.finish(_with_subject(w, unit), note, seed)
+    return w.finish(with_subject(w, unit), note, seed)
 
 
 def tryon(w: Workflow, seed: int) -> dict:
-    w.prompt("a cyan square moving up over a plain orange background")
+    w.prompt("a cyan square moving up over a plain gray background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, grow_px=2, blur_px=1.0)
     how = {"images": [w.image("second.png")], "masks": [w.mask("second_mask.png")]}
@@ -78,7 +78,7 @@ The masked part, such as a shirt, becomes the one of the reference. {EXAMPLES}
 
 
 def removal(w: Workflow, seed: int) -> dict:
-    w.prompt("a plain orange background")
+    w.prompt("a plain gray background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3, still=True)
     note = f"""# Remove something
@@ -106,7 +106,7 @@ Characters, and what they carry, from pictures; their motion from a pose clip. {
 
 
 def expand(w: Workflow, seed: int) -> dict:
-    w.prompt("a small yellow diamond and a yellow cross on a striped gray and red background")
+    w.prompt("a yellow diamond and a yellow cross on a striped blue background")
     sides = dict.fromkeys(("left", "right", "top", "bottom"), 25)
     size = {"width": 64, "height": 64, "length": 17}
     (unit,) = w.add("VDOTOutpaint", frames=w.image("first.png"), **sides, mode="percent", **size)
@@ -116,11 +116,11 @@ One picture becomes a wider one and a video, into which the reference enters. {E
 
 - **VDOT Outpaint** with one picture and a *length* keeps it as the middle of the first frame.
 - *mode* `aspect` widens it to a shape instead of by its sides."""
-    return w.finish(_with_subject(w, unit), note, seed)
+    return w.finish(with_subject(w, unit), note, seed)
 
 
 def move(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the upper right over a striped gray and red background")
+    w.prompt("a yellow diamond moving to the upper right over a striped blue background")
     boxes = "0: 21, 19, 36, 41\n-1: 44, 4, 59, 26"
     (unit,) = w.add("VDOTMove", image=w.image("first.png"), boxes=boxes)
     note = f"""# Move anything
@@ -140,7 +140,7 @@ def reference_layout(w: Workflow, seed: int) -> dict:
 The picture says who, the boxes where and when. {EXAMPLES}
 
 - Several subjects: a box for each (an empty line between them), and pictures in the same order."""
-    return w.finish(_with_subject(w, unit), note, seed)
+    return w.finish(with_subject(w, unit), note, seed)
 
 
 COMPOSITE: tuple[Task, ...] = (

@@ -11,17 +11,34 @@ TOP, GAP, MAX_COLUMN = 60, 80, 760
 MARGIN, GROUP_GAP, GROUP_TOP = 20, 30, -10
 WIDTH, TASK_WIDTH = 300, 340
 NOTE_SIZE = (420, 660)
+NATIVE_NODES = (
+    *("CheckpointLoaderSimple", "UNETLoader", "LoadDA3Model", "DA3Inference", "DA3Render", "RTDETR_detect"),
+    *("SDPoseKeypointExtractor", "SDPoseFaceBBoxes", "SAM3_VideoTrack", "SAM3_TrackToMask"),
+)
 STAGES = (
-    ("Model and text", "#3f789e", ("VDOTLoadDemo", "CLIPTextEncode"), WIDTH),
+    (
+        "Model and text",
+        "#3f789e",
+        ("VDOTLoadDemo", "VDOTLoadModel", "CLIPLoader", "VAELoader", "CLIPTextEncode"),
+        WIDTH,
+    ),
     (
         "Inputs",
         "#88A",
-        ("LoadVideo", "GetVideoComponents", "LoadImage", "LoadImageMask", "ImageToMask"),
+        (
+            "LoadVideo",
+            "GetVideoComponents",
+            "LoadImage",
+            "LoadImageMask",
+            "ImageToMask",
+            "PrimitiveBoundingBox",
+        ),
         WIDTH,
     ),
+    ("Look at the clip", "#A88", NATIVE_NODES, WIDTH),
     ("Task", "#8A8", (), TASK_WIDTH),  # whatever is in no other stage
     ("Encode and sample", "#b58b2a", ("VDOTEncode", "VDOTSampler"), WIDTH),
-    ("Video", "#a1309b", ("VAEDecode", "CreateVideo", "SaveVideo"), WIDTH),
+    ("Video", "#a1309b", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
 )
 REAL_VIDEOS = """
 
@@ -62,7 +79,7 @@ class Workflow:
         self.name = name
         self._nodes: list[dict] = []
         self._links: list[list] = []
-        self._prompt: dict | None = None
+        self._bundled = True
 
     def add(self, kind: str, *, title: str | None = None, **values: Any) -> tuple[Output, ...]:
         """Add a node.
@@ -97,6 +114,13 @@ class Workflow:
         self._model, clip, self._vae = self.add("VDOTLoadDemo")
         (self._text,) = self.add("CLIPTextEncode", title="What the video shows", clip=clip, text=text)
 
+    def real_prompt(self, text: str) -> None:
+        """Begin with the large model, whose files are loaded from the models folder."""
+        (self._model,) = self.add("VDOTLoadModel")
+        (clip,), (self._vae,) = self.add("CLIPLoader"), self.add("VAELoader")
+        (self._text,) = self.add("CLIPTextEncode", title="What the video shows", clip=clip, text=text)
+        self._bundled = False
+
     def clip(self, file: str) -> Output:
         """A video file's frames."""
         (video,) = self.add("LoadVideo", file=file)
@@ -112,13 +136,17 @@ class Workflow:
             return self.add("ImageToMask", image=self.clip(file))[0]
         return self.add("LoadImageMask", image=file)[0]
 
-    def finish(self, unit: Output, note: str, seed: int) -> dict:
+    def finish(
+        self, unit: Output, note: str, seed: int, keep: bool = False, stitch: dict | None = None
+    ) -> dict:
         """Encode, sample and save; lay everything out.
 
         Args:
             unit: the task.
             note: Markdown, what the workflow does and what to change.
             seed: of the noise.
+            keep: put the pixels that the unit keeps back over the video.
+            stitch: 'original' and 'crop' of VDOT Stitch, where the unit is a part of a clip.
 
         Returns:
             The workflow.
@@ -127,6 +155,10 @@ class Workflow:
         positive, _, latent, _ = self.add("VDOTEncode", positive=self._text, vae=self._vae, unit=unit)
         (latent,) = self.add("VDOTSampler", model=self._model, positive=positive, latent=latent, seed=seed)
         (frames,) = self.add("VAEDecode", samples=latent, vae=self._vae)
+        if keep:
+            (frames,) = self.add("VDOTPasteBack", images=frames, unit=unit)
+        if stitch:
+            (frames,) = self.add("VDOTStitch", images=frames, unit=unit, **stitch)
         (video,) = self.add("CreateVideo", images=frames)
         self.add("SaveVideo", video=video, filename_prefix=f"video/vdot_{self.name}")
         groups = _lay_out(self._nodes)
@@ -135,7 +167,7 @@ class Workflow:
             "revision": 0,
             "last_node_id": len(self._nodes) + 1,
             "last_link_id": len(self._links),
-            "nodes": [_note(note.strip() + REAL_VIDEOS), *self._nodes],
+            "nodes": [_note(note.strip() + (REAL_VIDEOS if self._bundled else "")), *self._nodes],
             "links": self._links,
             "groups": groups,
             "config": {},

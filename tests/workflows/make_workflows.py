@@ -1,4 +1,5 @@
-"""Writes workflows/vdot_<task>.json, one for each task, from the functions beside this file.
+"""Writes the workflows from the functions beside this file: one for each task, vdot_<task>.json, and
+native_<task>.json for those that need model files besides the demo's.
 
     python -m tests.workflows.make_workflows [--out workflows] [--check]
 
@@ -11,10 +12,12 @@ from pathlib import Path
 
 from tests.workflows.composite_tasks import COMPOSITE
 from tests.workflows.graph import Workflow, to_json
+from tests.workflows.more_tasks import MORE
+from tests.workflows.native_tasks import NATIVE
 from tests.workflows.single_tasks import SINGLE
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST_SEED = 5
+FIRST_SEED, FIRST_NATIVE_SEED = 5, 101
 
 _log = logging.getLogger("vdot")
 
@@ -22,9 +25,12 @@ _log = logging.getLogger("vdot")
 def files() -> dict[str, str]:
     """The text of every workflow by file name; seeds count up with the tasks."""
     made = {}
-    for seed, task in enumerate((*SINGLE, *COMPOSITE), FIRST_SEED):
-        name = task.__name__
-        made[f"vdot_{name}.json"] = to_json(task(Workflow(name), seed))
+    bundled = enumerate((*SINGLE, *COMPOSITE, *MORE), FIRST_SEED)
+    native = enumerate(NATIVE, FIRST_NATIVE_SEED)
+    for prefix, numbered in (("vdot", bundled), ("native", native)):
+        for seed, task in numbered:
+            name = task.__name__
+            made[f"{prefix}_{name}.json"] = to_json(task(Workflow(name), seed))
     return made
 
 

@@ -35,7 +35,7 @@ The depth clip says where things are and how near; the text says what they are. 
 
 
 def pose(w: Workflow, seed: int) -> dict:
-    w.prompt("a purple star moving down over a plain white background")
+    w.prompt("a red stick figure walking to the right over a plain white background")
     (unit,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
     note = f"""# Pose to video
 
@@ -110,7 +110,7 @@ The contours of something that was tracked in a clip say where the new thing is.
 
 
 def inpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a blue circle moving up over a plain orange background")
+    w.prompt("a blue circle moving up over a plain gray background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask)
     note = f"""# Inpainting
@@ -123,7 +123,7 @@ Keeps the clip and makes the masked part anew. {EXAMPLES}
 
 
 def outpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a small yellow square moving up over a plain orange background")
+    w.prompt("a yellow square moving up over a plain gray background")
     sides = dict.fromkeys(("left", "right", "top", "bottom"), 25)
     (unit,) = w.add(
         "VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", width=64, height=64, feather_px=2
@@ -139,7 +139,7 @@ Keeps the clip and paints what lies beyond its borders. {EXAMPLES}
 
 
 def firstframe(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the lower right over a striped gray and red background")
+    w.prompt("a yellow diamond moving to the lower right over a striped blue background")
     (unit,) = w.add("VDOTExtend", first=w.image("first.png"))
     note = f"""# Image to video: the first frame
 
@@ -151,7 +151,7 @@ The picture is how the video begins. {EXAMPLES}
 
 
 def lastframe(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the lower right over a striped gray and red background")
+    w.prompt("a yellow diamond moving to the lower right over a striped blue background")
     (unit,) = w.add("VDOTExtend", last=w.image("last.png"))
     note = f"""# Image to video: the last frame
 
@@ -160,7 +160,7 @@ The picture is how the video ends; the model finds the way there. {EXAMPLES}"""
 
 
 def firstlast(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the lower right over a striped gray and red background")
+    w.prompt("a yellow diamond moving to the lower right over a striped blue background")
     (unit,) = w.add("VDOTExtend", first=w.image("first.png"), last=w.image("last.png"))
     note = f"""# First and last frame
 
@@ -172,7 +172,7 @@ From one picture to the other. {EXAMPLES}
 
 
 def extend(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the lower right over a striped gray and red background")
+    w.prompt("a yellow diamond moving to the lower right over a striped blue background")
     (unit,) = w.add("VDOTExtend", first=w.clip("start.mp4"))
     note = f"""# Continue a clip
 
@@ -184,7 +184,7 @@ The clip is how the video begins; *length* is that of the whole. {EXAMPLES}
 
 
 def keyframes(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the lower right over a striped gray and red background")
+    w.prompt("a yellow diamond moving to the lower right over a striped blue background")
     pictures = [w.image(file) for file in ("first.png", "middle.png", "last.png")]
     (unit,) = w.add("VDOTKeyframes", images=pictures, positions="0, 8, -1")
     note = f"""# Keyframes

@@ -6,7 +6,6 @@
 import hashlib
 import json
 import os
-import shutil
 
 import av
 import numpy as np
@@ -16,21 +15,23 @@ from PIL import Image
 from devtools.demo import convert
 from devtools.demo.options import tasks
 from tests.support.comfy import ROOT, comfyui_path
-from tests.support.server import ComfyServer
 from tests.workflows.make_workflows import files
+from tests.workflows.prompts import FRONTEND_ONLY, to_prompt
 from training.data import render_examples
 
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+WORKFLOWS = sorted((ROOT / "workflows").glob("vdot_*.json"))
+NATIVE = sorted((ROOT / "workflows").glob("native_*.json"))  # test_native.py has more of them
 EXAMPLES = ROOT / "assets/examples"
 TASKS = {
     *("text", "depth", "pose", "flow", "gray", "scribble", "layout", "inpaint", "outpaint", "reference"),
     *("firstframe", "lastframe", "firstlast", "extend", "keyframes", "swap", "tryon", "removal", "animate"),
-    *("reference_depth", "reference_pose", "reference_firstframe", "expand", "move"),
+    *("reference_depth", "reference_pose", "reference_firstframe", "expand", "move", "crop"),
+    *("reference_flow", "reference_gray", "reference_scribble", "reference_inpaint", "reference_outpaint"),
+    *("face", "face_pose", "replace"),
 }
 # One of each way of saying something: nothing, a control, a mask with a reference, boxes, pictures in time.
-REPRESENTATIVE = {"text", "depth", "swap", "layout_track", "keyframes", "reference_pose"}
+REPRESENTATIVE = {"text", "depth", "swap", "layout_track", "keyframes", "reference_pose", "face", "crop"}
 NATIVE_TAIL = {"CLIPTextEncode", "VAEDecode", "CreateVideo", "SaveVideo"}
-FRONTEND_ONLY = {"MarkdownNote"}
 
 
 def name_of(path) -> str:
@@ -40,54 +41,14 @@ def name_of(path) -> str:
 RUN = [path for path in WORKFLOWS if os.environ.get("VDOT_ALL_WORKFLOWS") or name_of(path) in REPRESENTATIVE]
 
 
-@pytest.fixture(scope="module")
-def server(comfy, tmp_path_factory):
-    """A server with the examples in its input folder and no model files at all."""
-    base = tmp_path_factory.mktemp("comfyui")
-    server = ComfyServer(base)
-    for file in EXAMPLES.iterdir():
-        shutil.copy(file, base / "input" / file.name)
-    with server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def info(server):
-    return server.get("/object_info")
-
-
-def to_prompt(workflow: dict, info: dict) -> dict:
-    """API prompt of a flat workflow: linked inputs by name, widgets in the order of /object_info."""
-    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
-    prompt = {}
-    for node in workflow["nodes"]:
-        if node["type"] in FRONTEND_ONLY:
-            continue
-        linked = {i["name"]: sources[i["link"]] for i in node["inputs"] if i["link"] is not None}
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": {**widgets(node, info), **linked}}
-    return prompt
-
-
-def widgets(node: dict, info: dict) -> dict:
-    values, named, num_uploads = list(node.get("widgets_values", [])), {}, 0
-    entry = info[node["type"]]["input"]
-    for name, (kind, *options) in {**entry.get("required", {}), **entry.get("optional", {})}.items():
-        options = options[0] if options else {}
-        is_widget = isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-        if not (is_widget or kind == "COMFY_DYNAMICCOMBO_V3") or options.get("forceInput"):
-            continue
-        assert values, f"{node['type']}: no value for {name}"
-        named[name] = values.pop(0)
-        if options.get("control_after_generate"):
-            assert values.pop(0) in ("fixed", "randomize", "increment", "decrement")
-        num_uploads += bool(options.get("image_upload") or options.get("video_upload"))
-    # The page puts upload buttons after all other widgets.
-    assert values == ["image"] * num_uploads, f"{node['type']}: {values} belong to no widget"
-    return named
-
-
 def load(path) -> dict:
     return json.loads(path.read_text())
+
+
+def test_every_workflow_has_its_picture():
+    folder = ROOT / "workflows"
+    assert {path.stem for path in folder.glob("*.jpg")} == {path.stem for path in WORKFLOWS + NATIVE}
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".jpg"}
 
 
 def test_every_task_has_a_workflow():
@@ -97,12 +58,13 @@ def test_every_task_has_a_workflow():
 
 def test_the_files_are_what_their_script_writes():
     made = files()
-    assert set(made) == {path.name for path in WORKFLOWS}
-    different = [path.name for path in WORKFLOWS if path.read_text("utf-8") != made[path.name]]
+    paths = WORKFLOWS + NATIVE
+    assert set(made) == {path.name for path in paths}
+    different = [path.name for path in paths if path.read_text("utf-8") != made[path.name]]
     assert not different, "bring them up to date: python -m tests.workflows.make_workflows"
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+@pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
 def test_the_demo_converts_them_alike(path, info):
     """Two converters that know nothing of each other."""
     workflow = load(path)
@@ -110,18 +72,19 @@ def test_the_demo_converts_them_alike(path, info):
     assert theirs == {key: node["inputs"] for key, node in to_prompt(workflow, info).items()}
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+@pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
 def test_every_input_file_is_an_example(path):
     loaders = ("LoadVideo", "LoadImage", "LoadImageMask")
     names = [node["widgets_values"][0] for node in load(path)["nodes"] if node["type"] in loaders]
     assert all((EXAMPLES / name).is_file() for name in names)
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+@pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
 def test_every_node_matches_the_server(path, info):
     workflow = load(path)
     types = {node["type"] for node in workflow["nodes"]}
-    shared = {"VDOTLoadDemo", "VDOTPreviewUnit", "VDOTEncode", "VDOTSampler", "MarkdownNote"}
+    loader = "VDOTLoadDemo" if path in WORKFLOWS else "VDOTLoadModel"
+    shared = {loader, "VDOTPreviewUnit", "VDOTEncode", "VDOTSampler", "MarkdownNote"}
     assert shared | NATIVE_TAIL <= types
     assert types - FRONTEND_ONLY <= set(info), "nodes that a bare ComfyUI with this pack does not have"
     outputs = {node["id"]: node["outputs"] for node in workflow["nodes"]}
@@ -138,7 +101,7 @@ def test_every_node_matches_the_server(path, info):
             assert {i["name"].split(".")[0] for i in node["inputs"]} <= names, node["type"]
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
+@pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
 def test_layout_has_no_overlaps_and_groups_hold_everything(path):
     workflow = load(path)
     boxes = [(node["id"], *node["pos"], *node["size"]) for node in workflow["nodes"]]

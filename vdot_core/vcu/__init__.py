@@ -1,5 +1,6 @@
 """Video condition units: what to generate, what to keep, what to show; and their encoding for the network."""
 
+from .boxes import box_masks
 from .canvas import cover, letterbox, snap_length, snap_size
 from .compose import compose
 from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, VCUContext, encode
@@ -8,6 +9,7 @@ from .grey_cache import GreyCache
 from .layout import layout, layout_masks, move
 from .masks import EXPAND_RATIO, MASK_SHAPES, augment
 from .outpaint import outpaint
+from .paste import Crop, crop_region, paste_back, stitch
 from .preview import preview
 from .references import reference
 from .repaint import inpaint
@@ -24,12 +26,15 @@ __all__ = [
     "SIZE_MULTIPLE",
     "VAE_STRIDE",
     "VCU",
+    "Crop",
     "GreyCache",
     "VCUContext",
     "augment",
+    "box_masks",
     "compose",
     "control",
     "cover",
+    "crop_region",
     "depth",
     "encode",
     "extend",
@@ -41,11 +46,13 @@ __all__ = [
     "move",
     "num_latent_frames",
     "outpaint",
+    "paste_back",
     "path_boxes",
     "preview",
     "reference",
     "snap_length",
     "snap_size",
+    "stitch",
     "strength_curve",
     "text",
 ]

@@ -26,6 +26,7 @@ MASK_CHANNELS = VAE_STRIDE[1] * VAE_STRIDE[2]
 CONTEXT_CHANNELS = 2 * LATENT_CHANNELS + MASK_CHANNELS
 
 VaeEncode = Callable[[Tensor], Tensor]
+MaxBatch = Callable[[tuple[int, ...]], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ def encode(
     *,
     cache: GreyCache | None = None,
     vae: object | None = None,
-    batch_halves: bool = False,
+    max_batch: int | MaxBatch = 1,
 ) -> VCUContext:
     """Encode one unit, or several that keep their own strength, into contexts of one length.
 
@@ -93,8 +94,9 @@ def encode(
         cache: keeps the latents of grey clips between calls; None = only within this call.
         vae: the object the cache knows the VAE by; None = the owner of `vae_encode`, where it is a method, or
             itself.
-        batch_halves: encode what is new in as few calls as possible (more memory) instead of one clip at a
-            time.
+        max_batch: how many new clips, such as the two halves of a masked one, may go to the VAE in one call:
+            a number, or a function of a clip's shape (F, H, W, 3) that looks at the memory there is, asked
+            right before a call that could take several.
     Returns:
         The contexts, on the device of the VAE's latents.
     Raises:
@@ -103,7 +105,7 @@ def encode(
     units = (units,) if isinstance(units, VCU) else tuple(as_list(units, "units"))
     _check_units(units)
     owner = vae if vae is not None else getattr(vae_encode, "__self__", vae_encode)
-    coder = _Coder(vae_encode, GreyCache() if cache is None else cache, owner, batch_halves)
+    coder = _Coder(vae_encode, GreyCache() if cache is None else cache, owner, max_batch)
     first = units[0]
 
     slots, places = _gather_references(units)
@@ -177,8 +179,8 @@ def _gather_references(units: tuple[VCU, ...]) -> tuple[list[Tensor], list[set[i
 class _Coder:
     """Encodes clips, each distinct one once."""
 
-    def __init__(self, vae_encode: VaeEncode, cache: GreyCache, owner: object, batch: bool):
-        self.vae_encode, self.cache, self.owner, self.batch = vae_encode, cache, owner, batch
+    def __init__(self, vae_encode: VaeEncode, cache: GreyCache, owner: object, max_batch: int | MaxBatch):
+        self.vae_encode, self.cache, self.owner, self.max_batch = vae_encode, cache, owner, max_batch
         self.device: torch.device | None = None
 
     def clips(self, clips: list[Tensor]) -> list[Tensor]:
@@ -212,9 +214,23 @@ class _Coder:
         return [latents.to(self.device) for latents in found]
 
     def _run(self, clips: list[Tensor]) -> list[Tensor]:
-        if self.batch and len(clips) > 1:
-            return list(self._call(torch.stack(clips)))
-        return [self._call(clip[None])[0] for clip in clips]
+        done: list[Tensor] = []
+        while len(done) < len(clips):
+            group = clips[len(done) : len(done) + self._batch_size(clips[len(done) :])]
+            if len(group) == 1:
+                done.append(self._call(group[0][None])[0])
+            else:
+                # Copies, so that one that is kept does not keep the others.
+                done.extend(latents.clone() for latents in self._call(torch.stack(group)))
+        return done
+
+    def _batch_size(self, clips: list[Tensor]) -> int:
+        if len(clips) == 1:
+            return 1
+        size = self.max_batch(tuple(clips[0].shape)) if callable(self.max_batch) else self.max_batch
+        if size < 1:
+            raise ValueError(f"max_batch is {size}; give 1 (one clip at a time) or more")
+        return size
 
     def _call(self, video: Tensor) -> Tensor:
         latents = self.vae_encode(video)

@@ -1,4 +1,4 @@
-"""Draws every task of training/data/task_inputs.py, for docs/TASKS.md.
+"""Draws every task of training/tasks.py, for docs/TASKS.md.
 
 python docs/images/tasks/make.py [--out docs/images/tasks]
 """
@@ -36,7 +36,7 @@ def main() -> None:
     """Draw them all."""
     sys.path.insert(0, str(ROOT))
     from training.data.shapes import SPLITS, clip
-    from training.data.task_inputs import TASKS
+    from training.tasks import COMPOSITE, SINGLE
     from vdot_core.vcu import preview
 
     parser = argparse.ArgumentParser(
@@ -46,8 +46,8 @@ def main() -> None:
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     scene = clip(SPLITS["evaluation"][SEED_INDEX], **SIZE)
-    for name, build in TASKS.items():
-        unit = build(scene, torch.Generator().manual_seed(0))
+    for name, task in (SINGLE | COMPOSITE).items():
+        unit = task(scene)
         data = png_bytes(preview(unit, COLUMNS))
         (folder / f"{name}.png").write_bytes(data)
         log.info("%s: %s, %d bytes", name, unit, len(data))

@@ -1,6 +1,6 @@
-"""Peak memory and time of every task on a real clip, encoded with a VAE that holds nothing.
+"""Peak memory and time of every task on real clips, encoded with a VAE that holds nothing.
 
-    python -m tests.core.vcu.memory CLIP.mp4 [REFERENCE.png]
+    python -m tests.core.vcu.memory CLIP.mp4 [CLIP.mp4 ..] [REFERENCE.png ..]
 
 Each task runs in a fork of its own, so that one's peak is not another's. The clip itself is not counted.
 """
@@ -9,42 +9,91 @@ import os
 import resource
 import sys
 import time
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import torch
 
-from training.data.shapes import Clip, ShapeTrack
-from training.data.task_inputs import TASKS
-from vdot_core.signals import draw_lines, luma
-from vdot_core.vcu import cover, encode
+from training.tasks import COMPOSITE, SINGLE
+from vdot_core import signals, vcu
 from vdot_core.vcu.__main__ import _read
-from vdot_core.vcu.checks import MAX_FRAMES
 
 WIDTH, HEIGHT, FRAMES = 832, 480, 81
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+FACE = {"x": 300, "y": 60, "width": 200, "height": 240}
 
 
-def real_clip(path, picture=None):
-    """A video at 480p as the tasks take it: with a moving ellipse for its subject and luma for its depth."""
-    from pathlib import Path
+class RealClip:
+    """A video at 480p as the tasks take it, its signals made by our own nodes' functions when asked for.
 
-    frames = cover(_read(Path(path))[: min(FRAMES, MAX_FRAMES)], WIDTH, HEIGHT)
-    total = len(frames)
-    centres = torch.stack([torch.linspace(250, 580, total), torch.linspace(220, 260, total)], 1)
-    x, y = torch.arange(WIDTH), torch.arange(HEIGHT)[:, None]
-    masks = torch.stack([(((x - cx) / 120) ** 2 + ((y - cy) / 150) ** 2 < 1).float() for cx, cy in centres])
-    still = torch.zeros(total)
-    colors = (0.2, 0.5, 0.9)
-    track = ShapeTrack(
-        "circle", "blue", "large", "linear", "right", False, colors, 130.0, 1.0, centres, still
-    )
-    image = frames[0] if picture is None else _read(Path(picture))[0]
-    lines = 1 - draw_lines(frames)[..., 0].contiguous()
-    words = ("a clip",)
-    return Clip(
-        seed=0, split="train", frames=frames, masks=masks, object_masks=masks[None], depth=luma(frames),
-        lines=lines, caption=words[0], captions=words, references=(image,), objects=(track,),
-        background="", pan=(0.0, 0.0),
-    )  # fmt: skip
+    A moving ellipse stands for its subject, and its luma for its depth.
+    """
+
+    def __init__(self, path, pictures=()):
+        self.frames = vcu.cover(_read(Path(path))[:FRAMES], WIDTH, HEIGHT)
+        total = len(self.frames)
+        centres = torch.stack([torch.linspace(250, 580, total), torch.linspace(220, 260, total)], 1)
+        x, y = torch.arange(WIDTH), torch.arange(HEIGHT)[:, None]
+        self.masks = torch.stack(
+            [(((x - cx) / 120) ** 2 + ((y - cy) / 150) ** 2 < 1).float() for cx, cy in centres]
+        )
+        self.object_masks = self.masks[None]
+        self.references = tuple(_read(Path(path))[0] for path in pictures) or (self.frames[0],)
+        self.objects = (SimpleNamespace(rgb=(0.2, 0.5, 0.9), centres=centres),)
+        left, top = centres[:, 0] - 120, centres[:, 1] - 150
+        self.boxes = torch.stack([left, top, left + 240, top + 300], 1).round().long()[None]
+
+    @cached_property
+    def depth(self):
+        return signals.luma(self.frames)
+
+    @cached_property
+    def lines(self):
+        return 1 - signals.draw_lines(self.frames)[..., 0]
+
+    @cached_property
+    def flow(self):
+        return signals.dis_flow(self.frames)
+
+
+def face(clip):
+    """A face cut out by a detector's box."""
+    height, width = clip.references[0].shape[:2]
+    mask = vcu.box_masks(FACE, width=width, height=height)
+    size = {"width": WIDTH, "height": HEIGHT, "num_frames": len(clip.frames)}
+    return vcu.reference(clip.references[0], masks=mask, **size)
+
+
+def replacement(clip):
+    """Someone else, moved by the poses, in the place of the subject."""
+    place = vcu.inpaint(clip.frames, clip.object_masks[-1], mask_shape="box", expand=0.1)
+    return vcu.compose(place, COMPOSITE["animate"](clip))
+
+
+def pasted(clip):
+    """An inpainted region's kept pixels put back."""
+    unit = vcu.inpaint(clip.frames, clip.object_masks[-1])
+    vcu.paste_back(clip.frames[: unit.num_frames], unit)
+    return unit
+
+
+def stitched(clip):
+    """A small region cut out, enlarged, and put back."""
+    part, mask, crop = vcu.crop_region(clip.frames, clip.object_masks[-1], width=WIDTH, height=HEIGHT)
+    unit = vcu.inpaint(part, mask)
+    vcu.stitch(clip.frames, part[: unit.num_frames], unit, crop)
+    return unit
+
+
+MORE = {
+    "face": face,
+    "face_pose": lambda clip: vcu.compose(face(clip), SINGLE["pose"](clip)),
+    "replacement": replacement,
+    "paste_back": pasted,
+    "crop_and_stitch": stitched,
+}
+TASKS = SINGLE | COMPOSITE | MORE
 
 
 def pooling_vae(video):
@@ -64,29 +113,39 @@ def resident_mb():
 
 
 def measure(name, clip):
-    """(MB to build, MB to build and encode, seconds), by a forked child."""
+    """(MB to build, MB to build and encode, CPU seconds), by a forked child."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        before, start = resident_mb(), time.perf_counter()
-        unit = TASKS[name](clip, torch.Generator().manual_seed(0))
+        before, start = resident_mb(), time.process_time()
+        unit = TASKS[name](clip)
         built = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
-        encode(unit, pooling_vae)
+        context = vcu.encode(unit, pooling_vae)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
-        os.write(write, f"{built} {peak} {time.perf_counter() - start}".encode())
+        assert torch.isfinite(context.contexts).all()
+        os.write(write, f"{built} {peak} {time.process_time() - start}".encode())
         os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
     with os.fdopen(read) as file:
-        return tuple(float(number) for number in file.read().split())
+        numbers = file.read().split()
+    if not numbers:
+        raise RuntimeError(f"{name} failed; its error is above")
+    return tuple(float(number) for number in numbers)
+
+
+def main(paths):
+    torch.set_num_threads(1)
+    pictures = [path for path in paths if path.lower().endswith(PICTURES)]
+    videos = [path for path in paths if path not in pictures]
+    clips = [RealClip(path, pictures) for path in videos]
+    names = ", ".join(f"{Path(p).name} ({len(c.frames)} frames)" for p, c in zip(videos, clips, strict=True))
+    print(f"{names}: at {WIDTH}x{HEIGHT}; the largest of them\n")
+    print("| task | MB to build | MB with encoding | CPU seconds |\n|---|---|---|---|")
+    for name in TASKS:
+        found = torch.tensor([measure(name, clip) for clip in clips]).amax(0)
+        print(f"| {name} | {found[0]:.0f} | {found[1]:.0f} | {found[2]:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    scene = real_clip(*sys.argv[1:3])
-    size = np.prod(scene.frames.shape) * 4 / 2**20
-    print(f"{len(scene.frames)} frames of {WIDTH}x{HEIGHT}: {size:.0f} MB as float32, not counted below")
-    print("| task | MB to build | MB with encoding | seconds |\n|---|---|---|---|")
-    for name in TASKS:
-        built, peak, seconds = measure(name, scene)
-        print(f"| {name} | {built:.0f} | {peak:.0f} | {seconds:.1f} |", flush=True)
+    main(sys.argv[1:])

@@ -1,11 +1,12 @@
-"""Every task of training/data/task_inputs.py against the drawn clips' own masks, boxes and motion."""
+"""Plain examples of every task of training/tasks.py against the clips' own masks, boxes and motion."""
 
 import numpy as np
 import pytest
 import torch
 
 from training.data.shapes import SPLITS, clip
-from training.data.task_inputs import COMPOSITE, SINGLE, TASKS, exact_flow, walking_skeleton
+from training.data.units import skeleton
+from training.tasks import COMPOSITE, SINGLE
 from vdot_core import signals
 
 HEIGHT, WIDTH, FRAMES = 48, 80, 13
@@ -19,7 +20,7 @@ def scene(request):
 
 
 def build(name, scene):
-    return TASKS[name](scene, torch.Generator().manual_seed(3))
+    return (SINGLE | COMPOSITE)[name](scene)
 
 
 def box(mask):
@@ -73,8 +74,8 @@ def _layout_track(scene):
 
 CONTROLS = {
     "depth": lambda scene: _rgb(scene.depth),
-    "pose": lambda scene: signals.draw_pose(walking_skeleton(scene)),
-    "flow": lambda scene: signals.flow_to_frames(exact_flow(scene)[[0, *range(FRAMES - 1)]]),
+    "pose": lambda scene: signals.draw_pose(skeleton(scene), pen=256 / HEIGHT),
+    "flow": lambda scene: signals.flow_to_frames(scene.flow[[0, *range(FRAMES - 1)]]),
     "gray": lambda scene: _rgb(scene.frames @ torch.tensor([0.299, 0.587, 0.114])),
     "scribble": lambda scene: _rgb(1 - scene.lines),
     "layout": _layout,
@@ -248,7 +249,7 @@ def test_two_kinds_at_once(scene):
 
 def test_flow_is_the_motion_that_was_drawn(scene):
     """A pixel of an object, carried along the flow, lies on the object in the next frame."""
-    flow = exact_flow(scene)
+    flow = scene.flow
     masks = scene.object_masks
     hits = []
     for thing in range(len(masks)):
@@ -263,7 +264,7 @@ def test_flow_is_the_motion_that_was_drawn(scene):
 
 
 def test_skeleton_is_a_person(scene):
-    people = signals.parse_keypoints(walking_skeleton(scene))
+    people = signals.parse_keypoints(skeleton(scene))
     body = np.stack([crowd[0].body[:, :2] * (WIDTH, HEIGHT) for crowd in people])
     limbs = body[:, [8, 9, 11, 12]], body[:, [9, 10, 12, 13]]
     lengths = np.linalg.norm(limbs[0] - limbs[1], axis=-1)
@@ -272,5 +273,5 @@ def test_skeleton_is_a_person(scene):
 
 
 def test_equal_seeds_give_equal_units(scene):
-    for name in TASKS:
+    for name in SINGLE | COMPOSITE:
         assert build(name, scene) == build(name, scene)

@@ -32,9 +32,10 @@ def test_number_of_vae_calls(folding_vae):
     assert calls(masked()) == 1
     both = compose(masked(), control(torch.rand(9, 16, 32, 3)))
     assert calls(both) == 2
-    assert calls(both, batch_halves=True) == 1 and folding_vae.shapes[-1][0] == 2
+    assert calls(both, max_batch=2) == 1 and folding_vae.shapes[-1][0] == 2
     assert calls(reference(torch.rand(3, 16, 32, 3), **SIZE)) == 3
-    assert calls(reference(torch.rand(3, 16, 32, 3), **SIZE), batch_halves=True) == 1
+    assert calls(reference(torch.rand(3, 16, 32, 3), **SIZE), max_batch=2) == 2
+    assert calls(reference(torch.rand(3, 16, 32, 3), **SIZE), max_batch=8) == 1
     guide = control(torch.rand(9, 16, 32, 3))
     assert calls([guide, guide.replace(strength=0.5)]) == 1
     cache.clear()
@@ -55,7 +56,40 @@ def test_caching_and_batching_change_nothing(folding_vae):
     cache = GreyCache()
     plain = encode(units, folding_vae).contexts
     for _ in range(2):
-        assert torch.equal(encode(units, folding_vae, cache=cache, batch_halves=True).contexts, plain)
+        assert torch.equal(encode(units, folding_vae, cache=cache, max_batch=2).contexts, plain)
+
+
+def test_memory_decides_how_many_clips_go_together(folding_vae):
+    """The decision is asked with the clip's shape, anew for every call, and only where there is a choice."""
+    asked, answers = [], iter([2, 1])
+
+    def max_batch(shape):
+        asked.append(shape)
+        return next(answers)
+
+    units = [compose(masked(), control(torch.rand(9, 16, 32, 3))) for _ in range(2)]
+    together = encode(units, folding_vae, max_batch=max_batch).contexts
+    assert [shape[0] for shape in folding_vae.shapes] == [2, 1, 1] and asked == [(9, 16, 32, 3)] * 2
+    assert torch.equal(together, encode(units, folding_vae).contexts)
+    encode(control(torch.rand(9, 16, 32, 3)), folding_vae, cache=primed(folding_vae), max_batch=max_batch)
+    assert len(asked) == 2, "one clip alone is no choice"
+    with pytest.raises(ValueError, match="max_batch is 0"):
+        encode(units, folding_vae, max_batch=0)
+
+
+def primed(vae):
+    """A cache that holds the grey clip of SIZE."""
+    cache = GreyCache()
+    encode(text(**SIZE), vae, cache=cache)
+    return cache
+
+
+def test_a_kept_clip_does_not_keep_the_others_of_its_batch(folding_vae):
+    cache = GreyCache()
+    encode(control(torch.rand(9, 16, 32, 3)), folding_vae, cache=cache, max_batch=2)
+    assert folding_vae.shapes == [(2, 9, 16, 32, 3)]
+    ((_, kept),) = cache._entries.values()
+    assert kept.untyped_storage().nbytes() == kept.nbytes
 
 
 def test_cache_knows_its_vae_and_its_bounds(folding_vae):
@@ -179,7 +213,7 @@ def test_a_real_vae_gives_the_same_batched(wan_encode):
     guide = control(torch.rand(9, 16, 32, 3))
     unit = compose(masked(), guide, reference(torch.rand(2, 16, 32, 3), **SIZE))
     torch.testing.assert_close(
-        encode(unit, wan_encode, batch_halves=True).contexts,
+        encode(unit, wan_encode, max_batch=2).contexts,
         encode(unit, wan_encode).contexts,
         atol=1e-5,
         rtol=1e-5,

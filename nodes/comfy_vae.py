@@ -1,0 +1,127 @@
+"""ComfyUI's VAE as vdot_core wants it: checked, several clips in one pass where they fit, grey clips kept.
+
+Shape letters: B batch, F pixel frames, T latent frames, H W pixels, h w latents.
+"""
+
+import copy
+import logging
+import weakref
+from collections.abc import Callable
+
+import comfy.latent_formats
+import comfy.ldm.wan.vae
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.taesd.taehv
+import torch
+
+from .comfy_bridge import NUM_LATENT_CHANNELS
+
+MAX_CLIPS_AT_ONCE = 2
+"""The two halves of a masked clip; more at once gain nothing and hold more pixels."""
+
+_log = logging.getLogger("vdot")
+
+
+def check_vae(vae) -> None:
+    """Refuse anything but a Wan 2.1 VAE (or its tiny stand-in, TAE): others have latents of the same shape.
+
+    Raises:
+        ValueError: the VAE's latents are not Wan 2.1's.
+    """
+    network, channels = vae.first_stage_model, vae.latent_channels
+    known = isinstance(network, (comfy.ldm.wan.vae.WanVAE, comfy.taesd.taehv.TAEHV))
+    if not known or channels != NUM_LATENT_CHANNELS:
+        raise ValueError(
+            f"this VAE is a {type(network).__name__} with latents of {channels} channels; VDOT needs the Wan "
+            f"2.1 VAE ({NUM_LATENT_CHANNELS} channels): load wan_2.1_vae.safetensors with Load VAE"
+        )
+
+
+def vae_encoder(vae) -> Callable[[torch.Tensor], torch.Tensor]:
+    """ComfyUI's VAE as vdot_core wants it.
+
+    Returns:
+        function: video [B, F, H, W, 3] float in [0, 1] -> latents [B, 16, T, h, w] float32 in the network's
+            space. Several videos go through the VAE together where it can, one by one when that runs out of
+            memory.
+    """
+    latent_format = comfy.latent_formats.Wan21()
+
+    def encode(video: torch.Tensor) -> torch.Tensor:
+        latents = _encode_together(vae, video) if len(video) > 1 and _can_batch(vae) else None
+        if latents is None:
+            latents = torch.cat([vae.encode(clip) for clip in video])
+        return latent_format.process_in(latents.float())
+
+    return encode
+
+
+def clips_at_once(vae) -> Callable[[tuple[int, ...]], int]:
+    """How many clips fit into the memory that is free, by the VAE's own estimate.
+
+    Memory that models hold is not counted as free: a second clip is not worth unloading one.
+
+    Returns:
+        function: shape (F, H, W, 3) of a clip -> 1 or MAX_CLIPS_AT_ONCE.
+    """
+
+    def decide(shape: tuple[int, ...]) -> int:
+        if not _can_batch(vae):
+            return 1
+        num_frames, height, width, channels = shape
+        clip_bytes = vae.memory_used_encode((1, channels, num_frames, height, width), vae.vae_dtype)
+        free_bytes = comfy.model_management.get_free_memory(vae.device)
+        free_bytes -= max(0, vae.patcher.model_size() - vae.patcher.loaded_size())
+        return MAX_CLIPS_AT_ONCE if free_bytes >= MAX_CLIPS_AT_ONCE * clip_bytes else 1
+
+    return decide
+
+
+def _can_batch(vae) -> bool:
+    """TAE takes the videos of a batch one by one anyway; a VAE that always crops cannot take a batch."""
+    return isinstance(vae.first_stage_model, comfy.ldm.wan.vae.WanVAE) and hasattr(vae, "crop_input")
+
+
+class _NoMemoryError(Exception):
+    """The videos of a batch do not fit together."""
+
+
+def _encode_together(vae, video: torch.Tensor) -> torch.Tensor | None:
+    """Raw latents [B, 16, T, h, w] of a batch in one pass, or None where memory ran out."""
+
+    def give_up(*args, **kwargs):
+        raise _NoMemoryError
+
+    together = copy.copy(vae)
+    # VAE.encode takes the frame axis of a batch of videos for an image's side and crops it to a multiple of
+    # 8. There is nothing to crop: a unit's size fits the VAE.
+    together.crop_input = False
+    # Its answer to running out of memory is tiles, which change the result; one by one comes first.
+    together.encode_tiled_3d = together._encode_tiled_owned = give_up
+    try:
+        return together.encode(video)
+    except _NoMemoryError:
+        _log.warning("not enough memory to encode %d clips at once; encoding them one by one", len(video))
+    return None
+
+
+_grey_cache = None
+_watched: "weakref.WeakSet[torch.nn.Module]" = weakref.WeakSet()
+
+
+def grey_cache(vae):
+    """The bounded cache of encoded grey clips, which knows each VAE by its weights.
+
+    It is emptied whenever ComfyUI unloads a VAE that filled it.
+    """
+    global _grey_cache
+    if _grey_cache is None:
+        from ..vdot_core.vcu import GreyCache
+
+        _grey_cache = GreyCache()
+    if vae.first_stage_model not in _watched:
+        _watched.add(vae.first_stage_model)
+        on_detach = comfy.patcher_extension.CallbacksMP.ON_DETACH
+        vae.patcher.add_callback_with_key(on_detach, "vdot", lambda *_: _grey_cache.clear())
+    return _grey_cache

@@ -1,0 +1,171 @@
+"""Parts of the picture: a detector's boxes as masks, a region made on its own, kept pixels put back."""
+
+from comfy_api.latest import io
+
+from .inputs import CATEGORY, MAX_SIDE, VCUType
+
+CropType = io.Custom("VDOT_CROP")
+
+# As in vdot_core.vcu, which is not imported before a node runs.
+WHICH = ("all", "largest", "first")
+
+
+class VDOTBoxMask(io.ComfyNode):
+    """Boxes -> masks."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTBoxMask",
+            display_name="VDOT Box Mask",
+            category=CATEGORY,
+            description=(
+                "Turns the boxes of a detector (RT-DETR, SAM 3, SDPose's faces) or typed ones into masks: a "
+                "face for VDOT Reference, or what VDOT Mask makes anew."
+            ),
+            search_aliases=["bounding box", "bbox", "face crop", "detection", "rt-detr"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture or clip in which the boxes were found."),
+                io.BoundingBox.Input(
+                    "bboxes",
+                    force_input=True,
+                    tooltip="One box, boxes for all frames, or a list of boxes for each frame.",
+                ),
+                io.Combo.Input(
+                    "which",
+                    options=list(WHICH),
+                    default="all",
+                    tooltip="all boxes of a frame, the largest alone, or the first alone (the surest).",
+                ),
+            ],
+            outputs=[
+                io.Mask.Output(display_name="mask", tooltip="White inside the boxes, one for each image.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, bboxes, which) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        size = {"width": image.shape[2], "height": image.shape[1], "num_frames": image.shape[0]}
+        return io.NodeOutput(vcu.box_masks(bboxes, **size, which=which))
+
+
+class VDOTCrop(io.ComfyNode):
+    """A mask's surroundings."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        side = (
+            "to make the region at. 0 in both: as large as it is. It is scaled to this, and back by Stitch."
+        )
+        return io.Schema(
+            node_id="VDOTCrop",
+            display_name="VDOT Crop",
+            category=CATEGORY,
+            description=(
+                "Cuts out what surrounds a mask, so that a small region gets all the pixels of a video: for "
+                "faces, hands and small things. Connect frames and mask to VDOT Mask, and put the result "
+                "back with VDOT Stitch."
+            ),
+            search_aliases=["crop and stitch", "inpaint crop", "detailer", "zoom"],
+            inputs=[
+                io.Image.Input("frames", tooltip="The whole clip."),
+                io.Mask.Input("mask", tooltip="What is to be made anew (white): one mask, or one per frame."),
+                io.Float.Input(
+                    "margin",
+                    default=0.5,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How much around the mask to show, as a part of its longer side.",
+                ),
+                io.Int.Input("width", default=0, min=0, max=MAX_SIDE, step=16, tooltip=f"Width {side}"),
+                io.Int.Input("height", default=0, min=0, max=MAX_SIDE, step=16, tooltip=f"Height {side}"),
+            ],
+            outputs=[
+                io.Image.Output(display_name="frames", tooltip="The region, for VDOT Mask."),
+                io.Mask.Output(display_name="mask", tooltip="Its mask, for VDOT Mask."),
+                CropType.Output(display_name="crop", tooltip="Where it was, for VDOT Stitch."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames, mask, margin, width, height) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        how = {"margin": margin, "width": width or None, "height": height or None}
+        part, cut, crop = vcu.crop_region(frames, mask, **how)
+        return io.NodeOutput(part, cut, crop, ui={"text": [str(crop)]})
+
+
+class VDOTStitch(io.ComfyNode):
+    """The region back into its clip."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTStitch",
+            display_name="VDOT Stitch",
+            category=CATEGORY,
+            description=(
+                "Puts a region that was cut out by VDOT Crop and made anew back into its clip. Beyond the "
+                "mask and a soft edge, every pixel is the original's."
+            ),
+            search_aliases=["crop and stitch", "uncrop", "paste", "blend"],
+            inputs=[
+                io.Image.Input("original", tooltip="The whole clip that VDOT Crop was given."),
+                io.Image.Input("images", tooltip="The region as it was made, from VAE Decode."),
+                VCUType.Input("unit", tooltip="The task that the region was made from."),
+                CropType.Input("crop", tooltip="Where it was, from VDOT Crop."),
+                _feather_input(),
+            ],
+            outputs=[io.Image.Output(display_name="images", tooltip="The whole clip with the new region.")],
+        )
+
+    @classmethod
+    def execute(cls, original, images, unit, crop, feather_px) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        return io.NodeOutput(vcu.stitch(original, images, unit, crop, feather_px=feather_px))
+
+
+class VDOTPasteBack(io.ComfyNode):
+    """The kept pixels, exactly."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDOTPasteBack",
+            display_name="VDOT Paste Back",
+            category=CATEGORY,
+            description=(
+                "Puts what a task keeps back over its decoded video, exactly as it was: the VAE changes "
+                "every pixel a little. For inpainting, outpainting, and given frames."
+            ),
+            search_aliases=["composite", "keep original", "color shift", "blend", "restore"],
+            inputs=[
+                io.Image.Input("images", tooltip="The video, from VAE Decode."),
+                VCUType.Input("unit", tooltip="The task that the video was made from."),
+                _feather_input(),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The video with the kept pixels as they were.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, unit, feather_px) -> io.NodeOutput:
+        from ..vdot_core import vcu
+
+        return io.NodeOutput(vcu.paste_back(images, unit, feather_px=feather_px))
+
+
+def _feather_input() -> io.Input:
+    return io.Int.Input(
+        "feather_px",
+        default=8,
+        min=0,
+        max=256,
+        tooltip="Width of the soft edge outside the mask, in pixels. Farther away all stays as it was.",
+    )

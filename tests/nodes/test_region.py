@@ -1,0 +1,84 @@
+"""Boxes as masks, regions made on their own, kept pixels put back: the nodes inside the real ComfyUI."""
+
+import torch
+
+from tests.support.pack import submodule
+
+
+def clip(height=48, width=80):
+    return torch.rand(5, height, width, 3)
+
+
+def mask(height=48, width=80):
+    mask = torch.zeros(1, height, width)
+    mask[:, 10:22, 30:44] = 1
+    return mask
+
+
+def fit(**more):
+    return {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0, **more}
+
+
+def test_box_mask(run):
+    box = {"x": 30, "y": 10, "width": 14, "height": 12}
+    (found,) = run("VDOTBoxMask", image=clip(), bboxes=box, which="all").result
+    assert torch.equal(found, mask().expand(5, -1, -1))
+    (unit,) = run("VDOTMask", frames=clip(), mask=found, **fit()).result
+    assert torch.equal(unit.masks, found)
+
+
+def test_a_face_with_a_control(run):
+    """VACE's face reference is the detector's box with all that is in it; any control composes with it."""
+    picture, control = clip()[:1], clip()
+    box = [[{"x": 30, "y": 10, "width": 16, "height": 16}, {"x": 0, "y": 0, "width": 3, "height": 3}]]
+    (face,) = run("VDOTBoxMask", image=picture, bboxes=box, which="largest").result
+    (unit,) = run("VDOTControl", frames=control, width=0, height=0, length=0).result
+    size = {"width": 16, "height": 16, "length": 1}
+    (unit,) = run(
+        "VDOTReference", images={"image0": picture}, masks={"mask0": face}, unit=unit, **size
+    ).result
+    assert torch.equal(unit.frames, control) and (unit.masks == 1).all()
+    (canvas,) = unit.references
+    expected = torch.nn.functional.interpolate(
+        picture[:, 10:26, 30:46].permute(0, 3, 1, 2), size=(48, 48), mode="bilinear"
+    )[0].permute(1, 2, 0)
+    torch.testing.assert_close(canvas[:, 16:64], expected)
+    assert (canvas[:, :16] == 1).all() and (canvas[:, 64:] == 1).all()
+
+
+def test_a_character_replaced(run):
+    """Poses in the masked place, the clip around it, the reference in front."""
+    frames, poses = clip(), clip()
+    (place,) = run("VDOTMask", frames=frames, mask=mask(), **fit(mask_shape="box")).result
+    (pose,) = run("VDOTControl", frames=poses, width=0, height=0, length=0).result
+    (unit,) = run("VDOTCompose", units={"unit0": place, "unit1": pose}).result
+    size = {"width": 16, "height": 16, "length": 1}
+    (unit,) = run("VDOTReference", images={"image0": clip()[:1]}, unit=unit, **size).result
+    inside = mask().expand(5, -1, -1) > 0
+    assert torch.equal(unit.masks > 0, inside) and len(unit.references) == 1
+    assert torch.equal(unit.frames[inside], poses[inside])
+    assert torch.equal(unit.frames[~inside], frames[~inside])
+
+
+def test_paste_back(run):
+    frames, made = clip(), clip()
+    (unit,) = run("VDOTMask", frames=frames, mask=mask(), **fit()).result
+    (result,) = run("VDOTPasteBack", images=made, unit=unit, feather_px=0).result
+    inside = mask().expand(5, -1, -1) > 0
+    assert torch.equal(result[inside], made[inside]) and torch.equal(result[~inside], frames[~inside])
+
+
+def test_crop_and_stitch(run):
+    frames = clip(96, 160)
+    output = run("VDOTCrop", frames=frames, mask=mask(96, 160), margin=0.5, width=0, height=0)
+    part, cut, crop = output.result
+    assert output.ui["text"] == [str(crop)] and part.shape == (5, 32, 32, 3) and cut.shape == (5, 32, 32)
+    (unit,) = run("VDOTMask", frames=part, mask=cut, **fit()).result
+    made = torch.zeros_like(part)
+    (result,) = run("VDOTStitch", original=frames, images=made, unit=unit, crop=crop, feather_px=0).result
+    inside = mask(96, 160).expand(5, -1, -1) > 0
+    assert not result[inside].any() and torch.equal(result[~inside], frames[~inside])
+
+
+def test_choices_are_those_of_the_library(pack):
+    assert submodule("nodes.vcu_region").WHICH == submodule("vdot_core.vcu.boxes").WHICH

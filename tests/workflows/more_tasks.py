@@ -1,0 +1,127 @@
+"""Further workflows that join tasks, and one that makes a small region with all the pixels of a video."""
+
+from tests.workflows.composite_tasks import with_subject
+from tests.workflows.graph import EXAMPLES, Output, Workflow
+from tests.workflows.single_tasks import Task
+
+# Where the subject's upper half lies in subject.png: x, y, width, height.
+FACE = {"x": 24, "y": 20, "width": 34, "height": 18}
+
+
+def _face(w: Workflow, unit: Output | None = None) -> Output:
+    picture = w.image("subject.png")
+    (box,) = w.add("PrimitiveBoundingBox", title="Where the face is", **FACE)
+    (mask,) = w.add("VDOTBoxMask", image=picture, bboxes=box, which="largest")
+    return w.add("VDOTReference", images=[picture], masks=[mask], unit=unit)[0]
+
+
+def face(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross on a plain blue background")
+    note = f"""# A face into a video
+
+Shows the model a face: the detector's box with all that is in it, on white, as it was trained. {EXAMPLES}
+
+- The box is typed here. A detector finds it in the workflow `native_face_sdpose`.
+- One reference for each face; more pictures of one face do not add up."""
+    return w.finish(_face(w), note, seed)
+
+
+def face_pose(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow stick figure walking to the right over a plain black background")
+    (control,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
+    note = f"""# A face, and how they move
+
+The picture says who, the pose clip how. {EXAMPLES}
+
+- Any other control takes the place of the pose: depth, flow, grey, lines."""
+    return w.finish(_face(w, control), note, seed)
+
+
+def reference_flow(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross moving up over a plain green background")
+    (unit,) = w.add("VDOTControl", frames=w.clip("flow.mp4"))
+    note = f"""# A subject that moves like a clip
+
+The picture says who, the optical flow how everything moves. {EXAMPLES}
+
+- **VDOT Flow** before **VDOT Control** paints the flow of a clip of yours."""
+    return w.finish(with_subject(w, unit), note, seed)
+
+
+def reference_gray(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross moving up over a plain gray background")
+    (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"))
+    (unit,) = w.add("VDOTControl", frames=frames)
+    note = f"""# A grey clip in the colours of a picture
+
+Light and shapes are the clip's, the reference says what the subject looks like. {EXAMPLES}"""
+    return w.finish(with_subject(w, unit), note, seed)
+
+
+def reference_scribble(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross moving up over a plain purple background")
+    (frames,) = w.add("VDOTLines", frames=w.clip("clip.mp4"))
+    (unit,) = w.add("VDOTControl", frames=frames)
+    note = f"""# A line drawing of someone
+
+The lines say where, the reference who. {EXAMPLES}"""
+    return w.finish(with_subject(w, unit), note, seed)
+
+
+def reference_inpaint(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross over a plain gray background")
+    frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
+    (unit,) = w.add("VDOTMask", frames=frames, mask=mask)
+    note = f"""# A subject into a part of a clip
+
+The masked part shows the reference, all else stays. {EXAMPLES}
+
+- To swap what is there for the subject, see the workflow `swap`: its mask hides the old outline."""
+    return w.finish(with_subject(w, unit), note, seed)
+
+
+def reference_outpaint(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross beside a yellow square on a plain gray background")
+    sides = {"left": 50, "right": 0, "top": 25, "bottom": 25}
+    (unit,) = w.add("VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", width=64, height=64)
+    note = f"""# A subject beside a clip
+
+The clip gets wider, and the reference says who stands in the new part. {EXAMPLES}"""
+    return w.finish(with_subject(w, unit), note, seed)
+
+
+def replace(w: Workflow, seed: int) -> dict:
+    w.prompt("a yellow cross moving up over a plain gray background")
+    frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
+    (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.1)
+    (pose,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
+    (unit,) = w.add("VDOTCompose", units=[place, pose])
+    note = f"""# Replace a character
+
+Within the mask the poses guide who the reference shows; around it the clip stays. {EXAMPLES}
+
+- The poses are the clip's own: SDPose and **VDOT Draw Pose**, as in `native_replace_character`.
+- Try-on is the same with a mask of the clothes and a picture of the new ones.
+- **VDOT Paste Back** gives the kept pixels exactly as they were."""
+    return w.finish(with_subject(w, unit), note, seed, keep=True)
+
+
+def crop(w: Workflow, seed: int) -> dict:
+    w.prompt("a blue circle moving up over a plain gray background")
+    frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
+    part, cut, place = w.add("VDOTCrop", frames=frames, mask=mask, width=64, height=64)
+    (unit,) = w.add("VDOTMask", frames=part, mask=cut)
+    note = f"""# A small region, made large
+
+**VDOT Crop** cuts out what surrounds the mask and enlarges it, so that a face or hand gets all the pixels of
+the video; **VDOT Stitch** puts it back into the clip, which keeps its own size. {EXAMPLES}
+
+- *width* and *height* of **VDOT Crop**: 832 x 480 for the large model. Leave them at 0 in **VDOT Mask**.
+- *margin*: what the model sees around the mask. Too little, and the region does not fit its place."""
+    return w.finish(unit, note, seed, stitch={"original": frames, "crop": place})
+
+
+MORE: tuple[Task, ...] = (
+    *(face, face_pose, reference_flow, reference_gray, reference_scribble),
+    *(reference_inpaint, reference_outpaint, replace, crop),
+)

@@ -1,0 +1,139 @@
+"""Workflows for real clips that use ComfyUI's own detectors; they need model files, which the notes name."""
+
+from collections.abc import Callable
+
+from tests.workflows.graph import Output, Workflow
+
+Native = Callable[[Workflow, int], dict]
+WAN_FILES = (
+    ("VDOT Load Model", "vdot_14b.pt", "diffusion_models"),
+    ("Load CLIP", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "text_encoders"),
+    ("Load VAE", "wan_2.1_vae.safetensors", "vae"),
+)
+DEPTH_ANYTHING = ("Load Depth Anything 3", "depth_anything_3_mono_large.safetensors", "geometry_estimation")
+SDPOSE = ("Load Checkpoint", "sdpose_wholebody_fp16.safetensors", "checkpoints")
+RT_DETR = ("Load Diffusion Model", "rt_detr_v4-x-hgnet_fp16.safetensors", "diffusion_models")
+SAM3 = ("Load Checkpoint", "sam3.1_multiplex_fp16.safetensors", "checkpoints")
+SIZE = {"width": 832, "height": 480, "length": 81}
+
+
+def _note(text: str, *files: tuple[str, str, str]) -> str:
+    rows = "\n".join(
+        f"| {node} | `{file}` | `models/{folder}` |" for node, file, folder in (*WAN_FILES, *files)
+    )
+    return f"""{text.strip()}
+
+## Model files
+
+This workflow needs them; any other file of the same kind does as well.
+
+| node | file | folder |
+|---|---|---|
+{rows}"""
+
+
+def _tracked(w: Workflow, frames: Output, what: str) -> Output:
+    """A mask of what the words name, for every frame."""
+    model, clip, _ = w.add("CheckpointLoaderSimple", title="SAM 3", ckpt_name=SAM3[1])
+    (words,) = w.add("CLIPTextEncode", title="What to find", clip=clip, text=what)
+    (track,) = w.add("SAM3_VideoTrack", images=frames, model=model, conditioning=words)
+    return w.add("SAM3_TrackToMask", track_data=track)[0]
+
+
+def _keypoints(w: Workflow, picture: Output, model: Output, vae: Output) -> Output:
+    """Key points of everyone in a picture or clip."""
+    (finder,) = w.add("UNETLoader", title="RT-DETR", unet_name=RT_DETR[1])
+    (boxes,) = w.add("RTDETR_detect", model=finder, image=picture, class_name="person", max_detections=4)
+    return w.add("SDPoseKeypointExtractor", model=model, vae=vae, image=picture, bboxes=boxes)[0]
+
+
+def _pose(w: Workflow, frames: Output) -> Output:
+    """A clip's poses as a control of the size that the others have."""
+    model, _, vae = w.add("CheckpointLoaderSimple", title="SDPose", ckpt_name=SDPOSE[1])
+    (control,) = w.add("VDOTDrawPose", keypoints=_keypoints(w, frames, model, vae))
+    return w.add("VDOTControl", frames=control, **SIZE)[0]
+
+
+def depth_anything(w: Workflow, seed: int) -> dict:
+    w.real_prompt("a paper boat drifts through a flooded library, soft light from tall windows")
+    frames = w.clip("clip.mp4")
+    (model,) = w.add("LoadDA3Model", model_name=DEPTH_ANYTHING[1])
+    (geometry,) = w.add("DA3Inference", da3_model=model, image=frames)
+    (raw,) = w.add("DA3Render", da3_geometry=geometry)
+    control, _ = w.add("VDOTNormalizeDepth", depth=raw)
+    (unit,) = w.add("VDOTDepth", depth=control, normalisation="none", **SIZE)
+    note = """# Depth of a clip, by Depth Anything 3
+
+The clip's space stays, the text fills it anew.
+
+- **Render Depth Anything 3** gives distances (*raw*, with the sky at the far end), **VDOT Normalize Depth**
+  turns them into what the model reads: near bright, and no flicker from frame to frame.
+- Small and Base models know no sky: turn *apply_sky_clip* off with them.
+- Shorter: *min_max* or *v2_style* are near-bright already; connect them to **VDOT Depth** with *frame*."""
+    return w.finish(unit, _note(note, DEPTH_ANYTHING), seed)
+
+
+def sdpose(w: Workflow, seed: int) -> dict:
+    w.real_prompt("an astronaut in a white suit dances on a beach at dusk")
+    unit = _pose(w, w.clip("clip.mp4"))
+    note = """# Poses of a clip, by SDPose
+
+Everyone in the clip is found by RT-DETR, their key points by SDPose, and drawn as the model knows skeletons.
+
+- **VDOT Draw Pose** instead of *SDPose Draw Keypoints*: its colours and widths are those of the training.
+- One person who fills the picture needs no RT-DETR: leave *bboxes* open."""
+    return w.finish(unit, _note(note, SDPOSE, RT_DETR), seed)
+
+
+def sam3_inpaint(w: Workflow, seed: int) -> dict:
+    w.real_prompt("an empty street in the rain, reflections on the asphalt")
+    frames = w.clip("clip.mp4")
+    mask = _tracked(w, frames, "car")
+    (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3, **SIZE)
+    note = """# Remove what a word names, by SAM 3
+
+SAM 3 finds and follows it, **VDOT Mask** makes its place anew, **VDOT Paste Back** keeps all else as it was.
+
+- *What to find* is the thing, in a word or two; the prompt is the scene without it.
+- To put something else there, connect a **VDOT Reference** as in the bundled workflow `swap`."""
+    return w.finish(unit, _note(note, SAM3), seed, keep=True)
+
+
+def face_sdpose(w: Workflow, seed: int) -> dict:
+    w.real_prompt("a woman in a green coat walks through a market, cinematic")
+    model, _, vae = w.add("CheckpointLoaderSimple", title="SDPose", ckpt_name=SDPOSE[1])
+    picture = w.image("subject.png")
+    (keypoints,) = w.add("SDPoseKeypointExtractor", model=model, vae=vae, image=picture)
+    (boxes,) = w.add("SDPoseFaceBBoxes", keypoints=keypoints)
+    (face,) = w.add("VDOTBoxMask", image=picture, bboxes=boxes, which="largest")
+    frames = w.clip("clip.mp4")
+    (control,) = w.add("VDOTDrawPose", keypoints=_keypoints(w, frames, model, vae))
+    (control,) = w.add("VDOTControl", frames=control, **SIZE)
+    (unit,) = w.add("VDOTReference", images=[picture], masks=[face], unit=control)
+    note = """# A face from a picture, motion from a clip
+
+SDPose finds the face, **VDOT Box Mask** cuts it out, and the poses of the clip say how they move.
+
+- *scale* of **SDPose Face Bounding Boxes**: how much of the hair is in it.
+- For the whole figure connect a mask of it to **VDOT Reference** instead."""
+    return w.finish(unit, _note(note, SDPOSE, RT_DETR), seed)
+
+
+def replace_character(w: Workflow, seed: int) -> dict:
+    w.real_prompt("a robot with copper arms plays the violin in a park")
+    frames = w.clip("clip.mp4")
+    mask = _tracked(w, frames, "person")
+    (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.1, **SIZE)
+    (unit,) = w.add("VDOTCompose", units=[place, _pose(w, frames)])
+    how = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
+    (unit,) = w.add("VDOTReference", **how, unit=unit)
+    note = """# Replace a character
+
+Within the mask of SAM 3 the poses of the clip guide who the reference shows; the rest of the clip stays.
+
+- *mask_shape* `box`: the outline would say who was there.
+- Try-on is the same with a mask of the clothes and a picture of the new ones."""
+    return w.finish(unit, _note(note, SAM3, SDPOSE, RT_DETR), seed, keep=True)
+
+
+NATIVE: tuple[Native, ...] = (depth_anything, sdpose, sam3_inpaint, face_sdpose, replace_character)

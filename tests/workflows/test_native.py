@@ -1,0 +1,88 @@
+"""The workflows with ComfyUI's own detectors: the server finds nothing wrong but the model files it lacks."""
+
+import json
+
+import pytest
+
+from devtools.demo.options import parse
+from devtools.errors import DevError
+from tests.support.comfy import ROOT
+from tests.support.server import PromptRefusedError
+from tests.workflows.native_tasks import NATIVE
+from tests.workflows.prompts import to_prompt
+
+PATHS = sorted((ROOT / "workflows").glob("native_*.json"))
+FILES = {
+    "CheckpointLoaderSimple": "ckpt_name",
+    "UNETLoader": "unet_name",
+    "LoadDA3Model": "model_name",
+    "VDOTLoadModel": "model_name",
+    "CLIPLoader": "clip_name",
+    "VAELoader": "vae_name",
+}
+FOLDERS = {
+    "CheckpointLoaderSimple": "checkpoints",
+    "UNETLoader": "diffusion_models",
+    "LoadDA3Model": "geometry_estimation",
+    "VDOTLoadModel": "diffusion_models",
+    "CLIPLoader": "text_encoders",
+    "VAELoader": "vae",
+}
+
+
+def name_of(path) -> str:
+    return path.stem.removeprefix("native_")
+
+
+@pytest.fixture(params=PATHS, ids=name_of)
+def workflow(request):
+    return json.loads(request.param.read_text("utf-8"))
+
+
+def test_there_is_one_for_each_detector():
+    assert {name_of(path) for path in PATHS} == {task.__name__ for task in NATIVE}
+    used = {node["type"] for path in PATHS for node in json.loads(path.read_text("utf-8"))["nodes"]}
+    assert {"DA3Inference", "SDPoseKeypointExtractor", "SAM3_VideoTrack", "RTDETR_detect"} <= used
+
+
+def refusal(server, prompt: dict) -> dict:
+    """(node type, input) -> kind of error, by the server's own check of the whole graph."""
+    with pytest.raises(PromptRefusedError) as caught:
+        server.post("/prompt", {"prompt": prompt})
+    return {
+        (prompt[node]["class_type"], error["extra_info"]["input_name"]): error["type"]
+        for node, entry in caught.value.answer["node_errors"].items()
+        for error in entry["errors"]
+    }
+
+
+def test_only_model_files_are_missing(workflow, server, info):
+    """Types, required inputs, ranges and all other choices pass."""
+    prompt = to_prompt(workflow, info)
+    found = refusal(server, prompt)
+    loaders = {node["class_type"] for node in prompt.values()} & set(FILES)
+    assert found == {(loader, FILES[loader]): "value_not_in_list" for loader in loaders}
+
+
+def test_the_check_sees_a_wrong_link_and_a_wrong_value(server, info):
+    (path,) = (path for path in PATHS if name_of(path) == "depth_anything")
+    prompt = to_prompt(json.loads(path.read_text("utf-8")), info)
+    by_type = {node["class_type"]: key for key, node in prompt.items()}
+    prompt[by_type["DA3Render"]]["inputs"]["output.normalization"] = "near_white"
+    assert refusal(server, prompt)["DA3Render", "output.normalization"] == "value_not_in_list"
+    prompt[by_type["VDOTNormalizeDepth"]]["inputs"]["depth"] = [by_type["DA3Inference"], 0]
+    assert refusal(server, prompt)["VDOTNormalizeDepth", "depth"] == "return_type_mismatch"
+
+
+def test_the_note_names_every_file_and_its_folder(workflow):
+    text = workflow["nodes"][0]["widgets_values"][0]
+    for node in workflow["nodes"]:
+        if node["type"] in FILES:
+            file = node["widgets_values"][0]
+            assert f"| `{file}` | `models/{FOLDERS[node['type']]}` |" in text, node["type"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=name_of)
+def test_the_demo_says_why_it_cannot_run_it(path):
+    with pytest.raises(DevError, match=r"needs model files .* workflows/native_.*\.json"):
+        parse(["--task", name_of(path)])

@@ -1,0 +1,79 @@
+"""Boxes of a detector as masks: faces for references, people or things to make anew.
+
+Shape letters: F pixel frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checks import as_list, check_volume, real, shown, whole
+
+WHICH = ("all", "largest", "first")
+FORM = 'give {"x", "y", "width", "height"} in pixels, a list of them, or such a list for each frame'
+
+
+def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which: str = "all") -> Tensor:
+    """Masks that are 1 inside detected boxes.
+
+    Args:
+        boxes: ComfyUI's BOUNDING_BOX: one dict of x, y, width and height in pixels, a list of dicts (for
+            every frame), or a list with such a list for each frame (or a single one, for every frame). Other
+            keys, such as score, do not matter.
+        width, height, num_frames: of the clip in which they were found.
+        which: 'all' boxes of a frame, only the 'largest', or only the 'first', which is a detector's surest.
+    Returns:
+        [F, H, W] float32 of 0 and 1; a pixel that a box touches is inside. A frame without boxes is empty.
+    Raises:
+        ValueError: the boxes are of another form, or there are lists for another number of frames.
+    """
+    width, height = whole("width", width, 1), whole("height", height, 1)
+    num_frames = whole("num_frames", num_frames, 1)
+    check_volume(num_frames, width, height)
+    if not isinstance(which, str) or which not in WHICH:
+        raise ValueError(f"which is {shown(which)}, expected one of {', '.join(WHICH)}")
+    masks = torch.zeros(num_frames, height, width)
+    for mask, found in zip(masks, _per_frame(boxes, num_frames), strict=True):
+        corners = [_corners(box) for box in found]
+        if which != "all":
+            corners = corners[:1] if which == "first" else sorted(corners, key=_area)[-1:]
+        for left, top, right, bottom in corners:
+            x = slice(max(0, math.floor(left)), max(0, math.ceil(right)))
+            y = slice(max(0, math.floor(top)), max(0, math.ceil(bottom)))
+            mask[y, x] = 1
+    return masks
+
+
+def _per_frame(boxes: Any, num_frames: int) -> list[list]:
+    if isinstance(boxes, Mapping):
+        return [[boxes]] * num_frames
+    boxes = as_list(boxes, "boxes")
+    if not any(isinstance(entry, (list, tuple)) for entry in boxes):
+        return [boxes] * num_frames
+    frames = [as_list(entry, f"boxes of frame {index}") for index, entry in enumerate(boxes)]
+    if len(frames) == 1:
+        return frames * num_frames
+    if len(frames) != num_frames:
+        raise ValueError(
+            f"there are boxes for {len(frames)} frames, the clip has {num_frames}; "
+            "find them in the same clip, or give one list for all frames"
+        )
+    return frames
+
+
+def _corners(box: Any) -> tuple[float, float, float, float]:
+    if not isinstance(box, Mapping) or not {"x", "y", "width", "height"} <= set(box):
+        raise ValueError(f"a box is {shown(box)}; {FORM}")
+    x, y = (real(f"a box's {name}", box[name], -1e6, 1e6) for name in ("x", "y"))
+    width, height = (real(f"a box's {name}", box[name], 0.0, 1e6) for name in ("width", "height"))
+    return x, y, x + width, y + height
+
+
+def _area(corners: tuple[float, float, float, float]) -> float:
+    left, top, right, bottom = corners
+    return (right - left) * (bottom - top)
