@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.browser.page import CHROMIUM_ARGS, GraphPage, find_chromium
-from tests.support.comfy import ROOT
+from tests.support.comfy import ROOT, unavailable
 from tests.support.server import ComfyServer
 
 RENDERERS = ("litegraph", "vue")
@@ -26,12 +26,13 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="package")
 def browser():
     """Chromium without a window. Skips where Playwright or a browser is not installed."""
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
-    )
+    try:
+        from playwright import sync_api
+    except ImportError:
+        unavailable("Playwright is not installed: pip install playwright")
     path = find_chromium()
     if path is None:
-        pytest.skip("no Chromium here: apt-get install chromium, or set CHROMIUM_PATH")
+        unavailable("no Chromium here: apt-get install chromium, or set CHROMIUM_PATH")
     with sync_api.sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=path, headless=True, args=list(CHROMIUM_ARGS))
         yield running

@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
 import shutil
+import time
 from pathlib import Path
 
 PACK_URL = "/extensions/ComfyUI-VDOT/"
+# How long anything may take on a slow, busy machine before it counts as never coming.
+DEADLINE_S = 240
 CHROMIUM_ARGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -49,10 +53,14 @@ _PICK = """([id, name, value]) => {
 _WATCH_STEPS = """async () => {
     const {api} = await import("/scripts/api.js")
     window.vdotSteps = []
+    window.vdotNumFrames = 0
     window.vdotNumStills = 0
     if (window.vdotWatching) return
     window.vdotWatching = true
-    api.addEventListener("vdot.preview", ({detail}) => window.vdotSteps.push(detail.step))
+    api.addEventListener("vdot.preview", ({detail}) => {
+        window.vdotSteps.push(detail.step)
+        window.vdotNumFrames = detail.frames.length
+    })
     api.addEventListener("b_preview_with_metadata", () => { window.vdotNumStills += 1 })
 }"""
 _READ_WIDGETS = """(id) => app.graph.getNodeById(id).widgets.map(
@@ -85,14 +93,15 @@ class GraphPage:
 
     def __init__(self, browser, port: int):
         self.page = browser.new_page(viewport={"width": 1400, "height": 900})
+        self.page.set_default_timeout(DEADLINE_S * 1000)
         self.problems: list[str] = []
         self.page.on("console", self._note_console)
         self.page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error.stack or error}"))
         self.page.add_init_script(_RECORD_BITMAPS)
         self.page.goto(f"http://127.0.0.1:{port}", wait_until="domcontentloaded")
         # The first look at app.graph must come after its making: ComfyUI logs an error for an earlier one.
-        self.page.wait_for_function("() => window.app?.vueAppReady", timeout=90_000)
-        self.page.wait_for_function(_READY, timeout=90_000)
+        self.page.wait_for_function("() => window.app?.vueAppReady")
+        self.page.wait_for_function(_READY)
         self.page.wait_for_selector("#graph-canvas, canvas", state="attached")
 
     def _note_console(self, message) -> None:
@@ -120,6 +129,32 @@ class GraphPage:
     def add(self, node_id: str, **values) -> int:
         """Add a node through the graph API, with widget values; returns its id."""
         return self.evaluate(_ADD_NODE, [node_id, values])
+
+    def add_by_search(self, title: str) -> None:
+        """Add a node as a person does: double click on the canvas, type its name, choose it, put it down.
+
+        A busy page takes two clicks that reach it late for something else than a double click, so the gesture
+        is made again until the dialog is there.
+
+        Args:
+            title: the node's display name.
+
+        Raises:
+            AssertionError: no dialog has come within DEADLINE_S.
+        """
+        canvas, dialog = self.page.locator("#graph-canvas"), self.page.get_by_role("dialog")
+        deadline, patience_s = time.monotonic() + DEADLINE_S, 2.0
+        while not dialog.count():
+            assert time.monotonic() < deadline, f"no double click opened the dialog in {DEADLINE_S} s"
+            canvas.dblclick(position={"x": 700, "y": 450})
+            wait_end = time.monotonic() + patience_s
+            while not dialog.count() and time.monotonic() < wait_end:
+                self.page.wait_for_timeout(100)
+            patience_s *= 1.5  # on a machine so slow, another gesture too early would close the dialog again
+        dialog.get_by_role("combobox").fill(title)
+        dialog.get_by_role("option").filter(has_text=re.compile(rf"^\W*{re.escape(title)}")).first.click()
+        dialog.wait_for(state="detached")
+        canvas.click(position={"x": 700, "y": 600})  # the new node hangs on the pointer until it is put down
 
     def load(self, workflow: dict | Path) -> None:
         """Open a workflow as the page's menu does."""
@@ -153,13 +188,14 @@ class GraphPage:
             "(type) => app.graph._nodes.filter((n) => n.type === type).map((n) => n.id)", node_type
         )
 
-    def run(self, timeout_s: float = 60) -> str:
+    def run(self, timeout_s: float = DEADLINE_S) -> str:
         """Press Run and wait for the end; returns the last execution event's name."""
         self.evaluate(_RUN)
         self.page.wait_for_function("() => window.vdotEnd", timeout=timeout_s * 1000)
         name, detail = self.evaluate("() => window.vdotEnd")
         return name if name == "execution_success" else f"{name}: {detail}"
 
-    def open_bitmaps(self) -> int:
-        """How many of the pictures decoded so far still hold memory."""
-        return self.evaluate("() => window.vdotBitmaps.filter((bitmap) => bitmap.width > 0).length")
+    def wait_for_open_bitmaps(self, count: int) -> None:
+        """Wait until so many of the pictures decoded so far hold memory; a timeout says that never were."""
+        script = "(count) => window.vdotBitmaps.filter((bitmap) => bitmap.width > 0).length === count"
+        self.page.wait_for_function(script, arg=count)

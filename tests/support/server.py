@@ -87,7 +87,7 @@ class ComfyServer:
     def __exit__(self, *_):
         self.stop()
 
-    def start(self, timeout_s: float = 90) -> None:
+    def start(self, timeout_s: float = 240) -> None:
         """Start the process and wait until it answers."""
         env = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         with self.log_path.open("wb") as log:
@@ -157,7 +157,7 @@ class ComfyServer:
             raise PromptRefusedError(json.loads(error.read())) from None
 
     def run(
-        self, prompt: dict, *, on_event: Callable[[str, dict], None] | None = None, timeout_s: float = 120
+        self, prompt: dict, *, on_event: Callable[[str, dict], None] | None = None, timeout_s: float = 240
     ) -> Run:
         """Queue an API-format prompt, follow it to its end and return what happened."""
         return asyncio.run(asyncio.wait_for(self._run(prompt, on_event), timeout_s))

@@ -1,0 +1,47 @@
+"""The benchmarks' own environment: made only when asked for, and on top of the full one."""
+
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from devtools import cli, commands, setup
+from devtools.venv import STAMP
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    monkeypatch.setenv("VDOT_VENV", str(tmp_path / "venv"))
+    return tmp_path / "venv-bench"
+
+
+def test_without_being_asked_nothing_is_made(beside):
+    assert setup.peers(Path(sys.executable), install_them=False) == Path(sys.executable)
+    assert not beside.exists()
+
+
+def test_it_sees_the_full_environment_and_installs_the_extra(beside, monkeypatch):
+    wanted = []
+
+    def install(venv, requirements, constraints, tell):
+        wanted.extend(requirements)
+        (venv / STAMP).write_text("{}")
+
+    monkeypatch.setattr(setup, "install", install)
+    python = setup.peers(Path(sys.executable), install_them=True, tell=lambda line: None)
+    assert {line.split(">")[0] for line in wanted} == {"POT", "geomloss", "ott-jax", "jax"}
+    link = next(beside.rglob("vdot.pth"))
+    assert link.read_text().strip() == sysconfig.get_path("purelib")
+    assert setup.peers(Path(sys.executable), install_them=False) == python
+
+
+def test_the_option_is_for_dev_and_the_rest_for_the_benchmark(monkeypatch):
+    calls = []
+    environment = setup.Environment(Path("full"), Path("comfyui"), 0.0)
+    monkeypatch.setattr(commands, "set_up", lambda: environment)
+    monkeypatch.setattr(commands, "peers", lambda python, install_them: calls.append(install_them) or python)
+    monkeypatch.setattr(commands, "run", lambda command, variables: calls.append(command[2:]) or 0)
+    assert cli.main(["bench", "transport", "--install-peers", "--rounds", "1"]) == 0
+    assert cli.main(["bench", "network", "--repeats", "1"]) == 0
+    assert calls == [True, ["--rounds", "1"], ["--repeats", "1"]]
