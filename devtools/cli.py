@@ -13,7 +13,7 @@ USAGE = """usage: python dev.py COMMAND [options]
   comfy   open a ComfyUI with the pack in the browser (comfy --help)
   test    the whole test suite; further arguments go to pytest; --floor: Python 3.10 and torch 2.5
   lint    ruff, formatting and the layers
-  bench   measurements: bench lists them, bench NAME runs one
+  bench   measurements: bench lists them, bench NAME runs one; --install-peers adds what it compares with
 
 Each command sets up what it needs: .venv here and ComfyUI in a per-user cache.
 VDOT_VENV and VDOT_CACHE put them elsewhere, COMFYUI_PATH uses a ComfyUI that is there already."""

@@ -13,9 +13,10 @@ from pathlib import Path
 from devtools.errors import DevError
 from devtools.paths import ROOT, cache_dir
 from devtools.server import ComfyServer, require_port
-from devtools.setup import say, set_up, set_up_floor
+from devtools.setup import peers, say, set_up, set_up_floor
 
 HAS_ACCELERATOR = "import torch; print(torch.cuda.is_available() or torch.backends.mps.is_available())"
+BENCHMARKS_WITH_PEERS = ("transport",)
 FLOOR_TESTS = ("tests/core", "tests/dev/test_floor.py")
 
 
@@ -92,15 +93,23 @@ def lint(arguments: Sequence[str]) -> int:
 
 
 def bench(arguments: Sequence[str]) -> int:
-    """benchmarks/NAME.py with the rest of the arguments; without a name, the list."""
+    """benchmarks/NAME.py with the rest of the arguments; without a name, the list.
+
+    `--install-peers` adds other projects' packages to compare with, in an environment of their own.
+    """
     names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("_"))
     if not arguments:
         print("benchmarks: " + (", ".join(names) or "none"))
         return 0
     if arguments[0] not in names:
         raise DevError(f"no benchmark {arguments[0]!r}; there are: {', '.join(names) or 'none'}")
-    script = ROOT / "benchmarks" / f"{arguments[0]}.py"
-    return run([str(set_up().python), str(script), *arguments[1:]], {"PYTHONPATH": str(ROOT)})
+    name, options = arguments[0], list(arguments[1:])
+    script = ROOT / "benchmarks" / f"{name}.py"
+    python = set_up().python
+    if name in BENCHMARKS_WITH_PEERS:
+        python = peers(python, install_them="--install-peers" in options)
+        options = [option for option in options if option != "--install-peers"]
+    return run([str(python), str(script), *options], {"PYTHONPATH": str(ROOT)})
 
 
 def run(command: Sequence[str], variables: dict[str, str] | None = None) -> int:

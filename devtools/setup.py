@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devtools.comfyui import ensure_comfyui
-from devtools.paths import GIB, ROOT, venv_dir
-from devtools.venv import create_venv, install
+from devtools.paths import GIB, ROOT, python_of, venv_dir
+from devtools.venv import STAMP, create_venv, install
 
 # tomllib is in the standard library from Python 3.11 on; pip has carried it for the versions before.
 READ_PROJECT = """
@@ -82,6 +82,35 @@ def set_up_floor(*, tell: Callable[[str], None] = say) -> Path:
     project = project_table(python)
     install(venv, [*project["dependencies"], *FLOOR_TOOLS], ROOT / "constraints-floor.txt", tell)
     return python
+
+
+def peers(python: Path, *, install_them: bool, tell: Callable[[str], None] = say) -> Path:
+    """The interpreter that also sees what benchmarks compare with (the extra `bench` of pyproject.toml).
+
+    Those packages are in an environment of their own that looks into the full one, so that nobody else's
+    set-up grows.
+
+    Args:
+        python: the full environment's interpreter.
+        install_them: install them; otherwise they are used only where that was done before.
+        tell: told in one line what happens.
+
+    Returns:
+        The peers' interpreter, or `python` where there is none.
+    """
+    venv = venv_dir().with_name(venv_dir().name + "-bench")
+    if not install_them:
+        return python_of(venv) if (venv / STAMP).exists() else python
+    own = create_venv(venv, 2 * GIB, tell, str(python))
+    folder = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    seen, link = (
+        subprocess.run([str(p), "-c", folder], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        for p in (python, own)
+    )
+    Path(link, "vdot.pth").write_text(seen + "\n", encoding="utf-8")
+    wanted = project_table(python)["optional-dependencies"]["bench"]
+    install(venv, wanted, ROOT / "constraints.txt", tell)
+    return own
 
 
 def find_python(version: str) -> str | None:

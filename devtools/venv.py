@@ -114,7 +114,7 @@ def install(venv: Path, requirements: Sequence[str], constraints: Path, say: Cal
     key = install_key(python, requirements, constraints)
     if read_stamp(stamp) == key:
         return False
-    say(f"installing {len(requirements)} requirements into {venv} (about 6 GB the first time)")
+    say(f"installing {len(requirements)} requirements into {venv} (several GB the first time)")
     stamp.unlink(missing_ok=True)
     log = venv / LOG
     with tempfile.TemporaryDirectory() as scratch:

@@ -220,7 +220,7 @@ class VaeTask:
         size = {"height": stage.size_px, "width": stage.size_px, "num_frames": stage.num_frames}
         start = self.config.seed * 10_000_000
         latents = []
-        for i in range(2 * self.settings.num_validation):
+        for i in range(8 * self.settings.num_validation):
             frames = clip(start + i, **size).frames
             latents.append(encode_moments(vae, frames.movedim(-1, 0)[None] * 2 - 1)[0])
         latents = torch.cat(latents)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from devtools.comfyui import find_comfyui
 from devtools.demo.client import ComfyClient
 from devtools.demo.convert import to_prompt
 from devtools.demo.media import Clip, probe_video
@@ -18,6 +17,7 @@ from devtools.demo.options import parse
 from devtools.errors import DevError
 from devtools.server import ComfyServer
 from tests.dev.test_sheet import picture, write_video
+from tests.support.comfy import comfyui_path
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = {"INT": int, "FLOAT": (int, float), "BOOLEAN": bool, "STRING": str}
@@ -25,10 +25,7 @@ CHECKS = {"INT": int, "FLOAT": (int, float), "BOOLEAN": bool, "STRING": str}
 
 @pytest.fixture(scope="module")
 def comfyui() -> Path:
-    found = find_comfyui()
-    if found is None:
-        pytest.skip("ComfyUI is not installed: run `python dev.py test`, or set COMFYUI_PATH")
-    return found
+    return comfyui_path()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,14 @@
 from ..sampling import rollout
 from .critic import add_noise, flow_matching_loss, guided, predict_x0, sample_timestep
 from .gan import GAN_FORMS, GanLosses, approximate_gradient_penalty, gan_losses
-from .matching import DMD_WEIGHTINGS, MatchingGradient, dmd_gradient, matching_loss, otd_gradient
+from .matching import (
+    DMD_WEIGHTINGS,
+    MatchingGradient,
+    dmd_gradient,
+    matching_loss,
+    otd_gradient,
+    through_score,
+)
 
 __all__ = [
     "DMD_WEIGHTINGS",
@@ -21,4 +28,5 @@ __all__ = [
     "predict_x0",
     "rollout",
     "sample_timestep",
+    "through_score",
 ]

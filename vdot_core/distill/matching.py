@@ -89,7 +89,7 @@ def otd_gradient(
     The N latent positions of a frame are a cloud of N points in R^C with equal weights. The transport's
     gradient by a point is ``2 / N (a_i - T(a_i))`` with T the barycentric projection; ``N / 2`` times it
     is the displacement ``a_i - T(a_i)``: the same units as DMD's ``fake - real``, to which it is equal
-    where the plan is the identity.
+    where the plan is the identity. The gradient stops at the prediction; `through_score` takes it on.
 
     Args:
         sample, fake, real: as in `dmd_gradient`.
@@ -111,6 +111,43 @@ def otd_gradient(
     if normalised:
         gradient = gradient * normaliser(sample.detach(), real.detach(), num_reference_latents)
     return MatchingGradient(gradient, result)
+
+
+def through_score(
+    gradient: MatchingGradient, fake: Tensor, x_t: Tensor, timestep: Tensor, num_reference_latents: int = 0
+) -> MatchingGradient:
+    """Take a gradient by the fake prediction on to the sample, as in the paper, instead of stopping there.
+
+    With x_t = (1 - sigma) x0 + sigma noise, the chain rule gives ``(1 - sigma) (d fake / d x_t)^T g``: one
+    backward pass through the fake score, no evaluation more. It is not applied to DMD, whose gradient by the
+    sample is ``fake - real`` itself.
+
+    Args:
+        gradient: what `otd_gradient` returned for this `fake`.
+        fake: [B, C, T, h, w] the fake score's prediction of the clean latents, with its graph from x_t
+            (evaluated on ``x_t.requires_grad_()``); the graph is freed, the score's parameters get nothing.
+        x_t: same shape, the noised sample that the prediction was made from, detached from the generator.
+        timestep: [B] in 0..1000.
+        num_reference_latents: leading latent frames that hold references; their gradient is zero.
+
+    Returns:
+        The gradient by the sample, for `matching_loss`, with the same transport.
+
+    Raises:
+        ValueError: where `fake` has no graph from `x_t`.
+    """
+    if not (fake.requires_grad and x_t.requires_grad):
+        raise ValueError(
+            f"fake.requires_grad is {fake.requires_grad} and x_t.requires_grad {x_t.requires_grad}; evaluate "
+            "the fake score on x_t.detach().requires_grad_() with gradients enabled"
+        )
+    (pulled,) = torch.autograd.grad(fake, x_t, gradient.gradient.to(fake), allow_unused=True)
+    if pulled is None:
+        raise ValueError("fake does not depend on x_t; pass the tensor that the fake score was evaluated on")
+    share = (1 - timestep.to(pulled.device).float() / 1000).view(-1, 1, 1, 1, 1)
+    pulled = pulled.float() * share
+    pulled[:, :, :num_reference_latents] = 0
+    return MatchingGradient(pulled, gradient.transport)
 
 
 def matching_loss(

@@ -3,6 +3,7 @@
 from .attention import AttentionFunction, sdpa_attention
 from .config import PRESETS, WanVaceConfig, vdot_tiny, wan_vace_1_3b, wan_vace_14b
 from .context_scale import ContextScale
+from .discriminator import Discriminator, default_taps, reference_token_mask
 from .hooks import Hooks
 from .rope import RotaryTable, apply_rotary, rotary_table
 from .wan_vace import WanVace, expected_shapes
@@ -11,12 +12,15 @@ __all__ = [
     "PRESETS",
     "AttentionFunction",
     "ContextScale",
+    "Discriminator",
     "Hooks",
     "RotaryTable",
     "WanVace",
     "WanVaceConfig",
     "apply_rotary",
+    "default_taps",
     "expected_shapes",
+    "reference_token_mask",
     "rotary_table",
     "sdpa_attention",
     "vdot_tiny",

@@ -17,6 +17,7 @@ SOLVERS = ("unipc", "renoise", "euler")
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 Callback = Callable[[int, int, Tensor, Tensor], None]
+NoiseSource = torch.Generator | Callable[[Tensor], Tensor] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ def sample(
     noise: Tensor,
     schedule: Schedule,
     solver: str = "unipc",
-    generator: torch.Generator | None = None,
+    generator: NoiseSource = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Turn noise into latents with one network call per step of the schedule.
@@ -55,7 +56,7 @@ def sample(
         schedule: noise levels and labels.
         solver: 'unipc' (Wan's flow UniPC, order 2), 'renoise' (predict x0, noise it anew) or 'euler'.
         generator: source of the fresh noise of 'renoise'; on the CPU it gives the same noise for every
-            device.
+            device. Or a callable, tensor -> noise of its shape.
         callback: called after each step as (index, num_steps, x0, x).
     Returns:
         Latents of noise's shape, float32, on its device.
@@ -76,7 +77,7 @@ def trajectory(
     noise: Tensor,
     schedule: Schedule,
     solver: str = "unipc",
-    generator: torch.Generator | None = None,
+    generator: NoiseSource = None,
 ) -> Iterator[Step]:
     """The steps of `sample`, one at a time, for a caller that stops early or looks in between.
 
@@ -96,7 +97,7 @@ def rollout(
     schedule: Schedule,
     exit_step: int,
     solver: str = "renoise",
-    generator: torch.Generator | None = None,
+    generator: NoiseSource = None,
 ) -> Step:
     """Backward simulation: run up to a step as in sampling, with gradient in that last step only.
 
@@ -117,8 +118,14 @@ def rollout(
     return next(steps)
 
 
-def fresh_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard normal float32 of a tensor's shape, drawn on the generator's device, then moved."""
+def fresh_noise(like: Tensor, generator: NoiseSource = None) -> Tensor:
+    """Standard normal float32 of a tensor's shape, drawn on the generator's device, then moved.
+
+    A callable in the generator's place is given the tensor and draws itself, as training does, where each
+    sample's noise must not depend on its neighbours in the batch.
+    """
+    if callable(generator):
+        return generator(like).to(like.device, torch.float32)
     device = like.device if generator is None else generator.device
     return torch.randn(like.shape, generator=generator, device=device, dtype=torch.float32).to(like.device)
 
@@ -151,7 +158,7 @@ def _steps(velocity: Velocity, x: Tensor, schedule: Schedule, state: _Solver) ->
 class _Solver:
     """Moves from one noise level to the next, once per step however often it is asked."""
 
-    def __init__(self, schedule: Schedule, generator: torch.Generator | None):
+    def __init__(self, schedule: Schedule, generator: NoiseSource):
         self.schedule, self.generator = schedule, generator
         self._done: tuple[int, Tensor] | None = None
 
@@ -183,7 +190,7 @@ class _Renoise(_Solver):
 class _UniPC(_Solver):
     """Wan's flow variant of UniPC (bh2, order 2), by diffusers, on this schedule's untruncated sigmas."""
 
-    def __init__(self, schedule: Schedule, generator: torch.Generator | None):
+    def __init__(self, schedule: Schedule, generator: NoiseSource):
         super().__init__(schedule, generator)
         from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
@@ -202,7 +209,7 @@ class _UniPC(_Solver):
         return self._scheduler.step(step.velocity, timestep, step.x, return_dict=False)[0]
 
 
-def _solver(name: str, schedule: Schedule, generator: torch.Generator | None) -> _Solver:
+def _solver(name: str, schedule: Schedule, generator: NoiseSource) -> _Solver:
     solvers = dict(zip(SOLVERS, (_UniPC, _Renoise, _Euler), strict=True))
     if name not in solvers:
         raise ValueError(f"solver is {name!r}, expected one of {', '.join(SOLVERS)}")

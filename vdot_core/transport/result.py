@@ -26,6 +26,7 @@ class OTResult:
         valid: [F] bool, False where the input held NaN or infinity; its potentials, value and
             gradient are zero.
         eps: [F] float32, the absolute regularisation that was used.
+        backend: 'torch' or 'flash', what solved it.
     """
 
     f: torch.Tensor
@@ -37,3 +38,4 @@ class OTResult:
     converged: torch.Tensor
     valid: torch.Tensor
     eps: torch.Tensor
+    backend: str

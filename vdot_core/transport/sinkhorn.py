@@ -6,56 +6,80 @@ Shape letters: B problems solved together, I J points, R rows of a chunk. Potent
 import torch
 
 from .anderson import Anderson
+from .gibbs import MAX_DRIFT, GibbsKernel
 from .initial import gaussian_potential
-from .problem import MIN_EXPONENT, Exponents, Problem
+from .problem import Problem
 
 
 class Pass:
     """One Gauss-Seidel iteration in a single sweep over the cost.
 
-    With E = exp(f + g - C), numbered as the algorithm's lines:
-      1. r_i = sum_j E_ij b_j                       row sums at the old f
-      2. f'  = tau_a (f - log r)                    exact row condition for g
-      3. c_j = sum_i a_i E_ij exp(f'_i - f_i)       column sums at the new f, from the same E
+    With E = exp(f + g - C) = K exp(f - f0) exp(g - g0), numbered as the algorithm's lines:
+      1. r_i = sum_j K_ij exp(g_j - g0_j) b_j       row sums, at f0
+      2. f'  = tau_a (f0 - log r)                   exact row condition for g
+      3. c_j = exp(g_j - g0_j) sum_i a_i K_ij exp(f'_i - f0_i)     column sums at the new f, from the same K
       4. g'  = tau_b (g - log c)
     """
 
     def __init__(self, problem: Problem):
-        self.problem = problem
-        self.exponents = Exponents(problem)
-        self.chunks = problem.row_chunks()
+        self.problem, self.kernel = problem, GibbsKernel(problem)
 
     def __call__(self, f: torch.Tensor, g: torch.Tensor, safe: bool = False):
         """f' [B, I], column sums c [B, J] at (f', g). `safe` subtracts each row's maximum first."""
         problem = self.problem
-        weights_b = problem.weights_b[..., None]
-        columns = torch.zeros_like(g)
-        new_f = torch.empty_like(f)
-        self.exponents.bind(f, g)
-        for rows in self.chunks:
-            exponent = self.exponents.chunk(rows)
-            shift = torch.zeros_like(f[:, rows])
-            if safe:
-                shift = exponent.amax(-1)
-                exponent -= shift[..., None]
-            kernel = exponent.clamp_(min=MIN_EXPONENT).exp_()
-            log_rows = (kernel @ weights_b)[..., 0].log() + shift
-            new_f[:, rows] = problem.tau_a * (f[:, rows] - log_rows)
-            gain = (new_f[:, rows] - f[:, rows] + shift).exp() * problem.weights_a[:, rows]
-            columns += (gain[:, None] @ kernel)[:, 0]
-        if not safe and not (columns.isfinite().all() and (columns > 0).all()):
-            return self(f, g, safe=True)
+        factors = self.kernel.at(f, g, safe)
+        weights_b = (problem.weights_b * factors)[..., None]
+        new_f, columns = torch.empty_like(f), torch.zeros_like(g)[:, None]
+        for rows, kernel, f0 in self.kernel.sweep():
+            moved = problem.tau_a * (f0 - torch.bmm(kernel, weights_b)[..., 0].log())
+            new_f[:, rows] = moved
+            gain = (moved - f0).exp_() * problem.weights_a[:, rows]
+            columns.baddbmm_(gain[:, None], kernel)
+        columns = columns[:, 0] * factors
+        if not self.kernel.safe:
+            # Sums that over- or underflowed, or are made of cut-off entries, need the maximum out of the way.
+            sound = columns.isfinite().all() & (columns > 0).all()
+            if not (sound & ((new_f - f).abs().max() <= 2 * MAX_DRIFT)):
+                return self(f, g, safe=True)
         return new_f, columns
+
+    def gradient(self, f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        """[B, I, D] sum_j P_ij d C(a_i, b_j) / d a_i, in the problem's units."""
+        problem = self.problem
+        gradient = torch.empty_like(problem.a)
+        kernel = GibbsKernel(problem, once=True)
+        targets = torch.cat([problem.b, torch.ones_like(problem.b[..., :1])], -1)
+        targets *= (problem.weights_b * kernel.at(f, g, safe=False))[..., None]
+        for rows, plan, f0 in kernel.sweep():
+            points = problem.a[:, rows]
+            row_factors = ((f[:, rows] - f0).exp() * problem.weights_a[:, rows])[..., None]
+            if problem.cost == "sqeuclidean":
+                moments = torch.bmm(plan, targets)
+                gradient[:, rows] = 2 * row_factors * (moments[..., -1:] * points - moments[..., :-1])
+            else:
+                for axis in range(points.shape[-1]):
+                    sign = torch.sign(points[..., axis, None] - problem.b[:, None, :, axis])
+                    gradient[:, rows, axis] = ((plan * sign) @ targets[..., -1:] * row_factors)[..., 0]
+        return gradient
+
+    def select(self, index: torch.Tensor, problem: Problem) -> None:
+        """Keep only the problems at `index`; `problem` is what is left."""
+        self.problem = problem
+        self.kernel.select(index, problem)
 
 
 def marginal_error(problem: Problem, g: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """[B] L1 distance of the second marginal from its condition; the first marginal's holds exactly."""
-    target = torch.where(problem.rho_b.isinf(), torch.ones_like(g), (-g / problem.rho_b).exp())
+    target = 1.0
+    if problem.relaxed:
+        target = torch.where(problem.rho_b.isinf(), torch.ones_like(g), (-g / problem.rho_b).exp())
     return (problem.weights_b * (columns - target).abs()).sum(-1)
 
 
 def translate(problem: Problem, f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """Optimal shift of g for relaxed marginals: a large rho stalls without it (Sejourne et al., 2022)."""
+    if not problem.relaxed:
+        return g
     rho_a, rho_b = problem.rho_a, problem.rho_b
     log_mass_a = torch.where(rho_a.isinf(), 0.0, _log_mean(problem.weights_a, -f / rho_a))
     log_mass_b = torch.where(rho_b.isinf(), 0.0, _log_mean(problem.weights_b, -g / rho_b))
@@ -68,8 +92,14 @@ def _log_mean(weights: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
     return (exponent + weights.log()).logsumexp(-1, keepdim=True)
 
 
-def iterate(problem: Problem, g: torch.Tensor, tol: float, max_iter: int, memory: int):
+def iterate(problem: Problem, make_pass, g: torch.Tensor, tol: float, max_iter: int, memory: int):
     """Run accelerated Sinkhorn from g until every problem's marginal error is at most `tol`.
+
+    Args:
+        problem: the problems to solve.
+        make_pass: `Pass`, or another backend's class with the same methods.
+        g: [B, J] starting potentials.
+        tol, max_iter: as in `entropic_ot`; memory: its `anderson`.
 
     Returns:
         f [B, I], g [B, J], columns [B, J] (plan's column sums over the weights), error [B], num_iter [B]. The
@@ -80,15 +110,18 @@ def iterate(problem: Problem, g: torch.Tensor, tol: float, max_iter: int, memory
     num_iter = torch.zeros(g.shape[0], dtype=torch.int64, device=g.device)
     active = torch.arange(g.shape[0], device=g.device)
     f = torch.zeros_like(result_f)
-    accelerate, step = Anderson(g, problem.weights_b, memory), Pass(problem)
+    accelerate, step = Anderson(g, problem.weights_b, memory), make_pass(problem)
     for iteration in range(max_iter):
         f, columns = step(f, g, safe=iteration == 0)
         error = marginal_error(problem, g, columns)
         # The last pass's plan is not always the best one: keep the best seen of each problem.
         improved = error < errors[active]
-        where = active[improved]
-        result_f[where], result_g[where] = f[improved], g[improved]
-        result_columns[where], errors[where] = columns[improved], error[improved]
+        if improved.all() and len(active) == len(errors):
+            result_f, result_g, result_columns, errors = (x.clone() for x in (f, g, columns, error))
+        else:
+            where = active[improved]
+            result_f[where], result_g[where] = f[improved], g[improved]
+            result_columns[where], errors[where] = columns[improved], error[improved]
         num_iter[active] += 1
         open_ = (error > tol) | ~error.isfinite()
         if not open_.any():
@@ -99,51 +132,25 @@ def iterate(problem: Problem, g: torch.Tensor, tol: float, max_iter: int, memory
             keep = open_.nonzero()[:, 0]
             problem, f, g, active = problem.select(keep), f[keep], g[keep], active[keep]
             accelerate.select(keep)
-            step = Pass(problem)
+            step.select(keep, problem)
     return result_f, result_g, result_columns, errors, num_iter
 
 
-def iterate_self(problem: Problem, tol: float, max_iter: int):
+def iterate_self(problem: Problem, make_pass, tol: float, max_iter: int):
     """Potential [B, I] of a cloud's transport onto itself, by the averaged update f <- (f + T f) / 2.
 
     Returns:
         f [B, I] and the mass [B] of its plan.
     """
-    weights = problem.weights_a[..., None]
-    exponents, chunks = Exponents(problem), problem.row_chunks()
-    f = gaussian_potential(problem)
-    for _ in range(max_iter):
-        exponents.bind(f, f)
-        mapped = torch.empty_like(f)
-        for rows in chunks:
-            exponent = exponents.chunk(rows)
-            shift = exponent.amax(-1)
-            kernel = (exponent - shift[..., None]).clamp_(min=MIN_EXPONENT).exp_()
-            mapped[:, rows] = f[:, rows] - (kernel @ weights)[..., 0].log() - shift
-        mapped = problem.tau_a * mapped
+    f, step = gaussian_potential(problem), make_pass(problem)
+    for iteration in range(max_iter):
+        mapped, _ = step(f, f, safe=iteration == 0)
         row_mass = (f - mapped / problem.tau_a).exp()
         change = (problem.weights_a * (mapped - f).abs()).sum(-1)
         if (change <= tol).all():
             break
         f = (f + mapped) / 2
     return f, (problem.weights_a * row_mass).sum(-1)
-
-
-def plan_gradient(problem: Problem, f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """[B, I, D] sum_j P_ij d C(a_i, b_j) / d a_i, in the problem's units."""
-    gradient = torch.empty_like(problem.a)
-    exponents = Exponents(problem).bind(f, g)
-    for rows in problem.row_chunks():
-        plan = exponents.chunk(rows).clamp_(min=MIN_EXPONENT).exp_() * problem.weights_b[:, None]
-        plan *= problem.weights_a[:, rows, None]
-        points = problem.a[:, rows]
-        if problem.cost == "sqeuclidean":
-            gradient[:, rows] = 2 * (plan.sum(-1, keepdim=True) * points - plan @ problem.b)
-        else:
-            for axis in range(points.shape[-1]):
-                sign = torch.sign(points[..., axis, None] - problem.b[:, None, :, axis])
-                gradient[:, rows, axis] = (plan * sign).sum(-1)
-    return gradient
 
 
 def dual_value(problem: Problem, f: torch.Tensor, g: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:

@@ -4,14 +4,17 @@ Shape letters: F frames (independent problems), I J points, D coordinates.
 """
 
 import logging
+from functools import cache
 from math import inf
 
 import torch
 
+from .flash import FlashPass, why_not_flash
+from .gibbs import KEPT_ELEMENTS
 from .initial import gaussian_potential
 from .problem import Problem, make_problem
 from .result import OTResult
-from .sinkhorn import dual_value, iterate, iterate_self, plan_gradient
+from .sinkhorn import Pass, dual_value, iterate, iterate_self
 
 logger = logging.getLogger("vdot")
 
@@ -61,8 +64,10 @@ def entropic_ot(
         init: 'gaussian' (closed form between Gaussian fits), 'zeros', or potentials (f [F, I], g [F, J]), of
             which g is used, in units of the cost.
         debias: subtract the gradient (and half the values) of the clouds' transport onto themselves.
-        backend: 'torch' (CPU and CUDA), or 'auto', which is 'torch'; 'flash' is reserved for a CUDA kernel
-            and refused.
+        backend: 'torch' (CPU and CUDA); 'flash', the kernels of the package flash-sinkhorn (CUDA and the
+            squared cost only); or 'auto', which is 'flash' where that can be used and 'torch' elsewhere. The
+            result says which it was. Only how a pass over the cost is computed differs: accuracy float32
+            in both, options, units and stopping rule the same.
 
     Returns:
         An OTResult, all float32 on a's device.
@@ -71,6 +76,7 @@ def entropic_ot(
         ValueError: on wrong shapes, parameters out of range, or a backend that is not available.
     """
     _check(a, b, eps, rho_a, rho_b, tol, max_iter, anderson, eps_mode=eps_mode, cost=cost, backend=backend)
+    backend = _choose_backend(backend, a.device, cost)
     num_frames, num_a, _ = a.shape
     weights_a = _weights("weights_a", weights_a, num_frames, num_a, a.device)
     weights_b = _weights("weights_b", weights_b, num_frames, b.shape[1], a.device)
@@ -84,31 +90,56 @@ def entropic_ot(
     if num_floored:
         logger.warning("transport: eps raised to 1e-5 of the mean cost in %d frames", num_floored)
     start = _initial_potential(init, problem)
-    # One frame at a time keeps a chunk in a CPU's cache; a GPU wants all frames in one launch.
-    everything = torch.arange(num_frames, device=a.device)
-    groups = everything.split(1) if a.device.type == "cpu" else [everything]
-    parts = [_solve(problem.select(i), start[i], tol, max_iter, anderson, debias) for i in groups]
-    return _result(problem, valid, tol, *(torch.cat(part) for part in zip(*parts, strict=True)))
+    make_pass = FlashPass if backend == "flash" else Pass
+    groups = _groups(num_frames, num_a * b.shape[1], a.device)
+    parts = [_solve(problem.select(i), make_pass, start[i], tol, max_iter, anderson, debias) for i in groups]
+    return _result(problem, valid, tol, backend, *(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _solve(problem: Problem, g, tol, max_iter, anderson, debias):
+def _choose_backend(backend: str, device: torch.device, cost: str) -> str:
+    """'torch' or 'flash'; a ValueError where 'flash' was asked for and cannot be had."""
+    if backend == "torch":
+        return backend
+    reason = why_not_flash(device, cost)
+    if reason and backend == "flash":
+        raise ValueError(f"backend 'flash' {reason}; or use backend='torch' or 'auto'")
+    if reason and device.type == "cuda":
+        _say_once(f"transport: solved by torch, since backend 'flash' {reason}")
+    return "torch" if reason else "flash"
+
+
+@cache
+def _say_once(line: str) -> None:
+    logger.info(line)
+
+
+def _groups(num_frames: int, kernel_size: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Frames that are solved together: as many as have their kernels in memory, or all if none has.
+
+    One frame at a time keeps it in a CPU's cache; a GPU wants many in one launch.
+    """
+    together = KEPT_ELEMENTS[device.type] // kernel_size or num_frames
+    return torch.arange(num_frames, device=device).split(1 if device.type == "cpu" else together)
+
+
+def _solve(problem: Problem, make_pass, g, tol, max_iter, anderson, debias):
     """Potentials, gradient and value of a batch of problems, in the problem's own units."""
-    f, g, columns, error, num_iter = iterate(problem, g, tol, max_iter, anderson)
-    gradient = plan_gradient(problem, f, g)
+    f, g, columns, error, num_iter = iterate(problem, make_pass, g, tol, max_iter, anderson)
+    gradient = make_pass(problem).gradient(f, g)
     mass = (problem.weights_b * columns).sum(-1)
     value = dual_value(problem, f, g, mass)
     if debias:
         own = problem.self_problem()
-        potential, own_mass = iterate_self(own, tol, max_iter)
-        gradient = gradient - plan_gradient(own, potential, potential)
+        potential, own_mass = iterate_self(own, make_pass, tol, max_iter)
+        gradient = gradient - make_pass(own).gradient(potential, potential)
         value = value - dual_value(own, potential, potential, own_mass) / 2
         other = problem.swapped().self_problem()
-        potential, other_mass = iterate_self(other, tol, max_iter)
+        potential, other_mass = iterate_self(other, make_pass, tol, max_iter)
         value = value - dual_value(other, potential, potential, other_mass) / 2
     return f, g, gradient, value, error, num_iter
 
 
-def _result(problem: Problem, valid, tol, f, g, gradient, value, error, num_iter) -> OTResult:
+def _result(problem: Problem, valid, tol, backend, f, g, gradient, value, error, num_iter) -> OTResult:
     """Back to the caller's units; frames that were not valid become zero."""
     eps = problem.eps[:, 0].double() * problem.scale
     slope = problem.scale / problem.length
@@ -128,6 +159,7 @@ def _result(problem: Problem, valid, tol, f, g, gradient, value, error, num_iter
         converged=(error <= tol) & valid,
         valid=valid,
         eps=eps.float(),
+        backend=backend,
     )
 
 
@@ -188,5 +220,3 @@ def _check(a, b, eps, rho_a, rho_b, tol, max_iter, anderson, **choices) -> None:
     for name, value in choices.items():
         if value not in CHOICES[name]:
             raise ValueError(f"{name} is {value!r}; expected one of {', '.join(CHOICES[name])}")
-    if choices["backend"] == "flash":
-        raise ValueError("backend 'flash' is not available here; use backend='torch' or 'auto'")

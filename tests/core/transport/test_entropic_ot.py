@@ -212,6 +212,19 @@ def test_anderson_needs_a_quarter_of_the_iterations():
     assert relative(fast.grad_a, plain.grad_a) < 1e-2
 
 
+@pytest.mark.parametrize(("scale", "noise", "eps"), [(1.0, 0.1, 0.3), (1.4, 0.1, 0.3)])
+def test_the_gaussian_start_saves_iterations_on_related_clouds(scale, noise, eps):
+    """Points on a curved sheet, beside the same ones moved, stretched and blurred a little."""
+    side = torch.linspace(-2, 2, 20)
+    place = torch.cartesian_prod(side, side)
+    sheet = torch.cat([torch.sin(k * place) for k in (0.5, 1.0, 1.5, 2.0)], 1)[None]
+    a = scale * (sheet + noise * torch.randn_like(sheet)) + 0.3
+    options = {"eps": eps, "max_iter": 2000}
+    gaussian, zeros = (entropic_ot(a, sheet, init=init, **options) for init in ("gaussian", "zeros"))
+    assert gaussian.converged.all() and zeros.converged.all()
+    assert gaussian.num_iter.item() <= 0.75 * zeros.num_iter.item()
+
+
 def test_warm_start_from_its_own_potentials_takes_one_pass():
     a, b = clouds()
     first = entropic_ot(a, b, eps=1.0, tol=1e-5, max_iter=3000)

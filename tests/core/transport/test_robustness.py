@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 
+import vdot_core.transport.gibbs as gibbs_module
 import vdot_core.transport.problem as problem_module
 from vdot_core.transport import entropic_ot
 
@@ -83,6 +84,31 @@ def test_chunking_does_not_change_the_result(monkeypatch):
     monkeypatch.setitem(problem_module.CHUNK_ELEMENTS, "cpu", 130 * 7)
     streamed = entropic_ot(a, b, eps=1.0, tol=1e-5, max_iter=500)
     torch.testing.assert_close(streamed.grad_a, whole.grad_a, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("room", [0, 130 * 64])
+@pytest.mark.parametrize("options", [{"eps": 0.2}, {"eps": 0.5, "rho_a": 2.0}, {"eps": 0.3, "debias": True}])
+def test_a_kept_kernel_gives_what_a_streamed_one_gives(monkeypatch, options, room):
+    """At a small eps potentials move by hundreds: a kept kernel must notice and be computed anew."""
+    a, b = pair(num=130)
+    options = {**options, "init": "zeros", "tol": 1e-4, "max_iter": 3000}
+    kept = entropic_ot(a, b, **options)
+    monkeypatch.setitem(gibbs_module.KEPT_ELEMENTS, "cpu", room)
+    monkeypatch.setitem(problem_module.CHUNK_ELEMENTS, "cpu", 130 * 20)
+    streamed = entropic_ot(a, b, **options)
+    assert kept.converged.all() and streamed.converged.all()
+    scale = streamed.grad_a.abs().max().item()
+    torch.testing.assert_close(kept.grad_a, streamed.grad_a, rtol=0, atol=2e-3 * scale)
+    torch.testing.assert_close(kept.value, streamed.value, rtol=1e-4, atol=1e-4)
+
+
+def test_a_kept_kernel_costs_no_exponential(monkeypatch):
+    computed = []
+    exponents = gibbs_module.Exponents.chunk
+    monkeypatch.setattr(gibbs_module.Exponents, "chunk", lambda *x: computed.append(1) or exponents(*x))
+    a, b = pair(frames=1)
+    result = entropic_ot(a, b, eps=5.0, tol=1e-9, max_iter=30)
+    assert result.num_iter.item() == 30 and len(computed) <= 4
 
 
 def test_frames_are_independent():

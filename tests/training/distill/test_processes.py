@@ -1,0 +1,124 @@
+"""Two processes under torchrun (gloo, FSDP2): the same losses as one, a lost process, resuming either way."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.distill import NoiseSource, losses_by_step, tiny_config, tiny_values, write_teacher
+from training import parallel
+from training.checkpoint import complete
+from training.trainer import Trainer
+
+SCRIPT = Path(__file__).with_name("run_tiny.py")
+ENDED_S = 90
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def launch(folder: Path, values: dict) -> subprocess.Popen:
+    """Start two processes on a configuration."""
+    given = folder / "run.json"
+    given.write_text(json.dumps({"config": values, "source": {}}))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command += ["--master_addr=127.0.0.1", f"--master_port={_free_port()}", str(SCRIPT), str(given)]
+    log = (folder / "log.txt").open("ab")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+
+def _wait(process: subprocess.Popen, folder: Path, seconds: float = 300) -> int:
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError((folder / "log.txt").read_text()[-3000:]) from None
+
+
+def _workers(process: subprocess.Popen) -> list[int]:
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in path.read_text().split()]
+
+
+def _assert_close(ones: dict, others: dict) -> None:
+    assert ones.keys() == others.keys()
+    for step, row in ones.items():
+        assert row.keys() == others[step].keys()
+        for name, value in row.items():
+            assert others[step][name] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, name)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, teacher):
+    """Ten uninterrupted steps of two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    process = launch(folder, tiny_values(folder / "out", teacher))
+    assert _wait(process, folder) == 0, (folder / "log.txt").read_text()[-3000:]
+    return folder / "out"
+
+
+def _one_process(folder: Path, teacher: Path, **changes) -> Trainer:
+    config = tiny_config(folder, teacher, **changes)
+    trainer = Trainer(config, NoiseSource(), parallel.start(config.parallel))
+    trainer.run()
+    return trainer
+
+
+def test_two_sharded_processes_give_the_losses_of_one(two, tmp_path, teacher):
+    _one_process(tmp_path, teacher)
+    ones = losses_by_step(tmp_path)
+    _assert_close(ones, losses_by_step(two))
+    assert "generator/otd" in ones[1] and "generator/gan" in ones[6] and len(ones) == 10
+
+
+def test_what_two_processes_saved_one_goes_on_with(two, tmp_path, teacher):
+    saved = complete(two / "checkpoints")
+    assert [found.step for found in saved] == [4, 8, 10]
+    shutil.copytree(saved[0].path, tmp_path / "checkpoints" / saved[0].path.name)
+    trainer = _one_process(tmp_path, teacher)
+    assert trainer.step == 10
+    late = {step: row for step, row in losses_by_step(two).items() if step > 4}
+    _assert_close(late, losses_by_step(tmp_path))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc")
+def test_a_lost_process_ends_the_job_which_goes_on_with_the_same_bits(two, tmp_path, teacher):
+    """One of two workers is killed; torchrun ends the other, and the same command goes on."""
+    values = tiny_values(tmp_path / "out", teacher, log__save_every=2)
+    process = launch(tmp_path, values)
+    end = time.monotonic() + 240
+    while not (tmp_path / "out/metrics.jsonl").exists() or max(losses_by_step(tmp_path / "out")) < 5:
+        assert process.poll() is None and time.monotonic() < end, (tmp_path / "log.txt").read_text()[-3000:]
+        time.sleep(0.05)
+    os.kill(_workers(process)[1], signal.SIGKILL)
+    begun = time.monotonic()
+    assert _wait(process, tmp_path, ENDED_S) != 0
+    assert time.monotonic() - begun < ENDED_S
+    assert complete(tmp_path / "out/checkpoints")[-1].step < 10
+    assert _wait(launch(tmp_path, values), tmp_path) == 0
+    assert losses_by_step(tmp_path / "out") == losses_by_step(two)
+
+
+def test_one_process_saved_what_two_replicas_go_on_with(two, tmp_path, teacher):
+    """Unsharded data parallelism, from a checkpoint of a single process."""
+    _one_process(tmp_path / "out", teacher, max_steps=5)
+    values = tiny_values(tmp_path / "out", teacher, parallel__fsdp=False, max_steps=7)
+    assert _wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    early = {step: row for step, row in losses_by_step(two).items() if step <= 7}
+    _assert_close(early, losses_by_step(tmp_path / "out"))

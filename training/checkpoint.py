@@ -1,0 +1,190 @@
+"""Checkpoints of a whole run, by torch.distributed.checkpoint: written aside, moved into place when complete.
+
+A process killed at any moment leaves the last complete checkpoint as it was. What is read may be spread over
+another number of processes than what was written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+
+from .parallel import World
+
+logger = logging.getLogger("vdot")
+# One process alone saves and loads without a process group on purpose.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+PREFIX, PARTIAL, PROGRESS = "step-", ".partial-", "progress.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A complete checkpoint."""
+
+    path: Path
+    step: int
+
+
+def complete(folder: str | Path) -> list[Found]:
+    """The complete checkpoints of a run, oldest first.
+
+    Args:
+        folder: The run's folder of checkpoints.
+    """
+    folder = Path(folder)
+    names = sorted(folder.glob(f"{PREFIX}*")) if folder.is_dir() else []
+    return [Found(path, int(path.name[len(PREFIX) :])) for path in names if (path / PROGRESS).is_file()]
+
+
+class Checkpoints:
+    """The folder of a run's checkpoints.
+
+    Args:
+        folder: Where they lie.
+        world: The processes that write together.
+        keep: How many of the newest stay.
+        asynchronous: Write while training goes on.
+    """
+
+    def __init__(self, folder: str | Path, world: World, *, keep: int, asynchronous: bool) -> None:
+        self.folder, self.world, self.keep = Path(folder), world, keep
+        # A group of its own: the writing thread's collectives must not mix with training's.
+        several = world.size > 1
+        self.group = dist.new_group(backend="gloo") if several else None
+        self.asynchronous = asynchronous
+        self.pending: tuple[Future, Path, int, dict[str, Any]] | None = None
+        if world.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for leftover in self.folder.glob(f"{PARTIAL}*"):
+                shutil.rmtree(leftover)
+        world.barrier()
+
+    @property
+    def newest(self) -> Found | None:
+        """The last complete checkpoint."""
+        found = complete(self.folder)
+        return found[-1] if found else None
+
+    def save(self, step: int, tensors: dict[str, Tensor], progress: Mapping[str, Any]) -> None:
+        """Write a checkpoint; an earlier one that is still being written is waited for.
+
+        Args:
+            step: Steps that are done.
+            tensors: Name -> tensor, sharded ones each process with its part.
+            progress: Plain values, for a JSON file.
+        """
+        self.wait()
+        partial = self.folder / f"{PARTIAL}{step:08d}"
+        given = {"storage_writer": dcp.FileSystemWriter(partial), "process_group": self.group}
+        progress = {**progress, "step": step}
+        if self.asynchronous:
+            # The tensors are copied before this returns; training may change them at once.
+            future = dcp.async_save(tensors, **given, no_dist=self.world.size == 1)
+            self.pending = (future, partial, step, progress)
+        else:
+            dcp.save(tensors, **given, no_dist=self.world.size == 1)
+            self._finish(partial, step, progress)
+
+    def poll(self) -> None:
+        """Put a checkpoint in place if every process is done writing it."""
+        if self.pending is not None and self.world.rank == 0 and self.pending[0].done():
+            self._complete_pending()
+
+    def wait(self) -> None:
+        """Until the last checkpoint is complete, on every process."""
+        if self.pending is not None:
+            self._complete_pending()
+        self.world.barrier()
+
+    def _complete_pending(self) -> None:
+        future, partial, step, progress = self.pending
+        self.pending = None
+        # The coordinator's part ends only when all have written, and the metadata, last, says so.
+        future.result()
+        self._finish(partial, step, progress)
+
+    def _finish(self, partial: Path, step: int, progress: Mapping[str, Any]) -> None:
+        if self.world.rank != 0:
+            return
+        (partial / PROGRESS).write_text(json.dumps(progress, indent=1))
+        _sync(partial / PROGRESS)
+        final = self.folder / f"{PREFIX}{step:08d}"
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+        _sync(self.folder)
+        logger.info("checkpoint %s", final)
+        for old in complete(self.folder)[: -self.keep]:
+            shutil.rmtree(old.path)
+
+    def load(self, found: Found, tensors: dict[str, Tensor]) -> None:
+        """Read a checkpoint into tensors, in place, whatever they were spread over when it was written.
+
+        Args:
+            found: Which.
+            tensors: As given to `save`.
+
+        Raises:
+            ValueError: the checkpoint is of other networks.
+        """
+        try:
+            dcp.load(
+                tensors,
+                storage_reader=dcp.FileSystemReader(found.path),
+                process_group=self.group,
+                no_dist=self.world.size == 1,
+            )
+        except (CheckpointException, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{found.path} does not fit this run; give the configuration it was made with, or another "
+                f"out_dir: {error}"
+            ) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_progress(found: Found) -> dict[str, Any]:
+    """The plain values of a checkpoint."""
+    return json.loads((found.path / PROGRESS).read_text())
+
+
+def read_tensors(found: Found, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """Whole tensors of a checkpoint whose names begin so, without a process group.
+
+    Args:
+        found: Which checkpoint.
+        prefix: Beginning of the names, cut off in what is yielded.
+
+    Yields:
+        (name, tensor on the CPU).
+    """
+    reader = dcp.FileSystemReader(found.path)
+    entries = reader.read_metadata().state_dict_metadata
+    wanted = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in entries.items()
+        if name.startswith(prefix)
+    }
+    dcp.load(wanted, storage_reader=reader, no_dist=True)
+    for name, tensor in wanted.items():
+        yield name[len(prefix) :], tensor

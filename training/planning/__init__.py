@@ -1,0 +1,1 @@
+"""What a distillation run needs, worked out without a GPU."""

@@ -1,0 +1,147 @@
+"""What autograd keeps of a forward pass, counted tensor by tensor.
+
+L video tokens, S text tokens, D width, F feed-forward width. Each entry below is one tensor that a backward
+formula needs; tensors that two formulas share (the output of attention is the input of its projection) count
+once. Tables of rotary angles and single numbers per token are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vdot_core.networks import WanVaceConfig
+
+from .workload import Workload
+
+
+@dataclass(frozen=True)
+class BlockActivations:
+    """Elements that one block keeps for its backward pass, or uses on the way.
+
+    Attributes:
+        kept: All that autograd keeps when the block is not recomputed.
+        entry: The block's own input, all that is kept when it is.
+        backward: Gradients that live at once while the block is differentiated, besides `kept`.
+        forward: What lives at once while the block runs without gradients.
+    """
+
+    kept: int
+    entry: int
+    backward: int
+    forward: int
+
+
+def block_activations(
+    network: WanVaceConfig, work: Workload, *, trained: bool = True, fused_norms: bool = True
+) -> BlockActivations:
+    """Count what one block of the backbone keeps.
+
+    Args:
+        network: sizes.
+        work: what passes through.
+        trained: whether the weights get gradients; frozen linear layers keep no input.
+        fused_norms: RMS norms are one kernel that keeps its input (CUDA), and not several that also keep the
+            normed values (CPU).
+
+    Returns:
+        Elements, to be multiplied by the size of one.
+    """
+    batch, dim = work.batch, network.dim
+    full, text, wide = batch * work.tokens, batch * work.text_tokens, batch * work.tokens * network.ffn_dim
+    norm_inputs = 1 if network.qk_norm else 0
+    # Inputs of the RMS norms of q and k, then q, k, v and the output; the input of that norm, q and output.
+    self_attention, cross_attention = 2 * norm_inputs + 4, norm_inputs + 2
+    # Inputs of the block's three layer norms.
+    inputs = 2 + (1 if network.cross_attn_norm else 0)
+    hidden, text_copies = 1, 2  # before GELU; k and v of the text
+    if trained:
+        # Outputs of the modulated norms (per-sample timesteps keep what they modulate too), of norm3, and
+        # both gated branches.
+        inputs += 2 * (1 if batch == 1 else 2) + 1 + 2
+        hidden, text_copies = 2, 2 + norm_inputs
+        unfused = 0 if fused_norms else norm_inputs
+        self_attention += 2 * unfused
+        cross_attention += unfused
+        text_copies += unfused
+    kept = (inputs + self_attention + cross_attention) * full * dim
+    kept += hidden * wide + text_copies * text * dim
+    statistics = 2 * 2 * full * network.num_heads  # log-sum-exp of two attentions, in float32
+    backward = max(2 * wide + 3 * full * dim, 8 * full * dim)
+    forward = max(wide + 3 * full * dim, 8 * full * dim)
+    return BlockActivations(kept + statistics, full * dim, backward, forward)
+
+
+@dataclass(frozen=True)
+class GraphActivations:
+    """Bytes of one network's graph on one GPU.
+
+    Attributes:
+        kept: Held from the forward pass until the backward pass has come by.
+        working: More, while the pass that needs most runs: a recomputed block and its gradients.
+        inference: What the same pass takes without gradients.
+        tapped: What the discriminator keeps of the tapped blocks, a part of `kept`.
+    """
+
+    kept: int
+    working: int
+    inference: int
+    tapped: int = 0
+
+    @property
+    def peak(self) -> int:
+        """At the worst moment of the backward pass."""
+        return self.kept + self.working
+
+
+def graph_activations(
+    network: WanVaceConfig,
+    work: Workload,
+    *,
+    checkpoint_every: int,
+    element_bytes: int,
+    trained: bool = True,
+    taps: int = 0,
+    fused_norms: bool = True,
+) -> GraphActivations:
+    """Bytes that a forward pass keeps, and what its backward pass needs beside them.
+
+    Args:
+        network: sizes.
+        work: what passes through.
+        checkpoint_every: recompute every so many blocks; 1: of all, 0: of none.
+        element_bytes: of one activation.
+        trained: whether the weights get gradients.
+        taps: tapped blocks that a discriminator reads.
+        fused_norms: see `block_activations`.
+
+    Returns:
+        The bytes.
+    """
+    block = block_activations(network, work, trained=trained, fused_norms=fused_norms)
+    full = work.batch * work.tokens * network.dim
+    backbone = _stack(network.num_layers, checkpoint_every, block)
+    total, recomputed = backbone, checkpoint_every > 0
+    inference = block.forward + full
+    if work.contexts:
+        # after_proj keeps its input, which is also the next block's; hints scaled by numbers keep nothing.
+        branch = _stack(len(network.vace_layers), checkpoint_every, block)
+        total += work.contexts * branch
+        total += full if trained else 0  # the last context tokens, which only the projection keeps
+        inference += (1 + work.contexts) * full
+    ends = (2 if trained else 1) * full  # the head's norm
+    if trained:
+        ends += work.batch * work.text_tokens * (network.text_dim + 3 * network.dim)
+        channels = network.in_channels + work.contexts * network.vace_in_channels
+        ends += work.batch * work.tokens * math.prod(network.patch_size) * channels  # the patches themselves
+    # The discriminator works in float32: the tokens and, to train its weights, the normed ones.
+    tapped = taps * full * 4 * (2 if trained else 1)
+    working = block.backward + (block.kept if recomputed else 0)
+    return GraphActivations(
+        (total + ends) * element_bytes + tapped, working * element_bytes, inference * element_bytes, tapped
+    )
+
+
+def _stack(num_blocks: int, checkpoint_every: int, block: BlockActivations) -> int:
+    recomputed = -(-num_blocks // checkpoint_every) if checkpoint_every else 0
+    return recomputed * block.entry + (num_blocks - recomputed) * block.kept

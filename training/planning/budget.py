@@ -1,0 +1,275 @@
+"""A run on a machine: whether it fits, how long it takes, and what would make it fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vdot_core.networks import WanVaceConfig
+
+from ..distill_config import DistillConfig
+from .memory import (
+    CUDA_CONTEXT,
+    FP32,
+    FRAGMENTATION,
+    Peak,
+    Sizes,
+    States,
+    gather_bytes,
+    peaks,
+    states,
+)
+from .phases import Rates, StepTime, step_time
+from .workload import Clip
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The GPUs that a run is planned for.
+
+    Attributes:
+        gpus: Number of them.
+        memory_gib: Memory of each in GiB, as nvidia-smi counts: 141 of an H200, 80 of an H100.
+        gpus_per_node: GPUs that share one CPU's memory.
+        rates: Speeds.
+    """
+
+    gpus: int = 4
+    memory_gib: float = 141.0
+    gpus_per_node: int = 8
+    rates: Rates = field(default_factory=Rates)
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1 or self.gpus_per_node < 1:
+            raise ValueError(f"gpus is {self.gpus}, gpus_per_node {self.gpus_per_node}; give 1 or more")
+        if not self.memory_gib > 0:
+            raise ValueError(f"memory is {self.memory_gib} GiB; give what a GPU has, such as 141 or 80")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run needs of every GPU, in bytes.
+
+    Attributes:
+        config: The run.
+        network: Sizes of its transformers.
+        clip: The sample planned for.
+        machine: The GPUs.
+        sizes: Numbers of parameters.
+        shards: GPUs that share one copy of the states.
+        micro_batch: Samples of one micro-batch on one GPU.
+        states: Components that stay, one whole copy each.
+        peaks: The kinds of update.
+        gathered: Whole weights and gradients of the blocks that run.
+        time: Of a step.
+    """
+
+    config: DistillConfig
+    network: WanVaceConfig
+    clip: Clip
+    machine: Machine
+    sizes: Sizes
+    shards: int
+    micro_batch: int
+    states: States
+    peaks: tuple[Peak, ...]
+    gathered: int
+    time: StepTime
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether states live in CPU memory; `training/models.py` does so only with sharded ones."""
+        return self.config.parallel.cpu_offload and sharded(self.config, self.machine.gpus)
+
+    @property
+    def resident(self) -> float:
+        """Bytes of states on a GPU."""
+        return 0.0 if self.offloaded else self.states.total / self.shards
+
+    @property
+    def host(self) -> float:
+        """Bytes in one node's CPU memory: offloaded states, and the copy an asynchronous checkpoint needs."""
+        on_node = min(self.machine.gpus, self.machine.gpus_per_node)
+        states = self.states.total / self.shards * on_node if self.offloaded else 0.0
+        return states + self.staged
+
+    @property
+    def staged(self) -> float:
+        """Bytes of one node's part of a checkpoint, which is copied before it is written beside training."""
+        on_node = min(self.machine.gpus, self.machine.gpus_per_node)
+        return self.states.saved / self.shards * on_node if self.config.log.asynchronous else 0.0
+
+    @property
+    def optimizer(self) -> float:
+        """Bytes that an optimiser step takes beside the states: the roots of all second moments at once."""
+        return 0.0 if self.offloaded else FP32 * self.sizes.network / self.shards
+
+    @property
+    def worst(self) -> Peak:
+        """The update that takes most."""
+        return max(self.peaks, key=lambda peak: peak.total)
+
+    @property
+    def overhead(self) -> float:
+        """Context of the process and the allocator's gaps."""
+        return CUDA_CONTEXT + FRAGMENTATION * (self.worst.total + self.gathered)
+
+    @property
+    def total(self) -> float:
+        """Bytes that a GPU needs at the worst moment."""
+        return self.resident + max(self.worst.total + self.gathered, self.optimizer) + self.overhead
+
+    @property
+    def fits(self) -> bool:
+        """Whether a GPU has them."""
+        return self.total <= self.machine.memory_gib * GIB
+
+
+def sharded(config: DistillConfig, gpus: int) -> bool:
+    """Whether FSDP is on."""
+    return gpus > 1 if config.parallel.fsdp == "auto" else bool(config.parallel.fsdp)
+
+
+def make_budget(config: DistillConfig, network: WanVaceConfig, clip: Clip, machine: Machine) -> Budget:
+    """Work out what a run needs.
+
+    Args:
+        config: the run.
+        network: sizes of its transformers.
+        clip: the largest sample it sees.
+        machine: the GPUs.
+
+    Returns:
+        The budget.
+
+    Raises:
+        ValueError: the replicas do not divide the GPUs.
+    """
+    replicas = config.parallel.hsdp_replicas
+    if machine.gpus % replicas:
+        raise ValueError(
+            f"parallel.hsdp_replicas is {replicas}; {machine.gpus} GPUs do not divide into that many groups"
+        )
+    shards = machine.gpus // replicas if sharded(config, machine.gpus) else 1
+    sizes = Sizes.of(network, config)
+    per_gpu = max(1.0, config.data.batch_size / machine.gpus)
+    micro_batch = max(1, round(per_gpu / config.data.accumulation))
+    samples = micro_batch * config.data.accumulation
+    time = step_time(
+        network, clip, config, machine.rates, samples=samples, parameters=sizes.network,
+        shards=shards, processes=machine.gpus, gpus_per_node=machine.gpus_per_node,
+    )  # fmt: skip
+    return Budget(
+        config, network, clip, machine, sizes, shards, micro_batch, states(sizes, config),
+        tuple(peaks(network, clip, micro_batch, config)), gather_bytes(sizes, config, shards), time,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Option:
+    """A change that saves memory.
+
+    Attributes:
+        words: As it is typed after the command.
+        exact: Whether what is learnt stays the same.
+        section, key, value: The field and its new value.
+    """
+
+    words: str
+    exact: bool
+    section: str
+    key: str
+    value: object
+
+    def applied(self, config: DistillConfig) -> DistillConfig:
+        """The configuration with the change."""
+        section = dataclasses.replace(getattr(config, self.section), **{self.key: self.value})
+        return dataclasses.replace(config, **{self.section: section})
+
+
+def options(config: DistillConfig, gpus: int = 1) -> list[Option]:
+    """The changes that a configuration leaves open on so many GPUs."""
+    parallel, losses = config.parallel, config.losses
+    most = max(1, config.data.batch_size // gpus)  # micro-batches of one sample
+    found = [
+        (parallel.checkpoint_every != 1, True, "parallel", "checkpoint_every", 1),
+        (config.data.accumulation < most, True, "data", "accumulation", most),
+        (parallel.fsdp is False, True, "parallel", "fsdp", "auto"),
+        (parallel.hsdp_replicas > 1, True, "parallel", "hsdp_replicas", 1),
+        (losses.batch_guidance and losses.guidance != 1, True, "losses", "batch_guidance", False),
+        (not parallel.cpu_offload, True, "parallel", "cpu_offload", True),
+        (losses.otd and losses.otd_through == "xt", False, "losses", "otd_through", "prediction"),
+        (losses.gan and losses.gan_trains_score, False, "losses", "gan_trains_score", False),
+        (config.data.num_frames > 49, False, "data", "num_frames", 49),
+    ]
+    return [
+        Option(f"--{section}.{key} {str(value).lower()}", exact, section, key, value)
+        for open_, exact, section, key, value in found
+        if open_ and not (key == "accumulation" and config.data.batch_size % value)
+    ]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A set of changes with which a run fits; no part of it does alone."""
+
+    options: tuple[Option, ...]
+    budget: Budget
+
+    @property
+    def exact(self) -> bool:
+        """Whether what is learnt stays the same."""
+        return all(option.exact for option in self.options)
+
+
+def remedies(budget: Budget, rebuild: Callable[[DistillConfig], Budget]) -> list[Remedy]:
+    """Search all sets of changes for the smallest that fit.
+
+    Args:
+        budget: of the run as it stands.
+        rebuild: the budget of a changed configuration on the same machine.
+
+    Returns:
+        Sets that fit, exact ones first, then the fastest.
+    """
+    found: list[Remedy] = []
+    open_ = options(budget.config, budget.machine.gpus)
+    for count in range(1, len(open_) + 1):
+        for chosen in itertools.combinations(open_, count):
+            if any(set(remedy.options) <= set(chosen) for remedy in found):
+                continue
+            config = budget.config
+            for option in chosen:
+                config = option.applied(config)
+            changed = rebuild(config)
+            if changed.fits:
+                found.append(Remedy(chosen, changed))
+    return sorted(found, key=lambda remedy: (not remedy.exact, remedy.budget.time.total))
+
+
+def enough_gpus(
+    budget: Budget, rebuild: Callable[[DistillConfig, int], Budget], most: int = 512
+) -> int | None:
+    """The smallest number of GPUs, in whole nodes, that needs no offload; every block recomputed.
+
+    Args:
+        budget: of the run as it stands.
+        rebuild: the budget of a configuration on so many GPUs of the same kind.
+        most: where to stop.
+
+    Returns:
+        The number; None where not even `most` are enough.
+    """
+    parallel = dataclasses.replace(
+        budget.config.parallel, checkpoint_every=1, cpu_offload=False, hsdp_replicas=1, fsdp="auto"
+    )
+    config = dataclasses.replace(budget.config, parallel=parallel)
+    node = min(budget.machine.gpus, budget.machine.gpus_per_node)
+    for gpus in range(node, most + 1, node):
+        if rebuild(config, gpus).fits:
+            return gpus
+    return None

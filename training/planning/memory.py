@@ -1,0 +1,221 @@
+"""Bytes per GPU: what is always there (weights, moments, averages), and what each kind of update adds.
+
+The rules are those of `training/models.py`, `parallel.py` and `trainer.py`: trained networks have float32
+master weights; under FSDP a block's weights are gathered in bf16 and its gradients reduced in float32; the
+optimiser keeps a second moment, and a first one only where beta1 is above 0; generator and critic never hold
+gradients at the same time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vdot_core.networks import Discriminator, WanVaceConfig, default_taps, expected_shapes
+
+from ..distill_config import DistillConfig
+from .activations import GraphActivations, graph_activations
+from .workload import Clip, Workload
+
+FP32, BF16 = 4, 2
+CUDA_CONTEXT = 2 * 2**30
+"""Driver, NCCL's buffers and cuBLAS workspaces of one process."""
+FRAGMENTATION = 0.05
+"""Share of activations and buffers that an allocator's gaps cost."""
+GATHERED_BLOCKS = 2
+"""Blocks whole on a GPU at once: the one that runs, and the next one's, fetched ahead."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of parameters.
+
+    Attributes:
+        network: Of one transformer.
+        trained: Of the generator's that are trained.
+        block: Of the largest block.
+        root: Of the layers outside the blocks.
+        discriminator: Of the head.
+    """
+
+    network: int
+    trained: int
+    block: int
+    root: int
+    discriminator: int
+
+    @classmethod
+    def of(cls, network: WanVaceConfig, config: DistillConfig) -> Sizes:
+        """Count, on the meta device."""
+        counts = _parameter_counts(network)
+        blocks: dict[str, int] = {}
+        for name, count in counts.items():
+            if name.startswith(("blocks.", "vace_blocks.")):
+                block = ".".join(name.split(".")[:2])
+                blocks[block] = blocks.get(block, 0) + count
+        frozen = tuple(config.model.frozen)
+        trained = sum(c for name, c in counts.items() if not (frozen and name.startswith(frozen)))
+        total = sum(counts.values())
+        widths = {
+            "width": config.model.discriminator_width,
+            "num_heads": config.model.discriminator_heads,
+        }
+        widths = {name: value for name, value in widths.items() if value is not None}
+        head = Discriminator.for_network(network, len(tapped(network, config)), device="meta", **widths)
+        return cls(
+            total, trained, max(blocks.values()), total - sum(blocks.values()),
+            sum(p.numel() for p in head.parameters()),
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def _parameter_counts(network: WanVaceConfig) -> dict[str, int]:
+    """Parameters by name; kept, for a search over settings asks for the same network again and again."""
+    return {name: math.prod(shape) for name, shape in expected_shapes(network).items()}
+
+
+def tapped(network: WanVaceConfig, config: DistillConfig) -> tuple[int, ...]:
+    """The blocks that the discriminator reads; it is built without a GAN too."""
+    return tuple(config.model.taps) if config.model.taps else default_taps(network.num_layers)
+
+
+@dataclass(frozen=True)
+class States:
+    """Bytes that stay through the whole run, by component, over all GPUs of one shard group.
+
+    Attributes:
+        parts: Component -> bytes of one whole copy.
+        gradients: Bytes of the largest player's gradients, one whole copy.
+    """
+
+    parts: dict[str, int]
+    gradients: int
+
+    @property
+    def saved(self) -> int:
+        """Bytes of a checkpoint: all but the teacher and the gradients."""
+        return sum(size for name, size in self.parts.items() if not name.startswith("real score"))
+
+    @property
+    def total(self) -> int:
+        """Bytes of one whole copy of everything, gradients included."""
+        return sum(self.parts.values()) + self.gradients
+
+
+def states(sizes: Sizes, config: DistillConfig) -> States:
+    """What the networks and their optimisers hold.
+
+    Args:
+        sizes: numbers of parameters.
+        config: the run.
+
+    Returns:
+        The bytes, before they are divided among GPUs.
+    """
+    moments = 2 if config.optim.betas[0] > 0 else 1
+    teacher = BF16 if config.parallel.precision == "bf16" else FP32
+    critic = sizes.network + sizes.discriminator
+    parts = {
+        "generator, fp32 master weights": FP32 * sizes.network,
+        f"generator, {_moments(moments)}": moments * FP32 * sizes.trained,
+        "fake score, fp32 master weights": FP32 * sizes.network,
+        f"fake score, {_moments(moments)}": moments * FP32 * sizes.network,
+        "discriminator, weights and moments": (1 + moments) * FP32 * sizes.discriminator,
+        f"real score, {config.parallel.precision} weights": teacher * sizes.network,
+        "averaged generator (EMA), fp32": FP32 * sizes.network,
+    }
+    return States(parts, FP32 * max(sizes.trained, critic))
+
+
+def _moments(count: int) -> str:
+    return "second moment" if count == 1 else "first and second moment"
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The worst moment of one kind of update, in bytes on a GPU beside the states.
+
+    Attributes:
+        name: The update.
+        graphs: What autograd keeps.
+        working: More while the hungriest layer, or the optimiser, runs.
+    """
+
+    name: str
+    graphs: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        """Graphs and working memory."""
+        return self.graphs + self.working
+
+
+def gather_bytes(sizes: Sizes, config: DistillConfig, shards: int) -> int:
+    """Whole weights and gradients of the blocks that run; unsharded, autocast's copies of all weights."""
+    element = BF16 if config.parallel.precision == "bf16" else FP32
+    if shards == 1:
+        # Whole fp32 weights compute in bf16 through converted copies, kept for the backward pass.
+        return element * sizes.network if config.parallel.precision == "bf16" else 0
+    weights = element * (GATHERED_BLOCKS * sizes.block + sizes.root)
+    gradients = (element + FP32) * sizes.block
+    return weights + gradients
+
+
+def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig) -> list[Peak]:
+    """The activations of every kind of update that a run has.
+
+    Args:
+        network: sizes of the transformers.
+        clip: what a sample is.
+        batch: samples of one micro-batch on one GPU.
+        config: the run.
+
+    Returns:
+        One peak for each kind.
+    """
+    losses = config.losses
+    work = Workload.of(network, clip, batch)
+
+    def graph(samples: int = 1, *, trained: bool = True, taps: int = 0) -> GraphActivations:
+        return graph_activations(
+            network,
+            dataclasses.replace(work, batch=samples * batch),
+            checkpoint_every=config.parallel.checkpoint_every,
+            element_bytes=BF16 if config.parallel.precision == "bf16" else FP32,
+            trained=trained,
+            taps=taps,
+        )
+
+    plain, teacher = graph(), graph(2 if losses.batch_guidance and losses.guidance != 1 else 1)
+    found = [Peak("critic, flow matching", plain.kept, max(plain.working, plain.inference))]
+    if losses.dmd or losses.otd:
+        kept = plain.kept
+        if losses.otd and losses.otd_through == "xt":
+            kept += graph(trained=False).kept
+        working = max(plain.working, teacher.inference, _transport_bytes(clip, config))
+        found.append(Peak("generator, matching", kept, working))
+    if losses.gan:
+        taps = len(tapped(network, config))
+        through = graph(trained=False, taps=taps)
+        found.append(Peak("generator, GAN", plain.kept + through.kept, max(plain.working, through.working)))
+        looks = 2 + (losses.r1 > 0) + (losses.r2 > 0)
+        judged = graph(taps=taps)
+        kept = judged.kept if losses.gan_trains_score else judged.tapped
+        working = judged.working if losses.gan_trains_score else judged.inference
+        found.append(Peak("critic, GAN", looks * kept, max(working, plain.inference)))
+    return found
+
+
+def _transport_bytes(clip: Clip, config: DistillConfig) -> int:
+    """Working memory of the transport: streamed tiles, or the release's unrolled matrices of one frame."""
+    losses = config.losses
+    if not losses.otd:
+        return 0
+    frames, height, width = clip.latent_shape
+    points = -(-height // losses.otd_pool) * -(-width // losses.otd_pool)
+    if losses.otd_gradient == "unrolled":
+        return (3 * losses.iterations + 3) * points**2 * FP32
+    return 50 * 2**20 + 6 * frames * points * 16 * FP32

@@ -1,0 +1,166 @@
+"""How long a step takes: the passes of every update, over the cycle in which updates take turns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vdot_core.networks import WanVaceConfig
+
+from ..distill_config import DistillConfig
+from ..step import losses_of
+from .flops import PassFlops, pass_flops
+from .workload import Clip, Workload
+
+
+@dataclass(frozen=True)
+class UpdateCost:
+    """What one update costs for one sample, on average over the rollout's exit steps.
+
+    Attributes:
+        flops: Operations.
+        passes: Times that a network's weights are gathered: forward, recomputed and backward passes.
+    """
+
+    flops: float
+    passes: float
+
+    def __add__(self, other: UpdateCost) -> UpdateCost:
+        return UpdateCost(self.flops + other.flops, self.passes + other.passes)
+
+    def __mul__(self, count: float) -> UpdateCost:
+        return UpdateCost(self.flops * count, self.passes * count)
+
+
+def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> dict[str, UpdateCost]:
+    """Cost of every kind of update, per sample.
+
+    Args:
+        network: sizes of the transformers.
+        clip: what a sample is.
+        config: the run.
+
+    Returns:
+        Name of the loss function in `training/step.py` -> cost.
+    """
+    one = pass_flops(network, Workload.of(network, clip))
+    losses, every = config.losses, config.parallel.checkpoint_every
+    recomputed = 1 / every if every else 0.0
+
+    def graph(weights: bool = True) -> UpdateCost:
+        return UpdateCost((1 + recomputed) * one.forward + one.backward(weights), 2 + math.ceil(recomputed))
+
+    forward = UpdateCost(one.forward, 1)
+    before_exit = (config.rollout.steps - 1) / 2  # the exit step is uniform
+    rollout, exit_graph = forward * before_exit, graph()
+    teacher = forward * (1 if losses.guidance == 1 else 2)
+    evaluations = 1 if losses.shared_scores else int(losses.otd) + int(losses.dmd)
+    matching = rollout + exit_graph + (forward + teacher) * evaluations
+    if losses.otd and losses.otd_through == "xt":
+        matching = matching + UpdateCost(recomputed * one.forward + one.backward(False), 1)
+    looks = 2 + (losses.r1 > 0) + (losses.r2 > 0)
+    return {
+        "generator_matching_loss": matching,
+        "generator_gan_loss": rollout + exit_graph + forward + graph(False),
+        "critic_matching_loss": rollout + forward + graph(),
+        "critic_gan_loss": rollout + forward + (graph() if losses.gan_trains_score else forward) * looks,
+    }
+
+
+def counted_steps(config: DistillConfig) -> dict[str, float]:
+    """How often each kind of update comes in a step, averaged over a cycle of turns."""
+    cycle = 2 * config.optim.generator_every
+    counts: dict[str, float] = {}
+    for step in range(cycle):
+        for loss in losses_of(config, step):
+            if loss is not None:
+                counts[loss.__name__] = counts.get(loss.__name__, 0) + 1 / cycle
+    return counts
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of an average step.
+
+    Attributes:
+        compute: Matrix products, at the stated utilisation.
+        communication: Gathering weights and reducing gradients, were nothing hidden behind computing.
+        offload: Copies to and from CPU memory, and the optimiser there.
+    """
+
+    compute: float
+    communication: float
+    offload: float
+
+    @property
+    def total(self) -> float:
+        """Computing hides communication up to its own length; copies to the CPU are not hidden."""
+        return max(self.compute, self.communication) + self.offload
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the hardware does, to be replaced by what was measured.
+
+    Attributes:
+        tflops: Peak of dense bf16 products, 1e12 operations a second.
+        utilisation: Share of it that training reaches.
+        interconnect_gb_s: Between GPUs, per GPU and direction, collectives included.
+        host_gb_s: From GPU to CPU memory, per GPU.
+        host_memory_gb_s: CPU memory of a node, which its optimiser reads and writes.
+    """
+
+    tflops: float = 989.0
+    utilisation: float = 0.4
+    interconnect_gb_s: float = 200.0
+    host_gb_s: float = 40.0
+    host_memory_gb_s: float = 250.0
+
+
+def step_time(
+    network: WanVaceConfig,
+    clip: Clip,
+    config: DistillConfig,
+    rates: Rates,
+    *,
+    samples: int,
+    parameters: int,
+    shards: int,
+    processes: int,
+    gpus_per_node: int,
+) -> StepTime:
+    """Seconds of an average step of the cycle.
+
+    Args:
+        network: sizes of the transformers.
+        clip: what a sample is.
+        config: the run.
+        rates: of the hardware.
+        samples: that one GPU sees in a step, over all its micro-batches.
+        parameters: of one transformer.
+        shards: GPUs that share one copy.
+        processes: all GPUs.
+        gpus_per_node: GPUs that share one CPU's memory.
+
+    Returns:
+        The parts.
+    """
+    costs, counts = update_costs(network, clip, config), counted_steps(config)
+    average = UpdateCost(0.0, 0.0)
+    for name, count in counts.items():
+        average = average + costs[name] * count
+    compute = average.flops * samples / (rates.tflops * 1e12 * rates.utilisation)
+    batches = min(samples, config.data.accumulation)
+    moved = average.passes * batches * 2 * parameters * (shards - 1) / shards
+    communication = moved / (rates.interconnect_gb_s * 1e9) if processes > 1 else 0.0
+    if not config.parallel.cpu_offload:
+        return StepTime(compute, communication, 0.0)
+    copied = average.passes * batches * 4 * parameters / shards / (rates.host_gb_s * 1e9)
+    # AdamW without a fused kernel reads or writes each parameter's numbers about 14 times.
+    updates = sum(counts.values()) * 14 * 4 * parameters / shards * min(gpus_per_node, processes)
+    return StepTime(compute, communication, copied + updates / (rates.host_memory_gb_s * 1e9))
+
+
+def sample_flops(network: WanVaceConfig, clip: Clip) -> PassFlops:
+    """Operations of one forward pass over one sample."""
+    return pass_flops(network, Workload.of(network, clip))

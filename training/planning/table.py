@@ -1,0 +1,119 @@
+"""A budget as text, in GiB per GPU."""
+
+from __future__ import annotations
+
+from .budget import GIB, Budget, Remedy
+from .phases import counted_steps, sample_flops, update_costs
+
+_UPDATES = {
+    "generator_matching_loss": "generator, matching",
+    "generator_gan_loss": "generator, GAN",
+    "critic_matching_loss": "critic, flow matching",
+    "critic_gan_loss": "critic, GAN",
+}
+
+
+def _row(name: str, size: float, note: str = "") -> str:
+    return f"  {name:<44}{_gib(size):>9}  {note}".rstrip()
+
+
+def _gib(size: float) -> str:
+    """GiB, with more digits for what is small."""
+    value = size / GIB
+    return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.3f}"
+
+
+def run_lines(budget: Budget) -> list[str]:
+    """What is trained, on what."""
+    config, clip, sizes = budget.config, budget.clip, budget.sizes
+    frames, height, width = clip.latent_shape
+    patch = budget.network.patch_size
+    tokens = frames // patch[0] * -(-height // patch[1]) * -(-width // patch[2])
+    seen = budget.micro_batch * config.data.accumulation * budget.machine.gpus
+    lines = [
+        f"Plan: stage {config.stage}, recipe {config.recipe}, {config.steps} steps on "
+        f"{budget.machine.gpus} x {budget.machine.memory_gib:g} GiB",
+        f"  transformer {sizes.network:,} parameters (three of them), discriminator {sizes.discriminator:,}",
+        f"  clip {clip.num_frames} x {clip.height} x {clip.width}, {clip.num_references} references, "
+        f"latents {frames} x {height} x {width}, {tokens:,} tokens, {clip.num_contexts} contexts",
+        f"  micro-batch {budget.micro_batch} x accumulation {config.data.accumulation} x "
+        f"{budget.machine.gpus} GPUs; states spread over {budget.shards}",
+    ]
+    if seen != config.data.batch_size:
+        lines.append(
+            f"  ! data.batch_size {config.data.batch_size} does not divide into accumulation "
+            f"{config.data.accumulation} x {budget.machine.gpus} GPUs; planned with {seen}: set "
+            f"--data.batch_size {seen}"
+        )
+    return lines
+
+
+def memory_lines(budget: Budget) -> list[str]:
+    """The budget of one GPU, component by component."""
+    where = "CPU memory, per GPU" if budget.offloaded else "GPU"
+    lines = ["Memory, GiB per GPU", f" always ({where})"]
+    for name, size in budget.states.parts.items():
+        lines.append(_row(name, size / budget.shards))
+    lines.append(_row("gradients (one player's at a time), fp32", budget.states.gradients / budget.shards))
+    lines.append(_row("sum", budget.states.total / budget.shards))
+    lines.append(f" by update, beside it (checkpoint_every {budget.config.parallel.checkpoint_every})")
+    for peak in budget.peaks:
+        note = f"graph {_gib(peak.graphs)} + working {_gib(peak.working)}"
+        lines.append(_row(peak.name, peak.total, note))
+    lines += [
+        _row("optimiser step, no activations", budget.optimizer),
+        " at the worst moment",
+        _row("states on the GPU", budget.resident),
+        _row(f"activations: {budget.worst.name}", budget.worst.total),
+        _row("gathered weights and gradients of blocks", budget.gathered),
+        _row("context and fragmentation", budget.overhead),
+        _row("NEEDED", budget.total, f"of {budget.machine.memory_gib:g}: {verdict(budget)}"),
+    ]
+    if budget.host:
+        note = f"of it {_gib(budget.staged)} while a checkpoint is written (log.asynchronous)"
+        lines.append(_row("CPU memory of a node", budget.host, note if budget.staged else ""))
+    return lines
+
+
+def verdict(budget: Budget) -> str:
+    """Whether it fits, in words."""
+    left = budget.machine.memory_gib - budget.total / GIB
+    return f"fits, {left:.1f} left" if budget.fits else f"DOES NOT FIT, {-left:.1f} too much"
+
+
+def time_lines(budget: Budget) -> list[str]:
+    """Operations and time of a step."""
+    config, rates, time = budget.config, budget.machine.rates, budget.time
+    costs, counts = update_costs(budget.network, budget.clip, config), counted_steps(config)
+    one = sample_flops(budget.network, budget.clip).forward
+    lines = [
+        f"Time, at {rates.utilisation:.0%} of {rates.tflops:g} TFLOP/s",
+        f"  one forward pass of a sample {one / 1e12:,.6g} TFLOP",
+    ]
+    for name, count in counts.items():
+        flops = costs[name].flops / 1e12
+        lines.append(f"  {_UPDATES[name]:<24}{flops:>14,.5g} TFLOP a sample, {count:.2f} times a step")
+    hours = time.total * config.steps / 3600
+    lines.append(
+        f"  step {time.total:.3g} s (compute {time.compute:.3g}, communication {time.communication:.3g}, "
+        f"offload {time.offload:.3g}); {config.steps} steps {hours:,.2g} h"
+    )
+    return lines
+
+
+def remedy_lines(found: list[Remedy], gpus: int | None, memory_gib: float, most: int = 6) -> list[str]:
+    """What makes it fit, exact changes first."""
+    lines = ["What makes it fit" if found else "No change of settings makes it fit"]
+    for remedy in found[:most]:
+        words = " ".join(option.words for option in remedy.options)
+        budget = remedy.budget
+        note = "" if remedy.exact else "; changes what is learnt"
+        host = f", {budget.host / GIB:.0f} GiB of CPU memory a node" if budget.host else ""
+        lines.append(
+            f"  {words}\n      {budget.total / GIB:.1f} GiB, {budget.time.total:.3g} s a step{host}{note}"
+        )
+    if gpus is not None:
+        lines.append(
+            f"  {gpus} GPUs of {memory_gib:g} GiB with --parallel.checkpoint_every 1, nothing offloaded"
+        )
+    return lines

@@ -1,0 +1,109 @@
+"""What a person sees of a run: a line per step, TensorBoard, and Weights & Biases if asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .distill_config import DistillConfig
+from .parallel import World
+
+logger = logging.getLogger("vdot")
+GIB = 2**30
+SHOWN = ("loss", "dmd", "otd", "transport_error", "gradient_norm")
+
+
+def memory_gib(device: torch.device) -> float:
+    """Most memory held so far: the GPU's, or this process's own."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / GIB if sys.platform == "darwin" else used * 1024 / GIB
+
+
+class Progress:
+    """Reports of one process; only rank 0 says anything.
+
+    Args:
+        config: The run.
+        world: The processes.
+        first: Step at which the run begins or goes on.
+    """
+
+    def __init__(self, config: DistillConfig, world: World, first: int) -> None:
+        self.config, self.world = config, world
+        self.writer: Any = None
+        self.seconds = self.steps = self.tokens = 0.0
+        if world.rank != 0:
+            return
+        if config.log.wandb:
+            _start_wandb(config)
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(Path(config.out_dir) / "tensorboard"), purge_step=first)
+
+    def report(self, step: int, last: int, metrics: dict[str, float], tokens: int, seconds: float) -> None:
+        """Count a step, and every so many say how it goes.
+
+        Args:
+            step: Steps done.
+            last: Where this run ends.
+            metrics: The step's numbers.
+            tokens: Latent tokens of its global batch.
+            seconds: What it took.
+        """
+        if self.writer is None:
+            return
+        self.seconds, self.steps, self.tokens = self.seconds + seconds, self.steps + 1, self.tokens + tokens
+        # Which losses a step has depends on its turn: every step's go to the writer.
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+        self._append({"step": step, "seconds": seconds, **metrics})
+        if step % self.config.log.every and step != last:
+            return
+        each, rate = self.seconds / self.steps, self.tokens / max(self.seconds, 1e-9)
+        memory = memory_gib(self.world.device)
+        system = {"seconds_per_step": each, "tokens_per_second": rate, "memory_gib": memory}
+        for name, value in system.items():
+            self.writer.add_scalar(f"system/{name}", value, step)
+        self.writer.flush()
+        numbers = "  ".join(
+            f"{name} {value:.4g}" for name, value in metrics.items() if name.rpartition("/")[2] in SHOWN
+        )
+        left = each * (last - step)
+        logger.info(
+            "step %d/%d  %.2f s  %.0f tokens/s  %.2f GiB  %s  %d:%02d:%02d left",
+            step, last, each, rate, memory, numbers, left // 3600, left // 60 % 60, left % 60,
+        )  # fmt: skip
+        self.seconds = self.steps = self.tokens = 0.0
+
+    def _append(self, values: dict[str, float]) -> None:
+        """A line per step in metrics.jsonl; after a resume the later line of a step counts."""
+        with (Path(self.config.out_dir) / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def image(self, image: Tensor, step: int) -> None:
+        """Show samples: image [H, W, 3] in [0, 1]."""
+        if self.writer is not None:
+            self.writer.add_image("samples", image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _start_wandb(config: DistillConfig) -> None:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError("log.wandb is true and wandb is not installed; pip install wandb") from error
+    wandb.init(project="vdot", dir=config.out_dir, config=dataclasses.asdict(config), sync_tensorboard=True)

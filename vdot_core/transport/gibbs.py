@@ -1,0 +1,120 @@
+"""The kernel exp(f + g - C) by chunks of rows, with no more of it in memory than there is room for.
+
+Shape letters: B problems solved together, I J points, D coordinates, R rows of a chunk. Potentials are in
+units of eps.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from .problem import Problem
+
+LOG2_E = 1 / math.log(2)
+# An entry below 1e-27 of its row's largest never matters, and by a weight and a column's factor it is still
+# no denormal number, on which a CPU is many times slower.
+MIN_EXPONENT = -64.0
+# How far potentials may move from where a kernel was computed: entries that were cut off, times exp(20)
+# twice, are still below float32's resolution.
+MAX_DRIFT = 20.0
+# So many numbers of a kernel stay in memory between the passes: 32 MB on a CPU, 1 GB on a GPU.
+KEPT_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
+
+
+class Exponents:
+    """Streams log2(e) (f_i + g_j - C_ij) in row chunks, by one matrix product for the squared cost.
+
+    Base 2, because torch's exp2 is 4 times faster than its exp on a CPU. The squared cost is folded into
+    D + 2 coordinates, so that a chunk costs one GEMM and no extra pass:
+    ``f + g - |a|^2 - |b|^2 + 2 a.b  =  [2 a, f - |a|^2, 1] . [b, 1, g - |b|^2]``.
+    """
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        inverse_eps = LOG2_E / problem.eps
+        if problem.cost == "sqeuclidean":
+            self.norm_a = problem.a.square().sum(-1) * inverse_eps
+            self.norm_b = problem.b.square().sum(-1) * inverse_eps
+            ones = torch.ones_like(self.norm_a)[..., None]
+            self.rows = torch.cat([problem.a * (2 * inverse_eps[..., None]), ones, ones], -1)
+            ones = torch.ones_like(self.norm_b)[..., None]
+            self.columns = torch.cat([problem.b, ones, ones], -1).transpose(1, 2).contiguous()
+        else:
+            self.inverse_eps = inverse_eps[..., None]
+
+    def bind(self, f: torch.Tensor, g: torch.Tensor) -> "Exponents":
+        """Use the potentials f [B, I] and g [B, J] (units of eps) in the chunks that follow."""
+        f, g = f * LOG2_E, g * LOG2_E
+        if self.problem.cost == "sqeuclidean":
+            self.rows[..., -2] = f - self.norm_a
+            self.columns[:, -1] = g - self.norm_b
+        else:
+            self.f, self.g = f, g
+        return self
+
+    def chunk(self, rows: slice, out: torch.Tensor) -> torch.Tensor:
+        """[B, R, J] exponents of the given rows, written to `out`."""
+        if self.problem.cost == "sqeuclidean":
+            return torch.bmm(self.rows[:, rows], self.columns, out=out)
+        distance = torch.cdist(self.problem.a[:, rows], self.problem.b, p=1)
+        torch.mul(distance, -self.inverse_eps, out=out)
+        return out.add_(self.f[:, rows, None]).add_(self.g[:, None, :])
+
+
+class GibbsKernel:
+    """Row chunks of E = exp(f + g - C), as E = K exp(f - f0) exp(g - g0) with anchors f0 and g0.
+
+    As many chunks as there is room for are computed once and kept: while g stays near g0, a pass over them
+    costs two matrix-vector products and no exponential. The others are computed anew by every pass, in one
+    buffer; with `once`, for a single pass, all are.
+    """
+
+    def __init__(self, problem: Problem, *, once: bool = False):
+        self.exponents = Exponents(problem)
+        self.chunks = problem.row_chunks()
+        num_problems, num_columns = problem.weights_b.shape
+        room = 0 if once else KEPT_ELEMENTS[problem.a.device.type] // (num_problems * num_columns)
+        self.num_kept = sum(rows.stop <= room for rows in self.chunks)
+        buffered = self.chunks[: self.num_kept + 1]
+        sizes = [rows.stop - rows.start for rows in buffered]
+        self.buffers = [problem.a.new_empty(num_problems, size, num_columns) for size in sizes]
+        self.fresh, self.g0 = True, None
+
+    def at(self, f: torch.Tensor, g: torch.Tensor, safe: bool) -> torch.Tensor:
+        """Get ready for a sweep at f [B, I], g [B, J]; `safe` takes each row's maximum out, as keeping does.
+
+        Returns:
+            exp(g - g0) [B, J], the columns' factors.
+        """
+        near = self.num_kept and self.g0 is not None and (g - self.g0).abs().max() <= MAX_DRIFT
+        self.fresh = safe or not near
+        self.safe = safe or (self.num_kept > 0 and (not near or self.num_kept == len(self.chunks)))
+        if self.fresh:
+            self.f0, self.g0 = f.clone(), g
+            self.exponents.bind(f, g)
+            return torch.ones_like(g)
+        if self.num_kept < len(self.chunks):
+            first = self.chunks[self.num_kept].start
+            self.f0[:, first:] = f[:, first:]
+            self.exponents.bind(f, self.g0)
+        return (g - self.g0).exp()
+
+    def sweep(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """Chunks (rows, K [B, R, J], f0 [B, R]) of the kernel that `at` made ready."""
+        for index, rows in enumerate(self.chunks):
+            out = self.buffers[min(index, self.num_kept)][:, : rows.stop - rows.start]
+            if self.fresh or index >= self.num_kept:
+                exponent = self.exponents.chunk(rows, out)
+                if self.safe:
+                    shift = exponent.amax(-1)
+                    exponent -= shift[..., None]
+                    self.f0[:, rows] -= shift / LOG2_E
+                exponent.clamp_(min=MIN_EXPONENT * LOG2_E).exp2_()
+            yield rows, out, self.f0[:, rows]
+
+    def select(self, index: torch.Tensor, problem: Problem) -> None:
+        """Keep only the problems at `index`; `problem` is what is left."""
+        self.exponents, self.f0, self.g0 = Exponents(problem), self.f0[index], self.g0[index]
+        for position, buffer in enumerate(self.buffers):
+            self.buffers[position] = buffer[index]
