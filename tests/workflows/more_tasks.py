@@ -107,7 +107,7 @@ Within the mask the poses guide who the reference shows; around it the clip stay
 
 
 def crop(w: Workflow, seed: int) -> dict:
-    w.prompt("a blue circle moving up over a plain gray background")
+    w.prompt("a red circle moving up over a plain gray background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
     part, cut, place = w.add("VDOTCrop", frames=frames, mask=mask, width=64, height=64)
     (unit,) = w.add("VDOTMask", frames=part, mask=cut)

@@ -110,7 +110,7 @@ The contours of something that was tracked in a clip say where the new thing is.
 
 
 def inpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a blue circle moving up over a plain gray background")
+    w.prompt("a red circle moving up over a plain gray background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask)
     note = f"""# Inpainting
