@@ -175,7 +175,9 @@ def test_runs_to_a_video(path, server, info):
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert float(container.streams.video[0].average_rate) == 16
     assert len(frames) == 17 and frames[0].shape == (64, 64, 3)
-    assert max(frame.std() for frame in frames) > 5, "a flat picture"
+    spread = max(frame.std() for frame in frames)
+    # Removal takes the only thing off a plain background: there a flat picture is right.
+    assert spread < 5 if path.stem == "vdot_removal" else spread > 5, spread
     assert len(run.of_type("vdot.preview")) == 4
 
 
