@@ -19,7 +19,6 @@ from vdot_core import vcu
 
 from .config import CacheGroup
 from .files import load_checkpoint, save_checkpoint
-from .replicas import rank, world_size
 from .tasks import build_unit, draw_scenes
 from .vae import encode_video
 
@@ -105,7 +104,15 @@ def _chunk_paths(group: CacheGroup, number: int, folder: Path) -> list[Path]:
 
 
 def fill_cache(
-    vae: nn.Module, group: CacheGroup, number: int, folder: Path, *, bf16: bool, start: int
+    vae: nn.Module,
+    group: CacheGroup,
+    number: int,
+    folder: Path,
+    *,
+    bf16: bool,
+    start: int,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> None:
     """Encode what is missing of a group's training samples; several processes share the work.
 
@@ -116,9 +123,10 @@ def fill_cache(
         folder: Where chunks lie; each is written whole.
         bf16: As in `encode_clips`.
         start: First scene of the training split to use.
+        rank, world_size: Which of several processes this one is: each encodes every `world_size`-th chunk.
     """
     paths, begun = _chunk_paths(group, number, folder), time.monotonic()
-    for chunk, path in list(enumerate(paths))[rank() :: world_size()]:
+    for chunk, path in list(enumerate(paths))[rank::world_size]:
         if path.is_file():
             continue
         count = min(CHUNK_CLIPS, group.num_clips - chunk * CHUNK_CLIPS)

@@ -28,6 +28,7 @@ from vdot_core.networks import (
 )
 
 from .adamw import local
+from .attention import batched_attention
 from .batch import Batch
 from .distill_config import DistillConfig, ModelConfig
 from .draws import keyed_generator
@@ -113,8 +114,6 @@ class Networks:
 def attention_for(world: World):
     """The attention function: on CPUs in bf16 the fused one's backward pass is ten times slower."""
     if world.device.type == "cpu" and world.precision == "bf16":
-        from .teacher_task import batched_attention
-
         return batched_attention
     return sdpa_attention
 

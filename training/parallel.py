@@ -115,15 +115,9 @@ def start(config: ParallelConfig) -> World:
         raise ValueError(f"parallel.hsdp_replicas is {config.hsdp_replicas}; it must divide {size} processes")
     mesh = None
     if shard:
-        replicas = config.hsdp_replicas
-        sizes, names = (
-            ((replicas, size // replicas), ("replicate", "shard"))
-            if replicas > 1
-            else (
-                (size,),
-                ("shard",),
-            )
-        )
+        sizes, names = (size,), ("shard",)
+        if config.hsdp_replicas > 1:
+            sizes, names = (config.hsdp_replicas, size // config.hsdp_replicas), ("replicate", "shard")
         mesh = init_device_mesh(device.type, sizes, mesh_dim_names=names)
     return World(rank, size, device, mesh, config.precision)
 

@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from training import parallel
 from training.config import PretrainConfig, parse_config
+from training.distill_config import ParallelConfig
 from training.files import load_checkpoint, save_checkpoint
-from training.replicas import process_group, rank, wait_for_all, world_size
 
 logger = logging.getLogger("vdot")
 
@@ -47,7 +46,7 @@ class Task(Protocol):
         """Restore `state_dict`'s."""
 
 
-def build_task(config: PretrainConfig) -> Task:
+def build_task(config: PretrainConfig, world: parallel.World) -> Task:
     """The task a configuration names, at its first step."""
     if config.model == "vae":
         from training.vae_task import VaeTask
@@ -59,7 +58,7 @@ def build_task(config: PretrainConfig) -> Task:
         return EvaluatorTask(config)
     from training.teacher_task import TeacherTask
 
-    return TeacherTask(config)
+    return TeacherTask(config, world)
 
 
 def _describe(step: int, num_steps: int, metrics: dict[str, float], seconds: float) -> str:
@@ -74,31 +73,31 @@ def _export(task: Task, config: PretrainConfig) -> None:
         task.export(Path(config.assets_dir))
 
 
-def run(config: PretrainConfig) -> int:
+def run(config: PretrainConfig, world: parallel.World) -> int:
     """Train until the schedule or `max_steps` ends.
 
     Args:
         config: The run.
+        world: The processes that share it; only a teacher can be shared.
 
     Returns:
         The step reached.
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    torch.set_num_threads(config.threads)
-    first = rank() == 0
-    if config.model == "vae" and world_size() > 1:
-        raise ValueError("the VAE trains in one process; start it without torchrun")
+    first = world.rank == 0
+    if config.model != "teacher" and world.size > 1:
+        raise ValueError(f"the {config.model} trains in one process; start it without torchrun")
     out = Path(config.out_dir)
     checkpoint = out / "checkpoint.pt"
-    task, step = build_task(config), 0
+    task, step = build_task(config, world), 0
     if checkpoint.is_file():
         state = load_checkpoint(checkpoint)
         task.load_state_dict(state["task"])
         step = state["step"]
         logger.info("going on from step %d of %s", step, checkpoint)
     last = min(task.num_steps, config.max_steps or task.num_steps)
-    wait_for_all()
+    world.barrier()
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=step) if first else None
 
     def save() -> None:
@@ -139,11 +138,15 @@ def run(config: PretrainConfig) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    with process_group():
-        if rank():
-            logging.getLogger().setLevel(logging.WARNING)
-        run(parse_config(argv))
-        wait_for_all()
+    config = parse_config(argv)
+    world = parallel.start(ParallelConfig(fsdp=False, device="cpu", threads=config.threads))
+    if world.rank:
+        logger.setLevel(logging.WARNING)
+    try:
+        run(config, world)
+        world.barrier()
+    finally:
+        parallel.stop()
     return 0
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from vdot_core.distill import (
     MatchingGradient,
     add_noise,
+    approximate_gradient_penalty,
     dmd_gradient,
     flow_matching_loss,
     gan_losses,
@@ -268,8 +269,11 @@ def critic_gan_loss(context: StepContext, batch: Batch) -> Losses:
     batch, draws = context.ready(batch)
     sample = generate(context.networks, context.config, batch, draws, "critic", grad=False)
     real, fake, timestep = _noised_pair(context, batch, sample, draws, "critic gan", True)
-    real_logits = _logits(context, batch, real, timestep)
-    fake_logits = _logits(context, batch, fake, timestep)
+
+    def discriminate(x: Tensor) -> Tensor:
+        return _logits(context, batch, x, timestep)
+
+    real_logits, fake_logits = discriminate(real), discriminate(fake)
     loss = losses.gan_weight * gan_losses(real_logits, fake_logits, form=losses.gan_form).discriminator
     metrics = {
         "discriminator": loss.detach(),
@@ -282,9 +286,8 @@ def critic_gan_loss(context: StepContext, batch: Batch) -> Losses:
         ("r2", losses.r2, fake, fake_logits),
     ):
         if weight > 0:
-            moved = x + losses.penalty_sigma * draws.normal(batch.shape, f"critic {name}", x.device)
-            # R1 and R2 by finite differences: no second derivatives.
-            penalty = (_logits(context, batch, moved, timestep) - logits).square().mean()
+            noise = draws.noise_source(f"critic {name}")
+            penalty = approximate_gradient_penalty(discriminate, x, logits, losses.penalty_sigma, noise)
             loss = loss + weight * penalty
             metrics[name] = penalty.detach()
     return Losses(loss, metrics)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from vdot_core.checkpoints import save_network
 from vdot_core.networks import PRESETS, WanVace
 
+from .attention import batched_attention
 from .config import PretrainConfig, TeacherConfig
 from .ema import AveragedWeights, set_lr
 from .latents import Samples, encode_clips, fill_cache, read_cache
 from .muon import build_optimizers
-from .replicas import own_part, wait_for_all, world_size
+from .parallel import World, average_gradients
 from .text import FILE_NAME as TEXT_FILE
 from .text import (
     Tokenizer,
@@ -49,23 +50,6 @@ def draw_sigmas(count: int, settings: TeacherConfig, generator: torch.Generator)
     return torch.where(pick, normal, shifted).clamp(1e-3, 1.0)
 
 
-def batched_attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
-    """Attention by two batched products: bfloat16's fused backward pass is ten times slower on a CPU.
-
-    Args:
-        q: [B, L, D]; k, v: [B, S, D]; heads side by side in D.
-        num_heads: Heads that D is split into.
-
-    Returns:
-        [B, L, D].
-    """
-    batch = q.shape[0]
-    q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-    scores = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2))
-    weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
-    return torch.bmm(weights, v).unflatten(0, (batch, num_heads)).transpose(1, 2).flatten(-2)
-
-
 class TextedNetwork(nn.Module):
     """The network and its text encoder, trained as one."""
 
@@ -83,14 +67,13 @@ class TextedNetwork(nn.Module):
 class TeacherTask:
     """The teacher in training; see `training.pretrain.Task`."""
 
-    def __init__(self, config: PretrainConfig) -> None:
-        self.config, self.settings = config, config.teacher
+    def __init__(self, config: PretrainConfig, world: World) -> None:
+        self.config, self.settings, self.world = config, config.teacher, world
         settings = self.settings
         if not settings.groups:
             raise ValueError("teacher.groups is empty; give at least one cache group")
         self.num_steps = settings.steps
         self.model, self.tokenizer, self.text_config = self._build()
-        self.forward: nn.Module | None = None  # made at the first step, when it is known what is frozen
         self.ema = AveragedWeights(self.model, config.ema)
         self.optimizers = build_optimizers(
             self.model.named_parameters(),
@@ -128,9 +111,10 @@ class TeacherTask:
         start, train, held_out = 0, [], []
         folder = Path(settings.cache_dir)
         for number, group in enumerate(settings.groups):
-            fill_cache(vae, group, number, folder, bf16=settings.bf16, start=start)
+            share = {"rank": self.world.rank, "world_size": self.world.size}
+            fill_cache(vae, group, number, folder, bf16=settings.bf16, start=start, **share)
             start += group.num_clips
-        wait_for_all()
+        self.world.barrier()
         for number, group in enumerate(settings.groups):
             train.append(read_cache(group, number, folder))
             if number == 0:
@@ -153,7 +137,8 @@ class TeacherTask:
         number = int(rng.choice(len(self.train_groups), p=self.group_odds))
         samples = self.train_groups[number]
         tokens = samples.latents[0, 0].numel() / self.train_groups[0].latents[0, 0].numel()
-        count = world_size() * max(1, round(self.settings.batch / tokens / world_size()))
+        size = self.world.size
+        count = size * max(1, round(self.settings.batch / tokens / size))
         picks = rng.choice(len(samples.tasks), size=count, p=self.choices[number])
         captions = []
         for pick in picks:
@@ -165,7 +150,6 @@ class TeacherTask:
 
     def _loss(
         self,
-        model: nn.Module,
         samples: tuple[Tensor, Tensor, list[str]],
         generator: torch.Generator,
         part: slice = slice(None),
@@ -178,7 +162,7 @@ class TeacherTask:
         level = sigmas.view(-1, 1, 1, 1, 1)
         ids, mask = self.tokenizer(captions)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
-            velocity = model((1 - level) * x0 + level * noise, sigmas, ids, mask, contexts)
+            velocity = self.model((1 - level) * x0 + level * noise, sigmas, ids, mask, contexts)
         return F.mse_loss(velocity.float(), noise - x0, reduction="none").mean((1, 2, 3, 4))
 
     def _lr(self, step: int) -> float:
@@ -188,27 +172,21 @@ class TeacherTask:
         progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
         return settings.lr_end + (settings.lr - settings.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def _trained_model(self, step: int) -> nn.Module:
-        """The model to call in a step; with several processes the one that averages their gradients."""
-        learns_text = step < self.settings.freeze_text_after
-        if self.forward is None or learns_text != next(self.model.encoder.parameters()).requires_grad:
-            self.model.encoder.requires_grad_(learns_text)
-            several = world_size() > 1
-            self.forward = nn.parallel.DistributedDataParallel(self.model) if several else self.model
-        return self.forward
-
     def train_step(self, step: int) -> dict[str, float]:
         """One step; returns the loss, the gradient's norm and the learning rate."""
         lr = self._lr(step)
         set_lr(self.optimizers, lr)
-        model = self._trained_model(step)
+        self.model.encoder.requires_grad_(step < self.settings.freeze_text_after)
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
         samples = self._batch(step)
-        loss = self._loss(model, samples, generator, own_part(len(samples[2]))).mean()
+        own = len(samples[2]) // self.world.size
+        part = slice(self.world.rank * own, (self.world.rank + 1) * own)
+        loss = self._loss(samples, generator, part).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
         self.model.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(self.model.parameters(), self.world)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -225,7 +203,7 @@ class TeacherTask:
                 generator = torch.Generator().manual_seed(i)
                 x0, contexts = samples.latents[i : i + 1].float(), samples.contexts[i : i + 1].float()
                 one = [x.expand(4, -1, -1, -1, -1) for x in (x0, contexts)]
-                loss = self._loss(self.model, (*one, [samples.captions[i][-1]] * 4), generator)
+                loss = self._loss((*one, [samples.captions[i][-1]] * 4), generator)
                 losses.setdefault(task, []).append(loss.mean().item())
         self.ema.swap(self.model)
         return {f"loss_{task}": sum(v) / len(v) for task, v in sorted(losses.items())}

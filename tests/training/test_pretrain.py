@@ -9,10 +9,11 @@ import torch
 import yaml
 
 from training import pretrain, text, vae
+from training.attention import batched_attention
 from training.config import parse_config
 from training.files import load_checkpoint, save_checkpoint
 from training.muon import orthogonalize
-from training.teacher_task import batched_attention, draw_sigmas
+from training.teacher_task import draw_sigmas
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {"seed": 3, "log_every": 1, "validate_every": 0, "threads": 1}

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..sampling import fresh_noise
 
 GAN_FORMS = ("softplus", "linear")
 
@@ -53,10 +54,10 @@ def approximate_gradient_penalty(discriminate, latents: Tensor, logits: Tensor, 
         latents: [B, C, T, h, w] real (R1) or generated (R2) latents.
         logits: [B] discriminate(latents), already evaluated.
         sigma: standard deviation of the perturbation.
-        generator: random generator of the perturbation.
+        generator: source of the perturbation, as `vdot_core.sampling.fresh_noise` takes it.
 
     Returns:
         Scalar penalty, to be weighted by the caller.
     """
-    noise = torch.randn(latents.shape, generator=generator, dtype=latents.dtype, device=latents.device)
+    noise = fresh_noise(latents, generator).to(latents.dtype)
     return (discriminate(latents + sigma * noise) - logits).float().square().mean()
