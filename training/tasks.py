@@ -74,6 +74,8 @@ CONTROLS = {
 }
 KEEPING = {"inpaint": INPAINT, "outpaint": OUTPAINT, "extend": EXTEND}
 FIGURE = Task(units.references, "figure", 1, ("references",))
+FACE = Task(units.face, "figure", 1, ("references",))
+PLACE = Task(units.place, "figure", tells=("kept", "masks"))
 TRAINING: dict[str, Task] = {
     "text": TEXT,
     **CONTROLS,
@@ -86,6 +88,9 @@ TRAINING: dict[str, Task] = {
     "reference": REFERENCE,
     **{f"reference_{name}": _and(REFERENCE, task) for name, task in (CONTROLS | KEEPING).items()},
     "animate": _and(FIGURE, CONTROLS["pose"]),
+    "face": FACE,
+    "face_pose": _and(FACE, CONTROLS["pose"]),
+    "replacement": _and(_and(FIGURE, CONTROLS["pose"]), PLACE),
     "swap": _and(REFERENCE, Task(units.swap_region, tells=("kept", "boxes"))),
     "try_on": _and(REFERENCE, Task(units.garment, tells=("kept", "masks"))),
     "references": REFERENCES,
@@ -115,7 +120,9 @@ SINGLE: dict[str, Task] = {
     "keyframes": TRAINING["keyframes"],
     "reference": REFERENCE,
     "references": REFERENCES,
+    "face": FACE,
 }
+_READY_MADE = ("face_pose", "animate", "replacement", "swap", "try_on", "expand", "move")
 COMPOSITE: dict[str, Task] = {
     **{f"reference_{name}": _and(REFERENCE, task) for name, task in _CASES.items()},
     "reference_inpainting": _and(REFERENCE, INPAINT),
@@ -123,7 +130,7 @@ COMPOSITE: dict[str, Task] = {
     "reference_firstframe": _and(REFERENCE, SINGLE["firstframe"]),
     "firstframe_pose": _and(SINGLE["firstframe"], CONTROLS["pose"]),
     "inpainting_depth": TRAINING["inpaint_depth"],
-    **{name: TRAINING[name] for name in ("animate", "swap", "try_on", "expand", "move")},
+    **{name: TRAINING[name] for name in _READY_MADE},
     "removal": Task(units.removal, tells=("kept",)),
 }
 # A name that both have is the training task: its plain example is the benchmark's.

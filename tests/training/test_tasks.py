@@ -59,6 +59,9 @@ def test_references_show_the_colours_of_what_the_clip_shows(task):
         unit = tasks.build_unit(task, scene, np.random.default_rng(seed))
         shown = []
         for image in unit.references:
+            if task.startswith("face"):
+                # A face brings its box's background along; in the middle there is nothing but the head.
+                image = image[SIZE[1] // 3 : -SIZE[1] // 3, SIZE[2] // 3 : -SIZE[2] // 3]
             inked = image.amin(-1) < 0.98
             nearest = (palette - image[inked][:, None]).norm(dim=-1).argmin(-1).mode().values
             shown.append(list(shapes.COLOURS)[int(nearest)])

@@ -72,6 +72,17 @@ class FigureTrack:
         head = self.joints[:, 14:].mean(1, keepdim=True)
         return torch.cat([self.joints, hips, head], dim=1)
 
+    @property
+    def head_radius(self) -> float:
+        """Pixels."""
+        return HEAD_RADIUS * 2 * self.radius / HEADS_HIGH
+
+    @property
+    def head_boxes(self) -> Tensor:
+        """[F, 4] float (left, top, right, bottom) around the head, in pixels, outside the frame too."""
+        head = self._points[:, HEAD]
+        return torch.cat([head - self.head_radius, head + self.head_radius], dim=1)
+
     def _part_distances(self, height: int, width: int) -> Tensor:
         """[S + 1, F, H, W] pixels to each part's outline, the head last."""
         x, y = torch.arange(width) + 0.5, (torch.arange(height) + 0.5)[:, None]
@@ -82,7 +93,7 @@ class FigureTrack:
             along = ((dx * ex + dy * ey) / (ex * ex + ey * ey).clamp_min(1e-9)).clamp_(0, 1)
             parts.append(torch.hypot(dx - along * ex, dy - along * ey).sub_(self.half_width))
         hx, hy = _columns(self._points[:, HEAD])
-        parts.append(torch.hypot(x - hx, y - hy) - HEAD_RADIUS * 2 * self.radius / HEADS_HIGH)
+        parts.append(torch.hypot(x - hx, y - hy) - self.head_radius)
         return torch.stack(parts)
 
     def _edge(self, start: int, end: int) -> Tensor:

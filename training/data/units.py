@@ -26,6 +26,8 @@ Rng = np.random.Generator | None
 Build = Callable[[Clip, Rng], vcu.VCU]
 MASK_ODDS = np.cumsum([0.3, 0.25, 0.45])  # of vcu.MASK_SHAPES: original, hull, box
 EXPANSIONS = (0.0, vcu.EXPAND_RATIO, 0.6)
+FACE_EXPANSIONS = (0.0, 0.15, 0.3)  # by how much of it a detector's box is larger than the head
+PLACE_RATIO = 0.1
 END_LENGTHS = (1, 1, 1, 5, 9)
 PEN_SIDE = 256  # pixels; a skeleton drawn thinner vanishes in the VAE
 
@@ -195,13 +197,18 @@ def keyframes(clip: Clip, rng: Rng = None) -> vcu.VCU:
     return vcu.keyframes([clip.frames[i] for i in chosen], chosen, num_frames=total)
 
 
+def _best_frame(masks: Tensor, rng: Rng) -> int:
+    """The frame of [F, H, W] that shows most, or any that shows nearly as much."""
+    areas = masks.flatten(1).sum(1)
+    if rng is None:
+        return int(areas.argmax())
+    return pick(rng, (areas >= 0.8 * areas.max()).nonzero().flatten().tolist())
+
+
 def _cut_out(clip: Clip, number: int, rng: Rng, margin: float) -> vcu.VCU:
     """One object cut out of a frame that shows most of it."""
     masks = clip.object_masks[number]
-    areas = masks.flatten(1).sum(1)
-    frame = int(areas.argmax())
-    if rng is not None:
-        frame = pick(rng, (areas >= 0.8 * areas.max()).nonzero().flatten().tolist())
+    frame = _best_frame(masks, rng)
     return vcu.reference(clip.frames[frame], masks=masks[frame], margin=margin, **canvas_of(clip))
 
 
@@ -226,6 +233,32 @@ def references(clip: Clip, rng: Rng = None) -> vcu.VCU:
         return vcu.reference(list(clip.references), **canvas_of(clip))
     order = rng.permutation(len(clip.objects)).tolist()
     return vcu.compose(*(_portrait(clip, number, rng) for number in order))
+
+
+def face(clip: Clip, rng: Rng = None) -> vcu.VCU:
+    """The figure's head: its box with all that is in it, as a detector's, of a frame that shows it whole."""
+    if not clip.objects or not isinstance(clip.objects[-1], FigureTrack):
+        raise ValueError(f"clip {clip.seed} shows no stick figure, so no face; draw it with `figure_clip`")
+    height, width = clip.frames.shape[1:3]
+    grow = 1 + _choose(rng, FACE_EXPANSIONS)
+    boxes = [
+        {
+            "x": (left + right - grow * (right - left)) / 2,
+            "y": (top + bottom - grow * (bottom - top)) / 2,
+            "width": grow * (right - left),
+            "height": grow * (bottom - top),
+        }
+        for left, top, right, bottom in clip.objects[-1].head_boxes.tolist()
+    ]
+    masks = vcu.box_masks([[box] for box in boxes], width=width, height=height, num_frames=len(boxes))
+    frame = _best_frame(masks, rng)
+    return vcu.reference(clip.frames[frame], masks=masks[frame], **canvas_of(clip))
+
+
+def place(clip: Clip, rng: Rng = None) -> vcu.VCU:
+    """Where a character is replaced: a box around them, so that their outline tells nothing."""
+    expand = _choose(rng, (PLACE_RATIO, 0.0, vcu.EXPAND_RATIO))
+    return vcu.inpaint(clip.frames, clip.object_masks[_subject(clip)], mask_shape="box", expand=expand)
 
 
 def swap_region(clip: Clip, rng: Rng = None) -> vcu.VCU:

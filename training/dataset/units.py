@@ -155,6 +155,7 @@ WHOLE = {
     "swap": ("reference", _BOX),
     "try_on": ("reference", _GARMENT),
     "expand": ("reference", _KEPT),
+    "replacement": ("reference", "inpainting", "pose"),
 }
 ALIASES = {
     "t2v": "text",
@@ -171,6 +172,8 @@ ALIASES = {
     "first_frame": "firstframe",
     "last_frame": "lastframe",
     "tryon": "try_on",
+    "replace": "replacement",
+    "character_replacement": "replacement",
 }
 
 
@@ -181,7 +184,7 @@ def canonical(name: str) -> str:
 
 
 def task_parts(name: str) -> tuple[RowTask, ...]:
-    """The tasks that a name stands for, one or two.
+    """The tasks that a name stands for, one to three.
 
     Args:
         name: As `canonical` gives it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -29,8 +30,8 @@ def compose(*units: VCU) -> VCU:
     Returns:
         The combined unit; `parts` holds what it was made from.
     Raises:
-        ValueError: sizes, lengths or strengths differ, controls overlap, or two extensions disagree about a
-            frame. The two units that clash are named by number and kind.
+        ValueError: sizes, lengths or strengths differ, controls overlap, or two extensions, or two repaints,
+            keep different pixels. The two units that clash are named by number and kind.
     """
     if not units:
         raise ValueError("nothing to compose; give at least one unit")
@@ -39,10 +40,10 @@ def compose(*units: VCU) -> VCU:
             raise ValueError(
                 f"unit {number} is a {type(unit).__name__}, expected a VCU; make it with a builder"
             )
-    parts = [part for unit in units for part in (unit.parts or (unit,))]
+    named = [item for number, unit in enumerate(units, 1) for item in _named_parts(number, unit)]
+    parts = [part for _, part in named]
     if len(parts) == 1:
         return parts[0]
-    named = [(f"unit {number} ({unit})", unit) for number, unit in enumerate(parts, 1)]
     content = [item for item in named if item[1].kind != "generate"]
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
     notes += _check_alike(named, content)
@@ -60,6 +61,13 @@ def compose(*units: VCU) -> VCU:
         notes=notes,
         parts=tuple(parts),
     )
+
+
+def _named_parts(number: int, unit: VCU) -> list[tuple[str, VCU]]:
+    """The units that one was made from, as errors call them by what the caller gave."""
+    if not unit.parts:
+        return [(f"unit {number} ({unit})", unit)]
+    return [(f"unit {number}, part {place} ({part})", part) for place, part in enumerate(unit.parts, 1)]
 
 
 def _check_alike(named: list[tuple[str, VCU]], content: list[tuple[str, VCU]]) -> list[str]:
@@ -93,11 +101,14 @@ def _shown(unit: VCU) -> str:
 def _fold(content: list[tuple[str, VCU]]) -> VCU:
     """Combine the units of each kind, then the kinds, extension first."""
     combined = None
-    for kind, merge in zip(FOLD_ORDER, (_two_extensions, _two_repaints, _two_controls), strict=True):
+    for kind in FOLD_ORDER:
         same = [(name, _binary(unit)) for name, unit in content if unit.kind == kind]
         if not same:
             continue
-        _, unit = reduce(merge, same)
+        # Every two before any are merged: a clash then has two names, and no order hides it.
+        for a, b in combinations(same, 2):
+            _CLASHES[kind](a, b)
+        unit = reduce(_MERGES[kind], (unit for _, unit in same))
         combined = unit if combined is None else _over(combined, unit)
     return combined
 
@@ -108,36 +119,49 @@ def _over(known: VCU, other: VCU) -> VCU:
     return other.replace(frames=frames, masks=known.masks * other.masks, region=None)
 
 
-def _two_extensions(a: tuple[str, VCU], b: tuple[str, VCU]) -> tuple[str, VCU]:
+def _extensions_clash(a: tuple[str, VCU], b: tuple[str, VCU]) -> None:
     (name_a, first), (name_b, second) = a, b
-    both = (first.masks == 0) & (second.masks == 0)
-    if _differ(first.frames, second.frames, both):
-        frame = int(both.flatten(1).any(1).nonzero()[0])
+    frame = _first_difference(first, second)
+    if frame is not None:
         raise ValueError(f"{name_a} and {name_b} both give frame {frame}, and differ there; keep one of them")
-    frames = _where(first.masks, second.frames, first.frames)
-    return f"{name_a} + {name_b}", second.replace(frames=frames, masks=first.masks * second.masks)
 
 
-def _two_repaints(a: tuple[str, VCU], b: tuple[str, VCU]) -> tuple[str, VCU]:
+def _repaints_clash(a: tuple[str, VCU], b: tuple[str, VCU]) -> None:
     (name_a, first), (name_b, second) = a, b
-    if _differ(first.frames, second.frames, (first.masks == 0) & (second.masks == 0)):
+    frame = _first_difference(first, second)
+    if frame is not None:
         raise ValueError(
-            f"{name_a} and {name_b} keep pixels of different clips; repaint one and the same clip"
+            f"{name_a} and {name_b} keep pixels of different clips, as in frame {frame}; "
+            "repaint one and the same clip"
         )
-    frames = _where(second.masks, second.frames, first.frames)
-    masks = first.masks * (1 - second.masks) + second.masks
-    return f"{name_a} + {name_b}", second.replace(frames=frames, masks=masks)
 
 
-def _two_controls(a: tuple[str, VCU], b: tuple[str, VCU]) -> tuple[str, VCU]:
+def _controls_clash(a: tuple[str, VCU], b: tuple[str, VCU]) -> None:
     (name_a, first), (name_b, second) = a, b
     if first.region is None or second.region is None or bool((first.region * second.region).any()):
         raise ValueError(
             f"{name_a} and {name_b} are controls of the same region; VACE was trained on separate ones. "
             "Give each its own region, or encode them as several contexts"
         )
+
+
+def _two_extensions(first: VCU, second: VCU) -> VCU:
+    frames = _where(first.masks, second.frames, first.frames)
+    return second.replace(frames=frames, masks=first.masks * second.masks)
+
+
+def _two_repaints(first: VCU, second: VCU) -> VCU:
+    frames = _where(second.masks, second.frames, first.frames)
+    return second.replace(frames=frames, masks=first.masks * (1 - second.masks) + second.masks)
+
+
+def _two_controls(first: VCU, second: VCU) -> VCU:
     frames = _where(second.region, second.frames, first.frames)
-    return f"{name_a} + {name_b}", second.replace(frames=frames, region=first.region + second.region)
+    return second.replace(frames=frames, region=first.region + second.region)
+
+
+_CLASHES = {"extension": _extensions_clash, "repaint": _repaints_clash, "control": _controls_clash}
+_MERGES = {"extension": _two_extensions, "repaint": _two_repaints, "control": _two_controls}
 
 
 def _binary(unit: VCU) -> VCU:
@@ -167,11 +191,11 @@ def _where(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
     return torch.where(mask[..., None] > 0, inside, outside)
 
 
-def _differ(a: Tensor, b: Tensor, where: Tensor) -> bool:
-    """Whether two clips show different pixels where both are known."""
+def _first_difference(first: VCU, second: VCU) -> int | None:
+    """The first frame in which two units keep different pixels; None where there is none."""
     # Frame by frame: a whole clip's differences are as large as the clip.
-    return any(
-        bool((((one - other).abs().amax(-1) > SAME_PIXEL) & both).any())
-        for one, other, both in zip(a, b, where, strict=True)
-        if bool(both.any())
-    )
+    for index, (one, other) in enumerate(zip(first.frames, second.frames, strict=True)):
+        both = (first.masks[index] == 0) & (second.masks[index] == 0)
+        if bool(both.any()) and bool((((one - other).abs().amax(-1) > SAME_PIXEL) & both).any()):
+            return index
+    return None

@@ -103,26 +103,26 @@ def augment(
     Raises:
         ValueError: the shape is unknown, or a number is out of its range.
     """
-    check_augment(shape, expand, grow_px, blur_px)
+    expand, grow_px, blur_px = check_augment(shape, expand, grow_px, blur_px)
     repeated = mask.shape[0] > 1 and mask.stride(0) == 0
     binary = binarise(mask[:1] if repeated else mask)
     if flag("still", still):
         binary, repeated = binary.amax(0, keepdim=True), True
     if shape != "original" or expand or grow_px or blur_px:
         frames = binary.bool().cpu().numpy()
-        frames = np.stack([_augment_frame(frame, shape, expand, int(grow_px), blur_px) for frame in frames])
+        frames = np.stack([_augment_frame(frame, shape, expand, grow_px, blur_px) for frame in frames])
         binary = torch.from_numpy(frames).to(device=mask.device, dtype=torch.float32)
     return binary.expand_as(mask) if repeated else binary
 
 
-def check_augment(shape: str, expand: float, grow_px: int, blur_px: float) -> None:
-    """Refuse what `augment` cannot do."""
+def check_augment(shape: str, expand: float, grow_px: int, blur_px: float) -> tuple[float, int, float]:
+    """`expand`, `grow_px` and `blur_px` as plain numbers; ValueError for what `augment` cannot do."""
     if not isinstance(shape, str) or shape not in MASK_SHAPES:
         raise ValueError(f"mask shape is {shown(shape)}, expected one of {', '.join(MASK_SHAPES)}")
-    if not 0 <= real("expand", expand, -math.inf, math.inf) <= 10:
+    expand = real("expand", expand, -math.inf, math.inf)
+    if not 0 <= expand <= 10:
         raise ValueError(f"expand is {expand}, expected a ratio between 0 and 10, usually {EXPAND_RATIO}")
-    whole("grow_px", grow_px, -MAX_GROW, MAX_GROW)
-    real("blur_px", blur_px, 0.0, MAX_BLUR)
+    return expand, whole("grow_px", grow_px, -MAX_GROW, MAX_GROW), real("blur_px", blur_px, 0.0, MAX_BLUR)
 
 
 def _augment_frame(mask: np.ndarray, shape: str, expand: float, grow_px: int, blur_px: float) -> np.ndarray:

@@ -47,7 +47,7 @@ def inpaint(
         ValueError: the mask has another length or shape of picture than the clip; a shape, dtype or range is
             wrong.
     """
-    check_augment(mask_shape, expand, grow_px, blur_px)
+    expand, grow_px, blur_px = check_augment(mask_shape, expand, grow_px, blur_px)
     clip, notes = as_clip(frames, "video")
     source = clip.shape[2], clip.shape[1]
     mask, more = as_mask(mask, clip.shape[0], source[1], source[0])

@@ -14,6 +14,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[3]
 SEED_INDEX = 11  # of the evaluation split: two things, one passing before the other
+FIGURE_INDEX = 5  # of the same: a stick figure, for the tasks that need a body or a face
 SIZE = {"height": 240, "width": 416, "num_frames": 33}
 COLUMNS = 5
 MAX_BYTES = 30 * 1000
@@ -35,7 +36,7 @@ def png_bytes(pixels: torch.Tensor) -> bytes:
 def main() -> None:
     """Draw them all."""
     sys.path.insert(0, str(ROOT))
-    from training.data.shapes import SPLITS, clip
+    from training.data.shapes import SPLITS, clip, figure_clip
     from training.tasks import COMPOSITE, SINGLE
     from vdot_core.vcu import preview
 
@@ -45,9 +46,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
-    scene = clip(SPLITS["evaluation"][SEED_INDEX], **SIZE)
+    seeds = SPLITS["evaluation"]
+    things, figure = clip(seeds[SEED_INDEX], **SIZE), figure_clip(seeds[FIGURE_INDEX], **SIZE)
     for name, task in (SINGLE | COMPOSITE).items():
-        unit = task(scene)
+        unit = task(figure if task.scene == "figure" else things)
         data = png_bytes(preview(unit, COLUMNS))
         (folder / f"{name}.png").write_bytes(data)
         log.info("%s: %s, %d bytes", name, unit, len(data))

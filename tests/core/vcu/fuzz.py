@@ -188,7 +188,8 @@ def check_refusal(sentence, name, wrong, named):
     """A refusal names what is wrong and says what to do."""
     call = f"{name} with {wrong}: {sentence}"
     assert 25 < len(sentence) < 700 and any(cure in sentence.lower() for cure in CURES), call
-    if named and not any(word in sentence for word in ("unit ", "factor")):
+    # A feather that leaves nothing of the clip is named as such, whichever size made the clip that small.
+    if named and not any(word in sentence for word in ("unit ", "factor", "feather_px is")):
         names = NAMES.get(wrong[0], (wrong[0],))
         assert any(word in sentence for word in names), call
     return "refused"

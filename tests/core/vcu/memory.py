@@ -93,7 +93,7 @@ MORE = {
     "paste_back": pasted,
     "crop_and_stitch": stitched,
 }
-TASKS = SINGLE | COMPOSITE | MORE
+TASKS = SINGLE | COMPOSITE | MORE  # real clips have no joints: `face` and `replacement` are those above
 
 
 def pooling_vae(video):

@@ -161,7 +161,11 @@ def test_expand_anything_is_an_outpainted_first_frame():
         (control(clip(1)), control(clip(2)[:5]), ["differ in length", "9 frames", "5 frames"]),
         (control(clip(1)), text(64, 64, FRAMES), ["differ in size", "32x16", "64x64"]),
         (extension(1), extension(2), ["unit 1 (extension", "unit 2 (extension", "both give frame 0"]),
-        (inpaint(clip(1), random_mask(1)), inpaint(clip(2), random_mask(2)), ["different clips"]),
+        (
+            inpaint(clip(1), random_mask(1)),
+            inpaint(clip(2), random_mask(2)),
+            ["unit 1 (repaint", "unit 2 (repaint", "different clips"],
+        ),
         (control(clip(1), strength=0.5), extension(), ["strength 0.5", "several contexts"]),
     ],
 )
@@ -170,6 +174,28 @@ def test_what_clashes_is_named(a, b, words):
         compose(a, b)
     for word in words:
         assert word in str(error.value)
+
+
+def test_the_two_that_clash_are_named_among_many():
+    """Not those around them; by what the caller gave; with the frame in which they differ; in any order."""
+    halves = torch.zeros(2, HEIGHT, WIDTH)
+    halves[0, :, :8], halves[1, :, 8:16] = 1, 1
+    left, middle = control(clip(1), region=halves[0]), control(clip(2), region=halves[1])
+    with pytest.raises(ValueError, match=r"^unit 1 \(control [^)]*\) and unit 4 \(control"):
+        compose(left, middle, reference(torch.rand(8, 8, 3), **SIZE), left.replace(notes=()))
+    with pytest.raises(ValueError, match=r"^unit 1, part 2 \(control [^)]*\) and unit 2 \(control"):
+        compose(compose(left, middle), middle.replace(notes=()))
+
+    given = keyframes([clip(1)[0], clip(1)[4]], [0, 4], num_frames=FRAMES)
+    other = keyframes([clip(1)[0], clip(2)[4]], [0, 4], num_frames=FRAMES)
+    with pytest.raises(ValueError, match="both give frame 4, and differ there"):
+        compose(given, extend(last=clip(1)[-1], num_frames=FRAMES), other)
+
+    everything = inpaint(clip(1), torch.ones(HEIGHT, WIDTH))
+    one, two = inpaint(clip(1), random_mask(1)), inpaint(clip(2), random_mask(2))
+    for order in itertools.permutations((everything, one, two)):
+        with pytest.raises(ValueError, match="keep pixels of different clips"):
+            compose(*order)
 
 
 def test_notes_are_collected_once():

@@ -1,11 +1,22 @@
-"""No input ends in anything but a unit or a sentence."""
+"""No input ends in anything but a unit or a sentence: ten thousand of them, drawn anew for each seed."""
 
 import pytest
+import torch
 
 from tests.core.vcu.fuzz import run
+from vdot_core import vcu
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(5))
 def test_anything_builds_and_encodes_or_is_refused_in_words(seed):
-    results = run(500, seed)
-    assert min(results["built"], results["refused"]) > 100
+    results = run(2000, seed)
+    assert min(results["built"], results["refused"]) > 400
+
+
+def test_numbers_may_be_tensors():
+    """Sizes and ratios that come as tensors of one number are numbers."""
+    clip, mask = torch.rand(5, 32, 48, 3), torch.zeros(32, 48)
+    mask[8:20, 8:30] = 1
+    numbers = {"expand": 0.2, "grow_px": 2, "blur_px": 1.5}
+    tensors = {name: torch.tensor(value) for name, value in numbers.items()}
+    assert vcu.inpaint(clip, mask, **tensors) == vcu.inpaint(clip, mask, **numbers)
