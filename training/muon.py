@@ -16,24 +16,24 @@ from torch import Tensor
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
-def orthogonalize(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """Nearly U V^T of the matrix's singular value decomposition U S V^T.
+def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
+    """Nearly U V^T of each matrix's singular value decomposition U S V^T.
 
     Args:
-        matrix: [M, N] float.
+        matrices: [..., M, N] float.
         rounds: Newton-Schulz rounds.
 
     Returns:
-        [M, N], singular values within about 0.7 .. 1.2.
+        [..., M, N], singular values within about 0.7 .. 1.2.
     """
     # bfloat16 is enough for a direction, and a few times faster.
-    x = (matrix / (matrix.norm() + 1e-7)).bfloat16()
-    wide = x.shape[0] <= x.shape[1]
-    x = x if wide else x.T
+    x = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    wide = x.shape[-2] <= x.shape[-1]
+    x = x if wide else x.mT
     for _ in range(rounds):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return (x if wide else x.T).to(matrix.dtype)
+    return (x if wide else x.mT).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -55,17 +55,30 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure=None) -> None:
         """Update every weight that has a gradient."""
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(weight)
-                average = state["momentum"].mul_(group["momentum"]).add_(weight.grad)
-                direction = weight.grad.add(average, alpha=group["momentum"]).flatten(1)
-                update = orthogonalize(direction) * (0.2 * max(direction.shape) ** 0.5)
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(update.view_as(weight), alpha=-group["lr"])
+            for weights in _by_shape(group["params"]):
+                # One batched product for all weights of a shape: small ones alone leave a CPU idle.
+                directions = torch.stack([self._direction(w, group["momentum"]) for w in weights])
+                scale = 0.2 * max(directions.shape[-2:]) ** 0.5
+                updates = [u.view_as(w) for u, w in zip(orthogonalize(directions), weights, strict=True)]
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(weights, updates, alpha=-group["lr"] * scale)
+
+    def _direction(self, weight: Tensor, momentum: float) -> Tensor:
+        """Nesterov's step for one weight, as a matrix."""
+        state = self.state[weight]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(weight)
+        average = state["momentum"].mul_(momentum).add_(weight.grad)
+        return weight.grad.add(average, alpha=momentum).flatten(1)
+
+
+def _by_shape(weights: Iterable[Tensor]) -> list[list[Tensor]]:
+    """The weights that have a gradient, those of one shape together."""
+    alike: dict[torch.Size, list[Tensor]] = {}
+    for weight in weights:
+        if weight.grad is not None:
+            alike.setdefault(weight.shape, []).append(weight)
+    return list(alike.values())
 
 
 def build_optimizers(

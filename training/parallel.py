@@ -138,6 +138,14 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def compile_blocks(network: WanVace) -> None:
+    """Compile a network's blocks in place, each for itself; names of parameters stay."""
+    # Shapes of several tasks and VACE blocks of two kinds are more graphs than torch keeps of one module.
+    torch._dynamo.config.cache_size_limit = 64
+    for block in (*network.blocks, *getattr(network, "vace_blocks", ())):
+        block.compile()
+
+
 def spread(module: nn.Module, world: World, config: ParallelConfig) -> nn.Module:
     """Compile and shard a module that may be on the meta device, in place.
 
@@ -152,9 +160,8 @@ def spread(module: nn.Module, world: World, config: ParallelConfig) -> nn.Module
         The module, with `DTensor` parameters if the world is sharded.
     """
     blocks = [*module.blocks, *getattr(module, "vace_blocks", ())] if isinstance(module, WanVace) else []
-    if config.compile:
-        for block in blocks:
-            block.compile()
+    if config.compile and blocks:
+        compile_blocks(module)
     if not world.sharded:
         return module
     half = torch.bfloat16 if config.precision == "bf16" else None

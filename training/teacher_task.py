@@ -6,7 +6,9 @@ Letters: B batch, T latent frames, h w latents, L tokens.
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,11 @@ from vdot_core.checkpoints import save_network
 from vdot_core.networks import PRESETS, WanVace
 
 from .attention import batched_attention
-from .config import PretrainConfig, TeacherConfig
+from .config import CacheGroup, PretrainConfig, TeacherConfig
 from .ema import AveragedWeights, set_lr
 from .latents import Samples, encode_clips, fill_cache, read_cache
 from .muon import build_optimizers
-from .parallel import World, average_gradients
+from .parallel import World, average_gradients, compile_blocks
 from .text import FILE_NAME as TEXT_FILE
 from .text import (
     Tokenizer,
@@ -35,6 +37,7 @@ from .text import (
 )
 from .vae import load_vae
 
+logger = logging.getLogger("vdot")
 TRANSFORMER_FILE = "vdot_tiny.safetensors"
 # Embeddings, tables and output layers: AdamW's part of the weights.
 NOT_MATRICES = ("shared", "embed_tokens", "relative_attention", "patch_embedding", "modulation", "head.head")
@@ -48,6 +51,42 @@ def draw_sigmas(count: int, settings: TeacherConfig, generator: torch.Generator)
     shifted = shift * uniform / (1 + (shift - 1) * uniform)
     pick = torch.rand(count, generator=generator) < settings.logit_normal_share
     return torch.where(pick, normal, shifted).clamp(1e-3, 1.0)
+
+
+def sample_odds(
+    groups: Sequence[CacheGroup], samples: Sequence[Samples], shares: Mapping[str, float]
+) -> list[np.ndarray]:
+    """How often each sample should be taken, so that every task has its share of them all.
+
+    Within a task a sample's odds go with its group's weight.
+
+    Args:
+        groups: What the cache holds.
+        samples: The samples of each group.
+        shares: Task -> its share; tasks that are not named share the rest equally.
+
+    Returns:
+        For each group the odds of each of its samples; those of all groups sum to 1.
+
+    Raises:
+        ValueError: A named task has no sample, or no task has a share.
+    """
+    counts: dict[str, float] = {}
+    for group, own in zip(groups, samples, strict=True):
+        for task in own.tasks:
+            counts[task] = counts.get(task, 0.0) + group.weight
+    if missing := sorted(shares.keys() - counts.keys()):
+        raise ValueError(f"task_shares names {missing}, which no group has; they have {sorted(counts)}")
+    left = (1 - sum(shares.values())) / max(len(counts) - len(shares), 1)
+    wanted = {task: shares.get(task, left) for task in sorted(counts)}
+    total = sum(wanted.values())
+    if total <= 0:
+        raise ValueError(f"task_shares leaves nothing for any of {sorted(counts)}")
+    logger.info("shares: %s", ", ".join(f"{task} {share / total:.1%}" for task, share in wanted.items()))
+    return [
+        np.array([wanted[task] / total * group.weight / counts[task] for task in own.tasks])
+        for group, own in zip(groups, samples, strict=True)
+    ]
 
 
 class TextedNetwork(nn.Module):
@@ -74,6 +113,8 @@ class TeacherTask:
             raise ValueError("teacher.groups is empty; give at least one cache group")
         self.num_steps = settings.steps
         self.model, self.tokenizer, self.text_config = self._build()
+        if settings.compile:
+            compile_blocks(self.model.network)
         self.ema = AveragedWeights(self.model, config.ema)
         self.optimizers = build_optimizers(
             self.model.named_parameters(),
@@ -82,9 +123,9 @@ class TeacherTask:
             weight_decay=config.weight_decay,
         )
         self.train_groups, self.held_out = self._encode_data()
-        self.choices = [self._task_odds(samples) for samples in self.train_groups]
-        sizes = np.array([len(samples.tasks) for samples in self.train_groups], dtype=float)
-        self.group_odds = sizes / sizes.sum()
+        odds = sample_odds(settings.groups, self.train_groups, settings.task_shares)
+        self.group_odds = np.array([own.sum() for own in odds])
+        self.choices = [own / max(own.sum(), 1e-12) for own in odds]
 
     def _build(self) -> tuple[TextedNetwork, Tokenizer, dict]:
         """Fresh weights from the seed, or a finished run's."""
@@ -122,19 +163,10 @@ class TeacherTask:
                 held_out.append(encode_clips(vae, group, "validation", 0, count, bf16=settings.bf16))
         return train, held_out
 
-    def _task_odds(self, samples: Samples) -> np.ndarray:
-        """Chance of each sample, so that tasks come in the configured proportions."""
-        weights = self.settings.task_weights
-        counts = {task: samples.tasks.count(task) for task in set(samples.tasks)}
-        odds = np.array([weights.get(task, 1.0) / counts[task] for task in samples.tasks])
-        if odds.sum() <= 0:
-            raise ValueError(f"task_weights gives no weight to any of {sorted(counts)}")
-        return odds / odds.sum()
-
     def _batch(self, step: int) -> tuple[Tensor, Tensor, list[str]]:
         """x0 [B, 16, T, h, w], contexts [B, 96, T, h, w] and captions, of one group."""
         rng = np.random.default_rng([self.config.seed, step, 17])
-        number = int(rng.choice(len(self.train_groups), p=self.group_odds))
+        number = int(rng.choice(len(self.train_groups), p=self.group_odds / self.group_odds.sum()))
         samples = self.train_groups[number]
         tokens = samples.latents[0, 0].numel() / self.train_groups[0].latents[0, 0].numel()
         size = self.world.size

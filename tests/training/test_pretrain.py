@@ -10,10 +10,11 @@ import yaml
 
 from training import pretrain, text, vae
 from training.attention import batched_attention
-from training.config import parse_config
+from training.config import CacheGroup, parse_config
 from training.files import load_checkpoint, save_checkpoint
-from training.muon import orthogonalize
-from training.teacher_task import draw_sigmas
+from training.latents import Samples
+from training.muon import Muon, orthogonalize
+from training.teacher_task import draw_sigmas, sample_odds
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {"seed": 3, "log_every": 1, "validate_every": 0, "threads": 1}
@@ -134,7 +135,7 @@ def _gradient_norms(folder: Path) -> list[float]:
 def test_two_processes_share_a_batch_and_learn_what_one_learns(vae_run, tmp_path):
     file = vae_run[0] / "out" / "export" / "vdot_tiny_vae.safetensors"
     config = _teacher_config(tmp_path / "one", file)
-    config["teacher"]["bf16"] = False
+    config["teacher"] |= {"bf16": False, "batch": 6}  # 6 samples, or 4 with a reference, are even in number
     _run(config, tmp_path / "a")
     config["out_dir"] = str(tmp_path / "two")
     (tmp_path / "a" / "run.yaml").write_text(yaml.safe_dump(config))
@@ -222,3 +223,52 @@ def test_orthogonalized_matrices_keep_directions_and_lose_scales(shape):
     assert (
         torch.nn.functional.cosine_similarity(orthogonalize(matrix).flatten(), (u @ vh).flatten(), 0) > 0.95
     )
+
+
+def test_muon_updates_weights_of_one_shape_together_as_it_would_alone():
+    shapes = [(8, 6), (8, 6), (4, 3, 2), (8, 6)]
+    together = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    alone = [weight.detach().clone().requires_grad_() for weight in together]
+    optimizers = [Muon(together, lr=0.1), *(Muon([weight], lr=0.1) for weight in alone)]
+    for _ in range(3):
+        for one, other in zip(together, alone, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        together[3].grad = alone[3].grad = None
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-3)  # bfloat16's rounds
+    assert torch.equal(together[3], alone[3]) and 3 not in optimizers[0].state
+
+
+def _samples(*tasks: str) -> Samples:
+    return Samples(torch.empty(len(tasks)), torch.empty(len(tasks)), list(tasks), [])
+
+
+def test_every_task_has_its_share_of_all_samples():
+    size = {"width": 32, "height": 32, "num_frames": 5, "num_clips": 1}
+    groups = [CacheGroup(**size, tasks=["text"]), CacheGroup(**size, tasks=["text"], weight=4.0)]
+    samples = [_samples("text", "depth", "gray", "gray", "text"), _samples("text", "flow")]
+    odds = sample_odds(groups, samples, {"text": 0.4, "depth": 0.3})
+    by_task: dict[str, float] = {}
+    for own, one in zip(odds, samples, strict=True):
+        for task, chance in zip(one.tasks, own, strict=True):
+            by_task[task] = by_task.get(task, 0.0) + chance
+    assert by_task == pytest.approx({"text": 0.4, "depth": 0.3, "gray": 0.15, "flow": 0.15})
+    assert odds[1][0] == pytest.approx(4 * odds[0][0]), "a weight counts against the other groups"
+    with pytest.raises(ValueError, match="lines"):
+        sample_odds(groups, samples, {"lines": 0.5})
+
+
+def test_compiled_blocks_learn_what_plain_ones_learn(vae_run, tmp_path):
+    file = vae_run[0] / "out" / "export" / "vdot_tiny_vae.safetensors"
+    config = _teacher_config(tmp_path / "plain", file)
+    config["teacher"] |= {"bf16": False, "steps": 1, "groups": config["teacher"]["groups"][:1]}
+    plain = _run(config, tmp_path / "a")
+    compiled = _run(
+        config, tmp_path / "b", "--teacher.compile", "true", "--out_dir", str(tmp_path / "compiled")
+    )
+    assert plain["task"]["model"].keys() == compiled["task"]["model"].keys()
+    one, two = _gradient_norms(tmp_path / "plain"), _gradient_norms(tmp_path / "compiled")
+    assert one == pytest.approx(two, rel=1e-3)
