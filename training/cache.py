@@ -40,10 +40,20 @@ def _from_environment(*names: str) -> int | None:
 
 def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The program's own flags, and the rest of the command line."""
-    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--rank", type=int, default=_from_environment("RANK", "SLURM_PROCID") or 0)
-    flags.add_argument("--world_size", type=int, default=_from_environment("WORLD_SIZE", "SLURM_NTASKS") or 1)
-    flags.add_argument("--retry_skipped", action="store_true")
+    flags = argparse.ArgumentParser(
+        prog="python training/cache.py",
+        usage="%(prog)s --config FILE [--data.KEY VALUE ..] [options]",
+        description=__doc__,
+        epilog="The keys, their units and defaults: python training/distill.py --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    rank, size = _from_environment("RANK", "SLURM_PROCID"), _from_environment("WORLD_SIZE", "SLURM_NTASKS")
+    flags.add_argument(
+        "--rank", type=int, default=rank or 0, help="this process's share (default: %(default)s)"
+    )
+    flags.add_argument("--world_size", type=int, default=size or 1, help="shares (default: %(default)s)")
+    flags.add_argument("--retry_skipped", action="store_true", help="encode rows anew that were left out")
     return flags.parse_known_args(list(argv))
 
 

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--plan" in argv:
             from training.plan import main as plan
 
-            return plan([word for word in argv if word != "--plan"])
+            return plan(argv)
         command = parse_command(argv)
         if command.export:
             from training.export import export

@@ -22,8 +22,8 @@ INPUTS = {
     "log": ("vae",),
 }
 DESCRIPTION = """Distil a few-step generator; under torchrun it is spread over many processes.
-Instead of training: --plan says what the run needs of its GPUs; --export FILE.safetensors writes the newest
-checkpoint's averaged generator, as VDOTLoadModel reads it."""
+Instead of training: --plan says what the run needs of its GPUs (its options are at the end); --export
+FILE.safetensors writes the newest checkpoint's averaged generator, as VDOTLoadModel reads it."""
 
 
 def _documented(cls: type) -> dict[str, str]:
@@ -83,6 +83,10 @@ def _check_keys(given: Sequence[str], keys: Sequence[str], where: str) -> None:
             ends[n] for n in difflib.get_close_matches(key.rpartition(".")[2], list(ends), 1, 0.6)
         ]
         hint = f"; did you mean {near[0]}?" if near else "; --help lists all keys"
+        if where == "command line":
+            from .planning.arguments import option_of
+
+            hint = ", which goes with --plan" if option_of(key) else hint
         raise ValueError(f"{where}: unknown key {key}{hint}")
 
 
@@ -123,11 +127,17 @@ def build_parser(recipe: str = "corrected"):
     Returns:
         A jsonargparse parser.
     """
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    from .planning.arguments import plan_help
+
+    class Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """Leaves the lines of description and plan as they are."""
 
     if recipe not in RECIPES:
         raise ValueError(f"recipe is {recipe!r}; expected one of {', '.join(RECIPES)}")
-    parser = ArgumentParser(prog="python training/distill.py", description=DESCRIPTION)
+    texts = {"description": DESCRIPTION, "epilog": plan_help()}
+    parser = ArgumentParser(prog="python training/distill.py", formatter_class=Formatter, **texts)
     parser.add_argument("--config", action="config", help="YAML file with the keys below")
     leaves = _leaves(DistillConfig)
     for key, (kind, default, text) in leaves.items():

@@ -214,7 +214,7 @@ class ParallelConfig:
     Attributes:
         fsdp: Shard parameters over the processes: auto (when there are several), true or false (replicate).
         hsdp_replicas: Groups of processes that each hold the whole model; 1: sharded over all.
-        checkpoint_every: Recompute activations of every so many blocks; 1: of all, 0: of none.
+        checkpoint_every: Blocks of a group that keeps only its input and runs again; 1: each block, 0: off.
         compile: Compile the blocks with torch.compile.
         cpu_offload: Keep sharded parameters, gradients and optimiser states in CPU memory.
         precision: bf16 (fp32 master weights and reductions) or fp32.

@@ -166,10 +166,10 @@ class Trainer:
             self._say_bad(player, bad_ids or [i for batch in batches for i in batch.ids], bool(bad_ids), norm)
         optimizer.zero_grad(set_to_none=True)
         means = self.world.sum(torch.stack(list(sums.values()))).tolist()
-        metrics = dict(zip((f"{player}/{name}" for name in sums), means, strict=True))
-        metrics[f"{player}/gradient_norm"] = norm.item()
-        metrics |= {f"{player}/lr": optimizer.param_groups[0]["lr"]}
-        return metrics, fine
+        metrics = dict(zip(sums, means, strict=True)) | {"gradient_norm": norm.item()}
+        rates = [group["lr"] for group in optimizer.param_groups]
+        metrics |= dict(zip(("lr", "discriminator_lr"), rates, strict=False))
+        return {f"{player}/{name}": value for name, value in metrics.items()}, fine
 
     def _sample_share(self, batches: list[Batch]) -> float:
         """1 / samples of the global batch; every process must have as many micro-batches."""

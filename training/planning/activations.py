@@ -8,9 +8,12 @@ once. Tables of rotary angles and single numbers per token are left out.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vdot_core.networks import WanVaceConfig
+from vdot_core.networks.checkpointing import Call, in_groups, running_order
+from vdot_core.networks.vace_branch import contexts_per_pass
 
 from .workload import Workload
 
@@ -78,7 +81,7 @@ class GraphActivations:
 
     Attributes:
         kept: Held from the forward pass until the backward pass has come by.
-        working: More, while the pass that needs most runs: a recomputed block and its gradients.
+        working: More, while the pass that needs most runs: a recomputed group of blocks, and gradients.
         inference: What the same pass takes without gradients.
         tapped: What the discriminator keeps of the tapped blocks, a part of `kept`.
     """
@@ -109,7 +112,7 @@ def graph_activations(
     Args:
         network: sizes.
         work: what passes through.
-        checkpoint_every: recompute every so many blocks; 1: of all, 0: of none.
+        checkpoint_every: blocks of a group that is recomputed as one; 0: none is.
         element_bytes: of one activation.
         trained: whether the weights get gradients.
         taps: tapped blocks that a discriminator reads.
@@ -120,14 +123,12 @@ def graph_activations(
     """
     block = block_activations(network, work, trained=trained, fused_norms=fused_norms)
     full = work.batch * work.tokens * network.dim
-    backbone = _stack(network.num_layers, checkpoint_every, block)
-    total, recomputed = backbone, checkpoint_every > 0
+    total, again = _blocks(network, work, checkpoint_every, block)
     inference = block.forward + full
     if work.contexts:
         # after_proj keeps its input, which is also the next block's; hints scaled by numbers keep nothing.
-        branch = _stack(len(network.vace_layers), checkpoint_every, block)
-        total += work.contexts * branch
-        total += full if trained else 0  # the last context tokens, which only the projection keeps
+        if trained and not checkpoint_every:
+            total += full  # the last context tokens, which only the projection keeps
         inference += (1 + work.contexts) * full
     ends = (2 if trained else 1) * full  # the head's norm
     if trained:
@@ -136,12 +137,31 @@ def graph_activations(
         ends += work.batch * work.tokens * math.prod(network.patch_size) * channels  # the patches themselves
     # The discriminator works in float32: the tokens and, to train its weights, the normed ones.
     tapped = taps * full * 4 * (2 if trained else 1)
-    working = block.backward + (block.kept if recomputed else 0)
+    working = block.backward + again
     return GraphActivations(
         (total + ends) * element_bytes + tapped, working * element_bytes, inference * element_bytes, tapped
     )
 
 
-def _stack(num_blocks: int, checkpoint_every: int, block: BlockActivations) -> int:
-    recomputed = -(-num_blocks // checkpoint_every) if checkpoint_every else 0
-    return recomputed * block.entry + (num_blocks - recomputed) * block.kept
+def _blocks(
+    network: WanVaceConfig, work: Workload, checkpoint_every: int, block: BlockActivations
+) -> tuple[int, int]:
+    """Elements that all blocks keep, and those of the largest group while it is recomputed."""
+    share = contexts_per_pass(work.contexts, work.batch * work.tokens, True) if work.contexts else 1
+    # Contexts of each stream; a VACE block keeps as much as a backbone's for each of them.
+    sizes = [min(share, work.contexts - first) for first in range(0, work.contexts, share)]
+    order = running_order(network.num_layers, network.vace_layers, len(sizes))
+
+    def contexts_of(calls: Sequence[Call]) -> list[int]:
+        return [1 if call.stream is None else sizes[call.stream] for call in calls]
+
+    if not checkpoint_every:
+        return sum(contexts_of(order)) * block.kept, 0
+    kept = largest = 0
+    for group in in_groups(order, checkpoint_every):
+        in_branch = {call.stream for call in group if call.stream is not None}
+        of_backbone = any(call.stream is None for call in group)
+        kept += (of_backbone + sum(sizes[n] for n in in_branch)) * block.entry
+        once = sum(contexts_of(group)) if of_backbone else max(contexts_of(group))
+        largest = max(largest, once)
+    return kept, largest * block.kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from dataclasses import dataclass
 
 from vdot_core.networks import WanVaceConfig
@@ -44,11 +44,12 @@ def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> d
         Name of the loss function in `training/step.py` -> cost.
     """
     one = pass_flops(network, Workload.of(network, clip))
-    losses, every = config.losses, config.parallel.checkpoint_every
-    recomputed = 1 / every if every else 0.0
+    losses = config.losses
+    # Groups of any size run once more in the backward pass.
+    recomputed = 1 if config.parallel.checkpoint_every else 0
 
     def graph(weights: bool = True) -> UpdateCost:
-        return UpdateCost((1 + recomputed) * one.forward + one.backward(weights), 2 + math.ceil(recomputed))
+        return UpdateCost((1 + recomputed) * one.forward + one.backward(weights), 2 + recomputed)
 
     forward = UpdateCost(one.forward, 1)
     before_exit = (config.rollout.steps - 1) / 2  # the exit step is uniform
@@ -115,6 +116,13 @@ class Rates:
     interconnect_gb_s: float = 200.0
     host_gb_s: float = 40.0
     host_memory_gb_s: float = 250.0
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not value > 0:
+                raise ValueError(f"plan: {name} is {value}; give a speed above 0")
+        if self.utilisation > 1:
+            raise ValueError(f"plan: utilisation is {self.utilisation}; give a share within (0, 1]")
 
 
 def step_time(

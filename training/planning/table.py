@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .budget import GIB, Budget, Remedy
+from .budget import GIB, Budget
 from .phases import counted_steps, sample_flops, update_costs
+from .remedies import Cluster, Remedy
 
 _UPDATES = {
     "generator_matching_loss": "generator, matching",
@@ -94,14 +95,15 @@ def time_lines(budget: Budget) -> list[str]:
         flops = costs[name].flops / 1e12
         lines.append(f"  {_UPDATES[name]:<24}{flops:>14,.5g} TFLOP a sample, {count:.2f} times a step")
     hours = time.total * config.steps / 3600
+    hours = round(hours) if hours >= 10 else hours
     lines.append(
         f"  step {time.total:.3g} s (compute {time.compute:.3g}, communication {time.communication:.3g}, "
-        f"offload {time.offload:.3g}); {config.steps} steps {hours:,.2g} h"
+        f"offload {time.offload:.3g}); {config.steps} steps {hours:,.6g} h"
     )
     return lines
 
 
-def remedy_lines(found: list[Remedy], gpus: int | None, memory_gib: float, most: int = 6) -> list[str]:
+def remedy_lines(found: list[Remedy], enough: Cluster | None, memory_gib: float, most: int = 6) -> list[str]:
     """What makes it fit, exact changes first."""
     lines = ["What makes it fit" if found else "No change of settings makes it fit"]
     for remedy in found[:most]:
@@ -112,8 +114,9 @@ def remedy_lines(found: list[Remedy], gpus: int | None, memory_gib: float, most:
         lines.append(
             f"  {words}\n      {budget.total / GIB:.1f} GiB, {budget.time.total:.3g} s a step{host}{note}"
         )
-    if gpus is not None:
+    if enough is not None:
         lines.append(
-            f"  {gpus} GPUs of {memory_gib:g} GiB with --parallel.checkpoint_every 1, nothing offloaded"
+            f"  {enough.gpus} GPUs of {memory_gib:g} GiB with --parallel.checkpoint_every "
+            f"{enough.checkpoint_every}, nothing offloaded"
         )
     return lines

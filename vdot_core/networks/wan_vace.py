@@ -5,23 +5,22 @@ B batch, K contexts, C channels, T h w latent frames, rows and columns, L tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .attention import AttentionFunction, sdpa_attention
+from .checkpointing import Tokens, in_groups, run_recomputed, running_order
 from .config import WanVaceConfig
 from .context_scale import ContextScale, Scale, context_weights
 from .hooks import Hooks
 from .initialize import initialize_weights
 from .layers import Block, Factory, Head, VaceBlock, sinusoidal_embedding
 from .rope import grid_table
-from .vace_branch import VaceBranch, contexts_per_pass
+from .vace_branch import BlockPass, VaceBranch, contexts_per_pass
 
 
 class WanVace(nn.Module):
@@ -74,17 +73,21 @@ class WanVace(nn.Module):
         initialize_weights(self, generator)
 
     def gradient_checkpointing(self, every_n_blocks: int = 1) -> None:
-        """Trade time for memory in training: blocks keep only their input and run again in the backward pass.
+        """Trade time for memory: in training, groups of blocks keep only what enters them and run again.
+
+        Groups of consecutive blocks, those of the VACE branch at their turn among the backbone's, are
+        recomputed as one: autograd keeps what enters each group, and for a while all of the one that the
+        backward pass has come to. Small groups keep more inputs, large ones hold more at once; either way
+        every block runs once more. Hooks are called again with the blocks.
 
         Args:
-            every_n_blocks: 1 treats every block so, 2 every other one (in the backbone and in the VACE branch
-                alike), and so on; 0 turns it off.
+            every_n_blocks: blocks of a group; 1 recomputes each for itself; 0 turns it off.
 
         Raises:
             ValueError: every_n_blocks is negative.
         """
         if every_n_blocks < 0:
-            raise ValueError(f"every_n_blocks is {every_n_blocks}; give 0 (off), 1 (every block) or more")
+            raise ValueError(f"every_n_blocks is {every_n_blocks}; give 0 (off), 1 (each block) or more")
         self.checkpoint_every = every_n_blocks
 
     def forward(
@@ -123,29 +126,34 @@ class WanVace(nn.Module):
         hooks = hooks or self.default_hooks
         dtype = self.activation_dtype(x)
         latents = pad_to_patch(x.to(dtype), self.config.patch_size)
-        tokens = self.embed_patches(self.patch_embedding, latents)
-        grid = tuple(tokens.shape[2:])
-        tokens = tokens.flatten(2).transpose(1, 2).contiguous()
+        x0 = self.embed_patches(self.patch_embedding, latents)
+        grid = tuple(x0.shape[2:])
+        x0 = x0.flatten(2).transpose(1, 2).contiguous()
         hooks.begin(latents, grid)
         time = self.time_embedding(sinusoidal_embedding(timestep.reshape(-1), self.config.freq_dim).to(dtype))
         modulation = self.time_projection(time).unflatten(1, (6, -1))
         text = self.text_embedding(text.to(dtype))
         rope = grid_table(grid, self.config.head_dim, x.device) if rope is None else rope
-        branch = self._branch(
-            contexts, context_scale, tokens, grid, (modulation, text, rope, hooks), not taps
+        branch, streams = self._branch(
+            contexts, context_scale, x0, grid, (modulation, text, rope, hooks), taps
         )
-
-        features = []
-        for index, block in enumerate(self.blocks):
-            tokens = hooks.run_block(index, self._run(index, block), tokens, modulation, text, rope)
-            tokens = hooks.after_block(index, tokens, latents, time)
-            if branch is not None:
-                tokens = branch.add_hints(index, tokens)
-            if index in taps:
-                features.append(tokens)
-        velocity = self._to_video(self.head(tokens, time), grid)
+        run = BlockPass(self.blocks, branch, hooks, (modulation, text, rope), latents, time, frozenset(taps))
+        tokens = Tokens(x0, dict(enumerate(streams)), x0 if streams else None)
+        del x0, streams  # each is freed as soon as the blocks are through with it
+        self._run_blocks(run, tokens)
+        velocity = self._to_video(self.head(tokens.x, time), grid)
         velocity = velocity[:, :, : x.shape[2], : x.shape[3], : x.shape[4]].to(x.dtype)
-        return (velocity, features) if taps else velocity
+        return (velocity, tokens.features) if taps else velocity
+
+    def _run_blocks(self, run: BlockPass, tokens: Tokens) -> None:
+        layers = self.config.vace_layers
+        order = running_order(self.config.num_layers, layers, len(tokens.streams))
+        if not self.checkpoint_every or not torch.is_grad_enabled():
+            for call in order:
+                run(call, tokens)
+            return
+        for group in in_groups(order, self.checkpoint_every):
+            run_recomputed(group, tokens, run)
 
     def _branch(
         self,
@@ -154,10 +162,11 @@ class WanVace(nn.Module):
         video: Tensor,
         grid: tuple[int, int, int],
         given: tuple[Tensor, Tensor, Any, Hooks],
-        may_write: bool,
-    ) -> VaceBranch | None:
+        taps: Sequence[int],
+    ) -> tuple[VaceBranch | None, list[Tensor]]:
+        """The branch and its streams of context tokens; none without contexts."""
         if contexts is None:
-            return None
+            return None, []
         layers = self.config.vace_layers
         num_contexts = contexts.shape[1]
         weights = context_weights(scale, num_contexts, len(layers), grid, video.device)
@@ -167,16 +176,15 @@ class WanVace(nn.Module):
         modulation = given[0]
         if group > 1 and modulation.shape[0] > 1:
             modulation = modulation.repeat_interleave(group, dim=0)
-        return VaceBranch(
-            blocks=[self._run(n, block) for n, block in enumerate(self.vace_blocks)],
+        branch = VaceBranch(
+            blocks=self.vace_blocks,
             places={layer: n for n, layer in enumerate(layers)},
-            streams=streams,
             group=group,
             weights=weights,
-            video=video,
             given=(modulation, *given[1:]),
-            in_place=may_write and not torch.is_grad_enabled(),
+            in_place=not taps and not torch.is_grad_enabled(),
         )
+        return branch, streams
 
     def _embed_contexts(self, contexts: Tensor, grid: tuple[int, int, int]) -> Tensor:
         padded = pad_to_patch(contexts, self.config.patch_size)
@@ -196,12 +204,6 @@ class WanVace(nn.Module):
     def embed_patches(self, embedding: nn.Module, latents: Tensor) -> Tensor:
         """Embed [B, C, T, h, w] as [B, D, T', h', w'], in the embedding's own precision."""
         return embedding(latents.to(embedding.weight.dtype)).to(latents.dtype)
-
-    def _run(self, index: int, block: nn.Module) -> Callable:
-        every = self.checkpoint_every
-        if every and torch.is_grad_enabled() and index % every == 0:
-            return partial(checkpoint, block, use_reentrant=False)
-        return block
 
     def _to_video(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
         (t, h, w), (pt, ph, pw) = grid, self.config.patch_size

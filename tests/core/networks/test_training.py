@@ -1,36 +1,82 @@
 """Training the network: checkpointing, initial weights, precision."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
 
 from tests.core.networks.helpers import SIZES, inputs, random_network, relative
-from vdot_core.networks import WanVace, vdot_tiny
+from vdot_core.networks import WanVace, vace_branch, vdot_tiny
 
 CONFIG = SIZES["narrow heads"]
 
 
-@pytest.mark.parametrize("every", [1, 2, 3])
-def test_gradient_checkpointing_changes_no_gradient(every):
+def counted_runs(network):
+    """Calls of every block, as they come."""
+    runs = Counter()
+    blocks = {f"blocks.{n}": block for n, block in enumerate(network.blocks)}
+    blocks |= {f"vace_blocks.{n}": block for n, block in enumerate(network.vace_blocks)}
+    for name, block in blocks.items():
+        block.register_forward_pre_hook(lambda *_, name=name: runs.update([name]))
+    return runs
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["contexts in a pass", "a pass for each"])
+@pytest.mark.parametrize("every", [1, 2, 3, 4, 100])
+def test_gradient_checkpointing_changes_no_gradient(every, together, monkeypatch):
+    """Same loss, features and gradients, down to the latents; every block runs once more and no oftener."""
+    if not together:
+        monkeypatch.setattr(vace_branch, "MAX_BATCHED_TOKENS", 0)
     x, timestep, text, contexts = inputs(CONFIG, num_contexts=2, batch=2)
     plain, checkpointed = random_network(CONFIG), random_network(CONFIG)
     checkpointed.gradient_checkpointing(every)
-    runs = [0]
-    checkpointed.blocks[0].register_forward_pre_hook(lambda *_: runs.__setitem__(0, runs[0] + 1))
-    losses = []
+    counts, losses, slopes = counted_runs(checkpointed), [], []
+    scale = torch.tensor([1.0, 0.5])
     for network in (plain, checkpointed):
-        velocity, features = network(x, timestep, text, contexts, [1.0, 0.5], taps=(2,))
-        losses.append(velocity.square().sum() + features[0].sum())
+        given = [one.clone().requires_grad_() for one in (x, text, contexts)]
+        velocity, features = network(given[0], timestep, *given[1:], scale, taps=(0, 1, 3))
+        losses.append(velocity.square().sum() + sum((n + 1) * one.sum() for n, one in enumerate(features)))
+        if network is checkpointed:
+            streams = 1 if together else 2
+            expected = {f"blocks.{n}": 1 for n in range(4)} | {f"vace_blocks.{n}": streams for n in range(2)}
+            assert counts == expected
         losses[-1].backward()
-    assert torch.equal(*losses) and runs[0] == 2
-    for (name, parameter), other in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
-        torch.testing.assert_close(parameter.grad, other.grad, msg=name)
+        slopes.append({name: p.grad for name, p in network.named_parameters()})
+        slopes[-1] |= {f"input {n}": one.grad for n, one in enumerate(given)}
+    assert torch.equal(*losses)
+    assert counts == {name: 2 * runs for name, runs in expected.items()}
+    for name, slope in slopes[0].items():
+        torch.testing.assert_close(slopes[1][name], slope, msg=name)
     with torch.no_grad():
         checkpointed(x, timestep, text, contexts)
-    assert runs[0] == 3
+    assert counts == {name: 3 * runs for name, runs in expected.items()}
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_only_what_enters_a_group_is_kept(trained):
+    """The video's tokens that enter a group with a backbone block, the context's if it has a VACE block."""
+    x, timestep, text, contexts = inputs(CONFIG)
+    size = x[0, 0].numel() // 4 * CONFIG.dim  # one token tensor [L, D]
+    network = random_network(CONFIG).requires_grad_(trained)
+    # In groups of b0 v0 b1 b2 v2 b3; and what the head's norm gets.
+    for every, entering in {1: 6, 2: 2 + 1 + 2, 3: 2 + 2, 4: 2 + 2, 6: 2, 100: 2}.items():
+        network.gradient_checkpointing(every)
+        kept = {}
+
+        def pack(tensor, kept=kept):
+            if tensor.shape[1:] == (size // CONFIG.dim, CONFIG.dim):
+                kept[tensor.untyped_storage()._cdata] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            network(x.requires_grad_(), timestep, text, contexts)
+        assert len(kept) == entering + 1, every
+
+
+def test_a_negative_group_is_refused():
     with pytest.raises(ValueError, match="every_n_blocks is -1"):
-        plain.gradient_checkpointing(-1)
+        random_network(CONFIG).gradient_checkpointing(-1)
 
 
 def test_initial_weights_are_wans_and_reproducible():

@@ -87,6 +87,17 @@ def test_two_sharded_processes_give_the_losses_of_one(two, tmp_path, teacher):
     assert "generator/otd" in ones[1] and "generator/gan" in ones[6] and len(ones) == 10
 
 
+@pytest.mark.parametrize("changes", [{"parallel__checkpoint_every": 2}, {"parallel__hsdp_replicas": 2}])
+def test_memory_options_change_no_losses(changes, tmp_path, teacher):
+    """Recomputed groups (a block with its VACE block, the last block; both layers tapped); whole replicas."""
+    _one_process(tmp_path / "plain", teacher, parallel__checkpoint_every=0, max_steps=6)
+    values = tiny_values(tmp_path / "out", teacher, max_steps=6, **changes)
+    assert _wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    plain = losses_by_step(tmp_path / "plain")
+    _assert_close(plain, losses_by_step(tmp_path / "out"))
+    assert "generator/otd" in plain[1] and "generator/gan" in plain[6]
+
+
 def test_what_two_processes_saved_one_goes_on_with(two, tmp_path, teacher):
     saved = complete(two / "checkpoints")
     assert [found.step for found in saved] == [4, 8, 10]

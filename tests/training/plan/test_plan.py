@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.distill import main as distill
 from training.distill_cli import parse_command
-from training.plan import PlanArguments, main, plan, plan_budget, plan_text, split_arguments
-from training.planning.budget import GIB, Machine, enough_gpus, remedies
+from training.plan import main, plan, plan_budget, plan_text
+from training.planning.arguments import OPTIONS, PlanArguments, plan_help, split_arguments
+from training.planning.budget import GIB, Machine
 from training.planning.memory import FP32
+from training.planning.remedies import enough_gpus, remedies, smallest_checkpoint_every
 from vdot_core.networks import WanVace, default_taps
 
 CONFIGS = Path(__file__).parents[3] / "training" / "configs"
@@ -53,7 +56,7 @@ def flat(config, prefix=""):
 @pytest.mark.parametrize("name", list(MACHINES))
 def test_shipped_configurations_fit_their_machine(name, capsys):
     config = read(name)
-    assert plan(config, MACHINES[name]) == 0
+    assert plan(config, split_arguments(MACHINES[name])[0]) == 0
     said = capsys.readouterr().out
     assert "fits" in said and "DOES NOT FIT" not in said
     budget = budget_on(config, MACHINES[name])
@@ -114,9 +117,10 @@ def test_14b_on_four_h200_needs_the_options_it_names():
 @pytest.mark.parametrize("machine", [H200, H100, ["--gpus", "1", "--memory", "80"]])
 @pytest.mark.parametrize("name", ["wan_14b_stage2", "wan_1_3b_stage2"])
 def test_every_remedy_fits_as_it_is_typed(name, machine):
-    loose = [*ON_GPU, "--parallel.checkpoint_every", "4", "--losses.batch_guidance", "true"]
+    loose = [*ON_GPU, "--parallel.checkpoint_every", "0", "--losses.batch_guidance", "true"]
     budget = budget_on(read(name, *loose), machine)
     found = remedies(budget, lambda changed: budget_on(changed, machine))
+    assert not budget.fits
     for remedy in found:
         words = [word for option in remedy.options for word in option.words.split()]
         typed = budget_on(read(name, *loose, *words), machine)
@@ -136,9 +140,25 @@ def test_enough_gpus_are_the_fewest():
     def on(changed, gpus):
         return budget_on(changed, ["--gpus", str(gpus), "--memory", "80"])
 
-    most = enough_gpus(on(config, 8), on)
-    assert most % 8 == 0 and on(config, most).fits and not on(config, most - 8).fits
-    assert enough_gpus(on(config, 8), on, most=most - 8) is None
+    found = enough_gpus(on(config, 8), on)
+    groups = {size: read("wan_14b_stage2", *ON_GPU, "--parallel.checkpoint_every", str(size))
+              for size in range(1, 9)}  # fmt: skip
+    assert found.gpus % 8 == 0 and on(groups[found.checkpoint_every], found.gpus).fits
+    assert not any(on(grouped, found.gpus - 8).fits for grouped in groups.values())
+    assert enough_gpus(on(config, 8), on, most=found.gpus - 8) is None
+
+
+def test_groups_that_take_least():
+    """More graphs at once favour larger groups; four to a group, the default, is near the best for 14B."""
+    best = {}
+    for name in ("wan_14b_stage1", "wan_14b_stage2"):
+        config = read(name, *ON_GPU)
+        parallel = [dataclasses.replace(config.parallel, checkpoint_every=size) for size in range(10)]
+        needed = [budget_on(dataclasses.replace(config, parallel=one), H200).total for one in parallel]
+        best[name] = smallest_checkpoint_every(config, lambda changed: budget_on(changed, H200))
+        assert needed[best[name]] == min(needed)
+        assert needed[4] < needed[best[name]] + 13 * GIB and needed[0] > 2 * needed[4]
+    assert best["wan_14b_stage1"] < best["wan_14b_stage2"] <= 4
 
 
 def test_memory_moves_the_right_way():
@@ -187,6 +207,31 @@ def test_command_line(capsys):
     assert main(["--config", path, "--gpus", "many"]) == 2
     assert main(["--config", path, "--gpus", "0"]) == 2
     assert main(["--config", path, *H200, "--parallel.hsdp_replicas", "3"]) == 2
-    with pytest.raises(ValueError, match="unknown argument --gpu_count"):
-        plan(read("wan_14b_stage2"), ["--gpu_count", "4"])
+    assert main(["--config", path, "--gpu_count", "4"]) == 2
     assert not torch.cuda.is_initialized()
+
+
+def test_the_program_plans_with_every_option_that_the_plan_has(capsys):
+    """One list of options for both commands; each of them changes what is said."""
+    given = ["--config", str(CONFIGS / "wan_14b_stage2.yaml")]
+    assert distill([*given, "--plan"]) == 0
+    plain = capsys.readouterr().out
+    values = {"gpus": 8, "memory": 300, "gpus_per_node": 2, "references": 2, "contexts": 3, "tflops": 500,
+              "utilisation": 0.2, "interconnect": 1, "host": 1, "host_memory": 1}  # fmt: skip
+    assert set(values) == {name for name, *_ in OPTIONS}
+    for name, _, default, _ in OPTIONS:
+        assert distill([f"--{name}", str(values[name]), *given, "--plan"]) == 0
+        assert capsys.readouterr().out != plain, name
+        assert f"--{name} " in plan_help() and f"default: {default}" in " ".join(plan_help().split())
+    words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    status, said = distill([*words, *given, "--plan"]), capsys.readouterr().out
+    assert status == main([*given, *words]) and capsys.readouterr().out == said
+    assert distill(["--plan", "--help"]) == 0 and plan_help() in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        distill(["--help"])
+    assert plan_help() in capsys.readouterr().out
+    for name in ("tflops", "utilisation", "host"):
+        assert distill([*given, "--plan", f"--{name}", "0"]) == 2
+    assert distill([*given, "--plan", "--utilisation", "1.5"]) == 2
+    assert "within (0, 1]" in capsys.readouterr().err
+    assert distill([*given, "--gpus=8"]) == 2 and "goes with --plan" in capsys.readouterr().err
