@@ -2,7 +2,7 @@
 
 Every row of the configuration is made, looked at by the evaluation network and written to
 `out_dir/run/sampler/row.json` beside a contact sheet. Kill it and run the same command: rows that are done,
-by the same weights and settings, are not done again. `--report` makes docs/RESULTS.md from what is there.
+by the same weights and settings, are not done again. With `--report` it writes docs/RESULTS.md instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from training.evaluation.network import Evaluator, load_evaluator
 from training.evaluation.observe import observe
 from training.evaluation.report import write_report
 from training.evaluation.score import RowScores
-from training.evaluation.sheets import save_sheet
+from training.evaluation.sheets import save_animation, save_sheet
 
 logger = logging.getLogger("vdot")
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,6 +93,7 @@ class Evaluation:
                 scores.add(case, videos[i], bound[i], seen[i], true_seen[i])
             shown += list(zip(batch, videos, strict=True))[: max(0, self.config.pictures - len(shown))]
         save_sheet(shown, folder / f"{row.title}.jpg")
+        save_animation(shown, folder / f"{row.title}.webp")
         summary = scores.summary(self.config.score)
         return {**summary, "family": row.family, "seconds": sampling_seconds / max(len(cases), 1)}
 
@@ -143,7 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not report_only:
         run(config)
         return 0
-    logger.info("wrote %s", write_report(Path(config.out_dir), ROOT / "docs"))
+    page = write_report(Path(config.out_dir), ROOT / "docs", trainings=config.trainings)
+    logger.info("wrote %s", page)
     return 0
 
 

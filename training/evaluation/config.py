@@ -79,6 +79,7 @@ class EvaluationConfig:
         split: Whose seeds; clips: number of clips a row; first: index of the first one.
         seed: Of the noise.
         batch: Videos made together.
+        trainings: Name -> `out_dir` of distillations whose curves the report shows.
         score: Metric -> weight in a row's score; metrics that a row lacks are left out of its mean.
         pictures: Rows of a contact sheet.
         bf16: Whether network and VAE compute under bfloat16 autocast.
@@ -100,6 +101,7 @@ class EvaluationConfig:
     first: int = 0
     seed: int = 0
     batch: int = 20
+    trainings: dict[str, str] = field(default_factory=dict)
     score: dict[str, float] = field(default_factory=dict)
     pictures: int = 6
     bf16: bool = False

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from .curves import plot_curves, read_curves
 from .score import family_scores
+from .sheets import join_animations
 from .tables import against_teacher, bar_lines, held_out_table, row_tables, score_table
 
 RESULTS_FILE = "results.json"
@@ -20,7 +22,8 @@ Results = dict[str, dict[str, dict]]
 
 INTRODUCTION = """# Results
 
-Made by `python training/evaluate.py --report`; do not edit. The figures are in `results.json` beside this.
+Made by `python training/evaluate.py --config training/configs/tiny_evaluation.yaml --report`; do not edit.
+The figures are in `results.json` beside this.
 
 Held-out clips of the drawn shapes (`training/data/shapes.py`, seeds of the split `evaluation`), 64 x 64,
 17 frames, seen through an evaluation network that shares neither seeds nor weights with the models
@@ -79,19 +82,21 @@ def _plot(results: Results, path: Path) -> None:
 
 
 def _plot_steps(results: Results, path: Path) -> bool:
-    """Overall score against network evaluations, a line a model; False with fewer than two points."""
+    """Score against network evaluations over the rows that all have; False with fewer than two points."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    models = {name: rows for name, rows in results.items() if next(iter(rows.values()))["evaluations"]}
+    shared = set.intersection(*(set(rows) for rows in models.values())) if models else set()
     lines: dict[str, list[tuple[int, float]]] = {}
-    for name, rows in results.items():
-        evaluations = next(iter(rows.values()))["evaluations"]
-        if evaluations:
-            overall = family_scores(rows).get("overall")
-            if overall is not None:
-                lines.setdefault(name.split(" / ")[0], []).append((evaluations, overall))
+    for name, rows in models.items():
+        overall = family_scores({row: rows[row] for row in shared}).get("overall")
+        if overall is not None:
+            evaluations = next(iter(rows.values()))["evaluations"]
+            kind = name.rstrip("0123456789")
+            lines.setdefault(kind, []).append((evaluations, overall))
     if sum(map(len, lines.values())) < 2:
         return False
     figure, axes = pyplot.subplots(figsize=(6, 3.4), layout="constrained")
@@ -99,7 +104,7 @@ def _plot_steps(results: Results, path: Path) -> bool:
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
     axes.set_xscale("log")
     axes.set_xlabel("network evaluations a video")
-    axes.set_ylabel("overall score")
+    axes.set_ylabel(f"score over {len(shared)} rows")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
@@ -129,12 +134,36 @@ def _copy_sheets(folder: Path, images: Path, results: Results) -> list[str]:
     )
 
 
-def write_report(folder: Path, docs: Path, *, plot: Callable[[Results, Path], None] = _plot) -> Path:
+def _join_sides(folder: Path, images: Path, results: Results) -> list[str]:
+    """Animations of the main rows with what every fully scored model made; the page's lines for them."""
+    most = max(len(rows) for rows in results.values())
+    names = [name for name in results if name.split(" / ")[1] not in CEILINGS and len(results[name]) == most]
+    for row in PICTURED_ROWS:
+        paths = [Path(folder) / name.replace(" / ", "/") / f"{row}.webp" for name in names]
+        if len(names) > 1 and all(path.is_file() for path in paths):
+            join_animations(paths, images / f"{row}.webp")
+    found = [row for row in PICTURED_ROWS if (images / f"{row}.webp").is_file()]
+    if not found:
+        return []
+    lines = ["## Side by side", f"From the left: drawn, given, {', '.join(names)}.", ""]
+    for row in found:
+        lines += [f"**{row}**", "", f"![{row}](images/results/{row}.webp)", ""]
+    return lines
+
+
+def write_report(
+    folder: Path,
+    docs: Path,
+    *,
+    trainings: Mapping[str, Path] | None = None,
+    plot: Callable[[Results, Path], None] = _plot,
+) -> Path:
     """Make the page.
 
     Args:
         folder: The evaluations' `out_dir`. Runs that are only in `docs/results.json` stay in the page.
         docs: Where RESULTS.md, results.json and images/results/ are written.
+        trainings: Name -> `out_dir` of distillations whose curves are shown, if they have a log.
         plot: Draws the figure of scores.
 
     Returns:
@@ -158,7 +187,17 @@ def write_report(folder: Path, docs: Path, *, plot: Callable[[Results, Path], No
     lines += ["![scores by family](images/results/scores.png)", ""]
     if _plot_steps(results, images / "steps.png"):
         lines += ["![score against evaluations](images/results/steps.png)", ""]
+    curves = images / "distillation.png"
+    if plot_curves(read_curves(trainings or {}), curves) or curves.is_file():
+        lines += [
+            "## Distillation",
+            "From the logs of the runs.",
+            "",
+            f"![curves](images/results/{curves.name})",
+            "",
+        ]
     lines += ["## Held-out pairs", "", *held_out_table(results), "", *row_tables(results)]
+    lines += _join_sides(folder, images, results)
     lines += _copy_sheets(folder, images, results)
     kept.write_text(json.dumps(results, indent=1) + "\n")
     page = docs / "RESULTS.md"

@@ -91,12 +91,15 @@ def bar_lines(results: Mapping[str, Rows]) -> list[str]:
 
 
 def score_table(results: Mapping[str, Rows]) -> list[str]:
-    """Family scores of every run."""
+    """Family scores of every run; one that has not all counted rows has no overall score."""
     scores = {name: family_scores(rows) for name, rows in results.items()}
     families = list(dict.fromkeys(family for means in scores.values() for family in means))
     families = [family for family in families if family != "overall"] + ["overall"]
+    counted = {name: sum(bool(row["family"]) for row in rows.values()) for name, rows in results.items()}
     body = []
     for name, means in scores.items():
+        if counted[name] < max(counted.values()):
+            means = {}
         first = next(iter(results[name].values()))
         seconds = [row["seconds"] for row in results[name].values()]
         evaluations = str(first["evaluations"] or "")

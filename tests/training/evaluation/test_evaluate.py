@@ -1,6 +1,7 @@
 """The evaluation program on a model of random weights: rows, resuming, ceilings and the report."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from training import evaluate, text, vae
 from training.evaluation import generate as making
 from training.evaluation.cases import full_caption, row_cases
 from training.evaluation.config import EvaluationConfig, SamplerConfig, TaskConfig, parse_config
+from training.evaluation.curves import read_curves
 from training.evaluation.network import Evaluator, EvaluatorWidths, save_evaluator
 from training.evaluation.report import read_results, write_report
 from training.evaluation.score import compare, family_scores, weighted_score
@@ -139,6 +141,34 @@ def test_the_report_has_every_run_and_keeps_those_of_before(evaluated, tmp_path)
     assert (tmp_path / "images" / "results" / "teacher-quick-text.jpg").is_file()
     with pytest.raises(ValueError, match="no results"):
         write_report(tmp_path / "nothing", tmp_path / "other")
+
+
+def test_the_report_shows_models_side_by_side_and_their_training(evaluated, tmp_path):
+    from PIL import Image
+
+    folder, _ = evaluated
+    shutil.copytree(folder / "out", tmp_path / "out")
+    shutil.copytree(folder / "out" / "teacher" / "quick", tmp_path / "out" / "student" / "quick")
+    for path in (tmp_path / "out" / "student").glob("*/*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "run": "student"}))
+    log = [
+        {"step": step, "critic/denoising": 0.5, **({"generator/otd": 1 / step} if step % 2 else {})}
+        for step in [*range(1, 41), *range(31, 61)]
+    ]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(map(json.dumps, log)) + "\n")
+    runs = {"student": tmp_path / "run", "other": tmp_path / "none"}
+    page = write_report(tmp_path / "out", tmp_path, trainings=runs).read_text()
+    assert "student / quick, teacher / quick" in page.split("## Side by side")[1].splitlines()[1]
+    with Image.open(tmp_path / "images" / "results" / "text.webp") as joined:
+        assert joined.n_frames == 17
+        with Image.open(folder / "out" / "teacher" / "quick" / "text.webp") as one:
+            assert joined.width == one.width * 4 // 3 and joined.height == one.height
+    assert (tmp_path / "images" / "results" / "distillation.png").stat().st_size > 2000
+    curves = read_curves(runs)
+    assert curves.keys() == {"student"}
+    assert [step for step, _ in curves["student"]["critic's flow matching"]] == [25, 50, 60]
+    assert curves["student"]["transport cost, debiased"][-1][0] == 59
 
 
 def test_a_video_does_not_depend_on_its_batch(assets):

@@ -1,0 +1,75 @@
+"""Curves of distillations from their metrics.jsonl: matching, transport and the adversarial game."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+# Title -> keys of metrics.jsonl.
+PANELS = {
+    "matching: real - fake score, mean square": ("generator/score_gap",),
+    "transport cost, debiased": ("generator/otd",),
+    "marginal error of the transport": ("generator/transport_error",),
+    "iterations of the transport": ("generator/transport_iterations",),
+    "critic's flow matching": ("critic/denoising",),
+    "logit of real minus generated, critic": ("critic/real_logit", "critic/fake_logit"),
+}
+SMOOTHING = 25
+METRICS_FILE = "metrics.jsonl"
+
+Curves = dict[str, dict[str, list[tuple[int, float]]]]
+
+
+def read_curves(folders: Mapping[str, Path]) -> Curves:
+    """The panels' curves of every run that has a log: run -> title -> (step, value), smoothed."""
+    curves: Curves = {}
+    for name, folder in folders.items():
+        path = Path(folder) / METRICS_FILE
+        if not path.is_file():
+            continue
+        # A resumed run writes its last steps again; the later line counts.
+        steps = {row["step"]: row for row in map(json.loads, path.read_text().splitlines())}
+        rows = [steps[step] for step in sorted(steps)]
+        curves[name] = {title: _smoothed(rows, keys) for title, keys in PANELS.items()}
+    return curves
+
+
+def _smoothed(rows: list[dict], keys: tuple[str, ...]) -> list[tuple[int, float]]:
+    """Running mean over `SMOOTHING` values of the key, or of the first key less the second."""
+    points = [
+        (row["step"], row[keys[0]] - sum(row[key] for key in keys[1:]))
+        for row in rows
+        if all(key in row for key in keys)
+    ]
+    starts = range(0, len(points), SMOOTHING)
+    chunks = [points[start : start + SMOOTHING] for start in starts]
+    return [(chunk[-1][0], sum(value for _, value in chunk) / len(chunk)) for chunk in chunks]
+
+
+def plot_curves(curves: Curves, path: Path) -> bool:
+    """Draw the panels that any run has; False without any."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    titles = [title for title in PANELS if any(curve[title] for curve in curves.values())]
+    if not titles:
+        return False
+    rows = (len(titles) + 2) // 3
+    figure, axes = pyplot.subplots(rows, 3, figsize=(11, 2.6 * rows), layout="constrained", squeeze=False)
+    for axis, title in zip(axes.flat, titles, strict=False):
+        for name, curve in curves.items():
+            if curve[title]:
+                axis.plot(*zip(*curve[title], strict=True), label=name)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    for axis in axes.flat[len(titles) :]:
+        axis.set_visible(False)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+    return True
