@@ -140,6 +140,7 @@ class TeacherConfig:
         bf16: Whether to train under bfloat16 autocast.
         compile: Whether to compile the network's blocks: a minute at the start, a quarter off every step.
         start_from: Folder with a finished run's transformer and text files to begin with.
+        text_encoder: File of another text encoder to begin with; null: start_from's, or a fresh one.
         num_validation: Held-out clips a group.
     """
 
@@ -161,6 +162,7 @@ class TeacherConfig:
     bf16: bool = True
     compile: bool = False
     start_from: str | None = None
+    text_encoder: str | None = None
     num_validation: int = 12
 
     def __post_init__(self) -> None:
@@ -209,6 +211,33 @@ class EvaluatorConfig:
 
 
 @dataclass(frozen=True)
+class TextConfig:
+    """The tiny text encoder, trained to tell what captions say.
+
+    Attributes:
+        layers: Blocks of the encoder.
+        num_clips: Clips whose captions, six or seven each, are read.
+        steps: Optimiser steps; batch: captions a step.
+        lr, lr_end, warmup: Learning rate after `warmup` steps, falling by a cosine to `lr_end`.
+        num_validation: Held-out clips.
+    """
+
+    layers: int = 3
+    num_clips: int = 5000
+    steps: int = 3000
+    batch: int = 96
+    lr: float = 2e-3
+    lr_end: float = 2e-5
+    warmup: int = 100
+    num_validation: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "num_clips", "steps", "batch", "num_validation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"text.{name} is {getattr(self, name)}; expected at least 1")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """One pretraining run.
 
@@ -223,10 +252,10 @@ class PretrainConfig:
         save_minutes: Wall-clock minutes between checkpoints.
         max_steps: Stop at this step, the schedule unchanged (null: run it all).
         threads: CPU threads of torch.
-        vae, teacher, evaluator: The model's own settings; the others are ignored.
+        vae, text, teacher, evaluator: The model's own settings; the others are ignored.
     """
 
-    model: Literal["vae", "teacher", "evaluator"]
+    model: Literal["vae", "text", "teacher", "evaluator"]
     out_dir: str
     assets_dir: str | None = None
     seed: int = 0
@@ -240,6 +269,7 @@ class PretrainConfig:
     max_steps: int | None = None
     threads: int = 1
     vae: VaeConfig = field(default_factory=VaeConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
 

@@ -2,7 +2,7 @@
 
 Kill it and run the same command: it goes on from the last checkpoint. `torchrun --nproc_per_node=2
 training/pretrain.py ..` shares a teacher's batches among processes. This file is the life cycle only: the
-steps are those of `training/vae_task.py`, `training/teacher_task.py` and `training/evaluator_task.py`.
+steps are those of `training/{vae,text,teacher,evaluator}_task.py`.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ def build_task(config: PretrainConfig, world: parallel.World) -> Task:
         from training.vae_task import VaeTask
 
         return VaeTask(config)
+    if config.model == "text":
+        from training.text_task import TextTask
+
+        return TextTask(config)
     if config.model == "evaluator":
         from training.evaluator_task import EvaluatorTask
 

@@ -134,17 +134,25 @@ class TeacherTask:
             from vdot_core.checkpoints import load_network
 
             folder = Path(settings.start_from)
-            encoder, tokenizer, text_config = load_text_encoder(folder / TEXT_FILE)
             trained = load_network(folder / TRANSFORMER_FILE, dtype=torch.float32)
             network = WanVace(trained.config, attention=batched_attention)
             network.load_state_dict(trained.state_dict())
-            return TextedNetwork(network, encoder).train().requires_grad_(True), tokenizer, text_config
+        else:
+            network = WanVace(PRESETS[settings.preset](), attention=batched_attention)
+            network.initialize_weights(torch.Generator().manual_seed(self.config.seed))
+        encoder, tokenizer, text_config = self._text_encoder()
+        return TextedNetwork(network, encoder).train().requires_grad_(True), tokenizer, text_config
+
+    def _text_encoder(self) -> tuple[nn.Module, Tokenizer, dict]:
+        """The configured file's, the finished run's, or a fresh one."""
+        settings = self.settings
+        if settings.text_encoder:
+            return load_text_encoder(settings.text_encoder)
+        if settings.start_from:
+            return load_text_encoder(Path(settings.start_from) / TEXT_FILE)
         tokenizer = Tokenizer(train_vocabulary())
-        text_config = umt5_config(settings.text_layers, len(tokenizer))
-        encoder = build_encoder(text_config, self.config.seed).train()
-        network = WanVace(PRESETS[settings.preset](), attention=batched_attention)
-        network.initialize_weights(torch.Generator().manual_seed(self.config.seed))
-        return TextedNetwork(network, encoder), tokenizer, text_config
+        config = umt5_config(settings.text_layers, len(tokenizer))
+        return build_encoder(config, self.config.seed), tokenizer, config
 
     def _encode_data(self) -> tuple[list[Samples], list[Samples]]:
         settings = self.settings

@@ -56,10 +56,11 @@ def build_encoder(config: dict, seed: int = 0) -> nn.Module:
 
 def _sentences(num_captions: int) -> Iterator[str]:
     """Text for the vocabulary: captions of drawn clips, then common English words one by one."""
-    from .data.shapes import SPLITS, clip
+    from .data.shapes import SPLITS, clip, figure_clip
 
     for seed in SPLITS["train"][:num_captions]:
-        yield from clip(seed, height=16, width=16, num_frames=1).captions
+        for draw in (clip, figure_clip):
+            yield from draw(seed, height=16, width=16, num_frames=1).captions
     words = (Path(__file__).parent / "data" / "words.txt").read_text().split()
     for word in words:
         yield from (word, f"a {word}", f"the {word}")
