@@ -33,7 +33,8 @@ def train(config: DistillConfig) -> int:
     from training import parallel
     from training.dataset import build_source
     from training.export import export
-    from training.trainer import Trainer, logged_to
+    from training.progress import logged_to
+    from training.trainer import Trainer
 
     world = parallel.start(config.parallel)
     if world.rank:

@@ -6,7 +6,10 @@ import dataclasses
 import json
 import logging
 import resource
+import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +44,12 @@ class Progress:
     def __init__(self, config: DistillConfig, world: World, first: int) -> None:
         self.config, self.world = config, world
         self.writer: Any = None
+        self.wandb: Any = None
         self.seconds = self.steps = self.tokens = 0.0
         if world.rank != 0:
             return
         if config.log.wandb:
-            _start_wandb(config)
+            self.wandb = _start_wandb(config)
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(Path(config.out_dir) / "tensorboard"), purge_step=first)
@@ -64,16 +68,14 @@ class Progress:
             return
         self.seconds, self.steps, self.tokens = self.seconds + seconds, self.steps + 1, self.tokens + tokens
         # Which losses a step has depends on its turn: every step's go to the writer.
-        for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
+        self._scalars(metrics, step)
         self._append({"step": step, "seconds": seconds, **metrics})
         if step % self.config.log.every and step != last:
             return
         each, rate = self.seconds / self.steps, self.tokens / max(self.seconds, 1e-9)
         memory = memory_gib(self.world.device)
         system = {"seconds_per_step": each, "tokens_per_second": rate, "memory_gib": memory}
-        for name, value in system.items():
-            self.writer.add_scalar(f"system/{name}", value, step)
+        self._scalars({f"system/{name}": value for name, value in system.items()}, step)
         self.writer.flush()
         numbers = "  ".join(
             f"{name} {value:.4g}" for name, value in metrics.items() if name.rpartition("/")[2] in SHOWN
@@ -85,6 +87,13 @@ class Progress:
         )  # fmt: skip
         self.seconds = self.steps = self.tokens = 0.0
 
+    def _scalars(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+        if self.wandb is not None:
+            # A step's numbers come in several calls; what is written again after a resume is left as it was.
+            self.wandb.log(values, step=step)
+
     def _append(self, values: dict[str, float]) -> None:
         """A line per step in metrics.jsonl; after a resume the later line of a step counts."""
         with (Path(self.config.out_dir) / "metrics.jsonl").open("a") as file:
@@ -94,16 +103,50 @@ class Progress:
         """Show samples: image [H, W, 3] in [0, 1]."""
         if self.writer is not None:
             self.writer.add_image("samples", image, step, dataformats="HWC")
+        if self.wandb is not None:
+            import wandb
+
+            picture = (image.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
+            self.wandb.log({"samples": wandb.Image(picture)}, step=step)
 
     def close(self) -> None:
         """Write what is left."""
         if self.writer is not None:
             self.writer.close()
+        if self.wandb is not None:
+            self.wandb.finish()
 
 
-def _start_wandb(config: DistillConfig) -> None:
+@contextmanager
+def logged_to(folder: Path, rank: int) -> Iterator[None]:
+    """Also write the log to a file of this process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / ("train.log" if rank == 0 else f"train-{rank}.log"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _start_wandb(config: DistillConfig) -> Any:
+    """Begin a run of Weights & Biases, or go on with the one that this folder's run began."""
     try:
         import wandb
     except ImportError as error:
         raise ValueError("log.wandb is true and wandb is not installed; pip install wandb") from error
-    wandb.init(project="vdot", dir=config.out_dir, config=dataclasses.asdict(config), sync_tensorboard=True)
+    folder = Path(config.out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    known = folder / "wandb_id.txt"
+    if not known.exists():
+        known.write_text(secrets.token_hex(8))
+    return wandb.init(
+        project="vdot",
+        name=folder.name,
+        id=known.read_text().strip(),
+        resume="allow",
+        dir=config.out_dir,
+        config=dataclasses.asdict(config),
+    )

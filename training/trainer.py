@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,6 +61,7 @@ class Trainer:
         self.discriminator = trainable(self.networks.discriminator)
         optim = config.optim
         given = {"betas": tuple(optim.betas), "weight_decay": optim.weight_decay}
+        given |= {"state_bits": optim.state_bits}
         self.generator_optimizer = AdamW(self.generator.values(), lr=optim.generator_lr, **given)
         head_lr = optim.critic_lr if optim.discriminator_lr is None else optim.discriminator_lr
         groups = [
@@ -231,6 +231,7 @@ class Trainer:
             "step": self.step,
             "bad_steps": self.bad_steps,
             "average_updates": self.networks.average.num_updates,
+            "state_bits": self.config.optim.state_bits,
             "optimizer_steps": {f"{a}.{n}": o.state[p]["step"] for a, o, n, p in self._optimized()},
             "network": self.networks.config.to_dict(),
             "data": self.source.state_dict(),
@@ -248,11 +249,14 @@ class Trainer:
                 f"{newest.path} holds networks of other sizes, {progress['network']}; it does not fit this "
                 "run: give the configuration it was made with, or another out_dir"
             )
-        if progress["seed"] != self.config.seed:
-            raise ValueError(
-                f"seed is {self.config.seed}, and {newest.path} was made with {progress['seed']}; "
-                "give that seed, or another out_dir"
-            )
+        for key, given, saved in (
+            ("seed", self.config.seed, progress["seed"]),
+            ("optim.state_bits", self.config.optim.state_bits, progress.get("state_bits", 32)),
+        ):
+            if given != saved:
+                raise ValueError(
+                    f"{key} is {given}, and {newest.path} was made with {saved}; give it, or another out_dir"
+                )
         self.checkpoints.load(newest, self.tensors())
         self.step, self.bad_steps = progress["step"], progress["bad_steps"]
         self.networks.average.num_updates = progress["average_updates"]
@@ -260,20 +264,6 @@ class Trainer:
             optimizer.state[parameter]["step"] = progress["optimizer_steps"][f"{prefix}.{name}"]
         self.source.load_state_dict(progress["data"])
         logger.info("going on from step %d of %s", self.step, newest.path)
-
-
-@contextmanager
-def logged_to(folder: Path, rank: int) -> Iterator[None]:
-    """Also write the log to a file of this process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / ("train.log" if rank == 0 else f"train-{rank}.log"))
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def _set_lrs(optimizers: tuple[AdamW, ...], base: list[list[float]], optim: OptimConfig, step: int) -> None:

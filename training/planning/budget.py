@@ -9,6 +9,7 @@ from vdot_core.networks import WanVaceConfig
 from ..distill_config import DistillConfig
 from .memory import (
     CUDA_CONTEXT,
+    EIGHT_BIT_STEP,
     FP32,
     FRAGMENTATION,
     Peak,
@@ -102,8 +103,11 @@ class Budget:
 
     @property
     def optimizer(self) -> float:
-        """Bytes that an optimiser step takes beside the states: the roots of all second moments at once."""
-        return 0.0 if self.offloaded else FP32 * self.sizes.network / self.shards
+        """Bytes that an optimiser step takes beside the states: the roots of all second moments at once, or,
+        of moments in 8 bits, the work on the largest weight."""
+        eight_bit = self.config.optim.state_bits == 8
+        work = EIGHT_BIT_STEP * self.sizes.largest if eight_bit else FP32 * self.sizes.network
+        return 0.0 if self.offloaded else work / self.shards
 
     @property
     def worst(self) -> Peak:

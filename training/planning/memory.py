@@ -2,8 +2,8 @@
 
 The rules are those of `training/models.py`, `parallel.py` and `trainer.py`: trained networks have float32
 master weights; under FSDP a block's weights are gathered in bf16 and its gradients reduced in float32; the
-optimiser keeps a second moment, and a first one only where beta1 is above 0; generator and critic never hold
-gradients at the same time.
+optimiser keeps a second moment, in 32 or 8 bits, and a first one only where beta1 is above 0; generator and
+critic never hold gradients at the same time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import lru_cache
 from vdot_core.networks import Discriminator, WanVaceConfig, default_taps, expected_shapes
 
 from ..distill_config import DistillConfig
+from ..eight_bit import moment_bytes
 from .activations import GraphActivations, graph_activations
 from .workload import Clip, Workload
 
@@ -24,6 +25,8 @@ CUDA_CONTEXT = 2 * 2**30
 """Driver, NCCL's buffers and cuBLAS workspaces of one process."""
 FRAGMENTATION = 0.05
 """Share of activations and buffers that an allocator's gaps cost."""
+EIGHT_BIT_STEP = 53
+"""Bytes per element of one weight while its 8-bit moment is read, updated and written."""
 GATHERED_BLOCKS = 2
 """Blocks whole on a GPU at once: the one that runs, and the next one's, fetched ahead."""
 
@@ -38,6 +41,8 @@ class Sizes:
         block: Of the largest block.
         root: Of the layers outside the blocks.
         discriminator: Of the head.
+        largest: Of the largest weight.
+        moments: Bytes of one moment of the network's, the trained and the head's parameters.
     """
 
     network: int
@@ -45,18 +50,22 @@ class Sizes:
     block: int
     root: int
     discriminator: int
+    largest: int
+    moments: tuple[int, int, int]
 
     @classmethod
     def of(cls, network: WanVaceConfig, config: DistillConfig) -> Sizes:
         """Count, on the meta device."""
-        counts = _parameter_counts(network)
+        shapes, bits = _parameter_shapes(network), config.optim.state_bits
+        counts = {name: math.prod(shape) for name, shape in shapes.items()}
         blocks: dict[str, int] = {}
         for name, count in counts.items():
             if name.startswith(("blocks.", "vace_blocks.")):
                 block = ".".join(name.split(".")[:2])
                 blocks[block] = blocks.get(block, 0) + count
         frozen = tuple(config.model.frozen)
-        trained = sum(c for name, c in counts.items() if not (frozen and name.startswith(frozen)))
+        learnt = {name for name in counts if not (frozen and name.startswith(frozen))}
+        moments = {name: moment_bytes(shape, bits) for name, shape in shapes.items()}
         total = sum(counts.values())
         widths = {
             "width": config.model.discriminator_width,
@@ -64,16 +73,21 @@ class Sizes:
         }
         widths = {name: value for name, value in widths.items() if value is not None}
         head = Discriminator.for_network(network, len(tapped(network, config)), device="meta", **widths)
+        heads = [tuple(p.shape) for p in head.parameters()]
         return cls(
-            total, trained, max(blocks.values()), total - sum(blocks.values()),
-            sum(p.numel() for p in head.parameters()),
+            total, sum(counts[name] for name in learnt), max(blocks.values()), total - sum(blocks.values()),
+            sum(math.prod(shape) for shape in heads), max(counts.values()),
+            (
+                sum(moments.values()), sum(moments[name] for name in learnt),
+                sum(moment_bytes(shape, bits) for shape in heads),
+            ),
         )  # fmt: skip
 
 
 @lru_cache(maxsize=8)
-def _parameter_counts(network: WanVaceConfig) -> dict[str, int]:
-    """Parameters by name; kept, for a search over settings asks for the same network again and again."""
-    return {name: math.prod(shape) for name, shape in expected_shapes(network).items()}
+def _parameter_shapes(network: WanVaceConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes by name; kept, for a search over settings asks for the same network again and again."""
+    return {name: tuple(shape) for name, shape in expected_shapes(network).items()}
 
 
 def tapped(network: WanVaceConfig, config: DistillConfig) -> tuple[int, ...]:
@@ -117,20 +131,22 @@ def states(sizes: Sizes, config: DistillConfig) -> States:
     moments = 2 if config.optim.betas[0] > 0 else 1
     teacher = BF16 if config.parallel.precision == "bf16" else FP32
     critic = sizes.network + sizes.discriminator
+    whole, trained, head = (moments * size for size in sizes.moments)
+    named = _moments(moments, config.optim.state_bits)
     parts = {
         "generator, fp32 master weights": FP32 * sizes.network,
-        f"generator, {_moments(moments)}": moments * FP32 * sizes.trained,
+        f"generator, {named}": trained,
         "fake score, fp32 master weights": FP32 * sizes.network,
-        f"fake score, {_moments(moments)}": moments * FP32 * sizes.network,
-        "discriminator, weights and moments": (1 + moments) * FP32 * sizes.discriminator,
+        f"fake score, {named}": whole,
+        "discriminator, weights and moments": FP32 * sizes.discriminator + head,
         f"real score, {config.parallel.precision} weights": teacher * sizes.network,
         "averaged generator (EMA), fp32": FP32 * sizes.network,
     }
     return States(parts, FP32 * max(sizes.trained, critic))
 
 
-def _moments(count: int) -> str:
-    return "second moment" if count == 1 else "first and second moment"
+def _moments(count: int, bits: int) -> str:
+    return ("second moment" if count == 1 else "first and second moment") + (", 8 bits" if bits == 8 else "")
 
 
 @dataclass(frozen=True)

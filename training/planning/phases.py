@@ -164,8 +164,10 @@ def step_time(
     if not config.parallel.cpu_offload:
         return StepTime(compute, communication, 0.0)
     copied = average.passes * batches * 4 * parameters / shards / (rates.host_gb_s * 1e9)
-    # AdamW without a fused kernel reads or writes each parameter's numbers about 14 times.
-    updates = sum(counts.values()) * 14 * 4 * parameters / shards * min(gpus_per_node, processes)
+    # AdamW without a fused kernel reads or writes each parameter's numbers about 14 times; the search for
+    # 8-bit codes goes through 64-bit integers, eight times over.
+    passes = 14 if config.optim.state_bits == 32 else 175
+    updates = sum(counts.values()) * passes * 4 * parameters / shards * min(gpus_per_node, processes)
     return StepTime(compute, communication, copied + updates / (rates.host_memory_gb_s * 1e9))
 
 

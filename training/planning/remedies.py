@@ -84,6 +84,7 @@ def options(config: DistillConfig, gpus: int, checkpoint_every: int) -> list[Opt
         (losses.batch_guidance and losses.guidance != 1, True, "losses", "batch_guidance", False),
         (not parallel.cpu_offload, True, "parallel", "cpu_offload", True),
         (losses.otd and losses.otd_through == "xt", False, "losses", "otd_through", "prediction"),
+        (config.optim.state_bits == 32, False, "optim", "state_bits", 8),
         (losses.gan and losses.gan_trains_score, False, "losses", "gan_trains_score", False),
         (config.data.num_frames > 49, False, "data", "num_frames", 49),
     ]

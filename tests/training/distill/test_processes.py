@@ -73,10 +73,14 @@ def two(tmp_path_factory, teacher):
     return folder / "out"
 
 
-def _one_process(folder: Path, teacher: Path, **changes) -> Trainer:
+def _one_process(folder: Path, teacher: Path, accumulation: int = 1, **changes) -> Trainer:
     config = tiny_config(folder, teacher, **changes)
-    trainer = Trainer(config, NoiseSource(), parallel.start(config.parallel))
-    trainer.run()
+    try:
+        world = parallel.start(config.parallel)
+        trainer = Trainer(config, NoiseSource(accumulation=accumulation), world)
+        trainer.run()
+    finally:
+        parallel.stop()
     return trainer
 
 
@@ -85,6 +89,29 @@ def test_two_sharded_processes_give_the_losses_of_one(two, tmp_path, teacher):
     ones = losses_by_step(tmp_path)
     _assert_close(ones, losses_by_step(two))
     assert "generator/otd" in ones[1] and "generator/gan" in ones[6] and len(ones) == 10
+
+
+def test_in_bf16_two_processes_give_the_losses_of_one_that_shards_their_micro_batches(tmp_path, teacher):
+    """Then products round alike; an update, at first by a gradient's sign, would tell other roundings."""
+    given = {"parallel__precision": "bf16", "max_steps": 6}
+    values = tiny_values(tmp_path / "out", teacher, **given)
+    assert _wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    _one_process(tmp_path / "one", teacher, accumulation=2, parallel__fsdp=True, **given)
+    ones = losses_by_step(tmp_path / "one")
+    _assert_close(ones, losses_by_step(tmp_path / "out"))
+    assert "generator/otd" in ones[1] and "generator/gan" in ones[6]
+
+
+def test_8_bit_states_are_sharded_saved_and_read_by_another_number_of_processes(tmp_path):
+    pytest.importorskip("torchao", reason="needs the package torchao: pip install torchao")
+    wide = write_teacher(tmp_path / "wide.safetensors", dim=64, ffn_dim=128)
+    _one_process(tmp_path / "one", wide, optim__state_bits=8)
+    ones = losses_by_step(tmp_path / "one")
+    values = tiny_values(tmp_path / "two", wide, optim__state_bits=8, max_steps=7)
+    assert _wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    _assert_close({step: row for step, row in ones.items() if step <= 7}, losses_by_step(tmp_path / "two"))
+    _one_process(tmp_path / "two", wide, optim__state_bits=8)
+    _assert_close(ones, losses_by_step(tmp_path / "two"))
 
 
 @pytest.mark.parametrize("changes", [{"parallel__checkpoint_every": 2}, {"parallel__hsdp_replicas": 2}])
