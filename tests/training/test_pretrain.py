@@ -181,10 +181,19 @@ def test_wrong_settings_are_named(arguments, named, capsys):
     assert named in capsys.readouterr().err + str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["tiny_vae", "tiny_vae_more", "tiny_vae_decoder", "tiny_teacher"])
-def test_shipped_configurations_are_valid(name):
-    config = parse_config(["--config", str(ROOT / "training" / "configs" / f"{name}.yaml")])
-    assert config.vae.stages if config.model == "vae" else config.teacher.groups
+PRETRAININGS = [
+    path
+    for path in sorted((ROOT / "training" / "configs").glob("tiny_*.yaml"))
+    if "model" in yaml.safe_load(path.read_text()) and path.stem != "tiny_evaluation"
+]
+
+
+@pytest.mark.parametrize("path", PRETRAININGS, ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path):
+    config = parse_config(["--config", str(path)])
+    assert config.out_dir == f"runs/{path.stem}"
+    assert config.model != "vae" or config.vae.stages
+    assert config.model != "teacher" or config.teacher.groups
 
 
 def test_checkpoints_that_would_run_code_are_refused(tmp_path):

@@ -56,7 +56,7 @@ def test_a_sentence_that_turns_the_order_round_still_names_the_same_objects():
 
 def _run(folder: Path, *arguments: str) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"layers": 2, "num_clips": 300, "steps": 120, "batch": 48, "num_validation": 12, "warmup": 10}
+    settings = {"layers": 2, "num_clips": 300, "steps": 240, "batch": 48, "num_validation": 12, "warmup": 10}
     config = {"model": "text", "out_dir": str(folder / "out"), "seed": 1, "ema": 0.9, "log_every": 40}
     (folder / "run.yaml").write_text(yaml.safe_dump({**config, "validate_every": 0, "text": settings}))
     pretrain.main(["--config", str(folder / "run.yaml"), *arguments])
@@ -65,7 +65,7 @@ def _run(folder: Path, *arguments: str) -> dict:
 
 def test_it_learns_resumes_to_the_same_bits_and_is_read_back(tmp_path):
     whole = _run(tmp_path / "whole")
-    assert _run(tmp_path / "halves", "--max_steps", "30")["step"] == 30
+    assert _run(tmp_path / "halves", "--max_steps", "60")["step"] == 60
     again = _run(tmp_path / "halves")
     for name, weight in whole["task"]["reader"].items():
         assert torch.equal(weight, again["task"]["reader"][name]), name
