@@ -138,7 +138,7 @@ class TeacherConfig:
         preset: Name of the network in `vdot_core.networks.PRESETS`.
         text_layers: Blocks of the text encoder.
         bf16: Whether to train under bfloat16 autocast.
-        compile: Whether to compile the network's blocks: a minute at the start, a quarter off every step.
+        compile: Whether to compile the network's blocks: a minute at the start, a fifth off every step.
         start_from: Folder with a finished run's transformer and text files to begin with.
         text_encoder: File of another text encoder to begin with; null: start_from's, or a fresh one.
         num_validation: Held-out clips a group.

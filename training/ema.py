@@ -1,6 +1,8 @@
-"""Averaged weights and the learning-rate helpers that both pretraining tasks share."""
+"""Averaged weights and the learning-rate helpers that the pretraining tasks share."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,14 @@ class AveragedWeights:
         self.num_updates = state["num_updates"]
         for mine, saved in zip(self.parameters, state["parameters"], strict=True):
             mine.copy_(saved)
+
+
+def cosine_lr(step: int, steps: int, lr: float, lr_end: float, warmup: int = 0) -> float:
+    """Learning rate of a step: rising to `lr` in `warmup` steps, then falling by a cosine to `lr_end`."""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    progress = (step - warmup) / max(steps - warmup, 1)
+    return lr_end + (lr - lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def set_lr(optimizers: list[torch.optim.Optimizer], lr: float) -> None:

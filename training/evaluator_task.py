@@ -5,7 +5,6 @@ Letters: B clips, N frames, K object colours, H W pixels.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from .config import PretrainConfig
 from .data.backgrounds import BACKGROUNDS
 from .data.captions import DIRECTIONS
 from .data.shapes import COLOURS, OBJECT_COLOURS, SIZES, SPLITS, Clip, clip, figure_clip
-from .ema import AveragedWeights, set_lr
+from .ema import AveragedWeights, cosine_lr, set_lr
 from .evaluation.accuracy import VISIBLE_PIXELS, background_words, reading_accuracy, stack_frames
 from .evaluation.degrade import degrade, through_vae
 from .evaluation.network import (
@@ -191,8 +190,7 @@ class EvaluatorTask:
     def train_step(self, step: int) -> dict[str, float]:
         """One step; returns the loss's terms, the gradient's norm and the learning rate."""
         settings = self.settings
-        progress = step / settings.steps
-        lr = settings.lr_end + (settings.lr - settings.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
+        lr = cosine_lr(step, settings.steps, settings.lr, settings.lr_end)
         lr *= min(1.0, (step + 1) / 50)
         set_lr(self.optimizers, lr)
         drawn = self._draw(step)

@@ -7,7 +7,6 @@ Letters: B batch, T latent frames, h w latents, L tokens.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from vdot_core.networks import PRESETS, WanVace
 
 from .attention import batched_attention
 from .config import CacheGroup, PretrainConfig, TeacherConfig
-from .ema import AveragedWeights, set_lr
+from .ema import AveragedWeights, cosine_lr, set_lr
 from .latents import Samples, encode_clips, fill_cache, read_cache
 from .muon import build_optimizers
 from .parallel import World, average_gradients, compile_blocks
@@ -205,16 +204,10 @@ class TeacherTask:
             velocity = self.model((1 - level) * x0 + level * noise, sigmas, ids, mask, contexts)
         return F.mse_loss(velocity.float(), noise - x0, reduction="none").mean((1, 2, 3, 4))
 
-    def _lr(self, step: int) -> float:
-        settings = self.settings
-        if step < settings.warmup:
-            return settings.lr * (step + 1) / settings.warmup
-        progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
-        return settings.lr_end + (settings.lr - settings.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
-
     def train_step(self, step: int) -> dict[str, float]:
         """One step; returns the loss, the gradient's norm and the learning rate."""
-        lr = self._lr(step)
+        given = self.settings
+        lr = cosine_lr(step, given.steps, given.lr, given.lr_end, given.warmup)
         set_lr(self.optimizers, lr)
         self.model.encoder.requires_grad_(step < self.settings.freeze_text_after)
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)

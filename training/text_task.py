@@ -6,7 +6,6 @@ real model begins with a text encoder that has read much. Letters: B captions, L
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from .config import PretrainConfig
 from .data.backgrounds import BACKGROUNDS
 from .data.captions import DIRECTIONS, motion_phrase
 from .data.shapes import COLOURS, OBJECT_COLOURS, SIZES, SPLITS, Clip, clip, figure_clip
-from .ema import AveragedWeights, set_lr
+from .ema import AveragedWeights, cosine_lr, set_lr
 from .evaluation.accuracy import background_words
 from .evaluation.network import SEEN_SHAPES
 from .muon import build_optimizers
@@ -125,13 +124,6 @@ class TextTask:
         )
         self.captions, self.said = read_captions("train", self.settings.num_clips)
 
-    def _lr(self, step: int) -> float:
-        settings = self.settings
-        if step < settings.warmup:
-            return settings.lr * (step + 1) / settings.warmup
-        progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
-        return settings.lr_end + (settings.lr - settings.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
-
     def _tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Without the padding that no caption of the batch needs."""
         ids, mask = self.tokenizer(captions)
@@ -140,7 +132,8 @@ class TextTask:
 
     def train_step(self, step: int) -> dict[str, float]:
         """One step; returns the loss, the share of facts told right and the learning rate."""
-        lr = self._lr(step)
+        given = self.settings
+        lr = cosine_lr(step, given.steps, given.lr, given.lr_end, given.warmup)
         set_lr(self.optimizers, lr)
         rng = np.random.default_rng([self.config.seed, step, 29])
         picks = rng.integers(len(self.captions), size=self.settings.batch)

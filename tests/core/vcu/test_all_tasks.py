@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.boxes import box, grown_box
 from training.data.shapes import SPLITS, clip
 from training.data.units import skeleton
 from training.tasks import COMPOSITE, SINGLE
@@ -24,11 +25,6 @@ def build(name, scene):
     return (SINGLE | COMPOSITE)[name](scene)
 
 
-def box(mask):
-    rows, columns = np.nonzero(mask.numpy())
-    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-
-
 def drawn_box(width, height, edges, line):
     """Black outline of a box, as bool [H, W], by distance to its sides."""
     left, top, right, bottom = edges
@@ -36,18 +32,6 @@ def drawn_box(width, height, edges, line):
     inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
     depth = np.minimum(np.minimum(x - left, right - 1 - x), np.minimum(y - top, bottom - 1 - y))
     return inside & (depth < line)
-
-
-def grown_box(mask, ratio=0.3):
-    """VACE's expanded box of a mask [H, W], as bool."""
-    left, top, right, bottom = box(mask)
-    x, y = ratio * (right - left), ratio * (bottom - top)
-    out = np.zeros(mask.shape, dtype=bool)
-    out[
-        top - int(min(y, top / 2)) : bottom + int(min(y, (HEIGHT - bottom) / 2)),
-        left - int(min(x, left / 2)) : right + int(min(x, (WIDTH - right) / 2)),
-    ] = True
-    return out
 
 
 # What each control shows, computed from the clip's annotations alone: [F, H, W, 3].

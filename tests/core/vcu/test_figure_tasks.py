@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.boxes import grown_box
 from training.data.shapes import SPLITS, clip, figure_clip
 from training.tasks import COMPOSITE, SINGLE, TRAINING
 from vdot_core import signals
@@ -63,19 +64,6 @@ def faces(scene, grow=0.0):
 
 def distance(image, others):
     return min(float((image - other).abs().max()) for other in others)
-
-
-def grown_box(mask, ratio):
-    """The box of a mask [H, W] and some more, at most half of the way to the border, as bool."""
-    rows, columns = np.nonzero(mask.numpy())
-    left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-    x, y = ratio * (right - left), ratio * (bottom - top)
-    out = np.zeros(mask.shape, dtype=bool)
-    out[
-        top - int(min(y, top / 2)) : bottom + int(min(y, (HEIGHT - bottom) / 2)),
-        left - int(min(x, left / 2)) : right + int(min(x, (WIDTH - right) / 2)),
-    ] = True
-    return out
 
 
 def check_face(unit, scene):
