@@ -132,6 +132,7 @@ class TeacherConfig:
         steps: Optimiser steps; batch: samples a step.
         lr, lr_end, warmup: Learning rate after `warmup` steps, falling by a cosine to `lr_end`.
         text_drop: Chance that a caption is replaced by the empty one.
+        task_text_drop: Task -> that chance for its samples, where it is another.
         freeze_text_after: Step from which the text encoder is fixed.
         timestep_shift: Shift of the uniformly drawn noise levels.
         logit_normal_share: Part of the noise levels that are logit-normal instead.
@@ -154,6 +155,7 @@ class TeacherConfig:
     lr_end: float = 3e-5
     warmup: int = 200
     text_drop: float = 0.1
+    task_text_drop: dict[str, float] = field(default_factory=dict)
     freeze_text_after: int = 4000
     timestep_shift: float = 5.0
     logit_normal_share: float = 0.3
@@ -172,9 +174,11 @@ class TeacherConfig:
                 f"task_shares {self.task_shares} add up to {sum(shares):.3g}; they are shares of all "
                 "samples: none negative, together at most 1"
             )
-        for name in ("text_drop", "logit_normal_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a share in [0, 1]")
+        given = {name: getattr(self, name) for name in ("text_drop", "logit_normal_share")}
+        given |= {f"task_text_drop of {task}": share for task, share in self.task_text_drop.items()}
+        for name, share in given.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}; expected a share in [0, 1]")
 
 
 @dataclass(frozen=True)

@@ -172,17 +172,17 @@ class TeacherTask:
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor, list[str]]:
         """x0 [B, 16, T, h, w], contexts [B, 96, T, h, w] and captions, of one group."""
-        rng = np.random.default_rng([self.config.seed, step, 17])
+        settings, rng = self.settings, np.random.default_rng([self.config.seed, step, 17])
         number = int(rng.choice(len(self.train_groups), p=self.group_odds / self.group_odds.sum()))
         samples = self.train_groups[number]
         tokens = samples.latents[0, 0].numel() / self.train_groups[0].latents[0, 0].numel()
         size = self.world.size
-        count = size * max(1, round(self.settings.batch / tokens / size))
+        count = size * max(1, round(settings.batch / tokens / size))
         picks = rng.choice(len(samples.tasks), size=count, p=self.choices[number])
         captions = []
         for pick in picks:
-            phrasings = samples.captions[pick]
-            dropped = rng.random() < self.settings.text_drop
+            phrasings, task = samples.captions[pick], samples.tasks[pick]
+            dropped = rng.random() < settings.task_text_drop.get(task, settings.text_drop)
             captions.append("" if dropped else phrasings[int(rng.integers(len(phrasings)))])
         index = torch.from_numpy(picks)
         return samples.latents[index].float(), samples.contexts[index].float(), captions

@@ -81,6 +81,11 @@ class GibbsKernel:
         self.buffers = [problem.a.new_empty(num_problems, size, num_columns) for size in sizes]
         self.fresh, self.g0 = True, None
 
+    @property
+    def streams(self) -> bool:
+        """Whether some chunks are computed anew by every pass."""
+        return self.num_kept < len(self.chunks)
+
     def at(self, f: torch.Tensor, g: torch.Tensor, safe: bool) -> torch.Tensor:
         """Get ready for a sweep at f [B, I], g [B, J]; `safe` takes each row's maximum out, as keeping does.
 
@@ -89,12 +94,12 @@ class GibbsKernel:
         """
         near = self.num_kept and self.g0 is not None and (g - self.g0).abs().max() <= MAX_DRIFT
         self.fresh = safe or not near
-        self.safe = safe or (self.num_kept > 0 and (not near or self.num_kept == len(self.chunks)))
+        self.safe = safe or (self.num_kept > 0 and (not near or not self.streams))
         if self.fresh:
             self.f0, self.g0 = f.clone(), g
             self.exponents.bind(f, g)
             return torch.ones_like(g)
-        if self.num_kept < len(self.chunks):
+        if self.streams:
             first = self.chunks[self.num_kept].start
             self.f0[:, first:] = f[:, first:]
             self.exponents.bind(f, self.g0)

@@ -9,6 +9,10 @@ from .anderson import Anderson
 from .gibbs import MAX_DRIFT, GibbsKernel
 from .initial import gaussian_potential
 from .problem import Problem
+from .sparse import SparseKernel
+
+# Potentials that move less in an iteration are settling: what matters of the kernel is worth looking for.
+SETTLED = MAX_DRIFT / 4
 
 
 class Pass:
@@ -23,9 +27,35 @@ class Pass:
 
     def __init__(self, problem: Problem):
         self.problem, self.kernel = problem, GibbsKernel(problem)
+        self.sparse, self.last_g = None, None
+        # A CPU solves one problem at a time; a GPU's exponentials cost less than a search for what matters.
+        self.may_screen = problem.a.device.type == "cpu" and len(problem.a) == 1 and self.kernel.streams
+        if self.may_screen:
+            # Nothing is kept whole before it is known that it has to be.
+            self.kernel = GibbsKernel(problem, once=True)
 
     def __call__(self, f: torch.Tensor, g: torch.Tensor, safe: bool = False):
         """f' [B, I], column sums c [B, J] at (f', g). `safe` subtracts each row's maximum first."""
+        screen = self.may_screen and self.last_g is not None and _moved(g, self.last_g) <= SETTLED
+        self.last_g = g
+        if self.sparse is not None and self.sparse.covers(g):
+            new_f, columns = self._sparse_pass(g)
+            if _sound(columns):
+                return new_f, columns
+        self.sparse = None
+        if screen:
+            self.sparse = SparseKernel(self.problem)
+        new_f, columns = self._dense_pass(f, g, safe or (screen and self.problem.relaxed))
+        if not (self.kernel.safe or (_sound(columns) and _moved(new_f, f) <= 2 * MAX_DRIFT)):
+            # Sums that over- or underflowed, or are made of cut-off entries, need the maximum out of the way.
+            return self(f, g, safe=True)
+        if self.sparse is not None:
+            self.sparse.finish(self.kernel.f0, g)
+        elif screen:
+            self.kernel = GibbsKernel(self.problem)
+        return new_f, columns
+
+    def _dense_pass(self, f: torch.Tensor, g: torch.Tensor, safe: bool):
         problem = self.problem
         factors = self.kernel.at(f, g, safe)
         weights_b = (problem.weights_b * factors)[..., None]
@@ -35,20 +65,28 @@ class Pass:
             new_f[:, rows] = moved
             gain = (moved - f0).exp_() * problem.weights_a[:, rows]
             columns.baddbmm_(gain[:, None], kernel)
-        columns = columns[:, 0] * factors
-        if not self.kernel.safe:
-            # Sums that over- or underflowed, or are made of cut-off entries, need the maximum out of the way.
-            sound = columns.isfinite().all() & (columns > 0).all()
-            if not (sound & ((new_f - f).abs().max() <= 2 * MAX_DRIFT)):
-                return self(f, g, safe=True)
-        return new_f, columns
+            if self.sparse is not None and not self.sparse.add(kernel):
+                self.sparse, self.may_screen = None, False
+        return new_f, columns[:, 0] * factors
+
+    def _sparse_pass(self, g: torch.Tensor):
+        problem, sparse = self.problem, self.sparse
+        factors = (g - sparse.g0).exp()
+        sums = sparse.times((problem.weights_b * factors)[..., None])[..., 0]
+        new_f = problem.tau_a * (sparse.f0 - sums.log())
+        gain = (new_f - sparse.f0).exp() * problem.weights_a
+        return new_f, sparse.column_sums(gain) * factors
 
     def gradient(self, f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         """[B, I, D] sum_j P_ij d C(a_i, b_j) / d a_i, in the problem's units."""
         problem = self.problem
-        gradient = torch.empty_like(problem.a)
-        kernel = GibbsKernel(problem, once=True)
         targets = torch.cat([problem.b, torch.ones_like(problem.b[..., :1])], -1)
+        if problem.cost == "sqeuclidean" and self.sparse is not None and self.sparse.covers(g):
+            targets *= (problem.weights_b * (g - self.sparse.g0).exp())[..., None]
+            row_factors = ((f - self.sparse.f0).exp() * problem.weights_a)[..., None]
+            moments = self.sparse.times(targets)
+            return 2 * row_factors * (moments[..., -1:] * problem.a - moments[..., :-1])
+        gradient, kernel = torch.empty_like(problem.a), GibbsKernel(problem, once=True)
         targets *= (problem.weights_b * kernel.at(f, g, safe=False))[..., None]
         for rows, plan, f0 in kernel.sweep():
             points = problem.a[:, rows]
@@ -64,8 +102,16 @@ class Pass:
 
     def select(self, index: torch.Tensor, problem: Problem) -> None:
         """Keep only the problems at `index`; `problem` is what is left."""
-        self.problem = problem
+        self.problem, self.last_g = problem, None
         self.kernel.select(index, problem)
+
+
+def _sound(sums: torch.Tensor) -> bool:
+    return bool(sums.isfinite().all() & (sums > 0).all())
+
+
+def _moved(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return (one - other).abs().max()
 
 
 def marginal_error(problem: Problem, g: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -92,12 +138,12 @@ def _log_mean(weights: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
     return (exponent + weights.log()).logsumexp(-1, keepdim=True)
 
 
-def iterate(problem: Problem, make_pass, g: torch.Tensor, tol: float, max_iter: int, memory: int):
+def iterate(problem: Problem, step, g: torch.Tensor, tol: float, max_iter: int, memory: int):
     """Run accelerated Sinkhorn from g until every problem's marginal error is at most `tol`.
 
     Args:
         problem: the problems to solve.
-        make_pass: `Pass`, or another backend's class with the same methods.
+        step: their `Pass`, or another backend's with the same methods; in the end it has the last open ones.
         g: [B, J] starting potentials.
         tol, max_iter: as in `entropic_ot`; memory: its `anderson`.
 
@@ -110,7 +156,7 @@ def iterate(problem: Problem, make_pass, g: torch.Tensor, tol: float, max_iter: 
     num_iter = torch.zeros(g.shape[0], dtype=torch.int64, device=g.device)
     active = torch.arange(g.shape[0], device=g.device)
     f = torch.zeros_like(result_f)
-    accelerate, step = Anderson(g, problem.weights_b, memory), make_pass(problem)
+    accelerate = Anderson(g, problem.weights_b, memory)
     for iteration in range(max_iter):
         f, columns = step(f, g, safe=iteration == 0)
         error = marginal_error(problem, g, columns)
@@ -136,13 +182,13 @@ def iterate(problem: Problem, make_pass, g: torch.Tensor, tol: float, max_iter: 
     return result_f, result_g, result_columns, errors, num_iter
 
 
-def iterate_self(problem: Problem, make_pass, tol: float, max_iter: int):
+def iterate_self(problem: Problem, step, tol: float, max_iter: int):
     """Potential [B, I] of a cloud's transport onto itself, by the averaged update f <- (f + T f) / 2.
 
     Returns:
         f [B, I] and the mass [B] of its plan.
     """
-    f, step = gaussian_potential(problem), make_pass(problem)
+    f = gaussian_potential(problem)
     for iteration in range(max_iter):
         mapped, _ = step(f, f, safe=iteration == 0)
         row_mass = (f - mapped / problem.tau_a).exp()

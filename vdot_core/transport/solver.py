@@ -124,17 +124,21 @@ def _groups(num_frames: int, kernel_size: int, device: torch.device) -> tuple[to
 
 def _solve(problem: Problem, make_pass, g, tol, max_iter, anderson, debias):
     """Potentials, gradient and value of a batch of problems, in the problem's own units."""
-    f, g, columns, error, num_iter = iterate(problem, make_pass, g, tol, max_iter, anderson)
-    gradient = make_pass(problem).gradient(f, g)
+    step = make_pass(problem)
+    f, g, columns, error, num_iter = iterate(problem, step, g, tol, max_iter, anderson)
+    if step.problem is not problem:
+        step = make_pass(problem)
+    gradient = step.gradient(f, g)
     mass = (problem.weights_b * columns).sum(-1)
     value = dual_value(problem, f, g, mass)
     if debias:
         own = problem.self_problem()
-        potential, own_mass = iterate_self(own, make_pass, tol, max_iter)
-        gradient = gradient - make_pass(own).gradient(potential, potential)
+        step = make_pass(own)
+        potential, own_mass = iterate_self(own, step, tol, max_iter)
+        gradient = gradient - step.gradient(potential, potential)
         value = value - dual_value(own, potential, potential, own_mass) / 2
         other = problem.swapped().self_problem()
-        potential, other_mass = iterate_self(other, make_pass, tol, max_iter)
+        potential, other_mass = iterate_self(other, make_pass(other), tol, max_iter)
         value = value - dual_value(other, potential, potential, other_mass) / 2
     return f, g, gradient, value, error, num_iter
 

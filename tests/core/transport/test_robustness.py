@@ -7,6 +7,7 @@ import torch
 
 import vdot_core.transport.gibbs as gibbs_module
 import vdot_core.transport.problem as problem_module
+import vdot_core.transport.sinkhorn as sinkhorn_module
 from vdot_core.transport import entropic_ot
 
 A = torch.Generator().manual_seed(1)
@@ -100,6 +101,44 @@ def test_a_kept_kernel_gives_what_a_streamed_one_gives(monkeypatch, options, roo
     scale = streamed.grad_a.abs().max().item()
     torch.testing.assert_close(kept.grad_a, streamed.grad_a, rtol=0, atol=2e-3 * scale)
     torch.testing.assert_close(kept.value, streamed.value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"eps": 0.05}, {"eps": 0.05, "rho_a": 20.0, "rho_b": 5.0}, {"eps": 0.05, "debias": True}]
+)
+@pytest.mark.parametrize(("anderson", "tol", "close"), [(0, 1e-12, 1e-4), (8, 3e-4, 1e-2)])
+def test_what_matters_of_a_large_kernel_is_enough(monkeypatch, options, anderson, tol, close):
+    """Sparse passes give what whole ones give: accelerated ones in the end, for they amplify rounding."""
+    a, b = pair(num=400, frames=1)
+    options = {**options, "anderson": anderson, "tol": tol, "max_iter": 300 if anderson else 60}
+    monkeypatch.setitem(gibbs_module.KEPT_ELEMENTS, "cpu", 0)
+    monkeypatch.setitem(problem_module.CHUNK_ELEMENTS, "cpu", 400 * 50)
+    passes = {"sparse": 0, "whole": 0}
+
+    def counted(key, method):
+        def call(self, *args):
+            passes[key] += 1
+            return method(self, *args)
+
+        return call
+
+    for name, key in (("_sparse_pass", "sparse"), ("_dense_pass", "whole")):
+        monkeypatch.setattr(sinkhorn_module.Pass, name, counted(key, getattr(sinkhorn_module.Pass, name)))
+    screened = entropic_ot(a, b, **options)
+    assert passes["sparse"] > 2 * passes["whole"]
+    monkeypatch.setattr(sinkhorn_module, "SETTLED", -1.0)
+    whole = entropic_ot(a, b, **options)
+    torch.testing.assert_close(screened.value, whole.value, rtol=1e-4, atol=1e-4)
+    scale = whole.grad_a.abs().max().item()
+    torch.testing.assert_close(screened.grad_a, whole.grad_a, rtol=0, atol=close * scale)
+    assert screened.converged.all() == whole.converged.all() == (anderson > 0)
+
+
+def test_a_kernel_that_matters_everywhere_stays_whole(monkeypatch):
+    monkeypatch.setitem(gibbs_module.KEPT_ELEMENTS, "cpu", 0)
+    monkeypatch.setattr(sinkhorn_module.Pass, "_sparse_pass", lambda *_: pytest.fail("all of it matters"))
+    a, b = pair(frames=1)
+    assert entropic_ot(a, b, eps=5.0, tol=1e-5, max_iter=100).converged.all()
 
 
 def test_a_kept_kernel_costs_no_exponential(monkeypatch):
