@@ -88,6 +88,14 @@ def sample_odds(
     ]
 
 
+def draw_caption(
+    phrasings: Sequence[str], task: str, settings: TeacherConfig, rng: np.random.Generator
+) -> str:
+    """One of a sample's phrasings, or none as often as its task is to do without."""
+    dropped = rng.random() < settings.task_text_drop.get(task, settings.text_drop)
+    return "" if dropped else phrasings[int(rng.integers(len(phrasings)))]
+
+
 class TextedNetwork(nn.Module):
     """The network and its text encoder, trained as one."""
 
@@ -179,11 +187,7 @@ class TeacherTask:
         size = self.world.size
         count = size * max(1, round(settings.batch / tokens / size))
         picks = rng.choice(len(samples.tasks), size=count, p=self.choices[number])
-        captions = []
-        for pick in picks:
-            phrasings, task = samples.captions[pick], samples.tasks[pick]
-            dropped = rng.random() < settings.task_text_drop.get(task, settings.text_drop)
-            captions.append("" if dropped else phrasings[int(rng.integers(len(phrasings)))])
+        captions = [draw_caption(samples.captions[i], samples.tasks[i], settings, rng) for i in picks]
         index = torch.from_numpy(picks)
         return samples.latents[index].float(), samples.contexts[index].float(), captions
 

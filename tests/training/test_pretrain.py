@@ -4,17 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from training import pretrain, text, vae
 from training.attention import batched_attention
-from training.config import CacheGroup, parse_config
+from training.config import CacheGroup, TeacherConfig, parse_config
 from training.files import load_checkpoint, save_checkpoint
 from training.latents import Samples
 from training.muon import Muon, orthogonalize
-from training.teacher_task import draw_sigmas, sample_odds
+from training.teacher_task import draw_caption, draw_sigmas, sample_odds
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {"seed": 3, "log_every": 1, "validate_every": 0, "threads": 1}
@@ -268,6 +269,17 @@ def test_every_task_has_its_share_of_all_samples():
     assert odds[1][0] == pytest.approx(4 * odds[0][0]), "a weight counts against the other groups"
     with pytest.raises(ValueError, match="lines"):
         sample_odds(groups, samples, {"lines": 0.5})
+
+
+def test_captions_are_dropped_as_often_as_a_task_says():
+    settings = TeacherConfig(text_drop=0.1, task_text_drop={"reference": 0.5, "depth": 0.0})
+    rng = np.random.default_rng(0)
+    for task, share in (("text", 0.1), ("reference", 0.5), ("depth", 0.0)):
+        drawn = [draw_caption(["a", "b"], task, settings, rng) for _ in range(2000)]
+        assert drawn.count("") / 2000 == pytest.approx(share, abs=0.04)
+        assert drawn.count("a") == pytest.approx(drawn.count("b"), rel=0.2)
+    with pytest.raises(ValueError, match=r"task_text_drop of text is 1\.5; expected a share"):
+        TeacherConfig(task_text_drop={"text": 1.5})
 
 
 def test_compiled_blocks_learn_what_plain_ones_learn(vae_run, tmp_path):
