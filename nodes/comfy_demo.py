@@ -14,7 +14,7 @@ from .comfy_bridge import load_model
 from .comfy_vae import check_vae
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-MODEL_FILE = "vdot_tiny.safetensors"
+MODEL_FILE = "vdot_tiny_student.safetensors"
 VAE_FILE = "vdot_tiny_vae.safetensors"
 TEXT_FILE = "vdot_tiny_text.safetensors"
 

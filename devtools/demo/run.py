@@ -211,7 +211,7 @@ def draw_sheet(options: DemoOptions, made: Made) -> Image.Image:
         [f"frame {i}" for i in indices],
         title=f"{options.task.replace('_', ' ').capitalize()}: {next(filter(None, texts), '')}",
         subtitle=f"{size[0]} x {size[1]} pixels, {len(made.frames)} frames, seed {next(seeds, '-')}",
-        footer="Made by the bundled model: a first, tiny one that knows moving shapes.",
+        footer="Made by the bundled model: a tiny one that knows moving shapes.",
     )
 
 

@@ -132,7 +132,7 @@ def text():
 def demo_assets() -> Path:
     """The bundled demo's folder."""
     folder = ROOT / "assets"
-    names = ("vdot_tiny.safetensors", "vdot_tiny_vae.safetensors", "vdot_tiny_text.safetensors")
+    names = ("vdot_tiny_student.safetensors", "vdot_tiny_vae.safetensors", "vdot_tiny_text.safetensors")
     missing = [name for name in names if not (folder / name).is_file()]
     assert not missing, f"{missing} are not in {folder}"
     return folder

@@ -58,7 +58,7 @@ def test_text_steers_the_video(demo, run):
     """Two prompts, one seed: different videos; the same prompt twice: the same."""
     model, clip, vae = demo
     unit = run("VDOTText", width=64, height=64, length=17).args[0]
-    settings = {"preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc", "seed": 1}
+    settings = {"preset": "trained", "steps": 4, "shift": 8.0, "solver": "renoise", "seed": 1}
 
     def video(prompt):
         out = run("VDOTEncode", positive=encode(clip, prompt), vae=vae, unit=unit, strength=1.0).args
@@ -78,5 +78,5 @@ def test_text_steers_the_video(demo, run):
 def test_missing_files_are_named(pack, monkeypatch, tmp_path):
     demo = submodule("nodes.comfy_demo")
     monkeypatch.setattr(demo, "ASSETS", tmp_path)
-    with pytest.raises(ValueError, match=r"vdot_tiny\.safetensors is not in"):
+    with pytest.raises(ValueError, match=r"vdot_tiny_student\.safetensors is not in"):
         demo.load_demo()

@@ -52,7 +52,7 @@ The demo model only knows coloured shapes. For the 14B model replace **VDOT Load
 | Load CLIP, type `wan` | `umt5_xxl_fp8_e4m3fn_scaled.safetensors` | `models/text_encoders` |
 | Load VAE | `wan_2.1_vae.safetensors` | `models/vae` |
 
-and set a real size and length: 832 x 480, 81 frames."""
+set a real size and length (832 x 480, 81 frames), and in **VDOT Sampler** the preset `released`."""
 EXAMPLES = (
     "Copy the files of the pack's `assets/examples` into ComfyUI's `input` folder first, or load files of "
     "your own."
@@ -153,7 +153,11 @@ class Workflow:
         """
         self.add("VDOTPreviewUnit", unit=unit)
         positive, _, latent, _ = self.add("VDOTEncode", positive=self._text, vae=self._vae, unit=unit)
-        (latent,) = self.add("VDOTSampler", model=self._model, positive=positive, latent=latent, seed=seed)
+        # The demo's model is sampled as it was trained, the large one as its authors do it.
+        preset = "trained" if self._bundled else "released"
+        (latent,) = self.add(
+            "VDOTSampler", model=self._model, positive=positive, latent=latent, seed=seed, preset=preset
+        )
         (frames,) = self.add("VAEDecode", samples=latent, vae=self._vae)
         if keep:
             (frames,) = self.add("VDOTPasteBack", images=frames, unit=unit)
