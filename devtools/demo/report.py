@@ -95,7 +95,7 @@ def closing_words(
   video           {video}  ({width}x{height}, {len(frames)} frames)
   contact sheet   {sheet}
 
-This is the bundled model: a tiny one, distilled to four steps, that knows moving shapes at 64x64 and runs anywhere.
+This is the bundled model: a tiny one, distilled to four steps: moving shapes at 64x64, on any machine.
 The same nodes run the 14B weights; README.md says where to put them. Next:
   python dev.py demo --task {other}
   python dev.py demo --prompt "a green triangle moving right on a white background" --seed 1

@@ -78,12 +78,13 @@ def reconstruct(model: TinyModel, videos: Tensor, *, bf16: bool = False) -> Tens
     for video in videos.split(VAE_BATCH):
         with _precision(model, bf16):
             latents = encode_video(model.vae, video.to(model.device))
-        parts.append(_decode(model, latents, bf16))
+        parts.append(decode(model, latents, bf16=bf16))
     return torch.cat(parts)
 
 
-def _decode(model: TinyModel, latents: Tensor, bf16: bool) -> Tensor:
-    """[B, F, H, W, 3] on the CPU."""
+@torch.no_grad()
+def decode(model: TinyModel, latents: Tensor, *, bf16: bool = False) -> Tensor:
+    """Videos [B, F, H, W, 3] on the CPU of normalised latents [B, 16, T, h, w]."""
     with _precision(model, bf16):
         return torch.cat([decode_video(model.vae, part).float().cpu() for part in latents.split(VAE_BATCH)])
 
@@ -122,7 +123,6 @@ def seeded_noise(shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
     return torch.stack(rows)
 
 
-@torch.no_grad()
 def generate(
     model: TinyModel,
     contexts: Tensor,
@@ -133,19 +133,40 @@ def generate(
     *,
     bf16: bool = False,
 ) -> Tensor:
-    """Make a batch of videos.
+    """Make a batch of videos: `sample_latents`, without the references, decoded.
+
+    Args:
+        num_references: Leading latent frames that are references and not shown.
+
+    Returns:
+        [B, F, H, W, 3] float in [0, 1], on the CPU.
+    """
+    latents = sample_latents(model, contexts, prompts, sampler, seeds, bf16=bf16)
+    return decode(model, latents[:, :, num_references:], bf16=bf16)
+
+
+@torch.no_grad()
+def sample_latents(
+    model: TinyModel,
+    contexts: Tensor,
+    prompts: Sequence[str],
+    sampler: SamplerConfig,
+    seeds: Sequence[int],
+    *,
+    bf16: bool = False,
+) -> Tensor:
+    """Sample a batch.
 
     Args:
         model: The model.
         contexts: [B, 1, 96, T, h, w], from `UnitEncoder`.
-        num_references: Leading latent frames that are references and not shown.
         prompts: B texts.
         sampler: Schedule, solver and guidance.
         seeds: B seeds of the noise.
         bf16: Whether network and VAE compute under bfloat16 autocast.
 
     Returns:
-        [B, F, H, W, 3] float in [0, 1], on the CPU.
+        Latents [B, 16, T, h, w], references included.
     """
     device = model.device
     text = _embed(model, prompts)
@@ -167,8 +188,7 @@ def generate(
     schedule = sampling.Schedule.shifted(sampler.steps, sampler.shift, labels=sampler.labels)
     # The fresh noise of 'renoise' is drawn for the whole batch: it alone depends on the batch's make-up.
     renoise = torch.Generator().manual_seed(seeds[0])
-    latents = sampling.sample(velocity, noise, schedule, sampler.solver, renoise)[:, :, num_references:]
-    return _decode(model, latents, bf16)
+    return sampling.sample(velocity, noise, schedule, sampler.solver, renoise)
 
 
 def _embed(model: TinyModel, prompts: Sequence[str]) -> Tensor:
