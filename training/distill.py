@@ -31,7 +31,7 @@ def train(config: DistillConfig) -> int:
         The step reached.
     """
     from training import parallel
-    from training.dataset import build_source
+    from training.dataset import build_source, check_tasks
     from training.export import export
     from training.progress import logged_to
     from training.trainer import Trainer
@@ -49,6 +49,7 @@ def train(config: DistillConfig) -> int:
                 rank=world.rank,
                 world_size=world.size,
             )
+            check_tasks(config.losses.task_guidance, source.sampler.tasks, "losses.task_guidance")
             step = Trainer(config, source, world).run()
             if world.rank == 0 and step >= config.steps:
                 export(config, Path(config.out_dir) / "export" / "generator.safetensors")

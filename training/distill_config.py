@@ -90,6 +90,7 @@ class LossConfig:
         otd_weight: Weight of the transport.
         gan_weight: Weight of both players' adversarial losses.
         guidance: Classifier-free guidance scale of the real score.
+        task_guidance: Task -> its own scale. Less where frames are given and should stay as they are.
         batch_guidance: Evaluate the teacher with and without text in one batch; faster, more memory.
         score_shift: Shift of the uniformly drawn timesteps of the scores and of the critic's own loss.
         gan_shift: Shift of the timesteps at which the discriminator looks.
@@ -126,6 +127,7 @@ class LossConfig:
     otd_weight: float = 1.0
     gan_weight: float = 0.1
     guidance: float = 3.0
+    task_guidance: dict[str, float] = field(default_factory=dict)
     batch_guidance: bool = True
     score_shift: float = 5.0
     gan_shift: float = 12.0
@@ -154,6 +156,11 @@ class LossConfig:
     penalty_sigma: float = 0.01
     text_drop: float = 0.0
 
+    @property
+    def guides(self) -> bool:
+        """Whether the teacher is ever evaluated without text too."""
+        return any(scale != 1 for scale in (self.guidance, *self.task_guidance.values()))
+
     def __post_init__(self) -> None:
         _require(self.dmd or self.otd or self.gan, "losses: dmd, otd and gan are all off; switch one on")
         _require(
@@ -168,6 +175,8 @@ class LossConfig:
             0 <= self.min_timestep < self.max_timestep <= 1000,
             f"losses: timesteps {self.min_timestep}..{self.max_timestep}; expected rising, within 0..1000",
         )
+        for task, scale in self.task_guidance.items():
+            _require(scale >= 0, f"losses.task_guidance.{task} is {scale}; expected 0 or more, 1 for none")
         _require(0 <= self.text_drop <= 1, f"losses.text_drop is {self.text_drop}; expected 0..1")
         for name in ("score_shift", "gan_shift", "eps", "tol", "iterations", "otd_pool"):
             _require(getattr(self, name) > 0, f"losses.{name} is {getattr(self, name)}; expected above 0")

@@ -137,16 +137,18 @@ def real_prediction(
     length = batch.text.shape[1]
     empty = padded_text(empty_text.to(batch.text), length)[:, :length].expand(count, -1, -1)
     without = dataclasses.replace(batch, text=empty)
+    scales = [losses.task_guidance.get(task, losses.guidance) for task in batch.tasks]
+    scale = torch.tensor(scales, device=x.device).view(-1, 1, 1, 1, 1)
     with torch.no_grad():
-        if losses.guidance == 1:
+        if set(scales) == {1.0}:
             velocity = networks.velocity(networks.real_score, x, timestep, batch)
         elif losses.batch_guidance:
             both = doubled(batch, without)
             pair = networks.velocity(networks.real_score, torch.cat([x, x]), timestep.repeat(2), both)
-            velocity = guided(*pair.float().chunk(2), losses.guidance)
+            velocity = guided(*pair.float().chunk(2), scale)
         else:
             parts = [networks.velocity(networks.real_score, x, timestep, b).float() for b in (batch, without)]
-            velocity = guided(*parts, losses.guidance)
+            velocity = guided(*parts, scale)
         return predict_x0(x, velocity, timestep)
 
 

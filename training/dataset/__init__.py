@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from .config import DataConfig
+from .sampler import check_tasks
 from .source import CachedSource
 from .store import (
     HEADER,
@@ -21,7 +22,7 @@ from .store import (
     read_json,
 )
 
-__all__ = ["CachedSource", "DataConfig", "build_source"]
+__all__ = ["CachedSource", "DataConfig", "build_source", "check_tasks"]
 
 logger = logging.getLogger("vdot")
 WAIT_SECONDS = 2.0

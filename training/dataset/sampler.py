@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 import numpy as np
@@ -28,6 +28,9 @@ class Sampler:
         group_size: Samples of a group.
         seed: Of all draws.
 
+    Attributes:
+        tasks: Those of all samples.
+
     Raises:
         ValueError: There is no sample, or a weight names a task that no sample has.
     """
@@ -43,6 +46,7 @@ class Sampler:
         self.group_size, self.seed = group_size, seed
         counts = Counter(tasks)
         weights = _checked(weights, counts)
+        self.tasks = frozenset(counts)
         cells: dict[tuple, list[int]] = {}
         for sample, key in enumerate(zip(buckets, tasks, strict=True)):
             if weights.get(key[1], 0.0) > 0:
@@ -101,18 +105,23 @@ class Sampler:
         return int(self.cells[cell][self._orders[cell][1][place]])
 
 
+def check_tasks(named: Iterable[str], known: Collection[str], key: str) -> None:
+    """Refuse, by ValueError, tasks that a configuration's key names and no sample has."""
+    for task in named:
+        if task not in known:
+            near = get_close_matches(task, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "remove it"
+            raise ValueError(
+                f"{key} has {task!r}, of which there is no sample; {hint} "
+                f"There are {', '.join(sorted(known))}"
+            )
+
+
 def _checked(weights: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
     """Weights of the tasks there are; without any, each task's number of samples."""
     if not weights:
         return {task: float(count) for task, count in counts.items()}
-    for task in weights:
-        if task not in counts:
-            near = get_close_matches(task, counts, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "remove it"
-            raise ValueError(
-                f"task_weights has {task!r}, of which there is no sample; {hint} "
-                f"There are {', '.join(sorted(counts))}"
-            )
+    check_tasks(weights, counts, "task_weights")
     unused = sorted(set(counts) - {task for task, weight in weights.items() if weight > 0})
     if unused:
         logger.info("tasks without a weight are not trained on: %s", ", ".join(unused))

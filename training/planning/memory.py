@@ -205,7 +205,7 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
             taps=taps,
         )
 
-    plain, teacher = graph(), graph(2 if losses.batch_guidance and losses.guidance != 1 else 1)
+    plain, teacher = graph(), graph(2 if losses.batch_guidance and losses.guides else 1)
     found = [Peak("critic, flow matching", plain.kept, max(plain.working, plain.inference))]
     if losses.dmd or losses.otd:
         kept = plain.kept

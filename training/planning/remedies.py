@@ -81,7 +81,7 @@ def options(config: DistillConfig, gpus: int, checkpoint_every: int) -> list[Opt
         (config.data.accumulation < most, True, "data", "accumulation", most),
         (parallel.fsdp is False, True, "parallel", "fsdp", "auto"),
         (parallel.hsdp_replicas > 1, True, "parallel", "hsdp_replicas", 1),
-        (losses.batch_guidance and losses.guidance != 1, True, "losses", "batch_guidance", False),
+        (losses.batch_guidance and losses.guides, True, "losses", "batch_guidance", False),
         (not parallel.cpu_offload, True, "parallel", "cpu_offload", True),
         (losses.otd and losses.otd_through == "xt", False, "losses", "otd_through", "prediction"),
         (config.optim.state_bits == 32, False, "optim", "state_bits", 8),

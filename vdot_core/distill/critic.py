@@ -21,8 +21,8 @@ def predict_x0(x: Tensor, velocity: Tensor, timestep: Tensor) -> Tensor:
     return x.float() - sigma * velocity.float()
 
 
-def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance, v = v_u + scale (v_c - v_u)."""
+def guided(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance, v = v_u + scale (v_c - v_u); scale: one, or of shape [B, 1, ..] one each."""
     return unconditional + scale * (conditional - unconditional)
 
 

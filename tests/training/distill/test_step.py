@@ -11,7 +11,15 @@ from training import parallel
 from training.draws import Draws, keyed_generator
 from training.models import build_networks
 from training.released import unrolled_gradient
-from training.scores import Scores, evaluate_scores, generate, padded_text, references, rollout_schedule
+from training.scores import (
+    Scores,
+    evaluate_scores,
+    generate,
+    padded_text,
+    real_prediction,
+    references,
+    rollout_schedule,
+)
 from training.step import (
     StepContext,
     critic_gan_loss,
@@ -157,6 +165,26 @@ def test_batched_guidance_changes_speed_alone(make):
         context, batch = make(0, losses__batch_guidance=batched)
         totals.append(generator_matching_loss(context, batch).total.item())
     assert totals[0] == pytest.approx(totals[1], rel=1e-5)
+
+
+def test_a_tasks_own_guidance_replaces_the_general_one_for_its_samples_alone(make):
+    context, batch = make(0)
+    tasks = ("outpaint",) + ("text",) * (len(batch) - 1)
+    batch = dataclasses.replace(batch, tasks=tasks)
+    x = torch.randn(len(batch), *batch.shape, generator=torch.Generator().manual_seed(1))
+    timestep = torch.full((len(batch),), 500.0)
+
+    def predicted(**losses):
+        losses = dataclasses.replace(context.config.losses, **losses)
+        config = dataclasses.replace(context.config, losses=losses)
+        return real_prediction(context.networks, config, x, timestep, batch, context.empty_text)
+
+    three, one = predicted(guidance=3.0), predicted(guidance=1.0)
+    for batched in (True, False):
+        mixed = predicted(guidance=3.0, task_guidance={"outpaint": 1.0}, batch_guidance=batched)
+        torch.testing.assert_close(mixed[0], one[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(mixed[1:], three[1:], rtol=1e-4, atol=1e-4)
+    assert (three - one).abs().mean() > 1e-3
 
 
 def test_adversarial_updates_equal_a_plain_derivation(make):
