@@ -89,6 +89,7 @@ class CacheGroup:
         tasks: Tasks that every clip is encoded for.
         extra: Tasks of which each clip is encoded for one, chosen at random.
         texture_share: Part of the clips that are textures instead of drawn shapes.
+        simple: One shape on a background without a pattern: what a caption says of it is most of the clip.
         weight: How often a sample is taken, against one of the same task in a group of weight 1.
     """
 
@@ -99,6 +100,7 @@ class CacheGroup:
     tasks: list[str]
     extra: list[str] = field(default_factory=list)
     texture_share: float = 0.0
+    simple: bool = False
     weight: float = 1.0
 
     def __post_init__(self) -> None:

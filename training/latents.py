@@ -72,7 +72,7 @@ def encode_clips(
     for index in range(first, first + count):
         rng = np.random.default_rng([index, 13])
         chosen, videos = _chosen_tasks(group, rng), {}
-        scenes = draw_scenes(chosen, index, split, group.texture_share, size)
+        scenes = draw_scenes(chosen, index, split, group.texture_share, size, simple=group.simple)
         for task in chosen:
             scene = scenes[task]
             if id(scene) not in videos:

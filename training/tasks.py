@@ -23,6 +23,7 @@ from .data.units import Build, Rng
 
 TEXTURE_CAPTIONS = ("a texture", "an abstract texture", "a natural picture", "a photo", "")
 SCENES = ("any", "shapes", "pair", "figure")
+SIMPLE = ("plain", "gradient")  # backgrounds of simple scenes
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,17 @@ _EXAMPLES = {
 TASKS: dict[str, Task] = _EXAMPLES | TRAINING
 
 
+SIMPLE = ("plain", "gradient")  # backgrounds of simple scenes
+
+
 def draw_scene(
-    index: int, split: str, texture_share: float, size: tuple[int, int, int], *, kind: str = "any"
+    index: int,
+    split: str,
+    texture_share: float,
+    size: tuple[int, int, int],
+    *,
+    kind: str = "any",
+    simple: bool = False,
 ) -> Clip:
     """The index-th scene of a split.
 
@@ -152,6 +162,7 @@ def draw_scene(
         texture_share: Chance of a natural-looking texture instead of drawn shapes, for the kind 'any'.
         size: (frames, height, width).
         kind: What is needed, one of `SCENES`.
+        simple: No more shapes than needed, on a background without a pattern.
 
     Returns:
         The clip; a texture has no objects. Equal arguments give equal clips.
@@ -169,17 +180,24 @@ def draw_scene(
     if kind == "any" and np.random.default_rng([seed, 11]).random() < texture_share:
         frames = texture_clip(seed, **shape)
         return Clip(seed, split, frames, TEXTURE_CAPTIONS[0], TEXTURE_CAPTIONS, (), "texture", frames)
-    return clip(seed, **shape, num_objects=2 if kind == "pair" else None)
+    count = 2 if kind == "pair" else 1 if simple else None
+    return clip(seed, **shape, num_objects=count, backgrounds=SIMPLE if simple else ())
 
 
 def draw_scenes(
-    names: Sequence[str], index: int, split: str, texture_share: float, size: tuple[int, int, int]
+    names: Sequence[str],
+    index: int,
+    split: str,
+    texture_share: float,
+    size: tuple[int, int, int],
+    *,
+    simple: bool = False,
 ) -> dict[str, Clip]:
     """Scenes of one index for several tasks, as few as serve them all.
 
     Args:
         names: Of the tasks.
-        index, split, texture_share, size: As in `draw_scene`.
+        index, split, texture_share, size, simple: As in `draw_scene`.
 
     Returns:
         For each task the clip that it is to be made from; tasks that can share one are given the same object.
@@ -187,7 +205,8 @@ def draw_scenes(
     scenes: dict[str, Clip] = {}
     for kind in sorted({task_named(name).scene for name in names}, key=SCENES.index):
         shared = [scene for scene in scenes.values() if kind != "figure" and _shows(scene, kind)]
-        scenes[kind] = shared[0] if shared else draw_scene(index, split, texture_share, size, kind=kind)
+        given = (index, split, texture_share, size)
+        scenes[kind] = shared[0] if shared else draw_scene(*given, kind=kind, simple=simple)
     return {name: scenes[TASKS[name].scene] for name in names}
 
 

@@ -151,6 +151,14 @@ def test_number_of_objects_can_be_asked_for_and_else_is_the_seed_s():
         shapes.clip(0, num_objects=3)
 
 
+def test_backgrounds_can_be_chosen_among():
+    kinds = {shapes.clip(seed, backgrounds=("plain", "gradient")).background.split()[0] for seed in range(20)}
+    assert kinds == {"plain", "gradient"}
+    assert shapes.clip(3, backgrounds=("cloudy",)).background.startswith("cloudy")
+    with pytest.raises(ValueError, match="kinds are"):
+        shapes.clip(0, backgrounds=("plane",))
+
+
 def test_facts_are_the_caption_s_words():
     for seed in SEEDS:
         clip = shapes.clip(seed)

@@ -143,3 +143,10 @@ def test_a_wrong_cache_group_is_named():
         CacheGroup(width=48, height=32, num_frames=9, num_clips=1, tasks=["text"], extra=["reference"])
     with pytest.raises(ValueError, match="unknown task"):
         CacheGroup(width=48, height=32, num_frames=9, num_clips=1, tasks=["texts"])
+
+
+def test_simple_scenes_show_what_is_needed_and_no_more():
+    for index in range(12):
+        scenes = tasks.draw_scenes(["text", "references"], index, "train", 0.0, SIZE, simple=True)
+        assert {name: len(scene.objects) for name, scene in scenes.items()} == {"text": 1, "references": 2}
+        assert {scene.background.split()[0] for scene in scenes.values()} <= set(tasks.SIMPLE)

@@ -33,7 +33,7 @@ OBJECT_COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "cyan", 
 HELD_OUT = frozenset(
     {("purple", "star"), ("cyan", "heart"), ("orange", "cross"), ("green", "ring"), ("pink", "triangle")}
 )
-SIZES = {"small": 0.12, "medium": 0.17, "large": 0.24}
+SIZES = {"small": 0.18, "medium": 0.24, "large": 0.31}
 PATHS = ("linear", "bounce", "circle", "still")
 PATH_ODDS = np.cumsum([0.5, 0.2, 0.2, 0.1])
 FRAME_RATE = 16
@@ -140,14 +140,14 @@ def _centres(
     if path == "still":
         return middle.repeat(num_frames, 1)
     if path == "linear":
-        travelled = min(rng.uniform(0.35, 0.7) * duration, 0.7)
+        travelled = min(rng.uniform(0.3, 0.55) * duration, 0.55)
         return middle + velocity * travelled * (moments[:, None] / duration - 0.5)
     if path == "circle":
         orbit, turns = rng.uniform(0.15, 0.28) * unit, rng.uniform(0.4, 0.75)
         phase = rng.uniform(0, 2 * math.pi)
         around = phase + pick(rng, (-1, 1)) * 2 * math.pi * turns * moments
         return torch.tensor([width / 2, height / 2]) + orbit * torch.stack([around.cos(), around.sin()], -1)
-    straight = middle + velocity * rng.uniform(0.6, 1.0) * moments[:, None]
+    straight = middle + velocity * rng.uniform(0.5, 0.8) * moments[:, None]
     walls = [
         _reflect(straight[:, i], m, s - m)
         for i, (m, s) in enumerate(zip(margin, (width, height), strict=True))

@@ -10,7 +10,7 @@ Letters: F frames, H height, W width, N objects.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -173,10 +173,10 @@ def _check_size(height: int, width: int, num_frames: int) -> None:
         raise ValueError(f"{got} are too small a clip; give at least 1 frame and 16 pixels a side")
 
 
-def _backdrop(rng, taken: tuple[str, ...], num_frames: int, size: tuple[int, int]):
+def _backdrop(rng, taken: tuple[str, ...], num_frames: int, size: tuple[int, int], kinds: Sequence[str] = ()):
     """A background in a colour that is not taken: its frames, its words, its drift and where to."""
     name = pick(rng, [c for c in COLOURS if c not in taken])
-    kind = pick(rng, BACKGROUNDS, BACKGROUND_ODDS)
+    kind = pick(rng, kinds) if kinds else pick(rng, BACKGROUNDS, BACKGROUND_ODDS)
     drift = (0.0, 0.0)
     heading = int(rng.integers(8))
     drifting = kind not in ("plain", "gradient") and rng.random() < 0.3
@@ -197,7 +197,13 @@ def _paint(objects: tuple, background: Tensor) -> Tensor:
 
 
 def clip(
-    seed: int, *, height: int = 64, width: int = 64, num_frames: int = 17, num_objects: int | None = None
+    seed: int,
+    *,
+    height: int = 64,
+    width: int = 64,
+    num_frames: int = 17,
+    num_objects: int | None = None,
+    backgrounds: Sequence[str] = (),
 ) -> Clip:
     """Draw the clip of shapes of a seed.
 
@@ -206,6 +212,7 @@ def clip(
         height, width: Frame size in pixels, at least 16.
         num_frames: Number of frames at 16 a second, at least 1.
         num_objects: 1 or 2; None leaves it to the seed.
+        backgrounds: Kinds of `BACKGROUNDS` to choose among; empty: all.
 
     Returns:
         The clip; equal arguments give equal clips, in every process.
@@ -216,6 +223,8 @@ def clip(
     _check_size(height, width, num_frames)
     if num_objects not in (None, 1, 2):
         raise ValueError(f"num_objects is {num_objects}; a clip shows 1 or 2 (None: as its seed says)")
+    if unknown := sorted(set(backgrounds) - set(BACKGROUNDS)):
+        raise ValueError(f"backgrounds has {unknown}; the kinds are {BACKGROUNDS}")
     split, rng, size = split_of(seed), np.random.default_rng(seed), (height, width)
     count = 1 if rng.random() < 0.6 else 2
     objects: tuple[ShapeTrack, ...] = ()
@@ -230,7 +239,8 @@ def clip(
                 size=size,
             ),
         )
-    background, words, drift, going = _backdrop(rng, tuple(t.colour for t in objects), num_frames, size)
+    taken = tuple(track.colour for track in objects)
+    background, words, drift, going = _backdrop(rng, taken, num_frames, size, backgrounds)
     captions = phrasings(objects, words, going)
     caption = captions[int(rng.integers(len(captions)))]
     frames = _paint(objects, background)
