@@ -35,7 +35,8 @@ def write_video(path: Path, frames: torch.Tensor) -> None:
         stream = container.add_stream("libx264", rate=FRAME_RATE)
         stream.height, stream.width = pixels.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "12", "preset": "veryslow"}
+        stream.thread_count = 1  # else the bytes depend on how many cores there are
+        stream.options = {"crf": "12", "preset": "slow"}
         for picture in pixels:
             container.mux(
                 stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"))
