@@ -2,7 +2,8 @@
 
     python training/data/render_examples.py [--out assets/examples]
 
-The same pictures come out every time; of a video the encoder may choose a few edge pixels otherwise. Needs PyAV and Pillow.
+The same pictures come out every time; of a video the encoder may choose a few edge pixels otherwise.
+Needs PyAV and Pillow.
 """
 
 import argparse
