@@ -81,13 +81,17 @@ class VDOTLoadDemo(io.ComfyNode):
             description=(
                 "Loads the tiny demo model that comes with this pack, with its own text encoder and VAE. It "
                 "only knows moving shapes at 64 x 64, but runs in seconds on any computer and shows that "
-                "everything works. For real videos use VDOT Load Model, Load CLIP (umt5_xxl, type wan) and "
-                "Load VAE (wan_2.1_vae)."
+                "everything works. It was distilled for VDOT Sampler's preset trained: choose that one. For "
+                "real videos use VDOT Load Model, Load CLIP (umt5_xxl, type wan) and Load VAE (wan_2.1_vae), "
+                "and the preset released."
             ),
             search_aliases=["vdot tiny", "example model"],
             inputs=[],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The demo model, for VDOT Sampler."),
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="The demo model, for VDOT Sampler. Set the preset there to trained.",
+                ),
                 io.Clip.Output(display_name="clip", tooltip="The demo's text encoder, for CLIP Text Encode."),
                 io.Vae.Output(display_name="vae", tooltip="The demo's VAE, for VDOT Encode and VAE Decode."),
             ],

@@ -45,8 +45,9 @@ class VDOTSampler(io.ComfyNode):
                     options=list(PRESETS),
                     default="released",
                     tooltip=(
-                        "released: as the authors' own program. trained: as the model saw it in training. "
-                        "sharp: more steps spent on fine detail. custom: uses the three settings below."
+                        "released: as the authors' own program, for their weights. trained: as the model "
+                        "saw it in training; the one for VDOT Load Demo. sharp: more steps spent on fine "
+                        "detail. custom: uses the three settings below."
                     ),
                 ),
                 io.Int.Input(

@@ -1,4 +1,4 @@
-"""Names and tooltips in every language cover the nodes as they are; each node has its help page."""
+"""Names and tooltips in every language cover the nodes as they are; each node's help page is served."""
 
 import json
 import re
@@ -102,22 +102,15 @@ def test_the_server_serves_the_languages(server, schemas):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(server, schemas, language):
-    for node_id, schema in schemas.items():
+def test_every_nodes_help_page_is_served(server, schemas, language):
+    for node_id in schemas:
         url = f"http://127.0.0.1:{server.port}{PACK_URL}docs/{node_id}/{language}.md"
         with urllib.request.urlopen(url, timeout=10) as answer:
             # The front end takes HTML for its own index page and shows no help.
             assert "html" not in answer.headers["Content-Type"]
-            text = answer.read().decode("utf-8")
-        choices = {
-            str(choice) for options in inputs_of(schema).values() for choice in options.get("options", [])
-        }
-        names = {*inputs_of(schema), *schema["output_name"]}
-        missing = {name for name in names if f"`{name}`" not in text}
-        assert not missing, f"js/docs/{node_id}/{language}.md does not name {sorted(missing)}"
-        described = set(re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE))
-        unknown = described - names - choices
-        assert not unknown, f"js/docs/{node_id}/{language}.md describes {sorted(unknown)}"
+            served = answer.read()
+        # What the pages say is tests/nodes/test_help.py's.
+        assert served == (ROOT / "js" / "docs" / node_id / f"{language}.md").read_bytes()
 
 
 def test_nothing_is_translated_or_explained_that_is_gone(schemas):

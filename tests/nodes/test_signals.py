@@ -1,5 +1,7 @@
 """The signal nodes inside the real ComfyUI."""
 
+import sys
+
 import pytest
 import torch
 
@@ -66,6 +68,12 @@ def test_flow_says_who_made_it(call, flow_folder):
     assert output.ui["text"] == [report]
     with pytest.raises(ValueError, match="models/optical_flow"):
         call("VDOTFlow", frames=frames, estimator="raft", scale="frame")
+
+
+def test_flow_without_opencv_says_what_to_install(call, flow_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match=r"pip install opencv-python-headless.*models/optical_flow"):
+        call("VDOTFlow", frames=torch.rand(2, 32, 32, 3), estimator="auto", scale="frame")
 
 
 def test_flow_takes_raft_from_the_models_folder(call, flow_folder):

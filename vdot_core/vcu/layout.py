@@ -110,7 +110,7 @@ def layout_masks(
     check_volume(len(first), width, height)
     frames = torch.ones(len(first), height, width, 3)
     for number, (mask, color) in enumerate(zip(things, _colors(colors, len(things)), strict=True), 1):
-        mask, more = as_mask(mask, len(first), *first.shape[1:], f"mask {number}")
+        mask, more = as_mask(mask, len(first), *first.shape[1:], f"mask {number}", owner="mask 1")
         mask = fit_mask(augment(mask, mask_shape, expand), width, height)
         if not bool(mask.any()):
             raise ValueError(f"mask {number} is empty in every frame; mark the thing with 1")

@@ -27,13 +27,14 @@ def binarise(mask: Tensor) -> Tensor:
 
 
 def as_mask(
-    mask: Tensor, num_frames: int, height: int, width: int, name: str = "mask"
+    mask: Tensor, num_frames: int, height: int, width: int, name: str = "mask", *, owner: str = "video"
 ) -> tuple[Tensor, list[str]]:
-    """Bring a mask to a clip's length and size, still soft.
+    """Bring a mask to the length and size of the clip or picture it belongs to, still soft.
 
     Args:
         mask: [F, H, W], or [1, H, W] or [H, W] for every frame; float in [0, 1], bool or uint8.
-        num_frames, height, width: the clip it belongs to.
+        num_frames, height, width: the clip it belongs to; 1 frame for a picture.
+        name, owner: what the mask and what it belongs to are called in messages.
     Returns:
         [F, H, W] float32 in [0, 1], and notes.
     Raises:
@@ -50,8 +51,8 @@ def as_mask(
         )
     if mask.shape[0] not in (1, num_frames):
         raise ValueError(
-            f"{name} has {mask.shape[0]} frames, video has {num_frames}; "
-            "give both the same length, or one mask for all"
+            f"{name} has {mask.shape[0]} frames, {owner} has {num_frames}; give "
+            + ("one mask" if num_frames == 1 else "both the same length, or one mask for all")
         )
     mask, notes = to_unit_range(mask, name)
     mask_height, mask_width = mask.shape[1:]
@@ -59,11 +60,11 @@ def as_mask(
         # One pixel of slack: the aspect of a scaled size is only kept up to rounding.
         if abs(mask_width * height - width * mask_height) > max(width, height, mask_width, mask_height):
             raise ValueError(
-                f"{name} is {mask_width}x{mask_height}, video is {width}x{height}; give both the same size"
+                f"{name} is {mask_width}x{mask_height}, {owner} is {width}x{height}; give both the same size"
                 + ("" if mask.any() else " (it is empty: a picture without transparency has no mask to give)")
             )
         mask = resample(mask[..., None], width, height)[..., 0]
-        notes = [*notes, f"{name}: {mask_width}x{mask_height} scaled to the video's {width}x{height}"]
+        notes = [*notes, f"{name}: {mask_width}x{mask_height} scaled to {owner}'s {width}x{height}"]
     return mask.expand(num_frames, height, width), notes
 
 

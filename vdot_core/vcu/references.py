@@ -102,7 +102,7 @@ def _on_white(image: Tensor, mask: Tensor | None, name: str) -> tuple[Tensor, Te
     picture = clip[0]
     notes += more
     if mask is not None:
-        soft, more = as_mask(mask, 1, picture.shape[0], picture.shape[1], f"{name}'s mask")
+        soft, more = as_mask(mask, 1, *picture.shape[:2], f"{name}'s mask", owner=name)
         notes += more
         subject = soft[0] if subject is None else soft[0] * subject
     if subject is not None:

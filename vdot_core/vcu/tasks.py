@@ -69,7 +69,7 @@ def control(
     clip, notes = as_clip(frames, "control")
     source = clip.shape[2], clip.shape[1]
     if region is not None:
-        region, more = as_mask(region, clip.shape[0], source[1], source[0], "region")
+        region, more = as_mask(region, clip.shape[0], source[1], source[0], "region", owner="control")
         notes += more
     width, height, more = target_size(source, width, height)
     length = target_length(clip.shape[0], num_frames, "control")

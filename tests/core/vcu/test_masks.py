@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
-from vdot_core.vcu import augment, cover, inpaint
+from vdot_core.vcu import augment, control, cover, inpaint, layout_masks, reference
 
 
 def random_mask(seed, height=24, width=32, share=0.02):
@@ -107,6 +107,45 @@ def test_inpainting_keeps_and_greys(width, height, num_frames, asked, kind):
     assert torch.equal(unit.frames[:used][kept[:used]], fitted[kept[:used]])
 
 
+SIZE = {"width": 48, "height": 32, "num_frames": 9}
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: reference([torch.rand(20, 30, 3)] * 2, masks=[None, torch.ones(32, 32)], **SIZE),
+            "reference 2's mask is 32x32, reference 2 is 30x20; give both the same size$",
+        ),
+        (
+            lambda: reference([torch.rand(20, 30, 3)], masks=[torch.ones(5, 20, 30)], **SIZE),
+            "reference 1's mask has 5 frames, reference 1 has 1; give one mask$",
+        ),
+        (
+            lambda: reference([torch.rand(20, 30, 3)], masks=[torch.zeros(64, 64)], **SIZE),
+            "reference 1's mask is 64x64, reference 1 is 30x20; .*it is empty",
+        ),
+        (
+            lambda: control(torch.rand(9, 32, 48, 3), region=torch.ones(64, 64)),
+            "region is 64x64, control is 48x32; give both the same size$",
+        ),
+        (
+            lambda: layout_masks([torch.ones(9, 32, 48), torch.ones(5, 32, 48)]),
+            "mask 2 has 5 frames, mask 1 has 9; give both the same length, or one mask for all$",
+        ),
+    ],
+)
+def test_messages_name_what_the_mask_belongs_to(build, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        build()
+    assert "video" not in str(raised.value)
+
+
+def test_notes_name_what_the_mask_belongs_to():
+    unit = reference([torch.rand(32, 48, 3)], masks=[torch.ones(64, 96)], **SIZE)
+    assert "reference 1's mask: 96x64 scaled to reference 1's 48x32" in unit.notes
+
+
 def test_masks_that_do_not_belong_are_refused():
     frames = torch.rand(9, 32, 48, 3)
     with pytest.raises(ValueError, match="mask has 5 frames, video has 9; give both the same length"):
@@ -118,5 +157,5 @@ def test_masks_that_do_not_belong_are_refused():
     with pytest.raises(ValueError, match="mask ranges"):
         inpaint(frames, torch.full((32, 48), 255.0))
     unit = inpaint(frames, torch.ones(64, 96))
-    assert "96x64 scaled to the video's 48x32" in unit.notes[0]
+    assert "96x64 scaled to video's 48x32" in unit.notes[0]
     assert "nothing is generated" in inpaint(frames, torch.zeros(32, 48)).notes[0]

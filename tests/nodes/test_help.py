@@ -1,0 +1,67 @@
+"""Help pages name a node's inputs under Inputs, its outputs under Outputs: all of them, and nothing else."""
+
+import re
+
+import pytest
+
+from tests.support.comfy import ROOT
+
+PAGES = ROOT / "js" / "docs"
+INPUTS = {"en": ("Inputs", "Input"), "zh": ("输入",)}
+OUTPUTS = {"en": ("Outputs", "Output"), "zh": ("输出",)}
+
+
+def section(text: str, headings: tuple[str, ...]) -> str:
+    """What stands under the one heading of these that the page has; empty where it has none."""
+    parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
+    found = [body for heading, body in zip(parts[1::2], parts[2::2], strict=True) if heading in headings]
+    assert len(found) < 2, f"more than one of {headings}"
+    return found[0] if found else ""
+
+
+def tables(body: str) -> list[list[tuple[str, str]]]:
+    """(name, text) of every name in the first column, by table; a row may explain several names."""
+    found = []
+    for table in re.findall(r"(?:^\|.*\n)+", body, flags=re.MULTILINE):
+        cells = [line.strip().strip("|").split("|", 1) for line in table.splitlines()[2:]]
+        found.append([(name, text.strip()) for first, text in cells for name in re.findall("`(.+?)`", first)])
+    return found
+
+
+def page(node_id: str, language: str) -> tuple[list, list]:
+    """The tables under a page's Inputs and under its Outputs."""
+    text = (PAGES / node_id / f"{language}.md").read_text(encoding="utf-8")
+    return tables(section(text, INPUTS[language])), tables(section(text, OUTPUTS[language]))
+
+
+def names(found: list[list[tuple[str, str]]]) -> list[str]:
+    """Those that the first table explains, in its order."""
+    return [name for name, _ in found[0]] if found else []
+
+
+@pytest.mark.parametrize("language", INPUTS)
+def test_inputs_and_outputs_stand_where_they_belong(node_classes, language):
+    for node_id, node in node_classes.items():
+        schema = node.GET_SCHEMA()
+        inputs, outputs = page(node_id, language)
+        where = f"js/docs/{node_id}/{language}.md"
+        assert names(inputs) == [entry.id for entry in schema.inputs], f"{where}, inputs"
+        assert names(outputs) == [entry.display_name for entry in schema.outputs], f"{where}, outputs"
+
+
+@pytest.mark.parametrize("language", INPUTS)
+def test_no_output_is_explained_with_an_inputs_text(node_classes, language):
+    for node_id in node_classes:
+        pages = page(node_id, language)
+        inputs, outputs = ({text for table in found for _, text in table} for found in pages)
+        assert not inputs & outputs, f"js/docs/{node_id}/{language}.md"
+        assert "" not in inputs | outputs, f"js/docs/{node_id}/{language}.md"
+
+
+@pytest.mark.parametrize("language", INPUTS)
+def test_further_tables_explain_the_choices_of_an_input(node_classes, language):
+    for node_id, node in node_classes.items():
+        choices = [list(getattr(entry, "options", None) or []) for entry in node.GET_SCHEMA().inputs]
+        inputs, outputs = page(node_id, language)
+        for table in [*inputs[1:], *outputs[1:]]:
+            assert [name for name, _ in table] in choices, f"js/docs/{node_id}/{language}.md"
