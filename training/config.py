@@ -124,13 +124,18 @@ class CacheGroup:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The tiny VACE teacher, trained by flow matching together with its text encoder.
+    """A VACE transformer, trained by flow matching: the tiny one with its text encoder, or any on real clips.
 
     Attributes:
         vae: VAE file whose latents are learnt.
-        cache_dir: Where encoded clips are kept; they are made on the first start.
-        groups: What the cache holds.
-        task_shares: Task -> its share of all samples; tasks that are not named share the rest equally.
+        cache_dir: Where encoded clips are kept; they are made as they come into use.
+        groups: Drawn clips to learn from.
+        grow_steps: Step from which all of them are in use; before, a 32nd, a 16th, .. of every group, so that
+            a run starts before all are encoded (0: all from the first step).
+        clips: In place of groups, vae and cache_dir: a folder that training/cache.py has filled with real
+            clips and their captions' embeddings.
+        task_shares: Task -> its share of all samples; tasks that are not named share the rest equally. With
+            `clips` they are weights, 1 where a task is not named.
         steps: Optimiser steps; batch: samples a step.
         lr, lr_end, warmup: Learning rate after `warmup` steps, falling by a cosine to `lr_end`.
         text_drop: Chance that a caption is replaced by the empty one.
@@ -138,11 +143,13 @@ class TeacherConfig:
         freeze_text_after: Step from which the text encoder is fixed.
         timestep_shift: Shift of the uniformly drawn noise levels.
         logit_normal_share: Part of the noise levels that are logit-normal instead.
-        preset: Name of the network in `vdot_core.networks.PRESETS`.
+        preset: Name of the network in `vdot_core.networks.PRESETS`, and of the exported file.
         text_layers: Blocks of the text encoder.
         bf16: Whether to train under bfloat16 autocast.
         compile: Whether to compile the network's blocks: a minute at the start, a fifth off every step.
-        start_from: Folder with a finished run's transformer and text files to begin with.
+        checkpoint_every: Blocks whose activations are recomputed together in the backward pass (0: none).
+        start_from: What to begin with: a transformer's file, or a finished run's folder with its text
+            encoder too.
         text_encoder: File of another text encoder to begin with; null: start_from's, or a fresh one.
         num_validation: Held-out clips a group.
     """
@@ -150,6 +157,8 @@ class TeacherConfig:
     vae: str = "assets/vdot_tiny_vae.safetensors"
     cache_dir: str = "runs/tiny_teacher/cache"
     groups: list[CacheGroup] = field(default_factory=list)
+    grow_steps: int = 640
+    clips: str | None = None
     task_shares: dict[str, float] = field(default_factory=dict)
     steps: int = 10000
     batch: int = 24
@@ -165,13 +174,14 @@ class TeacherConfig:
     text_layers: int = 3
     bf16: bool = True
     compile: bool = False
+    checkpoint_every: int = 0
     start_from: str | None = None
     text_encoder: str | None = None
     num_validation: int = 12
 
     def __post_init__(self) -> None:
         shares = self.task_shares.values()
-        if shares and (min(shares) < 0 or sum(shares) > 1 + 1e-9):
+        if shares and (min(shares) < 0 or (not self.clips and sum(shares) > 1 + 1e-9)):
             raise ValueError(
                 f"task_shares {self.task_shares} add up to {sum(shares):.3g}; they are shares of all "
                 "samples: none negative, together at most 1"
@@ -258,6 +268,7 @@ class PretrainConfig:
         save_minutes: Wall-clock minutes between checkpoints.
         max_steps: Stop at this step, the schedule unchanged (null: run it all).
         threads: CPU threads of torch.
+        device: Where to train; auto: on a GPU where there is one.
         vae, text, teacher, evaluator: The model's own settings; the others are ignored.
     """
 
@@ -274,6 +285,7 @@ class PretrainConfig:
     save_minutes: float = 2.0
     max_steps: int | None = None
     threads: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     vae: VaeConfig = field(default_factory=VaeConfig)
     text: TextConfig = field(default_factory=TextConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

@@ -126,14 +126,14 @@ def turned_and_mirrored(positions: Tensor, headings: Tensor) -> tuple[Tensor, Te
 class EvaluatorTask:
     """The evaluation network in training; see `training.pretrain.Task`."""
 
-    def __init__(self, config: PretrainConfig) -> None:
-        self.config, self.settings = config, config.evaluator
+    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+        self.config, self.settings, self.device = config, config.evaluator, device
         self.num_steps = self.settings.steps
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.network = Evaluator(EvaluatorWidths())
-        self.network.to(memory_format=torch.channels_last)
-        self.vae = load_vae(self.settings.vae)
+        self.network.to(device, memory_format=torch.channels_last)
+        self.vae = load_vae(self.settings.vae).to(device)
         self.ema = AveragedWeights(self.network, config.ema)
         self.optimizers = build_optimizers(
             self.network.named_parameters(),
@@ -168,7 +168,8 @@ class EvaluatorTask:
                 # The rest of the time the pixels are as drawn: real clips are read too.
                 images.append(degrade(one.frames[chosen], rng) if rng.random() < 0.75 else one.frames[chosen])
             targets.append(frame_targets(one, chosen))
-        return torch.cat(images), {key: torch.cat([t[key] for t in targets]) for key in targets[0]}
+        joined = {key: torch.cat([t[key] for t in targets]).to(self.device) for key in targets[0]}
+        return torch.cat(images).to(self.device), joined
 
     def _motion_loss(self, drawn: list[Clip], step: int) -> Tensor:
         """Naming paths from the true centres, about as inexact as they are read."""
@@ -184,8 +185,9 @@ class EvaluatorTask:
         positions = positions + POSITION_NOISE * torch.randn(positions.shape, generator=generator)
         seen = torch.stack([mask.sum((1, 2)) >= VISIBLE_PIXELS for _, mask in tracks]).float().repeat(8, 1)
         seen = seen * (torch.rand(seen.shape, generator=generator) > 0.03)
-        path, direction = self.network.name_motion(positions, seen)
-        return 0.5 * (F.cross_entropy(path, paths.repeat(8)) + F.cross_entropy(direction, headings))
+        path, direction = self.network.name_motion(positions.to(self.device), seen.to(self.device))
+        paths, headings = paths.repeat(8).to(self.device), headings.to(self.device)
+        return 0.5 * (F.cross_entropy(path, paths) + F.cross_entropy(direction, headings))
 
     def train_step(self, step: int) -> dict[str, float]:
         """One step; returns the loss's terms, the gradient's norm and the learning rate."""
@@ -195,7 +197,7 @@ class EvaluatorTask:
         set_lr(self.optimizers, lr)
         drawn = self._draw(step)
         frames, targets = self._frames(drawn, step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bf16):
             reading = self.network(frames)
         losses = {**reading_loss(reading, targets), "motion": self._motion_loss(drawn, step)}
         loss = sum(losses.values())

@@ -1,13 +1,16 @@
-"""The latent cache: every clip is encoded once, by `vdot_core.vcu.encode`, for several tasks.
+"""The latent cache: every drawn clip is encoded once, by `vdot_core.vcu.encode`, for several tasks.
 
 Letters: N samples, T latent frames (references included), h w latents.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +21,13 @@ from torch import Tensor, nn
 from vdot_core import vcu
 
 from .config import CacheGroup
+from .dataset.store import digest
 from .files import load_checkpoint, save_checkpoint
 from .tasks import build_unit, draw_scenes
-from .vae import encode_video
+from .vae import encode_video, load_vae
 
 logger = logging.getLogger("vdot")
-CHUNK_CLIPS = 100
+FORMAT, CHUNK_CLIPS = 1, 25
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,13 @@ def encode_clips(
         bf16: Whether to encode under bfloat16 autocast.
 
     Returns:
-        The samples, about `count * len(group.tasks)` of them.
+        The samples, about `count * len(group.tasks)` of them, on the CPU.
     """
+    device = next(vae.parameters()).device
 
     def vae_encode(video: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return encode_video(vae, video).float()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return encode_video(vae, video.to(device)).float().cpu()
 
     latents, contexts, tasks, captions = [], [], [], []
     grey, size = vcu.GreyCache(), (group.num_frames, group.height, group.width)
@@ -88,54 +93,96 @@ def encode_clips(
     return Samples(torch.stack(latents), torch.stack(contexts), tasks, captions)
 
 
-def _join(parts: list[dict]) -> Samples:
-    return Samples(
-        torch.cat([p["latents"] for p in parts]),
-        torch.cat([p["contexts"] for p in parts]),
-        [t for p in parts for t in p["tasks"]],
-        [c for p in parts for c in p["captions"]],
-    )
+class LatentCache:
+    """Groups of drawn clips on disk, encoded as far as they are asked for; several processes share the work.
 
-
-def _chunk_paths(group: CacheGroup, number: int, folder: Path) -> list[Path]:
-    size = f"{group.width}x{group.height}x{group.num_frames}"
-    count = math.ceil(group.num_clips / CHUNK_CLIPS)
-    return [Path(folder) / f"group{number}-{size}-{chunk:04d}.pt" for chunk in range(count)]
-
-
-def fill_cache(
-    vae: nn.Module,
-    group: CacheGroup,
-    number: int,
-    folder: Path,
-    *,
-    bf16: bool,
-    start: int,
-    rank: int = 0,
-    world_size: int = 1,
-) -> None:
-    """Encode what is missing of a group's training samples; several processes share the work.
+    A chunk of clips is a file, written whole, that says what it was made from: one of another VAE or of other
+    clips is refused.
 
     Args:
-        vae: The VAE; a cache made with another one must be deleted by hand.
-        group: What to encode.
-        number: The group's place in the configuration; part of the file names.
-        folder: Where chunks lie; each is written whole.
-        bf16: As in `encode_clips`.
-        start: First scene of the training split to use.
-        rank, world_size: Which of several processes this one is: each encodes every `world_size`-th chunk.
+        groups: What it holds; each takes the scenes of the training split that follow the previous group's.
+        folder: Where the chunks lie.
+        vae: The VAE's file.
+        bf16: Whether to encode under bfloat16 autocast.
+        device: Where to encode.
     """
-    paths, begun = _chunk_paths(group, number, folder), time.monotonic()
-    for chunk, path in list(enumerate(paths))[rank::world_size]:
-        if path.is_file():
-            continue
-        count = min(CHUNK_CLIPS, group.num_clips - chunk * CHUNK_CLIPS)
-        samples = encode_clips(vae, group, "train", start + chunk * CHUNK_CLIPS, count, bf16=bf16)
-        save_checkpoint({name: getattr(samples, name) for name in Samples.__dataclass_fields__}, path)
-        seconds = time.monotonic() - begun
-        logger.info("encoded %s, %d/%d, %.0f s", path.name, chunk + 1, len(paths), seconds)
+
+    def __init__(
+        self,
+        groups: Sequence[CacheGroup],
+        folder: str | Path,
+        vae: str | Path,
+        *,
+        bf16: bool,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.groups, self.folder, self.bf16 = groups, Path(folder), bf16
+        self.vae = load_vae(vae).to(device)
+        counts = [group.num_clips for group in groups]
+        self._starts = [sum(counts[:number]) for number in range(len(counts))]
+        made_from = {"format": FORMAT, "vae": digest(vae), "bf16": bf16, "chunk": CHUNK_CLIPS}
+        self._stamps = [
+            _stamp({**made_from, "start": start}, group)
+            for start, group in zip(self._starts, groups, strict=True)
+        ]
+
+    def encode(self, share: float, rank: int = 0, world_size: int = 1) -> None:
+        """Encode what is missing of the first part of every group.
+
+        Args:
+            share: How much of each group is needed, in (0, 1].
+            rank, world_size: Which of several processes this is: each encodes every `world_size`-th chunk.
+        """
+        begun = time.monotonic()
+        for number, group in enumerate(self.groups):
+            paths = self._paths(number, share)
+            for chunk, path in list(enumerate(paths))[rank::world_size]:
+                if path.is_file():
+                    continue
+                first = chunk * CHUNK_CLIPS
+                count = min(CHUNK_CLIPS, group.num_clips - first)
+                start = self._starts[number] + first
+                samples = encode_clips(self.vae, group, "train", start, count, bf16=self.bf16)
+                tensors = {name: getattr(samples, name) for name in Samples.__dataclass_fields__}
+                save_checkpoint({**tensors, "made_from": self._stamps[number]}, path)
+                seconds = time.monotonic() - begun
+                logger.info("encoded %s, %d/%d, %.0f s", path.name, chunk + 1, len(paths), seconds)
+
+    def read(self, share: float) -> list[Samples]:
+        """The samples of every group that `encode` has made of that part.
+
+        Raises:
+            ValueError: A chunk was made from another VAE or from other clips; it is named.
+        """
+        return [self._read_group(number, share) for number in range(len(self.groups))]
+
+    def _read_group(self, number: int, share: float) -> Samples:
+        parts = []
+        for path in self._paths(number, share):
+            part = load_checkpoint(path)
+            if part.get("made_from") != self._stamps[number]:
+                raise ValueError(
+                    f"{path} was encoded with another VAE, precision or group of clips than this run's; "
+                    "give another teacher.cache_dir, or delete that folder to encode anew"
+                )
+            parts.append(part)
+        return Samples(
+            torch.cat([p["latents"] for p in parts]),
+            torch.cat([p["contexts"] for p in parts]),
+            [t for p in parts for t in p["tasks"]],
+            [c for p in parts for c in p["captions"]],
+        )
+
+    def _paths(self, number: int, share: float) -> list[Path]:
+        """Files of the first part of a group."""
+        group = self.groups[number]
+        size = f"{group.width}x{group.height}x{group.num_frames}"
+        count = max(1, math.ceil(share * math.ceil(group.num_clips / CHUNK_CLIPS)))
+        return [self.folder / f"group{number}-{size}-{chunk:04d}.pt" for chunk in range(count)]
 
 
-def read_cache(group: CacheGroup, number: int, folder: Path) -> Samples:
-    """A group's training samples, all of which `fill_cache` has written."""
-    return _join([load_checkpoint(path) for path in _chunk_paths(group, number, folder)])
+def _stamp(made_from: dict, group: CacheGroup) -> str:
+    """A name for all that a group's samples depend on."""
+    named = ("width", "height", "num_frames", "tasks", "extra", "texture_share", "simple")
+    values = {**made_from, **{name: getattr(group, name) for name in named}}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,7 @@
-"""Pretrain the tiny models: `python training/pretrain.py --config training/configs/tiny_vae.yaml`.
+"""Train a model by itself: `python training/pretrain.py --config training/configs/tiny_vae.yaml`.
+
+The tiny VAE, text encoder, transformer and evaluation network from nothing, or a released VACE
+transformer on (training/configs/wan_vace_1_3b_finetune.yaml).
 
 Kill it and run the same command: it goes on from the last checkpoint. `torchrun --nproc_per_node=2
 training/pretrain.py ..` shares a teacher's batches among processes. This file is the life cycle only: the
@@ -51,15 +54,15 @@ def build_task(config: PretrainConfig, world: parallel.World) -> Task:
     if config.model == "vae":
         from training.vae_task import VaeTask
 
-        return VaeTask(config)
+        return VaeTask(config, world.device)
     if config.model == "text":
         from training.text_task import TextTask
 
-        return TextTask(config)
+        return TextTask(config, world.device)
     if config.model == "evaluator":
         from training.evaluator_task import EvaluatorTask
 
-        return EvaluatorTask(config)
+        return EvaluatorTask(config, world.device)
     from training.teacher_task import TeacherTask
 
     return TeacherTask(config, world)
@@ -143,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     config = parse_config(argv)
-    world = parallel.start(ParallelConfig(fsdp=False, device="cpu", threads=config.threads))
+    world = parallel.start(ParallelConfig(fsdp=False, device=config.device, threads=config.threads))
     if world.rank:
         logger.setLevel(logging.WARNING)
     try:

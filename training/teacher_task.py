@@ -1,16 +1,14 @@
-"""Training the tiny VACE teacher by flow matching, on all tasks at once, with its text encoder.
+"""Training a VACE transformer by flow matching, on all tasks at once: the tiny teacher, or a released one on.
 
-x_t = (1 - sigma) x0 + sigma noise; the network predicts noise - x0; its timestep is 1000 sigma.
-Letters: B batch, T latent frames, h w latents, L tokens.
+x_t = (1 - sigma) x0 + sigma noise; the network predicts noise - x0; its timestep is 1000 sigma. On drawn
+clips the tiny text encoder may learn too; real clips come with their captions' embeddings.
+Letters: B batch, K contexts, T latent frames, h w latents, L tokens, D text width.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,11 +17,11 @@ from vdot_core.checkpoints import save_network
 from vdot_core.networks import PRESETS, WanVace
 
 from .attention import batched_attention
-from .config import CacheGroup, PretrainConfig, TeacherConfig
+from .config import PretrainConfig, TeacherConfig
 from .ema import AveragedWeights, cosine_lr, set_lr
-from .latents import Samples, encode_clips, fill_cache, read_cache
 from .muon import build_optimizers
 from .parallel import World, average_gradients, compile_blocks
+from .teacher_data import Clips, DrawnClips, RealClips, TeacherBatch
 from .text import FILE_NAME as TEXT_FILE
 from .text import (
     Tokenizer,
@@ -34,9 +32,7 @@ from .text import (
     train_vocabulary,
     umt5_config,
 )
-from .vae import load_vae
 
-logger = logging.getLogger("vdot")
 TRANSFORMER_FILE = "vdot_tiny.safetensors"
 # Embeddings, tables and output layers: AdamW's part of the weights.
 NOT_MATRICES = ("shared", "embed_tokens", "relative_attention", "patch_embedding", "modulation", "head.head")
@@ -52,62 +48,27 @@ def draw_sigmas(count: int, settings: TeacherConfig, generator: torch.Generator)
     return torch.where(pick, normal, shifted).clamp(1e-3, 1.0)
 
 
-def sample_odds(
-    groups: Sequence[CacheGroup], samples: Sequence[Samples], shares: Mapping[str, float]
-) -> list[np.ndarray]:
-    """How often each sample should be taken, so that every task has its share of them all.
-
-    Within a task a sample's odds go with its group's weight.
-
-    Args:
-        groups: What the cache holds.
-        samples: The samples of each group.
-        shares: Task -> its share; tasks that are not named share the rest equally.
-
-    Returns:
-        For each group the odds of each of its samples; those of all groups sum to 1.
-
-    Raises:
-        ValueError: A named task has no sample, or no task has a share.
-    """
-    counts: dict[str, float] = {}
-    for group, own in zip(groups, samples, strict=True):
-        for task in own.tasks:
-            counts[task] = counts.get(task, 0.0) + group.weight
-    if missing := sorted(shares.keys() - counts.keys()):
-        raise ValueError(f"task_shares names {missing}, which no group has; they have {sorted(counts)}")
-    left = (1 - sum(shares.values())) / max(len(counts) - len(shares), 1)
-    wanted = {task: shares.get(task, left) for task in sorted(counts)}
-    total = sum(wanted.values())
-    if total <= 0:
-        raise ValueError(f"task_shares leaves nothing for any of {sorted(counts)}")
-    logger.info("shares: %s", ", ".join(f"{task} {share / total:.1%}" for task, share in wanted.items()))
-    return [
-        np.array([wanted[task] / total * group.weight / counts[task] for task in own.tasks])
-        for group, own in zip(groups, samples, strict=True)
-    ]
-
-
-def draw_caption(
-    phrasings: Sequence[str], task: str, settings: TeacherConfig, rng: np.random.Generator
-) -> str:
-    """One of a sample's phrasings, or none as often as its task is to do without."""
-    dropped = rng.random() < settings.task_text_drop.get(task, settings.text_drop)
-    return "" if dropped else phrasings[int(rng.integers(len(phrasings)))]
-
-
 class TextedNetwork(nn.Module):
-    """The network and its text encoder, trained as one."""
+    """The network and, where captions are read here, the text encoder."""
 
-    def __init__(self, network: WanVace, encoder: nn.Module) -> None:
+    def __init__(self, network: WanVace, encoder: nn.Module | None) -> None:
         super().__init__()
         self.network, self.encoder = network, encoder
 
-    def forward(self, x: Tensor, sigmas: Tensor, ids: Tensor, mask: Tensor, contexts: Tensor) -> Tensor:
-        """Velocity of x [B, 16, T, h, w] at sigmas [B], for tokens [B, L] and contexts [B, 96, T, h, w]."""
+    def forward(
+        self, x: Tensor, sigmas: Tensor, text: Tensor | tuple[Tensor, Tensor], contexts: Tensor, **scale
+    ) -> Tensor:
+        """Velocity of x [B, 16, T, h, w] at sigmas [B].
+
+        Args:
+            x, sigmas: As above.
+            text: Embeddings [B, L, D], or tokens and their mask, [B, L] each.
+            contexts: [B, K, 96, T, h, w].
+            **scale: The network's `context_scale`.
+        """
         # The zero padding takes part in cross-attention, as in Wan; cutting it would change the result.
-        text = embed(self.encoder, ids, mask)
-        return self.network(x, 1000 * sigmas, text, contexts[:, None])
+        text = text if isinstance(text, Tensor) else embed(self.encoder, *text)
+        return self.network(x, 1000 * sigmas, text, contexts, **scale)
 
 
 class TeacherTask:
@@ -116,10 +77,19 @@ class TeacherTask:
     def __init__(self, config: PretrainConfig, world: World) -> None:
         self.config, self.settings, self.world = config, config.teacher, world
         settings = self.settings
-        if not settings.groups:
-            raise ValueError("teacher.groups is empty; give at least one cache group")
+        if bool(settings.groups) == bool(settings.clips):
+            raise ValueError(
+                f"teacher.groups has {len(settings.groups)} groups and teacher.clips is {settings.clips}; "
+                "give either groups of drawn clips, or a folder that training/cache.py has filled"
+            )
         self.num_steps = settings.steps
-        self.model, self.tokenizer, self.text_config = self._build()
+        clips = RealClips if settings.clips else DrawnClips
+        self.clips: Clips = clips(settings, config.seed, world)
+        self.model = TextedNetwork(self._network(), None)
+        if not settings.clips:
+            self.model.encoder, self.tokenizer, self.text_config = self._text_encoder()
+        self.model.train().requires_grad_(True).to(world.device)
+        self.model.network.gradient_checkpointing(settings.checkpoint_every)
         if settings.compile:
             compile_blocks(self.model.network)
         self.ema = AveragedWeights(self.model, config.ema)
@@ -129,83 +99,55 @@ class TeacherTask:
             betas=(0.9, 0.98),
             weight_decay=config.weight_decay,
         )
-        self.train_groups, self.held_out = self._encode_data()
-        odds = sample_odds(settings.groups, self.train_groups, settings.task_shares)
-        self.group_odds = np.array([own.sum() for own in odds])
-        self.choices = [own / max(own.sum(), 1e-12) for own in odds]
+        self._held_out: list[tuple[str, TeacherBatch]] | None = None
 
-    def _build(self) -> tuple[TextedNetwork, Tokenizer, dict]:
-        """Fresh weights from the seed, or a finished run's."""
+    def _network(self) -> WanVace:
+        """Fresh weights from the seed, or a finished run's or file's."""
         settings = self.settings
+        slow = self.world.device.type == "cpu" and settings.bf16
+        attention = batched_attention if slow else None
         if settings.start_from:
             from vdot_core.checkpoints import load_network
 
-            folder = Path(settings.start_from)
-            trained = load_network(folder / TRANSFORMER_FILE, dtype=torch.float32)
-            network = WanVace(trained.config, attention=batched_attention)
+            start = Path(settings.start_from)
+            trained = load_network(start / TRANSFORMER_FILE if start.is_dir() else start, dtype=torch.float32)
+            network = WanVace(trained.config, attention=attention)
             network.load_state_dict(trained.state_dict())
         else:
-            network = WanVace(PRESETS[settings.preset](), attention=batched_attention)
+            network = WanVace(PRESETS[settings.preset](), attention=attention)
             network.initialize_weights(torch.Generator().manual_seed(self.config.seed))
-        encoder, tokenizer, text_config = self._text_encoder()
-        return TextedNetwork(network, encoder).train().requires_grad_(True), tokenizer, text_config
+        wanted = getattr(self.clips, "text_dim", network.config.text_dim)
+        if wanted != network.config.text_dim:
+            raise ValueError(
+                f"the captions of teacher.clips were encoded to width {wanted}, the network takes "
+                f"{network.config.text_dim}; encode them with the network's own text encoder"
+            )
+        return network
 
     def _text_encoder(self) -> tuple[nn.Module, Tokenizer, dict]:
         """The configured file's, the finished run's, or a fresh one."""
         settings = self.settings
         if settings.text_encoder:
             return load_text_encoder(settings.text_encoder)
-        if settings.start_from:
+        if settings.start_from and Path(settings.start_from).is_dir():
             return load_text_encoder(Path(settings.start_from) / TEXT_FILE)
         tokenizer = Tokenizer(train_vocabulary())
         config = umt5_config(settings.text_layers, len(tokenizer))
         return build_encoder(config, self.config.seed), tokenizer, config
 
-    def _encode_data(self) -> tuple[list[Samples], list[Samples]]:
-        settings = self.settings
-        vae = load_vae(settings.vae)
-        start, train, held_out = 0, [], []
-        folder = Path(settings.cache_dir)
-        for number, group in enumerate(settings.groups):
-            share = {"rank": self.world.rank, "world_size": self.world.size}
-            fill_cache(vae, group, number, folder, bf16=settings.bf16, start=start, **share)
-            start += group.num_clips
-        self.world.barrier()
-        for number, group in enumerate(settings.groups):
-            train.append(read_cache(group, number, folder))
-            if number == 0:
-                count = settings.num_validation
-                held_out.append(encode_clips(vae, group, "validation", 0, count, bf16=settings.bf16))
-        return train, held_out
-
-    def _batch(self, step: int) -> tuple[Tensor, Tensor, list[str]]:
-        """x0 [B, 16, T, h, w], contexts [B, 96, T, h, w] and captions, of one group."""
-        settings, rng = self.settings, np.random.default_rng([self.config.seed, step, 17])
-        number = int(rng.choice(len(self.train_groups), p=self.group_odds / self.group_odds.sum()))
-        samples = self.train_groups[number]
-        tokens = samples.latents[0, 0].numel() / self.train_groups[0].latents[0, 0].numel()
-        size = self.world.size
-        count = size * max(1, round(settings.batch / tokens / size))
-        picks = rng.choice(len(samples.tasks), size=count, p=self.choices[number])
-        captions = [draw_caption(samples.captions[i], samples.tasks[i], settings, rng) for i in picks]
-        index = torch.from_numpy(picks)
-        return samples.latents[index].float(), samples.contexts[index].float(), captions
-
-    def _loss(
-        self,
-        samples: tuple[Tensor, Tensor, list[str]],
-        generator: torch.Generator,
-        part: slice = slice(None),
-    ) -> Tensor:
-        """Flow-matching loss of each sample of a part of the batch; what is drawn is drawn for the whole."""
-        x0, contexts, captions = samples
-        sigmas = draw_sigmas(len(captions), self.settings, generator)[part]
-        noise = torch.randn(x0.shape, generator=generator)[part]
-        x0, contexts, captions = x0[part], contexts[part], captions[part]
+    def _loss(self, batch: TeacherBatch, generator: torch.Generator) -> Tensor:
+        """Flow-matching loss of each sample; what is drawn is drawn for the batch of all processes."""
+        device, own = self.world.device, slice(batch.first, batch.first + len(batch))
+        x0, text = batch.latents, batch.text
+        sigmas = draw_sigmas(batch.total, self.settings, generator)[own]
+        noise = torch.randn((batch.total, *x0.shape[1:]), generator=generator)[own]
+        text = text if isinstance(text, Tensor) else self.tokenizer(text)
+        text = text.to(device) if isinstance(text, Tensor) else tuple(part.to(device) for part in text)
+        x0, noise, sigmas, contexts = (v.to(device) for v in (x0, noise, sigmas, batch.contexts))
         level = sigmas.view(-1, 1, 1, 1, 1)
-        ids, mask = self.tokenizer(captions)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
-            velocity = self.model((1 - level) * x0 + level * noise, sigmas, ids, mask, contexts)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bf16):
+            x = (1 - level) * x0 + level * noise
+            velocity = self.model(x, sigmas, text, contexts, context_scale=batch.scale)
         return F.mse_loss(velocity.float(), noise - x0, reduction="none").mean((1, 2, 3, 4))
 
     def train_step(self, step: int) -> dict[str, float]:
@@ -213,12 +155,10 @@ class TeacherTask:
         given = self.settings
         lr = cosine_lr(step, given.steps, given.lr, given.lr_end, given.warmup)
         set_lr(self.optimizers, lr)
-        self.model.encoder.requires_grad_(step < self.settings.freeze_text_after)
+        if self.model.encoder is not None:
+            self.model.encoder.requires_grad_(step < given.freeze_text_after)
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        samples = self._batch(step)
-        own = len(samples[2]) // self.world.size
-        part = slice(self.world.rank * own, (self.world.rank + 1) * own)
-        loss = self._loss(samples, generator, part).mean()
+        loss = self._loss(self.clips.batch(step), generator).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
         self.model.zero_grad(set_to_none=True)
@@ -233,31 +173,32 @@ class TeacherTask:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Flow-matching loss by task on held-out clips, averaged weights, the same noise every time."""
+        if self._held_out is None:
+            self._held_out = list(self.clips.held_out())
         self.ema.swap(self.model)
         losses: dict[str, list[float]] = {}
-        for samples in self.held_out:
-            for i, task in enumerate(samples.tasks):
-                generator = torch.Generator().manual_seed(i)
-                x0, contexts = samples.latents[i : i + 1].float(), samples.contexts[i : i + 1].float()
-                one = [x.expand(4, -1, -1, -1, -1) for x in (x0, contexts)]
-                loss = self._loss((*one, [samples.captions[i][-1]] * 4), generator)
-                losses.setdefault(task, []).append(loss.mean().item())
+        for number, (task, one) in enumerate(self._held_out):
+            generator = torch.Generator().manual_seed(number)
+            latents, contexts = (x.expand(4, *x.shape[1:]) for x in (one.latents, one.contexts))
+            loss = self._loss(TeacherBatch(latents, contexts, list(one.text) * 4, 0, 4), generator)
+            losses.setdefault(task, []).append(loss.mean().item())
         self.ema.swap(self.model)
         return {f"loss_{task}": sum(v) / len(v) for task, v in sorted(losses.items())}
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """Write the averaged transformer and text encoder as the nodes read them."""
+        """Write the averaged transformer, and the text encoder if it is ours, as the nodes read them."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.ema.swap(self.model)
-        network = WanVace(self.model.network.config)
-        network.load_state_dict(self.model.network.state_dict())
-        save_text_encoder(self.model.encoder, self.text_config, self.tokenizer, folder / TEXT_FILE)
+        weights = {name: w.half() for name, w in self.model.network.state_dict().items()}
+        if self.model.encoder is not None:
+            save_text_encoder(self.model.encoder, self.text_config, self.tokenizer, folder / TEXT_FILE)
         self.ema.swap(self.model)
-        save_network(
-            folder / TRANSFORMER_FILE, network.half(), metadata={"trained_by": "training/pretrain.py"}
-        )
+        network = WanVace(self.model.network.config, device="meta", dtype=torch.float16)
+        network.load_state_dict(weights, assign=True)
+        path = folder / f"{self.settings.preset}.safetensors"
+        save_network(path, network, metadata={"trained_by": "training/pretrain.py"})
 
     def state_dict(self) -> dict:
         """Weights, averages, optimisers and vocabulary."""
@@ -265,8 +206,11 @@ class TeacherTask:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "vocabulary": torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8),
+            **({"vocabulary": self._vocabulary()} if self.model.encoder is not None else {}),
         }
+
+    def _vocabulary(self) -> Tensor:
+        return torch.frombuffer(bytearray(self.tokenizer.model), dtype=torch.uint8)
 
     def load_state_dict(self, state: dict) -> None:
         """Restore `state_dict`'s."""
@@ -274,4 +218,5 @@ class TeacherTask:
         self.ema.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.tokenizer = Tokenizer(state["vocabulary"].numpy().tobytes())
+        if self.model.encoder is not None:
+            self.tokenizer = Tokenizer(state["vocabulary"].numpy().tobytes())

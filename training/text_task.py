@@ -106,15 +106,15 @@ class Reader(nn.Module):
 class TextTask:
     """The text encoder in training; see `training.pretrain.Task`."""
 
-    def __init__(self, config: PretrainConfig) -> None:
-        self.config, self.settings = config, config.text
+    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+        self.config, self.settings, self.device = config, config.text, device
         self.num_steps = self.settings.steps
         self.tokenizer = Tokenizer(train_vocabulary())
         self.text_config = umt5_config(self.settings.layers, len(self.tokenizer))
         encoder = build_encoder(self.text_config, config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.reader = Reader(encoder, self.text_config["d_model"]).train()
+            self.reader = Reader(encoder, self.text_config["d_model"]).train().to(device)
         self.ema = AveragedWeights(self.reader, config.ema)
         self.optimizers = build_optimizers(
             self.reader.named_parameters(),
@@ -128,7 +128,7 @@ class TextTask:
         """Without the padding that no caption of the batch needs."""
         ids, mask = self.tokenizer(captions)
         longest = int(mask.sum(1).max())
-        return ids[:, :longest], mask[:, :longest]
+        return ids[:, :longest].to(self.device), mask[:, :longest].to(self.device)
 
     def train_step(self, step: int) -> dict[str, float]:
         """One step; returns the loss, the share of facts told right and the learning rate."""
@@ -138,7 +138,7 @@ class TextTask:
         rng = np.random.default_rng([self.config.seed, step, 29])
         picks = rng.integers(len(self.captions), size=self.settings.batch)
         logits = self.reader(*self._tokens([self.captions[pick] for pick in picks]))
-        said = self.said[torch.from_numpy(picks)]
+        said = self.said[torch.from_numpy(picks)].to(self.device)
         losses = [F.cross_entropy(found, said[:, number]) for number, found in enumerate(logits)]
         loss = torch.stack(losses).mean()
         self.reader.zero_grad(set_to_none=True)
@@ -155,7 +155,7 @@ class TextTask:
         """Share of the facts of held-out captions that are told right, by kind, averaged weights."""
         captions, said = read_captions("validation", self.settings.num_validation)
         self.ema.swap(self.reader)
-        logits = self.reader(*self._tokens(captions))
+        logits = [found.cpu() for found in self.reader(*self._tokens(captions))]
         self.ema.swap(self.reader)
         right: dict[str, list[Tensor]] = {}
         for number, (fact, found) in enumerate(zip(FACTS, logits, strict=True)):

@@ -113,8 +113,8 @@ def reconstruction_loss(output: Tensor, target: Tensor, edge_weight: float) -> T
 class VaeTask:
     """The VAE in training; see `training.pretrain.Task`."""
 
-    def __init__(self, config: PretrainConfig) -> None:
-        self.config, self.settings = config, config.vae
+    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+        self.config, self.settings, self.device = config, config.vae, device
         if not self.settings.stages:
             raise ValueError("vae.stages is empty; give at least one stage")
         self.num_steps = sum(stage.steps for stage in self.settings.stages)
@@ -123,6 +123,7 @@ class VaeTask:
         else:
             self.vae = build_vae(self.settings.base_dim)
             initialize_vae(self.vae, torch.Generator().manual_seed(config.seed))
+        self.vae.to(device)
         if self.settings.decoder_only:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
@@ -150,7 +151,7 @@ class VaeTask:
         first = self.config.seed * 10_000_000 + step * 64
         shares = self.settings.texture_share, self.settings.annotation_share
         clips = [sample_clip(first + i, size, *shares) for i in range(count)]
-        return torch.stack(clips).movedim(-1, 1) * 2 - 1
+        return (torch.stack(clips).movedim(-1, 1) * 2 - 1).to(self.device)
 
     def train_step(self, step: int) -> dict[str, float]:
         """One step; returns loss, PSNR of the batch and the learning rate."""
@@ -161,11 +162,11 @@ class VaeTask:
         set_lr(self.optimizers, lr)
         video = self._batch(step, stage, within)
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bf16):
             with torch.set_grad_enabled(not settings.decoder_only):
                 mean, log_variance = encode_moments(self.vae, video)
             mean, log_variance = mean.float(), log_variance.float()
-            noise = torch.randn(mean.shape, generator=generator)
+            noise = torch.randn(mean.shape, generator=generator).to(self.device)
             output = decode_latents(self.vae, mean + (0.5 * log_variance).exp() * noise)
         loss = reconstruction_loss(output.float(), video, settings.edge_weight)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
@@ -185,7 +186,7 @@ class VaeTask:
 
     @torch.no_grad()
     def _clip_psnr(self, video: Tensor) -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
             output = decode_latents(self.vae, encode_moments(self.vae, video)[0])
         return psnr((output.float().clamp(-1, 1) - video).square().mean() / 4).item()
 
@@ -197,7 +198,8 @@ class VaeTask:
         totals = {}
         held_out = held_out_clips(self.settings.num_validation, stage.size_px, stage.num_frames)
         for name, clips in held_out.items():
-            scores = [self._clip_psnr(frames.movedim(-1, 0)[None] * 2 - 1) for frames in clips]
+            videos = (frames.movedim(-1, 0)[None].to(self.device) * 2 - 1 for frames in clips)
+            scores = [self._clip_psnr(video) for video in videos]
             totals[f"{name}_psnr"] = sum(scores) / len(scores)
         self.ema.swap(self.vae)
         return totals

@@ -9,13 +9,14 @@ import pytest
 import torch
 import yaml
 
-from training import pretrain, text, vae
+from training import latents, pretrain, text, vae
 from training.attention import batched_attention
 from training.config import CacheGroup, TeacherConfig, parse_config
 from training.files import load_checkpoint, save_checkpoint
 from training.latents import Samples
 from training.muon import Muon, orthogonalize
-from training.teacher_task import draw_caption, draw_sigmas, sample_odds
+from training.teacher_data import draw_caption, sample_odds, share_in_use
+from training.teacher_task import draw_sigmas
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {"seed": 3, "log_every": 1, "validate_every": 0, "threads": 1}
@@ -106,12 +107,20 @@ def test_the_decoder_alone_can_be_trained_on(vae_run, tmp_path):
     assert changed == {"decoder", "post_quant_conv"}, "latents that a teacher was trained on must stay"
 
 
-def test_teacher_training_resumes_to_the_same_bits_and_exports(vae_run, tmp_path):
+def test_teacher_training_resumes_to_the_same_bits_and_exports(vae_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(latents, "CHUNK_CLIPS", 1)
     file = vae_run[0] / "out" / "export" / "vdot_tiny_vae.safetensors"
-    whole = _run(_teacher_config(tmp_path / "whole", file), tmp_path / "a")
+    growing = {"grow_steps": 3}
+    config = _teacher_config(tmp_path / "whole", file)
+    config["teacher"] |= growing
+    whole = _run(config, tmp_path / "a")
     config = _teacher_config(tmp_path / "halves", file)
+    config["teacher"] |= growing
     assert _run(config, tmp_path / "b", "--max_steps", "2")["step"] == 2
+    encoded = sorted(path.name for path in (tmp_path / "halves" / "cache").iterdir())
+    assert encoded == ["group0-32x32x5-0000.pt", "group1-32x32x5-0000.pt"], "half of the clips, no more"
     _assert_same(_run(config, tmp_path / "b")["task"], whole["task"])
+    assert (tmp_path / "halves" / "cache" / "group0-32x32x5-0001.pt").is_file()
 
     from vdot_core.checkpoints import inspect, load_network
 
@@ -254,6 +263,12 @@ def test_muon_updates_weights_of_one_shape_together_as_it_would_alone():
 
 def _samples(*tasks: str) -> Samples:
     return Samples(torch.empty(len(tasks)), torch.empty(len(tasks)), list(tasks), [])
+
+
+def test_clips_come_into_use_in_doublings():
+    shares = [share_in_use(step, 64) for step in (0, 1, 3, 4, 7, 8, 31, 32, 63, 64, 1000)]
+    assert shares == [1 / 32] * 3 + [1 / 16] * 2 + [1 / 8, 1 / 4, 1 / 2, 1 / 2, 1.0, 1.0]
+    assert share_in_use(0, 0) == 1.0
 
 
 def test_every_task_has_its_share_of_all_samples():

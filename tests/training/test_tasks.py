@@ -113,16 +113,6 @@ def test_scenes_without_what_a_task_needs_are_refused():
         _ = texture.depth
 
 
-def test_cached_samples_are_what_encode_gives(tiny_vae, tmp_path):
-    group = CacheGroup(width=48, height=32, num_frames=9, num_clips=2, tasks=["text", "depth", "gray"])
-    latents.fill_cache(tiny_vae, group, 0, tmp_path, bf16=False, start=3)
-    samples = latents.read_cache(group, 0, tmp_path)
-    latents.fill_cache(None, group, 0, tmp_path, bf16=False, start=3)
-    again = latents.read_cache(group, 0, tmp_path)
-    assert torch.equal(samples.contexts, again.contexts) and samples.captions == again.captions
-    assert samples.tasks == ["text", "depth", "gray"] * 2
-
-
 def test_reference_samples_put_the_references_latents_first(tiny_vae):
     group = CacheGroup(width=48, height=32, num_frames=13, num_clips=1, tasks=["reference"])
     samples = latents.encode_clips(tiny_vae, group, "train", 3, 1, bf16=False)

@@ -70,7 +70,7 @@ def test_it_learns_resumes_to_the_same_bits_and_is_read_back(tmp_path):
     for name, weight in whole["task"]["reader"].items():
         assert torch.equal(weight, again["task"]["reader"][name]), name
 
-    task = TextTask(parse_config(["--config", str(tmp_path / "whole" / "run.yaml")]))
+    task = TextTask(parse_config(["--config", str(tmp_path / "whole" / "run.yaml")]), torch.device("cpu"))
     task.load_state_dict(whole["task"])
     right = task.validate()
     # Guessing is right for an eighth of the shapes and a ninth of the colours; backgrounds are learnt later.

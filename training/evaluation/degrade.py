@@ -59,9 +59,10 @@ def through_vae(vae: nn.Module, videos: Tensor, noise: float, generator: torch.G
         generator: Draws it.
 
     Returns:
-        The same shape, in [0, 1].
+        The same shape, in [0, 1], on the CPU.
     """
-    with torch.autocast("cpu", torch.bfloat16):
-        latents = encode_video(vae, videos)
-        latents = latents + noise * torch.randn(latents.shape, generator=generator)
-        return decode_video(vae, latents).float()
+    device = next(vae.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16):
+        latents = encode_video(vae, videos.to(device))
+        latents = latents + noise * torch.randn(latents.shape, generator=generator).to(device)
+        return decode_video(vae, latents).float().cpu()

@@ -68,7 +68,8 @@ def observe(network: Evaluator, videos: Tensor, *, batch: int = 8) -> Observatio
     expected = (CLIP_FRAMES, FRAME_SIZE, FRAME_SIZE, 3)
     if videos.dim() != 5 or tuple(videos.shape[1:]) != expected:
         raise ValueError(f"videos is {list(videos.shape)}; the evaluation network takes [B, 17, 64, 64, 3]")
-    parts = [_observe(network, chunk.float()) for chunk in videos.split(batch)]
+    device = next(network.parameters()).device
+    parts = [_observe(network, chunk.float().to(device)) for chunk in videos.split(batch)]
     return Observation(
         *(torch.cat([getattr(p, field.name) for p in parts]).cpu() for field in fields(Observation))
     )

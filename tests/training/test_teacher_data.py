@@ -1,0 +1,149 @@
+"""What a transformer learns from: drawn clips in a cache of latents, and real ones encoded before."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from training import cache, latents, pretrain
+from training.config import CacheGroup, TeacherConfig
+from training.dataset.config import DataConfig
+from training.latents import LatentCache, encode_clips
+from training.parallel import World
+from training.teacher_data import DrawnClips, RealClips
+from vdot_core.checkpoints import inspect, load_network
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+VAE = str(ASSETS / "vdot_tiny_vae.safetensors")
+SIZE = {"width": 32, "height": 32, "num_frames": 5}
+
+
+def _world(rank: int = 0, size: int = 1) -> World:
+    return World(rank, size, torch.device("cpu"), None, "fp32")
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    monkeypatch.setattr(latents, "CHUNK_CLIPS", 2)
+    return [
+        CacheGroup(**SIZE, num_clips=5, tasks=["text", "depth"]),
+        CacheGroup(**SIZE, num_clips=2, tasks=["reference"]),
+    ]
+
+
+def test_a_cache_holds_what_encoding_gives_as_far_as_asked_for(groups, tmp_path):
+    made = LatentCache(groups, tmp_path, VAE, bf16=False)
+    made.encode(0.5)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"group0-32x32x5-000{i}.pt" for i in (0, 1)} | {"group1-32x32x5-0000.pt"}
+    text, reference = made.read(0.5)
+    assert text.tasks == ["text", "depth"] * 4 and reference.latents.shape == (2, 16, 3, 4, 4)
+    expected = encode_clips(made.vae, groups[0], "train", 2, 2, bf16=False)
+    assert torch.equal(text.contexts[4:], expected.contexts) and text.captions[4:] == expected.captions
+    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    for rank in (0, 1):
+        made.encode(1.0, rank, 2)
+    assert {n: (tmp_path / n).stat().st_mtime_ns for n in times} == times, "nothing is encoded twice"
+    assert len(made.read(1.0)[0].tasks) == 10
+    # Groups take different scenes: the second begins where the first ends.
+    expected = encode_clips(made.vae, groups[1], "train", 5, 2, bf16=False)
+    assert torch.equal(made.read(1.0)[1].latents, expected.latents)
+
+
+@pytest.mark.parametrize("change", ["vae", "simple", "tasks", "start", "bf16"])
+def test_a_cache_of_other_clips_is_refused(groups, tmp_path, change):
+    LatentCache(groups, tmp_path / "cache", VAE, bf16=False).encode(1.0)
+    vae, bf16 = VAE, change == "bf16"
+    if change == "vae":
+        from training.vae import load_vae, save_vae
+
+        other = load_vae(VAE)
+        other.decoder.conv_out.bias.data += 1e-3
+        vae = tmp_path / "other.safetensors"
+        save_vae(other, vae)
+    changes = {"simple": {"simple": True}, "tasks": {"tasks": ["text", "gray"]}, "start": {"num_clips": 6}}
+    groups[0] = CacheGroup(**{**vars(groups[0]), **changes.get(change, {})})
+    again = LatentCache(groups, tmp_path / "cache", vae, bf16=bf16)
+    again.encode(1.0)
+    with pytest.raises(ValueError, match=r"group\d-32x32x5-0000\.pt was encoded with another .* delete"):
+        again.read(1.0)
+
+
+def test_processes_share_a_batch_of_drawn_clips(groups, tmp_path, monkeypatch):
+    monkeypatch.setattr(World, "barrier", lambda world: None)
+    settings = TeacherConfig(groups=groups, cache_dir=str(tmp_path), vae=VAE, batch=6, bf16=False)
+    whole = DrawnClips(settings, 3, _world()).batch(2)
+    parts = [DrawnClips(settings, 3, _world(rank, 2)).batch(2) for rank in (0, 1)]
+    assert torch.equal(torch.cat([part.latents for part in parts]), whole.latents)
+    assert [caption for part in parts for caption in part.text] == list(whole.text)
+    half, total = len(whole) // 2, len(whole)
+    assert [(p.first, len(p), p.total) for p in parts] == [(0, half, total), (half, half, total)]
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory):
+    """A cache as training/cache.py writes it."""
+    folder = tmp_path_factory.mktemp("real") / "cache"
+    files = {"vae": VAE, "text_encoder": str(ASSETS / "vdot_tiny_text.safetensors")}
+    groups = [CacheGroup(**SIZE, num_clips=4, tasks=["depth", "text"])]
+    settings = DataConfig(source="shapes", cache_dir=str(folder), groups=groups, **files)
+    assert cache.encode(settings)
+    return folder
+
+
+def _settings(encoded: Path, **changes) -> dict:
+    given = {"clips": str(encoded), "steps": 3, "batch": 2, "bf16": False, "warmup": 1, "lr": 1e-4}
+    return {**given, "start_from": str(ASSETS / "vdot_tiny.safetensors"), **changes}
+
+
+def test_batches_of_real_clips_are_the_caches_samples_and_captions_are_dropped(encoded):
+    clips = RealClips(TeacherConfig(**_settings(encoded, text_drop=0.5)), 0, _world())
+    empty, dropped = clips.source.empty_text[0], []
+    for step in range(30):
+        batch = clips.batch(step)
+        (plain,) = clips.source.batches(step)
+        assert torch.equal(batch.latents, plain.latents) and torch.equal(batch.contexts, plain.contexts)
+        for made, full in zip(batch.text, plain.text, strict=True):
+            dropped.append(torch.equal(made, empty))
+            assert dropped[-1] or torch.equal(made, full)
+    assert 0.3 < np.mean(dropped) < 0.7
+    (again,) = (RealClips(TeacherConfig(**_settings(encoded, text_drop=0.5)), 0, _world()).batch(29),)
+    assert torch.equal(again.text, batch.text), "a step's batch is the same however often it is asked for"
+
+
+def test_a_released_transformer_is_trained_on_with_real_clips(encoded, tmp_path):
+    settings = _settings(encoded, checkpoint_every=1)
+    config = {"model": "teacher", "out_dir": str(tmp_path / "out"), "ema": 0.0, "validate_every": 3}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "teacher": settings}))
+    assert pretrain.main(["--config", str(tmp_path / "run.yaml")]) == 0
+    made = tmp_path / "out" / "export" / "vdot_tiny.safetensors"
+    assert [path.name for path in made.parent.iterdir()] == [made.name], "the text encoder is not ours"
+    assert inspect(made).config == inspect(ASSETS / "vdot_tiny.safetensors").config
+    before = load_network(ASSETS / "vdot_tiny.safetensors", dtype=torch.float32).state_dict()
+    after = load_network(made, dtype=torch.float32).state_dict()
+    moved = {name: (after[name] - before[name]).abs().max().item() for name in before}
+    assert 0 < max(moved.values()) < 3e-3, "three small steps from where the file was"
+    assert sum(value > 0 for value in moved.values()) > 0.9 * len(moved)
+
+
+def test_clips_that_do_not_fit_are_refused(encoded, tmp_path):
+    with pytest.raises(ValueError, match=r"holds no cache.*training/cache\.py"):
+        RealClips(TeacherConfig(**_settings(tmp_path)), 0, _world())
+    config = {"model": "teacher", "out_dir": str(tmp_path / "out")}
+    groups = [{**SIZE, "num_clips": 1, "tasks": ["text"]}]
+    for changes in ({"clips": None}, {"groups": groups}):
+        values = {**config, "teacher": _settings(encoded, **changes)}
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+        with pytest.raises(ValueError, match=r"teacher\.groups has . groups and teacher\.clips is"):
+            pretrain.main(["--config", str(tmp_path / "run.yaml")])
+    narrow = tmp_path / "narrow"
+    shutil.copytree(encoded, narrow)
+    from safetensors.torch import save_file
+
+    save_file({"text": torch.zeros(3, 64)}, str(narrow / "empty.safetensors"))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "teacher": _settings(narrow)}))
+    with pytest.raises(ValueError, match=r"encoded to width 64, the network takes 128"):
+        pretrain.main(["--config", str(tmp_path / "run.yaml")])
