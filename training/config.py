@@ -148,8 +148,8 @@ class TeacherConfig:
         bf16: Whether to train under bfloat16 autocast.
         compile: Whether to compile the network's blocks: a minute at the start, a fifth off every step.
         checkpoint_every: Blocks whose activations are recomputed together in the backward pass (0: none).
-        start_from: What to begin with: a transformer's file, or a finished run's folder with its text
-            encoder too.
+        start_from: What to begin with: a transformer's file or folder of any published layout, or the
+            export folder of a finished run, whose text encoder is used too.
         text_encoder: File of another text encoder to begin with; null: start_from's, or a fresh one.
         num_validation: Held-out clips a group.
     """

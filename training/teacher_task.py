@@ -109,8 +109,9 @@ class TeacherTask:
         if settings.start_from:
             from vdot_core.checkpoints import load_network
 
-            start = Path(settings.start_from)
-            trained = load_network(start / TRANSFORMER_FILE if start.is_dir() else start, dtype=torch.float32)
+            finished = Path(settings.start_from) / TRANSFORMER_FILE
+            start = finished if finished.is_file() else Path(settings.start_from)
+            trained = load_network(start, dtype=torch.float32)
             network = WanVace(trained.config, attention=attention)
             network.load_state_dict(trained.state_dict())
         else:
@@ -129,7 +130,7 @@ class TeacherTask:
         settings = self.settings
         if settings.text_encoder:
             return load_text_encoder(settings.text_encoder)
-        if settings.start_from and Path(settings.start_from).is_dir():
+        if settings.start_from and (Path(settings.start_from) / TEXT_FILE).is_file():
             return load_text_encoder(Path(settings.start_from) / TEXT_FILE)
         tokenizer = Tokenizer(train_vocabulary())
         config = umt5_config(settings.text_layers, len(tokenizer))

@@ -115,7 +115,10 @@ def test_batches_of_real_clips_are_the_caches_samples_and_captions_are_dropped(e
 
 
 def test_a_released_transformer_is_trained_on_with_real_clips(encoded, tmp_path):
-    settings = _settings(encoded, checkpoint_every=1)
+    released = tmp_path / "released" / "transformer"
+    released.mkdir(parents=True)
+    shutil.copy(ASSETS / "vdot_tiny.safetensors", released / "diffusion_pytorch_model.safetensors")
+    settings = _settings(encoded, checkpoint_every=1, start_from=str(released.parent))
     config = {"model": "teacher", "out_dir": str(tmp_path / "out"), "ema": 0.0, "validate_every": 3}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "teacher": settings}))
     assert pretrain.main(["--config", str(tmp_path / "run.yaml")]) == 0
