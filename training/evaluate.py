@@ -1,8 +1,9 @@
-"""Score a model: `python training/evaluate.py --config training/configs/tiny_evaluation.yaml`.
+"""Score models: `python training/evaluate.py --config training/configs/tiny_evaluation.yaml`.
 
-Every row of the configuration is made, looked at by the evaluation network and written to
-`out_dir/run/sampler/row.json` beside a contact sheet. Kill it and run the same command: rows that are done,
-by the same weights and settings, are not done again. With `--report` it writes docs/RESULTS.md instead.
+Every row of every planned run is made, looked at by the evaluation network and written to
+`out_dir/run/sampler/row.json` beside a contact sheet; then docs/RESULTS.md is written. Kill it and run the
+same command: rows that are done, by the same weights and settings, are not done again. One model alone:
+`--run NAME [--transformer FILE] [--use '[guided50]'] [--only '[text]']`. The page alone: `--report`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -114,6 +115,8 @@ def run(config: EvaluationConfig) -> None:
     evaluation = Evaluation(config)
     common = {"split": config.split, "first": config.first, "seed": config.seed, "score": config.score}
     files = [*evaluation.model.files, config.evaluator]
+    # What a report's rows must have in common, whichever transformer they are of.
+    measured_with = fingerprint(files[1:], {name: common[name] for name in ("split", "first", "score")})
     rows = [row for row in config.tasks if not config.only or row.title in config.only]
     for sampler in config.use or [*config.samplers, "truth", "vae"]:
         settings = asdict(config.samplers[sampler]) if sampler in config.samplers else {}
@@ -128,7 +131,8 @@ def run(config: EvaluationConfig) -> None:
                 logger.info("%s / %s / %s is done", config.run, sampler, row.title)
                 continue
             result = evaluation.row(row, sampler, folder)
-            about = {"fingerprint": mark, "run": config.run, "sampler": sampler, "row": asdict(row)}
+            about = {"fingerprint": mark, "measured_with": measured_with, "run": config.run}
+            about |= {"sampler": sampler, "row": asdict(row)}
             _write({**about, **result, "settings": settings, "evaluations": evaluations, **count}, path)
             score = f"{result['score']:.3f}" if result["score"] is not None else "none"
             seconds = result["seconds"]
@@ -141,9 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     config, report_only = parse_config(argv)
-    if not report_only:
+    if config.run is not None and not report_only:
         run(config)
         return 0
+    for planned in () if report_only else config.plan:
+        run(replace(config, **asdict(planned)))
     page = write_report(Path(config.out_dir), ROOT / "docs", trainings=config.trainings)
     logger.info("wrote %s", page)
     return 0

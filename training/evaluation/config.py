@@ -62,15 +62,30 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
+class PlannedRun:
+    """A model among those that an evaluation compares; its keys are `EvaluationConfig`'s.
+
+    Attributes:
+        run, transformer, use, only: What takes the place of the evaluation's own.
+    """
+
+    run: str
+    transformer: str | None = None
+    use: list[str] = field(default_factory=list)
+    only: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
-    """One evaluation of one model.
+    """One evaluation, of one model or of all that are planned.
 
     Attributes:
         assets: Folder with the transformer, text encoder and VAE.
         transformer: Another transformer file than the folder's (null: its own).
         evaluator: The evaluation network's file.
         out_dir: A folder for each run is made here.
-        run: The model's name in the results.
+        run: The model's name in the results; null: every planned run, and then the report.
+        plan: The runs that the report compares.
         samplers: Name -> how videos are made.
         use: Names of the samplers to run (empty: all); 'truth' and 'vae' score the drawn clips themselves
             and their reconstructions: what a perfect model would get.
@@ -91,7 +106,8 @@ class EvaluationConfig:
     transformer: str | None = None
     evaluator: str = "assets/vdot_tiny_evaluator.safetensors"
     out_dir: str = "runs/evaluation"
-    run: str = "teacher"
+    run: str | None = None
+    plan: list[PlannedRun] = field(default_factory=list)
     samplers: dict[str, SamplerConfig] = field(default_factory=dict)
     use: list[str] = field(default_factory=list)
     tasks: list[TaskConfig] = field(default_factory=list)
@@ -112,12 +128,14 @@ class EvaluationConfig:
         titles = [task.title for task in self.tasks]
         if len(set(titles)) < len(titles):
             raise ValueError(f"two rows share a name: {titles}; give one of them another `name`")
-        unknown = sorted(set(self.only) - set(titles))
-        if unknown:
-            raise ValueError(f"only names {unknown}; the rows are {titles}")
         known = {*self.samplers, "truth", "vae"}
-        if set(self.use) - known:
-            raise ValueError(f"use names {sorted(set(self.use) - known)}; the samplers are {sorted(known)}")
+        for asked in (self, *self.plan):
+            if unknown := sorted(set(asked.only) - set(titles)):
+                raise ValueError(f"only names {unknown}; the rows are {titles}")
+            if unknown := sorted(set(asked.use) - known):
+                raise ValueError(f"use names {unknown}; the samplers are {sorted(known)}")
+        if self.run is None and not self.plan:
+            raise ValueError("neither run nor plan is given; name the model, as with --run teacher")
         if self.clips < 1 or self.batch < 1:
             raise ValueError(f"clips is {self.clips}, batch {self.batch}; both need at least 1")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 # Title -> keys of metrics.jsonl.
 PANELS = {
-    "matching: real - fake score, mean square": ("generator/score_gap",),
-    "transport cost, debiased": ("generator/otd",),
+    "matching: real - fake score, mean of |.|": ("generator/score_gap",),
+    "half the mean square of the transport's gradient": ("generator/otd",),
     "marginal error of the transport": ("generator/transport_error",),
     "iterations of the transport": ("generator/transport_iterations",),
     "critic's flow matching": ("critic/denoising",),

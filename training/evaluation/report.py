@@ -16,14 +16,14 @@ RESULTS_FILE = "results.json"
 PICTURED_ROWS = ("text", "depth", "layout", "inpainting", "reference")
 CEILINGS = ("truth", "vae")
 # What a clip-by-clip file holds that the page does not need.
-DROPPED = ("fingerprint", "row")
+DROPPED = ("fingerprint", "measured_with", "row")
 
 Results = dict[str, dict[str, dict]]
 
 INTRODUCTION = """# Results
 
-Made by `python training/evaluate.py --config training/configs/tiny_evaluation.yaml --report`; do not edit.
-The figures are in `results.json` beside this.
+Made by `python training/evaluate.py --config training/configs/tiny_evaluation.yaml`, which evaluates every
+model that it plans; do not edit. The figures are in `results.json` beside this.
 
 Held-out clips of the drawn shapes (`training/data/shapes.py`, seeds of the split `evaluation`), 64 x 64,
 17 frames, seen through an evaluation network that shares neither seeds nor weights with the models
@@ -37,16 +37,29 @@ reconstructions: the best that any model over this VAE could do, and the measure
 - reference: share of the references whose colour and shape both show;
 - smooth: PSNR between each frame and its neighbours' mean, minus the drawn clip's: below 0 it flickers, above
   it is smoother or softer than the drawing (compare with `vae`);
+- s a video: mean time of these runs, encoding what is given and decoding included, in batches on one core;
+  [BENCHMARKS.md](BENCHMARKS.md#the-tiny-student) has the sampling's alone, side by side;
 - FD: Frechet distance of the network's features to the drawn clips'; diversity: distance between seeds of one
   prompt, as a share of the distance between different drawn clips.
 """
 
 
 def read_results(folder: Path) -> Results:
-    """All rows under `folder/run/sampler/*.json`: 'run / sampler' -> row -> its summary."""
+    """All rows under `folder/run/sampler/*.json`: 'run / sampler' -> row -> its summary.
+
+    Raises:
+        ValueError: Rows were scored by different evaluation networks, over different clips or VAEs.
+    """
     results: Results = {}
+    first: tuple[Path, str] | None = None
     for path in sorted(Path(folder).glob("*/*/*.json")):
         row = json.loads(path.read_text())
+        first = first or (path, row["measured_with"])
+        if row["measured_with"] != first[1]:
+            raise ValueError(
+                f"{path} and {first[0]} were scored with different evaluation networks, VAEs, text "
+                "encoders or clips and cannot be compared; evaluate the older one again, or delete its folder"
+            )
         name = f"{row['run']} / {row['sampler']}"
         results.setdefault(name, {})[path.stem] = {k: v for k, v in row.items() if k not in DROPPED}
     return results
@@ -119,13 +132,11 @@ def _copy_sheets(folder: Path, images: Path, results: Results) -> list[str]:
         run, sampler = name.split(" / ")
         if sampler in CEILINGS:
             continue
-        found = [row for row in PICTURED_ROWS if (images / f"{run}-{sampler}-{row}.jpg").is_file()]
         for row in PICTURED_ROWS:
             source = Path(folder) / run / sampler / f"{row}.jpg"
-            if source.is_file():
-                shutil.copyfile(source, images / f"{run}-{sampler}-{row}.jpg")
-                found.append(row)
-        for row in dict.fromkeys(found):
+            if not source.is_file():
+                continue
+            shutil.copyfile(source, images / f"{run}-{sampler}-{row}.jpg")
             lines += [f"**{name}, {row}**", "", f"![{row}](images/results/{run}-{sampler}-{row}.jpg)", ""]
     return (
         ["## Pictures", "The drawn clip, what the model is given, what it makes.", "", *lines]
@@ -161,8 +172,8 @@ def write_report(
     """Make the page.
 
     Args:
-        folder: The evaluations' `out_dir`. Runs that are only in `docs/results.json` stay in the page.
-        docs: Where RESULTS.md, results.json and images/results/ are written.
+        folder: The evaluations' `out_dir`.
+        docs: Where RESULTS.md, results.json and images/results/ are written, in place of those of before.
         trainings: Name -> `out_dir` of distillations whose curves are shown, if they have a log.
         plot: Draws the figure of scores.
 
@@ -170,17 +181,16 @@ def write_report(
         The page's path.
 
     Raises:
-        ValueError: There is no result at all.
+        ValueError: There is no result at all, or results that cannot be compared.
     """
-    kept = docs / RESULTS_FILE
-    results: Results = json.loads(kept.read_text()) if kept.is_file() else {}
-    for name, rows in read_results(folder).items():
-        results[name] = {**results.get(name, {}), **rows}
+    results = read_results(folder)
     if not results:
         raise ValueError(f"no results in {folder}; run `python training/evaluate.py --config ..` first")
     results = _without_double_ceilings(results)
     images = docs / "images" / "results"
-    images.mkdir(parents=True, exist_ok=True)
+    # Pictures of models that are no longer in the page would look like its own.
+    shutil.rmtree(images, ignore_errors=True)
+    images.mkdir(parents=True)
     plot(results, images / "scores.png")
     lines = [INTRODUCTION, *bar_lines(results), "## Scores", "", *score_table(results), ""]
     lines += against_teacher(results)
@@ -188,7 +198,7 @@ def write_report(
     if _plot_steps(results, images / "steps.png"):
         lines += ["![score against evaluations](images/results/steps.png)", ""]
     curves = images / "distillation.png"
-    if plot_curves(read_curves(trainings or {}), curves) or curves.is_file():
+    if plot_curves(read_curves(trainings or {}), curves):
         lines += [
             "## Distillation",
             "From the logs of the runs.",
@@ -199,7 +209,7 @@ def write_report(
     lines += ["## Held-out pairs", "", *held_out_table(results), "", *row_tables(results)]
     lines += _join_sides(folder, images, results)
     lines += _copy_sheets(folder, images, results)
-    kept.write_text(json.dumps(results, indent=1) + "\n")
+    (docs / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n")
     page = docs / "RESULTS.md"
     page.write_text("\n".join(lines).rstrip() + "\n")
     return page

@@ -121,7 +121,8 @@ def against_teacher(results: Mapping[str, Rows]) -> list[str]:
         if not shared or share is None:
             continue
         seconds = [sum(models[n][row]["seconds"] for row in shared) for n in (teacher, name)]
-        words = f"- {name}: {share:.1%} of {teacher}'s score, {seconds[0] / seconds[1]:.1f} times as fast"
+        times = f"{seconds[0] / seconds[1]:.1f} times as fast with encoding and decoding"
+        words = f"- {name}: {share:.1%} of {teacher}'s score, {times}"
         spread = [_diversity(models[n]) for n in (name, teacher)]
         if all(spread):
             words += f", {spread[0] / spread[1]:.0%} of its diversity"

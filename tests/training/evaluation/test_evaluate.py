@@ -10,7 +10,7 @@ import yaml
 from training import evaluate, text, vae
 from training.evaluation import generate as making
 from training.evaluation.cases import full_caption, row_cases
-from training.evaluation.config import EvaluationConfig, SamplerConfig, TaskConfig, parse_config
+from training.evaluation.config import EvaluationConfig, PlannedRun, SamplerConfig, TaskConfig, parse_config
 from training.evaluation.curves import read_curves
 from training.evaluation.network import Evaluator, EvaluatorWidths, save_evaluator
 from training.evaluation.report import read_results, write_report
@@ -68,6 +68,7 @@ def _config_file(assets, folder, **changes):
         "pictures": 2,
         "score": SCORE,
         "tasks": ROWS,
+        "run": "teacher",
         **changes,
     }
     path = folder / "evaluation.yaml"
@@ -125,10 +126,14 @@ def test_done_rows_are_left_and_changed_ones_are_made_again(evaluated):
     assert row["sampler"] == "quick"
 
 
-def test_the_report_has_every_run_and_keeps_those_of_before(evaluated, tmp_path):
+def test_the_report_has_every_run_and_nothing_of_before(evaluated, tmp_path):
     folder, _ = evaluated
-    write_report(folder / "out", tmp_path)
-    page = write_report(tmp_path / "nothing", tmp_path).read_text()
+    old = tmp_path / "images" / "results" / "student-old-text.jpg"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    (tmp_path / "results.json").write_text('{"student / old": {}}')
+    page = write_report(folder / "out", tmp_path).read_text()
+    assert not old.exists() and "student / old" not in page + (tmp_path / "results.json").read_text()
     for words in (
         "teacher / quick",
         "teacher / truth",
@@ -141,6 +146,39 @@ def test_the_report_has_every_run_and_keeps_those_of_before(evaluated, tmp_path)
     assert (tmp_path / "images" / "results" / "teacher-quick-text.jpg").is_file()
     with pytest.raises(ValueError, match="no results"):
         write_report(tmp_path / "nothing", tmp_path / "other")
+
+
+def test_rows_that_cannot_be_compared_are_refused(evaluated, tmp_path):
+    folder, _ = evaluated
+    shutil.copytree(folder / "out", tmp_path / "out")
+    path = tmp_path / "out" / "teacher" / "vae" / "text.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "measured_with": "another"}))
+    with pytest.raises(
+        ValueError, match=r"vae/text\.json and .* were scored with different evaluation networks"
+    ):
+        write_report(tmp_path / "out", tmp_path)
+
+
+def test_one_command_evaluates_every_planned_run_and_reports(assets, tmp_path, monkeypatch):
+    shutil.copy(assets / making.TRANSFORMER_FILE, tmp_path / "other.safetensors")
+    plan = [
+        {"run": "teacher", "use": ["quick"], "only": ["text", "depth"]},
+        {
+            "run": "student",
+            "transformer": str(tmp_path / "other.safetensors"),
+            "use": ["quick"],
+            "only": ["text"],
+        },
+    ]
+    path = _config_file(assets, tmp_path, run=None, plan=plan, clips=1)
+    monkeypatch.setattr(evaluate, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    assert evaluate.main(["--config", str(path)]) == 0
+    made = sorted(
+        file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.json")
+    )
+    assert made == ["student/quick/text.json", "teacher/quick/depth.json", "teacher/quick/text.json"]
+    assert "student / quick" in (tmp_path / "docs" / "RESULTS.md").read_text()
 
 
 def test_the_report_shows_models_side_by_side_and_their_training(evaluated, tmp_path):
@@ -168,12 +206,12 @@ def test_the_report_shows_models_side_by_side_and_their_training(evaluated, tmp_
     curves = read_curves(runs)
     assert curves.keys() == {"student"}
     assert [step for step, _ in curves["student"]["critic's flow matching"]] == [25, 50, 60]
-    assert curves["student"]["transport cost, debiased"][-1][0] == 59
+    assert curves["student"]["half the mean square of the transport's gradient"][-1][0] == 59
 
 
 def test_a_video_does_not_depend_on_its_batch(assets):
     model = making.load_tiny(assets)
-    config = EvaluationConfig(clips=3)
+    config = EvaluationConfig(run="x", clips=3)
     cases = list(row_cases(config, TaskConfig("inpainting")))
     sampler = SamplerConfig(steps=2, guidance=3.0)
     contexts, count = making.UnitEncoder(model)([case.unit for case in cases])
@@ -189,7 +227,7 @@ def test_a_video_does_not_depend_on_its_batch(assets):
 
 
 def test_prompts_name_all_that_is_scored_and_held_out_rows_hold_such_pairs():
-    config = EvaluationConfig(clips=12)
+    config = EvaluationConfig(run="x", clips=12)
     for case in row_cases(config, TaskConfig("text", held_out=True, clips=3)):
         assert case.prompt == full_caption(case.drawn)
         for track in case.drawn.objects:
@@ -221,16 +259,21 @@ def test_a_student_is_set_beside_its_teacher():
 
     results = {"teacher / guided50": run(0.8, 1.0, 100, 2.0), "student / four": run(0.6, 0.04, 4, 1.5)}
     (line, _) = against_teacher(results)
-    assert "student / four: 75.0% of teacher / guided50's score, 25.0 times as fast, 75% of" in line
+    assert "student / four: 75.0% of teacher / guided50's score, 25.0 times as fast with" in line
+    assert "75% of its diversity" in line
 
 
 def test_wrong_configurations_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="share a name"):
-        EvaluationConfig(tasks=[TaskConfig("text"), TaskConfig("text")])
+        EvaluationConfig(run="x", tasks=[TaskConfig("text"), TaskConfig("text")])
     with pytest.raises(ValueError, match="samplers are"):
-        EvaluationConfig(use=["guided"])
+        EvaluationConfig(run="x", use=["guided"])
     with pytest.raises(ValueError, match="rows are"):
-        EvaluationConfig(only=["depth"], tasks=[TaskConfig("text")])
+        EvaluationConfig(run="x", only=["depth"], tasks=[TaskConfig("text")])
+    with pytest.raises(ValueError, match="only names"):
+        EvaluationConfig(plan=[PlannedRun("x", only=["depth"])], tasks=[TaskConfig("text")])
+    with pytest.raises(ValueError, match="neither run nor plan"):
+        EvaluationConfig()
     config, report = parse_config(["--config", "training/configs/tiny_evaluation.yaml", "--report"])
     assert report and config.samplers["guided50"].evaluations == 100
     assert all(task.family or task.held_out or task.seeds > 1 for task in config.tasks)
