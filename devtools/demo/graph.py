@@ -1,72 +1,30 @@
-"""Puts the user's clip, pictures, text and numbers into a prompt, and taps what the model is told.
+"""Puts the user's text and numbers into a prompt, and taps what the model is told.
 
 Nodes are found by what they are and what they feed, never by their ids: a workflow may be rearranged freely.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from devtools.demo.links import REGION, UNIT, input_type, is_link, unit_nodes
 from devtools.demo.options import DemoOptions
 from devtools.errors import UsageError
 
-UNIT = "VDOT_VCU"
 TAP = "VDOTDemoTap"  # in tap_node.py
-VIDEO_LOADERS = {"LoadVideo": "file"}
-IMAGE_LOADERS = {"LoadImage": "image", "LoadImageMask": "image"}
 TEXT_NODES = {"CLIPTextEncode": "text"}
 
 
-@dataclass(frozen=True)
-class Loader:
-    """A node that reads a file: where in the prompt its name stands, and what the file is used as."""
-
-    node_id: str
-    input_name: str
-    role: str  # 'video', 'image' or 'mask'
-
-
-def loaders(prompt: dict, object_info: dict) -> list[Loader]:
-    """Every file-reading node, in id order."""
-    found = []
-    for node_id in sorted(prompt, key=lambda key: (len(key), key)):
-        kind = prompt[node_id]["class_type"]
-        if kind in VIDEO_LOADERS:
-            found.append(Loader(node_id, VIDEO_LOADERS[kind], "video"))
-        elif kind in IMAGE_LOADERS:
-            role = "mask" if "MASK" in _ends(prompt, object_info, node_id) else "image"
-            found.append(Loader(node_id, IMAGE_LOADERS[kind], role))
-    return found
-
-
-def apply(prompt: dict, object_info: dict, options: DemoOptions) -> dict[Loader, str]:
-    """Write the options into a prompt.
+def apply(prompt: dict, object_info: dict, options: DemoOptions) -> None:
+    """Write the text and numbers of the options into a prompt.
 
     Args:
         prompt: changed in place.
         object_info: the server's node descriptions.
         options: what the user asked for.
 
-    Returns:
-        The files to upload, by the loader that shall read each.
-
     Raises:
         UsageError: the workflow has no place for something that was given.
     """
-    found = loaders(prompt, object_info)
-    files: dict[Loader, str] = {}
-    for flag, role, given in (
-        ("--video", "video", [options.video] if options.video else []),
-        ("--image", "image", list(options.images)),
-        ("--mask", "mask", [options.mask] if options.mask else []),
-    ):
-        places = [loader for loader in found if loader.role == role]
-        if len(given) > len(places):
-            raise UsageError(
-                f"{flag} was given {len(given)} time(s), "
-                f"the {options.task} workflow reads {len(places)} {role}(s)"
-            )
-        files.update(zip(places, given, strict=False))
     if options.prompt is not None:
         _set(prompt, list(_positive_texts(prompt)), options.prompt, "--prompt", options.task)
     if options.seed is not None:
@@ -75,14 +33,14 @@ def apply(prompt: dict, object_info: dict, options: DemoOptions) -> dict[Loader,
     if options.num_frames is not None:
         _set(prompt, _named(prompt, {"length"}, units), options.num_frames, "--frames", options.task)
     if options.size is not None:
+        sized = region_nodes(prompt, object_info) or units
         for name, value in zip(("width", "height"), options.size, strict=True):
-            _set(prompt, _named(prompt, {name}, units), value, "--size", options.task)
-    return files
+            _set(prompt, _named(prompt, {name}, sized), value, "--size", options.task)
 
 
-def unit_nodes(prompt: dict, object_info: dict) -> list[str]:
-    """The task nodes: those that make a VDOT_VCU."""
-    return [i for i, node in prompt.items() if UNIT in object_info[node["class_type"]]["output"]]
+def region_nodes(prompt: dict, object_info: dict) -> list[str]:
+    """The nodes that cut a region out of a clip: the task is done at their size, and pasted back."""
+    return [i for i, node in prompt.items() if REGION in object_info[node["class_type"]]["output"]]
 
 
 def final_units(prompt: dict, object_info: dict) -> list[tuple[str, int]]:
@@ -93,7 +51,7 @@ def final_units(prompt: dict, object_info: dict) -> list[tuple[str, int]]:
         if UNIT in info["output"] or info.get("output_node"):
             continue
         for name, value in node["inputs"].items():
-            if _input_type(info, name) == UNIT and _is_link(value) and tuple(value) not in found:
+            if input_type(info, name) == UNIT and is_link(value) and tuple(value) not in found:
                 found.append(tuple(value))
     return found
 
@@ -124,47 +82,15 @@ def _ancestors(prompt: dict, roots: Any) -> dict:
         if node_id in kept:
             continue
         kept[node_id] = prompt[node_id]
-        waiting += [value[0] for value in prompt[node_id]["inputs"].values() if _is_link(value)]
+        waiting += [value[0] for value in prompt[node_id]["inputs"].values() if is_link(value)]
     return kept
-
-
-def _ends(prompt: dict, object_info: dict, start: str) -> set[str]:
-    """Types of the inputs of task nodes that a node's outputs reach."""
-    types, waiting, seen = set(), [start], set()
-    units = set(unit_nodes(prompt, object_info))
-    while waiting:
-        source = waiting.pop()
-        for node_id, node in prompt.items():
-            for name, value in node["inputs"].items():
-                if not _is_link(value) or value[0] != source:
-                    continue
-                if node_id in units:
-                    types.add(_input_type(object_info[node["class_type"]], name))
-                elif node_id not in seen:
-                    seen.add(node_id)
-                    waiting.append(node_id)
-    return types
-
-
-def _input_type(info: dict, name: str) -> str | None:
-    """The type of an input; of a growing input's entry (`images.image0`) the type that its template has."""
-    sections = [info["input"].get(section) or {} for section in ("required", "optional")]
-    for inputs in sections:
-        spec = inputs.get(name.split(".")[0])
-        if spec is None:
-            continue
-        if "template" not in (spec[1] if len(spec) > 1 else {}):
-            return spec[0] if isinstance(spec[0], str) else "COMBO"
-        template = spec[1]["template"].get("input") or {}
-        return next((t[0] for part in template.values() for t in part.values()), None)
-    return None
 
 
 def _positive_texts(prompt: dict) -> Iterator[tuple[str, str]]:
     """Text nodes that some node takes as `positive`."""
     for node in prompt.values():
         source = node["inputs"].get("positive")
-        if _is_link(source) and prompt[source[0]]["class_type"] in TEXT_NODES:
+        if is_link(source) and prompt[source[0]]["class_type"] in TEXT_NODES:
             yield source[0], TEXT_NODES[prompt[source[0]]["class_type"]]
 
 
@@ -173,7 +99,7 @@ def _named(prompt: dict, names: set[str], among: list[str] | None = None) -> lis
         (node_id, name)
         for node_id, node in prompt.items()
         for name in sorted(names & node["inputs"].keys())
-        if (among is None or node_id in among) and not _is_link(node["inputs"][name])
+        if (among is None or node_id in among) and not is_link(node["inputs"][name])
     ]
 
 
@@ -182,7 +108,3 @@ def _set(prompt: dict, places: list[tuple[str, str]], value: Any, flag: str, tas
         raise UsageError(f"{flag}: the {task} workflow has no input for it")
     for node_id, name in places:
         prompt[node_id] = {**prompt[node_id], "inputs": {**prompt[node_id]["inputs"], name: value}}
-
-
-def _is_link(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str)

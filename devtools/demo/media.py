@@ -1,21 +1,53 @@
-"""Looks into clips and pictures before they are sent, and reads back what came out."""
+"""Looks into clips and pictures before they are sent, cuts and fits them, and reads back what came out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from av.video.frame import PictureType
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from devtools.errors import DevError
+
+ANIMATED = {"GIF", "PNG", "WEBP"}
+FRAME_RATE = 16  # the model's, for files that do not say theirs
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What a video file holds: its size in pixels and the number of frames that can be decoded."""
+    """What a video or picture holds: its size in pixels as it is shown, and the number of readable frames."""
 
     width: int
     height: int
     num_frames: int
+    is_picture: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
+
+def probe(path: Path, name: str) -> Clip:
+    """Decode a picture or a video, whichever it is.
+
+    Args:
+        path: the file; a moving GIF, PNG or WebP counts as a video.
+        name: what to call it in messages.
+
+    Raises:
+        DevError: it is neither.
+    """
+    try:
+        with Image.open(path) as image:
+            is_picture = image.format not in ANIMATED or not getattr(image, "is_animated", False)
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        is_picture = False
+    return Clip(*probe_image(path, name), 1, is_picture=True) if is_picture else probe_video(path, name)
 
 
 def probe_video(path: Path, flag: str) -> Clip:
@@ -30,7 +62,7 @@ def probe_video(path: Path, flag: str) -> Clip:
                 raise DevError(f"{flag} {path}: the file has no video in it (only sound?)")
             width, height, num_frames = 0, 0, 0
             for frame in container.decode(video=0):
-                width, height, num_frames = frame.width, frame.height, num_frames + 1
+                width, height, num_frames = *_shown_size(frame), num_frames + 1
     except (av.FFmpegError, ValueError) as error:
         raise DevError(
             f"{flag} {path}: not a readable video ({error}); mp4, webm, mov and mkv work"
@@ -52,7 +84,7 @@ def probe_image(path: Path, flag: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             image.load()
-            return image.size
+            return ImageOps.exif_transpose(image).size
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise DevError(f"{flag} {path}: not a readable picture; PNG, JPEG and WebP work") from error
 
@@ -61,8 +93,92 @@ def scaled_mask(mask: Path, size: tuple[int, int], folder: Path) -> Path:
     """A copy of a mask, stretched to a size: VDOT Mask wants mask and clip to have the same one."""
     scaled = folder / f"{mask.stem}_{size[0]}x{size[1]}.png"
     with Image.open(mask) as image:
-        image.resize(size, Image.Resampling.NEAREST).save(scaled)
+        ImageOps.exif_transpose(image).resize(size, Image.Resampling.NEAREST).save(scaled)
     return scaled
+
+
+def cut_video(
+    source: Path, target: Path, num_frames: int, *, start: int = 0, size: tuple[int, int] | None = None
+) -> None:
+    """Write a part of a video without loss, frame by frame: the rest is never held.
+
+    Args:
+        source: any readable video.
+        target: an .mp4 to write; it has the source's frame rate and no sound.
+        num_frames: how many frames to write.
+        start: the first of them.
+        size: width and height to stretch to, for masks: no value is mixed with another; None = as it is.
+    """
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate or Fraction(FRAME_RATE)
+        frames = islice(container.decode(stream), start, start + num_frames)
+        _write_lossless((_fitted(frame, size) for frame in frames), target, rate, stream.codec_context)
+
+
+def still_video(picture: Path, target: Path, num_frames: int, size: tuple[int, int]) -> None:
+    """Write a mask that is a picture as a video .mp4 that shows it in every frame, stretched to a size."""
+    with Image.open(picture) as image:
+        image = ImageOps.exif_transpose(image).convert("RGB").resize(size, Image.Resampling.NEAREST)
+    frames = (av.VideoFrame.from_image(image) for _ in range(num_frames))
+    _write_lossless(frames, target, Fraction(FRAME_RATE))
+
+
+def _write_lossless(
+    frames: Iterable[av.VideoFrame], target: Path, rate: Fraction, tags: av.VideoCodecContext | None = None
+) -> None:
+    """Write frames in order, in their own pixel format where a codec has it."""
+    with av.open(str(target), "w") as container:
+        stream = None
+        for index, frame in enumerate(frames):
+            if stream is None:
+                codec, pixel_format = _lossless_codec(frame)
+                options = {} if codec == "ffv1" else {"qp": "0", "preset": "veryfast"}
+                stream = container.add_stream(codec, rate=rate, options=options)
+                stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pixel_format
+                if tags is not None and pixel_format == frame.format.name:
+                    for tag in ("color_range", "colorspace", "color_primaries", "color_trc"):
+                        setattr(stream.codec_context, tag, getattr(tags, tag))
+            if frame.format.name != stream.pix_fmt:
+                frame = _to_rgb(frame)
+            frame.pts, frame.time_base, frame.pict_type = index, 1 / rate, PictureType.NONE
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _lossless_codec(frame: av.VideoFrame) -> tuple[str, str]:
+    """Codec and pixel format for frames like this one."""
+    kind = frame.format.name
+    odd = frame.width % 2 or frame.height % 2  # where colours are halved, H.264 takes even sizes alone
+    for codec in ("ffv1",) if odd else ("libx264", "ffv1"):
+        if kind in {known.name for known in av.Codec(codec, "w").video_formats}:
+            return codec, kind
+    return "libx264rgb", "rgb24"
+
+
+def _fitted(frame: av.VideoFrame, size: tuple[int, int] | None) -> av.VideoFrame:
+    """A frame as it is shown, stretched to a size."""
+    turns = _quarter_turns(frame)
+    if turns:
+        pixels = np.rot90(_to_rgb(frame).to_ndarray(), turns)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    if size in (None, (frame.width, frame.height)):
+        return frame
+    return frame.reformat(*size, format="rgb24", interpolation="POINT")
+
+
+def _to_rgb(frame: av.VideoFrame) -> av.VideoFrame:
+    """Eight bits of RGB by way of sixteen: the short way repeats the halved colours of a video unsmoothed."""
+    return frame.reformat(format="gbrp16le").reformat(format="rgb24")
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """How often ComfyUI turns a frame by 90 degrees: phones film lying down and say so beside the pixels."""
+    return round(frame.rotation // 90) % 4
+
+
+def _shown_size(frame: av.VideoFrame) -> tuple[int, int]:
+    return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
 
 
 def read_frames(path: Path) -> list[Image.Image]:

@@ -24,7 +24,7 @@ class DemoOptions:
         task: workflows/vdot_<task>.json.
         video: clip to use instead of the workflow's.
         images: pictures to use instead of the workflow's, in order.
-        mask: picture whose white part is made anew.
+        mask: picture or video whose white part is made anew.
         prompt: text to use.
         num_frames: length of the video.
         size: (width, height) in pixels.
@@ -110,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image", metavar="FILE", action="append", default=[], help="picture to use (repeatable)"
     )
-    parser.add_argument("--mask", metavar="FILE", help="picture, white where the clip is made anew")
+    parser.add_argument(
+        "--mask", metavar="FILE", help="picture, or video of the clip's length, white where it is made anew"
+    )
     parser.add_argument("--prompt", metavar="TEXT", help="what the video shows")
     parser.add_argument("--frames", type=int, metavar="N", help="length in frames, 4n+1: 9, 13, 17 ..")
     parser.add_argument("--size", metavar="WxH", help="size in pixels, multiples of 16: 64x64")

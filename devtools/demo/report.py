@@ -98,5 +98,5 @@ def closing_words(
 This is the bundled model: a tiny one, distilled to four steps: moving shapes at 64x64, on any machine.
 The same nodes run the 14B weights; README.md says where to put them. Next:
   python dev.py demo --task {other}
-  python dev.py demo --prompt "a green triangle moving right on a white background" --seed 1
+  python dev.py demo --task text --prompt "a green triangle moving right on a white background" --seed 1
   python dev.py comfy                # the same ComfyUI in your browser"""

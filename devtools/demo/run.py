@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -14,21 +14,18 @@ from PIL import Image
 
 from devtools.demo.client import ComfyClient, Outcome
 from devtools.demo.convert import to_prompt
-from devtools.demo.graph import Loader, apply, final_units, loaders, tap_prompt
-from devtools.demo.media import Clip, fitting_size, probe_image, probe_video, read_frames, scaled_mask, spread
+from devtools.demo.graph import apply, final_units, region_nodes, tap_prompt
+from devtools.demo.loaders import assign, loaders
+from devtools.demo.media import Clip, read_frames, spread
 from devtools.demo.options import DemoOptions
 from devtools.demo.report import Progress, Stages, closing_words
 from devtools.demo.sheet import Row, contact_sheet
+from devtools.demo.upload import fitted, inspect_files, send
 from devtools.errors import DevError, UsageError
-from devtools.paths import ROOT
 from devtools.server import ComfyServer
 
-EXAMPLES = ROOT / "assets" / "examples"
 TAP_NODE = Path(__file__).with_name("tap_node.py")
 NUM_COLUMNS = 6
-# Pixels of a real clip's frame: more than the bundled model was trained on, so that it stays recognisable.
-DEMO_AREA = 128 * 128
-DEMO_FRAMES = 17
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv")
 
 
@@ -65,7 +62,7 @@ def run_demo(options: DemoOptions, comfyui: str, setup_seconds: float) -> None:
     """
     stages = Stages()
     stages.add("set-up", setup_seconds)
-    options = checked(options)
+    clips = inspect_files(options)
     out = Path(options.out)
     with tempfile.TemporaryDirectory(prefix="vdot-demo-") as base:
         with stages.measure("start ComfyUI"):
@@ -73,7 +70,7 @@ def run_demo(options: DemoOptions, comfyui: str, setup_seconds: float) -> None:
             shutil.copy(TAP_NODE, Path(base) / "custom_nodes" / "vdot_demo_tap.py")
             server.start()
         try:
-            made = asyncio.run(_make(options, server.url, stages))
+            made = asyncio.run(_make(options, clips, server.url, stages))
         except UsageError:
             raise
         except (DevError, aiohttp.ClientError) as error:
@@ -93,36 +90,17 @@ def run_demo(options: DemoOptions, comfyui: str, setup_seconds: float) -> None:
     print(closing_words(options, video, sheet, made.frames, stages))
 
 
-def checked(options: DemoOptions) -> DemoOptions:
-    """Read every input file once, and choose a size and length that the bundled model can do.
-
-    Raises:
-        DevError: a file cannot be decoded.
-    """
-    for image in options.images:
-        probe_image(Path(image), "--image")
-    if options.mask:
-        probe_image(Path(options.mask), "--mask")
-    if not options.video:
-        return options
-    clip = probe_video(Path(options.video), "--video")
-    size = options.size or fitting_size(clip, DEMO_AREA)
-    num_frames = options.num_frames or min(DEMO_FRAMES, (clip.num_frames - 1) // 4 * 4 + 1)
-    print(
-        f"[demo] the clip has {clip.width}x{clip.height} pixels and {clip.num_frames} frames, "
-        f"the video will have {size[0]}x{size[1]} and {num_frames} (--size and --frames change that)"
-    )
-    return replace(options, size=size, num_frames=num_frames)
-
-
-async def _make(options: DemoOptions, url: str, stages: Stages) -> Made:
+async def _make(options: DemoOptions, clips: dict[str, Clip], url: str, stages: Stages) -> Made:
     async with ComfyClient(url) as client:
         with stages.measure("load and convert the workflow"):
             object_info = await client.object_info()
             workflow = json.loads(options.workflow.read_text(encoding="utf-8"))
             prompt = to_prompt(workflow, object_info)
-            files = apply(prompt, object_info, options)
-            await _upload(client, prompt, loaders(prompt, object_info), files)
+            files = assign(loaders(prompt, object_info), options)
+            what = "region" if region_nodes(prompt, object_info) else "video"
+            options = fitted(options, files, clips, what=what)
+            apply(prompt, object_info, options)
+            await send(client, prompt, object_info, options, files, clips)
         progress = Progress(prompt)
         with stages.measure("run the workflow"):
             outcome = await client.run(prompt, progress)
@@ -133,35 +111,6 @@ async def _make(options: DemoOptions, url: str, stages: Stages) -> Made:
             units = final_units(prompt, object_info)
             told = await _told(client, prompt, units, spread(len(frames), NUM_COLUMNS))
     return Made(video, suffix, frames, told, prompt)
-
-
-async def _upload(client: ComfyClient, prompt: dict, found: list[Loader], files: dict[Loader, str]) -> None:
-    """Send the user's files, and for every other loader the example that its workflow names."""
-    paths = {loader: _file_of(loader, prompt, files) for loader in found}
-    clips = [path for loader, path in paths.items() if loader.role == "video"]
-    with tempfile.TemporaryDirectory() as scratch:
-        for loader, path in paths.items():
-            if loader.role == "mask" and clips:
-                path = _mask_for(path, probe_video(clips[0], "--video"), Path(scratch))
-            prompt[loader.node_id]["inputs"][loader.input_name] = await client.upload(path)
-
-
-def _file_of(loader: Loader, prompt: dict, files: dict[Loader, str]) -> Path:
-    if loader in files:
-        return Path(files[loader])
-    name = str(prompt[loader.node_id]["inputs"][loader.input_name])
-    example = EXAMPLES / Path(name).name
-    if not example.is_file():
-        raise UsageError(f"the workflow reads {name}, which is not among the examples: give a {loader.role}")
-    return example
-
-
-def _mask_for(mask: Path, clip: Clip, scratch: Path) -> Path:
-    size = probe_image(mask, "--mask")
-    if size == (clip.width, clip.height):
-        return mask
-    print(f"[demo] the mask is stretched from {size[0]}x{size[1]} to the clip's {clip.width}x{clip.height}")
-    return scaled_mask(mask, (clip.width, clip.height), scratch)
 
 
 async def _saved_video(client: ComfyClient, outcome: Outcome) -> tuple[bytes, str]:

@@ -15,32 +15,10 @@ from devtools.demo.convert import to_prompt
 from devtools.demo.media import Clip, probe_video
 from devtools.demo.options import parse
 from devtools.errors import DevError
-from devtools.server import ComfyServer
 from tests.dev.test_sheet import picture, write_video
-from tests.support.comfy import comfyui_path
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = {"INT": int, "FLOAT": (int, float), "BOOLEAN": bool, "STRING": str}
-
-
-@pytest.fixture(scope="module")
-def comfyui() -> Path:
-    return comfyui_path()
-
-
-@pytest.fixture(scope="module")
-def server(comfyui, tmp_path_factory):
-    with ComfyServer(Path(sys.executable), comfyui, tmp_path_factory.mktemp("comfy")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def object_info(server) -> dict:
-    async def ask():
-        async with ComfyClient(server.url) as client:
-            return await client.object_info()
-
-    return asyncio.run(ask())
 
 
 def run(server, prompt):

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from devtools.demo.graph import apply, final_units, loaders, tap_prompt
+from devtools.demo.graph import apply, final_units, tap_prompt
+from devtools.demo.loaders import assign, loaders
 from devtools.demo.options import DemoOptions
 from devtools.errors import DevError
 
@@ -27,6 +28,10 @@ INFO = {
             }
         },
         "output": ["VDOT_VCU"],
+    },
+    "Crop": {
+        "input": {"required": {"frames": ["IMAGE"], "mask": ["MASK"], "width": ["INT"], "height": ["INT"]}},
+        "output": ["IMAGE", "MASK", "VDOT_CROP"],
     },
     "References": {
         "input": {"required": {"images": IMAGES}, "optional": {"unit": ["VDOT_VCU"]}},
@@ -73,7 +78,10 @@ def prompt():
 
 
 def run(prompt, /, **options):
-    return {loader.node_id: file for loader, file in apply(prompt, INFO, DemoOptions(**options)).items()}
+    options = DemoOptions(**options)
+    files = assign(loaders(prompt, INFO), options)
+    apply(prompt, INFO, options)
+    return {loader.node_id: file for loader, file in files.items()}
 
 
 def test_loaders_are_known_by_what_they_feed(prompt):
@@ -108,6 +116,16 @@ def test_values_go_to_the_right_inputs_and_nowhere_else(prompt):
     }
 
 
+def test_a_size_goes_to_the_region_where_one_is_cut_out(prompt):
+    """Its unit takes the region's size: another one could not be pasted back."""
+    inputs = {"frames": ["2", 0], "mask": ["3", 1], "width": 64, "height": 64}
+    prompt["20"] = {"class_type": "Crop", "inputs": inputs}
+    prompt["4"]["inputs"] |= {"video": ["20", 0], "mask": ["20", 1]}
+    run(prompt, size=(80, 48))
+    assert (prompt["20"]["inputs"]["width"], prompt["20"]["inputs"]["height"]) == (80, 48)
+    assert (prompt["4"]["inputs"]["width"], prompt["4"]["inputs"]["height"]) == (0, 0)
+
+
 def test_nothing_given_changes_nothing(prompt):
     assert run(prompt) == {}
     assert prompt == PROMPT
@@ -123,7 +141,7 @@ def test_nothing_given_changes_nothing(prompt):
 )
 def test_what_has_no_place_is_refused(prompt, options, message):
     if "images" not in options:
-        prompt = {"5": prompt["5"]}
+        prompt = {"5": prompt["5"]}  # alone, it feeds nothing
     with pytest.raises(DevError, match=message):
         run(prompt, **options)
 

@@ -1,0 +1,215 @@
+"""The nodes of a prompt that read files: what each file is used as, and which of the user's files it gets.
+
+They are known by what they feed, never by their ids: a workflow may be rearranged freely.
+"""
+
+import re
+from dataclasses import dataclass
+
+from devtools.demo.links import input_type, is_link, unit_nodes
+from devtools.demo.options import DemoOptions
+from devtools.errors import UsageError
+
+VIDEO_LOADERS = {"LoadVideo": "file"}
+IMAGE_LOADERS = {"LoadImage": "image", "LoadImageMask": "image"}
+CONTINUED = ("VDOTExtend", "first")  # the clip at this input must be shorter than the video
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A node that reads a file: where in the prompt its name stands, and what the file is used as.
+
+    Attributes:
+        node_id, input_name: the place of the file's name.
+        role: 'video', 'image' or 'mask'.
+        reads_video: the node decodes a video; else a picture.
+        uses: (node id, input name) of the nodes that its data ends at.
+        partner: of a mask, the id of the loader whose clip or picture it is drawn on; None if on its own.
+        continued: the video goes on from the clip's end.
+    """
+
+    node_id: str
+    input_name: str
+    role: str
+    reads_video: bool
+    uses: tuple[tuple[str, str], ...] = ()
+    partner: str | None = None
+    continued: bool = False
+
+
+def loaders(prompt: dict, object_info: dict) -> list[Loader]:
+    """Every file-reading node, in id order."""
+    found = []
+    for node_id in sorted(prompt, key=lambda key: (len(key), key)):
+        kind = prompt[node_id]["class_type"]
+        if kind not in VIDEO_LOADERS and kind not in IMAGE_LOADERS:
+            continue
+        reads_video = kind in VIDEO_LOADERS
+        input_name = VIDEO_LOADERS[kind] if reads_video else IMAGE_LOADERS[kind]
+        uses = _uses(prompt, object_info, node_id)
+        types = {input_type(object_info[prompt[at]["class_type"]], name) for at, name in uses}
+        if types == {"MASK"}:
+            partner = _partner(prompt, object_info, uses)
+            found.append(Loader(node_id, input_name, "mask", reads_video, uses, partner))
+        else:
+            continued = reads_video and any((prompt[at]["class_type"], n) == CONTINUED for at, n in uses)
+            role = "video" if reads_video else "image"
+            found.append(Loader(node_id, input_name, role, reads_video, uses, continued=continued))
+    return found
+
+
+def assign(found: list[Loader], options: DemoOptions) -> dict[Loader, str]:
+    """Which loader reads which of the user's files.
+
+    A single mask goes to a clip's mask before it goes to a picture's.
+
+    Raises:
+        UsageError: the workflow has no place for a file, or its own mask would be laid over the user's clip.
+    """
+    pictures = {loader.node_id for loader in found if not loader.reads_video}
+    files: dict[Loader, str] = {}
+    for flag, role, given in (
+        ("--video", "video", [options.video] if options.video else []),
+        ("--image", "image", list(options.images)),
+        ("--mask", "mask", [options.mask] if options.mask else []),
+    ):
+        places = [loader for loader in found if loader.role == role]
+        places.sort(key=lambda loader: loader.partner in pictures)
+        if len(given) > len(places):
+            others = [loader.role for loader in found if loader.role != role]
+            counts = ", ".join(f"{others.count(other)} {other}(s)" for other in dict.fromkeys(others))
+            raise UsageError(
+                f"{flag} was given {len(given)} time(s), the {options.task} workflow reads "
+                f"{len(places)} {role}(s)" + (f"; it does read {counts}" if counts else "")
+            )
+        files.update(zip(places, given, strict=False))
+    for loader in _without_partner(found, files):
+        if loader.partner not in pictures:
+            raise UsageError(
+                f"--video: the {options.task} workflow needs a mask, and its own was drawn for its own clip; "
+                "give --mask FILE as well: a picture for all frames or a video, white where the clip is made "
+                "anew"
+            )
+    return files
+
+
+def drop_unfit_masks(prompt: dict, found: list[Loader], files: dict[Loader, str]) -> list[Loader]:
+    """Unlink the example's masks of pictures that the user replaced without giving a mask.
+
+    Args:
+        prompt: changed in place.
+        found: its loaders.
+        files: from assign().
+
+    Returns:
+        The loaders that nothing reads any more.
+
+    Raises:
+        UsageError: a node cannot do without that mask.
+    """
+    replaced = {loader.node_id: file for loader, file in files.items()}
+    dropped = []
+    for loader in _without_partner(found, files):
+        for node_id, name in loader.uses:
+            if "." not in name:  # only a growing input may be left open
+                raise UsageError(
+                    f"--image: the workflow's own mask does not belong to {replaced[loader.partner]}; "
+                    "give --mask FILE as well, a picture that is white where it is made anew"
+                )
+            inputs = prompt[node_id]["inputs"]
+            prompt[node_id]["inputs"] = {key: value for key, value in inputs.items() if key != name}
+        dropped.append(loader)
+    return dropped
+
+
+def read_as_video(prompt: dict, object_info: dict, loader: Loader) -> Loader:
+    """Let a picture's loader read a video: Load Video, Get Video Components and Image To Mask replace it.
+
+    Args:
+        prompt: changed in place.
+        object_info: the server's node descriptions.
+        loader: of a mask.
+
+    Returns:
+        The loader that now reads the file.
+    """
+    old = prompt.pop(loader.node_id)
+    video, frames, mask = (f"{loader.node_id}_{part}" for part in ("video", "frames", "mask"))
+    slots = object_info[old["class_type"]]["output"]
+    for node in prompt.values():
+        for name, value in node["inputs"].items():
+            if is_link(value) and value[0] == loader.node_id:
+                node["inputs"][name] = [mask if slots[value[1]] == "MASK" else frames, 0]
+    channel = old["inputs"].get("channel")
+    channel = channel if channel in ("red", "green", "blue") else "red"  # a video has no alpha
+    prompt[video] = _node("LoadVideo", "Load Video", file="")
+    prompt[frames] = _node("GetVideoComponents", "Get Video Components", video=[video, 0])
+    prompt[mask] = _node("ImageToMask", "Image To Mask", image=[frames, 0], channel=channel)
+    return Loader(video, VIDEO_LOADERS["LoadVideo"], loader.role, True, loader.uses, loader.partner)
+
+
+def _node(kind: str, title: str, **inputs) -> dict:
+    return {"class_type": kind, "inputs": inputs, "_meta": {"title": title}}
+
+
+def _without_partner(found: list[Loader], files: dict[Loader, str]) -> list[Loader]:
+    """Masks that stay the example's while what they are drawn on does not."""
+    replaced = {loader.node_id for loader in files}
+    return [
+        loader
+        for loader in found
+        if loader.role == "mask" and loader not in files and loader.partner in replaced
+    ]
+
+
+def _uses(prompt: dict, object_info: dict, start: str) -> tuple[tuple[str, str], ...]:
+    """Where a loader's data ends: inputs of task nodes, and masks that are joined with something else.
+
+    What comes out of a join is no longer the mask's alone: VDOT Crop hands on frames and mask.
+    """
+    found, waiting, seen = [], [start], set()
+    units = set(unit_nodes(prompt, object_info))
+    while waiting:
+        source = waiting.pop(0)
+        for node_id, node in prompt.items():
+            links = {name: value for name, value in node["inputs"].items() if is_link(value)}
+            for name in (name for name, value in links.items() if value[0] == source):
+                joined = len(links) > 1 and input_type(object_info[node["class_type"]], name) == "MASK"
+                if node_id in units or joined:
+                    found.append((node_id, name))
+                elif node_id not in seen:
+                    seen.add(node_id)
+                    waiting.append(node_id)
+    return tuple(found)
+
+
+def _partner(prompt: dict, object_info: dict, uses: tuple[tuple[str, str], ...]) -> str | None:
+    """The loader of the pictures beside a mask; of growing inputs, those with the mask's number."""
+    for node_id, mask_name in uses:
+        info = object_info[prompt[node_id]["class_type"]]
+        number = _number(mask_name)
+        for name, value in prompt[node_id]["inputs"].items():
+            if is_link(value) and input_type(info, name) == "IMAGE" and _number(name) == number:
+                loader = _origin(prompt, value[0])
+                if loader is not None:
+                    return loader
+    return None
+
+
+def _number(name: str) -> str:
+    return re.search(r"\d*$", name).group()
+
+
+def _origin(prompt: dict, node_id: str) -> str | None:
+    """The nearest file-reading node that a node's data comes from."""
+    waiting, seen = [node_id], set()
+    while waiting:
+        current = waiting.pop(0)
+        if current in seen:
+            continue
+        seen.add(current)
+        node = prompt[current]
+        if node["class_type"] in VIDEO_LOADERS or node["class_type"] in IMAGE_LOADERS:
+            return current
+        waiting += [value[0] for value in node["inputs"].values() if is_link(value)]
+    return None

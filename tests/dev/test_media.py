@@ -1,0 +1,135 @@
+"""A cut clip is, to ComfyUI, the same frames as the whole one's; a mask keeps its two values."""
+
+import random
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from devtools.demo.media import Clip, cut_video, probe, probe_video, read_frames, still_video
+from devtools.errors import DevError
+
+NTSC = Fraction(30000, 1001)
+QUARTER_TURN = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a, b, u, c, d, v, x, y, w
+
+
+def write(path, codec, pixel_format, size, *, num_frames=24, rate=24, **options):
+    """A clip in which every frame is its own: noise on a moving ramp."""
+    drawn = random.Random(5)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = *size, pixel_format
+        for i in range(num_frames):
+            y, x = np.mgrid[: size[1], : size[0]]
+            pixels = np.stack([(x * 3 + i * 11) % 256, (y * 5 + i * 7) % 256, (x + y + i * 29) % 256], -1)
+            pixels[: size[1] // 3, : size[0] // 3] = drawn.randrange(256)
+            frame = av.VideoFrame.from_ndarray(pixels.astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format=pixel_format)))
+        container.mux(stream.encode())
+    return path
+
+
+def turn(path):
+    """Let an .mp4 say that it is to be shown turned by 90 degrees, as a phone's does."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 4 + 40
+    data[place : place + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in QUARTER_TURN)
+    path.write_bytes(data)
+    return path
+
+
+def seen_by_comfyui(path):
+    from comfy_api.latest import InputImpl
+
+    return InputImpl.VideoFromFile(str(path)).get_components()
+
+
+SOURCES = {
+    "h264 with B-frames": (
+        "a.mp4",
+        "libx264",
+        "yuv420p",
+        (64, 48),
+        {"bf": "3", "rate": NTSC},
+    ),
+    "ten bits": ("a.mp4", "libx264", "yuv420p10le", (64, 48), {}),
+    "full range": ("a.mkv", "mjpeg", "yuvj420p", (66, 50), {}),
+    "full colour, odd": ("a.mp4", "libx264", "yuv444p", (63, 47), {}),
+    "twelve bits": ("a.mkv", "ffv1", "yuv422p12le", (64, 48), {}),
+    "odd": ("a.webm", "libvpx-vp9", "yuv420p", (63, 47), {"rate": 25}),
+    "transparent": ("a.mov", "png", "rgba", (64, 48), {}),
+    "palette": ("a.gif", "gif", "rgb8", (64, 48), {"rate": 10}),
+}
+INEXACT = {"transparent"}  # written without its alpha, in eight bits
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 9), (19, 5)])
+@pytest.mark.parametrize("kind", SOURCES)
+def test_comfyui_sees_the_same_frames_in_a_part(comfy, tmp_path, kind, start, count):
+    name, codec, pixel_format, size, options = SOURCES[kind]
+    source = write(tmp_path / name, codec, pixel_format, size, **options)
+    cut_video(source, tmp_path / "part.mp4", count, start=start)
+    whole, part = seen_by_comfyui(source), seen_by_comfyui(tmp_path / "part.mp4")
+    assert part.frame_rate == whole.frame_rate
+    wanted = whole.images[start : start + count, ..., :3]
+    assert part.images.shape == wanted.shape
+    assert len(whole.images) == 24 and (wanted[1:] - wanted[:-1]).abs().mean() > 0.01
+    tolerance = 1.5 / 255 if kind in INEXACT else 0
+    torch.testing.assert_close(part.images, wanted, rtol=0, atol=tolerance)
+
+
+def test_a_part_of_a_phones_clip_stays_upright(comfy, tmp_path):
+    source = turn(write(tmp_path / "phone.mp4", "libx264", "yuv420p", (64, 48), crf="1"))
+    assert probe_video(source, "") == Clip(48, 64, 24)
+    cut_video(source, tmp_path / "part.mp4", 5)
+    whole, part = seen_by_comfyui(source).images, seen_by_comfyui(tmp_path / "part.mp4").images
+    assert whole.shape[1:] == (64, 48, 3)
+    torch.testing.assert_close(part, whole[:5], rtol=0, atol=1.5 / 255)
+
+
+def test_a_stretched_mask_stays_black_and_white_and_in_its_place(tmp_path):
+    with av.open(str(tmp_path / "mask.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=16)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "gray"
+        for i in range(8):
+            pixels = np.zeros((16, 32), np.uint8)
+            pixels[4:8, 2 * i : 2 * i + 6] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="gray")))
+        container.mux(stream.encode())
+    cut_video(tmp_path / "mask.mkv", tmp_path / "part.mp4", 5, size=(96, 64))
+    frames = [np.asarray(frame) for frame in read_frames(tmp_path / "part.mp4")]
+    assert len(frames) == 5
+    for i, frame in enumerate(frames):
+        wanted = np.zeros((64, 96, 3), np.uint8)
+        wanted[16:32, 6 * i : 6 * i + 18] = 255
+        assert (frame == wanted).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "P", "RGBA"])
+def test_a_picture_stands_still_as_a_video(tmp_path, mode):
+    mask = Image.new("L", (20, 10))
+    mask.paste(255, (5, 0, 10, 10))
+    mask.convert(mode).save(tmp_path / "mask.png")
+    still_video(tmp_path / "mask.png", tmp_path / "still.mp4", 5, (40, 30))
+    frames = [np.asarray(frame) for frame in read_frames(tmp_path / "still.mp4")]
+    wanted = np.zeros((30, 40, 3), np.uint8)
+    wanted[:, 10:20] = 255
+    assert len(frames) == 5 and all((frame == wanted).all() for frame in frames)
+
+
+def test_pictures_and_videos_are_told_apart_by_what_is_in_them(tmp_path):
+    colours = [Image.new("RGB", (24, 16), (i * 40, 0, 0)) for i in range(4)]
+    colours[0].save(tmp_path / "still.png")
+    colours[0].save(tmp_path / "still.gif")
+    colours[0].save(tmp_path / "moving.gif", save_all=True, append_images=colours[1:])
+    (tmp_path / "clip.png").write_bytes(write(tmp_path / "c.mp4", "mpeg4", "yuv420p", (24, 16)).read_bytes())
+    (tmp_path / "words.png").write_text("no picture")
+    picture = Clip(24, 16, 1, is_picture=True)
+    assert probe(tmp_path / "still.png", "") == probe(tmp_path / "still.gif", "") == picture
+    assert probe(tmp_path / "moving.gif", "") == Clip(24, 16, 4)
+    assert probe(tmp_path / "clip.png", "") == Clip(24, 16, 24)
+    with pytest.raises(DevError, match=r"--mask .*words\.png"):
+        probe(tmp_path / "words.png", "--mask")

@@ -1,0 +1,228 @@
+"""The user's clips and masks reach the units of the shipped workflows, frame by frame; no model runs."""
+
+import asyncio
+import io
+import json
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from devtools.demo.client import ComfyClient
+from devtools.demo.convert import to_prompt
+from devtools.demo.graph import apply, final_units, tap_prompt
+from devtools.demo.loaders import assign, loaders
+from devtools.demo.media import probe_video
+from devtools.demo.options import WORKFLOWS, parse, tasks
+from devtools.demo.upload import fitted, inspect_files, send
+from devtools.errors import DevError
+
+SIZE = (96, 64)
+NUM_FRAMES = 41
+SIDE = 24  # of the mask's square, in pixels of the clip
+
+
+def grey(i):
+    return 40 + 4 * i
+
+
+def square(i, scale=1.0):
+    """The moving mask [H, W] at frame i; also for a mask of another size."""
+    mask = np.zeros([round(side * scale) for side in SIZE[::-1]], np.uint8)
+    left, top, side = (round(pixels * scale) for pixels in (2 * i, 20, SIDE))
+    mask[top : top + side, left : left + side] = 255
+    return mask
+
+
+def write(path, pictures):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream.height, stream.width = pictures[0].shape
+        stream.pix_fmt = "yuv444p"
+        for pixels in pictures:
+            frame = av.VideoFrame.from_ndarray(np.repeat(pixels[..., None], 3, -1), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    """Paths of clips, masks and pictures by name; two of them have one file name."""
+    folder = tmp_path_factory.mktemp("media")
+    (folder / "masks").mkdir()
+    shape = SIZE[::-1]
+    Image.fromarray(square(3)).save(folder / "mask.png")
+    Image.new("RGB", (40, 80), (200, 30, 30)).save(folder / "cat.png")
+    return {
+        "clip": write(folder / "clip.mp4", [np.full(shape, grey(i), np.uint8) for i in range(NUM_FRAMES)]),
+        "mask": write(folder / "masks/clip.mp4", [square(i) for i in range(NUM_FRAMES)]),
+        "small_mask": write(folder / "small.mp4", [square(i, 0.5) for i in range(NUM_FRAMES)]),
+        "short_mask": write(folder / "short.mp4", [square(i) for i in range(11)]),
+        "mask_picture": str(folder / "mask.png"),
+        "cat": str(folder / "cat.png"),
+    }
+
+
+def converted(task, object_info):
+    workflow = json.loads((WORKFLOWS / f"vdot_{task}.json").read_text(encoding="utf-8"))
+    return to_prompt(workflow, object_info)
+
+
+def told(server, object_info, out, task, *arguments):
+    """What the workflow's unit holds, [F, H, W] frames and masks in 0..255; and the sizes of the uploads."""
+    size = f"{SIZE[0]}x{SIZE[1]}"
+    options = parse(["--task", task, "--size", size, "--out", str(out), *arguments])
+    clips = inspect_files(options)
+
+    async def ask():
+        async with ComfyClient(server.url) as client:
+            prompt = converted(task, object_info)
+            files = assign(loaders(prompt, object_info), options)
+            chosen = fitted(options, files, clips)
+            apply(prompt, object_info, chosen)
+            await send(client, prompt, object_info, chosen, files, clips)
+            uploads = {}
+            for node_id, node in prompt.items():
+                if node["class_type"] == "LoadVideo":
+                    folder, _, name = node["inputs"]["file"].rpartition("/")
+                    data = await client.download({"filename": name, "subfolder": folder, "type": "input"})
+                    (out / "upload.mp4").write_bytes(data)
+                    uploads[node_id] = probe_video(out / "upload.mp4", "").num_frames, data
+            indices = range(chosen.num_frames or 17)
+            units = final_units(prompt, object_info)
+            shown = (await client.run(tap_prompt(prompt, units, list(indices)))).outputs["tap0"]
+            pictures = {}
+            for name in ("frames", "masks", "references"):
+                files = [await client.download(item) for item in shown.get(name) or []]
+                images = [Image.open(io.BytesIO(data)).convert("L") for data in files]
+                pictures[name] = np.stack([np.asarray(image) for image in images]) if images else None
+            return pictures, uploads
+
+    return asyncio.run(ask())
+
+
+def test_every_shipped_workflow_knows_its_masks_and_what_they_are_drawn_on(object_info):
+    """The example files' names say it independently."""
+    num_masks = 0
+    for task in tasks():
+        prompt = converted(task, object_info)
+        found = loaders(prompt, object_info)
+        names = {loader.node_id: prompt[loader.node_id]["inputs"][loader.input_name] for loader in found}
+        for loader in found:
+            name = names[loader.node_id]
+            assert (loader.role == "mask") == ("mask" in name), (task, name)
+            assert loader.reads_video == name.endswith(".mp4")
+            assert loader.continued == (name == "start.mp4")
+            if loader.role != "mask":
+                assert loader.partner is None
+                continue
+            num_masks += 1
+            subject = name.removesuffix("_mask.png") + ".png"
+            wanted = subject if name.endswith("_mask.png") else "clip.mp4"
+            assert names.get(loader.partner) == (None if task == "layout_track" else wanted), (task, name)
+    assert num_masks > 15
+
+
+@pytest.mark.parametrize("task", ["inpaint", "tryon"])
+@pytest.mark.parametrize("mask", ["mask", "small_mask"])
+def test_a_moving_mask_moves_with_the_users_clip(server, object_info, media, tmp_path, task, mask, capsys):
+    """Whether the workflow reads a picture (inpaint) or a video (try-on) itself."""
+    pictures, uploads = told(
+        server, object_info, tmp_path, task, "--video", media["clip"], "--mask", media[mask], "--frames", "9"
+    )
+    assert sorted(count for count, _ in uploads.values()) == [9, 9]
+    slack = 5 if task == "tryon" else 1  # pixels: it grows and rounds the mask
+    for i, (frame, made) in enumerate(zip(pictures["frames"], pictures["masks"], strict=True)):
+        rows, columns = np.nonzero(made > 127)
+        corners = np.array([columns.min(), columns.max() + 1, rows.min(), rows.max() + 1])
+        assert np.abs(corners - [2 * i, 2 * i + SIDE, 20, 20 + SIDE]).max() <= slack, i
+        assert abs(int(np.median(frame[made < 128])) - grey(i)) <= 2, i
+    said = capsys.readouterr().out
+    assert "only the first 9 of clip.mp4's 41 frames are used" in said
+    assert ("is stretched from 48x32 to 96x64" in said) == (mask == "small_mask")
+
+
+@pytest.mark.parametrize("task", ["tryon", "inpaint"])
+def test_a_picture_masks_all_frames(server, object_info, media, tmp_path, task):
+    arguments = ("--video", media["clip"], "--mask", media["mask_picture"])
+    masks = told(server, object_info, tmp_path, task, *arguments)[0]["masks"]
+    assert len(masks) == 17 and (masks == masks[0]).all()
+    rows, columns = np.nonzero(masks[0])
+    assert abs(columns.min() - 6) <= 5 and abs(rows.min() - 20) <= 5
+    assert (masks[0] > 127).sum() >= SIDE * SIDE
+
+
+def test_a_clip_that_is_short_enough_is_sent_untouched(server, object_info, media, tmp_path):
+    _, uploads = told(server, object_info, tmp_path, "pose", "--video", media["clip"], "--frames", "41")
+    with open(media["clip"], "rb") as file:
+        assert [data for _, data in uploads.values()] == [file.read()]
+
+
+def test_a_clip_and_a_mask_of_one_file_name_do_not_overwrite_each_other(server, object_info, media, tmp_path):
+    arguments = ("--video", media["clip"], "--mask", media["mask"], "--frames", "41")
+    _, uploads = told(server, object_info, tmp_path, "removal", *arguments)
+    sent = []
+    for name in ("clip", "mask"):
+        with open(media[name], "rb") as file:
+            sent.append(file.read())
+    assert sorted(data for _, data in uploads.values()) == sorted(sent)
+
+
+def test_a_continued_clip_gives_its_end_and_leaves_frames_to_make(
+    server, object_info, media, tmp_path, capsys
+):
+    pictures, _ = told(server, object_info, tmp_path, "extend", "--video", media["clip"])
+    kept = [i for i in range(17) if pictures["masks"][i].max() == 0]
+    assert kept == list(range(5))
+    for i in kept:
+        assert abs(int(np.median(pictures["frames"][i])) - grey(NUM_FRAMES - 5 + i)) <= 2
+    assert "only the last 5 of clip.mp4's 41 frames are used" in capsys.readouterr().out
+
+
+def test_an_examples_mask_is_not_laid_over_the_users_picture(server, object_info, media, tmp_path, capsys):
+    pictures, _ = told(
+        server, object_info, tmp_path, "swap", "--video", media["clip"], "--mask", media["mask"],
+        "--image", media["cat"],
+    )  # fmt: skip
+    reference = pictures["references"][0]
+    red = np.abs(reference.astype(int) - 81) < 4  # the cat's grey
+    rows, columns = np.nonzero(red)
+    assert columns.max() - columns.min() + 1 == 32 and rows.max() - rows.min() + 1 == 64  # 40x80, whole
+    assert "cat.png is used whole" in capsys.readouterr().out
+
+
+def test_what_stays_the_examples_is_said(server, object_info, media, tmp_path, capsys):
+    arguments = ("--video", media["clip"], "--mask", media["mask"])
+    told(server, object_info, tmp_path, "replace", *arguments)
+    assert "comes with the workflow: pose.mp4, subject.png, subject_mask.png" in capsys.readouterr().out
+
+
+def test_a_mask_of_its_own_gives_the_video_its_length_and_shape(server, object_info, media, tmp_path):
+    masks = told(server, object_info, tmp_path, "layout_track", "--mask", media["mask"])[0]["frames"]
+    assert masks.shape == (17, *SIZE[::-1])
+    assert [np.nonzero(frame < 128)[1].min() // 2 for frame in masks[2:]] == pytest.approx(
+        range(2, 17), abs=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "message"),
+    [
+        ("removal", {"video": "clip"}, r"--video: the removal workflow needs a mask.*give --mask"),
+        ("inpaint", {"video": "clip"}, r"the inpaint workflow needs a mask.*give --mask"),
+        (
+            "removal",
+            {"video": "clip", "mask": "short_mask"},
+            r"short\.mp4 has 11 frames, and 17 of clip\.mp4 are used.*or --frames 9",
+        ),
+        ("reference", {"mask": "mask"}, r"clip\.mp4 is a video.*the picture subject\.png.*give a picture"),
+        ("layout_track", {"video": "clip"}, r"reads 0 video\(s\); it does read 1 mask\(s\)"),
+        ("depth", {"mask": "mask"}, r"--mask was given 1 time\(s\), the depth workflow reads 0 mask\(s\)"),
+    ],
+)
+def test_a_mask_that_cannot_fit_is_refused(server, object_info, media, tmp_path, task, arguments, message):
+    flags = [part for name, key in arguments.items() for part in (f"--{name}", media[key])]
+    with pytest.raises(DevError, match=message):
+        told(server, object_info, tmp_path, task, *flags)
