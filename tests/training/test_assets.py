@@ -7,10 +7,14 @@ import torch
 import torch.nn.functional as F
 
 from training import vae
-from training.data.shapes import SPLITS, clip
+from training.data.shapes import COLOURS, OBJECT_COLOURS, SPLITS, clip
 from training.ema import psnr
+from training.evaluation.accuracy import background_words, counted_objects
+from training.evaluation.cases import full_caption
 from training.evaluation.config import SamplerConfig
 from training.evaluation.generate import UnitEncoder, generate, load_tiny
+from training.evaluation.network import load_evaluator
+from training.evaluation.observe import PRESENT, observe
 from training.tasks import build_unit
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -24,6 +28,7 @@ def model():
 
 
 def test_the_weights_fit_in_a_repository():
+    """20 MiB for the tiny model and what scores it, 8 more for its student."""
     assert sum((ASSETS / f"vdot_tiny{part}.safetensors").stat().st_size for part in PARTS) < 20 * 2**20
     assert (ASSETS / STUDENT).stat().st_size < 8 * 2**20
 
@@ -63,8 +68,35 @@ def _contrast(video: torch.Tensor, masks: torch.Tensor) -> float:
     )
 
 
-def test_depth_decides_where_things_are(model):
-    encode, few = UnitEncoder(model), SamplerConfig(steps=4, shift=3.75, guidance=1)
+@pytest.fixture(scope="module", params=["teacher", "student"])
+def sampled(request, model):
+    """Each bundled transformer with a sampler of four evaluations that fits it: the student's is its own."""
+    if request.param == "teacher":
+        return model, SamplerConfig(steps=4, shift=3.75, guidance=1)
+    own = SamplerConfig(steps=4, shift=8.0, solver="renoise", labels="exact", guidance=1)
+    return load_tiny(ASSETS, ASSETS / STUDENT), own
+
+
+def test_prompts_decide_colours(sampled):
+    model, few = sampled
+    drawn = [clip(SPLITS["evaluation"].start + index) for index in range(12)]
+    contexts, _ = UnitEncoder(model)([build_unit("text", one) for one in drawn])
+    made = generate(model, contexts, 0, [full_caption(one) for one in drawn], few, range(12), bf16=True)
+    seen = observe(load_evaluator(ASSETS / "vdot_tiny_evaluator.safetensors"), made)
+    named = [
+        (index, OBJECT_COLOURS.index(one.objects[n].colour))
+        for index, one in enumerate(drawn)
+        for n in counted_objects(one)
+    ]
+    assert sum(bool(seen.presence[at] > PRESENT) for at in named) >= 0.85 * len(named)
+    backgrounds = [list(COLOURS)[int(chances.argmax())] for chances in seen.background]
+    right = [found == background_words(one)[1] for found, one in zip(backgrounds, drawn, strict=True)]
+    assert sum(right) >= 10
+
+
+def test_depth_decides_where_things_are(sampled):
+    model, few = sampled
+    encode = UnitEncoder(model)
     drawn = [clip(SPLITS["evaluation"].start + index) for index in range(3)]
     prompts, totals = [one.captions[-2] for one in drawn], {}
     for task in ("depth", "text"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from training import latents, pretrain, text, vae
+from training import latents, plot_curves, pretrain, text, vae
 from training.attention import batched_attention
 from training.config import CacheGroup, TeacherConfig, parse_config
 from training.files import load_checkpoint, save_checkpoint
@@ -308,3 +308,19 @@ def test_compiled_blocks_learn_what_plain_ones_learn(vae_run, tmp_path):
     assert plain["task"]["model"].keys() == compiled["task"]["model"].keys()
     one, two = _gradient_norms(tmp_path / "plain"), _gradient_norms(tmp_path / "compiled")
     assert one == pytest.approx(two, rel=1e-3)
+
+
+def test_held_out_curves_are_drawn_from_a_runs_log(vae_run, tmp_path, capsys):
+    from PIL import Image
+
+    config = _vae_config(tmp_path / "out") | {"validate_every": 2}
+    _run(config, tmp_path, "--max_steps", "3")
+    _run(config, tmp_path)
+    curves = plot_curves.read_validation(tmp_path / "out")
+    assert curves.keys() == {"plain_psnr", "textured_psnr", "natural_psnr"}
+    assert [step for step, _ in curves["plain_psnr"]] == [2, 4], "a resumed run is one curve"
+    assert plot_curves.main([str(tmp_path / "curves.png"), str(tmp_path / "out")]) == 0
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 300 and len(picture.convert("RGB").getcolors(1 << 20)) > 20
+    assert plot_curves.main([str(tmp_path / "no.png"), str(tmp_path / "nowhere")]) == 2
+    assert "nowhere has no tensorboard folder" in capsys.readouterr().err

@@ -98,7 +98,9 @@ def test_shipped_weights_read_drawn_clips_right(drawn_clips):
     assert ASSET.stat().st_size <= 1_000_000
     network = load_evaluator(ASSET)
     scores = reading_accuracy(observe(network, stack_frames(drawn_clips)), drawn_clips)
-    for name, least in {"colours": 0.95, "shape": 0.95, "background_colour": 0.95, "overlap": 0.8}.items():
+    # Of 40 clips; over 400 each share is at least 0.97 (docs/TINY.md).
+    shares = ("colours", "shape", "size", "background_colour", "background_kind", "direction")
+    for name, least in {**dict.fromkeys(shares, 0.95), "overlap": 0.9}.items():
         assert scores[name] >= least, f"{name} is {scores[name]:.3f}: train the evaluation network anew"
     assert scores["position_px"] < 1.5
     figures = [figure_clip(SPLITS["evaluation"].start + i) for i in range(8)]
