@@ -24,11 +24,9 @@ ABLATIONS = {
 }
 H200, H100 = ["--gpus", "4", "--memory", "141"], ["--gpus", "8", "--memory", "80"]
 MACHINES = {
-    "wan_14b_stage1": H200,
-    "wan_14b_stage2": H200,
-    "wan_1_3b_stage1": ["--gpus", "4", "--memory", "80"],
-    "wan_1_3b_stage2": ["--gpus", "4", "--memory", "80"],
-    **{f"wan_14b_{name}": H200 for name in ABLATIONS},
+    f"wan_{size}_{run}": machine
+    for size, machine in (("14b", H200), ("1_3b", ["--gpus", "4", "--memory", "80"]))
+    for run in ("stage1", "stage2", *ABLATIONS)
 }
 ON_GPU = ["--parallel.cpu_offload", "false"]
 
@@ -91,11 +89,12 @@ def test_stages_have_the_published_constants(name):
         )
 
 
+@pytest.mark.parametrize("size", ["14b", "1_3b"])
 @pytest.mark.parametrize("name", list(ABLATIONS))
-def test_ablations_change_one_thing(name):
-    full, ablated = flat(read("wan_14b_stage2")), flat(read(f"wan_14b_{name}"))
+def test_ablations_change_one_thing(name, size):
+    full, ablated = flat(read(f"wan_{size}_stage2")), flat(read(f"wan_{size}_{name}"))
     changed = {key: value for key, value in ablated.items() if value != full[key]}
-    assert changed.pop("out_dir") == f"runs/wan_14b_{name}"
+    assert changed.pop("out_dir") == f"runs/wan_{size}_{name}"
     assert changed == ABLATIONS[name]
 
 
