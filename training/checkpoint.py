@@ -12,7 +12,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,8 @@ class Checkpoints:
     def __init__(self, folder: str | Path, world: World, *, keep: int, asynchronous: bool) -> None:
         self.folder, self.world, self.keep = Path(folder), world, keep
         # A group of its own: the writing thread's collectives must not mix with training's.
-        several = world.size > 1
-        self.group = dist.new_group(backend="gloo") if several else None
-        self.asynchronous = asynchronous
+        self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self.asynchronous, self.writer = asynchronous, ThreadPoolExecutor(1)
         self.pending: tuple[Future, Path, int, dict[str, Any]] | None = None
         if world.rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -92,11 +91,12 @@ class Checkpoints:
         given = {"storage_writer": dcp.FileSystemWriter(partial), "process_group": self.group}
         progress = {**progress, "step": step}
         if self.asynchronous:
-            # The tensors are copied before this returns; training may change them at once.
-            future = dcp.async_save(tensors, **given, no_dist=self.world.size == 1)
-            self.pending = (future, partial, step, progress)
+            # Training may change the tensors at once. torch's own async_save copies none that are on the CPU
+            # already before 2.7, such as offloaded ones.
+            copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+            self.pending = (self.writer.submit(dcp.save, copies, **given), partial, step, progress)
         else:
-            dcp.save(tensors, **given, no_dist=self.world.size == 1)
+            dcp.save(tensors, **given)
             self._finish(partial, step, progress)
 
     def poll(self) -> None:
@@ -142,12 +142,8 @@ class Checkpoints:
             ValueError: the checkpoint is of other networks.
         """
         try:
-            dcp.load(
-                tensors,
-                storage_reader=dcp.FileSystemReader(found.path),
-                process_group=self.group,
-                no_dist=self.world.size == 1,
-            )
+            reader = dcp.FileSystemReader(found.path)
+            dcp.load(tensors, storage_reader=reader, process_group=self.group)
         except (CheckpointException, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{found.path} does not fit this run; give the configuration it was made with, or another "
@@ -169,7 +165,7 @@ def read_progress(found: Found) -> dict[str, Any]:
 
 
 def read_tensors(found: Found, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Whole tensors of a checkpoint whose names begin so, without a process group.
+    """Whole tensors of a checkpoint whose names begin so, read by this process alone.
 
     Args:
         found: Which checkpoint.
@@ -179,12 +175,18 @@ def read_tensors(found: Found, prefix: str) -> Iterator[tuple[str, Tensor]]:
         (name, tensor on the CPU).
     """
     reader = dcp.FileSystemReader(found.path)
-    entries = reader.read_metadata().state_dict_metadata
+    metadata = reader.read_metadata()
     wanted = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in entries.items()
+        for name, entry in metadata.state_dict_metadata.items()
         if name.startswith(prefix)
     }
-    dcp.load(wanted, storage_reader=reader, no_dist=True)
+    # dcp.load would wait for the other processes of a group; torch 2.6 knows no option against it.
+    planner = dcp.DefaultLoadPlanner()
+    planner.set_up_planner(wanted, metadata, is_coordinator=True)
+    reader.set_up_storage_reader(metadata, is_coordinator=True)
+    plan = reader.prepare_local_plan(planner.create_local_plan())
+    (plan,) = reader.prepare_global_plan(planner.create_global_plan([plan]))
+    reader.read_data(planner.finish_plan(plan), planner).wait()
     for name, tensor in wanted.items():
         yield name[len(prefix) :], tensor

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):
     # In place of the script's own folder, whose names would hide other packages' (`dataset`, `parallel`).
@@ -18,21 +20,27 @@ if __package__ in (None, ""):
 from training.distill_cli import parse_command
 from training.distill_config import DistillConfig
 
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+
 logger = logging.getLogger("vdot")
 
 
-def train(config: DistillConfig) -> int:
-    """Train, go on, or find that all is done; then export.
+@contextmanager
+def ready(config: DistillConfig) -> Iterator[Trainer]:
+    """Set a run up: join the other processes, open the samples, build the networks, read a checkpoint.
 
     Args:
         config: The run.
 
-    Returns:
-        The step reached.
+    Yields:
+        What trains.
+
+    Raises:
+        ValueError: A file, a key or the machine does not fit; only before it yields.
     """
     from training import parallel
     from training.dataset import build_source, check_tasks
-    from training.export import export
     from training.progress import logged_to
     from training.trainer import Trainer
 
@@ -50,35 +58,51 @@ def train(config: DistillConfig) -> int:
                 world_size=world.size,
             )
             check_tasks(config.losses.task_guidance, source.sampler.tasks, "losses.task_guidance")
-            step = Trainer(config, source, world).run()
-            if world.rank == 0 and step >= config.steps:
-                export(config, Path(config.out_dir) / "export" / "generator.safetensors")
-            world.barrier()
+            yield Trainer(config, source, world)
     finally:
         parallel.stop()
+
+
+def train(trainer: Trainer) -> int:
+    """Train, or find that all is done; then export.
+
+    Args:
+        trainer: Of a run that is set up.
+
+    Returns:
+        The step reached.
+    """
+    from training.export import export
+
+    step, config = trainer.run(), trainer.config
+    if trainer.world.rank == 0 and step >= config.steps:
+        export(config, Path(config.out_dir) / "export" / "generator.safetensors")
+    trainer.world.barrier()
     return step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    try:
-        argv = list(sys.argv[1:] if argv is None else argv)
-        if "--plan" in argv:
-            from training.plan import main as plan
+    with ExitStack() as stack:
+        try:
+            argv = list(sys.argv[1:] if argv is None else argv)
+            if "--plan" in argv:
+                from training.plan import main as plan
 
-            return plan(argv)
-        command = parse_command(argv)
-        if command.export:
-            from training.export import export
+                return plan(argv)
+            command = parse_command(argv)
+            if command.export:
+                from training.export import export
 
-            export(command.config, command.export)
-            return 0
-        train(command.config)
-    except ValueError as error:
-        # A mistake of the user's: the message says all, a traceback would hide it.
-        logger.error("%s", error)
-        return 2
+                export(command.config, command.export)
+                return 0
+            trainer = stack.enter_context(ready(command.config))
+        except ValueError as error:
+            # A mistake of the user's: the message says all. What goes wrong later needs its traceback.
+            logger.error("%s", error)
+            return 2
+        train(trainer)
     return 0
 
 

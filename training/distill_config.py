@@ -6,18 +6,14 @@ What the recipe `released` sets otherwise stands once, in `training/recipes.py`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vdot_core.distill import DMD_WEIGHTINGS, GAN_FORMS
 from vdot_core.networks import PRESETS
 
 from .dataset.config import DataConfig
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+from .loss_config import LossConfig, require
 
 
 @dataclass(frozen=True)
@@ -49,11 +45,11 @@ class ModelConfig:
     discriminator_heads: int | None = None
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.preset is None or self.preset in PRESETS,
             f"model.preset is {self.preset!r}; expected null or one of {', '.join(PRESETS)}",
         )
-        _require(
+        require(
             (self.discriminator_width is None) == (self.discriminator_heads is None),
             "model.discriminator_width and discriminator_heads go together; give both or neither",
         )
@@ -74,112 +70,10 @@ class RolloutConfig:
     noise_shift: float = 8.0
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, f"rollout.steps is {self.steps}; expected at least 1")
-        _require(min(self.shift, self.noise_shift) > 0, "rollout.shift and noise_shift must be positive")
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Which losses, their weights and their constants.
-
-    Attributes:
-        dmd: Whether the distribution-matching gradient is in the generator's matching update.
-        otd: Whether the optimal-transport gradient is in it.
-        gan: Whether odd steps are adversarial; off: every step is a matching step.
-        dmd_weight: Weight of DMD beside the transport (lambda).
-        otd_weight: Weight of the transport.
-        gan_weight: Weight of both players' adversarial losses.
-        guidance: Classifier-free guidance scale of the real score.
-        task_guidance: Task -> its own scale. Less where frames are given and should stay as they are.
-        batch_guidance: Evaluate the teacher with and without text in one batch; faster, more memory.
-        score_shift: Shift of the uniformly drawn timesteps of the scores and of the critic's own loss.
-        gan_shift: Shift of the timesteps at which the discriminator looks.
-        min_timestep: Lowest timestep drawn, of 1000.
-        max_timestep: Highest timestep drawn, of 1000.
-        dmd_weighting: normalised (1 / mean abs(x0 - real)), timestep (t / 1000) or none.
-        eps: Entropic regularisation.
-        eps_mode: Unit of eps: mean_cost (share of the mean cost) or absolute.
-        debias: Subtract the transport of the fake cloud onto itself.
-        cost: Ground cost, sqeuclidean or l1.
-        rho_fake: Relaxation of the fake cloud's marginal, in units of eps; null: hard.
-        rho_real: The same for the real cloud.
-        tol: Marginal L1 error at which a frame's transport stops.
-        iterations: Most iterations of the transport.
-        otd_gradient: envelope (exact, streamed) or unrolled (autograd of the plan's cost, as released).
-        otd_through: Where the transport's gradient enters: the prediction, or xt (through the fake score).
-        otd_pool: Average-pool the predictions by this factor before the transport; 1: every latent position.
-        otd_scale: Factor on unrolled gradients of unit norm per frame; envelope ignores it.
-        otd_reduction: mean, or sum as released.
-        shared_scores: One score evaluation for DMD and the transport (3 forward passes), or one for each (6).
-        gan_form: softplus (relativistic), or linear as the paper writes it.
-        gan_shared_noise: The same noise on real and generated latents in the generator's GAN update.
-        gan_trains_score: The discriminator's loss also trains the fake score's blocks it looks through.
-        r1: Weight of the finite-difference penalty on real latents.
-        r2: The same on generated latents.
-        penalty_sigma: Standard deviation of the perturbation in r1 and r2.
-        text_drop: Chance that a sample is without its caption for a whole step.
-    """
-
-    dmd: bool = True
-    otd: bool = True
-    gan: bool = True
-    dmd_weight: float = 0.25
-    otd_weight: float = 1.0
-    gan_weight: float = 0.1
-    guidance: float = 3.0
-    task_guidance: dict[str, float] = field(default_factory=dict)
-    batch_guidance: bool = True
-    score_shift: float = 5.0
-    gan_shift: float = 12.0
-    min_timestep: float = 20.0
-    max_timestep: float = 980.0
-    dmd_weighting: str = "normalised"
-    eps: float = 0.05
-    eps_mode: Literal["mean_cost", "absolute"] = "mean_cost"
-    debias: bool = True
-    cost: Literal["sqeuclidean", "l1"] = "sqeuclidean"
-    rho_fake: float | None = None
-    rho_real: float | None = None
-    tol: float = 1e-3
-    iterations: int = 200
-    otd_gradient: Literal["envelope", "unrolled"] = "envelope"
-    otd_through: Literal["prediction", "xt"] = "prediction"
-    otd_pool: int = 1
-    otd_scale: float = 1.0
-    otd_reduction: Literal["mean", "sum"] = "mean"
-    shared_scores: bool = True
-    gan_form: str = "softplus"
-    gan_shared_noise: bool = True
-    gan_trains_score: bool = True
-    r1: float = 0.0
-    r2: float = 0.0
-    penalty_sigma: float = 0.01
-    text_drop: float = 0.0
-
-    @property
-    def guides(self) -> bool:
-        """Whether the teacher is ever evaluated without text too."""
-        return any(scale != 1 for scale in (self.guidance, *self.task_guidance.values()))
-
-    def __post_init__(self) -> None:
-        _require(self.dmd or self.otd or self.gan, "losses: dmd, otd and gan are all off; switch one on")
-        _require(
-            self.dmd_weighting in DMD_WEIGHTINGS,
-            f"losses.dmd_weighting is {self.dmd_weighting!r}; expected one of {', '.join(DMD_WEIGHTINGS)}",
-        )
-        _require(
-            self.gan_form in GAN_FORMS,
-            f"losses.gan_form is {self.gan_form!r}; expected one of {', '.join(GAN_FORMS)}",
-        )
-        _require(
-            0 <= self.min_timestep < self.max_timestep <= 1000,
-            f"losses: timesteps {self.min_timestep}..{self.max_timestep}; expected rising, within 0..1000",
-        )
-        for task, scale in self.task_guidance.items():
-            _require(scale >= 0, f"losses.task_guidance.{task} is {scale}; expected 0 or more, 1 for none")
-        _require(0 <= self.text_drop <= 1, f"losses.text_drop is {self.text_drop}; expected 0..1")
-        for name in ("score_shift", "gan_shift", "eps", "tol", "iterations", "otd_pool"):
-            _require(getattr(self, name) > 0, f"losses.{name} is {getattr(self, name)}; expected above 0")
+        require(self.steps >= 1, f"rollout.steps is {self.steps}; expected at least 1")
+        for name in ("shift", "noise_shift"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"rollout.{name} is {value}; expected above 0")
 
 
 @dataclass(frozen=True)
@@ -211,9 +105,19 @@ class OptimConfig:
     ema: float = 0.99
 
     def __post_init__(self) -> None:
-        _require(0 <= self.ema < 1, f"optim.ema is {self.ema}; expected a decay in [0, 1)")
-        _require(self.generator_every >= 1, f"optim.generator_every is {self.generator_every}; give 1 or up")
-        _require(self.clip > 0, f"optim.clip is {self.clip}; expected above 0")
+        for name in ("generator_lr", "critic_lr", "discriminator_lr"):
+            value = getattr(self, name)
+            fine = (value is None and name == "discriminator_lr") or (value is not None and 0 <= value < 1)
+            require(fine, f"optim.{name} is {value}; expected 0 or more, and below 1")
+        require(self.warmup >= 0, f"optim.warmup is {self.warmup} steps; expected 0 or more")
+        betas = self.betas
+        fine = all(0 <= beta < 1 for beta in betas)
+        require(fine, f"optim.betas are {betas[0]}, {betas[1]}; expected decays in [0, 1)")
+        decay = self.weight_decay
+        require(0 <= decay < math.inf, f"optim.weight_decay is {decay}; expected 0 or more")
+        require(0 <= self.ema < 1, f"optim.ema is {self.ema}; expected a decay in [0, 1)")
+        require(self.generator_every >= 1, f"optim.generator_every is {self.generator_every}; give 1 or up")
+        require(self.clip > 0, f"optim.clip is {self.clip}; expected above 0")
 
 
 @dataclass(frozen=True)
@@ -243,8 +147,15 @@ class ParallelConfig:
     timeout_s: int = 1800
 
     def __post_init__(self) -> None:
-        _require(self.hsdp_replicas >= 1, f"parallel.hsdp_replicas is {self.hsdp_replicas}; give 1 or more")
-        _require(self.checkpoint_every >= 0, "parallel.checkpoint_every is negative; give 0 (none) or more")
+        for name, least in (("hsdp_replicas", 1), ("checkpoint_every", 0), ("threads", 0), ("timeout_s", 1)):
+            value = getattr(self, name)
+            require(value >= least, f"parallel.{name} is {value}; expected {least} or more")
+        for name, without in (("cpu_offload", False), ("hsdp_replicas", 1)):
+            require(
+                self.fsdp is not False or getattr(self, name) == without,
+                f"parallel.{name} is {str(getattr(self, name)).lower()} and parallel.fsdp false, which "
+                f"ignores it; set fsdp auto, or {name} {str(without).lower()}",
+            )
 
 
 @dataclass(frozen=True)
@@ -252,12 +163,13 @@ class LogConfig:
     """What a person sees, and what is kept.
 
     Attributes:
-        every: Steps between progress lines and TensorBoard points.
+        every: Steps between lines of the log, each with the mean speed and the memory since the last; what a
+            step measures is written to metrics.jsonl, TensorBoard and wandb at every step.
         save_every: Steps between checkpoints.
         keep: Checkpoints kept, the newest.
         asynchronous: Write checkpoints while training goes on.
         wandb: Send the scalars to Weights & Biases too.
-        vae: VAE file for sample videos; null: none are made.
+        vae: VAE for sample videos, as data.vae: a file, or a diffusers folder; null: none are made.
         sample_every: Steps between sample videos; 0: never.
         num_samples: Sample videos a time and process.
     """
@@ -272,8 +184,11 @@ class LogConfig:
     num_samples: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("every", "save_every", "keep"):
-            _require(getattr(self, name) >= 1, f"log.{name} is {getattr(self, name)}; expected at least 1")
+        for name in ("every", "save_every", "keep", "num_samples"):
+            require(getattr(self, name) >= 1, f"log.{name} is {getattr(self, name)}; expected at least 1")
+        require(
+            self.sample_every >= 0, f"log.sample_every is {self.sample_every}; expected 0 (never) or more"
+        )
 
 
 @dataclass(frozen=True)
@@ -306,4 +221,6 @@ class DistillConfig:
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
+        require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
+        most = self.max_steps
+        require(most is None or most >= 1, f"max_steps is {most}; expected at least 1, or null for all steps")

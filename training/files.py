@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def save_safetensors(tensors: dict[str, Tensor], path: str | Path, metadata: dic
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    # Two processes may write one shard of a cache at once; each needs a file of its own to move.
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     ready = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     save_file(ready, str(partial), metadata={"format": "pt", **metadata})
     # safetensors makes files that only their owner reads.

@@ -93,13 +93,19 @@ def start(config: ParallelConfig) -> World:
         This process's place.
 
     Raises:
-        ValueError: CUDA is asked for and absent, or the processes do not divide into the replicas.
+        ValueError: CUDA is asked for and absent, the processes do not divide into the replicas, or states are
+            to be offloaded that are not sharded.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     shard = size > 1 if config.fsdp == "auto" else config.fsdp
+    if config.cpu_offload and not shard:
+        raise ValueError(
+            "parallel.cpu_offload is true, and one process with parallel.fsdp auto shards nothing and "
+            "ignores it; set fsdp true, or cpu_offload false"
+        )
     if size > 1 or shard:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         # An HSDP-less single process needs no rendezvous: its store lives in memory.

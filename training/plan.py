@@ -1,6 +1,6 @@
 """What a distillation run needs of its GPUs, worked out without one.
 
-    python training/distill.py --config training/configs/wan_14b_stage2.yaml --plan --gpus 4 --memory 141
+    python training/distill.py --config training/configs/wan_14b_stage2.yaml --plan --gpus 4 --memory 140
     python training/plan.py --config training/configs/wan_14b_stage2.yaml --gpus 8 --memory 80 --references 1
 
 Both take the same options, those of `training/planning/arguments.py`; `--plan --help` lists them.

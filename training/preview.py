@@ -74,14 +74,14 @@ def write_samples(networks: Networks, config: DistillConfig, source, step: int) 
 
     Args:
         networks: With the averaged weights.
-        config: The run; `log.vae` decodes.
+        config: The run; `log.vae` decodes, clip by clip.
         source: Whose first batch is shown, the same every time.
         step: Names the files.
 
     Returns:
         [H, W, 3] a still picture: the first, middle and last frame of each sample, left to right.
     """
-    from .vae import decode_video, load_vae
+    from .dataset.encoders import VideoEncoder
 
     world = networks.world
     batch = first_samples(source.batches(0, world.rank, world.size)[0], config.log.num_samples)
@@ -92,10 +92,8 @@ def write_samples(networks: Networks, config: DistillConfig, source, step: int) 
         latents = sampled(networks, networks.generator, config, batch, draws)
     finally:
         networks.average.swap(networks.generator)
-    vae = load_vae(config.log.vae).to(world.device)
-    with torch.no_grad():
-        videos = [decode_video(vae, panel.float()) for panel in _panels(batch, latents)]
-    shown = torch.cat(videos, dim=3).clamp(0, 1).cpu()
+    vae = VideoEncoder(config.log.vae, world.device)
+    shown = torch.cat([vae.decode(panel) for panel in _panels(batch, latents)], dim=3)
     for position, task, video in zip(batch.positions, batch.tasks, shown, strict=True):
         path = Path(config.out_dir) / "samples" / f"step-{step:06d}-{position}-{task}.webp"
         write_animation(video, path)

@@ -55,7 +55,7 @@ class Progress:
         self.writer = SummaryWriter(str(Path(config.out_dir) / "tensorboard"), purge_step=first)
 
     def report(self, step: int, last: int, metrics: dict[str, float], tokens: int, seconds: float) -> None:
-        """Count a step, and every so many say how it goes.
+        """Write a step's numbers down, and every so many steps say how it goes.
 
         Args:
             step: Steps done.

@@ -29,8 +29,9 @@ from vdot_core.distill.matching import normaliser
 from vdot_core.networks import reference_token_mask
 
 from .batch import Batch
-from .distill_config import DistillConfig, LossConfig
+from .distill_config import DistillConfig
 from .draws import Draws
+from .loss_config import LossConfig
 from .models import Networks
 from .released import unrolled_gradient
 from .scores import Scores, evaluate_scores, generate, prepared
@@ -181,8 +182,8 @@ def transport_gradient(
         eps_mode=losses.eps_mode,
         debias=losses.debias,
         cost=losses.cost,
-        rho_a=losses.rho_fake or math.inf,
-        rho_b=losses.rho_real or math.inf,
+        rho_a=math.inf if losses.rho_fake is None else losses.rho_fake,
+        rho_b=math.inf if losses.rho_real is None else losses.rho_real,
         tol=losses.tol,
         max_iter=losses.iterations,
     )

@@ -9,14 +9,14 @@ At the end a table of every run's metrics, mean and spread over seeds, is printe
     base: training/configs/vdot_tiny.yaml
     seeds: [0, 1, 2]
     jobs: 1                                    # processes at once, each on its own core; 0: every core
-    metrics: metrics.jsonl                     # in a run's folder: JSON, or JSON lines (the last counts)
-    table: [generator/dmd, critic/denoising]   # columns; none: every number
+    metrics: evaluation/*/renoise4/*.json      # in a run's folder: JSON, or JSON lines (the last counts)
+    table: [text/score, depth/score]           # columns; none: every number
     runs:
       full: {}
       no_gan: {losses.gan: false}
     after:                                     # optional: more commands of a run; {run}, {seed} too
-      - [python, training/evaluate.py, --config, training/configs/tiny_evaluation.yaml,
-         --transformer, "{out_dir}/export/generator.safetensors"]
+      - [python, training/evaluate.py, --config, training/configs/tiny_evaluation.yaml, --run, "{run}",
+         --transformer, "{out_dir}/export/generator.safetensors", --out_dir, "{out_dir}/evaluation"]
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from training.sweep_config import SweepConfig, read_sweep
-from training.sweep_table import format_table, read_metrics, write_text
+from training.sweep_table import format_table, read_run, write_text
 
 logger = logging.getLogger("vdot")
 JOB, DONE = "sweep_job.json", "sweep_done.json"
@@ -230,7 +230,7 @@ def sweep_table(sweep: SweepConfig, jobs: Sequence[Job]) -> str:
     Returns:
         Markdown.
     """
-    found = {job: read_metrics(job.folder / sweep.metrics) for job in jobs if job.finished}
+    found = {job: read_run(job.folder, sweep.metrics) for job in jobs if job.finished}
     values = {run: [found[job] for job in jobs if job in found and job.run == run] for run in sweep.runs}
     text = format_table(values, sweep.table, len(sweep.seeds))
     rows = [{"run": job.run, "seed": job.seed, **numbers} for job, numbers in found.items()]

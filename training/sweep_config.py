@@ -23,7 +23,8 @@ class SweepConfig:
         after: Further commands of a run, each after the one before has ended well; {out_dir}, {run} and
             {seed} in their words are filled in.
         jobs: Processes at once, each bound to a core; 0: as many as this process may use.
-        metrics: File in a run's folder with its numbers: JSON, or JSON lines, whose last ones count.
+        metrics: File in a run's folder with its numbers: JSON, or JSON lines, whose last ones count. With *,
+            all files that match; the number score of text.json is text/score.
         table: Columns of the table; none: every number that the runs have.
     """
 

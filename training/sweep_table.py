@@ -39,6 +39,31 @@ def read_metrics(path: Path) -> dict[str, float]:
     return found
 
 
+def read_run(folder: Path, metrics: str) -> dict[str, float]:
+    """A run's numbers, of one file or of many.
+
+    Args:
+        folder: The run's.
+        metrics: The file's path in it; with *, all that match, each one's numbers behind the file's name,
+            such as text/score of text.json.
+
+    Returns:
+        Name -> number.
+
+    Raises:
+        ValueError: no file is there, one holds no JSON, or two have one name.
+    """
+    if "*" not in metrics:
+        return read_metrics(folder / metrics)
+    files = sorted(folder.glob(metrics))
+    names = [file.stem for file in files]
+    if not files:
+        raise ValueError(f"{folder} has no {metrics}, though its run has ended; set the sweep's key metrics")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{folder}: several files of one name match {metrics}; let it match one of each")
+    return {f"{file.stem}/{name}": value for file in files for name, value in read_metrics(file).items()}
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
     partial = path.with_name(path.name + ".partial")

@@ -8,19 +8,10 @@ import time
 from pathlib import Path
 
 from .config import DataConfig
+from .encoders import text_encoder_digest, vae_digest
 from .sampler import check_tasks
 from .source import CachedSource
-from .store import (
-    HEADER,
-    Cache,
-    Producer,
-    check_header,
-    digest,
-    fill,
-    finish,
-    missing_shards,
-    read_json,
-)
+from .store import Cache, Producer, check_header, fill, finish, missing_shards
 
 __all__ = ["CachedSource", "DataConfig", "build_source", "check_tasks"]
 
@@ -48,7 +39,8 @@ def build_source(
         global_batch, accumulation: None = the configuration's.
         text_only: Prompts (and real latents) without contexts and references: stage 1.
         need_latents: Leave out rows without a real clip: the GAN is on.
-        rank, world_size: Share of the encoding; None = as torchrun's RANK and WORLD_SIZE say.
+        rank, world_size: Share of the encoding; None = as torchrun's RANK and WORLD_SIZE say. Rank 0 alone
+            compares the models.
 
     Returns:
         The source; all processes get the same batches of a step, each its own part.
@@ -58,17 +50,16 @@ def build_source(
             nothing that can be used.
     """
     folder = Path(config.cache_dir)
+    rank = int(os.environ.get("RANK", 0)) if rank is None else rank
+    world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
     if config.source == "shapes":
         from .shapes import ShapesProducer
 
-        rank = int(os.environ.get("RANK", 0)) if rank is None else rank
-        world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
         encode_all(folder, ShapesProducer(config), rank, world_size)
     cache = Cache(folder)
-    if config.source != "shapes":
-        files = {"vae": config.vae, "text_encoder": config.text_encoder}
-        wanted = {name: digest(path) for name, path in files.items() if path and Path(path).exists()}
-        check_header(read_json(folder / HEADER), wanted, folder)
+    # One process reads the models' gigabytes for all.
+    if config.source != "shapes" and rank == 0:
+        check_encoders(config, cache)
     return CachedSource(
         cache,
         task_weights=config.task_weights,
@@ -79,6 +70,30 @@ def build_source(
         text_only=text_only,
         need_latents=need_latents,
     )
+
+
+def check_encoders(config: DataConfig, cache: Cache) -> None:
+    """Refuse a cache that was made with other models than the configuration's.
+
+    Args:
+        config: Its `vae` and `text_encoder`, where they are given.
+        cache: What is trained on.
+
+    Raises:
+        ValueError: A model is not there, or the cache was made with another.
+    """
+    wanted = {}
+    for name, identify in (("vae", vae_digest), ("text_encoder", text_encoder_digest)):
+        path = getattr(config, name)
+        if not path:
+            continue
+        if not Path(path).exists():
+            raise ValueError(
+                f"data.{name} is {path}, which does not exist; give the one that {cache.folder} was made "
+                "with, or null to train without comparing"
+            )
+        wanted[name] = identify(path)
+    check_header(cache.header, wanted, cache.folder)
 
 
 def encode_all(folder: Path, producer: Producer, rank: int, world_size: int, *, wait: bool = True) -> bool:

@@ -48,11 +48,22 @@ class Media:
 
 
 def read_bytes(path: str) -> bytes:
-    """The bytes of a local or remote file."""
+    """The bytes of a local or remote file.
+
+    Raises:
+        OSError: It cannot be read, whatever its backend raised: FileNotFoundError where it does not exist.
+    """
     import fsspec
 
-    with fsspec.open(path, "rb") as stream:
-        return stream.read()
+    try:
+        with fsspec.open(path, "rb") as stream:
+            return stream.read()
+    except (FileNotFoundError, ImportError):
+        # A backend that is not installed would skip every row.
+        raise
+    except Exception as error:
+        # Object stores have errors of their own, such as aiohttp's ClientPayloadError or fsspec's timeout.
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:

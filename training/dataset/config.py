@@ -25,8 +25,8 @@ class DataConfig:
         group_size: Samples in a row that share one latent shape; null: batch_size / accumulation. Set it to
             get the same batches with another accumulation.
         vae: VAE: a safetensors file in Wan's key names, or a diffusers folder. Asked for when encoding; where
-            given in training, the cache must have been made with it.
-        text_encoder: UMT5: a safetensors file of the tiny one, or a Hugging Face folder.
+            given in training, the cache must have been made with it; null: not compared.
+        text_encoder: UMT5: a safetensors file of the tiny one, or a Hugging Face folder; else as vae.
         empty_prompt: Text of the condition without a caption.
         text_len: Tokens that the network reads; null: the text encoder's own (512 of a folder).
         width: Width in pixels, a multiple of 16; null: the clip's own, within max_pixels.

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..text import TEXT_LEN, embed, load_text_encoder
-from ..vae import LATENTS_MEAN, LATENTS_STD, encode_video, load_vae
+from ..vae import LATENTS_MEAN, LATENTS_STD, decode_video, encode_video, load_vae
+from .store import digest
 
 FOLDER_TEXT_LEN = 512
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -37,8 +38,33 @@ def _subfolder(path: Path, name: str) -> Path:
     return path / name if (path / name / "config.json").is_file() else path
 
 
+def _tokenizer_folder(path: Path) -> Path:
+    """Where the tokenizer of a text encoder's folder lies: in it, or below or beside it."""
+    folder = _subfolder(path, "text_encoder")
+    places = (folder, path / "tokenizer", folder.parent / "tokenizer")
+    for place in places:
+        if any(place.glob("*token*")) or any(place.glob("spiece*")):
+            return place
+    raise ValueError(f"no tokenizer in {', '.join(map(str, places))}; put the UMT5 tokenizer's files there")
+
+
+def vae_digest(path: str | Path) -> str:
+    """Identifies a VAE, by the file or the part of a pipeline's folder that `VideoEncoder` reads."""
+    return digest(_subfolder(Path(path), "vae"))
+
+
+def text_encoder_digest(path: str | Path) -> str:
+    """The same for what `TextEncoder` reads: the encoder, and its tokenizer where that lies elsewhere."""
+    path = Path(path)
+    if not path.is_dir():
+        return digest(path)
+    return digest(*dict.fromkeys((_subfolder(path, "text_encoder"), _tokenizer_folder(path))))
+
+
 class VideoEncoder:
     """The callable `vdot_core.vcu.encode` expects: [B, F, H, W, 3] in [0, 1] -> [B, 16, T, h, w] normalised.
+
+    `decode` is its inverse. Wide VAEs take a clip in chunks of frames both ways.
 
     Args:
         path: A safetensors file under Wan's key names, or a folder of diffusers' AutoencoderKLWan.
@@ -69,8 +95,33 @@ class VideoEncoder:
         if not self.chunked:
             return encode_video(self.vae, video).cpu()
         raw = self.vae.encode(video.movedim(-1, 1) * 2 - 1).latent_dist.mode().float()
-        mean, std = (raw.new_tensor(values).view(1, -1, 1, 1, 1) for values in (LATENTS_MEAN, LATENTS_STD))
+        mean, std = _statistics(raw)
         return ((raw - mean) / std).cpu()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode clips, one after the other.
+
+        Args:
+            latents: [B, 16, T, h, w] normalised.
+
+        Returns:
+            [B, F, H, W, 3] float32 in [0, 1], on the CPU.
+        """
+        return torch.cat([self._decode_one(one) for one in latents.split(1)])
+
+    def _decode_one(self, latents: Tensor) -> Tensor:
+        latents = latents.to(self.device).float()
+        if not self.chunked:
+            return decode_video(self.vae, latents.to(self.dtype)).float().cpu()
+        mean, std = _statistics(latents)
+        video = self.vae.decode((latents * std + mean).to(self.dtype)).sample
+        return ((video.float() + 1) / 2).clamp(0, 1).movedim(1, -1).cpu()
+
+
+def _statistics(latents: Tensor) -> tuple[Tensor, ...]:
+    """Mean and standard deviation of Wan's raw latents, per channel."""
+    return tuple(latents.new_tensor(values).view(1, -1, 1, 1, 1) for values in (LATENTS_MEAN, LATENTS_STD))
 
 
 class TextEncoder:
@@ -105,13 +156,7 @@ class TextEncoder:
     def _load_folder(self, path: Path, dtype: torch.dtype) -> None:
         from transformers import AutoTokenizer, UMT5EncoderModel
 
-        folder = _subfolder(path, "text_encoder")
-        places = (folder, path / "tokenizer", folder.parent / "tokenizer")
-        tokenizer = next((p for p in places if any(p.glob("*token*")) or any(p.glob("spiece*"))), None)
-        if tokenizer is None:
-            raise ValueError(
-                f"no tokenizer in {', '.join(map(str, places))}; put the UMT5 tokenizer's files there"
-            )
+        folder, tokenizer = _subfolder(path, "text_encoder"), _tokenizer_folder(path)
         self.encoder: nn.Module = UMT5EncoderModel.from_pretrained(folder, torch_dtype=dtype)
         self._tokenizer = AutoTokenizer.from_pretrained(tokenizer)
 

@@ -15,10 +15,16 @@ from vdot_core import vcu
 
 from .clips import Media, fit, own_size, read_clip
 from .config import DataConfig
-from .encoders import DTYPES, TextEncoder, VideoEncoder, pick_device
+from .encoders import (
+    DTYPES,
+    TextEncoder,
+    VideoEncoder,
+    pick_device,
+    text_encoder_digest,
+    vae_digest,
+)
 from .manifest import ManifestRows, Row
 from .samples import BadRowError, EncodedSample, Skipped
-from .store import digest
 from .tar_shards import TarRows
 from .units import Inputs, build_unit, canonical, needed, takes_short_source, task_parts
 
@@ -72,8 +78,8 @@ class RowsProducer:
         return {
             "source": "rows",
             "rows": self.shards.identity(),
-            "vae": digest(config.vae),
-            "text_encoder": digest(config.text_encoder),
+            "vae": vae_digest(config.vae),
+            "text_encoder": text_encoder_digest(config.text_encoder),
             "text_len": self._encoders()[1].text_len,
             "empty_prompt": config.empty_prompt,
             "encode_dtype": config.encode_dtype,

@@ -110,7 +110,7 @@ def check_tasks(named: Iterable[str], known: Collection[str], key: str) -> None:
     for task in named:
         if task not in known:
             near = get_close_matches(task, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "remove it"
+            hint = f"did you mean {near[0]!r}?" if near else "remove it."
             raise ValueError(
                 f"{key} has {task!r}, of which there is no sample; {hint} "
                 f"There are {', '.join(sorted(known))}"

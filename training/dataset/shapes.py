@@ -11,9 +11,8 @@ from vdot_core.vcu import num_latent_frames
 
 from ..latents import encode_clips
 from .config import DataConfig
-from .encoders import TextEncoder, VideoEncoder, pick_device
+from .encoders import TextEncoder, VideoEncoder, pick_device, text_encoder_digest, vae_digest
 from .samples import EncodedSample, Skipped
-from .store import digest
 
 
 class ShapesProducer:
@@ -42,8 +41,8 @@ class ShapesProducer:
         config = self.config
         return {
             "source": "shapes",
-            "vae": digest(config.vae),
-            "text_encoder": digest(config.text_encoder),
+            "vae": vae_digest(config.vae),
+            "text_encoder": text_encoder_digest(config.text_encoder),
             "text_len": self._encoders()[1].text_len,
             "empty_prompt": config.empty_prompt,
             "encode_dtype": config.encode_dtype,

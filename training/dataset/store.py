@@ -46,19 +46,24 @@ class Producer(Protocol):
         """The samples of one shard, and the rows left out."""
 
 
-def digest(path: str | Path) -> str:
-    """SHA-256 of a file, or of all files of a folder with their names."""
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"{path} does not exist; give a model file or folder")
+def digest(*paths: str | Path) -> str:
+    """SHA-256 of files, or of all files of folders with their names; not of hidden ones (.cache, .git)."""
     total = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        if path.is_dir():
-            total.update(f"{file.relative_to(path).as_posix()}\0".encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                total.update(block)
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; give a model file or folder")
+        for file in [path] if path.is_file() else _visible(path):
+            if path.is_dir():
+                total.update(f"{file.relative_to(path).as_posix()}\0".encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 22):
+                    total.update(block)
     return total.hexdigest()
+
+
+def _visible(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
 
 
 def write_json(values: dict[str, Any], path: Path) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import re
-import tarfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,19 +56,29 @@ class TarRows:
 
     def rows(self, shard: int) -> Iterator[Row | Skipped]:
         """The rows of one tar, in order; where it breaks off, what is left is named as one."""
-        import fsspec
-        from webdataset.tariterators import group_by_keys, tar_file_expander
+        name = self.urls[shard].rsplit("/", 1)[-1]
+        for sample in _samples(self.urls[shard], name):
+            yield sample if isinstance(sample, Skipped) else _row(name, sample)
 
-        url = self.urls[shard]
-        name = url.rsplit("/", 1)[-1]
-        try:
-            with fsspec.open(url, "rb") as stream:
-                for sample in group_by_keys(tar_file_expander([{"url": url, "stream": stream}])):
-                    yield _row(name, sample)
-        except FileNotFoundError:
-            yield Skipped(name, name, "missing", f"{url} does not exist")
-        except (OSError, tarfile.TarError, EOFError, ValueError) as error:
-            yield Skipped(name, name, "unreadable", f"{url} cannot be read to its end: {error}")
+
+def _samples(url: str, name: str) -> Iterator[dict[str, Any] | Skipped]:
+    """The groups of files of a tar; where it breaks off, why."""
+    import fsspec
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    try:
+        with fsspec.open(url, "rb") as stream:
+            yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
+    except FileNotFoundError:
+        yield Skipped(name, name, "missing", f"{url} does not exist")
+    except ImportError:
+        # A backend that is not installed would skip every tar.
+        raise
+    except Exception as error:
+        # Object stores have errors of their own, which are no OSErrors; webdataset adds to their arguments.
+        reason = error.args[0] if error.args else ""
+        said = f"{type(error).__name__}: {reason}"
+        yield Skipped(name, name, "unreadable", f"{url} cannot be read to its end: {said}")
 
 
 def _row(shard: str, sample: dict[str, Any]) -> Row | Skipped:

@@ -28,7 +28,7 @@ class PlanArguments:
 # Option, older spelling, default, help. The type is the default's.
 OPTIONS = (
     ("gpus", "plan.gpus", Machine.gpus, "number of GPUs"),
-    ("memory", "plan.memory_gb", Machine.memory_gib, "GiB of each, as nvidia-smi counts"),
+    ("memory", "plan.memory_gb", Machine.memory_gib, "GiB of each: nvidia-smi's MiB by 1024"),
     ("gpus_per_node", "plan.gpus_per_node", Machine.gpus_per_node, "GPUs that share one CPU's memory"),
     ("references", "plan.references", PlanArguments.references, "reference images of a sample"),
     ("contexts", "plan.contexts", PlanArguments.contexts, "contexts of a sample that are not merged"),

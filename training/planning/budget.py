@@ -31,13 +31,14 @@ class Machine:
 
     Attributes:
         gpus: Number of them.
-        memory_gib: Memory of each in GiB, as nvidia-smi counts: 141 of an H200, 80 of an H100.
+        memory_gib: Memory of each in GiB, nvidia-smi's MiB by 1024: 140 of an H200 (143771 MiB), 79.6 of an
+            H100 (81559 MiB).
         gpus_per_node: GPUs that share one CPU's memory.
         rates: Speeds.
     """
 
     gpus: int = 4
-    memory_gib: float = 141.0
+    memory_gib: float = 140.0
     gpus_per_node: int = 8
     rates: Rates = field(default_factory=Rates)
 
@@ -45,7 +46,7 @@ class Machine:
         if self.gpus < 1 or self.gpus_per_node < 1:
             raise ValueError(f"gpus is {self.gpus}, gpus_per_node {self.gpus_per_node}; give 1 or more")
         if not self.memory_gib > 0:
-            raise ValueError(f"memory is {self.memory_gib} GiB; give what a GPU has, such as 141 or 80")
+            raise ValueError(f"memory is {self.memory_gib} GiB; give what a GPU has, such as 140 or 79.6")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..distill_config import DistillConfig
@@ -108,6 +108,16 @@ class Remedy:
         return all(option.exact for option in self.options)
 
 
+def _applied(config: DistillConfig, chosen: Sequence[Option]) -> DistillConfig | None:
+    """The configuration with the changes; None where one needs another, as offloading needs shards."""
+    try:
+        for option in chosen:
+            config = option.applied(config)
+    except ValueError:
+        return None
+    return config
+
+
 def remedies(budget: Budget, rebuild: Callable[[DistillConfig], Budget]) -> list[Remedy]:
     """Search all sets of changes for the smallest that fit.
 
@@ -125,11 +135,9 @@ def remedies(budget: Budget, rebuild: Callable[[DistillConfig], Budget]) -> list
         for chosen in itertools.combinations(open_, count):
             if any(set(remedy.options) <= set(chosen) for remedy in found):
                 continue
-            config = budget.config
-            for option in chosen:
-                config = option.applied(config)
-            changed = rebuild(config)
-            if changed.fits:
+            config = _applied(budget.config, chosen)
+            changed = rebuild(config) if config else None
+            if changed and changed.fits:
                 found.append(Remedy(chosen, changed))
     return sorted(found, key=lambda remedy: (not remedy.exact, remedy.budget.time.total))
 

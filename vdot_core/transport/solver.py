@@ -63,7 +63,9 @@ def entropic_ot(
         anderson: steps that Anderson acceleration combines; 0 is the plain iteration.
         init: 'gaussian' (closed form between Gaussian fits), 'zeros', or potentials (f [F, I], g [F, J]), of
             which g is used, in units of the cost.
-        debias: subtract the gradient (and half the values) of the clouds' transport onto themselves.
+        debias: solve for the Sinkhorn divergence S(a, b) = OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2, whose
+            gradient by a is that of OT(a, b) less that of OT(a, a), each by its first cloud. At a = b it is
+            0 only where both marginals are relaxed alike: rho_a must equal rho_b (Sejourne et al., 2019).
         backend: 'torch' (CPU and CUDA); 'flash', the kernels of the package flash-sinkhorn (CUDA and the
             squared cost only); or 'auto', which is 'flash' where that can be used and 'torch' elsewhere. The
             result says which it was. Only how a pass over the cost is computed differs: accuracy float32
@@ -76,6 +78,11 @@ def entropic_ot(
         ValueError: on wrong shapes, parameters out of range, or a backend that is not available.
     """
     _check(a, b, eps, rho_a, rho_b, tol, max_iter, anderson, eps_mode=eps_mode, cost=cost, backend=backend)
+    if debias and rho_a != rho_b:
+        raise ValueError(
+            f"debias is set and rho_a is {rho_a}, rho_b {rho_b}; the gradient between equal clouds would not "
+            "be 0: give both the same, or debias=False"
+        )
     backend = _choose_backend(backend, a.device, cost)
     num_frames, num_a, _ = a.shape
     weights_a = _weights("weights_a", weights_a, num_frames, num_a, a.device)
@@ -134,12 +141,13 @@ def _solve(problem: Problem, make_pass, g, tol, max_iter, anderson, debias):
     if debias:
         own = problem.self_problem()
         step = make_pass(own)
-        potential, own_mass = iterate_self(own, step, tol, max_iter)
+        potential, own_mass, own_error = iterate_self(own, step, tol, max_iter)
         gradient = gradient - step.gradient(potential, potential)
         value = value - dual_value(own, potential, potential, own_mass) / 2
         other = problem.swapped().self_problem()
-        potential, other_mass = iterate_self(other, make_pass(other), tol, max_iter)
+        potential, other_mass, other_error = iterate_self(other, make_pass(other), tol, max_iter)
         value = value - dual_value(other, potential, potential, other_mass) / 2
+        error = torch.maximum(error, torch.maximum(own_error, other_error))
     return f, g, gradient, value, error, num_iter
 
 

@@ -178,19 +178,40 @@ def test_envelope_equals_autograd_of_the_regularised_objective_and_not_of_the_tr
     assert torch.cosine_similarity(transport_cost.flatten(), dual.flatten(), dim=0) < 0
 
 
-def test_debiasing():
+@pytest.mark.parametrize("rho", [math.inf, 20.0, 2.0])
+def test_debiasing(rho):
+    """Equal clouds stay; from others the self-transport is subtracted, here solved as any other."""
     a, b = clouds()
-    same = entropic_ot(a, a, eps=5.0, debias=True, tol=1e-6, max_iter=2000)
-    scale = entropic_ot(a, a, eps=5.0, tol=1e-6, max_iter=2000).grad_a.norm()
-    assert same.grad_a.norm() < 1e-3 * scale
+    given = {"eps": 5.0, "rho_a": rho, "rho_b": rho, "max_iter": 2000}
+    same = entropic_ot(a, a, debias=True, tol=1e-6, **given)
+    own, plain, other = (entropic_ot(*pair, tol=1e-7, **given) for pair in ((a, a), (a, b), (b, b)))
+    assert same.grad_a.norm() < 1e-3 * own.grad_a.norm()
     assert same.value.abs().max() < 1e-3
-    own = entropic_ot(a, a, eps=5.0, tol=1e-7, max_iter=2000)
-    plain = entropic_ot(a, b, eps=5.0, tol=1e-7, max_iter=2000)
-    debiased = entropic_ot(a, b, eps=5.0, debias=True, tol=1e-7, max_iter=2000)
+    debiased = entropic_ot(a, b, debias=True, tol=1e-7, **given)
     assert relative(debiased.grad_a, plain.grad_a - own.grad_a) < 1e-3
-    other = entropic_ot(b, b, eps=5.0, tol=1e-7, max_iter=2000)
     expected = plain.value - (own.value + other.value) / 2
     torch.testing.assert_close(debiased.value, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_debiasing_with_one_relaxed_marginal_is_refused():
+    """Its self term, relaxed on both sides or on one, is not what a plan between equal clouds has."""
+    a, b = clouds()
+    with pytest.raises(ValueError, match=r"rho_a is 2.0, rho_b inf.*give both the same, or debias=False"):
+        entropic_ot(a, b, eps=1.0, rho_a=2.0, debias=True)
+
+
+def test_a_self_transport_that_has_not_converged_is_said():
+    """The clouds' own plan starts from its solution and takes one pass; theirs onto themselves need more."""
+    a, b = clouds()
+    given = {"eps": 5.0, "tol": 1e-3}
+    solved = entropic_ot(a, b, max_iter=3000, **{**given, "tol": 1e-5})
+    start = solved.f, solved.g
+    assert entropic_ot(a, b, init=start, max_iter=1, **given).converged.all()
+    short = entropic_ot(a, b, init=start, max_iter=1, debias=True, **given)
+    assert not short.converged.any() and (short.marginal_error > 1e-3).all()
+    enough = entropic_ot(a, b, init=start, max_iter=300, debias=True, **given)
+    assert enough.converged.all() and (enough.num_iter == 1).all()
+    assert relative(short.grad_a, enough.grad_a) > 1e-3, "half of the gradient was not solved for"
 
 
 @pytest.mark.parametrize(("mode", "scale"), [("absolute", 4.0), ("mean_cost", 1.0)])

@@ -42,7 +42,7 @@ import vdot_core.transport.solver as solver
 solver.why_not_flash = lambda device, cost: None
 torch.manual_seed(0)
 a, b = torch.randn(2, 40, 16), torch.randn(2, 30, 16) + 0.3
-for options in ({"eps": 2.0}, {"eps": 3.0, "rho_a": 5.0, "debias": True}):
+for options in ({"eps": 2.0}, {"eps": 3.0, "rho_a": 5.0, "rho_b": 5.0, "debias": True}):
     options |= {"tol": 1e-4, "max_iter": 40}
     ours = solver.entropic_ot(a, b, backend="torch", **options)
     theirs = solver.entropic_ot(a, b, backend="flash", **options)

@@ -1,5 +1,7 @@
 """The cache: it holds what encoding gives, resumes after a kill, and is the same however it was divided."""
 
+import dataclasses
+import hashlib
 import os
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from training import cache as program
 from training.config import CacheGroup
 from training.dataset import build_source
 from training.dataset.clips import Media, fit, read_clip
-from training.dataset.encoders import TextEncoder, VideoEncoder
+from training.dataset.encoders import TextEncoder, VideoEncoder, text_encoder_digest, vae_digest
 from training.dataset.rows import RowsProducer
 from training.dataset.samples import EncodedSample, pack, unpack_contexts
 from training.dataset.store import Cache
@@ -147,8 +149,6 @@ def test_it_goes_on_after_a_kill(whole, config, manifest, monkeypatch):
 
 
 def test_another_vae_is_refused(whole, models, tmp_path, manifest):
-    import dataclasses
-
     other = tmp_path / "vae.safetensors"
     other.write_bytes(models[0].read_bytes()[:-1] + b"\x01")
     changed = dataclasses.replace(whole, vae=str(other))
@@ -160,6 +160,46 @@ def test_another_vae_is_refused(whole, models, tmp_path, manifest):
         program.encode(dataclasses.replace(whole, num_frames=9))
     with pytest.raises(ValueError, match=r"cache\.py"):
         build_source(dataclasses.replace(whole, cache_dir=str(tmp_path / "none")), seed=0)
+
+
+def test_models_that_are_not_there_are_named_and_null_compares_nothing(whole, tmp_path):
+    gone = dataclasses.replace(whole, text_encoder=str(tmp_path / "mispelt"))
+    with pytest.raises(ValueError, match=r"data\.text_encoder is .*mispelt.* or null"):
+        build_source(gone, seed=0)
+    assert build_source(gone, seed=0, rank=1, world_size=2), "the first process compares for all"
+    assert build_source(dataclasses.replace(whole, vae=None, text_encoder=None), seed=0)
+
+
+def test_of_a_pipelines_folder_only_what_is_loaded_counts(tmp_path, models):
+    """Neither the transformer's gigabytes nor what a download leaves behind (.cache) identify an encoder."""
+    assert vae_digest(models[0]) == hashlib.sha256(models[0].read_bytes()).hexdigest()
+    assert text_encoder_digest(models[1]) == hashlib.sha256(models[1].read_bytes()).hexdigest()
+    pipeline = tmp_path / "pipeline"
+
+    def write(name):
+        path = pipeline / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{time.monotonic_ns()}")
+
+    # Name -> whether the VAE's and the text encoder's identity depend on it.
+    expected = {
+        "vae/config.json": (True, False), "vae/w.safetensors": (True, False),
+        "text_encoder/config.json": (False, True), "text_encoder/w.safetensors": (False, True),
+        "tokenizer/spiece.model": (False, True), "transformer/w.safetensors": (False, False),
+        "model_index.json": (False, False), "vae/.cache/x/w.lock": (False, False),
+        "text_encoder/.gitattributes": (False, False),
+    }  # fmt: skip
+    for name in expected:
+        write(name)
+    before = vae_digest(pipeline), text_encoder_digest(pipeline)
+    assert before == (vae_digest(pipeline / "vae"), text_encoder_digest(pipeline / "text_encoder"))
+    changes = {}
+    for name in expected:
+        write(name)
+        after = vae_digest(pipeline), text_encoder_digest(pipeline)
+        changes[name] = before[0] != after[0], before[1] != after[1]
+        before = after
+    assert changes == expected
 
 
 def test_skipped_rows_are_tried_again_when_asked(config, clips, records, tmp_path):

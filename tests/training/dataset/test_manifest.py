@@ -1,9 +1,16 @@
 """Rows: the same from every format, and what is wrong with the bad ones."""
 
-import pytest
+import importlib
+from typing import ClassVar
 
+import fsspec
+import pytest
+from aiohttp import ClientPayloadError
+from fsspec.implementations.memory import MemoryFileSystem
+
+from training.dataset import tar_shards
 from training.dataset.manifest import ManifestRows, Row
-from training.dataset.rows import load_inputs
+from training.dataset.rows import RowsProducer, load_inputs
 from training.dataset.samples import BadRowError, Skipped
 from training.dataset.tar_shards import TarRows
 
@@ -119,3 +126,83 @@ def test_a_tar_that_breaks_off_gives_what_it_had(clips, records, tmp_path):
     assert 0 < sum(isinstance(row, Row) for row in rows) < len(records)
     assert isinstance(rows[-1], Skipped) and rows[-1].kind == "unreadable"
     assert [row.kind for row in all_rows(TarRows(str(tmp_path / "none.tar")))] == ["missing"]
+
+
+class FlakyStore(MemoryFileSystem):
+    """An object store whose connection breaks, with the errors that such backends raise: no OSErrors."""
+
+    protocol = "flaky"
+    store: ClassVar = {}
+    errors: ClassVar = {
+        "payload": ClientPayloadError("Response payload is not completed"),
+        "timeout": type("FSTimeoutError", (Exception,), {})(),
+        "torn": ClientPayloadError("Response payload is not completed"),
+    }
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("flaky://"))
+
+    def _open(self, path, mode="rb", **given):
+        file = super()._open(path, mode, **given)
+        name = path.rsplit("/", 1)[-1].split(".")[0]
+        if mode == "rb" and name in self.errors:
+            half, read = file.getbuffer().nbytes // 2, file.read
+
+            def broken(size=-1):
+                if name == "torn" and file.tell() < half:
+                    return read(size)
+                raise self.errors[name]
+
+            file.read = broken
+        return file
+
+
+@pytest.fixture
+def flaky(clips):
+    fsspec.register_implementation("flaky", FlakyStore, clobber=True)
+    store = fsspec.filesystem("flaky")
+    for name in ("good.mp4", "payload.mp4", "timeout.mp4"):
+        store.pipe(f"/{name}", (clips / "real.mp4").read_bytes())
+    return store
+
+
+def test_a_broken_connection_skips_its_row_alone(flaky, config, records, tmp_path):
+    row = {**records[1], "task_name": "text"}
+    rows = [{**row, "target_video_path": f"flaky://{n}.mp4"} for n in ("payload", "good", "timeout", "none")]
+    producer = RowsProducer(config(path=str(write_manifest(tmp_path / "rows.jsonl", rows)), rows_per_shard=4))
+    samples, skipped = producer.encode(0)
+    assert [sample.id for sample in samples] == ["00000001"]
+    assert [(row.id, row.kind) for row in skipped] == [
+        ("00000000", "unreadable"), ("00000002", "unreadable"), ("00000003", "missing"),
+    ]  # fmt: skip
+    assert "flaky://payload.mp4 cannot be read: ClientPayloadError: Response payload" in skipped[0].reason
+    assert "FSTimeoutError" in skipped[1].reason
+
+
+def test_a_tar_whose_connection_breaks_gives_what_it_had(flaky, clips, records, tmp_path):
+    path = write_tar(tmp_path / "torn.tar", records, clips)
+    flaky.pipe("/torn.tar", path.read_bytes())
+    (whole, torn) = (list(TarRows(url).rows(0)) for url in (str(path), "flaky://torn.tar"))
+    assert 0 < len(torn) - 1 < len(whole) and torn[:-1] == whole[: len(torn) - 1]
+    assert torn[-1].kind == "unreadable" and "ClientPayloadError: Response payload" in torn[-1].reason
+
+
+def test_our_own_mistakes_and_missing_backends_skip_no_row(
+    flaky, clips, records, config, tmp_path, monkeypatch
+):
+    path = write_tar(tmp_path / "good.tar", records, clips)
+    monkeypatch.setattr(tar_shards, "make_row", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(TarRows(str(path)).rows(0))
+    monkeypatch.setattr(FlakyStore, "_open", lambda *_, **__: importlib.import_module("no_such_store"))
+    rows = [{**records[1], "target_video_path": "flaky://good.mp4"}]
+    manifest = write_manifest(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ImportError, match="no_such_store"):
+        RowsProducer(config(path=str(manifest))).encode(0)
+
+
+def test_a_manifest_behind_a_broken_connection_is_named(flaky):
+    flaky.pipe("/payload.csv", b"task_name,prompt\ntext,a")
+    with pytest.raises(ValueError, match=r"flaky://payload\.csv cannot be read: ClientPayloadError"):
+        ManifestRows("flaky://payload.csv", 4)

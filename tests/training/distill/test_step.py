@@ -262,7 +262,10 @@ def test_references_are_the_given_images_everywhere_and_train_nothing(make):
         ({"losses__otd": False, "losses__gan": False}, {"dmd"}),
         ({"recipe": "released"}, {"dmd", "otd"}),
         ({"losses__otd_through": "xt"}, {"dmd", "otd"}),
-        ({"losses__otd_pool": 2, "losses__cost": "l1", "losses__rho_fake": 0.5}, {"dmd", "otd"}),
+        (
+            {"losses__otd_pool": 2, "losses__cost": "l1", "losses__rho_fake": 0.5, "losses__debias": False},
+            {"dmd", "otd"},
+        ),
     ],
 )
 def test_each_switch_is_a_loss_less(make, changes, names):

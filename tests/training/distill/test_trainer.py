@@ -1,6 +1,7 @@
 """A run in one process: killed and resumed, guarded against NaN, averaged, exported, previewed."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -117,6 +118,25 @@ def test_a_bad_step_is_skipped_and_named(tmp_path, teacher, caplog):
     trainer = _train(tmp_path, teacher, max_steps=3)
     assert trainer.bad_steps == 0
     assert any(not torch.equal(p, start[n]) for n, p in trainer.networks.fake_score.named_parameters())
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_though_its_loss_is(tmp_path, teacher, caplog):
+    """As when a backward pass overflows: no weight or moment of that player is touched."""
+    config = tiny_config(tmp_path, teacher, max_steps=1)
+    trainer = Trainer(config, NoiseSource(), parallel.start(config.parallel))
+    trainer.networks.train_critic()
+    trainer.networks.fake_score.head.head.weight.register_hook(lambda gradient: gradient * torch.inf)
+    before = {name: tensor.clone() for name, tensor in trainer.tensors().items()}
+    trainer.run()
+    row = losses_by_step(tmp_path)[1]
+    assert all(math.isfinite(row[name]) for name in ("critic/loss", "generator/gradient_norm"))
+    assert not math.isfinite(row["critic/gradient_norm"]) and trainer.bad_steps == 1
+    after = trainer.tensors()
+    for name, tensor in before.items():
+        if name.startswith(("fake_score.", "discriminator.", "optimizer.fake_score", "optimizer.discrim")):
+            assert torch.equal(tensor, after[name]), name
+    assert any(not torch.equal(t, after[n]) for n, t in before.items() if n.startswith("generator."))
+    assert "the critic's gradient is not finite" in caplog.text and "clip0-0" in caplog.text
 
 
 def test_three_bad_steps_in_a_row_end_the_run(tmp_path, teacher):

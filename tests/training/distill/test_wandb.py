@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 import torch
@@ -22,11 +23,25 @@ def _records(data):
             place += BLOCK - place % BLOCK
             continue
         size, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        if place + 7 + size > len(data):  # it is being written
+            return
         record += data[place + 7 : place + 7 + size]
         place += 7 + size
         if kind in (1, 4):  # whole, or the last part
             yield record
             record = b""
+
+
+def _wait_until_written(folder, seconds=60):
+    """`finish` returns a little before the process beside it has written the last records."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    end = time.monotonic() + seconds
+    for path in folder.glob("wandb/offline-run-*/run-*.wandb"):
+        kinds = []
+        while "exit" not in kinds and time.monotonic() < end:
+            time.sleep(0.1)
+            kinds = [Record.FromString(x).WhichOneof("record_type") for x in _records(path.read_bytes())]
 
 
 def _history(folder):
@@ -59,6 +74,7 @@ def test_offline_run_has_every_number_and_a_resume_goes_on_with_it(tmp_path, mon
         trainer = Trainer(config, NoiseSource(), parallel.start(config.parallel))
         trainer.progress.image(torch.rand(8, 8, 3), 1)
         trainer.run()
+    _wait_until_written(out)
     ids, found = _history(out)
     expected = losses_by_step(out)
     assert len(ids) == 1 and set(expected) <= set(found)

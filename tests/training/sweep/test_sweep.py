@@ -1,5 +1,6 @@
 """Sweeps: every run with every seed once, on its own core; interrupted and failed ones go on."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,8 +13,9 @@ import pytest
 import yaml
 
 from training.distill_cli import parse_command
+from training.evaluation.config import parse_config
 from training.sweep import main, make_jobs, read_sweep
-from training.sweep_table import format_table, read_metrics
+from training.sweep_table import format_table, read_metrics, read_run
 
 ROOT = Path(__file__).parents[3]
 WORKER = """
@@ -163,18 +165,68 @@ def test_metrics_of_both_forms(tmp_path):
     assert "| one | 1/2 | 0.5 | - |" in format_table({"one": [{"a": 0.5}], "two": [{"b": 1}]}, [], 2)
 
 
+def test_metrics_of_many_files(sweep, tmp_path, capsys):
+    """Each file's numbers behind its name; none, or two of a name, are refused."""
+    write = (
+        "import json, pathlib; out = pathlib.Path('{out_dir}') / 'scores' / '{run}'; out.mkdir(parents=True);"
+        "[(out / f'{name}.json').write_text(json.dumps(dict(score=value, metrics=dict(psnr=20 + {seed}))))"
+        " for name, value in (('text', 0.5), ('depth', 1))]"
+    )
+    changes = {"runs": {"one": {"lr": 1}}, "after": [["python", "-c", write]], "metrics": "scores/*/*.json"}
+    path = sweep(**changes, table=["text/score", "depth/metrics/psnr"])
+    assert main(["--sweep", str(path)]) == 0
+    assert "| one | 2/2 | 0.5 ± 0 | 20.5 ± 0.71 |" in capsys.readouterr().out
+    folder = tmp_path / "out" / "one" / "seed0"
+    assert set(read_run(folder, "scores/*/*.json")) == {
+        "text/score", "text/metrics/psnr", "depth/score", "depth/metrics/psnr",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="has no none/"):
+        read_run(folder, "none/*.json")
+    (folder / "scores" / "other").mkdir()
+    (folder / "scores" / "other" / "text.json").write_text("{}")
+    with pytest.raises(ValueError, match="several files of one name match"):
+        read_run(folder, "scores/*/*.json")
+
+
 def test_the_shipped_ablation_is_of_known_keys():
     sweep = read_sweep(ROOT / "training/configs/tiny_ablation.yaml")
     jobs = make_jobs(sweep)
-    assert len(jobs) == 12 and len({job.folder for job in jobs}) == 12
-    losses = {}
+    assert len(jobs) == 15 and len({job.folder for job in jobs}) == 15
+    changed = {}
     for job in jobs:
         words = list(job.commands[0])
         words[words.index("--config") + 1] = str(ROOT / sweep.base)
         config = parse_command(words[2:]).config
         assert config.seed == job.seed and config.out_dir == str(job.folder)
-        losses[job.run] = (config.losses.dmd, config.losses.otd, config.losses.gan)
-    assert losses == {
-        "full": (True, True, True), "dmd_only": (True, False, False), "no_gan": (True, True, False),
-        "no_otd": (True, False, True),
+        losses = config.losses
+        changed[job.run] = (losses.dmd, losses.otd, losses.gan, bool(config.model.acc_wan_init))
+    assert changed == {
+        "full": (True, True, True, True), "dmd_only": (True, False, False, True),
+        "no_gan": (True, True, False, True), "no_otd": (True, False, True, True),
+        "no_acc_wan_init": (True, True, True, False),
     }  # fmt: skip
+    student = parse_command(["--config", str(ROOT / "training/configs/vdot_tiny_student.yaml")]).config
+    full = parse_command([*_absolute(jobs[0].commands[0], sweep.base)[2:]]).config
+    assert dataclasses.replace(full, out_dir=student.out_dir) == student
+
+
+def test_the_shipped_ablations_table_is_of_what_its_evaluation_writes(tmp_path, monkeypatch):
+    sweep = read_sweep(ROOT / "training/configs/tiny_ablation.yaml")
+    job = next(job for job in make_jobs(sweep) if job.run == "no_gan" and job.seed == 1)
+    (command,) = job.commands[1:]
+    words = _absolute(command, "training/configs/tiny_evaluation.yaml")
+    config, _ = parse_config(words[2:])
+    assert config.transformer == str(job.folder / "export" / "generator.safetensors")
+    monkeypatch.chdir(tmp_path)
+    rows = [row for row in config.tasks if row.title in config.only]
+    for row in rows:
+        file = Path(config.out_dir) / config.run / config.use[0] / f"{row.title}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        diverse = {"diversity_ratio": 0.3} if row.seeds > 1 else {}
+        file.write_text(json.dumps({"score": 0.5, "metrics": {"frechet_distance": 20.0, **diverse}}))
+    assert len(rows) == len(config.only) and set(sweep.table) <= set(read_run(job.folder, sweep.metrics))
+
+
+def _absolute(command, config):
+    """A command's words, its configuration's path from the root."""
+    return [str(ROOT / word) if word == config else word for word in command]
