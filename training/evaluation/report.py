@@ -71,14 +71,20 @@ def _without_double_ceilings(results: Results) -> Results:
     return {**ordered, **{name: rows for name, rows in results.items() if name not in ordered}}
 
 
+def _counted(rows: Mapping[str, Mapping]) -> int:
+    """How many rows of a model have a family, whose mean counts."""
+    return sum(bool(row["family"]) for row in rows.values())
+
+
 def _plot(results: Results, path: Path) -> None:
-    """Grouped bars of the family scores."""
+    """Grouped bars of the family scores of the models that have every counted row."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    scores = {name: family_scores(rows) for name, rows in results.items()}
+    most = max(map(_counted, results.values()))
+    scores = {name: family_scores(rows) for name, rows in results.items() if _counted(rows) == most}
     families = list(dict.fromkeys(family for means in scores.values() for family in means))
     figure, axes = pyplot.subplots(figsize=(9, 3.6), layout="constrained")
     width = 0.8 / max(len(scores), 1)
@@ -95,13 +101,21 @@ def _plot(results: Results, path: Path) -> None:
 
 
 def _plot_steps(results: Results, path: Path) -> bool:
-    """Score against network evaluations over the rows that all have; False with fewer than two points."""
+    """Score against network evaluations over the rows that all have, models of one counted row left out.
+
+    Returns:
+        False, and no picture, with fewer than two points.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    models = {name: rows for name, rows in results.items() if next(iter(rows.values()))["evaluations"]}
+    models = {
+        name: rows
+        for name, rows in results.items()
+        if next(iter(rows.values()))["evaluations"] and _counted(rows) > 1
+    }
     shared = set.intersection(*(set(rows) for rows in models.values())) if models else set()
     lines: dict[str, list[tuple[int, float]]] = {}
     for name, rows in models.items():

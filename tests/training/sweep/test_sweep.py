@@ -107,14 +107,17 @@ def test_a_failing_command_afterwards_leaves_the_run_unfinished(sweep, tmp_path)
 
 def test_an_interrupted_sweep_ends_its_processes_and_goes_on(sweep, tmp_path):
     path = sweep(runs={"quick": {"lr": 1}, "slow": {"lr": 1, "sleep": 60}}, seeds=[0])
-    process = subprocess.Popen([sys.executable, str(ROOT / "training/sweep.py"), "--sweep", str(path)])
+    # A shell's background jobs ignore SIGINT, and their children with them.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    command = [sys.executable, str(ROOT / "training/sweep.py"), "--sweep", str(path)]
+    process = subprocess.Popen(command, **heeding)
     quick, slow = (tmp_path / "out" / run / "seed0" / "sweep_done.json" for run in ("quick", "slow"))
     deadline = time.monotonic() + 60
     # Where there are cores enough the two run side by side.
     while not (quick.exists() and "slow 0" in calls(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) != 0
+    assert process.wait(60) != 0
     assert quick.exists() and not slow.exists()
     (tmp_path / "out" / "mended").touch()
     assert main(["--sweep", str(path)]) == 0 and calls(tmp_path)[2:] == ["slow 0"]
