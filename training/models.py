@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -139,13 +140,13 @@ def network_config(model: ModelConfig) -> WanVaceConfig:
     return dataclasses.replace(config, vace_layers=()) if model.text_only else config
 
 
-def read_transformer(path: str, config: WanVaceConfig, role: str) -> dict[str, Tensor]:
+def read_transformer(path: str | Path, config: WanVaceConfig, key: str) -> dict[str, Tensor]:
     """Weights of a file for a network of given sizes, memory-mapped where possible.
 
     Args:
         path: Checkpoint.
         config: The network's sizes; a VACE branch that it lacks is left out.
-        role: The configuration key, for errors.
+        key: The configuration's, for errors, such as model.real_score.
 
     Returns:
         Wan name -> tensor.
@@ -159,10 +160,10 @@ def read_transformer(path: str, config: WanVaceConfig, role: str) -> dict[str, T
     if found != config:
         theirs, ours = found.to_dict(), config.to_dict()
         wrong = ", ".join(f"{k} {theirs[k]} (expected {ours[k]})" for k in ours if theirs[k] != ours[k])
-        raise ValueError(f"model.{role}: {path} has {wrong}; give a file of the preset's sizes")
+        raise ValueError(f"{key}: {path} has {wrong}; give a file of the preset's sizes")
     if config.vace_layers and weights.config.vace_layers != config.vace_layers:
         raise ValueError(
-            f"model.{role}: {path} has VACE layers {list(weights.config.vace_layers)}, the network "
+            f"{key}: {path} has VACE layers {list(weights.config.vace_layers)}, the network "
             f"{list(config.vace_layers)}; give a VACE checkpoint, or set model.text_only"
         )
     if config.vace_layers:
@@ -244,12 +245,12 @@ def build_networks(config: DistillConfig, world: World) -> Networks:
         network.gradient_checkpointing(config.parallel.checkpoint_every)
         return _build(network, weights, world, config)
 
-    teacher = read_transformer(model.real_score, sizes, "real_score")
+    teacher = read_transformer(model.real_score, sizes, "model.real_score")
     half = torch.bfloat16 if config.parallel.precision == "bf16" else torch.float32
     real = transformer(teacher, half).requires_grad_(False)
-    start = read_transformer(model.fake_score, sizes, "fake_score") if model.fake_score else teacher
+    start = read_transformer(model.fake_score, sizes, "model.fake_score") if model.fake_score else teacher
     fake = transformer(start, torch.float32)
-    start = read_transformer(model.generator, sizes, "generator") if model.generator else teacher
+    start = read_transformer(model.generator, sizes, "model.generator") if model.generator else teacher
     generator = transformer(_with_stage_one(model, sizes, start), torch.float32)
 
     taps = tuple(model.taps) if model.taps else default_taps(sizes.num_layers)
@@ -269,7 +270,9 @@ def _with_stage_one(
         return weights
     if not sizes.vace_layers:
         raise ValueError("model.acc_wan_init goes with a VACE branch; unset it, or set model.text_only false")
-    wan = read_transformer(model.acc_wan_init, dataclasses.replace(sizes, vace_layers=()), "acc_wan_init")
+    wan = read_transformer(
+        model.acc_wan_init, dataclasses.replace(sizes, vace_layers=()), "model.acc_wan_init"
+    )
     logger.info("AccWanInit: %d tensors of the generator are %s's", len(wan), model.acc_wan_init)
     # As `vdot_core.checkpoints.acc_wan_init`, without a copy of what stays in the two files.
     return {**weights, **wan}

@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from training.panels import plot_panels
 
 logger = logging.getLogger("vdot")
 PREFIX = "validation/"
@@ -40,42 +46,11 @@ def read_validation(run: str | Path) -> Curves:
         raise ValueError(f"{log} holds no validation; was the run ended before validate_every steps?")
     # A resumed run writes its last steps again; the later value counts.
     return {
-        tag.removeprefix(PREFIX): sorted({event.step: event.value for event in events.Scalars(tag)}.items())
+        tag.removeprefix(PREFIX).removeprefix("loss_"): sorted(
+            {event.step: event.value for event in events.Scalars(tag)}.items()
+        )
         for tag in tags
     }
-
-
-def plot(curves: dict[str, Curves], path: str | Path) -> None:
-    """Draw a panel for each run.
-
-    Args:
-        curves: Run -> measure -> (step, value).
-        path: Picture to write.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    columns = min(3, len(curves))
-    rows = -(-len(curves) // columns)
-    size = (4.2 * columns, 3.1 * rows)
-    figure, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    for axis, (name, measures) in zip(axes.flat, curves.items(), strict=False):
-        for number, (measure, points) in enumerate(measures.items()):
-            style = "-" if number < 10 else "--"
-            axis.plot(*zip(*points, strict=True), style, marker=".", label=measure.removeprefix("loss_"))
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.3)
-        bottom, top = axis.get_ylim()
-        axis.set_ylim(bottom, top + 0.45 * (top - bottom))  # room for the legend
-        axis.legend(fontsize=6, ncols=3, loc="upper center")
-    for axis in list(axes.flat)[len(curves) :]:
-        axis.set_visible(False)
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,9 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("picture", help="file to write, such as curves.png")
     parser.add_argument("runs", nargs="+", help="out_dir of runs")
     given = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", force=True)
     try:
-        plot({Path(run).name: read_validation(run) for run in given.runs}, given.picture)
+        curves = {Path(run).name: read_validation(run) for run in given.runs}
+        plot_panels(curves, given.picture)
     except ValueError as error:
         logger.error("%s", error)
         return 2

@@ -142,9 +142,6 @@ _EXAMPLES = {
 TASKS: dict[str, Task] = _EXAMPLES | TRAINING
 
 
-SIMPLE = ("plain", "gradient")  # backgrounds of simple scenes
-
-
 def draw_scene(
     index: int,
     split: str,

@@ -187,7 +187,7 @@ class RealClips:
         world: The processes that share batches.
 
     Raises:
-        ValueError: The cache is not finished, or a sample has no real clip.
+        ValueError: The cache is not finished, or none of its samples has a real clip.
     """
 
     def __init__(self, settings: TeacherConfig, seed: int, world: World) -> None:

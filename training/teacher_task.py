@@ -19,6 +19,7 @@ from vdot_core.networks import PRESETS, WanVace
 from .attention import batched_attention
 from .config import PretrainConfig, TeacherConfig
 from .ema import AveragedWeights, cosine_lr, set_lr
+from .models import read_transformer
 from .muon import build_optimizers
 from .parallel import World, average_gradients, compile_blocks
 from .teacher_data import Clips, DrawnClips, RealClips, TeacherBatch
@@ -85,9 +86,10 @@ class TeacherTask:
         self.num_steps = settings.steps
         clips = RealClips if settings.clips else DrawnClips
         self.clips: Clips = clips(settings, config.seed, world)
-        self.model = TextedNetwork(self._network(), None)
+        encoder = None
         if not settings.clips:
-            self.model.encoder, self.tokenizer, self.text_config = self._text_encoder()
+            encoder, self.tokenizer, self.text_config = self._text_encoder()
+        self.model = TextedNetwork(self._network(), encoder)
         self.model.train().requires_grad_(True).to(world.device)
         self.model.network.gradient_checkpointing(settings.checkpoint_every)
         if settings.compile:
@@ -104,25 +106,23 @@ class TeacherTask:
     def _network(self) -> WanVace:
         """Fresh weights from the seed, or a finished run's or file's."""
         settings = self.settings
-        slow = self.world.device.type == "cpu" and settings.bf16
-        attention = batched_attention if slow else None
-        if settings.start_from:
-            from vdot_core.checkpoints import load_network
-
-            finished = Path(settings.start_from) / TRANSFORMER_FILE
-            start = finished if finished.is_file() else Path(settings.start_from)
-            trained = load_network(start, dtype=torch.float32)
-            network = WanVace(trained.config, attention=attention)
-            network.load_state_dict(trained.state_dict())
-        else:
-            network = WanVace(PRESETS[settings.preset](), attention=attention)
-            network.initialize_weights(torch.Generator().manual_seed(self.config.seed))
-        wanted = getattr(self.clips, "text_dim", network.config.text_dim)
-        if wanted != network.config.text_dim:
+        config, weights = PRESETS[settings.preset](), None
+        given = getattr(self.clips, "text_dim", config.text_dim)
+        if given != config.text_dim:
             raise ValueError(
-                f"the captions of teacher.clips were encoded to width {wanted}, the network takes "
-                f"{network.config.text_dim}; encode them with the network's own text encoder"
+                f"the captions of teacher.clips were encoded to width {given}, the network takes "
+                f"{config.text_dim}; encode them with the network's own text encoder"
             )
+        if settings.start_from:
+            finished = Path(settings.start_from) / f"{settings.preset}.safetensors"
+            start = finished if finished.is_file() else settings.start_from
+            weights = read_transformer(start, config, "teacher.start_from")
+        slow = self.world.device.type == "cpu" and settings.bf16
+        network = WanVace(config, attention=batched_attention if slow else None)
+        if weights is None:
+            network.initialize_weights(torch.Generator().manual_seed(self.config.seed))
+        else:
+            network.load_state_dict(weights)
         return network
 
     def _text_encoder(self) -> tuple[nn.Module, Tokenizer, dict]:

@@ -1,6 +1,7 @@
 """What a transformer learns from: drawn clips in a cache of latents, and real ones encoded before."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from training.dataset.config import DataConfig
 from training.latents import LatentCache, encode_clips
 from training.parallel import World
 from training.teacher_data import DrawnClips, RealClips
-from vdot_core.checkpoints import inspect, load_network
+from vdot_core.checkpoints import inspect, load_network, save_network
+from vdot_core.networks import WanVace, vdot_tiny
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 VAE = str(ASSETS / "vdot_tiny_vae.safetensors")
@@ -142,6 +144,12 @@ def test_clips_that_do_not_fit_are_refused(encoded, tmp_path):
         (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
         with pytest.raises(ValueError, match=r"teacher\.groups has . groups and teacher\.clips is"):
             pretrain.main(["--config", str(tmp_path / "run.yaml")])
+    other = tmp_path / "other.safetensors"
+    save_network(other, WanVace(replace(vdot_tiny(), ffn_dim=256)))
+    values = {**config, "teacher": _settings(encoded, start_from=str(other))}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match=r"teacher\.start_from: .* has ffn_dim 256 \(expected 512\)"):
+        pretrain.main(["--config", str(tmp_path / "run.yaml")])
     narrow = tmp_path / "narrow"
     shutil.copytree(encoded, narrow)
     from safetensors.torch import save_file

@@ -136,6 +136,11 @@ class EvaluationConfig:
                 raise ValueError(f"use names {unknown}; the samplers are {sorted(known)}")
         if self.run is None and not self.plan:
             raise ValueError("neither run nor plan is given; name the model, as with --run teacher")
+        if self.run is None and (self.transformer or self.use or self.only):
+            raise ValueError(
+                "transformer, use and only are of one model, and run is null: every planned one is evaluated "
+                "with its own; give --run NAME too"
+            )
         if self.clips < 1 or self.batch < 1:
             raise ValueError(f"clips is {self.clips}, batch {self.batch}; both need at least 1")
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..panels import plot_panels
+
 # Title -> keys of metrics.jsonl.
 PANELS = {
     "matching: real - fake score, mean of |.|": ("generator/score_gap",),
@@ -49,27 +51,10 @@ def _smoothed(rows: list[dict], keys: tuple[str, ...]) -> list[tuple[int, float]
 
 def plot_curves(curves: Curves, path: Path) -> bool:
     """Draw the panels that any run has; False without any."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    titles = [title for title in PANELS if any(curve[title] for curve in curves.values())]
-    if not titles:
-        return False
-    rows = (len(titles) + 2) // 3
-    figure, axes = pyplot.subplots(rows, 3, figsize=(11, 2.6 * rows), layout="constrained", squeeze=False)
-    for axis, title in zip(axes.flat, titles, strict=False):
-        for name, curve in curves.items():
-            if curve[title]:
-                axis.plot(*zip(*curve[title], strict=True), label=name)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("step", fontsize=8)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    for axis in axes.flat[len(titles) :]:
-        axis.set_visible(False)
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)
-    return True
+    panels = {
+        title: {name: curve[title] for name, curve in curves.items() if curve[title]} for title in PANELS
+    }
+    shown = {title: lines for title, lines in panels.items() if lines}
+    if shown:
+        plot_panels(shown, path)
+    return bool(shown)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .curves import plot_curves, read_curves
-from .score import family_scores
+from .score import counted_rows, family_scores
 from .sheets import join_animations
 from .tables import against_teacher, bar_lines, held_out_table, row_tables, score_table
 
@@ -71,11 +71,6 @@ def _without_double_ceilings(results: Results) -> Results:
     return {**ordered, **{name: rows for name, rows in results.items() if name not in ordered}}
 
 
-def _counted(rows: Mapping[str, Mapping]) -> int:
-    """How many rows of a model have a family, whose mean counts."""
-    return sum(bool(row["family"]) for row in rows.values())
-
-
 def _plot(results: Results, path: Path) -> None:
     """Grouped bars of the family scores of the models that have every counted row."""
     import matplotlib
@@ -83,8 +78,8 @@ def _plot(results: Results, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    most = max(map(_counted, results.values()))
-    scores = {name: family_scores(rows) for name, rows in results.items() if _counted(rows) == most}
+    most = max(map(counted_rows, results.values()))
+    scores = {name: family_scores(rows) for name, rows in results.items() if counted_rows(rows) == most}
     families = list(dict.fromkeys(family for means in scores.values() for family in means))
     figure, axes = pyplot.subplots(figsize=(9, 3.6), layout="constrained")
     width = 0.8 / max(len(scores), 1)
@@ -114,7 +109,7 @@ def _plot_steps(results: Results, path: Path) -> bool:
     models = {
         name: rows
         for name, rows in results.items()
-        if next(iter(rows.values()))["evaluations"] and _counted(rows) > 1
+        if next(iter(rows.values()))["evaluations"] and counted_rows(rows) > 1
     }
     shared = set.intersection(*(set(rows) for rows in models.values())) if models else set()
     lines: dict[str, list[tuple[int, float]]] = {}

@@ -22,6 +22,11 @@ KEPT_RANGE_DB = 10.0
 OBJECT_METRICS = ("colour", "shape", "pair", "size", "motion")
 
 
+def counted_rows(rows: Mapping[str, Mapping]) -> int:
+    """How many rows of a model have a family, whose mean counts."""
+    return sum(bool(row["family"]) for row in rows.values())
+
+
 @dataclass
 class RowScores:
     """Gathers a row's scores, clip by clip.

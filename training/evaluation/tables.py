@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .score import compare, family_scores
+from .score import compare, counted_rows, family_scores
 
 Rows = Mapping[str, Mapping]
 
@@ -95,10 +95,10 @@ def score_table(results: Mapping[str, Rows]) -> list[str]:
     scores = {name: family_scores(rows) for name, rows in results.items()}
     families = list(dict.fromkeys(family for means in scores.values() for family in means))
     families = [family for family in families if family != "overall"] + ["overall"]
-    counted = {name: sum(bool(row["family"]) for row in rows.values()) for name, rows in results.items()}
+    most = max(map(counted_rows, results.values()))
     body = []
     for name, means in scores.items():
-        if counted[name] < max(counted.values()):
+        if counted_rows(results[name]) < most:
             means = {}
         first = next(iter(results[name].values()))
         seconds = [row["seconds"] for row in results[name].values()]

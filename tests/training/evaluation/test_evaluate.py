@@ -274,6 +274,8 @@ def test_wrong_configurations_are_refused_by_name(tmp_path):
         EvaluationConfig(plan=[PlannedRun("x", only=["depth"])], tasks=[TaskConfig("text")])
     with pytest.raises(ValueError, match="neither run nor plan"):
         EvaluationConfig()
+    with pytest.raises(ValueError, match="give --run NAME too"):
+        EvaluationConfig(plan=[PlannedRun("x")], only=["text"], tasks=[TaskConfig("text")])
     config, report = parse_config(["--config", "training/configs/tiny_evaluation.yaml", "--report"])
     assert report and config.samplers["guided50"].evaluations == 100
     assert all(task.family or task.held_out or task.seeds > 1 for task in config.tasks)
