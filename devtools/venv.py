@@ -117,11 +117,12 @@ def install(venv: Path, requirements: Sequence[str], constraints: Path, say: Cal
     say(f"installing {len(requirements)} requirements into {venv} (several GB the first time)")
     stamp.unlink(missing_ok=True)
     log = venv / LOG
-    with tempfile.TemporaryDirectory() as scratch:
+    # pip unpacks gigabytes: beside what it installs, where there is room and where a cut-off run is cleared.
+    with tempfile.TemporaryDirectory(dir=venv) as scratch:
         wanted = Path(scratch) / "requirements.txt"
         wanted.write_text("\n".join(requirements) + "\n", encoding="utf-8")
         command = [str(python), "-m", "pip", "install", "--progress-bar", "off", "--no-input"]
-        _run_pip([*command, "-r", str(wanted), "-c", str(constraints)], venv, log)
+        _run_pip([*command, "-r", str(wanted), "-c", str(constraints)], venv, log, scratch)
     stamp.write_text(json.dumps({"key": key}), encoding="utf-8")
     return True
 
@@ -142,13 +143,18 @@ def read_stamp(stamp: Path) -> str | None:
         return None
 
 
-def _run_pip(command: Sequence[str], venv: Path, log: Path) -> None:
+def _run_pip(command: Sequence[str], venv: Path, log: Path, scratch: str) -> None:
     """Run pip with its output in a log file; on a terminal one changing line shows what it is at."""
     marker = venv / INSTALLING
     changed = False
     marker.touch()
     with open(log, "w", encoding="utf-8") as sink:
-        environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
         pip = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,

@@ -69,6 +69,30 @@ def test_installs_what_the_constraints_say_once(venv):
     assert install(venv) is False
 
 
+BACKEND = """
+import shutil, tempfile
+from pathlib import Path
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    Path("temporary").write_text(tempfile.gettempdir())
+    return Path(shutil.copy(next(Path.cwd().glob("*.whl")), folder)).name
+"""
+
+
+def test_pip_unpacks_beside_what_it_installs(venv):
+    """A killed pip leaves gigabytes behind: they are to lie in the folder that is made anew."""
+    source = venv.parent / "source"
+    make_wheel(source, "tiny", "1.0")
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "own"\nbackend-path = ["."]\n'
+    )
+    (source / "own.py").write_text(BACKEND)
+    assert install(venv, f"tiny @ {source.as_uri()}") is True
+    assert installed(venv) == "1.0"
+    temporary = Path((source / "temporary").read_text())
+    assert venv in temporary.parents and not temporary.exists()
+
+
 def test_other_constraints_or_requirements_install_again(venv):
     install(venv)
     (venv.parent / "constraints.txt").write_text("tiny==2.0\n")
