@@ -23,7 +23,7 @@ from training.evaluation.generate import UnitEncoder, decode, load_tiny, sample_
 from training.tasks import build_unit  # noqa: E402
 
 SAMPLERS = {
-    "teacher": SamplerConfig(steps=50, shift=5.0, solver="unipc", guidance=3.0),
+    "teacher": SamplerConfig(steps=50, shift=5.0, solver="unipc", guidance=5.0),
     "student": SamplerConfig(steps=4, shift=8.0, solver="renoise", labels="exact", guidance=1.0),
 }
 FILES = {"teacher": "vdot_tiny.safetensors", "student": "vdot_tiny_student.safetensors"}

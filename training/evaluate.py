@@ -67,14 +67,16 @@ class Evaluation:
             self._bounds |= dict(zip(new, made.half(), strict=True))
         return torch.stack([self._bounds[key] for key in keys]).float()
 
-    def _videos(self, cases: list[Case], sampler: str, drawn: Tensor, bound: Tensor) -> Tensor:
+    def _videos(
+        self, row: TaskConfig, cases: list[Case], sampler: str, drawn: Tensor, bound: Tensor
+    ) -> Tensor:
         if sampler == "truth":
             return drawn
         if sampler == "vae":
             return bound
         contexts, num_references = self.encoder([case.unit for case in cases])
         prompts, seeds = [case.prompt for case in cases], [case.seed for case in cases]
-        settings = self.config.samplers[sampler]
+        settings = self.config.samplers[sampler].of(row.task)
         return generate(self.model, contexts, num_references, prompts, settings, seeds, bf16=self.config.bf16)
 
     def row(self, row: TaskConfig, sampler: str, folder: Path) -> dict:
@@ -87,7 +89,7 @@ class Evaluation:
             drawn = torch.stack([case.drawn.frames for case in batch])
             bound = self._bound(batch)
             begun = time.monotonic()
-            videos = self._videos(batch, sampler, drawn, bound)
+            videos = self._videos(row, batch, sampler, drawn, bound)
             sampling_seconds += time.monotonic() - begun
             seen, true_seen = observe(self.evaluator, videos), observe(self.evaluator, drawn)
             for i, case in enumerate(batch):
@@ -119,11 +121,11 @@ def run(config: EvaluationConfig) -> None:
     measured_with = fingerprint(files[1:], {name: common[name] for name in ("split", "first", "score")})
     rows = [row for row in config.tasks if not config.only or row.title in config.only]
     for sampler in config.use or [*config.samplers, "truth", "vae"]:
-        settings = asdict(config.samplers[sampler]) if sampler in config.samplers else {}
-        evaluations = config.samplers[sampler].evaluations if settings else 0
         folder = Path(config.out_dir) / config.run / sampler
         folder.mkdir(parents=True, exist_ok=True)
         for row in rows:
+            used = config.samplers[sampler].of(row.task) if sampler in config.samplers else None
+            settings, evaluations = (asdict(used), used.evaluations) if used else ({}, 0)
             count = {"clips": row.clips or config.clips, "bf16": config.bf16}
             mark = fingerprint(files, {**common, **count, "row": asdict(row), "sampler": settings})
             path = folder / f"{row.title}.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 
@@ -17,6 +17,7 @@ class SamplerConfig:
         solver: Of `vdot_core.sampling.SOLVERS`.
         labels: 'wan' or 'exact', as in `vdot_core.sampling.Schedule.shifted`.
         guidance: Classifier-free guidance against the empty prompt; 1 is none, at half the evaluations.
+        task_guidance: Task -> its own guidance. Less where frames are given and should stay as they are.
     """
 
     steps: int = 50
@@ -24,6 +25,11 @@ class SamplerConfig:
     solver: str = "unipc"
     labels: Literal["wan", "exact"] = "wan"
     guidance: float = 3.0
+    task_guidance: dict[str, float] = field(default_factory=dict)
+
+    def of(self, task: str) -> SamplerConfig:
+        """This sampler with the task's own guidance."""
+        return replace(self, guidance=self.task_guidance.get(task, self.guidance), task_guidance={})
 
     @property
     def evaluations(self) -> int:
@@ -134,6 +140,12 @@ class EvaluationConfig:
                 raise ValueError(f"only names {unknown}; the rows are {titles}")
             if unknown := sorted(set(asked.use) - known):
                 raise ValueError(f"use names {unknown}; the samplers are {sorted(known)}")
+        tasks = {task.task for task in self.tasks}
+        for name, sampler in self.samplers.items():
+            if unknown := sorted(sampler.task_guidance.keys() - tasks):
+                raise ValueError(
+                    f"samplers.{name}.task_guidance names {unknown}; the rows' tasks are {sorted(tasks)}"
+                )
         if self.run is None and not self.plan:
             raise ValueError("neither run nor plan is given; name the model, as with --run teacher")
         if self.run is None and (self.transformer or self.use or self.only):

@@ -126,6 +126,17 @@ def test_done_rows_are_left_and_changed_ones_are_made_again(evaluated):
     assert row["sampler"] == "quick"
 
 
+def test_a_task_can_have_its_own_guidance(assets, tmp_path):
+    own = {"steps": 2, "guidance": 2.0, "task_guidance": {"inpainting": 1.0}}
+    path = _config_file(assets, tmp_path, samplers={"own": own, "none": {"steps": 2, "guidance": 1.0}})
+    evaluate.main(["--config", str(path), "--use", "[own, none]", "--only", "[inpainting, depth]"])
+    results = read_results(tmp_path / "out")
+    own, none = results["teacher / own"], results["teacher / none"]
+    assert own["inpainting"]["metrics"] == none["inpainting"]["metrics"]
+    assert own["depth"]["metrics"] != none["depth"]["metrics"]
+    assert [own[row]["evaluations"] for row in ("inpainting", "depth")] == [2, 4]
+
+
 def test_the_report_has_every_run_and_nothing_of_before(evaluated, tmp_path):
     folder, _ = evaluated
     old = tmp_path / "images" / "results" / "student-old-text.jpg"
@@ -272,6 +283,10 @@ def test_wrong_configurations_are_refused_by_name(tmp_path):
         EvaluationConfig(run="x", only=["depth"], tasks=[TaskConfig("text")])
     with pytest.raises(ValueError, match="only names"):
         EvaluationConfig(plan=[PlannedRun("x", only=["depth"])], tasks=[TaskConfig("text")])
+    with pytest.raises(ValueError, match=r"task_guidance names \['inpaint'\]; the rows' tasks are"):
+        EvaluationConfig(
+            run="x", samplers={"a": SamplerConfig(task_guidance={"inpaint": 1.0})}, tasks=[TaskConfig("text")]
+        )
     with pytest.raises(ValueError, match="neither run nor plan"):
         EvaluationConfig()
     with pytest.raises(ValueError, match="give --run NAME too"):
