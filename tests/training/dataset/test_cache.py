@@ -129,7 +129,11 @@ def test_it_goes_on_after_a_kill(whole, config, manifest, monkeypatch):
     keys = ("source", "path", "cache_dir", "vae", "text_encoder", "num_frames", "rows_per_shard", "device")
     command = [sys.executable, "training/cache.py"]
     command += [word for key in keys for word in (f"--data.{key}", str(getattr(other, key)))]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # Sums depend on how many threads share them, in their last bits.
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=threads
+    )
     first = Path(other.cache_dir) / "shard-00000.json"
     deadline = time.monotonic() + 300
     while not first.is_file() and process.poll() is None and time.monotonic() < deadline:
