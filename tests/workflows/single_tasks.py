@@ -18,7 +18,7 @@ Text in, four steps, video out. Press **Run**: the demo takes seconds on any com
 - **VDOT Text** sets size and length.
 - **VDOT Encode** makes what the model looks at; **VDOT Preview Unit** draws it for you.
 - **VDOT Sampler** steps exactly as the model was trained."""
-    # Of fifty seeds the roundest circle; past those of the other tasks.
+    # The roundest circle of some fifty seeds; past the seeds of the other tasks.
     return w.finish(unit, note, seed + 40)
 
 
