@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import shutil
+import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,6 +60,9 @@ class Checkpoints:
         world: The processes that write together.
         keep: How many of the newest stay.
         asynchronous: Write while training goes on.
+
+    Raises:
+        ValueError: the folder is not the same on every process, as one on each node's own disk.
     """
 
     def __init__(self, folder: str | Path, world: World, *, keep: int, asynchronous: bool) -> None:
@@ -70,7 +75,22 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(f"{PARTIAL}*"):
                 shutil.rmtree(leftover)
-        world.barrier()
+        self._check_shared()
+
+    def _check_shared(self) -> None:
+        """A part that another process cannot see would make a checkpoint that looks complete and is not."""
+        mark = self.folder / f".shared-{self.world.gather(secrets.token_hex(8))[0]}"
+        if self.world.rank == 0:
+            mark.touch()
+        self.world.barrier()
+        seen = self.world.gather((socket.gethostname(), mark.is_file()))
+        if self.world.rank == 0:
+            mark.unlink()
+        if blind := [f"{rank} on {host}" for rank, (host, found) in enumerate(seen) if not found]:
+            raise ValueError(
+                f"{self.folder.resolve()} is another folder for process {', '.join(blind)} than for process 0 on "
+                f"{seen[0][0]}; give an out_dir on storage that all nodes share"
+            )
 
     @property
     def newest(self) -> Found | None:

@@ -140,7 +140,8 @@ def real_prediction(
     scales = [losses.task_guidance.get(task, losses.guidance) for task in batch.tasks]
     scale = torch.tensor(scales, device=x.device).view(-1, 1, 1, 1, 1)
     with torch.no_grad():
-        if set(scales) == {1.0}:
+        # The configuration decides, not this micro-batch's tasks: sharded processes must pass equally often.
+        if not losses.guides:
             velocity = networks.velocity(networks.real_score, x, timestep, batch)
         elif losses.batch_guidance:
             both = doubled(batch, without)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class NoiseSource:
         text_only: Without contexts.
         latents: Whether there are real clips.
         poison: Steps whose sample 0 holds a NaN.
+        tasks: Taken in turn by the samples of a batch.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class NoiseSource:
         text_only: bool = False,
         latents: bool = True,
         poison: tuple[int, ...] = (),
+        tasks: Sequence[str] = ("depth",),
     ) -> None:
         self.global_batch, self.accumulation, self.references = global_batch, accumulation, references
-        self.text_only, self.latents, self.poison = text_only, latents, poison
+        self.text_only, self.latents, self.poison, self.tasks = text_only, latents, poison, tasks
         self.empty_text = torch.randn(1, 3, SIZES.text_dim, generator=keyed_generator("empty"))
         self.skipped: list = []
 
@@ -74,7 +76,7 @@ class NoiseSource:
             text[0, 0, 0] = float("nan")
         return Batch(
             ids=tuple(f"clip{step}-{position}" for position in positions),
-            tasks=("depth",) * len(positions),
+            tasks=tuple(self.tasks[position % len(self.tasks)] for position in positions),
             positions=tuple(positions),
             text=text,
             shape=shape,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def main() -> None:
     """Train as the JSON file says."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     given = json.loads(Path(sys.argv[1]).read_text())
+    if given.get("out_dirs"):
+        given["config"]["out_dir"] = given["out_dirs"][int(os.environ["RANK"])]
     config = make_config(given["config"])
     world = parallel.start(config.parallel)
     try:

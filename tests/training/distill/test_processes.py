@@ -1,49 +1,21 @@
 """Two processes under torchrun (gloo, FSDP2): the same losses as one, a lost process, resuming either way."""
 
-import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.distill import NoiseSource, losses_by_step, tiny_config, tiny_values, write_teacher
+from tests.support.processes import launch, wait
 from training import parallel
 from training.checkpoint import complete
 from training.trainer import Trainer
 
-SCRIPT = Path(__file__).with_name("run_tiny.py")
 ENDED_S = 90
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def launch(folder: Path, values: dict) -> subprocess.Popen:
-    """Start two processes on a configuration."""
-    given = folder / "run.json"
-    given.write_text(json.dumps({"config": values, "source": {}}))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--master_addr=127.0.0.1", f"--master_port={_free_port()}", str(SCRIPT), str(given)]
-    log = (folder / "log.txt").open("ab")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-
-
-def _wait(process: subprocess.Popen, folder: Path, seconds: float = 300) -> int:
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise AssertionError((folder / "log.txt").read_text()[-3000:]) from None
 
 
 def _workers(process: subprocess.Popen) -> list[int]:
@@ -69,15 +41,15 @@ def two(tmp_path_factory, teacher):
     """Ten uninterrupted steps of two processes."""
     folder = tmp_path_factory.mktemp("two")
     process = launch(folder, tiny_values(folder / "out", teacher))
-    assert _wait(process, folder) == 0, (folder / "log.txt").read_text()[-3000:]
+    assert wait(process, folder) == 0, (folder / "log.txt").read_text()[-3000:]
     return folder / "out"
 
 
-def _one_process(folder: Path, teacher: Path, accumulation: int = 1, **changes) -> Trainer:
+def _one_process(folder: Path, teacher: Path, source: dict | None = None, **changes) -> Trainer:
     config = tiny_config(folder, teacher, **changes)
     try:
         world = parallel.start(config.parallel)
-        trainer = Trainer(config, NoiseSource(accumulation=accumulation), world)
+        trainer = Trainer(config, NoiseSource(**source or {}), world)
         trainer.run()
     finally:
         parallel.stop()
@@ -91,12 +63,22 @@ def test_two_sharded_processes_give_the_losses_of_one(two, tmp_path, teacher):
     assert "generator/otd" in ones[1] and "generator/gan" in ones[6] and len(ones) == 10
 
 
+def test_processes_whose_tasks_are_guided_differently_pass_equally_often(tmp_path, teacher):
+    """Each has one task alone, and one of the two is not guided: sharded, every pass is of both."""
+    losses = {"losses__guidance": 3.0, "losses__task_guidance": {"depth": 1.0}, "losses__batch_guidance": False}
+    values = tiny_values(tmp_path / "out", teacher, max_steps=2, parallel__timeout_s=60, **losses)
+    source = {"global_batch": 2, "tasks": ["depth", "text"]}
+    assert wait(launch(tmp_path, values, source), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    _one_process(tmp_path / "one", teacher, source=source, max_steps=2, **losses)
+    _assert_close(losses_by_step(tmp_path / "one"), losses_by_step(tmp_path / "out"))
+
+
 def test_in_bf16_two_processes_give_the_losses_of_one_that_shards_their_micro_batches(tmp_path, teacher):
     """Then products round alike; an update, at first by a gradient's sign, would tell other roundings."""
     given = {"parallel__precision": "bf16", "max_steps": 6}
     values = tiny_values(tmp_path / "out", teacher, **given)
-    assert _wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
-    _one_process(tmp_path / "one", teacher, accumulation=2, parallel__fsdp=True, **given)
+    assert wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    _one_process(tmp_path / "one", teacher, {"accumulation": 2}, parallel__fsdp=True, **given)
     ones = losses_by_step(tmp_path / "one")
     _assert_close(ones, losses_by_step(tmp_path / "out"))
     assert "generator/otd" in ones[1] and "generator/gan" in ones[6]
@@ -108,7 +90,7 @@ def test_8_bit_states_are_sharded_saved_and_read_by_another_number_of_processes(
     _one_process(tmp_path / "one", wide, optim__state_bits=8)
     ones = losses_by_step(tmp_path / "one")
     values = tiny_values(tmp_path / "two", wide, optim__state_bits=8, max_steps=7)
-    assert _wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    assert wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     _assert_close({step: row for step, row in ones.items() if step <= 7}, losses_by_step(tmp_path / "two"))
     _one_process(tmp_path / "two", wide, optim__state_bits=8)
     _assert_close(ones, losses_by_step(tmp_path / "two"))
@@ -119,7 +101,7 @@ def test_memory_options_change_no_losses(changes, tmp_path, teacher):
     """Recomputed groups (a block with its VACE block, the last block; both layers tapped); whole replicas."""
     _one_process(tmp_path / "plain", teacher, parallel__checkpoint_every=0, max_steps=6)
     values = tiny_values(tmp_path / "out", teacher, max_steps=6, **changes)
-    assert _wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    assert wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     plain = losses_by_step(tmp_path / "plain")
     _assert_close(plain, losses_by_step(tmp_path / "out"))
     assert "generator/otd" in plain[1] and "generator/gan" in plain[6]
@@ -146,10 +128,10 @@ def test_a_lost_process_ends_the_job_which_goes_on_with_the_same_bits(two, tmp_p
         time.sleep(0.05)
     os.kill(_workers(process)[1], signal.SIGKILL)
     begun = time.monotonic()
-    assert _wait(process, tmp_path, ENDED_S) != 0
+    assert wait(process, tmp_path, ENDED_S) != 0
     assert time.monotonic() - begun < ENDED_S
     assert complete(tmp_path / "out/checkpoints")[-1].step < 10
-    assert _wait(launch(tmp_path, values), tmp_path) == 0
+    assert wait(launch(tmp_path, values), tmp_path) == 0
     assert losses_by_step(tmp_path / "out") == losses_by_step(two)
 
 
@@ -157,6 +139,16 @@ def test_one_process_saved_what_two_replicas_go_on_with(two, tmp_path, teacher):
     """Unsharded data parallelism, from a checkpoint of a single process."""
     _one_process(tmp_path / "out", teacher, max_steps=5)
     values = tiny_values(tmp_path / "out", teacher, parallel__fsdp=False, max_steps=7)
-    assert _wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    assert wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     early = {step: row for step, row in losses_by_step(two).items() if step <= 7}
     _assert_close(early, losses_by_step(tmp_path / "out"))
+
+
+def test_a_folder_that_the_processes_do_not_share_is_refused(tmp_path, teacher):
+    """As on two nodes with disks of their own: a checkpoint would seem complete without the other's part."""
+    values = tiny_values(tmp_path / "none", teacher, max_steps=2, parallel__timeout_s=60)
+    process = launch(tmp_path, values, out_dirs=[tmp_path / "a", tmp_path / "b"])
+    assert wait(process, tmp_path) != 0
+    said = (tmp_path / "log.txt").read_text()
+    assert "another folder for process 1" in said and "storage that all nodes share" in said
+    assert not list((tmp_path / "a/checkpoints").iterdir())

@@ -1,6 +1,7 @@
 """The program itself on one process: drawn clips, cache, training, samples and export; and its errors."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import yaml
 from PIL import Image
 
 from tests.support.distill import SIZES, losses_by_step, tiny_values, write_teacher
+from tests.support.processes import torchrun, wait
 from training.checkpoint import complete, read_tensors
 from training.distill import main
 from training.distill_cli import _nest
@@ -15,6 +17,7 @@ from training.trainer import Trainer
 from vdot_core.checkpoints import inspect, read_weights
 
 TEXT = {"text_dim": 128, "text_len": 64}  # as the bundled text encoder's
+ROOT = Path(__file__).resolve().parents[3]
 VAE = "assets/vdot_tiny_vae.safetensors"
 
 
@@ -60,6 +63,26 @@ def test_a_second_start_finds_all_done(given):
     before = (given / "out" / "metrics.jsonl").read_text()
     assert main(["--config", str(given / "run.yaml")]) == 0
     assert (given / "out" / "metrics.jsonl").read_text() == before
+
+
+def test_torchrun_starts_it_from_another_directory_with_the_losses_of_one_process(given, tmp_path):
+    """The cache is encoded by both, each sample shown and each step's batch taken by one of them."""
+    (tmp_path / "elsewhere").mkdir()
+    words = ["--config", str(given / "run.yaml"), "--out_dir", str(tmp_path / "out")]
+    words += ["--data.cache_dir", str(tmp_path / "cache"), "--log.num_samples", "2"]
+    process = torchrun(tmp_path, str(ROOT / "training" / "distill.py"), *words, cwd=tmp_path / "elsewhere")
+    assert wait(process, tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    ones, twos = losses_by_step(given / "out"), losses_by_step(tmp_path / "out")
+    assert ones.keys() == twos.keys()
+    for step, row in ones.items():
+        for name, value in row.items():
+            assert twos[step][name] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, name)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert len(list((tmp_path / "out/samples").glob("*.webp"))) == 2
+    made = read_weights(tmp_path / "out/export/generator.safetensors").state_dict
+    one = read_weights(given / "out/export/generator.safetensors").state_dict
+    for name, tensor in one.items():
+        torch.testing.assert_close(made[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_mistakes_found_while_setting_up_are_one_line(given, capsys):
