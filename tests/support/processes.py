@@ -29,8 +29,10 @@ def torchrun(folder: Path, *words: str, cwd: Path | None = None) -> subprocess.P
     return subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=cwd, start_new_session=True)
 
 
-def launch(folder: Path, values: dict, source: dict | None = None, out_dirs: Sequence[Path] = ()) -> subprocess.Popen:
-    """Start two processes on a configuration and batches of noise, each with a folder of its own if two are given."""
+def launch(
+    folder: Path, values: dict, source: dict | None = None, out_dirs: Sequence[Path] = ()
+) -> subprocess.Popen:
+    """Start two processes on a configuration and batches of noise; two folders: each has its own."""
     given = folder / "run.json"
     folders = [str(path) for path in out_dirs]
     given.write_text(json.dumps({"config": values, "source": source or {}, "out_dirs": folders}))

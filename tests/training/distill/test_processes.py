@@ -65,7 +65,8 @@ def test_two_sharded_processes_give_the_losses_of_one(two, tmp_path, teacher):
 
 def test_processes_whose_tasks_are_guided_differently_pass_equally_often(tmp_path, teacher):
     """Each has one task alone, and one of the two is not guided: sharded, every pass is of both."""
-    losses = {"losses__guidance": 3.0, "losses__task_guidance": {"depth": 1.0}, "losses__batch_guidance": False}
+    losses = {"losses__guidance": 3.0, "losses__task_guidance": {"depth": 1.0}}
+    losses["losses__batch_guidance"] = False
     values = tiny_values(tmp_path / "out", teacher, max_steps=2, parallel__timeout_s=60, **losses)
     source = {"global_batch": 2, "tasks": ["depth", "text"]}
     assert wait(launch(tmp_path, values, source), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
