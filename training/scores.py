@@ -53,8 +53,9 @@ def references(batch: Batch) -> Tensor | None:
         return None
     if batch.latents is not None:
         return batch.latents[:, :, :count].float()
-    # Of the contexts one carries the images, in its first 16 channels; the others are zero there.
-    return batch.contexts[:, :, :16, :count].float().sum(1)
+    # A context brings an image in its first 16 channels, with mask 0; those that do not are grey, with mask 1.
+    brought = 1 - batch.contexts[:, :, 32:33, :count].float()
+    return (batch.contexts[:, :, :16, :count] * brought).sum(1) / brought.sum(1)
 
 
 def with_references(sample: Tensor, batch: Batch) -> Tensor:

@@ -90,6 +90,8 @@ class NoiseSource:
         text = torch.randn(5, SIZES.text_dim, generator=generator)
         latents = torch.randn(shape, generator=generator)
         contexts = torch.randn(1, SIZES.vace_in_channels, *shape[1:], generator=generator)
+        # As `vdot_core.vcu.encode` lays a reference out: its latents, zeros and mask 0.
+        contexts[0, :, :count] = 0
         contexts[0, :16, :count] = latents[:, :count]
         return text, latents, contexts
 
