@@ -54,6 +54,7 @@ def ready(config: DistillConfig) -> Iterator[Trainer]:
                 seed=config.seed,
                 text_only=config.model.text_only,
                 need_latents=config.losses.gan,
+                skipped_file=Path(config.out_dir) / "skipped.txt",
                 rank=world.rank,
                 world_size=world.size,
             )

@@ -72,7 +72,9 @@ def _flatten(values: Mapping[str, Any], keys: Sequence[str], prefix: str = "") -
     return flat
 
 
-def _check_keys(given: Sequence[str], keys: Sequence[str], where: str) -> None:
+def _check_keys(
+    given: Sequence[str], keys: Sequence[str], where: str, otherwise: str = "--help lists all keys"
+) -> None:
     for key in given:
         # A key may reach into a mapping such as data.task_weights.depth.
         if key in keys or any(key.startswith(known + ".") for known in keys):
@@ -82,12 +84,33 @@ def _check_keys(given: Sequence[str], keys: Sequence[str], where: str) -> None:
         near = near or [
             ends[n] for n in difflib.get_close_matches(key.rpartition(".")[2], list(ends), 1, 0.6)
         ]
-        hint = f"; did you mean {near[0]}?" if near else "; --help lists all keys"
+        hint = f"; did you mean {near[0]}?" if near else f"; {otherwise}"
         if where == "command line":
             from .planning.arguments import option_of
 
             hint = ", which goes with --plan" if option_of(key) else hint
         raise ValueError(f"{where}: unknown key {key}{hint}")
+
+
+def _check_entries(values: Mapping[str, Any], where: str) -> None:
+    """As `_check_keys`, of the entries of lists such as data.groups; a command line's are text as yet."""
+    import yaml
+
+    for key, (kind, _, _) in _leaves(DistillConfig).items():
+        inner = typing.get_args(kind)
+        if key not in values or typing.get_origin(kind) is not list or not dataclasses.is_dataclass(inner[0]):
+            continue
+        entries, fields = values[key], list(_leaves(inner[0]))
+        if isinstance(entries, str):
+            try:
+                entries = yaml.safe_load(entries)
+            except yaml.YAMLError:
+                # The parser says what it expects.
+                continue
+        for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+            if isinstance(entry, Mapping):
+                place, otherwise = f"{where}, {key}[{number}]", f"an entry has {', '.join(fields)}"
+                _check_keys([str(name) for name in entry], fields, place, otherwise)
 
 
 def _read_yaml(path: str | Path, keys: Sequence[str]) -> dict[str, Any]:
@@ -104,6 +127,7 @@ def _read_yaml(path: str | Path, keys: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"--config {path}: holds a {type(values).__name__}; expected keys and values")
     flat = _flatten(values, keys)
     _check_keys(list(flat), keys, str(path))
+    _check_entries(flat, str(path))
     return flat
 
 
@@ -183,6 +207,7 @@ def make_config(values: Mapping[str, Any]) -> DistillConfig:
     keys = known_keys()
     flat = _flatten(values, keys)
     _check_keys(list(flat), keys, "configuration")
+    _check_entries(flat, "configuration")
     parser = build_parser(str(flat.get("recipe", "corrected")))
     parser.exit_on_error = False
     try:
@@ -236,6 +261,7 @@ def parse_command(argv: Sequence[str] | None = None) -> Command:
     for path in _config_files(argv):
         recipe = str(_read_yaml(path, keys).get("recipe", recipe))
     _check_keys(list(given), keys, "command line")
+    _check_entries(given, "command line")
     parser = build_parser(given.get("recipe", recipe))
     config = _from_namespace(parser, parser.parse_args(argv))
     return Command(find_inputs(config), own.export)

@@ -163,15 +163,17 @@ class LogConfig:
     """What a person sees, and what is kept.
 
     Attributes:
-        every: Steps between lines of the log, each with the mean speed and the memory since the last; what a
-            step measures is written to metrics.jsonl, TensorBoard and wandb at every step.
+        every: Steps between lines of the log, each with the mean speed since the last and the most memory
+            held: of a GPU since the last, on a CPU since the start, as the system keeps one peak of a
+            process; what a step measures is written to metrics.jsonl, TensorBoard and wandb at every step.
         save_every: Steps between checkpoints.
         keep: Checkpoints kept, the newest.
         asynchronous: Write checkpoints while training goes on.
-        wandb: Send the scalars to Weights & Biases too.
+        wandb: Send the numbers and the sample videos to Weights & Biases too.
         vae: VAE for sample videos, as data.vae: a file, or a diffusers folder; null: none are made.
         sample_every: Steps between sample videos; 0: never.
-        num_samples: Sample videos a time and process.
+        num_samples: Sample videos each time, of all processes together: one of each task, in the order of
+            data.task_weights (without them: of the data), and from the first task on again.
     """
 
     every: int = 1
@@ -181,7 +183,7 @@ class LogConfig:
     wandb: bool = False
     vae: str | None = None
     sample_every: int = 0
-    num_samples: int = 2
+    num_samples: int = 4
 
     def __post_init__(self) -> None:
         for name in ("every", "save_every", "keep", "num_samples"):

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import logging
 import resource
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from .distill_config import DistillConfig
 from .parallel import World
+
+if TYPE_CHECKING:
+    from .preview import SampleVideo
 
 logger = logging.getLogger("vdot")
 GIB = 2**30
@@ -25,9 +28,11 @@ SHOWN = ("loss", "dmd", "otd", "transport_error", "gradient_norm")
 
 
 def memory_gib(device: torch.device) -> float:
-    """Most memory held so far: the GPU's, or this process's own."""
+    """Most memory held: on a GPU since the last call, on a CPU since the process began."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / GIB
+        peak = torch.cuda.max_memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return peak / GIB
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / GIB if sys.platform == "darwin" else used * 1024 / GIB
 
@@ -99,15 +104,22 @@ class Progress:
         with (Path(self.config.out_dir) / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(values) + "\n")
 
-    def image(self, image: Tensor, step: int) -> None:
-        """Show samples: image [H, W, 3] in [0, 1]."""
+    def videos(self, videos: Sequence[SampleVideo], step: int) -> None:
+        """Show sample videos, which play in TensorBoard's pictures and in Weights & Biases."""
         if self.writer is not None:
-            self.writer.add_image("samples", image, step, dataformats="HWC")
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            for video in videos:
+                # add_video would need moviepy, and makes such a GIF too.
+                image = Summary.Image(encoded_image_string=video.gif, width=video.width, height=video.height)
+                value = Summary.Value(tag=f"samples/{video.name}", image=image)
+                self.writer.file_writer.add_summary(Summary(value=[value]), step)
+            self.writer.flush()
         if self.wandb is not None:
             import wandb
 
-            picture = (image.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
-            self.wandb.log({"samples": wandb.Image(picture)}, step=step)
+            shown = {f"samples/{v.name}": wandb.Video(io.BytesIO(v.gif), format="gif") for v in videos}
+            self.wandb.log(shown, step=step)
 
     def close(self) -> None:
         """Write what is left."""

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,22 @@ from .checkpoint import Checkpoints, read_progress
 from .distill_config import DistillConfig, OptimConfig
 from .models import Networks, build_networks, trainable
 from .parallel import World, average_gradients
+from .preview import shows_samples, write_samples
 from .progress import Progress
 from .step import Loss, StepContext, losses_of
+
+if TYPE_CHECKING:
+    from .dataset.store import Cache
 
 logger = logging.getLogger("vdot")
 MAX_BAD_STEPS = 3
 
 
 class Source(Protocol):
-    """Where the batches come from; see `training.dataset`."""
+    """Where the batches come from; see `training.dataset`. Sample videos are made of its cache."""
 
     empty_text: Tensor
+    cache: Cache
 
     def batches(self, step: int, rank: int, world_size: int) -> list[Batch]:
         """This process's micro-batches of a step, a pure function of the arguments."""
@@ -55,6 +60,7 @@ class Trainer:
 
     def __init__(self, config: DistillConfig, source: Source, world: World) -> None:
         self.config, self.source, self.world = config, source, world
+        self.shows_samples = shows_samples(config.log)
         self.networks: Networks = build_networks(config, world)
         self.generator = trainable(self.networks.generator, config.model.frozen)
         self.fake = trainable(self.networks.fake_score)
@@ -99,21 +105,24 @@ class Trainer:
             self.step += 1
             self.progress.report(self.step, last, metrics, tokens, time.monotonic() - begun)
             self.checkpoints.poll()
-            # Amid bad steps nothing is saved: the newest checkpoint stays one after which steps were good.
-            due = self.step % self.config.log.save_every == 0 and not self.bad_steps
-            if due or self.step == last:
+            # Amid bad steps nothing is saved, so that the newest checkpoint stays one after which steps were
+            # good; but at the end it is: what was not finite was left out and changed no weight.
+            if self.step == last or (self.step % self.config.log.save_every == 0 and not self.bad_steps):
                 self.save()
             self._samples()
         self.checkpoints.wait()
         self.progress.close()
+        if self.bad_steps and self.world.rank == 0:
+            logger.warning(
+                "bad steps at the end: %d, to step %d; the weights saved are finite, without their updates",
+                self.bad_steps, self.step,
+            )  # fmt: skip
         return self.step
 
     def _samples(self) -> None:
-        log = self.config.log
-        if log.vae and log.sample_every and self.step % log.sample_every == 0:
-            from .preview import write_samples
-
-            self.progress.image(write_samples(self.networks, self.config, self.source, self.step), self.step)
+        if self.shows_samples and self.step % self.config.log.sample_every == 0:
+            videos = write_samples(self.networks, self.config, self.source, self.step)
+            self.progress.videos(videos, self.step)
 
     def train_step(self) -> tuple[dict[str, float], int]:
         """One step: the generator's update if it is its turn, then the critic's.

@@ -28,6 +28,7 @@ def build_source(
     accumulation: int | None = None,
     text_only: bool = False,
     need_latents: bool = False,
+    skipped_file: Path | None = None,
     rank: int | None = None,
     world_size: int | None = None,
 ) -> CachedSource:
@@ -39,6 +40,7 @@ def build_source(
         global_batch, accumulation: None = the configuration's.
         text_only: Prompts (and real latents) without contexts and references: stage 1.
         need_latents: Leave out rows without a real clip: the GAN is on.
+        skipped_file: Where rank 0 names every row left out, a line each; None = in the log.
         rank, world_size: Share of the encoding; None = as torchrun's RANK and WORLD_SIZE say. Rank 0 alone
             compares the models.
 
@@ -69,6 +71,7 @@ def build_source(
         group_size=config.group_size,
         text_only=text_only,
         need_latents=need_latents,
+        skipped_file=skipped_file if rank == 0 else None,
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .store import Cache
 
 logger = logging.getLogger("vdot")
 CAPTIONS = 3
+NUM_NAMED = 3
 
 
 class CachedSource:
@@ -32,6 +34,7 @@ class CachedSource:
         group_size: Samples in a row that share a shape; None = global_batch / accumulation.
         text_only: Captions and latents alone; samples' references and contexts are left out.
         need_latents: Leave out samples without a real clip, and name them.
+        skipped_file: Where every row left out is named, a line each; None = in the log, a line each.
 
     Attributes:
         empty_text: [1, L, D] the condition without a caption.
@@ -49,6 +52,7 @@ class CachedSource:
         group_size: int | None = None,
         text_only: bool = False,
         need_latents: bool = False,
+        skipped_file: Path | None = None,
     ) -> None:
         self.cache, self.seed, self.text_only = cache, seed, text_only
         self.global_batch, self.accumulation = global_batch, accumulation
@@ -59,6 +63,7 @@ class CachedSource:
             raise ValueError(f"group_size {self.group_size} does not divide batch_size {global_batch}")
         self.skipped: list[Skipped] = list(cache.skipped)
         self._usable = self._select(need_latents)
+        self._name_skipped(skipped_file)
         self.sampler = Sampler(
             [self._info(i).task for i in self._usable],
             [self._bucket(self._info(i)) for i in self._usable],
@@ -150,7 +155,26 @@ class CachedSource:
             "%d samples in %d shapes from %s: %s", len(self._usable), len(buckets), self.cache.folder,
             ", ".join(f"{task} {count}" for task, count in sorted(tasks.items())),
         )  # fmt: skip
+
+    def _name_skipped(self, file: Path | None) -> None:
+        """Count the rows left out, name the first few, and all of them in a file or further lines."""
+        if file is not None:
+            # An earlier start may have left out others.
+            file.unlink(missing_ok=True)
+        if not self.skipped:
+            return
         kinds = Counter(row.kind for row in self.skipped)
-        if kinds:
-            counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-            logger.warning("skipped rows: %s; the first: %s", counted, self.skipped[0])
+        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        lines = [f"{row.kind}: {' '.join(str(row).split())}" for row in self.skipped]
+        first = "; ".join(lines[:NUM_NAMED])
+        if file is None:
+            logger.warning("skipped %d rows: %s; the first: %s", len(lines), counted, first)
+            for line in lines[NUM_NAMED:]:
+                # Of several processes the first alone logs what is no warning.
+                logger.info("skipped %s", line)
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join([*lines, ""]), encoding="utf-8", errors="backslashreplace")
+        logger.warning(
+            "skipped %d rows: %s; all are named in %s, the first: %s", len(lines), counted, file, first
+        )

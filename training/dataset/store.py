@@ -227,9 +227,27 @@ class Cache:
             self.skipped.append(Skipped(info.id, f"{path.name} sample {info.slot}", kind, reason))
 
     def read(self, sample: int, caption: int, *, contexts: bool, latents: bool) -> dict[str, Tensor]:
-        """Tensors of one sample: "text", and "latents" and "contexts" where asked for."""
+        """Tensors of one sample: "text", and "latents" and "contexts" where asked for.
+
+        Raises:
+            RuntimeError: Its shard was whole when the cache was opened and is not any more.
+        """
+        from safetensors import SafetensorError
+
         number, info = self.samples[sample]
-        file = self._open(number)
+        try:
+            return self._tensors(self._open(number), info, caption, contexts=contexts, latents=latents)
+        except (OSError, SafetensorError) as error:
+            # Left out here, it would change what every later batch is made of, on this process alone.
+            raise RuntimeError(
+                f"{_shard(self.folder, number, 'safetensors')} was whole at the start and now cannot be read "
+                f"({error}): sample {info.id} is in it. Put it back and start again, or start again without "
+                "it: its samples are left out then"
+            ) from error
+
+    def _tensors(
+        self, file: Any, info: SampleInfo, caption: int, *, contexts: bool, latents: bool
+    ) -> dict[str, Tensor]:
         tensors = {"text": file.get_tensor(f"{info.slot}.text.{caption}")}
         if latents:
             tensors["latents"] = file.get_tensor(f"{info.slot}.latents")

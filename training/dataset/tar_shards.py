@@ -95,7 +95,7 @@ def _row(shard: str, sample: dict[str, Any]) -> Row | Skipped:
             references.append((int(match[1] or 0), Media(f"{shard}/{key}.{ending}", data)))
     try:
         record = json.loads(sample.get("json", b"{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Skipped(key, place, "unreadable", f"{key}.json is no JSON: {error}")
     if not isinstance(record, dict):
         return Skipped(key, place, "unreadable", f"{key}.json is no JSON object")

@@ -1,6 +1,7 @@
 """Batches from a cache of made-up samples: what they hold and what they do not depend on."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,56 @@ def test_rows_without_a_real_clip(cache):
             seen.update(batch.ids)
             assert (batch.latents is None) == all(int(name) % 10 == 9 for name in batch.ids)
     assert seen == {str(number) for number in range(NUM)}
+
+
+def test_every_row_left_out_is_named(tmp_path, caplog):
+    """Without a real clip, of a shard that is gone, and of one that was cut off; encoding has named none."""
+    folder, file = tmp_path / "cache", tmp_path / "out" / "skipped.txt"
+    assert fill(folder, MadeUp())
+    expected = {"9", "19", "29", "39"} | {str(number) for number in (*range(10), *range(30, 40))}
+    (folder / "shard-00000.safetensors").unlink()
+    shard = folder / "shard-00003.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with caplog.at_level(logging.INFO, "vdot"):
+        made = source(Cache(folder))
+        assert {row.id for row in made.skipped} == expected and len(made.skipped) == 22
+        assert all(f"{row.place} ({row.id}): {row.reason}" in caplog.text for row in made.skipped)
+        caplog.clear()
+        source(Cache(folder), skipped_file=file)
+    lines = file.read_text().splitlines()
+    assert len(lines) == 22
+    for row, line in zip(made.skipped, lines, strict=True):
+        assert line == f"{row.kind}: {row.place} ({row.id}): {row.reason}"
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "skipped 22 rows: 12 missing, 10 unreadable" in said and str(file) in said and lines[2] in said
+    # Where nothing is left, its reasons are all the more asked for.
+    for path in folder.glob("*.safetensors"):
+        if path.name != "empty.safetensors":
+            path.unlink()
+    with pytest.raises(ValueError, match="no sample is left"):
+        source(Cache(folder), skipped_file=file)
+    assert len(file.read_text().splitlines()) == NUM
+    # What an earlier start left out is not said of this one.
+    (tmp_path / "whole").mkdir()
+    assert fill(tmp_path / "whole", MadeUp())
+    source(Cache(tmp_path / "whole"), skipped_file=file, need_latents=False)
+    assert not file.exists()
+
+
+def test_a_shard_that_disappears_is_named_and_left_out_from_the_next_start(tmp_path):
+    folder = tmp_path / "cache"
+    assert fill(folder, MadeUp())
+    opened = source(Cache(folder), need_latents=False)
+    (folder / "shard-00001.safetensors").unlink()
+    (folder / "shard-00002.safetensors").write_bytes(b"cut off")
+    with pytest.raises(
+        RuntimeError, match=r"shard-0000[12]\.safetensors was whole .* sample [12]\d is in it"
+    ):
+        for step in range(40):
+            opened.batches(step)
+    again = source(Cache(folder), need_latents=False)
+    assert {row.id for row in again.skipped} == {str(number) for number in range(10, 30)}
+    assert all(again.batches(step) for step in range(10))
 
 
 def test_what_cannot_be_divided_is_refused(cache):

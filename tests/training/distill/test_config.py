@@ -155,8 +155,28 @@ def test_quantities_are_explained_with_their_units(monkeypatch):
 def test_groups_of_clips_are_typed():
     clips = {"width": 64, "height": 64, "num_frames": 5, "num_clips": 1, "tasks": ["depth"]}
     assert make_config({"data": {"groups": [clips]}}).data.groups[0].num_frames == 5
-    with pytest.raises(ValueError, match="num_frams"):
-        make_config({"data": {"groups": [{**clips, "num_frams": 5}]}})
+    assert make_config({"data": {"groups": [clips, {**clips, "weight": 2}]}}).data.groups[1].weight == 2
+
+
+def test_misspelt_keys_of_groups_are_named_with_the_nearest(tmp_path, capsys):
+    good = {"width": 64, "height": 64, "num_frames": 5, "num_clips": 1, "tasks": ["depth"]}
+    bad = {"heigth" if name == "height" else name: value for name, value in good.items()}
+    with pytest.raises(ValueError, match=r"data\.groups\[1\]: unknown key heigth; did you mean height"):
+        make_config({"data": {"groups": [good, bad]}})
+    with pytest.raises(ValueError, match=r"unknown key colour; an entry has width, .*, weight"):
+        make_config({"data": {"groups": [{**good, "colour": 1}]}})
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": {"groups": [bad]}}))
+    named = "data.groups[0]: unknown key heigth; did you mean height?"
+    for words, where in (
+        (["--config", str(tmp_path / "run.yaml")], "run.yaml"),
+        (["--data.groups", str([bad])], "command line"),
+        (["--data.groups+", str(bad)], "command line"),
+    ):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert f"{where}, {named}" in said and "usage" not in said
+    groups = parse_command(["--data.groups", str([good])]).config.data.groups
+    assert [group.height for group in groups] == [64]
 
 
 def _runs() -> list[Path]:

@@ -1,6 +1,7 @@
 """The program itself on one process: drawn clips, cache, training, samples and export; and its errors."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,20 @@ def test_mistakes_found_while_setting_up_are_one_line(given, capsys):
         assert message in said.splitlines()[-1] and "Traceback" not in said
     assert main([*words, "--export", str(given / "again.safetensors")]) == 0
     assert read_weights(given / "again.safetensors").state_dict.keys()
+
+
+def test_samples_left_out_are_named_in_a_file_of_the_run(given, capsys):
+    """A shard that was cut off after encoding: all of this cache, of which nothing is left then."""
+    folder, out = given / "cut", given / "cut" / "out"
+    shutil.copytree(given / "cache", folder / "cache")
+    shard = next((folder / "cache").glob("shard-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    words = ["--config", str(given / "run.yaml"), "--out_dir", str(out)]
+    assert main([*words, "--data.cache_dir", str(folder / "cache")]) == 2
+    named = (out / "skipped.txt").read_text().splitlines()
+    assert len(named) == 4 and all(f"unreadable: {shard.name} sample " in line for line in named)
+    said = capsys.readouterr().err
+    assert str(out / "skipped.txt") in said and "no sample is left" in said.splitlines()[-1]
 
 
 def test_what_goes_wrong_in_training_keeps_its_traceback(given, monkeypatch, capsys):

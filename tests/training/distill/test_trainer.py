@@ -15,7 +15,8 @@ import torch
 
 from tests.support.distill import SIZES, NoiseSource, losses_by_step, tiny_config, tiny_values, write_teacher
 from training import parallel
-from training.checkpoint import complete, read_tensors
+from training.checkpoint import complete, read_progress, read_tensors
+from training.distill import train
 from training.export import export
 from training.models import build_networks
 from training.trainer import Trainer, TrainingStoppedError
@@ -137,6 +138,38 @@ def test_a_gradient_that_is_not_finite_is_skipped_though_its_loss_is(tmp_path, t
             assert torch.equal(tensor, after[name]), name
     assert any(not torch.equal(t, after[n]) for n, t in before.items() if n.startswith("generator."))
     assert "the critic's gradient is not finite" in caplog.text and "clip0-0" in caplog.text
+
+
+def test_a_run_that_ends_with_a_bad_step_keeps_the_steps_before_and_says_so(tmp_path, teacher, caplog):
+    given = {"optim__generator_every": 1, "steps": 4, "export_dtype": "fp32"}
+    good = _train(tmp_path, teacher, max_steps=3, **given)
+    before = {name: tensor.clone() for name, tensor in good.tensors().items()}
+    assert "bad steps" not in caplog.text
+
+    config = tiny_config(tmp_path, teacher, **given)
+    trainer = Trainer(config, NoiseSource(poison=(3,)), parallel.start(config.parallel))
+    counts = {name: o.state[p]["step"] for _, o, name, p in trainer._optimized()}
+    assert train(trainer) == 4 and trainer.bad_steps == 1
+    assert "the generator's loss is not finite" in caplog.text and "the critic's loss is" in caplog.text
+    assert "bad steps at the end: 1, to step 4" in caplog.text
+    # Neither player, average nor moment is other than before the step.
+    assert {name: o.state[p]["step"] for _, o, name, p in trainer._optimized()} == counts
+    assert trainer.networks.average.num_updates == good.networks.average.num_updates == 3
+    saved = complete(tmp_path / "checkpoints")[-1]
+    assert saved.step == 4 and read_progress(saved)["bad_steps"] == 1
+    kept = dict(read_tensors(saved, ""))
+    assert before.keys() == kept.keys() == trainer.tensors().keys()
+    for name, tensor in trainer.tensors().items():
+        assert torch.equal(tensor, before[name]) and torch.equal(kept[name], before[name]), name
+    made = read_weights(tmp_path / "export" / "generator.safetensors").state_dict
+    assert all(torch.equal(weight, before[f"average.{name}"]) for name, weight in made.items())
+
+    caplog.clear()
+    again = _train(tmp_path, teacher, **given)
+    assert again.step == 4 and "bad steps at the end: 1" in caplog.text, "said on each start"
+    caplog.clear()
+    assert _train(tmp_path, teacher, **{**given, "steps": 6, "max_steps": 5}).bad_steps == 0
+    assert "bad steps" not in caplog.text
 
 
 def test_three_bad_steps_in_a_row_end_the_run(tmp_path, teacher):

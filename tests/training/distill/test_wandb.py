@@ -6,9 +6,11 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.support.distill import NoiseSource, losses_by_step, tiny_config, write_teacher
 from training import parallel
+from training.preview import log_video, to_images
 from training.progress import Progress
 from training.trainer import Trainer
 
@@ -72,7 +74,7 @@ def test_offline_run_has_every_number_and_a_resume_goes_on_with_it(tmp_path, mon
     for last in (2, 3):
         config = tiny_config(out, teacher, log__wandb=True, max_steps=last)
         trainer = Trainer(config, NoiseSource(), parallel.start(config.parallel))
-        trainer.progress.image(torch.rand(8, 8, 3), 1)
+        trainer.progress.videos([log_video(to_images(torch.rand(5, 8, 8, 3)), "0-depth")], 1)
         trainer.run()
     _wait_until_written(out)
     ids, found = _history(out)
@@ -83,7 +85,10 @@ def test_offline_run_has_every_number_and_a_resume_goes_on_with_it(tmp_path, mon
             {key: value for key, value in row.items() if key != "step"}
         )
         assert found[step]["system/tokens_per_second"] > 0
-    assert found[1]["samples/width"] == 8 and list(out.glob("wandb/*/files/media/images/*.png"))
+    assert found[1]["samples/0-depth/_type"] == "video-file"
+    video, *_ = out.glob("wandb/*/files/media/videos/samples/0-depth*.gif")
+    with Image.open(video) as animation:
+        assert (animation.n_frames, animation.size) == (5, (8, 8))
 
 
 def test_without_wandb_it_says_what_to_install(tmp_path, monkeypatch):

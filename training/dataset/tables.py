@@ -1,0 +1,134 @@
+"""Tables in CSV, JSON Lines or Parquet -> records; of a line that holds none, what is wrong with it."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+import reprlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .clips import read_bytes
+
+# What decoding makes of bytes that are no UTF-8, so that only their own row is lost.
+UNDECODED = re.compile("[\udc80-\udcff]")
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line of a table that holds no record.
+
+    Attributes:
+        line: Its number in the file, from 1.
+        reason: One sentence.
+    """
+
+    line: int
+    reason: str
+
+
+Record = dict[str, Any]
+
+
+def read_table(path: str) -> list[Record | BadLine]:
+    """All records of a table, in order.
+
+    Args:
+        path: .csv, .jsonl (or .json with one object a line) or .parquet, local or remote.
+
+    Returns:
+        Column -> value of each row, or what is wrong with its line.
+
+    Raises:
+        ValueError: It cannot be read, or is no table of those kinds.
+    """
+    ending = path.rsplit(".", 1)[-1].lower()
+    if ending not in ("csv", "jsonl", "json", "parquet"):
+        raise ValueError(f"{path} ends in .{ending}; a manifest is a .csv, .jsonl or .parquet file")
+    try:
+        data = read_bytes(path)
+    except OSError as error:
+        raise ValueError(f"the manifest {path} cannot be read: {error}") from error
+    if ending == "parquet":
+        return _parquet(data, path)
+    return list(_csv(data, path) if ending == "csv" else _json_lines(data))
+
+
+def _parquet(data: bytes, path: str) -> list[Record]:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(f"{path} needs pyarrow; run `pip install pyarrow`") from error
+    try:
+        return pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is no Parquet file that can be read: {error}") from error
+
+
+def _json_lines(data: bytes) -> Iterator[Record | BadLine]:
+    # Lines of bytes: those of text would also end at characters that JSON allows within a string.
+    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
+            yield BadLine(number, f"the line is no JSON object ({error}); give one object a line")
+            continue
+        if isinstance(record, dict):
+            yield record
+        else:
+            yield BadLine(number, f"the line is a JSON {type(record).__name__}; give one object a line")
+
+
+def _csv(data: bytes, path: str) -> Iterator[Record | BadLine]:
+    text = io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline="")
+    at_end = False
+
+    def lines() -> Iterator[str]:
+        nonlocal at_end
+        yield from text
+        at_end = True
+
+    reader = csv.DictReader(lines())
+    try:
+        columns = reader.fieldnames or ()
+    except csv.Error as error:
+        raise ValueError(f"{path}: its first line is no CSV ({error}); give the columns' names") from error
+    if any(UNDECODED.search(name) for name in columns):
+        raise ValueError(f"{path}: its first line is not UTF-8; save the file as UTF-8")
+    while True:
+        first = reader.reader.line_num + 1
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield BadLine(first, f"lines {first} to {reader.reader.line_num} are no CSV ({error})")
+            continue
+        # A row that is whole asks for no further line.
+        reason = (
+            f"a quote is not closed: all lines from {first} to {reader.line_num} were read as one row"
+            if at_end
+            else _wrong_cells(record, len(columns))
+        )
+        yield BadLine(first, reason) if reason else record
+
+
+def _wrong_cells(record: Record, num_columns: int) -> str | None:
+    """Why the cells of a CSV row are not those of its columns."""
+    # A comma at the end of each line is no cell.
+    beyond = [cell for cell in record.pop(None, ()) if cell.strip()]
+    if beyond:
+        return (
+            f"the row goes on behind its {num_columns} columns with {reprlib.repr(beyond[0])}; "
+            "quote texts that hold a comma"
+        )
+    for name, value in record.items():
+        if value is not None and UNDECODED.search(value):
+            return f"{name} is {reprlib.repr(value)}, which is not UTF-8; save the file as UTF-8"
+    return None
