@@ -2,8 +2,9 @@
 
 Every row of every planned run is made, looked at by the evaluation network and written to
 `out_dir/run/sampler/row.json` beside a contact sheet; then docs/RESULTS.md is written. Kill it and run the
-same command: rows that are done, by the same weights and settings, are not done again. One model alone:
-`--run NAME [--transformer FILE] [--use '[guided50]'] [--only '[text]']`. The page alone: `--report`.
+same command: rows that are done, by the same weights, settings and drawing code, are not done again. One
+model alone: `--run NAME [--transformer FILE] [--use '[guided50]'] [--only '[text]']`. The page alone:
+`--report`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from torch import Tensor
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from training.data.digest import drawing_digest
 from training.evaluation.cases import Case, row_cases
 from training.evaluation.config import EvaluationConfig, TaskConfig, parse_config
 from training.evaluation.generate import TinyModel, UnitEncoder, generate, load_tiny, reconstruct
+from training.evaluation.inputs import missing_inputs
 from training.evaluation.network import Evaluator, load_evaluator
 from training.evaluation.observe import observe
-from training.evaluation.report import write_report
+from training.evaluation.report import read_results, write_report
 from training.evaluation.score import RowScores
 from training.evaluation.sheets import save_animation, save_sheet
 
@@ -38,8 +41,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def fingerprint(paths: Sequence[str | Path], settings: dict) -> str:
-    """A name for weights and settings: results of the same one need not be made again."""
+    """A name for weights, settings and the drawing code: results of the same one need not be made again."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(drawing_digest().encode())
     for path in paths:
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()[:16]
@@ -53,11 +57,11 @@ class Evaluation:
         self.model: TinyModel = load_tiny(config.assets, config.transformer).to(config.device)
         self.evaluator: Evaluator = load_evaluator(config.evaluator)
         self.encoder = UnitEncoder(self.model, bf16=config.bf16)
-        self._bounds: dict[tuple, Tensor] = {}
+        self._bounds: dict[bytes, Tensor] = {}
 
     def _bound(self, cases: list[Case]) -> Tensor:
         """[B, F, H, W, 3] reconstructions of the cases' clips."""
-        keys = [(case.index, len(case.drawn.objects), case.drawn.objects[-1].shape) for case in cases]
+        keys = [hashlib.sha256(case.drawn.frames.numpy().tobytes()).digest() for case in cases]
         new = {
             key: case.drawn.frames for key, case in zip(keys, cases, strict=True) if key not in self._bounds
         }
@@ -82,15 +86,16 @@ class Evaluation:
     def row(self, row: TaskConfig, sampler: str, folder: Path) -> dict:
         """Make and score one row; its contact sheet is written into the folder."""
         scores, shown, size = RowScores(row), [], self.config.batch
-        sampling_seconds = 0.0
+        # Processor time: on a busy machine a clock would measure the others.
+        cpu_seconds = 0.0
         cases = list(row_cases(self.config, row))
         for first in range(0, len(cases), size):
             batch = cases[first : first + size]
             drawn = torch.stack([case.drawn.frames for case in batch])
             bound = self._bound(batch)
-            begun = time.monotonic()
+            begun = time.process_time()
             videos = self._videos(row, batch, sampler, drawn, bound)
-            sampling_seconds += time.monotonic() - begun
+            cpu_seconds += time.process_time() - begun
             seen, true_seen = observe(self.evaluator, videos), observe(self.evaluator, drawn)
             for i, case in enumerate(batch):
                 scores.add(case, videos[i], bound[i], seen[i], true_seen[i])
@@ -98,7 +103,7 @@ class Evaluation:
         save_sheet(shown, folder / f"{row.title}.jpg")
         save_animation(shown, folder / f"{row.title}.webp")
         summary = scores.summary(self.config.score)
-        return {**summary, "family": row.family, "seconds": sampling_seconds / max(len(cases), 1)}
+        return {**summary, "family": row.family, "cpu_seconds": cpu_seconds / max(len(cases), 1)}
 
 
 def _write(result: dict, path: Path) -> None:
@@ -137,21 +142,40 @@ def run(config: EvaluationConfig) -> None:
             about |= {"sampler": sampler, "row": asdict(row)}
             _write({**about, **result, "settings": settings, "evaluations": evaluations, **count}, path)
             score = f"{result['score']:.3f}" if result["score"] is not None else "none"
-            seconds = result["seconds"]
+            seconds = result["cpu_seconds"]
             logger.info(
-                "%s / %s / %-22s score %s, %.2f s a video", config.run, sampler, row.title, score, seconds
+                "%s / %s / %-22s score %s, %.2f CPU s a video", config.run, sampler, row.title, score, seconds
             )
 
 
+def planned_runs(config: EvaluationConfig) -> list[EvaluationConfig]:
+    """The evaluation of each planned model, or of the one that is named."""
+    if config.run is not None:
+        return [config]
+    return [replace(config, **asdict(planned)) for planned in config.plan]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line entry; returns the process's exit status."""
+    """Command line entry; returns the process's exit status, 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    config, report_only = parse_config(argv)
+    try:
+        config, report_only = parse_config(argv)
+        runs = [] if report_only else planned_runs(config)
+        if report_only:
+            read_results(Path(config.out_dir))
+        missing = missing_inputs(runs)
+    except ValueError as error:
+        # The message says all. What goes wrong later needs its traceback.
+        logger.error("%s", error)
+        return 2
+    for line in missing:
+        logger.error("%s", line)
+    if missing:
+        return 2
+    for one in runs:
+        run(one)
     if config.run is not None and not report_only:
-        run(config)
         return 0
-    for planned in () if report_only else config.plan:
-        run(replace(config, **asdict(planned)))
     page = write_report(Path(config.out_dir), ROOT / "docs", trainings=config.trainings)
     logger.info("wrote %s", page)
     return 0

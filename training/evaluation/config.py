@@ -49,7 +49,7 @@ class TaskConfig:
             can tell.
         name: Of the row (null: the task's).
         held_out: Take only clips that show a colour-shape pair which training never shows.
-        clips: How many (null: the evaluation's number).
+        clips: How many (null: the evaluation's number, without which the row has no Frechet distance).
         seeds: Videos made of each clip; above 1 the row has a diversity.
     """
 
@@ -72,11 +72,12 @@ class PlannedRun:
     """A model among those that an evaluation compares; its keys are `EvaluationConfig`'s.
 
     Attributes:
-        run, transformer, use, only: What takes the place of the evaluation's own.
+        run, transformer, made_by, use, only: What takes the place of the evaluation's own.
     """
 
     run: str
     transformer: str | None = None
+    made_by: str | None = None
     use: list[str] = field(default_factory=list)
     only: list[str] = field(default_factory=list)
 
@@ -88,6 +89,7 @@ class EvaluationConfig:
     Attributes:
         assets: Folder with the transformer, text encoder and VAE.
         transformer: Another transformer file than the folder's (null: its own).
+        made_by: The command that makes this transformer, for whoever does not have it.
         evaluator: The evaluation network's file.
         out_dir: A folder for each run is made here.
         run: The model's name in the results; null: every planned run, and then the report.
@@ -110,6 +112,7 @@ class EvaluationConfig:
 
     assets: str = "assets"
     transformer: str | None = None
+    made_by: str | None = None
     evaluator: str = "assets/vdot_tiny_evaluator.safetensors"
     out_dir: str = "runs/evaluation"
     run: str | None = None

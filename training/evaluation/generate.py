@@ -47,6 +47,13 @@ class TinyModel:
         return next(self.network.parameters()).device
 
 
+def model_files(folder: str | Path, transformer: str | Path | None = None) -> tuple[Path, Path, Path]:
+    """Transformer, VAE and text encoder of a folder; arguments as for `load_tiny`."""
+    folder = Path(folder)
+    network = Path(transformer) if transformer else folder / TRANSFORMER_FILE
+    return network, folder / VAE_FILE, folder / TEXT_FILE
+
+
 def load_tiny(folder: str | Path, transformer: str | Path | None = None) -> TinyModel:
     """Read transformer, VAE and text encoder from a folder.
 
@@ -56,12 +63,7 @@ def load_tiny(folder: str | Path, transformer: str | Path | None = None) -> Tiny
     """
     from vdot_core.checkpoints import load_network
 
-    folder = Path(folder)
-    files = (
-        Path(transformer) if transformer else folder / TRANSFORMER_FILE,
-        folder / VAE_FILE,
-        folder / TEXT_FILE,
-    )
+    files = model_files(folder, transformer)
     network = load_network(files[0], dtype=torch.float32).eval().requires_grad_(False)
     encoder, tokenizer, _ = load_text_encoder(files[2])
     return TinyModel(network, load_vae(files[1]), encoder, tokenizer, files)
@@ -117,10 +119,24 @@ class UnitEncoder:
         return torch.cat([one.contexts for one in encoded]), counts.pop()
 
 
-def seeded_noise(shape: Sequence[int], seeds: Sequence[int]) -> Tensor:
-    """[B, *shape] normal noise of which each row depends on its own seed alone, not on the batch."""
-    rows = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(rows)
+class RowNoise:
+    """Normal noise of which each row depends on its own seed alone, not on the batch.
+
+    The first draw is what a video starts from; each further one is fresh and goes on from where that row's
+    generator stopped, as in the sampler node: for one seed both draw the same.
+
+    Args:
+        seeds: B seeds, a row each.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Standard normal float32 of the shape and on the device of `like`, [B, ...]."""
+        assert len(like) == len(self._generators), f"{len(like)} rows for {len(self._generators)} seeds"
+        rows = [torch.randn(like.shape[1:], generator=generator) for generator in self._generators]
+        return torch.stack(rows).to(like.device)
 
 
 def generate(
@@ -171,7 +187,8 @@ def sample_latents(
     device = model.device
     text = _embed(model, prompts)
     empty = _embed(model, [""]).expand_as(text)
-    noise = seeded_noise((16, *contexts.shape[3:]), seeds).to(device)
+    noise = RowNoise(seeds)
+    start = noise(torch.empty(len(contexts), 16, *contexts.shape[3:], device=device))
 
     def network(x: Tensor, timestep: Tensor, text: Tensor, contexts: Tensor) -> Tensor:
         with _precision(model, bf16):
@@ -186,9 +203,7 @@ def sample_latents(
         return guided(*both.chunk(2), sampler.guidance)
 
     schedule = sampling.Schedule.shifted(sampler.steps, sampler.shift, labels=sampler.labels)
-    # The fresh noise of 'renoise' is drawn for the whole batch: it alone depends on the batch's make-up.
-    renoise = torch.Generator().manual_seed(seeds[0])
-    return sampling.sample(velocity, noise, schedule, sampler.solver, renoise)
+    return sampling.sample(velocity, start, schedule, sampler.solver, noise)
 
 
 def _embed(model: TinyModel, prompts: Sequence[str]) -> Tensor:

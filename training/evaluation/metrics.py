@@ -103,12 +103,24 @@ def object_scores(seen: Observation, drawn: Clip) -> list[dict[str, float]]:
 
 
 def scene_scores(seen: Observation, drawn: Clip) -> dict[str, float]:
-    """The background's colour and kind (shares), and how many objects too many are seen."""
+    """What the whole scene is right in.
+
+    Args:
+        seen: One clip's observation.
+        drawn: What was asked for.
+
+    Returns:
+        'background_colour', 'background_kind' (1 right, 0 wrong); 'extra_objects', how many objects too many
+        are seen, and 'extra_score', 1 for none and 0 for any, so that its mean is the share of videos without
+        an object that nobody asked for: a video that shows every colour loses no more than itself.
+    """
     kind, colour = background_words(drawn)
+    extra = max(0, len(present_slots(seen)) - len(counted_objects(drawn)))
     return {
         "background_colour": float(list(COLOURS)[int(seen.background.argmax())] == colour),
         "background_kind": float(BACKGROUNDS[int(seen.kind.argmax())] == kind),
-        "extra_objects": float(max(0, len(present_slots(seen)) - len(counted_objects(drawn)))),
+        "extra_objects": float(extra),
+        "extra_score": float(extra == 0),
     }
 
 

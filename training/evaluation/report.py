@@ -32,15 +32,20 @@ Held-out clips of the drawn shapes (`training/data/shapes.py`, seeds of the spli
 reconstructions: the best that any model over this VAE could do, and the measure of the network's own errors.
 
 - colour, shape, pair (that shape in that colour), size, motion: share of the objects that the prompt names;
+- extra: objects that nobody asked for, mean a video; no extra: share of videos without any;
 - IoU of objects and of their boxes, depth error (0 .. 1), flow error (pixels a frame): against the drawing;
 - kept, gray: PSNR of what was given, and how far that is from the VAE's own reconstruction;
 - reference: share of the references whose colour and shape both show;
 - smooth: PSNR between each frame and its neighbours' mean, minus the drawn clip's: below 0 it flickers, above
   it is smoother or softer than the drawing (compare with `vae`);
-- s a video: mean time of these runs, encoding what is given and decoding included, in batches on one core;
-  [BENCHMARKS.md](BENCHMARKS.md#the-tiny-student) has the sampling's alone, side by side;
-- FD: Frechet distance of the network's features to the drawn clips'; diversity: distance between seeds of one
-  prompt, as a share of the distance between different drawn clips.
+- CPU s a video: mean processor time of these runs, encoding what is given and decoding included, in batches;
+  it is over the rows that a run has, so it says what the evaluation cost. How fast models sample is in
+  [BENCHMARKS.md](BENCHMARKS.md#the-tiny-student), side by side on the same clips;
+- FD: Frechet distance of the network's features to the drawn clips'. It falls with the number of clips, so it
+  stands only where a row has as many as all others: not in short rows, nor with several seeds of a clip;
+- diversity: distance between seeds of one prompt, as a share of the distance between different drawn clips.
+
+Short rows have fewer clips than the others, and are shown without counting in any family's score.
 """
 
 
@@ -48,20 +53,26 @@ def read_results(folder: Path) -> Results:
     """All rows under `folder/run/sampler/*.json`: 'run / sampler' -> row -> its summary.
 
     Raises:
-        ValueError: Rows were scored by different evaluation networks, over different clips or VAEs.
+        ValueError: There is no row, one is of an older version of this program, or rows were scored by
+            different evaluation networks, over different clips or VAEs.
     """
     results: Results = {}
     first: tuple[Path, str] | None = None
     for path in sorted(Path(folder).glob("*/*/*.json")):
         row = json.loads(path.read_text())
+        if "cpu_seconds" not in row:
+            raise ValueError(f"{path} is of an older evaluation; evaluate it again, or delete its folder")
         first = first or (path, row["measured_with"])
         if row["measured_with"] != first[1]:
             raise ValueError(
                 f"{path} and {first[0]} were scored with different evaluation networks, VAEs, text "
-                "encoders or clips and cannot be compared; evaluate the older one again, or delete its folder"
+                "encoders, clips or drawing code and cannot be compared; evaluate the older one again, or "
+                "delete its folder"
             )
         name = f"{row['run']} / {row['sampler']}"
         results.setdefault(name, {})[path.stem] = {k: v for k, v in row.items() if k not in DROPPED}
+    if not results:
+        raise ValueError(f"no results in {folder}; run `python training/evaluate.py --config ..` first")
     return results
 
 
@@ -148,7 +159,12 @@ def _copy_sheets(folder: Path, images: Path, results: Results) -> list[str]:
             shutil.copyfile(source, images / f"{run}-{sampler}-{row}.jpg")
             lines += [f"**{name}, {row}**", "", f"![{row}](images/results/{run}-{sampler}-{row}.jpg)", ""]
     return (
-        ["## Pictures", "The drawn clip, what the model is given, what it makes.", "", *lines]
+        [
+            "## Pictures",
+            "The drawn clip, what the model is given (references, frames), what it makes.",
+            "",
+            *lines,
+        ]
         if lines
         else []
     )
@@ -165,7 +181,7 @@ def _join_sides(folder: Path, images: Path, results: Results) -> list[str]:
     found = [row for row in PICTURED_ROWS if (images / f"{row}.webp").is_file()]
     if not found:
         return []
-    lines = ["## Side by side", f"From the left: drawn, given, {', '.join(names)}.", ""]
+    lines = ["## Side by side", f"From the left: drawn, given (references, frames), {', '.join(names)}.", ""]
     for row in found:
         lines += [f"**{row}**", "", f"![{row}](images/results/{row}.webp)", ""]
     return lines
@@ -192,10 +208,7 @@ def write_report(
     Raises:
         ValueError: There is no result at all, or results that cannot be compared.
     """
-    results = read_results(folder)
-    if not results:
-        raise ValueError(f"no results in {folder}; run `python training/evaluate.py --config ..` first")
-    results = _without_double_ceilings(results)
+    results = _without_double_ceilings(read_results(folder))
     images = docs / "images" / "results"
     # Pictures of models that are no longer in the page would look like its own.
     shutil.rmtree(images, ignore_errors=True)

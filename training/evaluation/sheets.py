@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from .cases import Case
+from .network import FRAME_SIZE
 
 SHEET_FRAMES = (0, 5, 10, 16)
 GAP_PX = 4
+COLUMN_PX = FRAME_SIZE + GAP_PX  # of an animation
 FRAME_MS = 62  # 16 frames a second
 
 
@@ -22,8 +24,16 @@ def _strip(frames: Tensor) -> Tensor:
     return torch.cat([frames[f] for f in SHEET_FRAMES], dim=1)
 
 
+def _beside(pictures: Sequence[Tensor]) -> Tensor:
+    """Pictures [H, .., 3] of one height in a line, a white gap between."""
+    gap = torch.ones(pictures[0].shape[0], GAP_PX, 3)
+    return torch.cat([part for picture in pictures for part in (gap, picture)][1:], dim=1)
+
+
 def contact_sheet(shown: Sequence[tuple[Case, Tensor]]) -> Tensor:
-    """One row a clip: four frames each of the drawn clip, of the unit's frames and of the video.
+    """One row a clip: four frames of the drawn clip, what the unit gives, and four of the video.
+
+    A unit gives references, which are shown whole, and frames, of which four are.
 
     Args:
         shown: Cases with their videos [F, H, W, 3].
@@ -33,24 +43,24 @@ def contact_sheet(shown: Sequence[tuple[Case, Tensor]]) -> Tensor:
     """
     rows = []
     for case, video in shown:
-        strips = [_strip(frames) for frames in (case.drawn.frames, case.unit.frames, video)]
-        gap = torch.ones(strips[0].shape[0], GAP_PX, 3)
-        rows.append(torch.cat([strips[0], gap, strips[1], gap, strips[2]], dim=1))
+        given = [*case.unit.references, _strip(case.unit.frames)]
+        rows.append(_beside([_strip(case.drawn.frames), *given, _strip(video)]))
         rows.append(torch.ones(GAP_PX, rows[0].shape[1], 3))
     return torch.cat(rows[:-1]).clamp(0, 1)
 
 
 def save_animation(shown: Sequence[tuple[Case, Tensor]], path: Path) -> None:
-    """Write an animated WebP, one row a clip: drawn, given, made; nothing for no clips."""
+    """Write an animated WebP, one row a clip: drawn, references, frames given, made; nothing for no clips."""
     from PIL import Image
 
     if not shown:
         return
     rows = []
     for case, video in shown:
+        references = [picture.expand_as(video) for picture in case.unit.references]
         columns = [
             torch.nn.functional.pad(v, (0, 0, 0, GAP_PX, 0, GAP_PX), value=1.0)
-            for v in (case.drawn.frames, case.unit.frames, video)
+            for v in (case.drawn.frames, *references, case.unit.frames, video)
         ]
         rows.append(torch.cat(columns, dim=2))
     frames = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte().numpy()
@@ -64,12 +74,12 @@ def join_animations(paths: Sequence[Path], path: Path) -> None:
 
     files = [[f.convert("RGB") for f in ImageSequence.Iterator(Image.open(one))] for one in paths]
     width, height = files[0][0].size
-    third, joined = width // 3, []
+    shared, joined = width - COLUMN_PX, []
     for frames in zip(*files, strict=True):
-        canvas = Image.new("RGB", (2 * third + third * len(files), height), "white")
-        canvas.paste(frames[0].crop((0, 0, 2 * third, height)), (0, 0))
+        canvas = Image.new("RGB", (shared + COLUMN_PX * len(files), height), "white")
+        canvas.paste(frames[0].crop((0, 0, shared, height)), (0, 0))
         for number, frame in enumerate(frames):
-            canvas.paste(frame.crop((2 * third, 0, width, height)), ((2 + number) * third, 0))
+            canvas.paste(frame.crop((shared, 0, width, height)), (shared + number * COLUMN_PX, 0))
         joined.append(canvas)
     joined[0].save(path, save_all=True, append_images=joined[1:], duration=FRAME_MS, loop=0, quality=80)
 

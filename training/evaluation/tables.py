@@ -20,6 +20,7 @@ COLUMNS = {
     "bg colour": ("metrics", "background_colour", ".1%"),
     "bg kind": ("metrics", "background_kind", ".1%"),
     "extra": ("metrics", "extra_objects", ".2f"),
+    "no extra": ("metrics", "extra_score", ".1%"),
     "IoU": ("metrics", "object_iou", ".2f"),
     "box IoU": ("metrics", "box_iou", ".2f"),
     "depth err": ("metrics", "depth_error", ".3f"),
@@ -45,7 +46,8 @@ BARS = (
     Bar("text", "objects", "colour", 0.90, "colour from text"),
     Bar("text", "objects", "shape", 0.90, "shape from text"),
     Bar("depth", "metrics", "object_iou", 0.70, "object IoU with depth"),
-    Bar("layout_track", "metrics", "object_iou", 0.70, "object IoU with masks"),
+    Bar("layout_track", "metrics", "object_iou", 0.70, "object IoU with contours"),
+    Bar("inpainting", "metrics", "object_iou", 0.70, "object IoU with a mask (inpainting)"),
     Bar("layout", "metrics", "box_iou", 0.70, "box IoU with a layout"),
     Bar("inpainting", "metrics", "kept_short", -1.0, "kept region against the VAE's own, dB (inpainting)"),
     Bar("outpainting", "metrics", "kept_short", -1.0, "the same (outpainting)"),
@@ -101,32 +103,30 @@ def score_table(results: Mapping[str, Rows]) -> list[str]:
         if counted_rows(results[name]) < most:
             means = {}
         first = next(iter(results[name].values()))
-        seconds = [row["seconds"] for row in results[name].values()]
+        seconds = [row["cpu_seconds"] for row in results[name].values()]
         evaluations = str(first["evaluations"] or "")
         made = f"{sum(seconds) / len(seconds):.2f}" if first["evaluations"] else ""
         body.append([name, evaluations, made, *(_written(means.get(f), ".3f") for f in families)])
-    return _table(["model / sampler", "evaluations", "s a video", *families], body)
+    return _table(["model / sampler", "evaluations", "CPU s a video", *families], body)
 
 
 def against_teacher(results: Mapping[str, Rows]) -> list[str]:
-    """A sentence on each model beside the one with the most evaluations: score, time and diversity."""
+    """A sentence on each model beside the one with the most evaluations: score and diversity."""
     models = {name: rows for name, rows in results.items() if next(iter(rows.values()))["evaluations"]}
     if len(models) < 2:
         return []
     teacher = max(models, key=lambda name: next(iter(models[name].values()))["evaluations"])
     lines = []
     for name in (name for name in models if name != teacher):
-        shared = [row for row in models[name] if row in models[teacher]]
+        counted = [row for row in models[name] if row in models[teacher] and models[name][row]["family"]]
         share = compare(models, name, teacher)
-        if not shared or share is None:
+        if share is None:
             continue
-        seconds = [sum(models[n][row]["seconds"] for row in shared) for n in (teacher, name)]
-        times = f"{seconds[0] / seconds[1]:.1f} times as fast with encoding and decoding"
-        words = f"- {name}: {share:.1%} of {teacher}'s score, {times}"
+        words = f"- {name}: {share:.1%} of {teacher}'s score ({len(counted)} rows that count)"
         spread = [_diversity(models[n]) for n in (name, teacher)]
         if all(spread):
             words += f", {spread[0] / spread[1]:.0%} of its diversity"
-        lines.append(f"{words} ({len(shared)} rows).")
+        lines.append(f"{words}.")
     return [*lines, ""]
 
 
@@ -157,7 +157,11 @@ def held_out_table(results: Mapping[str, Rows]) -> list[str]:
 
 
 def row_tables(results: Mapping[str, Rows]) -> list[str]:
-    """One table a run, a line for each row; columns without any figure are left out."""
+    """One table a run, a line for each row; columns without any figure are left out.
+
+    Rows of fewer clips than others have are marked as short.
+    """
+    most = max(row["clips"] for rows in results.values() for row in rows.values())
     lines = []
     for name, rows in results.items():
         cells: dict[str, list[str]] = {}
@@ -168,7 +172,11 @@ def row_tables(results: Mapping[str, Rows]) -> list[str]:
         cells["smooth dB"] = [_smooth(row) for row in rows.values()]
         used = {heading: column for heading, column in cells.items() if any(column)}
         body = [
-            [title, str(row["videos"]), *(column[i] for column in used.values())]
+            [
+                title if row["clips"] == most else f"{title} (short)",
+                str(row["videos"]),
+                *(column[i] for column in used.values()),
+            ]
             for i, (title, row) in enumerate(rows.items())
         ]
         lines += [f"## {name}", "", *_table(["task", "videos", *used], body), ""]

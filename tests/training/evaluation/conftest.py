@@ -1,16 +1,20 @@
-"""A perfect observer: what the evaluation network would see in drawn clips if it never erred."""
+"""A perfect observer, which sees in drawn clips what is in them, and a small model of random weights."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from training import text, vae
 from training.data.backgrounds import BACKGROUNDS
 from training.data.captions import DIRECTIONS
 from training.data.shapes import COLOURS, OBJECT_COLOURS, SIZES, SPLITS, clip
 from training.evaluation.accuracy import background_words
-from training.evaluation.network import PATHS, SEEN_SHAPES
+from training.evaluation.generate import TEXT_FILE, TRANSFORMER_FILE, VAE_FILE
+from training.evaluation.network import PATHS, SEEN_SHAPES, Evaluator, EvaluatorWidths, save_evaluator
 from training.evaluation.observe import Observation
+from vdot_core.checkpoints import save_network
+from vdot_core.networks import WanVace, WanVaceConfig
 
 
 def _one_hot(index: int, size: int) -> torch.Tensor:
@@ -57,3 +61,39 @@ def drawn_clips():
 def perfect(drawn_clips):
     """What is really in them."""
     return [perfect_observation(drawn) for drawn in drawn_clips]
+
+
+@pytest.fixture(scope="session")
+def observe_perfectly():
+    """What is really in one clip, by the clip."""
+    return perfect_observation
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory):
+    """A folder with every file of a model, and an evaluation network."""
+    folder = tmp_path_factory.mktemp("assets")
+    torch.manual_seed(0)
+    network = vae.build_vae(4)
+    vae.initialize_vae(network, torch.Generator().manual_seed(0))
+    vae.save_vae(network, folder / VAE_FILE)
+    tokenizer = text.Tokenizer(text.train_vocabulary(num_captions=20))
+    config = text.umt5_config(1, len(tokenizer))
+    text.save_text_encoder(text.build_encoder(config), config, tokenizer, folder / TEXT_FILE)
+    small = WanVaceConfig(
+        dim=32,
+        ffn_dim=64,
+        num_heads=2,
+        num_layers=2,
+        vace_layers=(0,),
+        text_dim=128,
+        freq_dim=32,
+        text_len=64,
+    )
+    model = WanVace(small)
+    model.initialize_weights(torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(model.head.head.weight, std=0.1)
+    save_network(folder / TRANSFORMER_FILE, model)
+    widths = EvaluatorWidths(fine=8, middle=16, coarse=16, slot=16, scene=8, motion=16)
+    save_evaluator(Evaluator(widths), folder / "evaluator.safetensors")
+    return folder

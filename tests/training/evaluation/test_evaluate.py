@@ -2,22 +2,16 @@
 
 import json
 import shutil
+import time
 
 import pytest
-import torch
 import yaml
 
-from training import evaluate, text, vae
+from training import evaluate
 from training.evaluation import generate as making
-from training.evaluation.cases import full_caption, row_cases
 from training.evaluation.config import EvaluationConfig, PlannedRun, SamplerConfig, TaskConfig, parse_config
 from training.evaluation.curves import read_curves
-from training.evaluation.network import Evaluator, EvaluatorWidths, save_evaluator
 from training.evaluation.report import read_results, write_report
-from training.evaluation.score import compare, family_scores, weighted_score
-from training.evaluation.tables import against_teacher
-from vdot_core.checkpoints import save_network
-from vdot_core.networks import WanVace, WanVaceConfig
 
 SCORE = {"colour": 1.0, "shape": 1.0, "kept_score": 2.0, "reference_kept": 1.0, "object_iou": 1.0}
 ROWS = [
@@ -26,35 +20,6 @@ ROWS = [
     {"task": "depth", "family": "control"},
     {"task": "reference", "name": "reference_only", "family": "reference", "prompt": "none"},
 ]
-
-
-@pytest.fixture(scope="module")
-def assets(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("assets")
-    torch.manual_seed(0)
-    network = vae.build_vae(4)
-    vae.initialize_vae(network, torch.Generator().manual_seed(0))
-    vae.save_vae(network, folder / making.VAE_FILE)
-    tokenizer = text.Tokenizer(text.train_vocabulary(num_captions=20))
-    config = text.umt5_config(1, len(tokenizer))
-    text.save_text_encoder(text.build_encoder(config), config, tokenizer, folder / text.FILE_NAME)
-    small = WanVaceConfig(
-        dim=32,
-        ffn_dim=64,
-        num_heads=2,
-        num_layers=2,
-        vace_layers=(0,),
-        text_dim=128,
-        freq_dim=32,
-        text_len=64,
-    )
-    model = WanVace(small)
-    model.initialize_weights(torch.Generator().manual_seed(0))
-    torch.nn.init.normal_(model.head.head.weight, std=0.1)
-    save_network(folder / making.TRANSFORMER_FILE, model)
-    widths = EvaluatorWidths(fine=8, middle=16, coarse=16, slot=16, scene=8, motion=16)
-    save_evaluator(Evaluator(widths), folder / "evaluator.safetensors")
-    return folder
 
 
 def _config_file(assets, folder, **changes):
@@ -126,6 +91,32 @@ def test_done_rows_are_left_and_changed_ones_are_made_again(evaluated):
     assert row["sampler"] == "quick"
 
 
+def test_rows_of_another_drawing_code_are_made_again_and_not_compared(evaluated, tmp_path, monkeypatch):
+    folder, path = evaluated
+    shutil.copytree(folder / "out", tmp_path / "out")
+    arguments = ["--config", str(path), "--out_dir", str(tmp_path / "out"), "--only", "[text]"]
+    file = tmp_path / "out" / "teacher" / "truth" / "text.json"
+    before = file.stat().st_mtime_ns
+    evaluate.main([*arguments, "--use", "[truth]"])
+    assert file.stat().st_mtime_ns == before
+    monkeypatch.setattr(evaluate, "drawing_digest", lambda: "another")
+    evaluate.main([*arguments, "--use", "[truth]"])
+    assert file.stat().st_mtime_ns > before
+    with pytest.raises(ValueError, match="clips or drawing code and cannot be compared"):
+        write_report(tmp_path / "out", tmp_path)
+
+
+def test_seconds_are_of_the_processor_not_of_the_clock(assets, tmp_path, monkeypatch):
+    def slept(self, row, cases, sampler, drawn, bound):
+        time.sleep(0.5)
+        return drawn
+
+    monkeypatch.setattr(evaluate.Evaluation, "_videos", slept)
+    config, _ = parse_config(["--config", str(_config_file(assets, tmp_path, clips=1))])
+    result = evaluate.Evaluation(config).row(TaskConfig("text"), "quick", tmp_path)
+    assert result["cpu_seconds"] < 0.25
+
+
 def test_a_task_can_have_its_own_guidance(assets, tmp_path):
     own = {"steps": 2, "guidance": 2.0, "task_guidance": {"inpainting": 1.0}}
     path = _config_file(assets, tmp_path, samplers={"own": own, "none": {"steps": 2, "guidance": 1.0}})
@@ -149,12 +140,14 @@ def test_the_report_has_every_run_and_nothing_of_before(evaluated, tmp_path):
         "teacher / quick",
         "teacher / truth",
         "reference_only",
+        "CPU s a video",
         "## Bars",
         "images/results/scores.png",
     ):
         assert words in page
     assert (tmp_path / "images" / "results" / "scores.png").stat().st_size > 2000
     assert (tmp_path / "images" / "results" / "teacher-quick-text.jpg").is_file()
+    assert "times as fast" not in page
     with pytest.raises(ValueError, match="no results"):
         write_report(tmp_path / "nothing", tmp_path / "other")
 
@@ -164,10 +157,53 @@ def test_rows_that_cannot_be_compared_are_refused(evaluated, tmp_path):
     shutil.copytree(folder / "out", tmp_path / "out")
     path = tmp_path / "out" / "teacher" / "vae" / "text.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "measured_with": "another"}))
+    old = {key: value for key, value in json.loads(path.read_text()).items() if key != "cpu_seconds"}
     with pytest.raises(
         ValueError, match=r"vae/text\.json and .* were scored with different evaluation networks"
     ):
         write_report(tmp_path / "out", tmp_path)
+    path.write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=r"text\.json is of an older evaluation; evaluate it again"):
+        write_report(tmp_path / "out", tmp_path)
+
+
+def test_what_is_missing_is_named_before_the_first_row(assets, tmp_path, capsys):
+    shutil.copytree(assets, tmp_path / "assets")
+    (tmp_path / "assets" / making.VAE_FILE).unlink()
+    lost, made_by = str(tmp_path / "lost.safetensors"), "python training/distill.py --config some.yaml"
+    plan = [
+        {"run": "teacher", "use": ["quick"], "only": ["text"]},
+        {"run": "student", "transformer": lost, "made_by": made_by, "use": ["quick"], "only": ["text"]},
+    ]
+    changes = {"assets": str(tmp_path / "assets"), "evaluator": str(tmp_path / "none.safetensors")}
+    path = _config_file(assets, tmp_path, run=None, plan=plan, clips=1)
+    overrides = [word for name, value in changes.items() for word in (f"--{name}", value)]
+    assert evaluate.main(["--config", str(path), *overrides]) == 2
+    lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert not (tmp_path / "out").exists() and len(lines) == 3
+    assert any(making.VAE_FILE in line and "`assets`" in line for line in lines)
+    assert any("none.safetensors" in line and "tiny_evaluator.yaml" in line for line in lines)
+    assert (
+        f"{lost} is missing: the transformer of the planned run 'student'; make it with `{made_by}`, or take "
+        "the run out of `plan`"
+    ) in lines
+
+
+def test_mistakes_end_with_a_line_and_status_2(assets, tmp_path, capsys):
+    path = str(_config_file(assets, tmp_path))
+    wrong = {
+        "only names": ["--only", "[face]"],
+        "no results in": ["--report"],
+        "other.safetensors is missing: the transformer of the run 'teacher'": [
+            "--transformer", str(tmp_path / "other.safetensors"),
+        ],
+        "unknown task 'colourise'": ["--tasks", "[{task: colourise}]"],
+    }  # fmt: skip
+    for words, arguments in wrong.items():
+        assert evaluate.main(["--config", path, *arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_command_evaluates_every_planned_run_and_reports(assets, tmp_path, monkeypatch):
@@ -220,60 +256,6 @@ def test_the_report_shows_models_side_by_side_and_their_training(evaluated, tmp_
     assert curves["student"]["half the mean square of the transport's gradient"][-1][0] == 59
 
 
-def test_a_video_does_not_depend_on_its_batch(assets):
-    model = making.load_tiny(assets)
-    config = EvaluationConfig(run="x", clips=3)
-    cases = list(row_cases(config, TaskConfig("inpainting")))
-    sampler = SamplerConfig(steps=2, guidance=3.0)
-    contexts, count = making.UnitEncoder(model)([case.unit for case in cases])
-    prompts, seeds = [case.prompt for case in cases], [case.seed for case in cases]
-    together = making.generate(model, contexts, count, prompts, sampler, seeds)
-    alone = making.generate(model, contexts[2:], count, prompts[2:], sampler, seeds[2:])
-    torch.testing.assert_close(together[2:], alone, atol=1e-4, rtol=1e-4)
-    assert together.shape == (3, 17, 64, 64, 3)
-    unguided = making.generate(
-        model, contexts[2:], count, prompts[2:], SamplerConfig(2, guidance=1.0), seeds[2:]
-    )
-    assert not torch.allclose(unguided, alone, atol=1e-3)
-
-
-def test_prompts_name_all_that_is_scored_and_held_out_rows_hold_such_pairs():
-    config = EvaluationConfig(run="x", clips=12)
-    for case in row_cases(config, TaskConfig("text", held_out=True, clips=3)):
-        assert case.prompt == full_caption(case.drawn)
-        for track in case.drawn.objects:
-            assert f"{track.size_name} {track.colour} {track.shape}" in case.prompt
-        assert case.drawn.background in case.prompt
-    figure = next(row_cases(config, TaskConfig("pose")))
-    assert "stick figure" in figure.prompt and figure.drawn.background in figure.prompt
-
-
-def test_scores_are_weighted_means_of_what_a_row_has():
-    weights = {"colour": 1.0, "kept_score": 3.0}
-    assert weighted_score({"colour": 0.5, "kept_score": 1.0}, weights) == pytest.approx(0.875)
-    assert weighted_score({"colour": 0.5, "kept_score": None}, weights) == 0.5
-    assert weighted_score({"depth_error": 0.1}, weights) is None
-    rows = {
-        "a": {"family": "x", "score": 0.2},
-        "b": {"family": "x", "score": 0.4},
-        "c": {"family": "y", "score": 0.9},
-    }
-    assert family_scores(rows) == pytest.approx({"x": 0.3, "y": 0.9, "overall": 0.6})
-    half = {"a": {"family": "x", "score": 0.1}, "c": {"family": "y", "score": 0.45}}
-    assert compare({"student": half, "teacher": rows}, "student", "teacher") == pytest.approx(0.5)
-
-
-def test_a_student_is_set_beside_its_teacher():
-    def run(score, seconds, evaluations, diversity):
-        row = {"family": "x", "score": score, "seconds": seconds, "evaluations": evaluations}
-        return {"text": {**row, "metrics": {"diversity": diversity}}}
-
-    results = {"teacher / guided50": run(0.8, 1.0, 100, 2.0), "student / four": run(0.6, 0.04, 4, 1.5)}
-    (line, _) = against_teacher(results)
-    assert "student / four: 75.0% of teacher / guided50's score, 25.0 times as fast with" in line
-    assert "75% of its diversity" in line
-
-
 def test_wrong_configurations_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="share a name"):
         EvaluationConfig(run="x", tasks=[TaskConfig("text"), TaskConfig("text")])
@@ -293,4 +275,3 @@ def test_wrong_configurations_are_refused_by_name(tmp_path):
         EvaluationConfig(plan=[PlannedRun("x")], only=["text"], tasks=[TaskConfig("text")])
     config, report = parse_config(["--config", "training/configs/tiny_evaluation.yaml", "--report"])
     assert report and config.samplers["guided50"].evaluations == 100
-    assert all(task.family or task.held_out or task.seeds > 1 for task in config.tasks)

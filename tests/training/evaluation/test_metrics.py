@@ -32,7 +32,8 @@ def test_true_clips_score_one(drawn_clips, perfect):
     )
     for seen, drawn in zip(perfect, drawn_clips, strict=True):
         scene = metrics.scene_scores(seen, drawn)
-        assert scene["background_colour"] == scene["background_kind"] == 1 and scene["extra_objects"] == 0
+        assert scene["background_colour"] == scene["background_kind"] == scene["extra_score"] == 1
+        assert scene["extra_objects"] == 0
         assert metrics.object_iou(seen, drawn) == 1
         assert metrics.box_iou(seen, drawn) > 0.9
         assert metrics.depth_error(seen, drawn) < 1e-3
@@ -98,7 +99,8 @@ def test_a_missing_object_scores_nothing_and_one_too_many_is_counted(drawn_clips
     assert not any(record[name] for name in (*SHARES, "motion"))
     assert metrics.object_iou(empty, drawn) == 0
     crowded = replace(seen, presence=torch.ones_like(seen.presence))
-    assert metrics.scene_scores(crowded, drawn)["extra_objects"] == len(OBJECT_COLOURS) - 1
+    scene = metrics.scene_scores(crowded, drawn)
+    assert scene["extra_objects"] == len(OBJECT_COLOURS) - 1 and scene["extra_score"] == 0
 
 
 def test_matching_gives_left_over_objects_to_the_right_shapes(drawn_clips, perfect):
@@ -171,7 +173,7 @@ def test_frechet_distance_of_gaussians_is_the_closed_form():
         sets.frechet_distance(noise[:1], noise)
 
 
-def test_frechet_distance_agrees_with_scipy_like_root_of_correlated_sets():
+def test_frechet_distance_of_correlated_sets_is_by_the_root_of_their_product():
     generator = torch.Generator().manual_seed(1)
     mixing = torch.randn(2, 6, 6, generator=generator).double()
     one, other = (torch.randn(500, 6, generator=generator).double() @ m for m in mixing)

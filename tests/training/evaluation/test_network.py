@@ -9,11 +9,18 @@ import yaml
 from safetensors import safe_open
 
 from training import pretrain, vae
-from training.data.shapes import SPLITS, clip, figure_clip, split_of
-from training.evaluation.accuracy import reading_accuracy, stack_frames
-from training.evaluation.network import Evaluator, EvaluatorWidths, load_evaluator, save_evaluator
+from training.config import EvaluatorConfig, PretrainConfig
+from training.data.shapes import HELD_OUT, OBJECT_COLOURS, SPLITS, clip, figure_clip, split_of
+from training.evaluation.accuracy import reading_accuracy, stack_frames, visible_frames
+from training.evaluation.network import (
+    SEEN_SHAPES,
+    Evaluator,
+    EvaluatorWidths,
+    load_evaluator,
+    save_evaluator,
+)
 from training.evaluation.observe import observe
-from training.evaluator_task import NO_TARGET, frame_targets, turned_and_mirrored
+from training.evaluator_task import NO_TARGET, EvaluatorTask, frame_targets, turned_and_mirrored
 from training.files import load_checkpoint
 
 ASSET = Path(__file__).resolve().parents[3] / "assets" / "vdot_tiny_evaluator.safetensors"
@@ -50,19 +57,42 @@ def test_observation_does_not_depend_on_the_batch(small, drawn_clips):
 
 
 def test_targets_are_the_drawing(drawn_clips):
-    drawn = next(d for d in drawn_clips if len(d.objects) == 2)
+    drawn = next(d for d in drawn_clips if len(d.objects) == 2 and (visible_frames(d)[:, [0, 9]]).all())
     targets = frame_targets(drawn, [0, 9])
-    assert int((targets["shape"] != NO_TARGET).any(0).sum()) <= 2
+    slots = {OBJECT_COLOURS.index(track.colour): track for track in drawn.objects}
+    assert set((targets["presence"] == 1).all(0).nonzero().flatten().tolist()) == set(slots)
+    for slot in range(len(OBJECT_COLOURS)):
+        named = SEEN_SHAPES.index(slots[slot].shape) if slot in slots else NO_TARGET
+        assert set(targets["shape"][:, slot].tolist()) <= {named, NO_TARGET}
+    assert (targets["shape"] != NO_TARGET).any()
     assert torch.allclose(targets["labels"].sum(1), torch.ones(2, 32, 32))
     assert torch.allclose(
         1 - targets["labels"][:, 0].mean((1, 2)), drawn.masks[[0, 9]].mean((1, 2)), atol=1e-6
     )
 
 
-def test_seeds_are_nobody_elses_and_held_out_pairs_are_known():
+def _task(folder: Path, seed: int) -> EvaluatorTask:
+    vae.save_vae(vae.build_vae(4), folder / "vae.safetensors")
+    settings = EvaluatorConfig(vae=str(folder / "vae.safetensors"), steps=1300)
+    config = PretrainConfig("evaluator", str(folder), seed=seed, evaluator=settings)
+    return EvaluatorTask(config, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_it_learns_from_clips_of_seeds_that_nothing_else_uses(tmp_path, seed):
+    task = _task(tmp_path, seed)
+    drawn = [one for step in (0, 1, 1299) for one in task._draw(step)]
+    assert len({one.seed for one in drawn}) == 3 * 32
+    assert {split_of(one.seed) for one in drawn} == {one.split for one in drawn} == {"evaluator"}
     seeds = SPLITS["evaluator"]
-    assert split_of(seeds.start) == "evaluator"
-    assert all(seeds.start not in other for name, other in SPLITS.items() if name != "evaluator")
+    assert not any(seeds.start in other for name, other in SPLITS.items() if name != "evaluator")
+
+
+def test_it_learns_the_pairs_that_the_models_never_see(tmp_path):
+    task = _task(tmp_path, 0)
+    drawn = [one for step in range(12) for one in task._draw(step)]
+    shown = {(track.colour, track.shape) for one in drawn for track in one.objects}
+    assert shown >= HELD_OUT, f"in 384 clips it never saw {sorted(HELD_OUT - shown)}"
 
 
 def _config(folder: Path, vae_file: Path) -> dict:
