@@ -5,14 +5,13 @@ Letters: N samples, T latent frames (references included), h w latents.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +20,23 @@ from torch import Tensor, nn
 from vdot_core import vcu
 
 from .config import CacheGroup
-from .dataset.store import digest
+from .data.digest import drawing_digest
 from .files import load_checkpoint, save_checkpoint
 from .tasks import build_unit, draw_scenes
-from .vae import encode_video, load_vae
+from .vae import encode_video, load_vae, weights_digest
 
 logger = logging.getLogger("vdot")
-FORMAT, CHUNK_CLIPS = 1, 25
+FORMAT, CHUNK_CLIPS = 2, 25
+# What of a group its samples depend on; how often they are taken is not of it.
+OF_GROUP = ("width", "height", "num_frames", "tasks", "extra", "texture_share", "simple")
+SAID = {
+    "format": "format of the file",
+    "vae": "VAE (teacher.vae)",
+    "drawing_code": "drawing of the clips (the code in training/data)",
+    "bf16": "precision (teacher.bf16)",
+    "chunk": "number of clips in a file",
+    "start": "first clip (the groups before it hold more or fewer)",
+}
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,9 @@ def encode_clips(
 class LatentCache:
     """Groups of drawn clips on disk, encoded as far as they are asked for; several processes share the work.
 
-    A chunk of clips is a file, written whole, that says what it was made from: one of another VAE or of other
-    clips is refused.
+    A chunk of clips is a file, written whole, that says what it was made from: one of another VAE, of other
+    clips or of other drawing code is refused. One with fewer clips, which ended its group before the group
+    grew, is encoded again.
 
     Args:
         groups: What it holds; each takes the scenes of the training split that follow the previous group's.
@@ -105,6 +115,9 @@ class LatentCache:
         vae: The VAE's file.
         bf16: Whether to encode under bfloat16 autocast.
         device: Where to encode.
+
+    Raises:
+        ValueError: A chunk that is there was made otherwise; it is named, and what differs.
     """
 
     def __init__(
@@ -120,11 +133,9 @@ class LatentCache:
         self.vae = load_vae(vae).to(device)
         counts = [group.num_clips for group in groups]
         self._starts = [sum(counts[:number]) for number in range(len(counts))]
-        made_from = {"format": FORMAT, "vae": digest(vae), "bf16": bf16, "chunk": CHUNK_CLIPS}
-        self._stamps = [
-            _stamp({**made_from, "start": start}, group)
-            for start, group in zip(self._starts, groups, strict=True)
-        ]
+        made_from = {"format": FORMAT, "vae": weights_digest(vae), "drawing_code": drawing_digest()}
+        self._made_from = {**made_from, "bf16": bf16, "chunk": CHUNK_CLIPS}
+        self._outgrown = self._check()
 
     def encode(self, share: float, rank: int = 0, world_size: int = 1) -> None:
         """Encode what is missing of the first part of every group.
@@ -137,14 +148,14 @@ class LatentCache:
         for number, group in enumerate(self.groups):
             paths = self._paths(number, share)
             for chunk, path in list(enumerate(paths))[rank::world_size]:
-                if path.is_file():
+                if path.is_file() and path not in self._outgrown:
                     continue
-                first = chunk * CHUNK_CLIPS
-                count = min(CHUNK_CLIPS, group.num_clips - first)
-                start = self._starts[number] + first
-                samples = encode_clips(self.vae, group, "train", start, count, bf16=self.bf16)
+                wanted = self._stamp(number, chunk)
+                start = self._starts[number] + chunk * CHUNK_CLIPS
+                samples = encode_clips(self.vae, group, "train", start, wanted["clips"], bf16=self.bf16)
                 tensors = {name: getattr(samples, name) for name in Samples.__dataclass_fields__}
-                save_checkpoint({**tensors, "made_from": self._stamps[number]}, path)
+                save_checkpoint({**tensors, "made_from": wanted}, path)
+                self._outgrown.discard(path)
                 seconds = time.monotonic() - begun
                 logger.info("encoded %s, %d/%d, %.0f s", path.name, chunk + 1, len(paths), seconds)
 
@@ -152,19 +163,15 @@ class LatentCache:
         """The samples of every group that `encode` has made of that part.
 
         Raises:
-            ValueError: A chunk was made from another VAE or from other clips; it is named.
+            ValueError: A chunk was made otherwise; it is named, and what differs.
         """
         return [self._read_group(number, share) for number in range(len(self.groups))]
 
     def _read_group(self, number: int, share: float) -> Samples:
         parts = []
-        for path in self._paths(number, share):
+        for chunk, path in enumerate(self._paths(number, share)):
             part = load_checkpoint(path)
-            if part.get("made_from") != self._stamps[number]:
-                raise ValueError(
-                    f"{path} was encoded with another VAE, precision or group of clips than this run's; "
-                    "give another teacher.cache_dir, or delete that folder to encode anew"
-                )
+            _compare(path, part.get("made_from"), self._stamp(number, chunk))
             parts.append(part)
         return Samples(
             torch.cat([p["latents"] for p in parts]),
@@ -172,6 +179,30 @@ class LatentCache:
             [t for p in parts for t in p["tasks"]],
             [c for p in parts for c in p["captions"]],
         )
+
+    def _check(self) -> set[Path]:
+        """Those chunks that are there and hold another number of clips; any other difference is refused."""
+        outgrown = set()
+        for number in range(len(self.groups)):
+            for chunk, path in enumerate(self._paths(number, 1.0)):
+                if not path.is_file():
+                    continue
+                # Mapped, not read: only the pages that say what it was made from.
+                found = torch.load(str(path), mmap=True, weights_only=True).get("made_from")
+                wanted = self._stamp(number, chunk)
+                clips = found.get("clips") if isinstance(found, dict) else None
+                _compare(path, found, {**wanted, "clips": clips})
+                if clips != wanted["clips"]:
+                    logger.info("%s holds %s clips of %d: encoded again", path, clips, wanted["clips"])
+                    outgrown.add(path)
+        return outgrown
+
+    def _stamp(self, number: int, chunk: int) -> dict[str, Any]:
+        """All that a chunk depends on."""
+        group = self.groups[number]
+        clips = min(CHUNK_CLIPS, group.num_clips - chunk * CHUNK_CLIPS)
+        own = {name: getattr(group, name) for name in OF_GROUP}
+        return {**self._made_from, "start": self._starts[number], **own, "clips": clips}
 
     def _paths(self, number: int, share: float) -> list[Path]:
         """Files of the first part of a group."""
@@ -181,8 +212,13 @@ class LatentCache:
         return [self.folder / f"group{number}-{size}-{chunk:04d}.pt" for chunk in range(count)]
 
 
-def _stamp(made_from: dict, group: CacheGroup) -> str:
-    """A name for all that a group's samples depend on."""
-    named = ("width", "height", "num_frames", "tasks", "extra", "texture_share", "simple")
-    values = {**made_from, **{name: getattr(group, name) for name in named}}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+def _compare(path: Path, found: Any, wanted: dict[str, Any]) -> None:
+    """Refuse a chunk that was made otherwise, naming the first thing that differs."""
+    # Before there were several, a chunk had one hash of it all, which does not say what differs.
+    found = found if isinstance(found, dict) else {"format": 1}
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{path} was encoded with another {SAID.get(name, name)}: it has {found.get(name)}, this run "
+                f"{value}; give another teacher.cache_dir, or delete that folder to encode anew"
+            )

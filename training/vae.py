@@ -9,6 +9,8 @@ Letters: B batch, C channels, F pixel frames, T latent frames, H W pixels, h w l
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from pathlib import Path
 
@@ -254,19 +256,43 @@ def _wan_key(key: str) -> str:
     return ".".join([head, first, *tail[1:]])
 
 
+def vae_config(vae: nn.Module) -> dict:
+    """The keys of diffusers' `AutoencoderKLWan`, as its config.json has them."""
+    config = json.loads(vae.to_json_string())
+    config.pop("_diffusers_version", None)
+    return config
+
+
 def save_vae(vae: nn.Module, path: str | Path, metadata: dict[str, str] | None = None) -> None:
-    """Write the weights under the original Wan VAE's names, as ComfyUI reads them; replaced whole."""
+    """Write the weights under Wan's own names, as ComfyUI reads them, with `vae_config` as "config"."""
     from .files import save_safetensors
 
     tensors = {_wan_key(key): value for key, value in vae.state_dict().items()}
-    save_safetensors(tensors, path, metadata or {})
+    save_safetensors(tensors, path, {"config": json.dumps(vae_config(vae)), **(metadata or {})})
+
+
+def weights_digest(path: str | Path) -> str:
+    """SHA-256 of a safetensors file's tensors: names, types, shapes and values, whatever else is in it."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(_read_tensors(path).items()):
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def _read_tensors(path: str | Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); give a Wan VAE as a safetensors file") from error
 
 
 def load_vae(path: str | Path) -> nn.Module:
     """Read a file written by `save_vae`; the width is taken from the weights."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(str(path))
+    tensors = _read_tensors(path)
     if "decoder.head.0.gamma" not in tensors:
         raise ValueError(f"{path} is not a Wan VAE file: it has no decoder.head.0.gamma")
     vae = build_vae(tensors["decoder.head.0.gamma"].shape[0])

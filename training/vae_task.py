@@ -214,7 +214,7 @@ class VaeTask:
         if not self.settings.decoder_only:
             fold_statistics(vae, *self._latent_statistics(vae))
         vae.half()
-        save_vae(vae, Path(folder) / FILE_NAME)
+        save_vae(vae, Path(folder) / FILE_NAME, {"trained_by": "training/pretrain.py"})
 
     def _latent_statistics(self, vae) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation a channel, over training shapes at the last stage's size."""

@@ -1,5 +1,6 @@
 """The bundled demo weights: small, native, and good enough to look at."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,13 @@ from training.evaluation.observe import PRESENT, observe
 from training.tasks import build_unit
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-STUDENT = "vdot_tiny_student.safetensors"
-PARTS = ("", "_vae", "_text", "_evaluator")
+FILES = {
+    "teacher": "vdot_tiny.safetensors",
+    "VAE": "vdot_tiny_vae.safetensors",
+    "text encoder": "vdot_tiny_text.safetensors",
+    "evaluator": "vdot_tiny_evaluator.safetensors",
+    "student": "vdot_tiny_student.safetensors",
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +34,40 @@ def model():
 
 
 def test_the_weights_fit_in_a_repository():
-    """20 MiB for the tiny model and what scores it, 8 more for its student."""
-    assert sum((ASSETS / f"vdot_tiny{part}.safetensors").stat().st_size for part in PARTS) < 20 * 2**20
-    assert (ASSETS / STUDENT).stat().st_size < 8 * 2**20
+    """20 MB for the teacher, its VAE, its text encoder and what scores it; 8 MB more for the student."""
+    sizes = {name: (ASSETS / file).stat().st_size / 1e6 for name, file in FILES.items()}
+    student = sizes.pop("student")
+    assert sizes.keys() == {"teacher", "VAE", "text encoder", "evaluator"}
+    assert sum(sizes.values()) <= 20, sizes
+    assert student <= 8
+    assert {path.name for path in ASSETS.glob("*.safetensors")} == set(FILES.values()), "all are counted"
+
+
+def test_diffusers_loads_the_vae_offline_by_the_configuration_in_its_header(model, tmp_path, monkeypatch):
+    from diffusers import AutoencoderKLWan
+    from safetensors import safe_open
+
+    def refuse(*arguments):
+        raise AssertionError("nothing is asked of the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    file = ASSETS / FILES["VAE"]
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    assert metadata["trained_by"] == "training/pretrain.py"
+    (tmp_path / "config.json").write_text(metadata["config"])
+    theirs = AutoencoderKLWan.from_single_file(str(file), config=str(tmp_path), torch_dtype=torch.float32)
+    frames = clip(SPLITS["evaluation"].start).frames
+    with torch.no_grad():
+        raw = theirs.encode(frames.movedim(-1, 0)[None] * 2 - 1).latent_dist.mode()
+        decoded = theirs.decode(raw).sample
+    mean, std = (
+        torch.tensor(theirs.config[f"latents_{name}"]).view(1, -1, 1, 1, 1) for name in ("mean", "std")
+    )
+    ours = vae.encode_video(model.vae, frames[None])
+    torch.testing.assert_close((raw - mean) / std, ours, atol=1e-4, rtol=0)
+    expected = vae.decode_video(model.vae, ours)
+    torch.testing.assert_close(((decoded + 1) / 2).movedim(1, -1), expected, atol=1e-4, rtol=0)
 
 
 def test_the_vae_agrees_between_comfyui_diffusers_and_training(model, comfy):
@@ -38,7 +75,8 @@ def test_the_vae_agrees_between_comfyui_diffusers_and_training(model, comfy):
     import comfy.utils
     from comfy.latent_formats import Wan21
 
-    native = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(ASSETS / "vdot_tiny_vae.safetensors")))
+    weights, metadata = comfy.utils.load_torch_file(str(ASSETS / FILES["VAE"]), return_metadata=True)
+    native = comfy.sd.VAE(sd=weights, metadata=metadata)
     native.throw_exception_if_invalid()
     frames = clip(SPLITS["evaluation"].start).frames
     ours = vae.encode_video(model.vae, frames[None])
@@ -74,7 +112,7 @@ def sampled(request, model):
     if request.param == "teacher":
         return model, SamplerConfig(steps=4, shift=3.75, guidance=1)
     own = SamplerConfig(steps=4, shift=8.0, solver="renoise", labels="exact", guidance=1)
-    return load_tiny(ASSETS, ASSETS / STUDENT), own
+    return load_tiny(ASSETS, ASSETS / FILES["student"]), own
 
 
 def test_prompts_decide_colours(sampled):

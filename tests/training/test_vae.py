@@ -1,5 +1,7 @@
 """The tiny Wan VAE against diffusers and ComfyUI, which read and run the same weights."""
 
+import json
+
 import pytest
 import torch
 
@@ -77,7 +79,8 @@ def test_comfyui_loads_the_file_natively_and_agrees(network, comfy, tmp_path, ca
     published, path = Wan21(), tmp_path / "vae.safetensors"
     tiny.save_vae(network, path)
     with caplog.at_level("WARNING"):
-        native = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(path)))
+        weights, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+        native = comfy.sd.VAE(sd=weights, metadata=metadata)
     native.throw_exception_if_invalid()
     assert not [r for r in caplog.records if "issing" in r.getMessage()]
     video = torch.rand(9, 32, 48, 3)
@@ -104,9 +107,38 @@ def test_files_read_back_and_diffusers_converts_their_names(network, tmp_path):
     assert all(torch.equal(again[key], value) for key, value in network.state_dict().items())
 
 
+def test_the_header_has_diffusers_configuration_and_the_digest_is_of_the_tensors(network, tmp_path):
+    from diffusers import AutoencoderKLWan
+    from safetensors import safe_open
+
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    tiny.save_vae(network, one)
+    tiny.save_vae(network, two, {"trained_by": "somebody"})
+    with safe_open(two, framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["trained_by"] == "somebody"
+    config = json.loads(metadata["config"])
+    assert config["_class_name"] == "AutoencoderKLWan" and config["base_dim"] == 8
+    ours, theirs = ({k: v for k, v in values.items() if k[0] != "_"} for values in (config, network.config))
+    assert ours == theirs == {k: AutoencoderKLWan.from_config(config).config[k] for k in ours}
+    assert one.read_bytes() != two.read_bytes()
+    assert tiny.weights_digest(one) == tiny.weights_digest(two)
+    changed = tiny.load_vae(one)
+    changed.decoder.conv_out.bias.data[0] += 1e-4
+    tiny.save_vae(changed, two)
+    assert tiny.weights_digest(one) != tiny.weights_digest(two)
+    tiny.save_vae(network.to(torch.float64), two)
+    network.to(torch.float32)
+    assert tiny.weights_digest(one) != tiny.weights_digest(two), "another number format is another file"
+
+
 def test_another_files_weights_are_refused(tmp_path):
     from training.files import save_safetensors
 
     save_safetensors({"weight": torch.zeros(1)}, tmp_path / "x.safetensors", {})
     with pytest.raises(ValueError, match="not a Wan VAE"):
         tiny.load_vae(tmp_path / "x.safetensors")
+    (tmp_path / "y.safetensors").write_text("no weights")
+    for name in ("y.safetensors", "nowhere.safetensors", "."):
+        with pytest.raises(ValueError, match=r"cannot be read .*; give a Wan VAE as a safetensors file"):
+            tiny.load_vae(tmp_path / name)

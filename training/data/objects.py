@@ -128,6 +128,31 @@ def _reflect(x: Tensor, low: float, high: float) -> Tensor:
     return low + span * torch.where(phase > 1, 2 - phase, phase)
 
 
+def _turns(path: Tensor) -> bool:
+    """Whether a path [F, 2] goes back along an axis, by more than rounding."""
+    steps = path.diff(dim=0)
+    return bool(torch.minimum(steps.amax(0), -steps.amin(0)).max() > 1e-3)
+
+
+def _bouncing(start: Tensor, velocity: Tensor, moments: Tensor, walls: Sequence[tuple]) -> Tensor:
+    """[F, 2] a ball's positions; one that would meet no wall in time sets out so late that it does half-way.
+
+    `walls` are the lowest and the highest position along each axis.
+    """
+
+    def path(late: float) -> Tensor:
+        straight = start + velocity * (moments[:, None] + late)
+        return torch.stack([_reflect(straight[:, i], *wall) for i, wall in enumerate(walls)], dim=-1)
+
+    found = path(0.0)
+    # Two frames show one step, which has nothing to turn from.
+    if len(moments) < 3 or _turns(found):
+        return found
+    going = zip(start.tolist(), velocity.tolist(), walls, strict=True)
+    hits = [(wall[v > 0] - x) / v for x, v, wall in going if v]
+    return path(min(hits) - float(moments[-1]) / 2)
+
+
 def _centres(
     rng, path: str, heading: float, radius: float, num_frames: int, height: int, width: int
 ) -> Tensor:
@@ -147,12 +172,8 @@ def _centres(
         phase = rng.uniform(0, 2 * math.pi)
         around = phase + pick(rng, (-1, 1)) * 2 * math.pi * turns * moments
         return torch.tensor([width / 2, height / 2]) + orbit * torch.stack([around.cos(), around.sin()], -1)
-    straight = middle + velocity * rng.uniform(0.5, 0.8) * moments[:, None]
-    walls = [
-        _reflect(straight[:, i], m, s - m)
-        for i, (m, s) in enumerate(zip(margin, (width, height), strict=True))
-    ]
-    return torch.stack(walls, dim=-1)
+    walls = [(m, side - m) for m, side in zip(margin, (width, height), strict=True)]
+    return _bouncing(middle, velocity * rng.uniform(0.5, 0.8), moments, walls)
 
 
 def pick_object(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vdot_core.vcu import num_latent_frames
 
+from ..data.digest import drawing_digest
 from ..latents import encode_clips
 from .config import DataConfig
 from .encoders import TextEncoder, VideoEncoder, pick_device, text_encoder_digest, vae_digest
@@ -41,6 +42,7 @@ class ShapesProducer:
         config = self.config
         return {
             "source": "shapes",
+            "drawing_code": drawing_digest(),
             "vae": vae_digest(config.vae),
             "text_encoder": text_encoder_digest(config.text_encoder),
             "text_len": self._encoders()[1].text_len,
