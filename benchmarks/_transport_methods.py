@@ -103,6 +103,16 @@ def ours(a, b, eps: float, iterations: int | None) -> Solution:
     return Solution(result.f[0], result.g[0], result.grad_a[0])
 
 
+def ours_debiased(a, b, eps: float, iterations: int | None) -> Solution:
+    """What training asks for by default: debiased, to a tolerance, an eps that is a share of the mean cost.
+
+    The eps and the number of iterations given are those of the others, and not used.
+    """
+    options = {"eps": 0.05, "eps_mode": "mean_cost", "debias": True, "tol": 1e-3, "max_iter": 200}
+    result = entropic_ot(a[None], b[None], backend="torch", **options)
+    return Solution(result.f[0], result.g[0], result.grad_a[0])
+
+
 def release(a, b, eps: float, iterations: int) -> Solution:
     """The released code's method: autograd of <P, C> through unrolled log-domain iterations."""
     a = a.clone().requires_grad_()
@@ -210,6 +220,10 @@ METHODS = {
     "geomloss tensorized": (geomloss, ("geomloss",)),
     "ott-jax dense": (ott, ("jax", "ott")),
 }
+
+# Measured for its memory alone: it solves three problems, so that its time is not the others'.
+DEBIASED = "ours, debiased"
+MEASURED = {**{name: method for name, (method, _) in METHODS.items()}, DEBIASED: ours_debiased}
 
 
 def available() -> tuple[dict[str, Callable], dict[str, str]]:

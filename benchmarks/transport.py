@@ -28,7 +28,15 @@ import torch  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from _transport_methods import METHODS, available, clouds, marginal_error, oracle, ott  # noqa: E402
+from _transport_methods import (  # noqa: E402
+    DEBIASED,
+    MEASURED,
+    available,
+    clouds,
+    marginal_error,
+    oracle,
+    ott,
+)
 
 from vdot_core.transport import entropic_ot  # noqa: E402
 
@@ -77,7 +85,7 @@ def extra_memory(name: str, num_points: int, iterations: int) -> float | None:
 
 def print_extra_memory(name: str, num_points: int, iterations: int) -> int:
     """The child process's part: warm up on a small problem, reset the peak, run, tell."""
-    method = METHODS[name][0]
+    method = MEASURED[name]
     method(*clouds("indep", 256), 0.1, iterations)
     points = clouds("indep", num_points)
     Path("/proc/self/clear_refs").write_text("5")
@@ -158,7 +166,7 @@ def large_table(rounds: int) -> list[str]:
     a, b = clouds("indep", LARGE)
     names = [name for name in ("ours", "ott-jax dense") if name in found]
     calls = {name: partial(found[name], a, b, 0.1, LARGE_ITERATIONS) for name in names}
-    memory = {name: extra_memory(name, LARGE, LARGE_ITERATIONS) for name in names}
+    memory = {name: extra_memory(name, LARGE, LARGE_ITERATIONS) for name in [*names, DEBIASED]}
     for call in calls.values():
         call()
     seconds, _ = interleaved(calls, rounds)
@@ -167,12 +175,14 @@ def large_table(rounds: int) -> list[str]:
     for name in names:
         milliseconds = statistics.median(seconds[name]) / LARGE_ITERATIONS * 1e3
         print(f"| {name} | {milliseconds:.0f} | {ratio(seconds, name):.1f} | {cell(memory[name])} |")
+    print(f"| {DEBIASED}, eps 0.05 of the mean cost, to 1e-3 | | | {cell(memory[DEBIASED])} |")
     if "ott-jax dense" in missing:
         print(f"| ott-jax dense | {missing['ott-jax dense']} | | |")
     elif ratio(seconds, "ott-jax dense") < LARGE_GOAL:
         failed.append(f"N = {LARGE}: {ratio(seconds, 'ott-jax dense'):.1f} times as fast as ott-jax, not 5")
-    if (memory["ours"] or 0) > MEMORY_GOAL_MB:
-        failed.append(f"N = {LARGE}: {memory['ours']:.0f} MB of extra memory, not {MEMORY_GOAL_MB}")
+    for name in ("ours", DEBIASED):
+        if (memory[name] or 0) > MEMORY_GOAL_MB:
+            failed.append(f"N = {LARGE}, {name}: {memory[name]:.0f} MB of extra memory, not {MEMORY_GOAL_MB}")
     return failed
 
 
@@ -213,7 +223,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="turns of every method (default: %(default)s)")
     parser.add_argument("--only", choices=TABLES, help="print this table alone")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--memory-of", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=MEASURED, help=argparse.SUPPRESS)
     parser.add_argument("--points", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--iterations", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(argv)

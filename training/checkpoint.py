@@ -88,8 +88,8 @@ class Checkpoints:
             mark.unlink()
         if blind := [f"{rank} on {host}" for rank, (host, found) in enumerate(seen) if not found]:
             raise ValueError(
-                f"{self.folder.resolve()} is another folder for process {', '.join(blind)} than for process 0 "
-                f"on {seen[0][0]}; give an out_dir on storage that all nodes share"
+                f"{self.folder.resolve()} is another folder for process {', '.join(blind)} than for process "
+                f"0 on {seen[0][0]}; give an out_dir on storage that all nodes share"
             )
 
     @property

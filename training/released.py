@@ -63,6 +63,7 @@ def unrolled_gradient(
                     for x in (leaf, real[sample, :, frame].detach().float())
                 ]
                 one = torch.autograd.grad(_plan_cost(*clouds, eps, iterations), leaf)[0]
-            # A frame whose predictions agree has nothing to transport; rounding is not blown up to unit norm.
+            # As released: every frame gets the full norm, even one where only rounding differs. The floor
+            # only keeps a gradient of zero from becoming NaN.
             gradient[sample, :, frame] = scale * one / one.norm().clamp_min(1e-8)
     return gradient

@@ -53,7 +53,7 @@ def references(batch: Batch) -> Tensor | None:
         return None
     if batch.latents is not None:
         return batch.latents[:, :, :count].float()
-    # A context brings an image in its first 16 channels, with mask 0; those that do not are grey, with mask 1.
+    # A context brings an image in its first 16 channels, with mask 0; the others are grey there, with mask 1.
     brought = 1 - batch.contexts[:, :, 32:33, :count].float()
     return (batch.contexts[:, :, :16, :count] * brought).sum(1) / brought.sum(1)
 

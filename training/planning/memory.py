@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from vdot_core.networks import Discriminator, WanVaceConfig, default_taps, expected_shapes
+from vdot_core.transport import working_bytes
+from vdot_core.vcu import LATENT_CHANNELS
 
 from ..distill_config import DistillConfig
 from ..eight_bit import moment_bytes
@@ -27,6 +29,8 @@ FRAGMENTATION = 0.05
 """Share of activations and buffers that an allocator's gaps cost."""
 EIGHT_BIT_STEP = 53
 """Bytes per element of one weight while its 8-bit moment is read, updated and written."""
+TRANSPORT_COPIES = 6
+"""Clouds of a matching update around the solver: pooled predictions, the gradient in its shapes and units."""
 GATHERED_BLOCKS = 2
 """Blocks whole on a GPU at once: the one that runs, and the next one's, fetched ahead."""
 
@@ -211,7 +215,7 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
         kept = plain.kept
         if losses.otd and losses.otd_through == "xt":
             kept += graph(trained=False).kept
-        working = max(plain.working, teacher.inference, _transport_bytes(clip, config))
+        working = max(plain.working, teacher.inference, transport_bytes(clip, batch, config))
         found.append(Peak("generator, matching", kept, working))
     if losses.gan:
         taps = len(tapped(network, config))
@@ -225,8 +229,17 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
     return found
 
 
-def _transport_bytes(clip: Clip, config: DistillConfig) -> int:
-    """Working memory of the transport: streamed tiles, or the release's unrolled matrices of one frame."""
+def transport_bytes(clip: Clip, batch: int, config: DistillConfig) -> int:
+    """Working memory of the transport on a GPU: the solver's, or the unrolled matrices of one frame.
+
+    Args:
+        clip: what a sample is.
+        batch: samples of one micro-batch on one GPU.
+        config: the run.
+
+    Returns:
+        The bytes; 0 without a transport.
+    """
     losses = config.losses
     if not losses.otd:
         return 0
@@ -234,4 +247,10 @@ def _transport_bytes(clip: Clip, config: DistillConfig) -> int:
     points = -(-height // losses.otd_pool) * -(-width // losses.otd_pool)
     if losses.otd_gradient == "unrolled":
         return (3 * losses.iterations + 3) * points**2 * FP32
-    return 50 * 2**20 + 6 * frames * points * 16 * FP32
+    frames = batch * (frames - clip.num_references)
+    # The backend is chosen where the run is: the one that is always there takes more.
+    solve = working_bytes(
+        frames, points, points, LATENT_CHANNELS, device="cuda", backend="torch",
+        cost=losses.cost, debias=losses.debias,
+    )  # fmt: skip
+    return solve + TRANSPORT_COPIES * frames * points * LATENT_CHANNELS * FP32

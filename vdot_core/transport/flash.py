@@ -40,6 +40,10 @@ class FlashPass:
         from flash_sinkhorn.kernels.sinkhorn_flashstyle_sqeuclid import flashsinkhorn_lse
 
         self._log_sum_exp, self._apply_plan = flashsinkhorn_lse, apply_plan_mat_flashstyle
+        self.restart(problem)
+
+    def restart(self, problem: Problem) -> None:
+        """Go over to another problem."""
         self.select(None, problem)
 
     def select(self, index: torch.Tensor | None, problem: Problem) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from .problem import Problem
+from .tiling import Tiling
 
 LOG2_E = 1 / math.log(2)
 # An entry below 1e-27 of its row's largest never matters, and by a weight and a column's factor it is still
@@ -18,8 +19,6 @@ MIN_EXPONENT = -64.0
 # How far potentials may move from where a kernel was computed: entries that were cut off, times exp(20)
 # twice, are still below float32's resolution.
 MAX_DRIFT = 20.0
-# So many numbers of a kernel stay in memory between the passes: 32 MB on a CPU, 1 GB on a GPU.
-KEPT_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
 
 
 class Exponents:
@@ -67,24 +66,24 @@ class GibbsKernel:
 
     As many chunks as there is room for are computed once and kept: while g stays near g0, a pass over them
     costs two matrix-vector products and no exponential. The others are computed anew by every pass, in one
-    buffer; with `once`, for a single pass, all are.
+    buffer; with `once`, for a single pass, all are. The chunks lie in `memory`, flat and float32, from its
+    start.
     """
 
-    def __init__(self, problem: Problem, *, once: bool = False):
+    def __init__(self, problem: Problem, memory: torch.Tensor, *, once: bool = False):
         self.exponents = Exponents(problem)
-        self.chunks = problem.row_chunks()
+        self.tiling = Tiling.of(*problem.size, once=once)
         num_problems, num_columns = problem.weights_b.shape
-        room = 0 if once else KEPT_ELEMENTS[problem.a.device.type] // (num_problems * num_columns)
-        self.num_kept = sum(rows.stop <= room for rows in self.chunks)
-        buffered = self.chunks[: self.num_kept + 1]
-        sizes = [rows.stop - rows.start for rows in buffered]
-        self.buffers = [problem.a.new_empty(num_problems, size, num_columns) for size in sizes]
+        parts = memory[: self.tiling.elements].split(
+            [n * self.tiling.row_elements for n in self.tiling.buffers]
+        )
+        self.buffers = [part.view(num_problems, -1, num_columns) for part in parts]
         self.fresh, self.g0 = True, None
 
     @property
     def streams(self) -> bool:
         """Whether some chunks are computed anew by every pass."""
-        return self.num_kept < len(self.chunks)
+        return self.tiling.streams
 
     def at(self, f: torch.Tensor, g: torch.Tensor, safe: bool) -> torch.Tensor:
         """Get ready for a sweep at f [B, I], g [B, J]; `safe` takes each row's maximum out, as keeping does.
@@ -92,24 +91,26 @@ class GibbsKernel:
         Returns:
             exp(g - g0) [B, J], the columns' factors.
         """
-        near = self.num_kept and self.g0 is not None and (g - self.g0).abs().max() <= MAX_DRIFT
+        kept = self.tiling.num_kept
+        near = kept and self.g0 is not None and (g - self.g0).abs().max() <= MAX_DRIFT
         self.fresh = safe or not near
-        self.safe = safe or (self.num_kept > 0 and (not near or not self.streams))
+        self.safe = safe or (kept > 0 and (not near or not self.streams))
         if self.fresh:
             self.f0, self.g0 = f.clone(), g
             self.exponents.bind(f, g)
             return torch.ones_like(g)
         if self.streams:
-            first = self.chunks[self.num_kept].start
+            first = self.tiling.chunks[kept].start
             self.f0[:, first:] = f[:, first:]
             self.exponents.bind(f, self.g0)
         return (g - self.g0).exp()
 
     def sweep(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
         """Chunks (rows, K [B, R, J], f0 [B, R]) of the kernel that `at` made ready."""
-        for index, rows in enumerate(self.chunks):
-            out = self.buffers[min(index, self.num_kept)][:, : rows.stop - rows.start]
-            if self.fresh or index >= self.num_kept:
+        kept = self.tiling.num_kept
+        for index, rows in enumerate(self.tiling.chunks):
+            out = self.buffers[min(index, kept)][:, : rows.stop - rows.start]
+            if self.fresh or index >= kept:
                 exponent = self.exponents.chunk(rows, out)
                 if self.safe:
                     shift = exponent.amax(-1)
@@ -122,4 +123,8 @@ class GibbsKernel:
         """Keep only the problems at `index`; `problem` is what is left."""
         self.exponents, self.f0, self.g0 = Exponents(problem), self.f0[index], self.g0[index]
         for position, buffer in enumerate(self.buffers):
-            self.buffers[position] = buffer[index]
+            # In its own place: a copy would be as large as what is there.
+            for place, source in enumerate(index.tolist()):
+                if place != source:
+                    buffer[place].copy_(buffer[source])
+            self.buffers[position] = buffer[: len(index)]

@@ -1,15 +1,13 @@
 """A batch of transport problems in the solver's own units: centred and scaled.
 
-Shape letters: B problems solved together, I J points, D coordinates, R rows of a chunk.
+Shape letters: B problems solved together, I J points, D coordinates.
 """
 
-import math
 from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
 
-CHUNK_ELEMENTS = {"cpu": 1024 * 1600, "cuda": 1 << 26}
 RELATIVE_EPS_FLOOR = 1e-5
 
 
@@ -47,18 +45,14 @@ class Problem:
         """Whether any marginal is relaxed at all."""
         return bool((self.rho_a.isfinite() | self.rho_b.isfinite()).any())
 
+    @property
+    def size(self) -> tuple[str, int, int, int, str]:
+        """What its memory depends on: kind of device, B, I, J and the cost."""
+        return self.a.device.type, *self.a.shape[:2], self.b.shape[1], self.cost
+
     @cached_property
     def tau_b(self) -> torch.Tensor:
         return damping(self.rho_b)
-
-    def row_chunks(self):
-        """Slices of rows whose [B, R, J] exponents fit the cache (CPU) or a bounded share of memory (GPU)."""
-        num_rows, num_columns = self.a.shape[1], self.b.shape[1] * self.a.shape[0]
-        if self.cost == "l1":
-            num_columns *= 2
-        rows = max(1, CHUNK_ELEMENTS[self.a.device.type] // num_columns)
-        rows = math.ceil(num_rows / math.ceil(num_rows / rows))
-        return [slice(start, min(start + rows, num_rows)) for start in range(0, num_rows, rows)]
 
     def select(self, index: torch.Tensor) -> "Problem":
         """The sub-batch at `index`."""

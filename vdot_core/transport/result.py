@@ -1,6 +1,7 @@
 """What a transport problem's solution holds."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -39,3 +40,10 @@ class OTResult:
     valid: torch.Tensor
     eps: torch.Tensor
     backend: str
+
+
+def join(results: Sequence[OTResult]) -> OTResult:
+    """The results of groups of frames, by one backend, as one."""
+    names = [field.name for field in fields(OTResult) if field.name != "backend"]
+    joined = {name: torch.cat([getattr(result, name) for result in results]) for name in names}
+    return OTResult(**joined, backend=results[0].backend)

@@ -10,6 +10,7 @@ from .gibbs import MAX_DRIFT, GibbsKernel
 from .initial import gaussian_potential
 from .problem import Problem
 from .sparse import SparseKernel
+from .tiling import memory_elements, screens, sparse_place
 
 # Potentials that move less in an iteration are settling: what matters of the kernel is worth looking for.
 SETTLED = MAX_DRIFT / 4
@@ -26,13 +27,20 @@ class Pass:
     """
 
     def __init__(self, problem: Problem):
-        self.problem, self.kernel = problem, GibbsKernel(problem)
+        self.memory = problem.a.new_empty(0)
+        self.restart(problem)
+
+    def restart(self, problem: Problem) -> None:
+        """Go over to another problem, in the same memory where that is large enough."""
+        self.problem, self.kernel = problem, None
         self.sparse, self.last_g = None, None
-        # A CPU solves one problem at a time; a GPU's exponentials cost less than a search for what matters.
-        self.may_screen = problem.a.device.type == "cpu" and len(problem.a) == 1 and self.kernel.streams
-        if self.may_screen:
-            # Nothing is kept whole before it is known that it has to be.
-            self.kernel = GibbsKernel(problem, once=True)
+        room = memory_elements(*problem.size)
+        if len(self.memory) < room:
+            self.memory = None  # what was there goes before there is more
+            self.memory = problem.a.new_empty(room)
+        self.may_screen = screens(*problem.size)
+        # Nothing is kept whole before it is known that it has to be.
+        self.kernel = GibbsKernel(problem, self.memory, once=self.may_screen)
 
     def __call__(self, f: torch.Tensor, g: torch.Tensor, safe: bool = False):
         """f' [B, I], column sums c [B, J] at (f', g). `safe` subtracts each row's maximum first."""
@@ -44,7 +52,7 @@ class Pass:
                 return new_f, columns
         self.sparse = None
         if screen:
-            self.sparse = SparseKernel(self.problem)
+            self.sparse = SparseKernel(self.memory[sparse_place(*self.problem.size)])
         new_f, columns = self._dense_pass(f, g, safe or (screen and self.problem.relaxed))
         if not (self.kernel.safe or (_sound(columns) and _moved(new_f, f) <= 2 * MAX_DRIFT)):
             # Sums that over- or underflowed, or are made of cut-off entries, need the maximum out of the way.
@@ -52,7 +60,7 @@ class Pass:
         if self.sparse is not None:
             self.sparse.finish(self.kernel.f0, g)
         elif screen:
-            self.kernel = GibbsKernel(self.problem)
+            self.kernel = GibbsKernel(self.problem, self.memory)
         return new_f, columns
 
     def _dense_pass(self, f: torch.Tensor, g: torch.Tensor, safe: bool):
@@ -78,7 +86,10 @@ class Pass:
         return new_f, sparse.column_sums(gain) * factors
 
     def gradient(self, f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        """[B, I, D] sum_j P_ij d C(a_i, b_j) / d a_i, in the problem's units."""
+        """[B, I, D] sum_j P_ij d C(a_i, b_j) / d a_i, in the problem's units.
+
+        What was kept of the kernel may be overwritten: a further pass computes it anew.
+        """
         problem = self.problem
         targets = torch.cat([problem.b, torch.ones_like(problem.b[..., :1])], -1)
         if problem.cost == "sqeuclidean" and self.sparse is not None and self.sparse.covers(g):
@@ -86,7 +97,9 @@ class Pass:
             row_factors = ((f - self.sparse.f0).exp() * problem.weights_a)[..., None]
             moments = self.sparse.times(targets)
             return 2 * row_factors * (moments[..., -1:] * problem.a - moments[..., :-1])
-        gradient, kernel = torch.empty_like(problem.a), GibbsKernel(problem, once=True)
+        self.sparse = None
+        kernel = self.kernel = GibbsKernel(problem, self.memory, once=True)
+        gradient = torch.empty_like(problem.a)
         targets *= (problem.weights_b * kernel.at(f, g, safe=False))[..., None]
         for rows, plan, f0 in kernel.sweep():
             points = problem.a[:, rows]
@@ -96,8 +109,10 @@ class Pass:
                 gradient[:, rows] = 2 * row_factors * (moments[..., -1:] * points - moments[..., :-1])
             else:
                 for axis in range(points.shape[-1]):
-                    sign = torch.sign(points[..., axis, None] - problem.b[:, None, :, axis])
-                    gradient[:, rows, axis] = ((plan * sign) @ targets[..., -1:] * row_factors)[..., 0]
+                    # One temporary: a second of its size would be what a solve takes most of.
+                    signs = (points[..., axis, None] - problem.b[:, None, :, axis]).sign_()
+                    gradient[:, rows, axis] = (signs.mul_(plan) @ targets[..., -1:] * row_factors)[..., 0]
+                    del signs
         return gradient
 
     def select(self, index: torch.Tensor, problem: Problem) -> None:

@@ -10,11 +10,11 @@ from math import inf
 import torch
 
 from .flash import FlashPass, why_not_flash
-from .gibbs import KEPT_ELEMENTS
 from .initial import gaussian_potential
 from .problem import Problem, make_problem
-from .result import OTResult
+from .result import OTResult, join
 from .sinkhorn import Pass, dual_value, iterate, iterate_self
+from .tiling import group_size
 
 logger = logging.getLogger("vdot")
 
@@ -83,6 +83,7 @@ def entropic_ot(
             f"debias is set and rho_a is {rho_a}, rho_b {rho_b}; the gradient between equal clouds would not "
             "be 0: give both the same, or debias=False"
         )
+    _check_init(init, (a.shape[0], b.shape[1]))
     backend = _choose_backend(backend, a.device, cost)
     num_frames, num_a, _ = a.shape
     weights_a = _weights("weights_a", weights_a, num_frames, num_a, a.device)
@@ -91,16 +92,22 @@ def entropic_ot(
     if not valid.all():
         num_invalid = int((~valid).sum())
         logger.warning("transport: %d of %d frames hold NaN or infinity: left out", num_invalid, num_frames)
-    clean_a, clean_b = (torch.where(valid[:, None, None], x, torch.zeros_like(x)) for x in (a, b))
-    problem, floored = make_problem(clean_a, clean_b, weights_a, weights_b, eps, eps_mode, rho_a, rho_b, cost)
-    num_floored = int((floored & valid).sum())
+    make_pass = FlashPass if backend == "flash" else Pass
+    options = (eps, eps_mode, rho_a, rho_b, cost)
+    results, num_floored = [], 0
+    together = group_size(a.device.type, num_frames, num_a, b.shape[1])
+    for first in range(0, num_frames, together):
+        group = slice(first, first + together)
+        usable = valid[group]
+        clouds = (x[group].masked_fill(~usable[:, None, None], 0) for x in (a, b))
+        problem, floored = make_problem(*clouds, weights_a[group], weights_b[group], *options)
+        num_floored += int((floored & usable).sum())
+        start = _initial_potential(init, group, problem)
+        solution = _solve(problem, make_pass, start, tol, max_iter, anderson, debias)
+        results.append(_result(problem, usable, tol, backend, *solution))
     if num_floored:
         logger.warning("transport: eps raised to 1e-5 of the mean cost in %d frames", num_floored)
-    start = _initial_potential(init, problem)
-    make_pass = FlashPass if backend == "flash" else Pass
-    groups = _groups(num_frames, num_a * b.shape[1], a.device)
-    parts = [_solve(problem.select(i), make_pass, start[i], tol, max_iter, anderson, debias) for i in groups]
-    return _result(problem, valid, tol, backend, *(torch.cat(part) for part in zip(*parts, strict=True)))
+    return join(results)
 
 
 def _choose_backend(backend: str, device: torch.device, cost: str) -> str:
@@ -120,32 +127,24 @@ def _say_once(line: str) -> None:
     logger.info(line)
 
 
-def _groups(num_frames: int, kernel_size: int, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Frames that are solved together: as many as have their kernels in memory, or all if none has.
-
-    One frame at a time keeps it in a CPU's cache; a GPU wants many in one launch.
-    """
-    together = KEPT_ELEMENTS[device.type] // kernel_size or num_frames
-    return torch.arange(num_frames, device=device).split(1 if device.type == "cpu" else together)
-
-
 def _solve(problem: Problem, make_pass, g, tol, max_iter, anderson, debias):
     """Potentials, gradient and value of a batch of problems, in the problem's own units."""
     step = make_pass(problem)
     f, g, columns, error, num_iter = iterate(problem, step, g, tol, max_iter, anderson)
     if step.problem is not problem:
-        step = make_pass(problem)
+        step.restart(problem)
     gradient = step.gradient(f, g)
     mass = (problem.weights_b * columns).sum(-1)
     value = dual_value(problem, f, g, mass)
     if debias:
         own = problem.self_problem()
-        step = make_pass(own)
+        step.restart(own)
         potential, own_mass, own_error = iterate_self(own, step, tol, max_iter)
         gradient = gradient - step.gradient(potential, potential)
         value = value - dual_value(own, potential, potential, own_mass) / 2
         other = problem.swapped().self_problem()
-        potential, other_mass, other_error = iterate_self(other, make_pass(other), tol, max_iter)
+        step.restart(other)
+        potential, other_mass, other_error = iterate_self(other, step, tol, max_iter)
         value = value - dual_value(other, potential, potential, other_mass) / 2
         error = torch.maximum(error, torch.maximum(own_error, other_error))
     return f, g, gradient, value, error, num_iter
@@ -175,21 +174,22 @@ def _result(problem: Problem, valid, tol, backend, f, g, gradient, value, error,
     )
 
 
-def _initial_potential(init, problem: Problem) -> torch.Tensor:
-    """[F, J] starting potential of the second cloud, in units of eps."""
+def _initial_potential(init, group: slice, problem: Problem) -> torch.Tensor:
+    """[B, J] starting potential of the second cloud in these frames, in units of eps."""
     if isinstance(init, tuple):
         eps = problem.eps.double() * problem.scale[:, None]
-        if len(init) != 2 or init[1].shape != problem.weights_b.shape:
-            expected = tuple(problem.weights_b.shape)
+        return (init[1][group].double() / eps).float()
+    return torch.zeros_like(problem.weights_b) if init == "zeros" else gaussian_potential(problem)
+
+
+def _check_init(init, expected: tuple[int, int]) -> None:
+    if isinstance(init, tuple):
+        if len(init) != 2 or tuple(init[1].shape) != expected:
             raise ValueError(
                 f"init has potentials {[tuple(x.shape) for x in init]}; give (f, g), g of {expected}"
             )
-        return (init[1].double() / eps).float()
-    if init == "zeros":
-        return torch.zeros_like(problem.weights_b)
-    if init == "gaussian":
-        return gaussian_potential(problem)
-    raise ValueError(f"init is {init!r}; expected 'gaussian', 'zeros' or potentials (f, g)")
+    elif init not in ("zeros", "gaussian"):
+        raise ValueError(f"init is {init!r}; expected 'gaussian', 'zeros' or potentials (f, g)")
 
 
 def _weights(name: str, weights, num_frames: int, num_points: int, device) -> torch.Tensor:

@@ -7,6 +7,7 @@ points, R rows of a chunk, D columns of a factor. Potentials are in units of eps
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -14,47 +15,49 @@ import torch
 import torch.nn.functional as F
 
 from .gibbs import MAX_DRIFT, MIN_EXPONENT
-from .problem import Problem
+from .tiling import ENTRY_ELEMENTS
 
-# A kernel is kept sparse if no more than this share of it matters; an entry takes 12 bytes then.
-MAX_SHARE = 1 / 24
 FLOOR = math.exp(MIN_EXPONENT + 1)
+# So many numbers are searched at a time: the places of those found take 8 bytes each, twice.
+SEARCHED_ELEMENTS = 1 << 17
 
 
 class SparseKernel:
     """Entries of one problem's K = exp(f0 + g0 - C) above `FLOOR`, on a CPU, filled chunk by chunk.
 
     It stands for the kernel at every g within `MAX_DRIFT` of g0: what is left out stays below float32's
-    resolution.
+    resolution. The entries lie in `memory`, flat and float32, of which one takes `ENTRY_ELEMENTS` numbers.
     """
 
-    def __init__(self, problem: Problem):
-        room = int(MAX_SHARE * problem.weights_a.numel() * problem.weights_b.numel())
-        # Memory that is not written to is not taken.
-        self.columns, self.values = torch.empty(room, dtype=torch.int64), torch.empty(room)
+    def __init__(self, memory: torch.Tensor):
+        room = len(memory) // ENTRY_ELEMENTS
+        self.columns, self.values = memory[: 2 * room].view(torch.int64), memory[2 * room : 3 * room]
         self.size, self.counts = 0, []
         self.f0, self.g0 = None, None
 
     def add(self, chunk: torch.Tensor) -> bool:
         """Take the next rows [1, R, J]; False if the kernel has turned out too dense."""
-        num_rows, num_columns = chunk.shape[1:]
-        entries = chunk.flatten()
-        # numpy's flatnonzero is three times faster than torch's nonzero.
-        places = torch.from_numpy(np.flatnonzero((entries > FLOOR).numpy()))
-        own = slice(self.size, self.size + len(places))
-        if own.stop > len(self.values):
-            return False
-        torch.remainder(places, num_columns, out=self.columns[own])
-        torch.take(entries, places, out=self.values[own])
-        self.counts.append(torch.bincount(places // num_columns, minlength=num_rows))
-        self.size = own.stop
+        num_columns = chunk.shape[2]
+        for rows in chunk[0].split(max(1, SEARCHED_ELEMENTS // num_columns)):
+            entries = rows.flatten()
+            # numpy's flatnonzero is three times faster than torch's nonzero.
+            places = torch.from_numpy(np.flatnonzero((entries > FLOOR).numpy()))
+            own = slice(self.size, self.size + len(places))
+            if own.stop > len(self.values):
+                return False
+            torch.remainder(places, num_columns, out=self.columns[own])
+            torch.take(entries, places, out=self.values[own])
+            self.counts.append(torch.bincount(places // num_columns, minlength=len(rows)))
+            self.size = own.stop
         return True
 
     def finish(self, f0: torch.Tensor, g0: torch.Tensor) -> None:
         """Close the kernel, whose chunks were computed at f0 [1, I] and g0 [1, J]."""
         self.f0, self.g0, self.counts = f0, g0, torch.cat(self.counts)
         self.columns, self.values = self.columns[: self.size], self.values[: self.size]
-        self.starts = self.counts.cumsum(0) - self.counts
+        ends = self.counts.cumsum(0)
+        self.starts = ends - self.counts
+        self.parts = _parts(ends)
 
     def covers(self, g: torch.Tensor) -> bool:
         """Whether the entries suffice at g [1, J]."""
@@ -67,6 +70,17 @@ class SparseKernel:
 
     def column_sums(self, left: torch.Tensor) -> torch.Tensor:
         """[1, J] left K, for left [1, I]."""
-        gains = torch.repeat_interleave(left[0], self.counts, output_size=len(self.columns))
-        sums = torch.zeros_like(self.g0[0]).scatter_add_(0, self.columns, gains.mul_(self.values))
+        sums = torch.zeros_like(self.g0[0])
+        for rows, own in self.parts:
+            size = own.stop - own.start
+            gains = torch.repeat_interleave(left[0, rows], self.counts[rows], output_size=size)
+            sums.scatter_add_(0, self.columns[own], gains.mul_(self.values[own]))
         return sums[None]
+
+
+def _parts(ends: torch.Tensor) -> list[tuple[slice, slice]]:
+    """Slices of rows and of their entries, which end at `ends` [I], few enough at a time."""
+    edges = [0, *ends.tolist()]
+    targets = torch.tensor(range(SEARCHED_ELEMENTS, edges[-1], SEARCHED_ELEMENTS), dtype=ends.dtype)
+    bounds = sorted({0, *torch.searchsorted(ends, targets).add(1).tolist(), len(ends)})
+    return [(slice(i, j), slice(edges[i], edges[j])) for i, j in itertools.pairwise(bounds)]

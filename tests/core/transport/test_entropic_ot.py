@@ -7,6 +7,7 @@ import ot
 import pytest
 import torch
 
+from benchmarks._transport_methods import clouds as benchmark_clouds
 from vdot_core.transport import entropic_ot
 
 
@@ -143,7 +144,7 @@ def test_gaussian_slope_in_one_dimension():
     slope = (target * a[0, 1000:2000, 0]).sum() / a[0, 1000:2000, 0].square().sum()
     s2 = eps / 2
     expected = (math.sqrt(4 * sigma_a**2 * sigma_b**2 + s2**2) - s2) / (2 * sigma_a**2)
-    assert slope.item() == pytest.approx(expected, rel=2e-3)
+    assert slope.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_sorted_limit_in_one_dimension_is_approached_as_eps_falls():
@@ -223,7 +224,18 @@ def test_eps_modes_scale_as_they_say(mode, scale):
     torch.testing.assert_close(large.value, 4 * small.value, rtol=1e-4, atol=1e-4)
 
 
-def test_anderson_needs_a_quarter_of_the_iterations():
+@pytest.mark.parametrize(("kind", "eps"), [("indep", 0.1), ("real", 0.32), ("small", 0.64)])
+def test_a_quarter_of_the_plain_iterations_suffices(kind, eps):
+    """The benchmark's clouds, as large as a pooled 480p frame: with fewer points there is less to save."""
+    a, b = (points[None] for points in benchmark_clouds(kind, 1560))
+    plain = entropic_ot(a, b, eps=eps, tol=1e-3, max_iter=1000, anderson=0, init="zeros")
+    fast = entropic_ot(a, b, eps=eps, tol=1e-3, max_iter=1000)
+    assert plain.converged.all() and fast.converged.all()
+    assert fast.num_iter.item() <= plain.num_iter.item() / 4
+    assert relative(fast.grad_a, plain.grad_a) < 3e-2
+
+
+def test_anderson_halves_the_iterations_to_a_smaller_error_at_a_larger_eps():
     a, b = torch.randn(1, 400, 16), torch.randn(1, 400, 16)
     options = {"eps": 0.05, "eps_mode": "mean_cost", "max_iter": 3000, "tol": 1e-4}
     plain = entropic_ot(a, b, anderson=0, init="zeros", **options)

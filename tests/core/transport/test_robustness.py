@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import vdot_core.transport.gibbs as gibbs_module
-import vdot_core.transport.problem as problem_module
 import vdot_core.transport.sinkhorn as sinkhorn_module
+import vdot_core.transport.tiling as tiling_module
 from vdot_core.transport import entropic_ot
 
 A = torch.Generator().manual_seed(1)
@@ -79,12 +79,18 @@ def test_bfloat16_is_solved_in_float32():
     torch.testing.assert_close(low.grad_a, high.grad_a, rtol=0, atol=0)
 
 
-def test_chunking_does_not_change_the_result(monkeypatch):
+@pytest.mark.parametrize("kept_rows", [0, 50, 130])
+@pytest.mark.parametrize("options", [{}, {"debias": True}, {"cost": "l1", "eps": 5.0}])
+def test_chunking_does_not_change_the_result(monkeypatch, options, kept_rows):
+    """At so many plain iterations: accelerated ones amplify rounding."""
     a, b = pair(num=130)
-    whole = entropic_ot(a, b, eps=1.0, tol=1e-5, max_iter=500)
-    monkeypatch.setitem(problem_module.CHUNK_ELEMENTS, "cpu", 130 * 7)
-    streamed = entropic_ot(a, b, eps=1.0, tol=1e-5, max_iter=500)
-    torch.testing.assert_close(streamed.grad_a, whole.grad_a, rtol=1e-3, atol=1e-5)
+    options = {"eps": 1.0, "tol": 1e-12, "max_iter": 60, "anderson": 0, **options}
+    whole = entropic_ot(a, b, **options)
+    monkeypatch.setitem(tiling_module.CHUNK_ELEMENTS, "cpu", 130 * 7)
+    monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, "cpu", 130 * kept_rows)
+    chunked = entropic_ot(a, b, **options)
+    assert (chunked.grad_a - whole.grad_a).norm() < 1e-5 * whole.grad_a.norm()
+    torch.testing.assert_close(chunked.value, whole.value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("room", [0, 130 * 64])
@@ -94,8 +100,8 @@ def test_a_kept_kernel_gives_what_a_streamed_one_gives(monkeypatch, options, roo
     a, b = pair(num=130)
     options = {**options, "init": "zeros", "tol": 1e-4, "max_iter": 3000}
     kept = entropic_ot(a, b, **options)
-    monkeypatch.setitem(gibbs_module.KEPT_ELEMENTS, "cpu", room)
-    monkeypatch.setitem(problem_module.CHUNK_ELEMENTS, "cpu", 130 * 20)
+    monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, "cpu", room)
+    monkeypatch.setitem(tiling_module.CHUNK_ELEMENTS, "cpu", 130 * 20)
     streamed = entropic_ot(a, b, **options)
     assert kept.converged.all() and streamed.converged.all()
     scale = streamed.grad_a.abs().max().item()
@@ -111,8 +117,8 @@ def test_what_matters_of_a_large_kernel_is_enough(monkeypatch, options, anderson
     """Sparse passes give what whole ones give: accelerated ones in the end, for they amplify rounding."""
     a, b = pair(num=400, frames=1)
     options = {**options, "anderson": anderson, "tol": tol, "max_iter": 300 if anderson else 60}
-    monkeypatch.setitem(gibbs_module.KEPT_ELEMENTS, "cpu", 0)
-    monkeypatch.setitem(problem_module.CHUNK_ELEMENTS, "cpu", 400 * 50)
+    monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, "cpu", 0)
+    monkeypatch.setitem(tiling_module.CHUNK_ELEMENTS, "cpu", 400 * 50)
     passes = {"sparse": 0, "whole": 0}
 
     def counted(key, method):
@@ -135,7 +141,7 @@ def test_what_matters_of_a_large_kernel_is_enough(monkeypatch, options, anderson
 
 
 def test_a_kernel_that_matters_everywhere_stays_whole(monkeypatch):
-    monkeypatch.setitem(gibbs_module.KEPT_ELEMENTS, "cpu", 0)
+    monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, "cpu", 0)
     monkeypatch.setattr(sinkhorn_module.Pass, "_sparse_pass", lambda *_: pytest.fail("all of it matters"))
     a, b = pair(frames=1)
     assert entropic_ot(a, b, eps=5.0, tol=1e-5, max_iter=100).converged.all()

@@ -366,6 +366,17 @@ def test_released_gradient_has_unit_frames_and_skips_references():
     torch.testing.assert_close(windows, windows[..., :1].expand_as(windows))
 
 
+def test_released_gradient_amplifies_rounding_as_the_release_does_and_leaves_zero():
+    """Its norm is that of a frame far apart; only where nothing differs at all is there none."""
+    real = torch.randn(1, 16, 2, 4, 4, generator=keyed_generator("real"))
+    real[:, :, 1] = 0
+    noise = 1e-7 * torch.randn(real.shape, generator=keyed_generator("noise"))
+    noise[:, :, 1] = 0
+    gradient = unrolled_gradient(real + noise, real, eps=0.1, iterations=20, pool=1, scale=0.1)
+    assert gradient[:, :, 0].norm().item() == pytest.approx(0.1, rel=1e-5)
+    assert (gradient[:, :, 1] == 0).all()
+
+
 def test_pooled_transport_keeps_units(make):
     """Clouds that are constant over each 2x2 window: pooling changes the number of points alone."""
     context, _ = make(0)

@@ -1,7 +1,6 @@
 """The plan's closed forms against torch: operations, activations that autograd keeps, parameters."""
 
 import dataclasses
-import itertools
 from contextlib import contextmanager
 
 import pytest
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.support.memory import peak_bytes
 from training.batch import Batch
 from training.distill_cli import make_config
 from training.models import build_networks
@@ -68,17 +68,6 @@ def kept_bytes(*modules):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield found
     found[0] = sum(storage.nbytes() for storage in kept.values())
-
-
-def peak_bytes(call):
-    """Most bytes that a call holds at one time on the CPU, beyond what was there."""
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profile:
-        call()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda e: e.start_ns()))
-    return max(live)
 
 
 def run(network, batch, contexts=1, taps=()):
