@@ -11,7 +11,7 @@ def with_subject(w: Workflow, unit: Output) -> Output:
 
 
 def reference_depth(w: Workflow, seed: int) -> dict:
-    w.prompt("a large yellow cross moving down over a plain blue background")
+    w.prompt("a large yellow heart moving down over a plain blue background")
     (unit,) = w.add("VDOTDepth", depth=w.clip("depth.mp4"))
     note = f"""# A subject in the space of a depth clip
 
@@ -38,7 +38,7 @@ The picture says who, the pose clip how they move. {EXAMPLES}
 
 
 def reference_firstframe(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond and a yellow cross on a striped blue background")
+    w.prompt("a purple circle and a yellow heart over a plain white background")
     (unit,) = w.add("VDOTExtend", first=w.image("first.png"))
     note = f"""# A subject that enters a first frame
 
@@ -49,7 +49,7 @@ The video begins with the picture; the reference shows who comes in later. {EXAM
 
 
 def swap(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross moving up over a plain gray background")
+    w.prompt("a yellow heart moving to the upper right over a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.3)
     note = f"""# Swap something in a clip
@@ -62,7 +62,7 @@ What is under the mask becomes what the reference shows; the rest of the clip st
 
 
 def tryon(w: Workflow, seed: int) -> dict:
-    w.prompt("a cyan square moving up over a plain gray background")
+    w.prompt("a purple heart moving to the upper right over a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, grow_px=2, blur_px=1.0)
     how = {"images": [w.image("second.png")], "masks": [w.mask("second_mask.png")]}
@@ -78,7 +78,7 @@ The masked part, such as a shirt, becomes the one of the reference. {EXAMPLES}
 
 
 def removal(w: Workflow, seed: int) -> dict:
-    w.prompt("a plain gray background")
+    w.prompt("a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3, still=True)
     note = f"""# Remove something
@@ -91,7 +91,7 @@ The text describes the scene without it. {EXAMPLES}
 
 
 def animate(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross and a cyan diamond over a plain white background")
+    w.prompt("a yellow heart and a purple diamond over a plain white background")
     (control,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
     pictures = [w.image(file) for file in ("subject.png", "second.png")]
     masks = [w.mask(file) for file in ("subject_mask.png", "second_mask.png")]
@@ -106,7 +106,7 @@ Characters, and what they carry, from pictures; their motion from a pose clip. {
 
 
 def expand(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond and a yellow cross on a striped blue background")
+    w.prompt("a purple circle and a yellow heart over a plain white background")
     sides = dict.fromkeys(("left", "right", "top", "bottom"), 25)
     size = {"width": 64, "height": 64, "length": 17}
     (unit,) = w.add("VDOTOutpaint", frames=w.image("first.png"), **sides, mode="percent", **size)
@@ -120,8 +120,8 @@ One picture becomes a wider one and a video, into which the reference enters. {E
 
 
 def move(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the upper right over a striped blue background")
-    boxes = "0: 21, 19, 36, 41\n-1: 44, 4, 59, 26"
+    w.prompt("a large purple circle moving to the lower left over a plain white background")
+    boxes = "0: 22, 11, 58, 47\n-1: 3, 26, 39, 62"
     (unit,) = w.add("VDOTMove", image=w.image("first.png"), boxes=boxes)
     note = f"""# Move anything
 
@@ -133,7 +133,7 @@ The picture is the first frame; the boxes say where its subject goes. {EXAMPLES}
 
 
 def reference_layout(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross moving up over a plain blue background")
+    w.prompt("a yellow heart moving up over a plain blue background")
     (unit,) = w.add("VDOTLayout", boxes=BOXES)
     note = f"""# A subject on its way
 

@@ -18,19 +18,22 @@ from tests.workflows.single_tasks import SINGLE
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_SEED, FIRST_NATIVE_SEED = 5, 101
+# Of some seeds each, those whose video shows best what the text says.
+CHOSEN_SEEDS = {"text": 45}
 
 _log = logging.getLogger("vdot")
 
 
 def files() -> dict[str, str]:
-    """The text of every workflow by file name; seeds count up with the tasks."""
+    """The text of every workflow by file name; seeds count up with the tasks where none was chosen."""
     made = {}
     bundled = enumerate((*SINGLE, *COMPOSITE, *MORE), FIRST_SEED)
     native = enumerate(NATIVE, FIRST_NATIVE_SEED)
     for prefix, numbered in (("vdot", bundled), ("native", native)):
         for seed, task in numbered:
             name = task.__name__
-            made[f"{prefix}_{name}.json"] = to_json(task(Workflow(name), seed))
+            chosen = CHOSEN_SEEDS.get(name, seed)
+            made[f"{prefix}_{name}.json"] = to_json(task(Workflow(name), chosen))
     return made
 
 

@@ -5,7 +5,7 @@ from tests.workflows.graph import EXAMPLES, Output, Workflow
 from tests.workflows.single_tasks import Task
 
 # Where the subject's upper half lies in subject.png: x, y, width, height.
-FACE = {"x": 24, "y": 20, "width": 34, "height": 18}
+FACE = {"x": 18, "y": 1, "width": 40, "height": 19}
 
 
 def _face(w: Workflow, unit: Output | None = None) -> Output:
@@ -16,7 +16,7 @@ def _face(w: Workflow, unit: Output | None = None) -> Output:
 
 
 def face(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross on a plain blue background")
+    w.prompt("a yellow heart on a plain blue background")
     note = f"""# A face into a video
 
 Shows the model a face: the detector's box with all that is in it, on white, as it was trained. {EXAMPLES}
@@ -38,7 +38,7 @@ The picture says who, the pose clip how. {EXAMPLES}
 
 
 def reference_flow(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross moving up over a plain green background")
+    w.prompt("a yellow heart moving to the upper right over a plain green background")
     (unit,) = w.add("VDOTControl", frames=w.clip("flow.mp4"))
     note = f"""# A subject that moves like a clip
 
@@ -49,7 +49,7 @@ The picture says who, the optical flow how everything moves. {EXAMPLES}
 
 
 def reference_gray(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross moving up over a plain gray background")
+    w.prompt("a yellow heart moving to the upper right over a plain cyan background")
     (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"))
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# A grey clip in the colours of a picture
@@ -59,7 +59,7 @@ Light and shapes are the clip's, the reference says what the subject looks like.
 
 
 def reference_scribble(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross moving up over a plain purple background")
+    w.prompt("a yellow heart moving to the upper right over a plain purple background")
     (frames,) = w.add("VDOTLines", frames=w.clip("clip.mp4"))
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# A line drawing of someone
@@ -69,7 +69,7 @@ The lines say where, the reference who. {EXAMPLES}"""
 
 
 def reference_inpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross over a plain gray background")
+    w.prompt("a yellow heart over a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask)
     note = f"""# A subject into a part of a clip
@@ -81,7 +81,7 @@ The masked part shows the reference, all else stays. {EXAMPLES}
 
 
 def reference_outpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross beside a yellow square on a plain gray background")
+    w.prompt("a yellow heart beside a blue heart on a plain cyan background")
     sides = {"left": 50, "right": 0, "top": 25, "bottom": 25}
     (unit,) = w.add("VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", width=64, height=64)
     note = f"""# A subject beside a clip
@@ -91,7 +91,7 @@ The clip gets wider, and the reference says who stands in the new part. {EXAMPLE
 
 
 def replace(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross moving up over a plain gray background")
+    w.prompt("a yellow heart moving to the upper right over a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
     (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.1)
     (pose,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
@@ -107,7 +107,7 @@ Within the mask the poses guide who the reference shows; around it the clip stay
 
 
 def crop(w: Workflow, seed: int) -> dict:
-    w.prompt("a red circle moving up over a plain gray background")
+    w.prompt("a red circle moving to the upper right over a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
     part, cut, place = w.add("VDOTCrop", frames=frames, mask=mask, width=64, height=64)
     (unit,) = w.add("VDOTMask", frames=part, mask=cut)

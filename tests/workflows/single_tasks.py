@@ -18,12 +18,11 @@ Text in, four steps, video out. Press **Run**: the demo takes seconds on any com
 - **VDOT Text** sets size and length.
 - **VDOT Encode** makes what the model looks at; **VDOT Preview Unit** draws it for you.
 - **VDOT Sampler** steps exactly as the model was trained."""
-    # The roundest circle of some fifty seeds; past the seeds of the other tasks.
-    return w.finish(unit, note, seed + 40)
+    return w.finish(unit, note, seed)
 
 
 def depth(w: Workflow, seed: int) -> dict:
-    w.prompt("a large red square moving down over a plain blue background")
+    w.prompt("a large red heart moving down over a plain blue background")
     (unit,) = w.add("VDOTDepth", depth=w.clip("depth.mp4"))
     note = f"""# Depth to video
 
@@ -48,7 +47,7 @@ Someone moves like the skeleton. {EXAMPLES}
 
 
 def flow(w: Workflow, seed: int) -> dict:
-    w.prompt("a blue square moving up over a plain green background")
+    w.prompt("a red heart moving to the upper right over a plain yellow background")
     (unit,) = w.add("VDOTControl", frames=w.clip("flow.mp4"))
     note = f"""# Optical flow to video
 
@@ -60,7 +59,7 @@ Every part of the picture moves as the flow says: hue is direction, saturation s
 
 
 def gray(w: Workflow, seed: int) -> dict:
-    w.prompt("a red square moving up over a plain cyan background")
+    w.prompt("a red heart moving to the upper right over a plain yellow background")
     (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"))
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# Colour a grey clip
@@ -72,7 +71,7 @@ Light and shapes stay, the text gives the colours: for old films, or to colour a
 
 
 def scribble(w: Workflow, seed: int) -> dict:
-    w.prompt("a green square moving up over a plain purple background")
+    w.prompt("a green heart moving to the upper right over a plain purple background")
     (frames,) = w.add("VDOTLines", frames=w.clip("clip.mp4"))
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# Line drawing to video
@@ -99,7 +98,7 @@ Says where things are, without saying what they look like.
 
 
 def layout_track(w: Workflow, seed: int) -> dict:
-    w.prompt("a purple square moving up over a plain green background")
+    w.prompt("an orange heart moving to the upper right over a plain green background")
     (unit,) = w.add("VDOTLayout", masks=[w.mask("mask.mp4")], width=0, height=0, length=0)
     note = f"""# Tracked masks to video
 
@@ -111,7 +110,7 @@ The contours of something that was tracked in a clip say where the new thing is.
 
 
 def inpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a red circle moving up over a plain gray background")
+    w.prompt("a red circle moving to the upper right over a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask)
     note = f"""# Inpainting
@@ -124,7 +123,7 @@ Keeps the clip and makes the masked part anew. {EXAMPLES}
 
 
 def outpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow square moving up over a plain gray background")
+    w.prompt("a blue heart moving to the upper right over a plain cyan background")
     sides = dict.fromkeys(("left", "right", "top", "bottom"), 25)
     (unit,) = w.add(
         "VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", width=64, height=64, feather_px=2
@@ -140,7 +139,7 @@ Keeps the clip and paints what lies beyond its borders. {EXAMPLES}
 
 
 def firstframe(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the lower right over a striped blue background")
+    w.prompt("a large purple circle moving to the left over a plain white background")
     (unit,) = w.add("VDOTExtend", first=w.image("first.png"))
     note = f"""# Image to video: the first frame
 
@@ -152,7 +151,7 @@ The picture is how the video begins. {EXAMPLES}
 
 
 def lastframe(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the lower right over a striped blue background")
+    w.prompt("a large purple circle moving to the left over a plain white background")
     (unit,) = w.add("VDOTExtend", last=w.image("last.png"))
     note = f"""# Image to video: the last frame
 
@@ -161,7 +160,7 @@ The picture is how the video ends; the model finds the way there. {EXAMPLES}"""
 
 
 def firstlast(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the lower right over a striped blue background")
+    w.prompt("a large purple circle moving to the left over a plain white background")
     (unit,) = w.add("VDOTExtend", first=w.image("first.png"), last=w.image("last.png"))
     note = f"""# First and last frame
 
@@ -173,7 +172,7 @@ From one picture to the other. {EXAMPLES}
 
 
 def extend(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the lower right over a striped blue background")
+    w.prompt("a large purple circle moving to the left over a plain white background")
     (unit,) = w.add("VDOTExtend", first=w.clip("start.mp4"))
     note = f"""# Continue a clip
 
@@ -185,7 +184,7 @@ The clip is how the video begins; *length* is that of the whole. {EXAMPLES}
 
 
 def keyframes(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow diamond moving to the lower right over a striped blue background")
+    w.prompt("a large purple circle moving to the left over a plain white background")
     pictures = [w.image(file) for file in ("first.png", "middle.png", "last.png")]
     (unit,) = w.add("VDOTKeyframes", images=pictures, positions="0, 8, -1")
     note = f"""# Keyframes
@@ -198,7 +197,7 @@ Pictures at chosen moments, and everything between them: a storyboard. {EXAMPLES
 
 
 def reference(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow cross and a cyan diamond on a plain blue background")
+    w.prompt("a yellow heart and a purple diamond on a plain black background")
     pictures = [w.image(file) for file in ("subject.png", "second.png")]
     masks = [w.mask(file) for file in ("subject_mask.png", "second_mask.png")]
     (unit,) = w.add("VDOTReference", images=pictures, masks=masks)

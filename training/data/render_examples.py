@@ -17,11 +17,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 FRAME_RATE = 16
 EVALUATION = 2**41  # the demo model has never seen these
-DEPTH_SEED = EVALUATION + 2
-CLIP_SEED = EVALUATION + 4
-STORY_SEED = EVALUATION + 31
+DEPTH_SEED = EVALUATION + 132
+CLIP_SEED = EVALUATION + 665
+STORY_SEED = EVALUATION + 318
 POSE_SEED = EVALUATION + 4  # of a figure
-SUBJECT_SEEDS = {"subject": EVALUATION + 19, "second": EVALUATION + 13}
+SUBJECT_SEEDS = {"subject": EVALUATION + 582, "second": EVALUATION + 687}
 NUM_START_FRAMES = 5
 
 _log = logging.getLogger("vdot")
