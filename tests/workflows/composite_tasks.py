@@ -78,14 +78,14 @@ The masked part, such as a shirt, becomes the one of the reference. {EXAMPLES}
 
 
 def removal(w: Workflow, seed: int) -> dict:
-    w.prompt("a plain cyan background")
-    frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
-    (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3, still=True)
+    w.prompt("a blue heart moving to the lower left over a plain white background")
+    frames, mask = w.clip("pair.mp4"), w.mask("pair_mask.mp4")
+    (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3)
     note = f"""# Remove something
 
 The text describes the scene without it. {EXAMPLES}
 
-- *still* masks the place in every frame, so that not even its motion is seen.
+- *still* masks its places of all frames in every frame, so that not even its motion is seen.
 - Take shadow and reflection into the mask, or the thing comes back."""
     return w.finish(unit, note, seed)
 

@@ -81,7 +81,7 @@ The masked part shows the reference, all else stays. {EXAMPLES}
 
 
 def reference_outpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow heart beside a blue heart on a plain cyan background")
+    w.prompt("a yellow heart and a blue heart over a plain cyan background")
     sides = {"left": 50, "right": 0, "top": 25, "bottom": 25}
     (unit,) = w.add("VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", width=64, height=64)
     note = f"""# A subject beside a clip

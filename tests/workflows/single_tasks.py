@@ -197,16 +197,15 @@ Pictures at chosen moments, and everything between them: a storyboard. {EXAMPLES
 
 
 def reference(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow heart and a purple diamond on a plain black background")
-    pictures = [w.image(file) for file in ("subject.png", "second.png")]
-    masks = [w.mask(file) for file in ("subject_mask.png", "second_mask.png")]
-    (unit,) = w.add("VDOTReference", images=pictures, masks=masks)
-    note = f"""# Subjects into a video
+    w.prompt("a large yellow heart moving to the left over a plain blue background")
+    how = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
+    (unit,) = w.add("VDOTReference", **how)
+    note = f"""# A subject into a video
 
-Shows the model who or what is to appear, one picture each. {EXAMPLES}
+Shows the model who or what is to appear; up to eight pictures, one each. {EXAMPLES}
 
 - A mask (white on the subject) cuts it out: without one the whole picture is shown, its background too.
-- Name the subjects in the text as well.
+- Name the subject in the text as well.
 - **Load Image**'s own mask marks what is transparent: put **Invert Mask** between."""
     return w.finish(unit, note, seed)
 

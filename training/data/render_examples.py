@@ -20,6 +20,7 @@ EVALUATION = 2**41  # the demo model has never seen these
 DEPTH_SEED = EVALUATION + 132
 CLIP_SEED = EVALUATION + 665
 STORY_SEED = EVALUATION + 318
+PAIR_SEED = EVALUATION + 1332  # two shapes, one of which is to go
 POSE_SEED = EVALUATION + 4  # of a figure
 SUBJECT_SEEDS = {"subject": EVALUATION + 582, "second": EVALUATION + 687}
 NUM_START_FRAMES = 5
@@ -57,7 +58,7 @@ def videos() -> dict[str, torch.Tensor]:
     from training.data.shapes import clip, figure_clip
     from vdot_core import signals
 
-    source, story = clip(CLIP_SEED), clip(STORY_SEED)
+    source, story, pair = clip(CLIP_SEED), clip(STORY_SEED), clip(PAIR_SEED)
     maps = signals.flow_to_frames(source.flow)
     return {
         "depth.mp4": _grey(clip(DEPTH_SEED).depth),
@@ -65,6 +66,8 @@ def videos() -> dict[str, torch.Tensor]:
         "mask.mp4": _grey((source.masks > 0.5).float()),
         "flow.mp4": torch.cat([maps[:1], maps]),
         "pose.mp4": units.pose(figure_clip(POSE_SEED), None).frames,
+        "pair.mp4": pair.frames,
+        "pair_mask.mp4": _grey((pair.object_masks[-1] > 0.5).float()),
         "start.mp4": story.frames[:NUM_START_FRAMES],
     }
 
@@ -97,7 +100,7 @@ def render(folder: Path) -> None:
         write_video(folder / name, frames)
     for name, picture in images().items():
         write_image(folder / name, picture)
-    for seed in (DEPTH_SEED, CLIP_SEED, STORY_SEED, *SUBJECT_SEEDS.values()):
+    for seed in (DEPTH_SEED, CLIP_SEED, STORY_SEED, PAIR_SEED, *SUBJECT_SEEDS.values()):
         _log.info("%d: %s", seed - EVALUATION, clip(seed).caption)
     _log.info("figure %d: %s", POSE_SEED - EVALUATION, figure_clip(POSE_SEED).caption)
 
