@@ -84,7 +84,7 @@ The contours stay, all else is the text's. {EXAMPLES}
 
 
 def layout(w: Workflow, seed: int) -> dict:
-    w.prompt("a red circle moving up over a plain yellow background")
+    w.prompt("a red square moving up over a plain yellow background")
     (unit,) = w.add("VDOTLayout", boxes=BOXES)
     note = """# Boxes to video
 
@@ -110,7 +110,7 @@ The contours of something that was tracked in a clip say where the new thing is.
 
 
 def inpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a red circle moving to the upper right over a plain cyan background")
+    w.prompt("a red square moving to the upper right over a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask)
     note = f"""# Inpainting
