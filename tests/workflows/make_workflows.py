@@ -31,7 +31,7 @@ CHOSEN_SEEDS = {
     },
     **{"scribble": 1312, "swap": 1322, "tryon": 1342, "animate": 1002, "expand": 1030},
     **{"removal": 1294, "replace": 1301, "reference_flow": 1222, "reference_gray": 1231},
-    **{"reference_outpaint": 1260},
+    **{"reference": 1192, "reference_outpaint": 1260},
 }
 
 _log = logging.getLogger("vdot")
