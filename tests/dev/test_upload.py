@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 
 import av
 import numpy as np
@@ -119,8 +120,8 @@ def test_every_shipped_workflow_knows_its_masks_and_what_they_are_drawn_on(objec
                 assert loader.partner is None
                 continue
             num_masks += 1
-            subject = name.removesuffix("_mask.png") + ".png"
-            wanted = subject if name.endswith("_mask.png") else "clip.mp4"
+            stem, suffix = os.path.splitext(name)
+            wanted = stem.removesuffix("_mask") + suffix if stem.endswith("_mask") else "clip.mp4"
             assert names.get(loader.partner) == (None if task == "layout_track" else wanted), (task, name)
     assert num_masks > 15
 
