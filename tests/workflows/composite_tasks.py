@@ -85,7 +85,7 @@ def removal(w: Workflow, seed: int) -> dict:
 
 The text describes the scene without it. {EXAMPLES}
 
-- *still* masks its places of all frames in every frame, so that not even its motion is seen.
+- *still* masks, in every frame, every place it ever has, so that not even its motion is seen.
 - Take shadow and reflection into the mask, or the thing comes back."""
     return w.finish(unit, note, seed)
 

@@ -20,18 +20,28 @@ ROOT = Path(__file__).resolve().parents[2]
 FIRST_SEED, FIRST_NATIVE_SEED = 5, 101
 # Of some seeds each, those whose video shows best what the text says.
 CHOSEN_SEEDS = {
-    **{"text": 45, "crop": 1010, "extend": 1040, "face": 1050, "firstlast": 1082, "flow": 1090},
-    **{
-        "inpaint": 1111,
-        "layout": 1140,
-        "keyframes": 1120,
-        "layout_track": 1151,
-        "move": 1162,
-        "reference": 1192,
-    },
-    **{"scribble": 1312, "swap": 1322, "tryon": 1342, "animate": 1002, "expand": 1030},
-    **{"removal": 1294, "replace": 1301, "reference_flow": 1222, "reference_gray": 1231},
-    **{"reference": 1192, "reference_outpaint": 1260},
+    "text": 45,
+    "animate": 1002,
+    "crop": 1010,
+    "expand": 1030,
+    "extend": 1040,
+    "face": 1050,
+    "firstlast": 1082,
+    "flow": 1090,
+    "inpaint": 1111,
+    "keyframes": 1120,
+    "layout": 1140,
+    "layout_track": 1151,
+    "move": 1162,
+    "reference": 1192,
+    "reference_flow": 1222,
+    "reference_gray": 1231,
+    "reference_outpaint": 1260,
+    "removal": 1294,
+    "replace": 1301,
+    "scribble": 1312,
+    "swap": 1322,
+    "tryon": 1342,
 }
 
 _log = logging.getLogger("vdot")
