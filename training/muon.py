@@ -26,14 +26,17 @@ def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
     Returns:
         [..., M, N], singular values within about 0.7 .. 1.2.
     """
+    shape = matrices.shape
+    x = matrices.flatten(0, -3) if matrices.dim() > 2 else matrices[None]
     # bfloat16 is enough for a direction, and a few times faster.
-    x = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
-    wide = x.shape[-2] <= x.shape[-1]
-    x = x if wide else x.mT
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    wide = shape[-2] <= shape[-1]
+    x = x if wide else x.mT.contiguous()
     for _ in range(rounds):
         gram = x @ x.mT
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return (x if wide else x.mT).to(matrices.dtype)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
+        x = torch.baddbmm(x, polynomial, x, beta=_A)
+    return (x if wide else x.mT).reshape(shape).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 TEXT_LEN = 64
@@ -133,8 +134,11 @@ class Tokenizer:
 
 def embed(encoder: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """Run the encoder: ids and mask [B, L] -> [B, L, 128], zero beyond each eos."""
+    # What lies beyond the longest text is masked and would be computed for nothing.
+    longest = int(mask.sum(1).max())
+    ids, mask, rest = ids[:, :longest], mask[:, :longest], ids.shape[1] - longest
     hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-    return hidden * mask[..., None].to(hidden.dtype)
+    return F.pad(hidden * mask[..., None].to(hidden.dtype), (0, 0, 0, rest))
 
 
 def save_text_encoder(encoder: nn.Module, config: dict, tokenizer: Tokenizer, path: str | Path) -> None:
