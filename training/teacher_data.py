@@ -131,13 +131,15 @@ def by_words(
     Raises:
         ValueError: A word is in no caption of any group.
     """
-    said = [[set(re.findall(r"\w+", " ".join(one))) for one in own.captions] for own in samples]
-    if missing := sorted(set(words) - set().union(*(one for own in said for one in own))):
+    if not words:
+        return list(odds)
+    said = [[words.keys() & re.findall(r"\w+", " ".join(one)) for one in own.captions] for own in samples]
+    if missing := sorted(words.keys() - {word for own in said for one in own for word in one}):
         count = sum(len(own) for own in said)
         raise ValueError(f"word_odds has {missing}, which none of the captions of {count} samples has")
     changed = []
     for before, own in zip(odds, said, strict=True):
-        after = before * [math.prod(odds for word, odds in words.items() if word in one) for one in own]
+        after = before * [math.prod(words[word] for word in sorted(one)) for one in own]
         changed.append(after * (before.sum() / max(after.sum(), 1e-12)))
     return changed
 
