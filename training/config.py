@@ -136,8 +136,6 @@ class TeacherConfig:
             clips and their captions' embeddings.
         task_shares: Task -> its share of all samples; tasks that are not named share the rest equally. With
             `clips` they are weights, 1 where a task is not named.
-        word_odds: Word -> how many times as often as others drawn clips are taken whose captions have it, in
-            each group.
         steps: Optimiser steps; batch: samples a step.
         lr, lr_end, warmup: Learning rate after `warmup` steps, falling by a cosine to `lr_end`.
         text_drop: Chance that a caption is replaced by the empty one.
@@ -162,7 +160,6 @@ class TeacherConfig:
     grow_steps: int = 640
     clips: str | None = None
     task_shares: dict[str, float] = field(default_factory=dict)
-    word_odds: dict[str, float] = field(default_factory=dict)
     steps: int = 10000
     batch: int = 24
     lr: float = 1.5e-3
@@ -189,10 +186,6 @@ class TeacherConfig:
                 f"task_shares {self.task_shares} add up to {sum(shares):.3g}; they are shares of all "
                 "samples: none negative, together at most 1"
             )
-        if wrong := {word: odds for word, odds in self.word_odds.items() if odds <= 0}:
-            raise ValueError(f"word_odds has {wrong}; expected more than 0 for each word")
-        if self.word_odds and self.clips:
-            raise ValueError("word_odds are of drawn clips and teacher.clips are real; leave word_odds out")
         given = {name: getattr(self, name) for name in ("text_drop", "logit_normal_share")}
         given |= {f"task_text_drop of {task}": share for task, share in self.task_text_drop.items()}
         for name, share in given.items():

@@ -31,7 +31,7 @@ from training.evaluation.config import EvaluationConfig, TaskConfig, parse_confi
 from training.evaluation.generate import TinyModel, UnitEncoder, generate, load_tiny, reconstruct
 from training.evaluation.inputs import missing_inputs
 from training.evaluation.network import Evaluator, load_evaluator
-from training.evaluation.observe import observe
+from training.evaluation.observe import Observation, observe
 from training.evaluation.report import read_results, write_report
 from training.evaluation.score import RowScores
 from training.evaluation.sheets import save_animation, save_sheet
@@ -50,26 +50,31 @@ def fingerprint(paths: Sequence[str | Path], settings: dict) -> str:
 
 
 class Evaluation:
-    """One model under evaluation; a drawn clip is reconstructed once for all rows and samplers."""
+    """One model under evaluation; each drawn clip is looked at and reconstructed once for all rows."""
 
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
         self.model: TinyModel = load_tiny(config.assets, config.transformer).to(config.device)
         self.evaluator: Evaluator = load_evaluator(config.evaluator)
+        if config.compile:
+            self.model = self.model.compiled()
         self.encoder = UnitEncoder(self.model, bf16=config.bf16)
-        self._bounds: dict[bytes, Tensor] = {}
+        self._bounds: dict[bytes, tuple[Tensor, Observation]] = {}
 
-    def _bound(self, cases: list[Case]) -> Tensor:
-        """[B, F, H, W, 3] reconstructions of the cases' clips."""
+    def _bound(self, cases: list[Case]) -> tuple[Tensor, list[Observation]]:
+        """[B, F, H, W, 3] reconstructions of the cases' clips, and what is seen in the drawn clips."""
         keys = [hashlib.sha256(case.drawn.frames.numpy().tobytes()).digest() for case in cases]
         new = {
             key: case.drawn.frames for key, case in zip(keys, cases, strict=True) if key not in self._bounds
         }
         if new:
-            made = reconstruct(self.model, torch.stack(list(new.values())), bf16=self.config.bf16)
+            drawn = torch.stack(list(new.values()))
+            made = reconstruct(self.model, drawn, bf16=self.config.bf16)
             # Half precision, so that the clips of all rows stay in memory.
-            self._bounds |= dict(zip(new, made.half(), strict=True))
-        return torch.stack([self._bounds[key] for key in keys]).float()
+            known = zip(made.half(), observe(self.evaluator, drawn), strict=True)
+            self._bounds |= dict(zip(new, known, strict=True))
+        videos, seen = zip(*(self._bounds[key] for key in keys), strict=True)
+        return torch.stack(videos).float(), list(seen)
 
     def _videos(
         self, row: TaskConfig, cases: list[Case], sampler: str, drawn: Tensor, bound: Tensor
@@ -92,11 +97,11 @@ class Evaluation:
         for first in range(0, len(cases), size):
             batch = cases[first : first + size]
             drawn = torch.stack([case.drawn.frames for case in batch])
-            bound = self._bound(batch)
+            bound, true_seen = self._bound(batch)
             begun = time.process_time()
             videos = self._videos(row, batch, sampler, drawn, bound)
             cpu_seconds += time.process_time() - begun
-            seen, true_seen = observe(self.evaluator, videos), observe(self.evaluator, drawn)
+            seen = observe(self.evaluator, videos)
             for i, case in enumerate(batch):
                 scores.add(case, videos[i], bound[i], seen[i], true_seen[i])
             shown += list(zip(batch, videos, strict=True))[: max(0, self.config.pictures - len(shown))]

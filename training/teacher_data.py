@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -115,35 +114,6 @@ def sample_odds(
     ]
 
 
-def by_words(
-    odds: Sequence[np.ndarray], samples: Sequence[Samples], words: Mapping[str, float]
-) -> list[np.ndarray]:
-    """Odds raised or lowered by what captions say; each group's sum stays.
-
-    Args:
-        odds: For each group, of each of its samples.
-        samples: The samples of each group.
-        words: Word -> factor for samples whose captions have it; several words multiply.
-
-    Returns:
-        For each group the odds of each sample.
-
-    Raises:
-        ValueError: A word is in no caption of any group.
-    """
-    if not words:
-        return list(odds)
-    said = [[words.keys() & re.findall(r"\w+", " ".join(one)) for one in own.captions] for own in samples]
-    if missing := sorted(words.keys() - {word for own in said for one in own for word in one}):
-        count = sum(len(own) for own in said)
-        raise ValueError(f"word_odds has {missing}, which none of the captions of {count} samples has")
-    changed = []
-    for before, own in zip(odds, said, strict=True):
-        after = before * [math.prod(words[word] for word in sorted(one)) for one in own]
-        changed.append(after * (before.sum() / max(after.sum(), 1e-12)))
-    return changed
-
-
 def draw_caption(
     phrasings: Sequence[str], task: str, settings: TeacherConfig, rng: np.random.Generator
 ) -> str:
@@ -175,7 +145,6 @@ class DrawnClips:
         self.world.barrier()
         self._samples, self._share = self.cache.read(share), share
         odds = sample_odds(self.settings.groups, self._samples, self.settings.task_shares)
-        odds = by_words(odds, self._samples, self.settings.word_odds)
         self._group_odds = np.array([own.sum() for own in odds])
         self._odds = [own / max(own.sum(), 1e-12) for own in odds]
 

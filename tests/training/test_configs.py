@@ -22,10 +22,10 @@ MAKER = {values["out_dir"]: name for name, values in CONFIGS.items()}
 PRETRAININGS = {name: values for name, values in CONFIGS.items() if isinstance(values.get("model"), str)}
 # The last run of each kind, whose weights are shipped: the only ones that may write them to their place.
 SHIPPING = {
-    "vae": "tiny_vae_more.yaml",
+    "vae": "tiny_vae_sharp.yaml",
     "text": "tiny_text.yaml",
     "teacher": "tiny_teacher_mixed.yaml",
-    "evaluator": "tiny_evaluator_large.yaml",
+    "evaluator": "tiny_evaluator.yaml",
 }
 FILES = {
     "vae": "vdot_tiny_vae.safetensors",
@@ -54,6 +54,7 @@ def _folder(path: str) -> str:
 
 def test_every_run_has_a_folder_of_its_own():
     assert len(MAKER) == len(CONFIGS)
+    assert set(SHIPPING.values()) <= set(CONFIGS)
     for name, values in PRETRAININGS.items():
         assert values["out_dir"] == f"runs/{Path(name).stem}"
 

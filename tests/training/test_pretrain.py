@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from training.config import CacheGroup, TeacherConfig, parse_config
 from training.files import load_checkpoint, save_checkpoint
 from training.latents import Samples
 from training.muon import Muon, orthogonalize
-from training.teacher_data import by_words, draw_caption, sample_odds, share_in_use
+from training.teacher_data import draw_caption, sample_odds, share_in_use
 from training.teacher_task import draw_sigmas
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -285,22 +284,6 @@ def test_every_task_has_its_share_of_all_samples():
     assert odds[1][0] == pytest.approx(4 * odds[0][0]), "a weight counts against the other groups"
     with pytest.raises(ValueError, match="lines"):
         sample_odds(groups, samples, {"lines": 0.5})
-
-
-def test_samples_are_taken_as_often_as_words_of_their_captions_say():
-    captions = [[["a star", "a red star moves"], ["a starry ring"], ["a red ring"]], [["a ring"], ["a ring"]]]
-    samples = [replace(_samples(*["text"] * len(own)), captions=own) for own in captions]
-    before = [np.array([0.2, 0.2, 0.2]), np.array([0.1, 0.3])]
-    changed = by_words(before, samples, {"star": 3.0, "ring": 2.0, "red": 0.5})
-    assert changed[0] / changed[0][0] == pytest.approx([1, 2 / 1.5, 1 / 1.5])
-    assert [own.sum() for own in changed] == pytest.approx([0.6, 0.4]), "a group is taken as often as before"
-    assert changed[1] == pytest.approx(before[1]), "where all captions have a word it changes nothing"
-    with pytest.raises(ValueError, match=r"word_odds has \['sta'\], which none of the captions of 5 samples"):
-        by_words(before, samples, {"star": 2.0, "sta": 2.0})
-    with pytest.raises(ValueError, match=r"word_odds has \{'star': 0\}; expected more than 0"):
-        TeacherConfig(word_odds={"star": 0})
-    with pytest.raises(ValueError, match="leave word_odds out"):
-        TeacherConfig(word_odds={"star": 2.0}, clips="cache")
 
 
 def test_captions_are_dropped_as_often_as_a_task_says():

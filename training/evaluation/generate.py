@@ -5,8 +5,8 @@ Letters: B clips, K contexts, F frames, T latent frames, h w latents, L tokens, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vdot_core import sampling, vcu
 from vdot_core.distill import guided
 
+from ..parallel import compile_blocks
 from ..teacher_task import TRANSFORMER_FILE
 from ..text import FILE_NAME as TEXT_FILE
 from ..text import Tokenizer, embed, load_text_encoder
@@ -27,13 +28,19 @@ VAE_BATCH = 4
 
 @dataclass(frozen=True)
 class TinyModel:
-    """The three parts of a tiny model, in float32, and the files that they came from."""
+    """The three parts of a tiny model, in float32, the files that they came from, and what decodes."""
 
     network: nn.Module
     vae: nn.Module
     encoder: nn.Module
     tokenizer: Tokenizer
     files: tuple[Path, ...] = ()
+    decode_video: Callable[[nn.Module, Tensor], Tensor] = decode_video
+
+    def compiled(self) -> TinyModel:
+        """The same, with the network's blocks and the VAE's decoder compiled, a minute at their first use."""
+        compile_blocks(self.network)
+        return replace(self, decode_video=torch.compile(decode_video))
 
     def to(self, device: str | torch.device) -> TinyModel:
         """Move all parts."""
@@ -88,7 +95,8 @@ def reconstruct(model: TinyModel, videos: Tensor, *, bf16: bool = False) -> Tens
 def decode(model: TinyModel, latents: Tensor, *, bf16: bool = False) -> Tensor:
     """Videos [B, F, H, W, 3] on the CPU of normalised latents [B, 16, T, h, w]."""
     with _precision(model, bf16):
-        return torch.cat([decode_video(model.vae, part).float().cpu() for part in latents.split(VAE_BATCH)])
+        parts = [model.decode_video(model.vae, part).float().cpu() for part in latents.split(VAE_BATCH)]
+    return torch.cat(parts)
 
 
 class UnitEncoder:
