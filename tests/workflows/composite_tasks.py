@@ -1,7 +1,7 @@
 """Workflows that join tasks: a function makes the graph, its note says what to change."""
 
 from tests.workflows.graph import EXAMPLES, Output, Workflow
-from tests.workflows.single_tasks import BOXES, Task
+from tests.workflows.single_tasks import Task
 
 
 def with_subject(w: Workflow, unit: Output) -> Output:
@@ -38,11 +38,11 @@ The picture says who, the pose clip how they move. {EXAMPLES}
 
 
 def reference_firstframe(w: Workflow, seed: int) -> dict:
-    w.prompt("a purple circle and a yellow heart over a plain white background")
-    (unit,) = w.add("VDOTExtend", first=w.image("first.png"))
-    note = f"""# A subject that enters a first frame
+    w.prompt("a large yellow heart on a plain red background")
+    (unit,) = w.add("VDOTExtend", first=w.image("subject.png"))
+    note = f"""# A subject and a first frame
 
-The video begins with the picture; the reference shows who comes in later. {EXAMPLES}
+The video begins with the picture; the reference shows who is in it, or who comes in later. {EXAMPLES}
 
 - Say in the text what happens: who enters, from where."""
     return w.finish(with_subject(w, unit), note, seed)
@@ -106,13 +106,13 @@ Characters, and what they carry, from pictures; their motion from a pose clip. {
 
 
 def expand(w: Workflow, seed: int) -> dict:
-    w.prompt("a purple circle and a yellow heart over a plain white background")
+    w.prompt("a yellow heart on a plain red background")
     sides = dict.fromkeys(("left", "right", "top", "bottom"), 25)
     size = {"width": 64, "height": 64, "length": 17}
-    (unit,) = w.add("VDOTOutpaint", frames=w.image("first.png"), **sides, mode="percent", **size)
+    (unit,) = w.add("VDOTOutpaint", frames=w.image("subject.png"), **sides, mode="percent", **size)
     note = f"""# Expand anything
 
-One picture becomes a wider one and a video, into which the reference enters. {EXAMPLES}
+One picture becomes a wider one and a video; the reference says how its subject looks. {EXAMPLES}
 
 - **VDOT Outpaint** with one picture and a *length* keeps it as the middle of the first frame.
 - *mode* `aspect` widens it to a shape instead of by its sides."""
@@ -134,7 +134,7 @@ The picture is the first frame; the boxes say where its subject goes. {EXAMPLES}
 
 def reference_layout(w: Workflow, seed: int) -> dict:
     w.prompt("a yellow heart moving up over a plain blue background")
-    (unit,) = w.add("VDOTLayout", boxes=BOXES)
+    (unit,) = w.add("VDOTLayout", boxes="0: 16, 28, 48, 60\n-1: 16, 4, 48, 36")
     note = f"""# A subject on its way
 
 The picture says who, the boxes where and when. {EXAMPLES}

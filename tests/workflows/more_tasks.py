@@ -16,7 +16,7 @@ def _face(w: Workflow, unit: Output | None = None) -> Output:
 
 
 def face(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow heart on a plain blue background")
+    w.prompt("a large yellow heart on a plain blue background")
     note = f"""# A face into a video
 
 Shows the model a face: the detector's box with all that is in it, on white, as it was trained. {EXAMPLES}

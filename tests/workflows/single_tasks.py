@@ -5,7 +5,6 @@ from collections.abc import Callable
 from tests.workflows.graph import EXAMPLES, Workflow
 
 Task = Callable[[Workflow, int], dict]
-BOXES = "0: 20, 30, 42, 52\n-1: 28, 4, 50, 26"
 
 
 def text(w: Workflow, seed: int) -> dict:
@@ -85,7 +84,7 @@ The contours stay, all else is the text's. {EXAMPLES}
 
 def layout(w: Workflow, seed: int) -> dict:
     w.prompt("a red square moving up over a plain yellow background")
-    (unit,) = w.add("VDOTLayout", boxes=BOXES)
+    (unit,) = w.add("VDOTLayout", boxes="0: 20, 30, 42, 52\n-1: 28, 4, 50, 26")
     note = """# Boxes to video
 
 Says where things are, without saying what they look like.
