@@ -4,9 +4,9 @@ from tests.workflows.graph import EXAMPLES, Output, Workflow
 from tests.workflows.single_tasks import Task
 
 
-def with_subject(w: Workflow, unit: Output) -> Output:
+def with_subject(w: Workflow, unit: Output, subject: str = "subject") -> Output:
     """The unit with one cut-out picture as reference."""
-    how = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
+    how = {"images": [w.image(f"{subject}.png")], "masks": [w.mask(f"{subject}_mask.png")]}
     return w.add("VDOTReference", **how, unit=unit)[0]
 
 

@@ -81,19 +81,21 @@ The masked part shows the reference, all else stays. {EXAMPLES}
 
 
 def reference_outpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow heart and a blue heart over a plain cyan background")
+    w.prompt("a blue heart moving to the upper right over a plain cyan background")
     sides = {"left": 50, "right": 0, "top": 25, "bottom": 25}
     (unit,) = w.add("VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", width=64, height=64)
-    note = f"""# A subject beside a clip
+    note = f"""# A subject and a wider clip
 
-The clip gets wider, and the reference says who stands in the new part. {EXAMPLES}"""
-    return w.finish(with_subject(w, unit), note, seed)
+The clip gets wider, and the reference says how its subject looks. {EXAMPLES}
+
+- A reference of someone else, and words in the text, say who stands in the new part."""
+    return w.finish(with_subject(w, unit, "clip_subject"), note, seed)
 
 
 def replace(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow heart moving to the upper right over a plain cyan background")
+    w.prompt("a yellow stick figure walking to the right over a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
-    (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.1)
+    (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.3, still=True)
     (pose,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
     (unit,) = w.add("VDOTCompose", units=[place, pose])
     note = f"""# Replace a character

@@ -70,7 +70,7 @@ Light and shapes stay, the text gives the colours: for old films, or to colour a
 
 
 def scribble(w: Workflow, seed: int) -> dict:
-    w.prompt("a green heart moving to the upper right over a plain purple background")
+    w.prompt("a red heart moving to the upper right over a plain white background")
     (frames,) = w.add("VDOTLines", frames=w.clip("clip.mp4"))
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# Line drawing to video

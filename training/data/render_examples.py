@@ -22,7 +22,7 @@ CLIP_SEED = EVALUATION + 665
 STORY_SEED = EVALUATION + 318
 PAIR_SEED = EVALUATION + 1332  # two shapes, one of which is to go
 POSE_SEED = EVALUATION + 4  # of a figure
-SUBJECT_SEEDS = {"subject": EVALUATION + 582, "second": EVALUATION + 687}
+SUBJECT_SEEDS = {"subject": EVALUATION + 582, "second": EVALUATION + 687, "clip_subject": CLIP_SEED}
 NUM_START_FRAMES = 5
 
 _log = logging.getLogger("vdot")
@@ -100,7 +100,7 @@ def render(folder: Path) -> None:
         write_video(folder / name, frames)
     for name, picture in images().items():
         write_image(folder / name, picture)
-    for seed in (DEPTH_SEED, CLIP_SEED, STORY_SEED, PAIR_SEED, *SUBJECT_SEEDS.values()):
+    for seed in {DEPTH_SEED, STORY_SEED, PAIR_SEED, *SUBJECT_SEEDS.values()}:
         _log.info("%d: %s", seed - EVALUATION, clip(seed).caption)
     _log.info("figure %d: %s", POSE_SEED - EVALUATION, figure_clip(POSE_SEED).caption)
 
