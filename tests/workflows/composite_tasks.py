@@ -38,7 +38,7 @@ The picture says who, the pose clip how they move. {EXAMPLES}
 
 
 def reference_firstframe(w: Workflow, seed: int) -> dict:
-    w.prompt("a large yellow heart on a plain red background")
+    w.prompt("a large yellow heart moving down over a plain red background")
     (unit,) = w.add("VDOTExtend", first=w.image("subject.png"))
     note = f"""# A subject and a first frame
 
@@ -120,8 +120,8 @@ One picture becomes a wider one and a video; the reference says how its subject 
 
 
 def move(w: Workflow, seed: int) -> dict:
-    w.prompt("a large purple circle moving to the lower left over a plain white background")
-    boxes = "0: 22, 11, 58, 47\n-1: 3, 26, 39, 62"
+    w.prompt("a large purple circle moving down over a plain white background")
+    boxes = "0: 22, 11, 58, 47\n-1: 22, 26, 58, 62"
     (unit,) = w.add("VDOTMove", image=w.image("first.png"), boxes=boxes)
     note = f"""# Move anything
 
