@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import comfy.latent_formats
 import comfy.sd
 import comfy.supported_models_base
 import comfy.text_encoders.wan
@@ -17,6 +18,14 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MODEL_FILE = "vdot_tiny_student.safetensors"
 VAE_FILE = "vdot_tiny_vae.safetensors"
 TEXT_FILE = "vdot_tiny_text.safetensors"
+# Red, green and blue, -1 .. 1, of the tiny VAE's latents: least squares over drawn clips; R^2 0.95 on others.
+LATENT_RGB = (
+    (0.021, 0.011, -0.035), (0.289, 0.022, -0.078), (-0.010, 0.062, 0.031), (0.033, -0.066, -0.084),
+    (-0.166, 0.045, -0.071), (-0.093, -0.022, 0.068), (-0.049, 0.007, -0.153), (-0.068, 0.133, 0.147),
+    (0.015, 0.055, -0.062), (0.053, 0.048, -0.014), (-0.012, 0.020, 0.056), (-0.001, -0.018, -0.046),
+    (0.017, -0.222, 0.043), (0.008, 0.060, -0.041), (-0.013, 0.033, 0.074), (0.048, -0.015, 0.054),
+)  # fmt: skip
+LATENT_RGB_BIAS = (0.201, 0.053, -0.001)
 
 
 def load_demo():
@@ -31,9 +40,20 @@ def load_demo():
     for name in (MODEL_FILE, VAE_FILE, TEXT_FILE):
         if not (ASSETS / name).is_file():
             raise ValueError(f"the demo's {name} is not in {ASSETS}; install the pack again from its release")
+    return _load_transformer(), load_text_encoder(ASSETS / TEXT_FILE), load_vae(ASSETS / VAE_FILE)
+
+
+def _load_transformer(disable_dynamic=False):
+    """The student, with previews in its own colours: Wan's latents have others."""
     # The files are in half precision to be small; in float32 the demo looks the same on every device.
-    model = load_model(ASSETS / MODEL_FILE, weight_dtype="fp32")
-    return model, load_text_encoder(ASSETS / TEXT_FILE), load_vae(ASSETS / VAE_FILE)
+    model = load_model(ASSETS / MODEL_FILE, weight_dtype="fp32", disable_dynamic=disable_dynamic)
+    latent_format = comfy.latent_formats.Wan21()
+    latent_format.latent_rgb_factors = [list(row) for row in LATENT_RGB]
+    latent_format.latent_rgb_factors_bias = list(LATENT_RGB_BIAS)
+    latent_format.taesd_decoder_name = None  # a small decoder of Wan's own latents
+    model.model.latent_format = latent_format
+    model.cached_patcher_init = (_load_transformer, ())
+    return model
 
 
 def load_vae(path: Path):

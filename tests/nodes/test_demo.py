@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -52,6 +53,30 @@ def test_vae_keeps_a_picture(demo):
         decoded = vae.decode(vae.encode(clip))[0]
     psnr = -10 * torch.log10((decoded - clip).pow(2).mean())
     assert decoded.shape == clip.shape and psnr > 20
+
+
+def test_previews_have_the_video_s_colours(demo, comfy):
+    """ComfyUI's own previewer of the demo's latents shows the clip, small; with Wan's colours it does not."""
+    import latent_preview
+
+    shapes = submodule("training.data.shapes")
+    errors = {"own": [], "wan": []}
+    for seed in range(2**41 + 4, 2**41 + 10):
+        clip = shapes.clip(seed).frames
+        with torch.inference_mode():
+            latents = demo[0].model.process_latent_in(demo[2].encode(clip))
+        expected = torch.nn.functional.avg_pool2d(clip[:1].movedim(-1, 1), 8)[0].movedim(0, -1)
+        for name, formats in (("own", demo[0].model.latent_format), ("wan", comfy.latent_formats.Wan21())):
+            stock = latent_preview.Latent2RGBPreviewer(
+                formats.latent_rgb_factors, formats.latent_rgb_factors_bias
+            )
+            shown = torch.from_numpy(np.array(stock.decode_latent_to_preview(latents))).float() / 255
+            errors[name].append((shown - expected).abs().mean().item())
+    assert max(errors["own"]) < 0.1
+    assert sum(errors["own"]) < sum(errors["wan"]) / 2, errors
+    load_again, arguments = demo[0].cached_patcher_init
+    again = load_again(*arguments).model.latent_format.latent_rgb_factors
+    assert again == demo[0].model.latent_format.latent_rgb_factors
 
 
 def test_text_steers_the_video(demo, run):
