@@ -91,7 +91,7 @@ The text describes the scene without it. {EXAMPLES}
 
 
 def animate(w: Workflow, seed: int) -> dict:
-    w.prompt("a yellow heart and a purple diamond over a plain white background")
+    w.prompt("a yellow stick figure walking to the right over a plain white background")
     (control,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
     pictures = [w.image(file) for file in ("subject.png", "second.png")]
     masks = [w.mask(file) for file in ("subject_mask.png", "second_mask.png")]

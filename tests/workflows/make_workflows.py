@@ -21,14 +21,14 @@ FIRST_SEED, FIRST_NATIVE_SEED = 5, 101
 # Of some seeds each, those whose video shows best what the text says.
 CHOSEN_SEEDS = {
     "text": 45,
-    "animate": 1002,
-    "crop": 1010,
+    "animate": 1,
+    "crop": 2,
     "expand": 3028,
     "extend": 1040,
     "face": 3024,
     "firstlast": 1082,
     "flow": 1090,
-    "inpaint": 1111,
+    "inpaint": 2,
     "keyframes": 1120,
     "layout": 1140,
     "layout_track": 1151,

@@ -109,7 +109,7 @@ Within the mask the poses guide who the reference shows; around it the clip stay
 
 
 def crop(w: Workflow, seed: int) -> dict:
-    w.prompt("a red square moving to the upper right over a plain cyan background")
+    w.prompt("a red square on a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
     part, cut, place = w.add("VDOTCrop", frames=frames, mask=mask, width=64, height=64)
     (unit,) = w.add("VDOTMask", frames=part, mask=cut)

@@ -109,7 +109,7 @@ The contours of something that was tracked in a clip say where the new thing is.
 
 
 def inpaint(w: Workflow, seed: int) -> dict:
-    w.prompt("a red square moving to the upper right over a plain cyan background")
+    w.prompt("a red square on a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask)
     note = f"""# Inpainting
