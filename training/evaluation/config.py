@@ -106,7 +106,8 @@ class EvaluationConfig:
         score: Metric -> weight in a row's score; metrics that a row lacks are left out of its mean.
         pictures: Rows of a contact sheet.
         bf16: Whether network and VAE compute under bfloat16 autocast.
-        compile: Whether to compile the network's blocks: a minute at the start, a fifth off every evaluation.
+        compile: Whether to compile the network's blocks and the VAE's decoder: some minutes at the start, a
+            fifth off every evaluation of the network and a third off decoding.
         device: 'cpu' or 'cuda'.
         threads: CPU threads of torch.
     """
