@@ -39,8 +39,8 @@ reconstructions: the best that any model over this VAE could do, and the measure
 - smooth: PSNR between each frame and its neighbours' mean, minus the drawn clip's: below 0 it flickers, above
   it is smoother or softer than the drawing (compare with `vae`);
 - CPU s a video: mean processor time of these runs, encoding what is given, decoding and compiling included,
-  in batches; it is over the rows that a run has, so it says what the evaluation cost. How fast models sample is in
-  [BENCHMARKS.md](BENCHMARKS.md#the-tiny-student), side by side on the same clips;
+  in batches; it is over the rows that a run has, so it says what the evaluation cost. How fast models sample
+  is in [BENCHMARKS.md](BENCHMARKS.md#the-tiny-student), side by side on the same clips;
 - FD: Frechet distance of the network's features to the drawn clips'. It falls with the number of clips, so it
   stands only where a row has as many as all others: not in short rows, nor with several seeds of a clip;
 - diversity: distance between seeds of one prompt, as a share of the distance between different drawn clips.
