@@ -59,21 +59,21 @@ class Evaluation:
         if config.compile:
             self.model = self.model.compiled()
         self.encoder = UnitEncoder(self.model, bf16=config.bf16)
-        self._bounds: dict[bytes, tuple[Tensor, Observation]] = {}
+        self._known: dict[bytes, tuple[Tensor, Observation]] = {}
 
-    def _bound(self, cases: list[Case]) -> tuple[Tensor, list[Observation]]:
+    def _drawn(self, cases: list[Case]) -> tuple[Tensor, list[Observation]]:
         """[B, F, H, W, 3] reconstructions of the cases' clips, and what is seen in the drawn clips."""
         keys = [hashlib.sha256(case.drawn.frames.numpy().tobytes()).digest() for case in cases]
         new = {
-            key: case.drawn.frames for key, case in zip(keys, cases, strict=True) if key not in self._bounds
+            key: case.drawn.frames for key, case in zip(keys, cases, strict=True) if key not in self._known
         }
         if new:
             drawn = torch.stack(list(new.values()))
             made = reconstruct(self.model, drawn, bf16=self.config.bf16)
             # Half precision, so that the clips of all rows stay in memory.
-            known = zip(made.half(), observe(self.evaluator, drawn), strict=True)
-            self._bounds |= dict(zip(new, known, strict=True))
-        videos, seen = zip(*(self._bounds[key] for key in keys), strict=True)
+            pairs = zip(made.half(), observe(self.evaluator, drawn), strict=True)
+            self._known |= dict(zip(new, pairs, strict=True))
+        videos, seen = zip(*(self._known[key] for key in keys), strict=True)
         return torch.stack(videos).float(), list(seen)
 
     def _videos(
@@ -97,7 +97,7 @@ class Evaluation:
         for first in range(0, len(cases), size):
             batch = cases[first : first + size]
             drawn = torch.stack([case.drawn.frames for case in batch])
-            bound, true_seen = self._bound(batch)
+            bound, true_seen = self._drawn(batch)
             begun = time.process_time()
             videos = self._videos(row, batch, sampler, drawn, bound)
             cpu_seconds += time.process_time() - begun

@@ -38,7 +38,7 @@ class TinyModel:
     decode_video: Callable[[nn.Module, Tensor], Tensor] = decode_video
 
     def compiled(self) -> TinyModel:
-        """The same, with the network's blocks and the VAE's decoder compiled, a minute at their first use."""
+        """Compile the network's blocks, in place, and the VAE's decoder: some minutes at their first use."""
         compile_blocks(self.network)
         return replace(self, decode_video=torch.compile(decode_video))
 
