@@ -26,7 +26,7 @@ from .tasks import build_unit, draw_scenes
 from .vae import encode_video, load_vae, weights_digest
 
 logger = logging.getLogger("vdot")
-FORMAT, CHUNK_CLIPS = 2, 25
+FORMAT, CHUNK_CLIPS = 2, 10
 # What of a group its samples depend on; how often they are taken is not of it.
 OF_GROUP = ("width", "height", "num_frames", "tasks", "extra", "texture_share", "simple")
 SAID = {

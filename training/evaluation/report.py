@@ -45,7 +45,8 @@ reconstructions: the best that any model over this VAE could do, and the measure
   stands only where a row has as many as all others: not in short rows, nor with several seeds of a clip;
 - diversity: distance between seeds of one prompt, as a share of the distance between different drawn clips.
 
-Short rows have fewer clips than the others, and are shown without counting in any family's score.
+Rows of held-out pairs, and short ones, which have fewer clips than the others, are shown without counting
+in any family's score.
 """
 
 
