@@ -1,12 +1,13 @@
 """Builds a workflow file: nodes by type, links by handing outputs around, a tidy layout, groups, a note."""
 
 import json
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
 from tests.workflows.catalogue import KINDS, UPLOAD, NodeKind, Socket
 
-FILE_ID = "9a1d3b52-6f0e-4c51-8a25-0d0c7b1f6a{:02x}"
+FILE_IDS = uuid.UUID("9a1d3b52-6f0e-4c51-8a25-0d0c7b1f6a00")  # the namespace of the files' ids
 TOP, GAP, MAX_COLUMN = 60, 80, 760
 MARGIN, GROUP_GAP, GROUP_TOP = 20, 30, -10
 WIDTH, TASK_WIDTH = 300, 340
@@ -167,7 +168,7 @@ class Workflow:
         self.add("SaveVideo", video=video, filename_prefix=f"video/vdot_{self.name}")
         groups = _lay_out(self._nodes)
         return {
-            "id": FILE_ID.format(seed),
+            "id": str(uuid.uuid5(FILE_IDS, self.name)),
             "revision": 0,
             "last_node_id": len(self._nodes) + 1,
             "last_link_id": len(self._links),

@@ -5,6 +5,7 @@
 
 import json
 import os
+import uuid
 
 import av
 import numpy as np
@@ -53,6 +54,13 @@ def test_every_workflow_has_its_picture():
 def test_every_task_has_a_workflow():
     assert {name_of(path) for path in WORKFLOWS} == set(tasks()) >= TASKS
     assert REPRESENTATIVE <= {name_of(path) for path in RUN}
+
+
+def test_ids_are_uuids_and_no_two_files_have_the_same():
+    """The schema of ComfyUI's page takes no other id."""
+    ids = [load(path)["id"] for path in WORKFLOWS + NATIVE]
+    assert [str(uuid.UUID(id_)) for id_ in ids] == ids
+    assert len(set(ids)) == len(ids)
 
 
 def test_the_files_are_what_their_script_writes():
