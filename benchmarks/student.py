@@ -17,10 +17,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from training.data.shapes import SPLITS, clip  # noqa: E402
-from training.evaluation.config import SamplerConfig  # noqa: E402
-from training.evaluation.generate import UnitEncoder, decode, load_tiny, sample_latents  # noqa: E402
-from training.tasks import build_unit  # noqa: E402
+from tiny.clips.shapes import SPLITS, clip  # noqa: E402
+from tiny.evaluation.config import SamplerConfig  # noqa: E402
+from tiny.evaluation.generate import UnitEncoder, decode, load_tiny, sample_latents  # noqa: E402
+from tiny.tasks import build_unit  # noqa: E402
 
 SAMPLERS = {
     "teacher": SamplerConfig(steps=50, shift=5.0, solver="unipc", guidance=5.0),

@@ -1,7 +1,7 @@
 """Encode the data of a run once: `python training/cache.py --config training/configs/<run>.yaml`.
 
 Reads the same file and the same keys as training/distill.py, of which only `data` matters here, encodes every
-row's clips and captions, and writes them to data.cache_dir; see training/dataset/store.py. Without a file:
+row's clips and captions, and writes them to data.cache_dir; see training/data/cache.py. Without a file:
 
     python training/cache.py --data.source manifest --data.path clips.csv --data.cache_dir cache \
         --data.vae Wan2.1/vae --data.text_encoder Wan2.1/text_encoder
@@ -25,10 +25,10 @@ if __package__ in (None, ""):
     # In place of the script's own folder, whose names would hide other packages' (`dataset`, `parallel`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.dataset import encode_all
-from training.dataset.config import DataConfig
-from training.dataset.store import INDEX, Cache, Producer, forget_skipped, missing_shards
-from training.distill_cli import parse_command
+from training.data import encode_all
+from training.data.cache import INDEX, Cache, Producer, forget_skipped, missing_shards
+from training.data.config import DataConfig
+from training.engine.cli import parse_command
 
 logger = logging.getLogger("vdot")
 
@@ -70,10 +70,10 @@ def build_producer(config: DataConfig, local_rank: int = 0) -> Producer:
     if config.source == "cache":
         raise ValueError("data.source is cache, which is encoded already; give the manifest or the shards")
     if config.source == "shapes":
-        from training.dataset.shapes import ShapesProducer
+        from tiny.producer import ShapesProducer
 
         return ShapesProducer(config)
-    from training.dataset.rows import RowsProducer
+    from training.data.rows import RowsProducer
 
     return RowsProducer(config, local_rank)
 

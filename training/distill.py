@@ -1,7 +1,8 @@
-"""Distil a few-step generator: `python training/distill.py --config training/configs/vdot_tiny.yaml`.
+"""Distil a few-step generator: `python training/distill.py --config tiny/configs/vdot_tiny.yaml`.
 
 The same file runs under torchrun. Kill it and start it again with the same command: it goes on from the last
-checkpoint. This file is the life cycle only; the loop is `training/trainer.py`'s, the losses `step.py`'s.
+checkpoint. This file is the life cycle only; the loop is `training/engine/trainer.py`'s,
+the losses `training/methods/vdot.py`'s.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ if __package__ in (None, ""):
     # In place of the script's own folder, whose names would hide other packages' (`dataset`, `parallel`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.distill_cli import parse_command
-from training.distill_config import DistillConfig
+from training.engine.cli import parse_command
+from training.engine.config import DistillConfig
 
 if TYPE_CHECKING:
-    from training.trainer import Trainer
+    from training.engine.trainer import Trainer
 
 logger = logging.getLogger("vdot")
 
@@ -39,10 +40,10 @@ def ready(config: DistillConfig) -> Iterator[Trainer]:
     Raises:
         ValueError: A file, a key or the machine does not fit; only before it yields.
     """
-    from training import parallel
-    from training.dataset import build_source, check_tasks
-    from training.progress import logged_to
-    from training.trainer import Trainer
+    from training.data import build_source, check_tasks
+    from training.distributed import world as parallel
+    from training.engine.progress import logged_to
+    from training.engine.trainer import Trainer
 
     world = parallel.start(config.parallel)
     if world.rank:
@@ -73,7 +74,7 @@ def train(trainer: Trainer) -> int:
     Returns:
         The step reached.
     """
-    from training.export import export
+    from training.engine.export import export
 
     step, config = trainer.run(), trainer.config
     if trainer.world.rank == 0 and step >= config.steps:
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return plan(argv)
             command = parse_command(argv)
             if command.export:
-                from training.export import export
+                from training.engine.export import export
 
                 export(command.config, command.export)
                 return 0

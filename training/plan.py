@@ -19,7 +19,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.distill_config import DistillConfig
+from training.engine.config import DistillConfig
 from training.planning.arguments import PlanArguments, plan_help, split_arguments
 from training.planning.budget import Budget, make_budget
 from training.planning.remedies import enough_gpus, remedies
@@ -62,7 +62,7 @@ def plan_budget(config: DistillConfig, arguments: PlanArguments) -> Budget:
     Returns:
         The budget.
     """
-    from training.models import network_config
+    from training.engine.networks import network_config
 
     clip = clip_of(config, arguments.references, arguments.contexts)
     return make_budget(config, network_config(config.model), clip, arguments.machine)
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: `--config FILE`, overrides of its keys, the plan's options; `--plan` itself may be among them.
     """
-    from training.distill_cli import parse_command
+    from training.engine.cli import parse_command
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     argv = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--plan"]

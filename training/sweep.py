@@ -1,4 +1,4 @@
-"""Many runs from one file: `python training/sweep.py --sweep training/configs/tiny_ablation.yaml`.
+"""Many runs from one file: `python training/sweep.py --sweep tiny/configs/tiny_ablation.yaml`.
 
 A sweep names runs (a base configuration and overrides), and seeds. Every pair is a process of its own, one
 per core; what is finished is skipped, so that a sweep goes on after any interruption with the same command.
@@ -6,7 +6,7 @@ At the end a table of every run's metrics, mean and spread over seeds, is printe
 
     out_dir: runs/tiny_ablation
     command: [python, training/distill.py]     # default; from the repository's root
-    base: training/configs/vdot_tiny.yaml
+    base: tiny/configs/vdot_tiny.yaml
     seeds: [0, 1, 2]
     jobs: 1                                    # processes at once, each on its own core; 0: every core
     metrics: evaluation/*/renoise4/*.json      # in a run's folder: JSON, or JSON lines (the last counts)
@@ -15,7 +15,7 @@ At the end a table of every run's metrics, mean and spread over seeds, is printe
       full: {}
       no_gan: {losses.gan: false}
     after:                                     # optional: more commands of a run; {run}, {seed} too
-      - [python, training/evaluate.py, --config, training/configs/tiny_evaluation.yaml, --run, "{run}",
+      - [python, tiny/evaluate.py, --config, tiny/configs/tiny_evaluation.yaml, --run, "{run}",
          --transformer, "{out_dir}/export/generator.safetensors", --out_dir, "{out_dir}/evaluation"]
 """
 

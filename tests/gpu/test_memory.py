@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.progress import GIB, memory_gib
+from training.engine.progress import GIB, memory_gib
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

@@ -46,7 +46,7 @@ def test_text_encoder_is_transformers_own(demo, demo_assets):
 
 def test_vae_keeps_a_picture(demo):
     """The bundled VAE's reconstruction is close to what went in."""
-    shapes = submodule("training.data.shapes")
+    shapes = submodule("tiny.clips.shapes")
     clip = shapes.clip(2**41 + 4).frames
     vae = demo[2]
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def test_previews_have_the_video_s_colours(demo, comfy):
     """ComfyUI's own previewer of the demo's latents shows the clip, small; with Wan's colours it does not."""
     import latent_preview
 
-    shapes = submodule("training.data.shapes")
+    shapes = submodule("tiny.clips.shapes")
     errors = {"own": [], "wan": []}
     for seed in range(2**41 + 4, 2**41 + 10):
         clip = shapes.clip(seed).frames

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from training.batch import Batch
-from training.distill_cli import make_config
-from training.draws import keyed_generator
+from training.data.batch import Batch
+from training.engine.cli import make_config
+from training.engine.draws import keyed_generator
 from vdot_core.checkpoints import save_network
 from vdot_core.networks import WanVace, WanVaceConfig
 
@@ -61,7 +61,7 @@ class NoiseSource:
         self.skipped: list = []
 
     def batches(self, step: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
-        """As `training.dataset`'s."""
+        """As `training.data`'s."""
         micro = self.global_batch // (self.accumulation * world_size)
         starts = [(n * world_size + rank) * micro for n in range(self.accumulation)]
         return [self._batch(step, range(start, start + micro)) for start in starts]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-RUN_TINY = Path(__file__).resolve().parents[1] / "training" / "distill" / "run_tiny.py"
+RUN_TINY = Path(__file__).resolve().parents[1] / "training" / "engine" / "run_tiny.py"
 
 
 def _free_port() -> int:

@@ -17,7 +17,7 @@ from devtools.demo.options import tasks
 from tests.support.comfy import ROOT, comfyui_path
 from tests.workflows.make_workflows import files
 from tests.workflows.prompts import FRONTEND_ONLY, to_prompt
-from training.data import render_examples
+from tiny.clips import render_examples
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("vdot_*.json"))
 NATIVE = sorted((ROOT / "workflows").glob("native_*.json"))  # test_native.py has more of them

@@ -1,297 +1,246 @@
-"""Units made from a drawn clip, one function a task, by the builders that the nodes call.
+"""A row's clips -> the unit of its task, by the builders that the nodes call.
 
-Each takes the clip and a generator. Without one (None) it makes the task's plain example; with one it draws
-what a task leaves open: the mask's shape, margins, moments, the look of a reference. What the video should
-become is always the clip itself.
+A control task's source is the control, drawn already. A task that keeps something of a clip takes it from the
+source, or from the target where there is no source or the source is another task's control.
 
-Letters: F frames, H W pixels.
+Letters: F pixel frames, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vdot_core import signals, vcu
+from vdot_core.vcu.unit import GREY
 
-from .figure import keypoints, walk_along
-from .objects import pick
-from .regions import random_region
-from .shapes import Clip, FigureTrack
-
-Rng = np.random.Generator | None
-Build = Callable[[Clip, Rng], vcu.VCU]
-MASK_ODDS = np.cumsum([0.3, 0.25, 0.45])  # of vcu.MASK_SHAPES: original, hull, box
-EXPANSIONS = (0.0, vcu.EXPAND_RATIO, 0.6)
-FACE_EXPANSIONS = (0.0, 0.15, 0.3)  # by how much of it a detector's box is larger than the head
-PLACE_RATIO = 0.1
-END_LENGTHS = (1, 1, 1, 5, 9)
-PEN_SIDE = 256  # pixels; a skeleton drawn thinner vanishes in the VAE
+from .samples import BadRowError
 
 
-def canvas_of(clip: Clip) -> dict[str, int]:
-    """The clip's size and length, as builders take them."""
-    num_frames, height, width = clip.frames.shape[:3]
-    return {"width": width, "height": height, "num_frames": num_frames}
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a unit is made from; all clips are of one size and length.
+
+    Attributes:
+        width, height, num_frames: Of the video.
+        source, target: [F, H, W, 3] float in [0, 1], or None. A task that takes a
+            short source gets it whole.
+        mask: [F, H, W] float of 0 and 1, 1 = generate, or None.
+        references: Pictures [H', W', 3 or 4] float in [0, 1].
+    """
+
+    width: int
+    height: int
+    num_frames: int
+    source: Tensor | None = None
+    mask: Tensor | None = None
+    references: tuple[Tensor, ...] = ()
+    target: Tensor | None = None
+
+    @property
+    def size(self) -> dict[str, int]:
+        """As the builders take it."""
+        return {"width": self.width, "height": self.height, "num_frames": self.num_frames}
+
+    def clip(self) -> Tensor:
+        """The clip of which something is kept."""
+        if self.source is None and self.target is None:
+            raise BadRowError("missing", "src_video_path and target_video_path are both empty; give one")
+        return self.target if self.source is None else self.source
 
 
-def _grey_rgb(maps: Tensor) -> Tensor:
-    return maps[..., None].expand(*maps.shape, 3)
+@dataclass(frozen=True)
+class RowTask:
+    """How a task's unit is made from a row.
+
+    Attributes:
+        build: Makes it.
+        needs: Columns it cannot do without.
+        kind: 'reference', 'control', 'keep' or 'text'; says how it composes.
+        short_source: Whether its source may be a part of the video only.
+    """
+
+    build: Callable[[Inputs], vcu.VCU]
+    needs: tuple[str, ...] = ()
+    kind: str = "control"
+    short_source: bool = False
 
 
-def _choose(rng: Rng, items: Sequence, cumulative: np.ndarray | None = None):
-    """The first item for the plain example, any of them by the generator."""
-    return items[0] if rng is None else pick(rng, items, cumulative)
-
-
-def skeleton(clip: Clip) -> list[dict]:
-    """OpenPose key points: the figure's own, or of someone who walks along with the nearest object."""
-    if clip.objects and isinstance(clip.objects[-1], FigureTrack):
-        return clip.keypoints
-    height, width = clip.frames.shape[1:3]
-    return keypoints(walk_along(clip.objects[-1].centres, height, width), height, width)
-
-
-def box_tracks(clip: Clip) -> list[dict[int, list[int]]]:
-    """Each seen object's box (left, top, right, bottom) by frame, for `vcu.layout` and `vcu.move`."""
-    tracks = [
-        {frame: box for frame, box in enumerate(boxes) if box[2] > box[0]} for boxes in clip.boxes.tolist()
-    ]
-    return [track for track in tracks if track]
-
-
-def _seen(clip: Clip) -> list[int]:
-    return [number for number, masks in enumerate(clip.object_masks) if masks.any()]
-
-
-def _subject(clip: Clip) -> int:
-    """The nearest object that is seen at all."""
-    seen = _seen(clip)
-    if not seen:
-        raise ValueError(f"no object of clip {clip.seed} is ever inside the frame")
-    return seen[-1]
-
-
-def text(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Nothing but the caption."""
-    return vcu.text(**canvas_of(clip))
-
-
-def depth(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Exact depth, near = bright."""
-    return vcu.depth(clip.depth)
-
-
-def pose(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The skeleton on black, in a small picture by a pen as thick as usual at `PEN_SIDE`, or a thinner."""
-    pen = max(1.0, PEN_SIDE / min(clip.frames.shape[1:3]))
-    pen = _choose(rng, (pen, pen, pen / 2, 1.0))
-    return vcu.control(signals.draw_pose(skeleton(clip), pen=pen))
-
-
-def flow(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Exact motion on the colour wheel, the first map twice."""
-    maps = signals.flow_to_frames(clip.flow)
-    return vcu.control(torch.cat([maps[:1], maps]))
-
-
-def gray(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Luma."""
-    return vcu.control(signals.to_gray(clip.frames))
-
-
-def lines(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Outlines, dark on white: exact ones, or those that the line signal finds in the pixels."""
-    if rng is not None and rng.random() < 0.35:
-        return vcu.control(signals.draw_lines(clip.frames))
-    return vcu.control(_grey_rgb(1 - clip.lines))
-
-
-def layout_boxes(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Boxes in the objects' colours."""
-    colors = [clip.objects[n].rgb for n in _seen(clip)]
-    return vcu.layout(box_tracks(clip), colors=_choose(rng, (colors, None)), **canvas_of(clip))
-
-
-def layout_contours(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Contours of the objects' masks in their colours."""
-    seen = _seen(clip)
-    colors = _choose(rng, ([clip.objects[n].rgb for n in seen], None))
-    return vcu.layout_masks([clip.object_masks[n] for n in seen], colors=colors)
-
-
-def layout(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Boxes or contours, coloured or black."""
-    return _choose(rng, (layout_boxes, layout_contours))(clip, rng)
-
-
-def inpaint(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The objects' outline; or one object's outline, hull or box, still or moving; or any region."""
-    if rng is None and clip.objects:
-        return vcu.inpaint(clip.frames, clip.masks)
-    rng = rng or np.random.default_rng(0)
-    if not clip.objects or rng.random() < 0.4:
-        region = random_region(rng, tuple(clip.frames.shape[:3]))
-        return vcu.inpaint(clip.frames, region)
-    mask = clip.masks if rng.random() < 0.4 else clip.object_masks[pick(rng, _seen(clip))]
-    return vcu.inpaint(
-        clip.frames,
-        mask,
-        mask_shape=pick(rng, vcu.MASK_SHAPES, MASK_ODDS),
-        expand=pick(rng, EXPANSIONS),
-        grow_px=int(rng.integers(0, 4)),
-        still=bool(rng.random() < 0.25),
+def _references(inputs: Inputs) -> vcu.VCU:
+    """Each picture on white; one with alpha is cropped to its subject."""
+    one_by_one = (
+        vcu.reference([image], crop=image.shape[-1] == 4, **inputs.size) for image in inputs.references
     )
+    return vcu.compose(*one_by_one)
 
 
-def outpaint(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The clip's middle, or a part of it towards any side; the canvas is the clip's own size."""
-    height, width = clip.frames.shape[1:3]
-    sides = dict.fromkeys(("left", "right", "top", "bottom"), 8)
-    if rng is not None:
-        always = rng.integers(2)
-        for axis, (before, after) in enumerate((("top", "bottom"), ("left", "right"))):
-            largest = (height, width)[axis] // 2
-            margin = int(rng.integers(4, largest + 1)) if axis == always or rng.random() < 0.5 else 0
-            # A crop's sides and the margins together are a multiple of 16 in any case: the clip's own size.
-            share = pick(rng, (0.0, 1.0, 0.5, float(rng.random())))
-            sides[before] = round(margin * share)
-            sides[after] = margin - sides[before]
-    kept = clip.frames[:, sides["top"] : height - sides["bottom"], sides["left"] : width - sides["right"]]
-    return vcu.outpaint(kept, **sides)
+def _inpaint(**augment) -> RowTask:
+    def build(inputs: Inputs) -> vcu.VCU:
+        return vcu.inpaint(inputs.clip(), inputs.mask, **augment)
+
+    return RowTask(build, ("mask_video_path",), "keep")
 
 
-def ends(first: int, last: int) -> Build:
-    """The task of keeping so many frames of the start and of the end."""
-
-    def build(clip: Clip, rng: Rng = None) -> vcu.VCU:
-        start = clip.frames[:first] if first else None
-        end = clip.frames[len(clip.frames) - last :] if last else None
-        return vcu.extend(start, end, num_frames=len(clip.frames))
-
-    return build
+def _kept(inputs: Inputs) -> vcu.VCU:
+    """Whatever the mask keeps of the clip."""
+    frames = torch.where(inputs.mask[..., None] > 0.5, GREY, inputs.clip())
+    return vcu.VCU(frames, inputs.mask, kind="extension")
 
 
-def extend(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """First, last or both ends given: single frames, or a stretch of 5 or 9."""
-    if rng is None:
-        return ends(1, 0)(clip)
-    longest = max(1, (len(clip.frames) - 1) // 2)
-    first, last = (min(pick(rng, END_LENGTHS), longest) for _ in range(2))
-    which = pick(rng, ("first", "last", "both"), np.cumsum([0.55, 0.15, 0.3]))
-    return ends(first if which != "last" else 0, last if which != "first" else 0)(clip)
+def _ends(first: int, last: int) -> RowTask:
+    """So many frames of the start and end are kept, or what the mask says."""
+
+    def build(inputs: Inputs) -> vcu.VCU:
+        if inputs.mask is not None:
+            return _kept(inputs)
+        clip = inputs.clip()
+        return vcu.extend(clip[:first] if first else None, clip[-last:] if last else None, **inputs.size)
+
+    return RowTask(build, kind="keep", short_source=not (first and last))
 
 
-def keyframes(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The first and the last frame and a short clip between; or a few frames anywhere."""
-    total = len(clip.frames)
-    if rng is None:
-        at = (total - 3) // 2
-        images = [clip.frames[0], clip.frames[at : at + 3], clip.frames[-1]]
-        return vcu.keyframes(images, [0, at, -1], num_frames=total)
-    count = int(rng.integers(2, min(4, total - 1) + 1))
-    chosen = sorted(rng.permutation(total)[:count].tolist())
-    return vcu.keyframes([clip.frames[i] for i in chosen], chosen, num_frames=total)
+def _given(side: str) -> RowTask:
+    """The source is the given part of the video, or the mask says which part is."""
+
+    def build(inputs: Inputs) -> vcu.VCU:
+        if inputs.mask is not None:
+            return _kept(inputs)
+        if inputs.source is None or len(inputs.source) >= inputs.num_frames:
+            raise BadRowError(
+                "missing", "what is given of the clip is not known; give mask_video_path, or a shorter source"
+            )
+        return vcu.extend(**{side: inputs.source}, **inputs.size)
+
+    return RowTask(build, kind="keep", short_source=True)
 
 
-def _best_frame(masks: Tensor, rng: Rng) -> int:
-    """The frame of [F, H, W] that shows most, or any that shows nearly as much."""
-    areas = masks.flatten(1).sum(1)
-    if rng is None:
-        return int(areas.argmax())
-    return pick(rng, (areas >= 0.8 * areas.max()).nonzero().flatten().tolist())
+def _move(inputs: Inputs) -> vcu.VCU:
+    """The first frame of the clip, and boxes drawn on white; with a mask the source holds both."""
+    if inputs.mask is not None:
+        return vcu.VCU(inputs.source, inputs.mask, kind="extension")
+    if inputs.target is None:
+        raise BadRowError("missing", "target_video_path, or mask_video_path, is needed for the first frame")
+    return vcu.compose(vcu.extend(inputs.target[:1], **inputs.size), vcu.control(inputs.source))
 
 
-def _cut_out(clip: Clip, number: int, rng: Rng, margin: float) -> vcu.VCU:
-    """One object cut out of a frame that shows most of it."""
-    masks = clip.object_masks[number]
-    frame = _best_frame(masks, rng)
-    return vcu.reference(clip.frames[frame], masks=masks[frame], margin=margin, **canvas_of(clip))
+SOURCE, MASK, REFERENCES = ("src_video_path",), ("mask_video_path",), ("ref_image_path",)
+_CONTROL = RowTask(lambda inputs: vcu.control(inputs.source), SOURCE)
+_KEPT = RowTask(_kept, MASK, "keep")
+_REFERENCE = RowTask(_references, REFERENCES, "reference")
+_GARMENT = _inpaint(grow_px=2, blur_px=1.0)
+_BOX = _inpaint(mask_shape="box", expand=vcu.EXPAND_RATIO)
+PARTS: dict[str, RowTask] = {
+    "text": RowTask(lambda inputs: vcu.text(**inputs.size), kind="text"),
+    "depth": RowTask(lambda inputs: vcu.depth(inputs.source), SOURCE),
+    "gray": RowTask(lambda inputs: vcu.control(signals.to_gray(inputs.source)), SOURCE),
+    **{name: _CONTROL for name in ("pose", "flow", "scribble", "lines", "layout", "layout_track")},
+    **{name: _inpaint() for name in ("inpainting", "inpaint", "outpainting", "outpaint")},
+    "removal": _inpaint(mask_shape="hull", expand=vcu.EXPAND_RATIO),
+    "firstframe": _ends(1, 0),
+    "lastframe": _ends(0, 1),
+    "firstlast": _ends(1, 1),
+    "firstclip": _given("first"),
+    "lastclip": _given("last"),
+    **{name: _KEPT for name in ("firstlastclip", "keyframes", "extend")},
+    "move": RowTask(_move, SOURCE),
+    **{name: _REFERENCE for name in ("reference", "references")},
+}
+WHOLE = {
+    "animate": ("reference", "pose"),
+    "swap": ("reference", _BOX),
+    "try_on": ("reference", _GARMENT),
+    "expand": ("reference", _KEPT),
+    "replacement": ("reference", "inpainting", "pose"),
+}
+ALIASES = {
+    "t2v": "text",
+    "r2v": "reference",
+    "face": "reference",
+    "object": "reference",
+    "r2v_face": "reference",
+    "r2v_object": "reference",
+    "reference_face": "reference",
+    "reference_object": "reference",
+    "grey": "gray",
+    "optical_flow": "flow",
+    "extension": "firstframe",
+    "first_frame": "firstframe",
+    "last_frame": "lastframe",
+    "tryon": "try_on",
+    "replace": "replacement",
+    "character_replacement": "replacement",
+}
 
 
-def _portrait(clip: Clip, number: int, rng: Rng) -> vcu.VCU:
-    """One object on white: as the clip shows it, or upright."""
-    margin = 0.0 if rng is None else float(pick(rng, (0.0, 0.1, 0.25)))
-    if rng is not None and rng.random() < 0.5:
-        picture = clip.references[number]
-        inked = (picture.amin(-1) < 0.999).float()
-        return vcu.reference(picture, masks=inked, margin=margin, **canvas_of(clip))
-    return _cut_out(clip, number, rng, margin)
+def canonical(name: str) -> str:
+    """A task name in the form of docs/TASKS.md: 'Reference + Depth' -> 'reference_depth'."""
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return ALIASES.get(plain, plain)
 
 
-def reference(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The nearest object, cut out of the frame that shows most of it, or upright."""
-    return _portrait(clip, _subject(clip), rng)
+def task_parts(name: str) -> tuple[RowTask, ...]:
+    """The tasks that a name stands for, one to three.
+
+    Args:
+        name: As `canonical` gives it.
+
+    Raises:
+        BadRowError: There is no such task; the nearest name is told.
+    """
+    if name in PARTS:
+        return (PARTS[name],)
+    if name in WHOLE:
+        return tuple(PARTS[part] if isinstance(part, str) else part for part in WHOLE[name])
+    for cut in (match.start() for match in re.finditer("_", name)):
+        first, second = (canonical(part) for part in (name[:cut], name[cut + 1 :]))
+        if first in PARTS and second in PARTS and _compose(PARTS[first], PARTS[second]):
+            return PARTS[first], PARTS[second]
+    composites = [f"reference_{part}" for part, task in PARTS.items() if task.kind in ("control", "keep")]
+    near = get_close_matches(name, [*PARTS, *WHOLE, *composites], 1)
+    hint = f"did you mean {near[0]}?" if near else "docs/TASKS.md lists the tasks"
+    raise BadRowError("wrong", f"task_name {name!r} is unknown; {hint}")
 
 
-def references(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Every object: upright on white; or each as the clip shows it, in any order."""
-    if rng is None or len(_seen(clip)) < len(clip.objects):
-        return vcu.reference(list(clip.references), **canvas_of(clip))
-    order = rng.permutation(len(clip.objects)).tolist()
-    return vcu.compose(*(_portrait(clip, number, rng) for number in order))
+def _compose(first: RowTask, second: RowTask) -> bool:
+    """A reference goes with what is guided or kept; what keeps something goes with a control."""
+    return (first.kind, second.kind) in (("reference", "control"), ("reference", "keep"), ("keep", "control"))
 
 
-def face(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The figure's head: its box with all that is in it, as a detector's, of a frame that shows it whole."""
-    if not clip.objects or not isinstance(clip.objects[-1], FigureTrack):
-        raise ValueError(f"clip {clip.seed} shows no stick figure, so no face; draw it with `figure_clip`")
-    height, width = clip.frames.shape[1:3]
-    grow = 1 + _choose(rng, FACE_EXPANSIONS)
-    boxes = [
-        {
-            "x": (left + right - grow * (right - left)) / 2,
-            "y": (top + bottom - grow * (bottom - top)) / 2,
-            "width": grow * (right - left),
-            "height": grow * (bottom - top),
-        }
-        for left, top, right, bottom in clip.objects[-1].head_boxes.tolist()
-    ]
-    masks = vcu.box_masks([[box] for box in boxes], width=width, height=height, num_frames=len(boxes))
-    frame = _best_frame(masks, rng)
-    return vcu.reference(clip.frames[frame], masks=masks[frame], **canvas_of(clip))
+def takes_short_source(parts: tuple[RowTask, ...]) -> bool:
+    """Whether a row's source may be shorter than the video."""
+    return any(part.short_source for part in parts) and not any(part.kind == "control" for part in parts)
 
 
-def place(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Where a character is replaced: a box around them, so that their outline tells nothing."""
-    expand = _choose(rng, (PLACE_RATIO, 0.0, vcu.EXPAND_RATIO))
-    return vcu.inpaint(clip.frames, clip.object_masks[_subject(clip)], mask_shape="box", expand=expand)
+def needed(parts: tuple[RowTask, ...]) -> tuple[str, ...]:
+    """Columns that a task cannot do without."""
+    return tuple(column for part in parts for column in part.needs)
 
 
-def swap_region(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The nearest object's box and some more, so that its outline tells nothing."""
-    expand = _choose(rng, (vcu.EXPAND_RATIO, 0.1, 0.6))
-    return vcu.inpaint(clip.frames, clip.object_masks[_subject(clip)], mask_shape="box", expand=expand)
+def build_unit(name: str, inputs: Inputs) -> vcu.VCU:
+    """The unit of a row.
 
+    Args:
+        name: Canonical task name.
+        inputs: The row's clips.
 
-def garment(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """What is worn is replaced, not who wears it: the exact outline, rounded and a little wider."""
-    grow = _choose(rng, (2, 1, 3))
-    return vcu.inpaint(clip.frames, clip.object_masks[_subject(clip)], grow_px=grow, blur_px=1.0)
-
-
-def removal(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The hull of the nearest object and some more; what it should become is `clip.without(-1)`."""
-    mask = clip.object_masks[_subject(clip)]
-    return vcu.inpaint(clip.frames, mask, mask_shape="hull", expand=vcu.EXPAND_RATIO)
-
-
-def expand(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The first frame's middle, to be widened and continued, with every object as a reference."""
-    wide = outpaint(clip, rng).replace(notes=())
-    frames, masks = text(clip).frames.clone(), torch.ones(clip.frames.shape[:3])
-    frames[0], masks[0] = wide.frames[0], wide.masks[0]
-    return vcu.compose(vcu.VCU(frames, masks, kind="extension"), references(clip, rng))
-
-
-def move(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The first frame, and the boxes of the nearest object."""
-    return vcu.move(clip.frames[0], box_tracks(clip)[-1], num_frames=len(clip.frames))
-
-
-def both(first: Build, second: Build) -> Build:
-    """The task of two at once."""
-    return lambda clip, rng=None: vcu.compose(first(clip, rng), second(clip, rng))
+    Raises:
+        BadRowError: The task is unknown, or the row lacks what it needs.
+        ValueError: A builder refuses the clips.
+    """
+    parts = task_parts(name)
+    controlled = any(part.kind == "control" for part in parts)
+    units = []
+    for part in parts:
+        own = inputs
+        if part.kind == "keep" and controlled:
+            # The source is the control's: what is kept is of the real clip.
+            if inputs.target is None:
+                raise BadRowError("missing", "target_video_path is empty; what is kept is taken from it")
+            own = Inputs(**{**vars(inputs), "source": None})
+        units.append(part.build(own))
+    return vcu.compose(*units)

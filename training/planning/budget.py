@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from vdot_core.networks import WanVaceConfig
 
-from ..distill_config import DistillConfig
+from ..engine.config import DistillConfig
 from .memory import (
     CUDA_CONTEXT,
     EIGHT_BIT_STEP,
@@ -81,7 +81,7 @@ class Budget:
 
     @property
     def offloaded(self) -> bool:
-        """Whether states live in CPU memory; `training/models.py` does so only with sharded ones."""
+        """Whether states live in CPU memory; `training/engine/networks.py` does so only with sharded ones."""
         return self.config.parallel.cpu_offload and sharded(self.config, self.machine.gpus)
 
     @property

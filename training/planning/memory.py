@@ -1,9 +1,9 @@
 """Bytes per GPU: what is always there (weights, moments, averages), and what each kind of update adds.
 
-The rules are those of `training/models.py`, `parallel.py` and `trainer.py`: trained networks have float32
-master weights; under FSDP a block's weights are gathered in bf16 and its gradients reduced in float32; the
-optimiser keeps a second moment, in 32 or 8 bits, and a first one only where beta1 is above 0; generator and
-critic never hold gradients at the same time.
+The rules are those of `training/engine/networks.py`, `trainer.py` and `distributed/world.py`: trained
+networks have float32 master weights; under FSDP a block's weights are gathered in bf16 and its gradients
+reduced in float32; the optimiser keeps a second moment, in 32 or 8 bits, and a first one only where beta1 is
+above 0; generator and critic never hold gradients at the same time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from vdot_core.networks import Discriminator, WanVaceConfig, default_taps, expec
 from vdot_core.transport import working_bytes
 from vdot_core.vcu import LATENT_CHANNELS
 
-from ..distill_config import DistillConfig
-from ..eight_bit import moment_bytes
+from ..engine.config import DistillConfig
+from ..engine.eight_bit import moment_bytes
 from .activations import GraphActivations, graph_activations
 from .workload import Clip, Workload
 

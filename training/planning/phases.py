@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from vdot_core.networks import WanVaceConfig
 
-from ..distill_config import DistillConfig
-from ..step import losses_of
+from ..engine.config import DistillConfig
+from ..methods.vdot import losses_of
 from .flops import PassFlops, pass_flops
 from .workload import Clip, Workload
 
@@ -41,7 +41,7 @@ def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> d
         config: the run.
 
     Returns:
-        Name of the loss function in `training/step.py` -> cost.
+        Name of the loss function in `training/methods/vdot.py` -> cost.
     """
     one = pass_flops(network, Workload.of(network, clip))
     losses = config.losses

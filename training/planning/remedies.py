@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..distill_config import DistillConfig
+from ..engine.config import DistillConfig
 from .budget import Budget
 
 

@@ -1,4 +1,4 @@
-"""Draws every task of training/tasks.py, for docs/TASKS.md.
+"""Draws every task of tiny/tasks.py, for docs/TASKS.md.
 
 python docs/images/tasks/make.py [--out docs/images/tasks]
 """
@@ -36,8 +36,8 @@ def png_bytes(pixels: torch.Tensor) -> bytes:
 def main() -> None:
     """Draw them all."""
     sys.path.insert(0, str(ROOT))
-    from training.data.shapes import SPLITS, clip, figure_clip
-    from training.tasks import COMPOSITE, SINGLE
+    from tiny.clips.shapes import SPLITS, clip, figure_clip
+    from tiny.tasks import COMPOSITE, SINGLE
     from vdot_core.vcu import preview
 
     parser = argparse.ArgumentParser(

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import torch
 
-from training.tasks import COMPOSITE, SINGLE
+from tiny.tasks import COMPOSITE, SINGLE
 from vdot_core import signals, vcu
 from vdot_core.vcu.__main__ import _read
 

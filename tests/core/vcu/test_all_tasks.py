@@ -1,13 +1,13 @@
-"""Plain examples of every task of training/tasks.py against the clips' own masks, boxes and motion."""
+"""Plain examples of every task of tiny/tasks.py against the clips' own masks, boxes and motion."""
 
 import numpy as np
 import pytest
 import torch
 
 from tests.support.boxes import box, grown_box
-from training.data.shapes import SPLITS, clip
-from training.data.units import skeleton
-from training.tasks import COMPOSITE, SINGLE
+from tiny.clips.shapes import SPLITS, clip
+from tiny.clips.units import skeleton
+from tiny.tasks import COMPOSITE, SINGLE
 from vdot_core import signals
 
 HEIGHT, WIDTH, FRAMES = 48, 80, 13

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from tests.support.boxes import grown_box
-from training.data.shapes import SPLITS, clip, figure_clip
-from training.tasks import COMPOSITE, SINGLE, TRAINING
+from tiny.clips.shapes import SPLITS, clip, figure_clip
+from tiny.tasks import COMPOSITE, SINGLE, TRAINING
 from vdot_core import signals
 from vdot_core.vcu import EXPAND_RATIO
 

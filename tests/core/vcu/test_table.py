@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.tasks import COMPOSITE, SINGLE
+from tiny.tasks import COMPOSITE, SINGLE
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs/TASKS.md").read_text("utf-8")

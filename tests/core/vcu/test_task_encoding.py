@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from training.data.shapes import SPLITS, clip, figure_clip
-from training.tasks import COMPOSITE, SINGLE
+from tiny.clips.shapes import SPLITS, clip, figure_clip
+from tiny.tasks import COMPOSITE, SINGLE
 from vdot_core.vcu import encode
 
 SEEDS = [SPLITS["evaluation"][i] for i in (11, 2)]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training.vae import load_vae
+from tiny.vae import load_vae
 from vdot_core.vcu import compose, control, encode, extend, inpaint, outpaint, reference, text
 
 WIDTH, HEIGHT, FRAMES = 80, 48, 9

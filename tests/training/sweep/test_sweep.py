@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training.distill_cli import parse_command
-from training.evaluation.config import parse_config
+from tiny.evaluation.config import parse_config
+from training.engine.cli import parse_command
 from training.sweep import main, make_jobs, read_sweep
 from training.sweep_table import format_table, read_metrics, read_run
 
@@ -192,7 +192,7 @@ def test_metrics_of_many_files(sweep, tmp_path, capsys):
 
 
 def test_the_shipped_ablation_is_of_known_keys():
-    sweep = read_sweep(ROOT / "training/configs/tiny_ablation.yaml")
+    sweep = read_sweep(ROOT / "tiny/configs/tiny_ablation.yaml")
     jobs = make_jobs(sweep)
     assert len(jobs) == 15 and len({job.folder for job in jobs}) == 15
     changed = {}
@@ -208,16 +208,16 @@ def test_the_shipped_ablation_is_of_known_keys():
         "no_gan": (True, True, False, True), "no_otd": (True, False, True, True),
         "no_acc_wan_init": (True, True, True, False),
     }  # fmt: skip
-    student = parse_command(["--config", str(ROOT / "training/configs/vdot_tiny_student.yaml")]).config
+    student = parse_command(["--config", str(ROOT / "tiny/configs/vdot_tiny_student.yaml")]).config
     full = parse_command([*_absolute(jobs[0].commands[0], sweep.base)[2:]]).config
     assert dataclasses.replace(full, out_dir=student.out_dir) == student
 
 
 def test_the_shipped_ablations_table_is_of_what_its_evaluation_writes(tmp_path, monkeypatch):
-    sweep = read_sweep(ROOT / "training/configs/tiny_ablation.yaml")
+    sweep = read_sweep(ROOT / "tiny/configs/tiny_ablation.yaml")
     job = next(job for job in make_jobs(sweep) if job.run == "no_gan" and job.seed == 1)
     (command,) = job.commands[1:]
-    words = _absolute(command, "training/configs/tiny_evaluation.yaml")
+    words = _absolute(command, "tiny/configs/tiny_evaluation.yaml")
     config, _ = parse_config(words[2:])
     assert config.transformer == str(job.folder / "export" / "generator.safetensors")
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,259 @@
+"""The cache: it holds what encoding gives, resumes after a kill, and is the same however it was divided."""
+
+import dataclasses
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiny.config import CacheGroup
+from training import cache as program
+from training.data import build_source
+from training.data.cache import Cache
+from training.data.clips import Media, fit, read_clip
+from training.data.encoders import TextEncoder, VideoEncoder, text_encoder_digest, vae_digest
+from training.data.rows import RowsProducer
+from training.data.samples import EncodedSample, pack, unpack_contexts
+from vdot_core import vcu
+
+from .conftest import write_manifest, write_tar
+
+CPU = torch.device("cpu")
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.fixture(scope="module")
+def manifest(clips, records):
+    bad = [
+        {**records[0], "src_video_path": "broken.mp4"},
+        {**records[0], "src_video_path": "long.mp4"},
+        {**records[0], "task_name": "dept"},
+        {**records[0], "target_video_path": "none.mp4"},
+    ]
+    return write_manifest(clips / "rows.jsonl", [*records[:3], *bad, *records[3:]])
+
+
+@pytest.fixture(scope="module")
+def whole(manifest, models, tmp_path_factory):
+    """A cache made in one go, and its settings."""
+    from training.data.config import DataConfig
+
+    config = DataConfig(
+        source="manifest", path=str(manifest), cache_dir=str(tmp_path_factory.mktemp("whole") / "cache"),
+        vae=str(models[0]), text_encoder=str(models[1]), num_frames=5, rows_per_shard=2, device="cpu",
+        batch_size=2, accumulation=1,
+    )  # fmt: skip
+    assert program.encode(config)
+    return config
+
+
+def test_masks_survive_packing():
+    generator = torch.Generator().manual_seed(0)
+    contexts = torch.randn(2, 96, 3, 4, 6, generator=generator).half()
+    contexts[:, 32:] = (torch.rand(2, 64, 3, 4, 6, generator=generator) > 0.5).half()
+    sample = EncodedSample("a", "depth", None, contexts, (torch.zeros(3, 8),), scales=(1.0, 0.5))
+    tensors, info = pack(sample, 0)
+    assert torch.equal(unpack_contexts(tensors["0.pictures"], tensors["0.masks"]), contexts)
+    assert tensors["0.masks"].numel() * 8 == contexts[:, 32:].numel() and not info.has_latents
+    contexts[0, 40] = 0.5
+    with pytest.raises(ValueError, match="0 and 1"):
+        pack(sample, 0)
+
+
+def test_bad_rows_are_left_out_and_named(whole):
+    opened = Cache(whole.cache_dir)
+    assert len(opened.samples) == 6
+    kinds = {row.id: row.kind for row in opened.skipped}
+    assert kinds == {
+        "00000003": "unreadable", "00000004": "misshapen", "00000005": "wrong", "00000006": "missing",
+    }  # fmt: skip
+    assert all(f"row {int(row.id) + 1}" in row.place and row.reason for row in opened.skipped)
+    assert build_source(whole, seed=0).skipped == opened.skipped
+
+
+def test_a_sample_is_what_the_nodes_encoding_gives(whole, clips):
+    """Independently of the rows: the clip, vdot_core's builders and encode, and the encoders themselves."""
+    opened = Cache(whole.cache_dir)
+    at = next(i for i, (_, info) in enumerate(opened.samples) if info.task == "reference_gray")
+    info = opened.samples[at][1]
+    video = VideoEncoder(whole.vae, CPU)
+    clip = fit(read_clip(Media(str(clips / "real.mp4")), 16, 81), 48, 32, "cover")
+    control = fit(read_clip(Media(str(clips / "control.mp4")), 16, 81), 48, 32, "cover")
+    images = [read_clip(Media(str(clips / n)), 16, 1)[0].float() / 255 for n in ("one.png", "two.png")]
+    unit = vcu.compose(vcu.reference(images, width=48, height=32, num_frames=5), vcu.control(control))
+    encoded = vcu.encode(unit, video)
+    stored = opened.read(at, 0, contexts=True, latents=True)
+    assert info.num_reference_latents == encoded.num_reference_latents == 2 and info.shape == (16, 4, 4, 6)
+    # Luma of a grey clip is the clip itself, to a rounding.
+    assert torch.allclose(stored["contexts"].float(), encoded.contexts[0], atol=2e-3)
+    assert torch.equal(stored["contexts"][0, :16, :2], encoded.contexts[0, 0, :16, :2].half())
+    assert torch.equal(stored["latents"][:, 2:], video(clip[None])[0].half())
+    assert torch.equal(stored["latents"][:, :2], stored["contexts"][0, :16, :2])
+    text = TextEncoder(whole.text_encoder, CPU)
+    (wanted,) = text(["these things, moving"])
+    assert torch.equal(stored["text"], wanted) and len(wanted) < text.text_len
+
+
+def test_text_ends_with_its_last_token_and_long_prompts_are_cut(models):
+    from tiny.text import embed, load_text_encoder
+
+    encoder, tokenizer, _ = load_text_encoder(models[1])
+    text = TextEncoder(models[1], CPU)
+    ids, mask = tokenizer(["a red square"])
+    (cut,) = text(["  a red\n square "])
+    padded = embed(encoder, ids, mask)[0]
+    assert torch.allclose(padded[: len(cut)], cut, atol=1e-5) and not padded[len(cut) :].any()
+    assert len(text(["square " * 200])[0]) == 64
+
+
+def test_two_ranks_make_the_same_files_as_one(whole, config, manifest):
+    other = config(path=str(manifest))
+    assert not program.encode(other, rank=1, world_size=2), "rank 0 has not been here"
+    with pytest.raises(ValueError, match="not finished"):
+        build_source(other, seed=0)
+    assert program.encode(other, rank=0, world_size=2)
+    assert files_of(other.cache_dir) == files_of(whole.cache_dir)
+
+
+def test_it_goes_on_after_a_kill(whole, config, manifest, monkeypatch):
+    other = config(path=str(manifest))
+    keys = ("source", "path", "cache_dir", "vae", "text_encoder", "num_frames", "rows_per_shard", "device")
+    command = [sys.executable, "training/cache.py"]
+    command += [word for key in keys for word in (f"--data.{key}", str(getattr(other, key)))]
+    # Sums depend on how many threads share them, in their last bits.
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=threads
+    )
+    first = Path(other.cache_dir) / "shard-00000.json"
+    deadline = time.monotonic() + 300
+    while not first.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert first.is_file(), errors
+    encoded, encode = [], RowsProducer.encode
+    monkeypatch.setattr(
+        RowsProducer, "encode", lambda self, shard: (encoded.append(shard), encode(self, shard))[1]
+    )
+    assert program.encode(other) and 0 not in encoded, "what was there was encoded again"
+    left = files_of(other.cache_dir)
+    assert {name: data for name, data in left.items() if not name.endswith(".partial")} == files_of(
+        whole.cache_dir
+    )
+
+
+def test_another_vae_is_refused(whole, models, tmp_path, manifest):
+    other = tmp_path / "vae.safetensors"
+    other.write_bytes(models[0].read_bytes()[:-1] + b"\x01")
+    changed = dataclasses.replace(whole, vae=str(other))
+    with pytest.raises(ValueError, match="another vae"):
+        build_source(changed, seed=0)
+    with pytest.raises(ValueError, match="another vae"):
+        program.encode(changed)
+    with pytest.raises(ValueError, match="another num_frames"):
+        program.encode(dataclasses.replace(whole, num_frames=9))
+    with pytest.raises(ValueError, match=r"cache\.py"):
+        build_source(dataclasses.replace(whole, cache_dir=str(tmp_path / "none")), seed=0)
+
+
+def test_models_that_are_not_there_are_named_and_null_compares_nothing(whole, tmp_path):
+    gone = dataclasses.replace(whole, text_encoder=str(tmp_path / "mispelt"))
+    with pytest.raises(ValueError, match=r"data\.text_encoder is .*mispelt.* or null"):
+        build_source(gone, seed=0)
+    assert build_source(gone, seed=0, rank=1, world_size=2), "the first process compares for all"
+    assert build_source(dataclasses.replace(whole, vae=None, text_encoder=None), seed=0)
+
+
+def test_of_a_pipelines_folder_only_what_is_loaded_counts(tmp_path, models):
+    """Neither the transformer's gigabytes nor what a download leaves behind (.cache) identify an encoder."""
+    assert vae_digest(models[0]) == hashlib.sha256(models[0].read_bytes()).hexdigest()
+    assert text_encoder_digest(models[1]) == hashlib.sha256(models[1].read_bytes()).hexdigest()
+    pipeline = tmp_path / "pipeline"
+
+    def write(name):
+        path = pipeline / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{time.monotonic_ns()}")
+
+    # Name -> whether the VAE's and the text encoder's identity depend on it.
+    expected = {
+        "vae/config.json": (True, False), "vae/w.safetensors": (True, False),
+        "text_encoder/config.json": (False, True), "text_encoder/w.safetensors": (False, True),
+        "tokenizer/spiece.model": (False, True), "transformer/w.safetensors": (False, False),
+        "model_index.json": (False, False), "vae/.cache/x/w.lock": (False, False),
+        "text_encoder/.gitattributes": (False, False),
+    }  # fmt: skip
+    for name in expected:
+        write(name)
+    before = vae_digest(pipeline), text_encoder_digest(pipeline)
+    assert before == (vae_digest(pipeline / "vae"), text_encoder_digest(pipeline / "text_encoder"))
+    changes = {}
+    for name in expected:
+        write(name)
+        after = vae_digest(pipeline), text_encoder_digest(pipeline)
+        changes[name] = before[0] != after[0], before[1] != after[1]
+        before = after
+    assert changes == expected
+
+
+def test_skipped_rows_are_tried_again_when_asked(config, clips, records, tmp_path):
+    rows = [{**records[1], "target_video_path": str(tmp_path / "late.mp4")}, records[1], records[1]]
+    settings = config(path=str(write_manifest(clips / "late.csv", rows)))
+    assert program.encode(settings) and len(Cache(settings.cache_dir).samples) == 2
+    (tmp_path / "late.mp4").write_bytes((clips / "real.mp4").read_bytes())
+    assert program.encode(settings) and len(Cache(settings.cache_dir).samples) == 2
+    untouched = os.stat(Path(settings.cache_dir) / "shard-00001.json").st_mtime_ns
+    assert program.encode(settings, retry_skipped=True)
+    assert len(Cache(settings.cache_dir).samples) == 3 and not Cache(settings.cache_dir).skipped
+    assert os.stat(Path(settings.cache_dir) / "shard-00001.json").st_mtime_ns == untouched
+
+
+def test_tars_make_the_same_samples(whole, config, clips, records):
+    settings = config(source="webdataset", path=str(write_tar(clips / "good.tar", records, clips)))
+    assert program.encode(settings)
+    one, other = Cache(whole.cache_dir), Cache(settings.cache_dir)
+    assert len(one.samples) == len(other.samples) == 6
+    for sample in range(6):
+        pair = [made.read(sample, 0, contexts=True, latents=True) for made in (one, other)]
+        assert all(torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
+
+
+def test_a_shard_that_was_cut_off_afterwards_is_left_out_and_named(config, clips, records):
+    settings = config(path=str(write_manifest(clips / "cut.csv", records[1:3] + records[5:])))
+    program.encode(settings)
+    shard = Path(settings.cache_dir) / "shard-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-10])
+    source = build_source(settings, seed=0)
+    assert {row.kind for row in source.skipped} == {"unreadable"} and len(source.skipped) == 2
+    assert {task for batch in source.batches(0) for task in batch.tasks} == {"firstframe"}
+
+
+def test_drawn_clips_need_no_files(config):
+    groups = [
+        CacheGroup(32, 32, 5, 3, ["text", "depth"]),
+        CacheGroup(32, 32, 5, 2, ["reference"]),
+    ]
+    settings = config(source="shapes", groups=groups)
+    source = build_source(settings, seed=1)
+    before = files_of(settings.cache_dir)
+    again = build_source(settings, seed=1)
+    assert files_of(settings.cache_dir) == before, "a second start encodes nothing"
+    seen = {}
+    for step in range(12):
+        (one,), (other,) = source.batches(step), again.batches(step)
+        assert one.ids == other.ids and torch.equal(one.contexts, other.contexts)
+        for task in one.tasks:
+            seen[task] = one.shape, one.num_reference_latents
+    assert seen == {"text": ((16, 2, 4, 4), 0), "depth": ((16, 2, 4, 4), 0), "reference": ((16, 3, 4, 4), 1)}
+    with pytest.raises(ValueError, match=r"data\.groups is empty"):
+        build_source(config(source="shapes"), seed=0)

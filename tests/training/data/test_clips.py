@@ -1,0 +1,86 @@
+"""Clips read from real files: which frames, what size, and what is refused."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from training.data.clips import Media, fit, own_size, read_clip
+from training.data.samples import BadRowError
+
+from .conftest import HEIGHT, NUM_FRAMES, WIDTH, moving_square, png, write_video
+
+
+def counted(num_frames):
+    """A clip whose frames are told apart by their brightness."""
+    return np.stack([np.full((16, 16, 3), 6 * number, np.uint8) for number in range(num_frames)])
+
+
+def test_a_clip_at_its_own_rate_is_what_was_written(clips):
+    clip = read_clip(Media(str(clips / "real.mp4")), 16, 81)
+    assert clip.shape == (NUM_FRAMES, HEIGHT, WIDTH, 3) and clip.dtype == torch.uint8
+    assert (clip.int() - torch.from_numpy(moving_square()).int()).abs().max() <= 4
+
+
+@pytest.mark.parametrize("rate", [8, 12, 24, 30, 60])
+def test_other_frame_rates_show_the_nearest_moment(tmp_path, rate):
+    write_video(tmp_path / "clip.mp4", counted(2 * rate // 3 + 1), rate)
+    shown = read_clip(Media(str(tmp_path / "clip.mp4")), 16, 81)[:, 0, 0, 0].float() / 6
+    times = shown / rate
+    wanted = torch.arange(len(shown)) / 16
+    assert (times - wanted).abs().max() <= 0.5 / rate + 0.02, (
+        "a frame is off by more than half a source frame"
+    )
+    assert abs(len(shown) - (2 * rate // 3 + 1) * 16 / rate) <= 1, "the clip is not as long as it was"
+    assert torch.equal(read_clip(Media(str(tmp_path / "clip.mp4")), 16, 5), read_clip(
+        Media(str(tmp_path / "clip.mp4")), 16, 81)[:5])  # fmt: skip
+
+
+@pytest.mark.parametrize("name, kind", [("broken.mp4", "unreadable"), ("none.mp4", "missing"),
+                                        ("words.png", "unreadable"), ("none.png", "missing")])  # fmt: skip
+def test_bad_files_are_named(clips, name, kind):
+    with pytest.raises(BadRowError, match=name) as caught:
+        read_clip(Media(str(clips / name)), 16, 81)
+    assert caught.value.kind == kind
+
+
+def test_pictures_keep_their_alpha_and_their_turn():
+    picture = np.random.default_rng(0).integers(0, 255, (6, 10, 4), dtype=np.uint8)
+    assert torch.equal(read_clip(Media("a.png", png(picture)), 16, 1)[0], torch.from_numpy(picture))
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture[..., :3]).save(turned, "PNG", exif=exif)
+    assert read_clip(Media("a.png", turned.getvalue()), 16, 1).shape == (1, 10, 6, 3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(32, 4000), st.integers(32, 4000), st.integers(32 * 32, 1280 * 720))
+def test_own_size_keeps_the_aspect_within_the_budget(width, height, budget):
+    if not 1 / 3 <= width / height <= 3:
+        return
+    new_width, new_height = own_size(width, height, budget)
+    assert new_width % 16 == new_height % 16 == 0
+    assert new_width * new_height <= max(budget, 256) or min(new_width, new_height) == 16
+    assert new_width <= max(16, width) and new_height <= max(16, height), "clips are not made larger"
+    # Half a multiple of 16 is as near as a side can come.
+    tolerance = 16 / min(new_width, new_height)
+    assert abs(np.log(new_width / new_height * height / width)) <= tolerance
+
+
+def test_own_size_of_common_clips():
+    assert own_size(1920, 1080, 480 * 832) == (832, 464) or own_size(1920, 1080, 480 * 832) == (832, 480)
+    assert own_size(832, 480, 480 * 832) == (832, 480)
+    assert own_size(64, 64, 480 * 832) == (64, 64)
+
+
+def test_cover_keeps_circles_round_and_stretch_does_not():
+    clip = torch.zeros(2, 40, 80, 3, dtype=torch.uint8)
+    clip[:, 10:30, 30:50] = 255
+    covered, stretched = (fit(clip, 32, 32, how)[0, ..., 0] > 0.5 for how in ("cover", "stretch"))
+    assert covered.any(0).sum() == covered.any(1).sum()
+    assert stretched.any(0).sum() < stretched.any(1).sum()

@@ -1,0 +1,38 @@
+"""Sample videos by processes of their own: `run_preview.py CONFIG.json`."""
+
+import json
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[3])
+
+from training.data.cache import Cache
+from training.data.source import CachedSource
+from training.distributed import world as parallel
+from training.engine.cli import make_config
+from training.engine.networks import build_networks
+from training.engine.samples import write_samples
+from vdot_core.networks import vace_branch
+
+
+def main() -> None:
+    """Write the samples of a cache, as the JSON file says, and down what the first process would log."""
+    # As with clips of real sizes: every context takes a pass through the VACE blocks of its own.
+    vace_branch.MAX_BATCHED_TOKENS = 0
+    config = make_config(json.loads(Path(sys.argv[1]).read_text()))
+    source = CachedSource(
+        Cache(config.data.cache_dir), task_weights={}, seed=0, global_batch=2, accumulation=1
+    )
+    world = parallel.start(config.parallel)
+    try:
+        videos = write_samples(build_networks(config, world), config, source, 5)
+        if world.rank == 0:
+            names = [video.name for video in videos]
+            (Path(config.out_dir) / "logged.json").write_text(json.dumps([world.sharded, names]))
+    finally:
+        parallel.stop()
+
+
+if __name__ == "__main__":
+    main()

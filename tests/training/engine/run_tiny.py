@@ -1,0 +1,33 @@
+"""A run on batches of noise, for tests that need processes of their own: `run_tiny.py CONFIG.json`."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[3])
+
+from tests.support.distill import NoiseSource
+from training.distributed import world as parallel
+from training.engine.cli import make_config
+from training.engine.trainer import Trainer
+
+
+def main() -> None:
+    """Train as the JSON file says."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    given = json.loads(Path(sys.argv[1]).read_text())
+    if given.get("out_dirs"):
+        given["config"]["out_dir"] = given["out_dirs"][int(os.environ["RANK"])]
+    config = make_config(given["config"])
+    world = parallel.start(config.parallel)
+    try:
+        Trainer(config, NoiseSource(**given["source"]), world).run()
+    finally:
+        parallel.stop()
+
+
+if __name__ == "__main__":
+    main()

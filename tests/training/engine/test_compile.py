@@ -1,0 +1,26 @@
+"""Compiled blocks: the same losses as plain ones, from the entry that users start."""
+
+import pytest
+import torch
+
+from tests.support.distill import NoiseSource, losses_by_step, tiny_config, write_teacher
+from training.distributed import world as parallel
+from training.engine.trainer import Trainer
+
+
+def test_compiled_blocks_give_the_same_losses(tmp_path):
+    """A generator's and a critic's update of one-block networks, few graphs for few seconds of compiling."""
+    teacher = write_teacher(tmp_path / "teacher.safetensors", num_layers=1, vace_layers=())
+    given = {"model__text_only": True, "model__taps": [0], "losses__guidance": 1.0, "losses__gan": False}
+    given |= {"max_steps": 1, "parallel__checkpoint_every": 0}
+    for compiled in (False, True):
+        config = tiny_config(tmp_path / str(compiled), teacher, parallel__compile=compiled, **given)
+        before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        source = NoiseSource(global_batch=2, text_only=True)
+        Trainer(config, source, parallel.start(config.parallel)).run()
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"] - before
+        assert (graphs > 0) == compiled
+    plain, found = losses_by_step(tmp_path / "False"), losses_by_step(tmp_path / "True")
+    assert {"generator/otd", "generator/dmd", "critic/loss"} <= set(plain[1])
+    for name, value in plain[1].items():
+        assert found[1][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name

@@ -1,0 +1,203 @@
+"""The configuration: typed, every key known and explained, recipes as defaults."""
+
+import re
+import subprocess
+import sys
+from operator import attrgetter
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from training.distill import main
+from training.distributed import world as parallel
+from training.engine.cli import build_parser, known_keys, make_config, parse_command
+from training.engine.config import ParallelConfig
+from training.methods.recipes import RECIPES
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"losses": {"debbias": True}}, "losses.debbias; did you mean losses.debias"),
+        ({"loses": {"eps": 0.1}}, "did you mean losses.eps"),
+        ({"generator_lr": 1e-5}, "did you mean optim.generator_lr"),
+        ({"losses": {"eps": "much"}}, "losses.eps"),
+        ({"losses": {"eps": 0}}, "losses.eps is 0"),
+        ({"losses": {"min_timestep": 990.0}}, "990.0..980.0"),
+        ({"recipe": "fixed"}, "recipe is 'fixed'"),
+        ({"losses": {"dmd": False, "otd": False, "gan": False}}, "all off"),
+        ({"model": {"preset": "wan_99b"}}, "wan_vace_14b"),
+        ({"losses": {"rho_fake": 0.0}}, "losses.rho_fake is 0.0; expected above 0, or null"),
+        ({"losses": {"rho_real": -1.0}}, "losses.rho_real is -1.0"),
+        ({"losses": {"rho_fake": 0.5}}, "losses.debias is true, rho_fake 0.5 and rho_real null"),
+        ({"losses": {"r1": -1.0}}, "losses.r1 is -1.0; expected 0 or more"),
+        ({"losses": {"r2": float("nan")}}, "losses.r2 is nan"),
+        ({"losses": {"gan_weight": -0.1}}, "losses.gan_weight is -0.1"),
+        ({"losses": {"penalty_sigma": 0.0}}, "losses.penalty_sigma is 0.0; expected above 0"),
+        ({"rollout": {"noise_shift": 0.0}}, "rollout.noise_shift is 0.0; expected above 0"),
+        ({"optim": {"generator_lr": -1e-6}}, "optim.generator_lr is -1e-06; expected 0 or more, and below 1"),
+        ({"optim": {"critic_lr": 3.0}}, "optim.critic_lr is 3.0"),
+        ({"optim": {"discriminator_lr": float("nan")}}, "optim.discriminator_lr is nan"),
+        ({"optim": {"warmup": -5}}, "optim.warmup is -5 steps"),
+        ({"optim": {"betas": [0.9, 1.0]}}, "optim.betas are 0.9, 1.0; expected decays in [0, 1)"),
+        ({"optim": {"weight_decay": -0.1}}, "optim.weight_decay is -0.1"),
+        ({"parallel": {"checkpoint_every": -2}}, "parallel.checkpoint_every is -2; expected 0 or more"),
+        ({"parallel": {"timeout_s": 0}}, "parallel.timeout_s is 0; expected 1 or more"),
+        ({"log": {"sample_every": -1}}, "log.sample_every is -1"),
+        ({"log": {"num_samples": 0}}, "log.num_samples is 0"),
+        ({"max_steps": 0}, "max_steps is 0; expected at least 1, or null"),
+    ],
+)
+def test_mistakes_are_refused_by_name(values, message):
+    with pytest.raises(ValueError) as error:
+        make_config(values)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (
+            {"parallel": {"fsdp": False, "cpu_offload": True}},
+            "parallel.cpu_offload is true and parallel.fsdp",
+        ),
+        ({"parallel": {"fsdp": False, "hsdp_replicas": 2}}, "parallel.hsdp_replicas is 2 and parallel.fsdp"),
+        ({"recipe": "released", "losses": {"eps_mode": "mean_cost"}}, "losses.eps_mode is mean_cost and"),
+        ({"recipe": "released", "losses": {"debias": True}}, "losses.debias is true and losses.otd_gradient"),
+        ({"recipe": "released", "losses": {"cost": "l1"}}, "losses.cost is l1 and losses.otd_gradient"),
+        ({"recipe": "released", "losses": {"rho_fake": 0.5}}, "losses.rho_fake is 0.5 and"),
+        ({"recipe": "released", "losses": {"rho_real": 0.5}}, "losses.rho_real is 0.5 and"),
+        ({"recipe": "released", "losses": {"tol": 1e-5}}, "losses.tol is 1e-05 and"),
+        ({"losses": {"otd_gradient": "unrolled"}}, "unrolled, which ignores it; set eps_mode absolute, or"),
+        ({"losses": {"otd_scale": 2.0}}, "losses.otd_scale is 2.0 and losses.otd_gradient envelope, which"),
+    ],
+)
+def test_what_another_setting_would_ignore_is_refused(values, message):
+    with pytest.raises(ValueError) as error:
+        make_config(values)
+    assert message in str(error.value)
+    # Where there is no transport, nothing of it is asked.
+    if "losses" in values:
+        make_config({**values, "losses": {**values["losses"], "otd": False}})
+
+
+def test_offloading_of_one_unsharded_process_is_refused():
+    with pytest.raises(ValueError, match=r"parallel\.cpu_offload is true, .*parallel\.fsdp auto"):
+        parallel.start(ParallelConfig(cpu_offload=True, device="cpu"))
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_misspelt_key_on_the_command_line_or_in_a_file_ends_the_program(tmp_path, capsys):
+    assert main(["--losses.debbias", "true"]) == 2
+    assert "did you mean losses.debias" in capsys.readouterr().err
+    (tmp_path / "run.yaml").write_text("optim: {generatr_lr: 1.0e-6}")
+    assert main(["--config", str(tmp_path / "run.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "run.yaml: unknown key optim.generatr_lr; did you mean optim.generator_lr" in said
+
+
+def test_recipes_are_defaults_that_keys_override(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"recipe": "released", "losses": {"eps": 0.3}}))
+    config = parse_command(["--config", str(path), "--losses.otd_pool", "1"]).config
+    assert (config.losses.eps, config.losses.otd_pool) == (0.3, 1)
+    assert (config.losses.otd_gradient, config.rollout.noise_shift) == ("unrolled", 16.0)
+    assert parse_command(["--config", str(path), "--recipe", "corrected"]).config.rollout.noise_shift == 8.0
+    for name, table in RECIPES.items():
+        config = make_config({"recipe": name})
+        for key, value in table.items():
+            section, field = key.split(".")
+            assert getattr(getattr(config, section), field) == value
+
+
+def _helped(recipe: str) -> dict[str, str]:
+    """Key -> what `--help` says of it."""
+    _, _, text = build_parser(recipe).format_help().partition("\noptions:\n")
+    entries = re.findall(r"^  --([\w.]+) (.*?)(?=^  -|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+    return {key: " ".join(words.split()) for key, words in entries}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_key_is_explained_with_its_default(recipe, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    helped, config = _helped(recipe), make_config({"recipe": recipe})
+    for key in known_keys():
+        default = attrgetter(key)(config) if key != "recipe" else "corrected"
+        shown = "null" if default is None else str(default)
+        assert helped[key].rpartition(", default: ")[2] == f"{shown})", (key, helped[key])
+    for action in build_parser(recipe)._actions:
+        assert action.help and len(action.help.strip()) > 10, f"{action.dest} is not explained"
+
+
+UNITS = {
+    "steps": "Critic updates", "max_steps": "step", "optim.warmup": "Steps", "optim.generator_every": "steps",
+    "log.every": "Steps", "log.save_every": "Steps", "log.sample_every": "Steps", "rollout.steps": "calls",
+    "parallel.timeout_s": "Seconds", "parallel.checkpoint_every": "Blocks", "parallel.threads": "threads",
+    "data.width": "pixels", "data.height": "pixels", "data.max_pixels": "width * height",
+    "data.num_frames": "frames", "data.min_frames": "Clips shorter than", "data.frame_rate": "per second",
+    "data.text_len": "Tokens", "data.batch_size": "Samples", "data.group_size": "Samples",
+    "losses.eps": "eps_mode", "losses.rho_fake": "units of eps", "losses.tol": "L1",
+    "losses.min_timestep": "of 1000", "losses.max_timestep": "of 1000", "losses.text_drop": "Chance",
+    "losses.penalty_sigma": "Standard deviation", "optim.ema": "per generator update",
+}  # fmt: skip
+
+
+def test_quantities_are_explained_with_their_units(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    helped = _helped("corrected")
+    assert {key: helped[key] for key, unit in UNITS.items() if unit not in helped[key]} == {}
+
+
+def test_groups_of_clips_are_typed():
+    clips = {"width": 64, "height": 64, "num_frames": 5, "num_clips": 1, "tasks": ["depth"]}
+    assert make_config({"data": {"groups": [clips]}}).data.groups[0].num_frames == 5
+    assert make_config({"data": {"groups": [clips, {**clips, "weight": 2}]}}).data.groups[1].weight == 2
+
+
+def test_misspelt_keys_of_groups_are_named_with_the_nearest(tmp_path, capsys):
+    good = {"width": 64, "height": 64, "num_frames": 5, "num_clips": 1, "tasks": ["depth"]}
+    bad = {"heigth" if name == "height" else name: value for name, value in good.items()}
+    with pytest.raises(ValueError, match=r"data\.groups\[1\]: unknown key heigth; did you mean height"):
+        make_config({"data": {"groups": [good, bad]}})
+    with pytest.raises(ValueError, match=r"unknown key colour; an entry has width, .*, weight"):
+        make_config({"data": {"groups": [{**good, "colour": 1}]}})
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": {"groups": [bad]}}))
+    named = "data.groups[0]: unknown key heigth; did you mean height?"
+    for words, where in (
+        (["--config", str(tmp_path / "run.yaml")], "run.yaml"),
+        (["--data.groups", str([bad])], "command line"),
+        (["--data.groups+", str(bad)], "command line"),
+    ):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert f"{where}, {named}" in said and "usage" not in said
+    groups = parse_command(["--data.groups", str([good])]).config.data.groups
+    assert [group.height for group in groups] == [64]
+
+
+def _runs() -> list[Path]:
+    """The bundled files that are distillation runs: of the others' `model` is a name, or they have none."""
+    paths = [
+        path for folder in ("tiny", "training") for path in sorted((ROOT / folder / "configs").glob("*.yaml"))
+    ]
+    return [path for path in paths if isinstance(yaml.safe_load(path.read_text()).get("model"), dict)]
+
+
+@pytest.mark.parametrize("path", _runs(), ids=lambda path: path.stem)
+def test_bundled_configurations_are_valid(path):
+    make_config(yaml.safe_load(path.read_text()))
+
+
+def test_the_entry_works_from_any_directory(tmp_path):
+    """Prints a configuration that is read back to the same one."""
+    command = [sys.executable, str(ROOT / "training/distill.py"), "--recipe", "released"]
+    shown = subprocess.run(
+        [*command, "--print_config"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    (tmp_path / "again.yaml").write_text(shown.stdout)
+    again = parse_command(["--config", str(tmp_path / "again.yaml")]).config
+    assert again == make_config({"recipe": "released"})

@@ -1,0 +1,128 @@
+"""The program itself on one process: drawn clips, cache, training, samples and export; and its errors."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.support.distill import SIZES, losses_by_step, tiny_values, write_teacher
+from tests.support.processes import torchrun, wait
+from training.distill import main
+from training.engine.checkpoint import complete, read_tensors
+from training.engine.cli import _nest
+from training.engine.trainer import Trainer
+from vdot_core.checkpoints import inspect, read_weights
+
+TEXT = {"text_dim": 128, "text_len": 64}  # as the bundled text encoder's
+ROOT = Path(__file__).resolve().parents[3]
+VAE = "assets/vdot_tiny_vae.safetensors"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """A configuration's file: two steps, each with an update of both players, on two clips of 32 x 32."""
+    folder = tmp_path_factory.mktemp("program")
+    teacher = write_teacher(folder / "teacher.safetensors", **TEXT)
+    group = {"width": 32, "height": 32, "num_frames": 5, "num_clips": 2, "tasks": ["depth", "text"]}
+    values = tiny_values(
+        folder / "out", teacher, steps=2, export_dtype="fp32", rollout__steps=2, optim__generator_every=1,
+        data__source="shapes", data__groups=[group], data__cache_dir=str(folder / "cache"),
+        data__batch_size=2, data__accumulation=1, data__vae=VAE,
+        data__text_encoder="assets/vdot_tiny_text.safetensors", losses__task_guidance={"depth": 1.5},
+        log__save_every=2, log__vae=VAE, log__sample_every=2, log__num_samples=1,
+    )  # fmt: skip
+    (folder / "run.yaml").write_text(yaml.safe_dump(_nest(values)))
+    assert main(["--config", str(folder / "run.yaml")]) == 0
+    return folder
+
+
+def test_from_drawn_clips_to_an_export(given):
+    out = given / "out"
+    logged = losses_by_step(out)
+    assert list(logged) == [1, 2] and all(math.isfinite(v) for row in logged.values() for v in row.values())
+    assert {"generator/otd", "generator/dmd", "critic/denoising"} <= set(logged[1])
+    assert {"generator/gan", "critic/discriminator"} <= set(logged[2])
+    path = out / "export" / "generator.safetensors"
+    found = inspect(path)
+    assert {**SIZES.to_dict(), **TEXT} == found.config.to_dict()
+    assert (found.metadata["step"], found.metadata["trained_by"]) == ("2", "training/distill.py")
+    weights, start = (read_weights(p).state_dict for p in (path, given / "teacher.safetensors"))
+    average = dict(read_tensors(complete(out / "checkpoints")[-1], "average."))
+    assert weights.keys() == average.keys() and all(torch.equal(weights[n], average[n]) for n in weights)
+    assert any(not torch.equal(weights[n], start[n]) for n in weights)
+    (sample,) = (out / "samples").glob("step-000002-0-*.webp")
+    with Image.open(sample) as animation:
+        # What is kept, what is changed or shown, the result and the real clip, side by side.
+        assert animation.n_frames == 5 and animation.size == (4 * 32, 32)
+
+
+def test_a_second_start_finds_all_done(given):
+    before = (given / "out" / "metrics.jsonl").read_text()
+    assert main(["--config", str(given / "run.yaml")]) == 0
+    assert (given / "out" / "metrics.jsonl").read_text() == before
+
+
+def test_torchrun_starts_it_from_another_directory_with_the_losses_of_one_process(given, tmp_path):
+    """The cache is encoded by both, each sample shown and each step's batch taken by one of them."""
+    (tmp_path / "elsewhere").mkdir()
+    words = ["--config", str(given / "run.yaml"), "--out_dir", str(tmp_path / "out")]
+    words += ["--data.cache_dir", str(tmp_path / "cache"), "--log.num_samples", "2"]
+    process = torchrun(tmp_path, str(ROOT / "training" / "distill.py"), *words, cwd=tmp_path / "elsewhere")
+    assert wait(process, tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    ones, twos = losses_by_step(given / "out"), losses_by_step(tmp_path / "out")
+    assert ones.keys() == twos.keys()
+    for step, row in ones.items():
+        for name, value in row.items():
+            assert twos[step][name] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, name)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert len(list((tmp_path / "out/samples").glob("*.webp"))) == 2
+    made = read_weights(tmp_path / "out/export/generator.safetensors").state_dict
+    one = read_weights(given / "out/export/generator.safetensors").state_dict
+    for name, tensor in one.items():
+        torch.testing.assert_close(made[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_mistakes_found_while_setting_up_are_one_line(given, capsys):
+    words = ["--config", str(given / "run.yaml")]
+    for more, message in (
+        (["--losses.task_guidance", "{gray: 1.5}"], "losses.task_guidance"),
+        (["--seed", "6"], "seed is 6"),
+        (["--model.real_score", str(given / "none.safetensors")], "none.safetensors"),
+    ):
+        assert main([*words, *more]) == 2
+        said = capsys.readouterr().err
+        assert message in said.splitlines()[-1] and "Traceback" not in said
+    assert main([*words, "--export", str(given / "again.safetensors")]) == 0
+    assert read_weights(given / "again.safetensors").state_dict.keys()
+
+
+def test_samples_left_out_are_named_in_a_file_of_the_run(given, capsys):
+    """A shard that was cut off after encoding: all of this cache, of which nothing is left then."""
+    folder, out = given / "cut", given / "cut" / "out"
+    shutil.copytree(given / "cache", folder / "cache")
+    shard = next((folder / "cache").glob("shard-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    words = ["--config", str(given / "run.yaml"), "--out_dir", str(out)]
+    assert main([*words, "--data.cache_dir", str(folder / "cache")]) == 2
+    named = (out / "skipped.txt").read_text().splitlines()
+    assert len(named) == 4 and all(f"unreadable: {shard.name} sample " in line for line in named)
+    said = capsys.readouterr().err
+    assert str(out / "skipped.txt") in said and "no sample is left" in said.splitlines()[-1]
+
+
+def test_what_goes_wrong_in_training_keeps_its_traceback(given, monkeypatch, capsys):
+    """A ValueError of a step is not a mistake of the user's, who would see one line of a library's."""
+
+    def fail(self):
+        raise ValueError("shapes do not match")
+
+    monkeypatch.setattr(Trainer, "train_step", fail)
+    folder = given / "fails"
+    with pytest.raises(ValueError, match="shapes do not match") as error:
+        main(["--config", str(given / "run.yaml"), "--out_dir", str(folder)])
+    assert error.traceback[-1].name == "fail" and "shapes do not match" not in capsys.readouterr().err
+    assert not torch.distributed.is_initialized()

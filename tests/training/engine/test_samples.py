@@ -1,0 +1,285 @@
+"""Sample videos: which, by which weights, what is beside them, and that they play where they are logged."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import training.data.encoders as encoders
+from tests.support.distill import SIZES, NoiseSource, tiny_config, tiny_values, write_teacher
+from tests.support.processes import torchrun, wait
+from tiny import vae
+from training.data.cache import Cache, fill
+from training.data.encoders import VideoEncoder
+from training.data.samples import EncodedSample
+from training.data.source import CachedSource
+from training.distributed import world as parallel
+from training.engine.networks import build_networks
+from training.engine.progress import Progress
+from training.engine.samples import chosen, log_video, panels, sample_batch, to_images, write_samples
+from training.engine.trainer import Trainer
+from vdot_core import vcu
+
+CPU = torch.device("cpu")
+VAE = "assets/vdot_tiny_vae.safetensors"
+SCRIPT = Path(__file__).with_name("run_preview.py")
+WIDTH, HEIGHT, NUM_FRAMES = 32, 48, 5
+
+
+def _clip(color, num_frames=NUM_FRAMES):
+    """[F, H, W, 3]: a square moves down on grey-blue."""
+    clip = torch.tensor([0.3, 0.35, 0.5]).expand(num_frames, HEIGHT, WIDTH, 3).clone()
+    for frame in range(num_frames):
+        clip[frame, 4 + 4 * frame : 20 + 4 * frame, 8:24] = torch.tensor(color)
+    return clip
+
+
+def _units():
+    """Task -> its units: a whole control, two references with a part kept, two contexts, nothing."""
+    red, green = _clip((0.9, 0.1, 0.1)), _clip((0.1, 0.8, 0.2))
+    everything, lower = torch.ones(NUM_FRAMES, HEIGHT, WIDTH), torch.zeros(NUM_FRAMES, HEIGHT, WIDTH)
+    lower[:, 20:] = 1
+    hole = torch.where(lower[..., None] > 0.5, 0.5, red)
+    control = vcu.VCU(red.mean(-1, keepdim=True).expand_as(red), everything, kind="control")
+    both = vcu.VCU(hole, lower, references=(red[0], green[2]), kind="repaint")
+    nothing = vcu.VCU(torch.full_like(red, 0.5), everything, kind="generate")
+    return {"depth": [control], "reference_inpaint": [both], "composed": [control, both], "text": [nothing]}
+
+
+class Producer:
+    """Two encoded samples of each task, depth's first; the second ones of depth have no real clip."""
+
+    num_shards = 1
+
+    def header(self):
+        return {"text_len": SIZES.text_len}
+
+    def empty_text(self):
+        return torch.ones(1, SIZES.text_dim)
+
+    def encode(self, shard):
+        video = VideoEncoder(VAE, CPU)
+        real = video(_clip((0.9, 0.1, 0.1))[None])[0]
+        samples = []
+        for task, units in _units().items():
+            encoded = vcu.encode(units, video)
+            count = encoded.num_reference_latents
+            contexts = encoded.contexts[0].half()
+            # The last unit is the one that brings references.
+            latents = torch.cat([contexts[-1, :16, :count], real.half()], dim=1)
+            for number in range(2):
+                clip = None if task == "depth" and number else latents.clone()
+                text = torch.randn(3, SIZES.text_dim, generator=torch.Generator().manual_seed(len(samples)))
+                scales = tuple(map(float, encoded.scales))
+                given = (clip, contexts.clone(), (text,), count, scales)
+                samples.append(EncodedSample(f"{task} {number}", task, *given))
+        return samples, []
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "cache"
+    assert fill(folder, Producer())
+    return Cache(folder)
+
+
+def _source(cache):
+    return CachedSource(cache, task_weights={}, seed=0, global_batch=1, accumulation=1)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
+
+
+@pytest.fixture
+def make(tmp_path, teacher):
+    """(networks, configuration) of a run that shows samples."""
+
+    def build(**changes):
+        given = {"log__vae": VAE, "log__sample_every": 1, "log__num_samples": 4, **changes}
+        config = tiny_config(tmp_path / "out", teacher, **given)
+        return build_networks(config, parallel.start(config.parallel)), config
+
+    return build
+
+
+def test_each_task_is_shown_once_before_any_is_twice(cache, make, tmp_path):
+    """Of micro-batches of one sample each; the same samples every time."""
+    networks, config = make()
+    videos = write_samples(networks, config, _source(cache), 7)
+    names = ["0-depth", "1-reference_inpaint", "2-composed", "3-text"]
+    assert [video.name for video in videos] == names
+    files = sorted((tmp_path / "out" / "samples").iterdir())
+    assert [path.name for path in files] == [f"step-000007-{name}.webp" for name in names]
+    # Besides result and real clip: control and mask of each context, and the references.
+    for path, beside in zip(files, (2, 4, 6, 2), strict=True):
+        with Image.open(path) as animation:
+            assert animation.n_frames == NUM_FRAMES
+            assert animation.size == ((2 + beside) * WIDTH, HEIGHT)
+    assert write_samples(networks, config, _source(cache), 8) == videos
+    fewer = dataclasses.replace(config, log=dataclasses.replace(config.log, num_samples=2))
+    assert write_samples(networks, fewer, _source(cache), 9) == videos[:2]
+
+
+def test_the_weights_order_the_tasks(cache, make):
+    _, config = make()
+    infos = [info for _, info in cache.samples]
+
+    def ids(num_samples, gan=False, **weights):
+        changed = dataclasses.replace(
+            config,
+            data=dataclasses.replace(config.data, task_weights=weights),
+            log=dataclasses.replace(config.log, num_samples=num_samples),
+            losses=dataclasses.replace(config.losses, gan=gan),
+        )
+        return [infos[number].id for number in chosen(infos, changed)]
+
+    assert ids(2, text=0.1, composed=0.5, depth=1.0) == ["text 0", "composed 0"]
+    assert ids(3, text=0.0, composed=0.5, depth=1.0) == ["composed 0", "depth 0", "composed 1"]
+    # Everything there is, once; with the GAN nothing that is not trained on.
+    assert ids(9, text=1.0, depth=1.0) == ["text 0", "depth 0", "text 1", "depth 1"]
+    assert ids(9, gan=True, text=1.0, depth=1.0) == ["text 0", "depth 0", "text 1"]
+    assert len(set(ids(99))) == len(infos)
+
+
+def _near(shown, wanted):
+    """The bundled VAE loses a little of a clip."""
+    assert (shown - wanted).abs().mean() < 0.04, (shown - wanted).abs().mean()
+
+
+def test_what_is_beside_the_result_is_what_was_given(cache):
+    video = VideoEncoder(VAE, CPU)
+    places = {info.id: place for place, (_, info) in enumerate(cache.samples)}
+    red, green = _clip((0.9, 0.1, 0.1)), _clip((0.1, 0.8, 0.2))
+    for task, units in _units().items():
+        batch = sample_batch(cache, places[f"{task} 0"], 0, text_only=False)
+        result = torch.randn(1, 16, 2, HEIGHT // 8, WIDTH // 8)
+        without = dataclasses.replace(batch, latents=None)  # references are found in the context then
+        for given in (batch, without) if len(units) == 1 else (batch,):
+            shown = panels(given, result, video).split(WIDTH, dim=2)
+            if batch.num_reference_latents:
+                for still, picture in zip(shown[:2], (red[0], green[2]), strict=True):
+                    assert (still == still[:1]).all()
+                    _near(still[0], picture)
+            beside = shown[batch.num_reference_latents :]
+            for unit in units:
+                _near(beside[0], unit.frames)
+                assert torch.equal(beside[1], unit.masks[..., None].expand_as(unit.frames))
+                beside = beside[2:]
+            torch.testing.assert_close(beside[0], video.decode(result)[0])
+            assert len(beside) == (1 if given.latents is None else 2)
+        _near(panels(batch, result, video)[:, :, -WIDTH:], red)
+
+
+def test_without_contexts_and_real_clips_only_the_result_is_shown(cache, make, tmp_path):
+    networks, config = make(model__text_only=True, losses__gan=False)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, task_weights={"depth": 1.0}))
+    first, second = write_samples(networks, config, _source(cache), 1)
+    assert (first.width, second.width, second.height) == (2 * WIDTH, WIDTH, HEIGHT)
+
+
+def test_samples_are_the_averaged_weights_and_training_keeps_its_own(cache, make):
+    networks, config = make(log__num_samples=1)
+    (video,) = write_samples(networks, config, _source(cache), 1)
+    with torch.no_grad():
+        for parameter in networks.generator.parameters():
+            parameter.add_(1.0)
+    trained = [parameter.clone() for parameter in networks.generator.parameters()]
+    assert write_samples(networks, config, _source(cache), 1) == [video]
+    assert all(torch.equal(a, b) for a, b in zip(trained, networks.generator.parameters(), strict=True))
+    for average in networks.average.parameters:
+        average.add_(1.0)
+    assert write_samples(networks, config, _source(cache), 1) != [video]
+
+
+def test_two_sharded_processes_show_the_samples_of_one(cache, make, tmp_path, teacher):
+    """They make every sample together: of these the third takes more passes through the VACE blocks."""
+    networks, config = make(log__num_samples=5)
+    videos = write_samples(networks, config, _source(cache), 5)
+    given = {"log.vae": VAE, "log.num_samples": 5, "data.cache_dir": str(cache.folder)}
+    (tmp_path / "run.json").write_text(json.dumps({**tiny_values(tmp_path / "two", teacher), **given}))
+    process = torchrun(tmp_path, str(SCRIPT), str(tmp_path / "run.json"))
+    assert wait(process, tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    names = [video.name for video in videos]
+    assert json.loads((tmp_path / "two" / "logged.json").read_text()) == [True, names]
+    for name in names:
+        ones, twos = (
+            Image.open(tmp_path / out / "samples" / f"step-000005-{name}.webp") for out in ("out", "two")
+        )
+        for frame in range(NUM_FRAMES):
+            ones.seek(frame)
+            twos.seek(frame)
+            shown = [torch.tensor(list(picture.convert("RGB").tobytes())) for picture in (ones, twos)]
+            assert (shown[0] - shown[1]).abs().float().mean() < 1, (name, frame)
+
+
+def _frames(gif):
+    with Image.open(io.BytesIO(gif)) as picture:
+        return picture.n_frames, picture.size, picture.info.get("loop"), picture.info["duration"]
+
+
+def test_large_and_long_videos_are_logged_smaller():
+    ramp = torch.linspace(0, 1, 81)[:, None, None, None].expand(81, 48, 1920, 3)
+    video = log_video(to_images(ramp), "0-depth")
+    # Every second of 81 frames, for as long as two: PIL writes hundredths of a second.
+    assert _frames(video.gif) == (41, (960, 24), 0, 120) and (video.width, video.height) == (960, 24)
+    assert _frames(log_video(to_images(_clip((1.0, 0.0, 0.0))), "0").gif) == (5, (WIDTH, HEIGHT), 0, 60)
+    assert _frames(log_video(to_images(ramp[:2]), "0").gif)[0] == 2
+
+
+def test_tensorboard_has_videos_that_play(cache, make, tmp_path):
+    """What its page is sent is the GIF, and is said to be one."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import img_mime_type_detector
+
+    networks, config = make(log__num_samples=2)
+    progress = Progress(config, networks.world, 0)
+    videos = write_samples(networks, config, _source(cache), 3)
+    progress.videos(videos, 3)
+    progress.close()
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    assert events.Tags()["images"] == ["samples/0-depth", "samples/1-reference_inpaint"]
+    for video in videos:
+        (shown,) = events.Images(f"samples/{video.name}")
+        assert (shown.step, shown.width, shown.height) == (3, video.width, video.height)
+        assert shown.encoded_image_string == video.gif and _frames(video.gif)[0] == NUM_FRAMES
+        assert img_mime_type_detector.from_bytes(video.gif) == "image/gif"
+
+
+def test_a_run_makes_them_at_intervals_and_refuses_a_missing_vae_first(make, tmp_path, teacher, monkeypatch):
+    made, shown = [], []
+    monkeypatch.setattr(
+        "training.engine.trainer.write_samples", lambda *given: made.append(given[-1]) or ["video"]
+    )
+    monkeypatch.setattr(Progress, "videos", lambda _, videos, step: shown.append((videos, step)))
+    given = {"log__vae": VAE, "log__sample_every": 2, "max_steps": 5}
+    config = tiny_config(tmp_path / "run", teacher, **given)
+    Trainer(config, NoiseSource(), parallel.start(config.parallel)).run()
+    assert made == [2, 4] and shown == [(["video"], 2), (["video"], 4)]
+    lost = tiny_config(tmp_path / "lost", teacher, **{**given, "log__vae": "models/none"})
+    with pytest.raises(ValueError, match="vae is models/none, which does not exist"):
+        Trainer(lost, NoiseSource(), parallel.start(lost.parallel))
+    silent = dataclasses.replace(lost, log=dataclasses.replace(lost.log, sample_every=0))
+    Trainer(silent, NoiseSource(), parallel.start(lost.parallel)).progress.close()
+
+
+def test_wide_vaes_and_diffusers_folders_decode_to_the_same(tmp_path, monkeypatch):
+    """In chunks of frames, as real widths need it, and all at once; a clip at a time either way."""
+    latents = torch.randn(2, 16, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    whole = VideoEncoder(VAE, CPU).decode(latents)
+    assert whole.shape == (2, 9, 32, 32, 3) and whole.dtype == torch.float32
+    torch.testing.assert_close(whole, vae.decode_video(vae.load_vae(VAE), latents), rtol=0, atol=1e-4)
+    vae.load_vae(VAE).save_pretrained(tmp_path / "pipeline" / "vae")
+    monkeypatch.setattr(encoders, "CHUNKED_FROM_DIM", 4)
+    monkeypatch.setattr(encoders, "decode_video", lambda *_: pytest.fail("the whole clip at once"))
+    for path in (VAE, tmp_path / "pipeline", tmp_path / "pipeline" / "vae"):
+        encoder = VideoEncoder(path, CPU)
+        sizes, decode = [], encoder.vae.decode
+        encoder.vae.decode = lambda z, sizes=sizes, decode=decode: sizes.append(len(z)) or decode(z)
+        torch.testing.assert_close(encoder.decode(latents), whole, rtol=0, atol=1e-4)
+        assert sizes == [1, 1]

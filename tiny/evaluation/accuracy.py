@@ -1,0 +1,84 @@
+"""How right the evaluation network itself is, on clips whose truth is known.
+
+Letters: B clips, F frames, N objects, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..clips.backgrounds import BACKGROUNDS
+from ..clips.captions import DIRECTIONS
+from ..clips.shapes import COLOURS, OBJECT_COLOURS, SIZES, Clip
+from .network import PATHS, SEEN_SHAPES
+from .observe import PRESENT, Observation
+
+# Fewer pixels of an object are not counted as seeing it.
+VISIBLE_PIXELS = 12
+
+
+def visible_frames(clip: Clip) -> Tensor:
+    """[N, F] bool, where each object shows at least `VISIBLE_PIXELS`."""
+    return clip.object_masks.sum((2, 3)) >= VISIBLE_PIXELS
+
+
+def counted_objects(clip: Clip) -> list[int]:
+    """Indices of the objects that are seen in at least half of the frames; only these are asked for."""
+    return [i for i, seen in enumerate(visible_frames(clip)) if seen.float().mean() >= 0.5]
+
+
+def background_words(clip: Clip) -> tuple[str, str]:
+    """The background's kind and colour."""
+    kind, colour = clip.background.split()[:2]
+    return kind, colour
+
+
+def mask_overlap(one: Tensor, other: Tensor) -> float:
+    """Intersection over union of two bool tensors, over all their elements; two empty ones agree."""
+    union = int((one | other).sum())
+    return int((one & other).sum()) / union if union else 1.0
+
+
+def reading_accuracy(observation: Observation, clips: Sequence[Clip]) -> dict[str, float]:
+    """Compare what was seen in true clips with what they are.
+
+    Args:
+        observation: Of the clips' own frames, or of a reconstruction of them.
+        clips: The truth.
+
+    Returns:
+        Shares of right answers ('colours': the clip's whole set of object colours; 'path', 'direction' of
+        linear paths, .. by object), 'overlap' of object pixels and 'position_px', a mean distance.
+    """
+    right: dict[str, list[float]] = defaultdict(list)
+    for i, clip in enumerate(clips):
+        seen = observation[i]
+        counted = counted_objects(clip)
+        named = {clip.objects[n].colour for n in counted}
+        found = {OBJECT_COLOURS[k] for k in (seen.presence > PRESENT).nonzero().flatten().tolist()}
+        right["colours"].append(found == named)
+        kind, colour = background_words(clip)
+        right["background_kind"].append(BACKGROUNDS[int(seen.kind.argmax())] == kind)
+        right["background_colour"].append(list(COLOURS)[int(seen.background.argmax())] == colour)
+        right["overlap"].append(mask_overlap(seen.labels > 0, clip.masks > 0.5))
+        for n in counted:
+            track, slot = clip.objects[n], OBJECT_COLOURS.index(clip.objects[n].colour)
+            right["shape"].append(SEEN_SHAPES[int(seen.shape[slot].argmax())] == track.shape)
+            right["size"].append(tuple(SIZES)[int(seen.size[slot].argmax())] == track.size_name)
+            if track.path in PATHS:
+                right["path"].append(PATHS[int(seen.path[slot].argmax())] == track.path)
+            if track.path == "linear":
+                right["direction"].append(DIRECTIONS[int(seen.direction[slot].argmax())] == track.direction)
+            side = clip.frames.shape[1]
+            error = (side * seen.positions[:, slot] - track.centres).norm(dim=-1)[visible_frames(clip)[n]]
+            right["position_px"].append(error.mean().item())
+    return {name: sum(values) / len(values) for name, values in right.items() if values}
+
+
+def stack_frames(clips: Sequence[Clip]) -> Tensor:
+    """[B, F, H, W, 3] of clips of one size."""
+    return torch.stack([clip.frames for clip in clips])

@@ -1,0 +1,109 @@
+"""The held-out clips of a row of the results, each with its unit and prompt.
+
+Letters: F frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+from vdot_core import vcu
+
+from ..clips.captions import DIRECTIONS, phrasings
+from ..clips.figure import SHAPE as FIGURE
+from ..clips.shapes import HELD_OUT, Clip
+from ..tasks import build_unit, draw_scene, task_named
+from .accuracy import counted_objects
+from .config import EvaluationConfig, TaskConfig
+from .network import CLIP_FRAMES, FRAME_SIZE
+
+# Of `tiny.clips.captions`' phrasings: the one that names every size, colour, shape, motion and background.
+FULL_CAPTION, FULL_FIGURE_CAPTION = 4, 5
+REMOVAL = "removal"  # the one task whose video should become another than the drawn clip
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One question.
+
+    Attributes:
+        index: The clip's in its split; seed: the noise's.
+        drawn: What the video should become.
+        unit, prompt: What the model is given.
+    """
+
+    index: int
+    seed: int
+    drawn: Clip
+    unit: vcu.VCU
+    prompt: str
+
+
+def full_caption(drawn: Clip) -> str:
+    """The caption that names everything that is scored."""
+    figure = drawn.objects[-1].shape == FIGURE
+    return drawn.captions[FULL_FIGURE_CAPTION if figure else FULL_CAPTION]
+
+
+def without_nearest(drawn: Clip) -> Clip:
+    """A clip of two shapes as it would be without the nearer one: frames, annotations and captions."""
+    objects, (across, down) = drawn.objects[:-1], drawn.pan
+    heading = round(math.atan2(down, across) / (math.pi / 4)) % 8
+    captions = phrasings(objects, drawn.background, DIRECTIONS[heading] if across or down else None)
+    frames = drawn.without(-1)
+    return replace(drawn, frames=frames, objects=objects, captions=captions, caption=captions[FULL_CAPTION])
+
+
+def _asks_held_out(drawn: Clip) -> bool:
+    return any((drawn.objects[n].colour, drawn.objects[n].shape) in HELD_OUT for n in counted_objects(drawn))
+
+
+def _draw(index: int, split: str, kind: str) -> Clip:
+    return draw_scene(index, split, 0.0, (CLIP_FRAMES, FRAME_SIZE, FRAME_SIZE), kind=kind)
+
+
+@cache
+def scene_indices(split: str, kind: str, first: int, count: int, held_out: bool) -> tuple[int, ...]:
+    """The clips that a row takes, searched for once in a process: few show a held-out pair.
+
+    Args:
+        split: Whose seeds.
+        kind: Of scene, as in `tiny.tasks.draw_scene`.
+        first: Where the search begins.
+        count: How many are taken; those with an object that is hardly seen are passed over.
+        held_out: Whether those without a held-out pair are, too.
+    """
+    found, index = [], first
+    while len(found) < count:
+        drawn = _draw(index, split, kind)
+        whole = len(counted_objects(drawn)) == len(drawn.objects)
+        if whole and (not held_out or _asks_held_out(drawn)):
+            found.append(index)
+        index += 1
+    return tuple(found)
+
+
+def row_cases(config: EvaluationConfig, row: TaskConfig) -> Iterator[Case]:
+    """All cases of a row: its clips, each with each of its seeds in turn.
+
+    Args:
+        config: The evaluation.
+        row: One of its tasks.
+
+    Yields:
+        Cases in a fixed order; equal configurations give equal cases.
+    """
+    removal = row.task == REMOVAL
+    # Something must be left to ask for when the nearest object is gone.
+    kind = "pair" if removal else task_named(row.task).scene
+    for index in scene_indices(config.split, kind, config.first, row.clips or config.clips, row.held_out):
+        drawn = _draw(index, config.split, kind)
+        unit = build_unit(row.task, drawn)
+        asked = without_nearest(drawn) if removal else drawn
+        prompt = full_caption(asked) if row.prompt == "full" else ""
+        for number in range(row.seeds):
+            # Noise differs between clips and seeds, and is the same for every model and sampler.
+            yield Case(index, 1_000_003 * (config.seed + number) + index, asked, unit, prompt)

@@ -1,0 +1,53 @@
+"""What evaluations need before their first row, so that nothing is found missing hours later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..tasks import task_named
+from .config import EvaluationConfig
+from .generate import model_files
+
+
+def missing_inputs(runs: Sequence[EvaluationConfig]) -> list[str]:
+    """Every file that is not there.
+
+    Args:
+        runs: The evaluations, one a model.
+
+    Returns:
+        One line for each file: which, whose, and how to come by it; none if all are there.
+
+    Raises:
+        ValueError: A row's task is unknown.
+    """
+    lines: dict[str, str] = {}
+    for config in runs:
+        for row in config.tasks:
+            task_named(row.task)
+        transformer, *others = model_files(config.assets, config.transformer)
+        needed = {path: _bundled(f"the folder of `assets`, {config.assets}") for path in others}
+        needed[Path(config.evaluator)] = (
+            "the `evaluator`; it is bundled with the repository, or make it with "
+            "`python tiny/pretrain.py --config tiny/configs/tiny_evaluator.yaml`"
+        )
+        needed[transformer] = _transformer(config)
+        for path, words in needed.items():
+            if not path.is_file():
+                lines.setdefault(str(path), f"{path} is missing: {words}")
+    return list(lines.values())
+
+
+def _bundled(where: str) -> str:
+    return f"a part of {where}; it is bundled with the repository, and docs/TINY.md says how it is made"
+
+
+def _transformer(config: EvaluationConfig) -> str:
+    """Whose transformer it is, and how to come by it."""
+    planned = config.run in [one.run for one in config.plan if one.transformer == config.transformer]
+    words = f"the transformer of the {'planned ' if planned else ''}run {config.run!r}"
+    if config.transformer is None:
+        return f"{words}, {_bundled(f'the folder of `assets`, {config.assets}')}"
+    words += f"; make it with `{config.made_by}`" if config.made_by else "; give `transformer` a file's path"
+    return words + (", or take the run out of `plan`" if planned else "")

@@ -1,0 +1,250 @@
+"""Every task by name: what the teacher learns, what the benchmarks ask, and the clips that each is made from.
+
+`TASKS[name](clip, generator)` gives a unit, made by the builders that the nodes call; without a generator it
+is the task's plain example. Names of UVCBench and VACE stand for the plain examples alone ('inpainting',
+'firstframe'); `TRAINING` holds the tasks that leave something to the generator ('inpaint', 'extend'), which
+is what a network should learn from. What the video should become is the clip itself, but for 'removal', whose
+result is `clip.without(-1)`, and for 'pose' on a clip that shows no figure: those are for trying only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vdot_core import vcu
+
+from .clips import units
+from .clips.shapes import SPLITS, Clip, FigureTrack, clip, figure_clip
+from .clips.textures import texture_clip
+from .clips.units import Build, Rng
+
+TEXTURE_CAPTIONS = ("a texture", "an abstract texture", "a natural picture", "a photo", "")
+SCENES = ("any", "shapes", "pair", "figure")
+SIMPLE = ("plain", "gradient")  # backgrounds of simple scenes
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a task is made and from what.
+
+    Attributes:
+        build: Makes the unit from a clip and a generator (None: the plain example).
+        scene: What clip it needs: 'any', 'shapes' (something drawn), 'pair' (two shapes) or 'figure'.
+        num_references: References of a unit of such a clip.
+        tells: What the unit says of the video besides the caption: names of `tiny.clips.truth.TRUTHS`.
+    """
+
+    build: Build
+    scene: str = "shapes"
+    num_references: int = 0
+    tells: tuple[str, ...] = ()
+
+    def __call__(self, clip: Clip, rng: Rng = None) -> vcu.VCU:
+        return self.build(clip, rng)
+
+
+def _fixed(build: Build) -> Build:
+    """The plain example, whatever the generator."""
+    return lambda clip, rng=None: build(clip)
+
+
+def _and(first: Task, second: Task) -> Task:
+    """Both at once; the first is a reference or keeps something."""
+    scene = max(first.scene, second.scene, key=SCENES.index)
+    count = first.num_references + second.num_references
+    return Task(units.both(first.build, second.build), scene, count, first.tells + second.tells)
+
+
+TEXT = Task(units.text, "any")
+REFERENCE = Task(units.reference, num_references=1, tells=("references",))
+REFERENCES = Task(units.references, "pair", 2, ("references",))
+INPAINT = Task(units.inpaint, "any", tells=("kept",))
+OUTPAINT = Task(units.outpaint, "any", tells=("kept",))
+EXTEND = Task(units.extend, "any", tells=("kept",))
+MOVE = Task(units.move, tells=("kept", "boxes"))
+CONTROLS = {
+    "depth": Task(units.depth, tells=("depth", "masks")),
+    "pose": Task(units.pose, "figure", tells=("pose", "masks")),
+    "flow": Task(units.flow, tells=("flow",)),
+    "gray": Task(units.gray, "any", tells=("gray",)),
+    "lines": Task(units.lines, tells=("lines", "masks")),
+    "layout": Task(units.layout, tells=("boxes",)),
+}
+KEEPING = {"inpaint": INPAINT, "outpaint": OUTPAINT, "extend": EXTEND}
+FIGURE = Task(units.references, "figure", 1, ("references",))
+FACE = Task(units.face, "figure", 1, ("references",))
+PLACE = Task(units.place, "figure", tells=("kept", "masks"))
+TRAINING: dict[str, Task] = {
+    "text": TEXT,
+    **CONTROLS,
+    **KEEPING,
+    "keyframes": Task(units.keyframes, "any", tells=("kept",)),
+    "move": MOVE,
+    "inpaint_depth": _and(INPAINT, CONTROLS["depth"]),
+    "extend_depth": _and(EXTEND, CONTROLS["depth"]),
+    "extend_pose": _and(EXTEND, CONTROLS["pose"]),
+    "reference": REFERENCE,
+    **{f"reference_{name}": _and(REFERENCE, task) for name, task in (CONTROLS | KEEPING).items()},
+    "animate": _and(FIGURE, CONTROLS["pose"]),
+    "face": FACE,
+    "face_pose": _and(FACE, CONTROLS["pose"]),
+    "replacement": _and(_and(FIGURE, CONTROLS["pose"]), PLACE),
+    "swap": _and(REFERENCE, Task(units.swap_region, tells=("kept", "boxes"))),
+    "try_on": _and(REFERENCE, Task(units.garment, tells=("kept", "masks"))),
+    "references": REFERENCES,
+    **{f"references_{name}": _and(REFERENCES, CONTROLS[name]) for name in ("depth", "layout")},
+    "expand": Task(units.expand, "pair", 2, ("kept", "references")),
+}
+_CASES = {
+    **{name: task for name, task in CONTROLS.items() if name not in ("lines", "layout")},
+    "scribble": CONTROLS["lines"],
+    "layout": Task(units.layout_boxes, tells=("boxes",)),
+    "layout_track": Task(units.layout_contours, tells=("masks",)),
+}
+_ENDS = {
+    "firstframe": (1, 0),
+    "lastframe": (0, 1),
+    "firstlast": (1, 1),
+    "firstclip": (5, 0),
+    "lastclip": (0, 5),
+    "firstlastclip": (5, 5),
+}
+SINGLE: dict[str, Task] = {
+    "text": TEXT,
+    **_CASES,
+    "inpainting": Task(units.inpaint, tells=("kept", "masks")),
+    "outpainting": OUTPAINT,
+    **{name: Task(units.ends(*lengths), "any", tells=("kept",)) for name, lengths in _ENDS.items()},
+    "keyframes": TRAINING["keyframes"],
+    "reference": REFERENCE,
+    "references": REFERENCES,
+    "face": FACE,
+}
+_READY_MADE = ("face_pose", "animate", "replacement", "swap", "try_on", "expand", "move")
+COMPOSITE: dict[str, Task] = {
+    **{f"reference_{name}": _and(REFERENCE, task) for name, task in _CASES.items()},
+    "reference_inpainting": _and(REFERENCE, INPAINT),
+    "reference_outpainting": _and(REFERENCE, OUTPAINT),
+    "reference_firstframe": _and(REFERENCE, SINGLE["firstframe"]),
+    "firstframe_pose": _and(SINGLE["firstframe"], CONTROLS["pose"]),
+    "inpainting_depth": TRAINING["inpaint_depth"],
+    **{name: TRAINING[name] for name in _READY_MADE},
+    "removal": Task(units.removal, tells=("kept",)),
+}
+# A name that both have is the training task: its plain example is the benchmark's.
+_EXAMPLES = {
+    name: Task(_fixed(t.build), t.scene, t.num_references, t.tells)
+    for name, t in (SINGLE | COMPOSITE).items()
+}
+TASKS: dict[str, Task] = _EXAMPLES | TRAINING
+
+
+def draw_scene(
+    index: int,
+    split: str,
+    texture_share: float,
+    size: tuple[int, int, int],
+    *,
+    kind: str = "any",
+    simple: bool = False,
+) -> Clip:
+    """The index-th scene of a split.
+
+    Args:
+        index: From 0.
+        split: 'train', 'validation' or 'evaluation'.
+        texture_share: Chance of a natural-looking texture instead of drawn shapes, for the kind 'any'.
+        size: (frames, height, width).
+        kind: What is needed, one of `SCENES`.
+        simple: No more shapes than needed, on a background without a pattern.
+
+    Returns:
+        The clip; a texture has no objects. Equal arguments give equal clips.
+
+    Raises:
+        ValueError: The kind or the split is unknown.
+    """
+    if kind not in SCENES or split not in SPLITS:
+        raise ValueError(f"scene {kind!r} of {split!r}; expected one of {SCENES} and of {tuple(SPLITS)}")
+    num_frames, height, width = size
+    seed = SPLITS[split][index]
+    shape = {"height": height, "width": width, "num_frames": num_frames}
+    if kind == "figure":
+        return figure_clip(seed, **shape)
+    if kind == "any" and np.random.default_rng([seed, 11]).random() < texture_share:
+        frames = texture_clip(seed, **shape)
+        return Clip(seed, split, frames, TEXTURE_CAPTIONS[0], TEXTURE_CAPTIONS, (), "texture", frames)
+    count = 2 if kind == "pair" else 1 if simple else None
+    return clip(seed, **shape, num_objects=count, backgrounds=SIMPLE if simple else ())
+
+
+def draw_scenes(
+    names: Sequence[str],
+    index: int,
+    split: str,
+    texture_share: float,
+    size: tuple[int, int, int],
+    *,
+    simple: bool = False,
+) -> dict[str, Clip]:
+    """Scenes of one index for several tasks, as few as serve them all.
+
+    Args:
+        names: Of the tasks.
+        index, split, texture_share, size, simple: As in `draw_scene`.
+
+    Returns:
+        For each task the clip that it is to be made from; tasks that can share one are given the same object.
+    """
+    scenes: dict[str, Clip] = {}
+    for kind in sorted({task_named(name).scene for name in names}, key=SCENES.index):
+        shared = [scene for scene in scenes.values() if kind != "figure" and _shows(scene, kind)]
+        given = (index, split, texture_share, size)
+        scenes[kind] = shared[0] if shared else draw_scene(*given, kind=kind, simple=simple)
+    return {name: scenes[TASKS[name].scene] for name in names}
+
+
+def _shows(scene: Clip, kind: str) -> bool:
+    """Whether a clip is of a kind."""
+    if kind == "figure":
+        return any(isinstance(track, FigureTrack) for track in scene.objects)
+    return len(scene.objects) >= {"any": 0, "shapes": 1, "pair": 2}[kind]
+
+
+def task_named(name: str) -> Task:
+    """The task of a name; ValueError for an unknown one."""
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; the tasks are {tuple(TASKS)}")
+    return TASKS[name]
+
+
+def build_unit(task: str, scene: Clip, rng: Rng = None) -> vcu.VCU:
+    """Make the unit of a task, fit for training: the scene is what the video should become.
+
+    Args:
+        task: One of `TASKS`.
+        scene: What it is made from.
+        rng: Draws regions, margins and lengths; None makes the plain example.
+
+    Returns:
+        The unit, of the scene's size and length.
+
+    Raises:
+        ValueError: The task is unknown, or the scene does not show what it needs.
+    """
+    made = task_named(task)
+    if not _shows(scene, made.scene):
+        shown = [f"{track.colour} {track.shape}" for track in scene.objects] or "nothing drawn"
+        raise ValueError(
+            f"the task {task!r} needs a scene of the kind {made.scene!r}; this one shows {shown}"
+        )
+    unit = made(scene, rng)
+    if unit.frames.shape != scene.frames.shape or len(unit.references) != made.num_references:
+        raise ValueError(
+            f"{task} made {list(unit.frames.shape)} with {len(unit.references)} references of a scene "
+            f"{list(scene.frames.shape)}; expected {made.num_references} references and the scene's size"
+        )
+    return unit

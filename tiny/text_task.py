@@ -1,0 +1,190 @@
+"""Training the tiny text encoder by itself: to tell every fact of a caption, and of which object.
+
+Learnt beside the transformer alone, from the video's loss, words are bound to their objects only slowly; a
+real model begins with a text encoder that has read much. Letters: B captions, L tokens, Q facts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.engine.average import AveragedWeights, cosine_lr, set_lr
+from training.engine.muon import build_optimizers
+
+from .clips.backgrounds import BACKGROUNDS
+from .clips.captions import DIRECTIONS, motion_phrase
+from .clips.shapes import COLOURS, OBJECT_COLOURS, SIZES, SPLITS, Clip, clip, figure_clip
+from .config import PretrainConfig
+from .evaluation.accuracy import background_words
+from .evaluation.network import SEEN_SHAPES
+from .text import FILE_NAME, Tokenizer, build_encoder, embed, save_text_encoder, train_vocabulary, umt5_config
+
+UNSAID = "unsaid"
+MOTIONS = ("still", "linear", "bounce", "circle", "walk", "run", "wave", "jump")
+GOING = ("linear", "walk", "run")
+OBJECT_FACTS = {
+    "colour": OBJECT_COLOURS,
+    "shape": SEEN_SHAPES,
+    "size": tuple(SIZES),
+    "motion": MOTIONS,
+    "direction": DIRECTIONS,
+    "spin": ("False", "True"),
+}
+SCENE_FACTS = {"background": tuple(COLOURS), "kind": BACKGROUNDS, "drift": DIRECTIONS}
+# Fact -> what it can be; objects are counted from the farthest.
+FACTS = {
+    **{f"{name} {slot}": (UNSAID, *values) for slot in range(2) for name, values in OBJECT_FACTS.items()},
+    **{name: (UNSAID, *values) for name, values in SCENE_FACTS.items()},
+}
+FIGURE_EVERY = 8
+
+
+def facts(drawn: Clip, caption: str) -> dict[str, str]:
+    """What a caption says of its clip.
+
+    Args:
+        drawn: The clip.
+        caption: One of its captions.
+
+    Returns:
+        Each of `FACTS`; `UNSAID` where this caption is silent.
+    """
+    said = dict.fromkeys(FACTS, UNSAID)
+    for slot, track in enumerate(drawn.objects):
+        spin = getattr(track, "spin", False)
+        name, found = f"{track.colour} {track.shape}", {"colour": track.colour, "shape": track.shape}
+        if f"{track.size_name} {name}" in caption:
+            found["size"] = track.size_name
+        moves = [motion_phrase(track.path, track.direction, spin, finite=finite) for finite in (True, False)]
+        if any(phrase in caption for phrase in moves):
+            found |= {"motion": track.path, "spin": str(bool(spin))}
+            if track.path in GOING:
+                found["direction"] = track.direction
+        said |= {f"{fact} {slot}": value for fact, value in found.items()}
+    if drawn.background in caption:
+        said["kind"], said["background"] = background_words(drawn)
+    drift = caption.partition("the background drifts ")[2].removeprefix("to the ")
+    return said | {"drift": drift or UNSAID}
+
+
+def read_captions(split: str, count: int) -> tuple[list[str], Tensor]:
+    """Captions of a split's first clips, and [B, Q] indices of what each says."""
+    captions, said = [], []
+    for number in range(count):
+        draw = figure_clip if number % FIGURE_EVERY == FIGURE_EVERY - 1 else clip
+        drawn = draw(SPLITS[split][number], height=16, width=16, num_frames=1)
+        for caption in drawn.captions:
+            found = facts(drawn, caption)
+            captions.append(caption)
+            said.append([values.index(found[fact]) for fact, values in FACTS.items()])
+    return captions, torch.tensor(said)
+
+
+class Reader(nn.Module):
+    """An encoder and, for every fact, a query that looks for it among the caption's embeddings."""
+
+    def __init__(self, encoder: nn.Module, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.queries = nn.Parameter(torch.randn(len(FACTS), width) * 0.1)
+        self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.answers = nn.ModuleList(nn.Linear(width, len(values)) for values in FACTS.values())
+
+    def forward(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
+        """[B, L] tokens -> for each fact [B, number of its values] logits."""
+        hidden = embed(self.encoder, ids, mask)
+        scores = self.queries @ self.key(hidden).transpose(1, 2) / hidden.shape[-1] ** 0.5
+        weights = scores.masked_fill(mask[:, None] == 0, float("-inf")).softmax(-1)
+        read = weights @ self.value(hidden)
+        return [answer(read[:, number]) for number, answer in enumerate(self.answers)]
+
+
+class TextTask:
+    """The text encoder in training; see `tiny.pretrain.Task`."""
+
+    def __init__(self, config: PretrainConfig, device: torch.device) -> None:
+        self.config, self.settings, self.device = config, config.text, device
+        self.num_steps = self.settings.steps
+        self.tokenizer = Tokenizer(train_vocabulary())
+        self.text_config = umt5_config(self.settings.layers, len(self.tokenizer))
+        encoder = build_encoder(self.text_config, config.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.reader = Reader(encoder, self.text_config["d_model"]).train().to(device)
+        self.ema = AveragedWeights(self.reader, config.ema)
+        self.optimizers = build_optimizers(
+            self.reader.named_parameters(),
+            excluded=("shared", "embed_tokens", "relative_attention", "queries", "answers"),
+            betas=(0.9, 0.98),
+            weight_decay=config.weight_decay,
+        )
+        self.captions, self.said = read_captions("train", self.settings.num_clips)
+
+    def _tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Without the padding that no caption of the batch needs."""
+        ids, mask = self.tokenizer(captions)
+        longest = int(mask.sum(1).max())
+        return ids[:, :longest].to(self.device), mask[:, :longest].to(self.device)
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """One step; returns the loss, the share of facts told right and the learning rate."""
+        given = self.settings
+        lr = cosine_lr(step, given.steps, given.lr, given.lr_end, given.warmup)
+        set_lr(self.optimizers, lr)
+        rng = np.random.default_rng([self.config.seed, step, 29])
+        picks = rng.integers(len(self.captions), size=self.settings.batch)
+        logits = self.reader(*self._tokens([self.captions[pick] for pick in picks]))
+        said = self.said[torch.from_numpy(picks)].to(self.device)
+        losses = [F.cross_entropy(found, said[:, number]) for number, found in enumerate(logits)]
+        loss = torch.stack(losses).mean()
+        self.reader.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.reader.parameters(), self.config.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.ema.update(self.reader)
+        right = torch.stack([found.argmax(-1) for found in logits], 1) == said
+        return {"loss": loss.item(), "right": right.float().mean().item(), "grad": norm.item(), "lr": lr}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Share of the facts of held-out captions that are told right, by kind, averaged weights."""
+        captions, said = read_captions("validation", self.settings.num_validation)
+        self.ema.swap(self.reader)
+        logits = [found.cpu() for found in self.reader(*self._tokens(captions))]
+        self.ema.swap(self.reader)
+        right: dict[str, list[Tensor]] = {}
+        for number, (fact, found) in enumerate(zip(FACTS, logits, strict=True)):
+            asked = said[:, number] > 0
+            kind = fact.split()[0]
+            right.setdefault(kind, []).append(found.argmax(-1)[asked] == said[asked, number])
+        return {kind: torch.cat(parts).float().mean().item() for kind, parts in right.items()}
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """Write the averaged encoder and its vocabulary as the nodes read them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.ema.swap(self.reader)
+        save_text_encoder(self.reader.encoder, self.text_config, self.tokenizer, folder / FILE_NAME)
+        self.ema.swap(self.reader)
+
+    def state_dict(self) -> dict:
+        """Weights, averages and optimisers; vocabulary and captions follow from the code."""
+        return {
+            "reader": self.reader.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore `state_dict`'s."""
+        self.reader.load_state_dict(state["reader"])
+        self.ema.load_state_dict(state["ema"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)

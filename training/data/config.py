@@ -1,0 +1,115 @@
+"""Where the training samples come from, and how clips are brought to the model's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tiny.config import CacheGroup
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The data of a run. Everything is encoded once into `cache_dir`; the training step reads only that.
+
+    Attributes:
+        source: shapes (drawn clips, encoded on the first start), manifest or webdataset (encoded beforehand
+            by `python training/cache.py`), or cache (a finished cache, wherever it came from).
+        path: Manifest (.csv, .jsonl or .parquet), or tar shards such as "clips-{000..099}.tar"; local or any
+            address that fsspec opens. The shapes need none.
+        cache_dir: Folder of the encoded samples.
+        task_weights: Task -> weight in the mixture; tasks left out are not trained on. Empty: every sample
+            alike.
+        batch_size: Samples of the global batch, over all processes and accumulation steps.
+        accumulation: Micro-batches that each process runs in a step.
+        group_size: Samples in a row that share one latent shape; null: batch_size / accumulation. Set it to
+            get the same batches with another accumulation.
+        vae: VAE: a safetensors file in Wan's key names, or a diffusers folder. Asked for when encoding; where
+            given in training, the cache must have been made with it; null: not compared.
+        text_encoder: UMT5: a safetensors file of the tiny one, or a Hugging Face folder; else as vae.
+        empty_prompt: Text of the condition without a caption.
+        text_len: Tokens that the network reads; null: the text encoder's own (512 of a folder).
+        width: Width in pixels, a multiple of 16; null: the clip's own, within max_pixels.
+        height: Height in pixels, as width.
+        max_pixels: Largest width * height where they are the clip's own.
+        num_frames: Most frames of a clip, 4n + 1; longer clips are cut at their end.
+        min_frames: Clips shorter than this are skipped.
+        frame_rate: Frames per second to which clips are resampled.
+        resize: cover (aspect kept, centre cut) or stretch.
+        rows_per_shard: Rows in one file of the cache, the unit of resuming and of sharing among processes.
+        device: Where to encode: auto, cpu or cuda.
+        encode_dtype: Number format of the encoders: fp32 or bf16.
+        groups: Clips of the shapes source.
+        first_clip: First drawn clip to use, of the training split.
+    """
+
+    source: Literal["shapes", "manifest", "webdataset", "cache"] = "shapes"
+    path: str | None = None
+    cache_dir: str = "runs/distill/cache"
+    task_weights: dict[str, float] = field(default_factory=dict)
+    batch_size: int = 12
+    accumulation: int = 3
+    group_size: int | None = None
+    vae: str | None = "assets/vdot_tiny_vae.safetensors"
+    text_encoder: str | None = "assets/vdot_tiny_text.safetensors"
+    empty_prompt: str = ""
+    text_len: int | None = None
+    width: int | None = None
+    height: int | None = None
+    max_pixels: int = 480 * 832
+    num_frames: int = 81
+    min_frames: int = 5
+    frame_rate: float = 16.0
+    resize: Literal["cover", "stretch"] = "cover"
+    rows_per_shard: int = 16
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    encode_dtype: Literal["fp32", "bf16"] = "fp32"
+    groups: list[CacheGroup] = field(default_factory=list)
+    first_clip: int = 0
+
+    def __post_init__(self) -> None:
+        _check_mixture(self)
+        for name in ("width", "height"):
+            side = getattr(self, name)
+            if side is not None and (side < 16 or side % 16):
+                raise ValueError(f"data.{name} is {side}; expected a multiple of 16, or null")
+        if (self.width is None) != (self.height is None):
+            raise ValueError(
+                f"data.width is {self.width} and data.height {self.height}; give both or neither"
+            )
+        for name in ("num_frames", "min_frames"):
+            if getattr(self, name) < 1 or getattr(self, name) % 4 != 1:
+                raise ValueError(
+                    f"data.{name} is {getattr(self, name)}; expected 4n + 1, such as 5, 17 or 81"
+                )
+        if self.min_frames > self.num_frames:
+            raise ValueError(f"data.min_frames {self.min_frames} exceeds num_frames {self.num_frames}")
+        if self.max_pixels < 256 or self.frame_rate <= 0:
+            raise ValueError("data.max_pixels must be at least 256 (16x16), data.frame_rate above 0")
+        if self.source in ("manifest", "webdataset") and not self.path:
+            raise ValueError(
+                f"data.source is {self.source} and data.path is not set; give the {self.source}'s"
+            )
+        if self.source == "shapes" and not (self.vae and self.text_encoder):
+            raise ValueError("data.source is shapes, which encodes clips: set data.vae and data.text_encoder")
+
+
+def _check_mixture(config: DataConfig) -> None:
+    """The sizes of batches divide each other, and weights are weights."""
+    for name in ("batch_size", "accumulation", "rows_per_shard"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"data.{name} is {getattr(config, name)}; expected at least 1")
+    if config.batch_size % config.accumulation:
+        raise ValueError(
+            f"data.batch_size {config.batch_size} is not a multiple of "
+            f"data.accumulation {config.accumulation}"
+        )
+    if config.group_size is not None and (config.group_size < 1 or config.batch_size % config.group_size):
+        raise ValueError(
+            f"data.group_size is {config.group_size}; expected a divisor of batch_size {config.batch_size}"
+        )
+    for task, weight in config.task_weights.items():
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"data.task_weights.{task} is {weight}; expected 0 or more")
+    if config.task_weights and not any(config.task_weights.values()):
+        raise ValueError("data.task_weights are all 0; give one task a weight, or leave them out")

@@ -1,0 +1,219 @@
+"""Rows of a manifest or of tar shards as a cache's content.
+
+Letters: F pixel frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vdot_core import vcu
+
+from .clips import Media, fit, own_size, read_clip
+from .config import DataConfig
+from .encoders import (
+    DTYPES,
+    TextEncoder,
+    VideoEncoder,
+    pick_device,
+    text_encoder_digest,
+    vae_digest,
+)
+from .manifest import ManifestRows, Row
+from .samples import BadRowError, EncodedSample, Skipped
+from .shards import TarRows
+from .units import Inputs, build_unit, canonical, needed, takes_short_source, task_parts
+
+# Two codecs of one clip may differ by a frame, and by a few pixels in size.
+FRAME_TOLERANCE = 1
+ASPECT_TOLERANCE = 0.03
+
+
+class RowShards(Protocol):
+    """Rows in numbered shards."""
+
+    num_shards: int
+
+    def identity(self) -> str:
+        """A hash of what the rows are."""
+
+    def rows(self, shard: int) -> Iterator[Row | Skipped]:
+        """The rows of a shard, in order."""
+
+
+class RowsProducer:
+    """Encodes rows; see `store.Producer`.
+
+    Args:
+        config: Path, encoders and sizes.
+        local_rank: Which of a machine's GPUs is this process's.
+
+    Raises:
+        ValueError: A path is not set or cannot be read.
+    """
+
+    def __init__(self, config: DataConfig, local_rank: int = 0) -> None:
+        for name in ("path", "vae", "text_encoder"):
+            if not getattr(config, name):
+                raise ValueError(f"data.{name} is not set; it is needed to encode rows")
+        self.config = config
+        self.shards: RowShards = (
+            TarRows(config.path)
+            if config.source == "webdataset"
+            else ManifestRows(config.path, config.rows_per_shard)
+        )
+        self.num_shards = self.shards.num_shards
+        self._device = pick_device(config.device, local_rank)
+        self._loaded: tuple[VideoEncoder, TextEncoder] | None = None
+        self._grey = vcu.GreyCache()
+
+    def header(self) -> dict[str, Any]:
+        """What the samples depend on."""
+        config = self.config
+        names = ("width", "height", "max_pixels", "num_frames", "min_frames", "frame_rate", "resize")
+        return {
+            "source": "rows",
+            "rows": self.shards.identity(),
+            "vae": vae_digest(config.vae),
+            "text_encoder": text_encoder_digest(config.text_encoder),
+            "text_len": self._encoders()[1].text_len,
+            "empty_prompt": config.empty_prompt,
+            "encode_dtype": config.encode_dtype,
+            **{name: getattr(config, name) for name in names},
+        }
+
+    def empty_text(self) -> Tensor:
+        """The embedding of the empty prompt."""
+        return self._encoders()[1]([self.config.empty_prompt])[0]
+
+    def encode(self, shard: int) -> tuple[list[EncodedSample], list[Skipped]]:
+        """The samples of a shard's rows, and the rows that cannot be used."""
+        samples, skipped = [], []
+        for row in self.shards.rows(shard):
+            if isinstance(row, Skipped):
+                skipped.append(row)
+                continue
+            try:
+                samples.append(self._sample(row))
+            except BadRowError as error:
+                skipped.append(Skipped(row.id, row.place, error.kind, str(error)))
+            except ValueError as error:
+                # What a builder refuses: sizes, lengths or pictures that do not go together.
+                skipped.append(Skipped(row.id, row.place, "misshapen", str(error)))
+        return samples, skipped
+
+    def _sample(self, row: Row) -> EncodedSample:
+        task = canonical(row.task)
+        inputs = load_inputs(row, self.config)
+        unit = build_unit(task, inputs)
+        video, text = self._encoders()
+        encoded = vcu.encode(unit, video, cache=self._grey, vae=video)
+        contexts = encoded.contexts[0]
+        latents = None
+        if inputs.target is not None:
+            references = contexts[0, : vcu.LATENT_CHANNELS, : encoded.num_reference_latents]
+            latents = torch.cat([references, video(inputs.target[None])[0].float()], dim=1).half()
+        return EncodedSample(
+            id=row.id,
+            task=task,
+            latents=latents,
+            contexts=contexts.half(),
+            texts=text(row.prompts),
+            num_reference_latents=encoded.num_reference_latents,
+            scales=encoded.scales,
+        )
+
+    def _encoders(self) -> tuple[VideoEncoder, TextEncoder]:
+        if self._loaded is None:
+            config, dtype = self.config, DTYPES[self.config.encode_dtype]
+            self._loaded = (
+                VideoEncoder(config.vae, self._device, dtype),
+                TextEncoder(config.text_encoder, self._device, dtype, config.text_len),
+            )
+        return self._loaded
+
+
+def load_inputs(row: Row, config: DataConfig) -> Inputs:
+    """Read a row's files and bring them to one size and length.
+
+    Args:
+        row: The row.
+        config: Frame rate, size and length.
+
+    Raises:
+        BadRowError: A file is missing, cannot be decoded, or does not go with the others.
+    """
+    parts = task_parts(canonical(row.task))
+    given = {"src_video_path": row.source, "mask_video_path": row.mask, "ref_image_path": row.references}
+    for column in needed(parts):
+        if not given[column]:
+            raise BadRowError("missing", f"{column} is empty; {row.task} needs it")
+
+    def read(media: Media | None, channels: int = 3) -> Tensor | None:
+        if media is None:
+            return None
+        return read_clip(media, config.frame_rate, config.num_frames)[..., :channels]
+
+    target, source, mask = read(row.target), read(row.source), read(row.mask)
+    references = tuple(read(media, 4)[0].float() / 255 for media in row.references)
+    short = takes_short_source(parts) and mask is None
+    named = {"target_video": target, "mask_video": mask if mask is not None and len(mask) > 1 else None}
+    if not (short and target is not None):
+        named["src_video"] = source
+    length = _common_length({n: len(c) for n, c in named.items() if c is not None}, config, short)
+    # A clip that is continued may be as long as all others: then its given part is what the task says.
+    pictures = {"target_video": target, "src_video": source, "mask_video": mask}
+    width, height = _common_size({n: c for n, c in pictures.items() if c is not None}, config)
+
+    def fitted(clip: Tensor | None) -> Tensor | None:
+        return None if clip is None else fit(clip[:length], width, height, config.resize)
+
+    soft = fitted(mask)
+    if soft is not None:
+        soft = (soft.mean(-1) > 0.5).float().expand(length, height, width)
+    return Inputs(width, height, length, fitted(source), soft, references, fitted(target))
+
+
+def _common_length(lengths: dict[str, int], config: DataConfig, short: bool) -> int:
+    """4n + 1 frames that all clips have; rows without a clip are as long as the configuration says."""
+    if not lengths or (short and set(lengths) == {"src_video"}):
+        return config.num_frames
+    least, most = min(lengths, key=lengths.get), max(lengths, key=lengths.get)
+    if lengths[most] - lengths[least] > FRAME_TOLERANCE:
+        raise BadRowError(
+            "misshapen",
+            f"{least} has {lengths[least]} frames at {config.frame_rate:g} per second, {most} has "
+            f"{lengths[most]}; give both the same length",
+        )
+    length = vcu.snap_length(lengths[least])
+    if length < config.min_frames:
+        raise BadRowError(
+            "misshapen", f"{least} has {lengths[least]} frames, fewer than min_frames {config.min_frames}"
+        )
+    return length
+
+
+def _common_size(clips: dict[str, Tensor], config: DataConfig) -> tuple[int, int]:
+    """(width, height) of the canvas; clips of different aspect do not show the same."""
+    sizes = {name: (clip.shape[2], clip.shape[1]) for name, clip in clips.items()}
+    if not sizes:
+        if config.width is None:
+            raise BadRowError(
+                "missing", "the row has no clip whose size to take; set data.width and data.height"
+            )
+        return config.width, config.height
+    (first, (width, height)), *others = sizes.items()
+    for name, (other_width, other_height) in others:
+        if abs(other_width * height / (other_height * width) - 1) > ASPECT_TOLERANCE:
+            raise BadRowError(
+                "misshapen",
+                f"{name} is {other_width}x{other_height}, {first} {width}x{height}; "
+                "give both the same aspect",
+            )
+    if config.width is not None:
+        return config.width, config.height
+    return own_size(width, height, config.max_pixels)

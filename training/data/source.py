@@ -1,0 +1,180 @@
+"""A source of batches over a cache; it holds neither VAE nor text encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .batch import Batch
+from .cache import Cache
+from .sampler import Sampler
+from .samples import SampleInfo, Skipped, collate
+
+logger = logging.getLogger("vdot")
+CAPTIONS = 3
+NUM_NAMED = 3
+
+
+class CachedSource:
+    """Batches drawn from a cache.
+
+    Args:
+        cache: What to draw from.
+        task_weights: See `Sampler`.
+        seed: Of all draws.
+        global_batch: Samples of a step.
+        accumulation: Micro-batches of a process in a step.
+        group_size: Samples in a row that share a shape; None = global_batch / accumulation.
+        text_only: Captions and latents alone; samples' references and contexts are left out.
+        need_latents: Leave out samples without a real clip, and name them.
+        skipped_file: Where every row left out is named, a line each; None = in the log, a line each.
+
+    Attributes:
+        empty_text: [1, L, D] the condition without a caption.
+        skipped: Rows left out, each with its reason.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        task_weights: dict[str, float],
+        seed: int,
+        global_batch: int,
+        accumulation: int,
+        group_size: int | None = None,
+        text_only: bool = False,
+        need_latents: bool = False,
+        skipped_file: Path | None = None,
+    ) -> None:
+        self.cache, self.seed, self.text_only = cache, seed, text_only
+        self.global_batch, self.accumulation = global_batch, accumulation
+        if global_batch % accumulation:
+            raise ValueError(f"batch_size {global_batch} is not a multiple of accumulation {accumulation}")
+        self.group_size = group_size or global_batch // accumulation
+        if global_batch % self.group_size:
+            raise ValueError(f"group_size {self.group_size} does not divide batch_size {global_batch}")
+        self.skipped: list[Skipped] = list(cache.skipped)
+        self._usable = self._select(need_latents)
+        self._name_skipped(skipped_file)
+        self.sampler = Sampler(
+            [self._info(i).task for i in self._usable],
+            [self._bucket(self._info(i)) for i in self._usable],
+            task_weights,
+            self.group_size,
+            seed,
+        )
+        padded = cache.empty_text.new_zeros(1, cache.text_len, cache.empty_text.shape[-1])
+        padded[0, : len(cache.empty_text)] = cache.empty_text
+        self.empty_text: Tensor = padded.float()
+        self._report()
+
+    def batches(self, step: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
+        """This process's micro-batches of a step, one for each accumulation step.
+
+        Args:
+            step: From 0.
+            rank, world_size: Which part of the global batch; they do not change what it is made of.
+
+        Raises:
+            ValueError: The global batch cannot be divided so that every micro-batch has one shape.
+        """
+        micro, rest = divmod(self.global_batch, self.accumulation * world_size)
+        if rest or not micro:
+            raise ValueError(
+                f"batch_size {self.global_batch} cannot be divided among {world_size} processes with "
+                f"accumulation {self.accumulation}; give a multiple of {self.accumulation * world_size}"
+            )
+        if self.group_size % micro:
+            raise ValueError(
+                f"micro-batches of {micro} samples do not fit groups of {self.group_size} that share a "
+                f"shape; give a group_size that is a multiple of {micro}"
+            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank} of {world_size}; expected 0 to {world_size - 1}")
+        starts = ((number * world_size + rank) * micro for number in range(self.accumulation))
+        return [self._batch(step, range(start, start + micro)) for start in starts]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the batches depend on besides the step; there is no position to keep."""
+        entries = [(info.id, info.task, info.shape) for _, info in self.cache.samples]
+        return {"seed": self.seed, "samples": hashlib.sha256(json.dumps(entries).encode()).hexdigest()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Say so where the data are no longer those that the run began with."""
+        if state and state != self.state_dict():
+            logger.warning(
+                "the cache %s or the seed changed since the checkpoint: other batches follow",
+                self.cache.folder,
+            )
+
+    def _info(self, sample: int) -> SampleInfo:
+        return self.cache.samples[sample][1]
+
+    def _select(self, need_latents: bool) -> list[int]:
+        usable = []
+        for sample, (_, info) in enumerate(self.cache.samples):
+            if need_latents and not info.has_latents:
+                reason = "it has no target_video_path, the real clip that the GAN needs"
+                self.skipped.append(Skipped(info.id, str(self.cache.folder), "missing", reason))
+            else:
+                usable.append(sample)
+        return usable
+
+    def _bucket(self, info: SampleInfo) -> tuple:
+        if self.text_only:
+            channels, length, *sides = info.shape
+            return (channels, length - info.num_reference_latents, *sides), info.has_latents
+        return info.shape, info.has_latents, info.num_reference_latents, info.num_contexts, info.scales
+
+    def _batch(self, step: int, positions: range) -> Batch:
+        groups_per_step = self.global_batch // self.group_size
+        group, first = divmod(positions.start, self.group_size)
+        drawn = self.sampler.group(step * groups_per_step + group)[first : first + len(positions)]
+        samples = []
+        for position, number in zip(positions, drawn, strict=True):
+            sample = self._usable[number]
+            info = self._info(sample)
+            rng = np.random.default_rng([self.seed, CAPTIONS, step, position])
+            caption = int(rng.integers(info.num_texts))
+            tensors = self.cache.read(sample, caption, contexts=not self.text_only, latents=info.has_latents)
+            samples.append((info, tensors))
+        return collate(samples, tuple(positions), self.cache.text_len, text_only=self.text_only)
+
+    def _report(self) -> None:
+        tasks = Counter(self._info(i).task for i in self._usable)
+        buckets = Counter(self._bucket(self._info(i)) for i in self._usable)
+        logger.info(
+            "%d samples in %d shapes from %s: %s", len(self._usable), len(buckets), self.cache.folder,
+            ", ".join(f"{task} {count}" for task, count in sorted(tasks.items())),
+        )  # fmt: skip
+
+    def _name_skipped(self, file: Path | None) -> None:
+        """Count the rows left out, name the first few, and all of them in a file or further lines."""
+        if file is not None:
+            # An earlier start may have left out others.
+            file.unlink(missing_ok=True)
+        if not self.skipped:
+            return
+        kinds = Counter(row.kind for row in self.skipped)
+        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        lines = [f"{row.kind}: {' '.join(str(row).split())}" for row in self.skipped]
+        first = "; ".join(lines[:NUM_NAMED])
+        if file is None:
+            logger.warning("skipped %d rows: %s; the first: %s", len(lines), counted, first)
+            for line in lines[NUM_NAMED:]:
+                # Of several processes the first alone logs what is no warning.
+                logger.info("skipped %s", line)
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join([*lines, ""]), encoding="utf-8", errors="backslashreplace")
+        logger.warning(
+            "skipped %d rows: %s; all are named in %s, the first: %s", len(lines), counted, file, first
+        )

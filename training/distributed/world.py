@@ -1,0 +1,197 @@
+"""One process or many: the process group, sharding by FSDP2, and the few collectives that training needs.
+
+Alone, nothing of torch.distributed is started and every collective is the identity.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+from vdot_core.networks import WanVace
+
+from ..engine.config import ParallelConfig
+
+logger = logging.getLogger("vdot")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among the others.
+
+    Attributes:
+        rank: Number of this process.
+        size: Number of processes.
+        device: Where it computes.
+        mesh: Over which parameters are sharded; None: they are whole everywhere.
+        precision: fp32 or bf16.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    mesh: DeviceMesh | None
+    precision: str
+
+    @property
+    def sharded(self) -> bool:
+        return self.mesh is not None
+
+    def autocast(self) -> AbstractContextManager:
+        """For whole fp32 weights in bf16 runs; opened around one call of a network, never more.
+
+        Its cache of converted weights must not outlive a call: what was cached without gradients would stay
+        without them.
+        """
+        if self.precision == "bf16" and not self.sharded:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of a tensor over all processes."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def all_true(self, flag: bool) -> bool:
+        """Whether a condition holds on every process."""
+        flags = torch.tensor([0.0 if flag else 1.0], device=self.device)
+        return not bool(self.sum(flags).item())
+
+    def gather(self, value: Any) -> list[Any]:
+        """A small object from every process, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def start(config: ParallelConfig) -> World:
+    """Join torchrun's processes, if there are any, and say where this one computes.
+
+    Args:
+        config: How the work is spread.
+
+    Returns:
+        This process's place.
+
+    Raises:
+        ValueError: CUDA is asked for and absent, the processes do not divide into the replicas, or states are
+            to be offloaded that are not sharded.
+    """
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = _device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    shard = size > 1 if config.fsdp == "auto" else config.fsdp
+    if config.cpu_offload and not shard:
+        raise ValueError(
+            "parallel.cpu_offload is true, and one process with parallel.fsdp auto shards nothing and "
+            "ignores it; set fsdp true, or cpu_offload false"
+        )
+    if size > 1 or shard:
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        # An HSDP-less single process needs no rendezvous: its store lives in memory.
+        store = dist.HashStore() if size == 1 else None
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=rank if store else -1,
+            world_size=1 if store else -1,
+            timeout=timedelta(seconds=config.timeout_s),
+        )
+    if size % config.hsdp_replicas:
+        raise ValueError(f"parallel.hsdp_replicas is {config.hsdp_replicas}; it must divide {size} processes")
+    mesh = None
+    if shard:
+        sizes, names = (size,), ("shard",)
+        if config.hsdp_replicas > 1:
+            sizes, names = (config.hsdp_replicas, size // config.hsdp_replicas), ("replicate", "shard")
+        mesh = init_device_mesh(device.type, sizes, mesh_dim_names=names)
+    return World(rank, size, device, mesh, config.precision)
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("parallel.device is cuda, and torch sees no CUDA device; set it to cpu or auto")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
+def compile_blocks(network: WanVace) -> None:
+    """Compile a network's blocks in place, each for itself; names of parameters stay."""
+    # Shapes of several tasks and VACE blocks of two kinds are more graphs than torch keeps of one module.
+    torch._dynamo.config.cache_size_limit = 64
+    for block in (*network.blocks, *getattr(network, "vace_blocks", ())):
+        block.compile()
+
+
+def spread(module: nn.Module, world: World, config: ParallelConfig) -> nn.Module:
+    """Compile and shard a module that may be on the meta device, in place.
+
+    Each block of a `WanVace` is a unit of its own; the two patch embeddings stay float32, as in Wan.
+
+    Args:
+        module: A `WanVace`, or a small module that becomes one unit in float32.
+        world: Over whom.
+        config: What to do.
+
+    Returns:
+        The module, with `DTensor` parameters if the world is sharded.
+    """
+    blocks = [*module.blocks, *getattr(module, "vace_blocks", ())] if isinstance(module, WanVace) else []
+    if config.compile and blocks:
+        compile_blocks(module)
+    if not world.sharded:
+        return module
+    half = torch.bfloat16 if config.precision == "bf16" else None
+    # Timesteps would be spoiled in bf16: the network converts what it is given by itself.
+    exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    mixed = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    offload = CPUOffloadPolicy() if config.cpu_offload else OffloadPolicy()
+    # Always resharded: whether weights are trained changes between updates; a unit left whole would miss it.
+    given = {"mesh": world.mesh, "reshard_after_forward": True, "offload_policy": offload}
+    if not blocks:
+        return fully_shard(module, mp_policy=exact, **given)
+    for name in ("patch_embedding", "vace_patch_embedding"):
+        if hasattr(module, name):
+            fully_shard(getattr(module, name), mp_policy=exact, **given)
+    for block in blocks:
+        fully_shard(block, mp_policy=mixed, **given)
+    return fully_shard(module, mp_policy=mixed, **given)
+
+
+def average_gradients(parameters: Iterable[Tensor], world: World) -> None:
+    """Replicated training: every process gets the mean gradient; sharded weights have theirs already."""
+    if world.size == 1 or world.sharded:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world.size
