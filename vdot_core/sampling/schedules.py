@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 NUM_TRAIN_TIMESTEPS = 1000
+# Wan's UniPC reads its first level from a float32 table, 1.3e-8 above 0.999: that decides labels such as 666.
+WAN_FIRST_LEVEL = float(torch.tensor(1.0 - 1.0 / NUM_TRAIN_TIMESTEPS, dtype=torch.float32))
 LABELINGS = ("wan", "exact")
 
 
@@ -70,9 +72,9 @@ class Schedule:
         Args:
             steps: number of network calls.
             shift: 1 = even; the larger, the more steps at high noise.
-            labels: 'wan' as Wan's own UniPC: levels start at 0.999 before the shift, labels are floor(1000
-                sigma). 'exact': levels start at 1, labels are 1000 sigma, not truncated (the rollout in
-                training).
+            labels: 'wan' as Wan's own UniPC (wan/utils/fm_solvers_unipc.py): levels start at 0.999 before the
+                shift, labels are floor(1000 sigma) with 0.999 rounded to float32. 'exact': levels start at 1,
+                labels are 1000 sigma, not truncated (the rollout in training).
         Raises:
             ValueError: fewer than one step, a shift that is not positive, or unknown labels.
         """
@@ -82,11 +84,17 @@ class Schedule:
             raise ValueError(f"shift is {shift!r}, expected a positive number")
         if labels not in LABELINGS:
             raise ValueError(f"labels is {labels!r}, expected one of {', '.join(LABELINGS)}")
-        start = 1.0 if labels == "exact" else 1.0 - 1.0 / NUM_TRAIN_TIMESTEPS
-        even = torch.linspace(start, 0.0, steps + 1, dtype=torch.float64)
-        sigmas = shift * even / (1 + (shift - 1) * even)
-        timesteps = sigmas[:-1] * NUM_TRAIN_TIMESTEPS
-        return cls(sigmas, timesteps if labels == "exact" else timesteps.floor())
+        if labels == "exact":
+            sigmas = _levels(1.0, steps, shift)
+            return cls(sigmas, sigmas[:-1] * NUM_TRAIN_TIMESTEPS)
+        timesteps = _levels(WAN_FIRST_LEVEL, steps, shift)[:-1] * NUM_TRAIN_TIMESTEPS
+        return cls(_levels(1.0 - 1.0 / NUM_TRAIN_TIMESTEPS, steps, shift), timesteps.floor())
+
+
+def _levels(first: float, steps: int, shift: float) -> Tensor:
+    """Levels [steps + 1] float64 from the shifted `first` down to 0."""
+    even = torch.linspace(first, 0.0, steps + 1, dtype=torch.float64)
+    return shift * even / (1 + (shift - 1) * even)
 
 
 def released(steps: int = 4, shift: float = 16.0) -> Schedule:

@@ -136,7 +136,11 @@ def split(unit: VCU) -> tuple[Tensor, Tensor]:
 
 
 def mask_channels(masks: Tensor) -> Tensor:
-    """Binarise masks [F, H, W] and fold 8x8 blocks into channels: [64, T, h, w], nearest-exact in time."""
+    """Binarise masks [F, H, W] and fold 8x8 blocks into channels: [64, T, h, w], nearest-exact in time.
+
+    VACE's code binarises a mask only for the two halves of the frames: resizing leaves values between 0 and 1
+    at the outline of its mask channels. Here both use the same binary mask.
+    """
     num_frames, height, width = masks.shape
     _, stride_y, stride_x = VAE_STRIDE
     # Which frame stands for each latent frame is asked once, so that only those are folded.

@@ -37,7 +37,24 @@ def test_presets():
         assert factory(steps=7, shift=2.0).num_steps == 7 and solver in SOLVERS
 
 
-@pytest.mark.parametrize("steps", [1, 4, 50])
+def wan_unipc(steps: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sigmas and labels of Wan2.1's FlowUniPCMultistepScheduler, in the number types it works in."""
+    table = (1.0 - np.linspace(1, 1 / 1000, 1000)[::-1]).astype(np.float32)
+    sigmas = np.linspace(table[0].item(), table[-1].item(), steps + 1)[:-1]
+    sigmas = shift * sigmas / (1 + (shift - 1) * sigmas)
+    return np.append(sigmas, 0).astype(np.float32), (sigmas * 1000).astype(np.int64)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 3.75, 5.0, 8.0, 12.0, 16.0])
+def test_labels_equal_wans_scheduler(shift):
+    for steps in range(1, 51):
+        sigmas, labels = wan_unipc(steps, shift)
+        schedule = Schedule.shifted(steps, shift)
+        assert schedule.timesteps.tolist() == labels.tolist(), steps
+        np.testing.assert_allclose(schedule.sigmas, sigmas, rtol=1.2e-7)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 50])
 @pytest.mark.parametrize("shift", [1.0, 3.75, 16.0])
 def test_levels_equal_diffusers(steps, shift):
     from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
@@ -45,7 +62,7 @@ def test_levels_equal_diffusers(steps, shift):
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
     )
-    scheduler.set_timesteps(sigmas=np.linspace(0.999, 0, steps + 1)[:-1])
+    scheduler.set_timesteps(sigmas=np.linspace(np.float32(0.999).item(), 0, steps + 1)[:-1])
     schedule = Schedule.shifted(steps, shift)
     torch.testing.assert_close(schedule.sigmas, scheduler.sigmas, atol=1e-7, rtol=0)
     assert schedule.timesteps.tolist() == scheduler.timesteps.tolist()
