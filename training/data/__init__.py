@@ -10,10 +10,11 @@ from pathlib import Path
 from .cache import Cache, Producer, check_header, fill, finish, missing_shards
 from .config import DataConfig
 from .encoders import text_encoder_digest, vae_digest
+from .loader import step_batches
 from .sampler import check_tasks
-from .source import CachedSource
+from .source import CachedSource, Source
 
-__all__ = ["CachedSource", "DataConfig", "build_source", "check_tasks"]
+__all__ = ["CachedSource", "DataConfig", "Source", "build_source", "check_tasks", "step_batches"]
 
 logger = logging.getLogger("vdot")
 WAIT_SECONDS = 2.0
@@ -49,7 +50,7 @@ def build_source(
 
     Raises:
         ValueError: The cache is missing, unfinished or made with another VAE or text encoder, or holds
-            nothing that can be used.
+            nothing that can be used; or the processes cannot share its batches.
     """
     folder = Path(config.cache_dir)
     rank = int(os.environ.get("RANK", 0)) if rank is None else rank
@@ -62,7 +63,7 @@ def build_source(
     # One process reads the models' gigabytes for all.
     if config.source != "shapes" and rank == 0:
         check_encoders(config, cache)
-    return CachedSource(
+    source = CachedSource(
         cache,
         task_weights=config.task_weights,
         seed=seed,
@@ -73,6 +74,8 @@ def build_source(
         need_latents=need_latents,
         skipped_file=skipped_file if rank == 0 else None,
     )
+    source.micro_batch_size(rank, world_size)
+    return source
 
 
 def check_encoders(config: DataConfig, cache: Cache) -> None:

@@ -76,3 +76,12 @@ class Batch:
             for tensor in (getattr(self, name),)
         }
         return dataclasses.replace(self, **moved)
+
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory, from which copies to a GPU do not block."""
+        pinned = {
+            name: tensor.pin_memory()
+            for name in ("text", "latents", "contexts")
+            if (tensor := getattr(self, name)) is not None
+        }
+        return dataclasses.replace(self, **pinned)

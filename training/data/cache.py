@@ -226,6 +226,10 @@ class Cache:
             reason = f"{path} has {size or 0} bytes, not {shard['bytes']}"
             self.skipped.append(Skipped(info.id, f"{path.name} sample {info.slot}", kind, reason))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files stay in their process; another one opens its own.
+        return {**vars(self), "_files": {}}
+
     def read(self, sample: int, caption: int, *, contexts: bool, latents: bool) -> dict[str, Tensor]:
         """Tensors of one sample: "text", and "latents" and "contexts" where asked for.
 

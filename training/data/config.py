@@ -37,6 +37,7 @@ class DataConfig:
         frame_rate: Frames per second to which clips are resampled.
         resize: cover (aspect kept, centre cut) or stretch.
         rows_per_shard: Rows in one file of the cache, the unit of resuming and of sharing among processes.
+        workers: Background processes that read batches ahead in training; 0: none.
         device: Where to encode: auto, cpu or cuda.
         encode_dtype: Number format of the encoders: fp32 or bf16.
         groups: Clips of the shapes source.
@@ -62,6 +63,7 @@ class DataConfig:
     frame_rate: float = 16.0
     resize: Literal["cover", "stretch"] = "cover"
     rows_per_shard: int = 16
+    workers: int = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
     encode_dtype: Literal["fp32", "bf16"] = "fp32"
     groups: list[CacheGroup] = field(default_factory=list)
@@ -99,6 +101,8 @@ def _check_mixture(config: DataConfig) -> None:
     for name in ("batch_size", "accumulation", "rows_per_shard"):
         if getattr(config, name) < 1:
             raise ValueError(f"data.{name} is {getattr(config, name)}; expected at least 1")
+    if config.workers < 0:
+        raise ValueError(f"data.workers is {config.workers}; expected 0 or more")
     if config.batch_size % config.accumulation:
         raise ValueError(
             f"data.batch_size {config.batch_size} is not a multiple of "

@@ -1,4 +1,4 @@
-"""A source of batches over a cache; it holds neither VAE nor text encoder."""
+"""Batches of training samples: the protocol, and its implementation over a cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +20,27 @@ from .samples import SampleInfo, Skipped, collate
 logger = logging.getLogger("vdot")
 CAPTIONS = 3
 NUM_NAMED = 3
+
+
+class Source(Protocol):
+    """Where a trainer's batches come from; picklable, so that background processes can read them.
+
+    Attributes:
+        cache: The encoded samples, for sample videos.
+        empty_text: [1, L, D] float, the condition without a caption.
+    """
+
+    cache: Cache
+    empty_text: Tensor
+
+    def batches(self, step: int, rank: int, world_size: int) -> list[Batch]:
+        """This process's micro-batches of a step, a pure function of the arguments."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the batches depend on besides the step."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Compare with, or restore, `state_dict`'s."""
 
 
 class CachedSource:
@@ -76,12 +97,11 @@ class CachedSource:
         self.empty_text: Tensor = padded.float()
         self._report()
 
-    def batches(self, step: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
-        """This process's micro-batches of a step, one for each accumulation step.
+    def micro_batch_size(self, rank: int = 0, world_size: int = 1) -> int:
+        """Samples in one micro-batch of one process.
 
         Args:
-            step: From 0.
-            rank, world_size: Which part of the global batch; they do not change what it is made of.
+            rank, world_size: The process.
 
         Raises:
             ValueError: The global batch cannot be divided so that every micro-batch has one shape.
@@ -99,6 +119,19 @@ class CachedSource:
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank} of {world_size}; expected 0 to {world_size - 1}")
+        return micro
+
+    def batches(self, step: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
+        """This process's micro-batches of a step, one for each accumulation step.
+
+        Args:
+            step: From 0.
+            rank, world_size: Which part of the global batch; they do not change what it is made of.
+
+        Raises:
+            ValueError: The global batch cannot be divided so that every micro-batch has one shape.
+        """
+        micro = self.micro_batch_size(rank, world_size)
         starts = ((number * world_size + rank) * micro for number in range(self.accumulation))
         return [self._batch(step, range(start, start + micro)) for start in starts]
 
