@@ -60,7 +60,10 @@ def comfy(arguments: Sequence[str]) -> int:
 
 
 def test(arguments: Sequence[str]) -> int:
-    """pytest over everything, or with --floor over what must run on the oldest versions."""
+    """pytest over the default tests; --full: over all; --floor: over what must run on the oldest versions.
+
+    On two cores or more, two workers share the tests, with one torch thread each.
+    """
     arguments = list(arguments)
     if "--floor" in arguments:
         arguments.remove("--floor")
@@ -70,7 +73,24 @@ def test(arguments: Sequence[str]) -> int:
             hidden = {"VDOT_CACHE": nothing, "COMFYUI_PATH": ""}
             chosen = any((ROOT / argument.split("::")[0]).exists() for argument in arguments)
             return run([python, "-m", "pytest", *([] if chosen else FLOOR_TESTS), *arguments], hidden)
-    return run([str(set_up().python), "-m", "pytest", *arguments])
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return run([str(set_up().python), "-m", "pytest", *worker_options(arguments), *arguments], threads)
+
+
+def worker_options(arguments: Sequence[str]) -> list[str]:
+    """Options for two pytest workers; none where the arguments choose otherwise or there is one core.
+
+    A file's tests stay together, because they share what is slow to make: servers, trained weights.
+    """
+    single = {"--pdb", "--trace", "no:xdist"}.intersection(arguments)
+    counted = any(argument.startswith(("-n", "--numprocesses")) for argument in arguments)
+    return [] if single or counted or num_cores() < 2 else ["-n", "2", "--dist", "loadfile"]
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def lint(arguments: Sequence[str]) -> int:

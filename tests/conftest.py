@@ -8,6 +8,20 @@ import torch
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="also run the tests that are marked `full`")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked `full`, unless --full or a -m expression asks for it."""
+    if config.getoption("--full") or config.option.markexpr:
+        return
+    rare = [item for item in items if item.get_closest_marker("full")]
+    if rare:
+        config.hook.pytest_deselected(items=rare)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

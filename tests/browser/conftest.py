@@ -9,7 +9,7 @@ from tests.browser.page import CHROMIUM_ARGS, GraphPage, find_chromium
 from tests.support.comfy import ROOT, unavailable
 from tests.support.server import ComfyServer
 
-RENDERERS = ("litegraph", "vue")
+RENDERERS = ("litegraph", pytest.param("vue", marks=pytest.mark.full))
 
 
 @pytest.fixture(scope="package")
@@ -41,7 +41,7 @@ def browser():
 
 @pytest.fixture(scope="package", params=RENDERERS)
 def page(request, server, browser):
-    """An open page; both renderers of ComfyUI's front end in turn."""
+    """An open page; with --full, both renderers of ComfyUI's front end in turn."""
     server.post("/settings", {"Comfy.VueNodes.Enabled": request.param == "vue", "Comfy.Locale": "en"})
     opened = GraphPage(browser, server.port)
     opened.renderer = request.param

@@ -1,6 +1,7 @@
 """The command line: what is refused, with which words, and before anything is installed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools import cli
+from devtools import cli, commands
 from devtools.demo.options import DemoOptions, parse, tasks
 from devtools.errors import DevError
 
@@ -121,6 +122,41 @@ def test_the_default_task_exists():
 def test_other_commands_refuse_early(arguments, message, capsys):
     assert cli.main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_two_workers_share_the_tests_unless_the_arguments_say_otherwise(monkeypatch):
+    monkeypatch.setattr(commands, "num_cores", lambda: 2)
+    assert commands.worker_options(["-x", "--full", "--nf"])[:2] == ["-n", "2"]
+    for arguments in (["-n", "4"], ["-n0"], ["--numprocesses=3"], ["--pdb"], ["-p", "no:xdist"]):
+        assert commands.worker_options(arguments) == []
+    monkeypatch.setattr(commands, "num_cores", lambda: 1)
+    assert commands.worker_options([]) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "names"), [([], ["default"]), (["--full"], ["default", "rare"]), (["-m", "full"], ["rare"])]
+)
+def test_rare_tests_run_only_when_asked_for(tmp_path, options, names):
+    source = "import pytest\ndef test_default(): pass\n@pytest.mark.full\ndef test_rare(): pass\n"
+    (tmp_path / "test_two.py").write_text(source)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.conftest",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:xdist",
+    ]
+    run = subprocess.run(
+        [*command, "-c", str(ROOT / "pyproject.toml"), *options, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert re.findall(r"::test_(\w+)", run.stdout) == names, run.stdout + run.stderr
 
 
 def test_the_commands_use_the_standard_library_alone():
