@@ -14,7 +14,7 @@ def _side(name: str) -> io.Input:
 
 
 class VDOTGray(io.ComfyNode):
-    """Luma, three times."""
+    """A weighted sum of red, green and blue, three times."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -32,11 +32,11 @@ class VDOTGray(io.ComfyNode):
                 io.Combo.Input(
                     "weights",
                     options=["bt601", "vace"],
-                    default="bt601",
+                    default="vace",
                     advanced=True,
                     tooltip=(
-                        "How red, green and blue add up. bt601 is how bright they look; vace exchanges red "
-                        "and blue, as VACE's own tool does to videos."
+                        "How red, green and blue add up. vace: for VACE and VDOT weights, which were trained "
+                        "with red and blue exchanged. bt601: true brightness, for the bundled tiny model."
                     ),
                 ),
             ],
@@ -44,7 +44,7 @@ class VDOTGray(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, frames, weights="bt601") -> io.NodeOutput:
+    def execute(cls, frames, weights="vace") -> io.NodeOutput:
         from ..vdot_core.signals import to_gray
 
         return io.NodeOutput(

@@ -49,6 +49,10 @@ def test_gray(call):
     (control,) = call("VDOTGray", frames=frames).result
     assert control.shape == frames.shape
     assert torch.equal(control[..., 0], control[..., 2])
+    for options in ({}, {"weights": "vace"}):
+        (control,) = call("VDOTGray", frames=frames, **options).result
+        expected = frames @ torch.tensor([0.114, 0.587, 0.299])
+        torch.testing.assert_close(control[..., 1], expected, atol=1e-6, rtol=0)
 
 
 def test_lines(call):

@@ -180,7 +180,7 @@ KINDS = {
         _outputs("images:IMAGE"),
         {"feather_px": 8},
     ),
-    "VDOTGray": NodeKind(_sockets("frames:IMAGE"), _outputs("control:IMAGE"), {"weights": "bt601"}),
+    "VDOTGray": NodeKind(_sockets("frames:IMAGE"), _outputs("control:IMAGE"), {"weights": "vace"}),
     "VDOTLines": NodeKind(
         _sockets("frames:IMAGE"),
         _outputs("control:IMAGE"),

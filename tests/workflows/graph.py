@@ -58,6 +58,10 @@ EXAMPLES = (
     "Copy the files of the pack's `assets/examples` into ComfyUI's `input` folder first, or load files of "
     "your own."
 )
+GRAY_WEIGHTS = (
+    "- The demo model was trained on true brightness, `weights` *bt601* in **VDOT Gray**. For the 14B model "
+    "set *vace*."
+)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Further workflows that join tasks, and one that makes a small region with all the pixels of a video."""
 
 from tests.workflows.composite_tasks import with_subject
-from tests.workflows.graph import EXAMPLES, Output, Workflow
+from tests.workflows.graph import EXAMPLES, GRAY_WEIGHTS, Output, Workflow
 from tests.workflows.single_tasks import Task
 
 # Where the subject's upper half lies in subject.png: x, y, width, height.
@@ -50,11 +50,13 @@ The picture says who, the optical flow how everything moves. {EXAMPLES}
 
 def reference_gray(w: Workflow, seed: int) -> dict:
     w.prompt("a yellow heart moving to the upper right over a plain cyan background")
-    (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"))
+    (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"), weights="bt601")
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# A grey clip in the colours of a picture
 
-Light and shapes are the clip's, the reference says what the subject looks like. {EXAMPLES}"""
+Light and shapes are the clip's, the reference says what the subject looks like. {EXAMPLES}
+
+{GRAY_WEIGHTS}"""
     return w.finish(with_subject(w, unit), note, seed)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.workflows.graph import EXAMPLES, Workflow
+from tests.workflows.graph import EXAMPLES, GRAY_WEIGHTS, Workflow
 
 Task = Callable[[Workflow, int], dict]
 
@@ -59,13 +59,14 @@ Every part of the picture moves as the flow says: hue is direction, saturation s
 
 def gray(w: Workflow, seed: int) -> dict:
     w.prompt("a red heart moving to the upper right over a plain yellow background")
-    (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"))
+    (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"), weights="bt601")
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# Colour a grey clip
 
 Light and shapes stay, the text gives the colours: for old films, or to colour anew. {EXAMPLES}
 
-- **VDOT Gray** takes the colour out; a clip without colour needs it as well."""
+- **VDOT Gray** takes the colour out; a clip without colour needs it as well.
+{GRAY_WEIGHTS}"""
     return w.finish(unit, note, seed)
 
 

@@ -139,6 +139,15 @@ def test_note_tells_how_to_use_the_large_model(path):
         assert word in text
 
 
+@pytest.mark.parametrize("path", [path for path in WORKFLOWS if "gray" in path.stem], ids=name_of)
+def test_gray_is_what_the_bundled_model_was_trained_on(path):
+    """The node's default is VACE's, whose weights exchange red and blue."""
+    nodes = load(path)["nodes"]
+    (gray,) = (node for node in nodes if node["type"] == "VDOTGray")
+    assert gray["widgets_values"] == ["bt601"]
+    assert any("*vace*" in node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote")
+
+
 def test_examples_are_small():
     sizes = [file.stat().st_size for file in EXAMPLES.iterdir()]
     assert max(sizes) < 60_000 and sum(sizes) < 600_000

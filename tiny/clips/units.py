@@ -99,8 +99,8 @@ def flow(clip: Clip, rng: Rng = None) -> vcu.VCU:
 
 
 def gray(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Luma."""
-    return vcu.control(signals.to_gray(clip.frames))
+    """Luma, without VACE's exchange of red and blue."""
+    return vcu.control(signals.to_gray(clip.frames, weights="bt601"))
 
 
 def lines(clip: Clip, rng: Rng = None) -> vcu.VCU:

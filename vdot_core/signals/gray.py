@@ -1,8 +1,9 @@
-"""The gray control: a clip's luma, three times.
+"""The gray control: a weighted sum of red, green and blue, three times.
 
 VACE's annotator (ali-vilab/VACE, vace/annotators/gray.py) calls OpenCV's BGR2GRAY on frames that its reader
-has already turned to RGB, so that red and blue trade weights. `weights="vace"` reproduces it; `"bt601"` is
-the luma itself.
+has already turned to RGB, so that red and blue exchange their weights. VACE and VDOT were trained on that:
+`weights="vace"`, the default of the control. `"bt601"` is the luma itself, on which the bundled tiny model
+was trained.
 """
 
 from typing import Literal
@@ -40,7 +41,7 @@ def luma(frames: Tensor, weights: Literal["bt601", "vace"] = "bt601") -> Tensor:
 def to_gray(
     frames: Tensor,
     *,
-    weights: Literal["bt601", "vace"] = "bt601",
+    weights: Literal["bt601", "vace"] = "vace",
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -48,7 +49,7 @@ def to_gray(
 
     Args:
         frames: [F, H, W, 3] float in [0, 1].
-        weights: which luma, see `luma`.
+        weights: "vace" for released VACE and VDOT weights, "bt601" for the bundled tiny model; see `luma`.
         device: where to compute; the clip's own when None.
         progress: called with (frames done, F).
 

@@ -12,7 +12,7 @@ cv2 = pytest.importorskip("cv2")
 
 @pytest.mark.parametrize(("weights", "code"), [("bt601", cv2.COLOR_RGB2GRAY), ("vace", cv2.COLOR_BGR2GRAY)])
 def test_luma_is_opencvs(weights, code):
-    """VACE's annotator applies BGR2GRAY to RGB arrays: "vace" is that call, "bt601" the right one."""
+    """VACE's annotator applies BGR2GRAY to RGB arrays: "vace" is that call, "bt601" the luma itself."""
     frames = (torch.rand(3, 20, 30, 3) * 255).round()
     expected = np.stack([cv2.cvtColor(frame.numpy().astype(np.uint8), code) for frame in frames])
     gray = to_gray(frames / 255, weights=weights)
@@ -21,9 +21,19 @@ def test_luma_is_opencvs(weights, code):
     assert np.abs(gray[..., 0].numpy() * 255 - expected).max() <= 0.51
 
 
+def test_the_control_is_vaces_unless_told_otherwise():
+    """Saturated blue is where the two differ most: 76 of 255 and not 29."""
+    frames = (torch.rand(3, 20, 30, 3) * 255).round()
+    frames[0] = torch.tensor([0.0, 0.0, 255.0])
+    expected = np.stack(
+        [cv2.cvtColor(frame.numpy().astype(np.uint8), cv2.COLOR_BGR2GRAY) for frame in frames]
+    )
+    assert np.abs(to_gray(frames / 255)[..., 0].numpy() * 255 - expected).max() <= 0.51
+
+
 def test_weights_differ_only_in_red_and_blue():
     frames = torch.rand(2, 8, 8, 3)
-    torch.testing.assert_close(to_gray(frames, weights="vace"), to_gray(frames.flip(-1)))
+    torch.testing.assert_close(to_gray(frames, weights="vace"), to_gray(frames.flip(-1), weights="bt601"))
 
 
 def test_half_precision_in_float_out():
