@@ -164,4 +164,4 @@ _UNROLLED = {
     "rho_real": None,
     "tol": LossConfig.tol,
 }
-"""What `released.unrolled_gradient` computes, whatever these say; it does not look at the marginals."""
+"""The only values with `unrolled`, which computes no other transport and does not look at the marginals."""

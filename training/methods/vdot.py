@@ -6,12 +6,10 @@ Each function returns a mean over its samples, so that samples count alike howev
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vdot_core.distill import (
@@ -25,7 +23,6 @@ from vdot_core.distill import (
     otd_gradient,
     through_score,
 )
-from vdot_core.distill.matching import normaliser
 from vdot_core.networks import reference_token_mask
 
 from ..data.batch import Batch
@@ -33,7 +30,6 @@ from ..engine.config import DistillConfig
 from ..engine.draws import Draws
 from ..engine.networks import Networks
 from .loss_config import LossConfig
-from .released import unrolled_gradient
 from .scores import Scores, evaluate_scores, generate, prepared
 
 
@@ -143,71 +139,40 @@ def _transport_loss(
     losses: LossConfig, sample: Tensor, scores: Scores, count: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L_OTD and its diagnostics."""
-    gradient, metrics = transport_gradient(losses, sample.detach(), scores, count)
+    gradient = transport_gradient(losses, sample.detach(), scores, count)
     if losses.otd_through == "xt":
-        given = (MatchingGradient(gradient), scores.fake, scores.x, scores.timestep, count)
-        gradient = through_score(*given).gradient
-    metrics["otd_gradient_rms"] = _rms(gradient, count)
-    loss = matching_loss(sample, gradient, count)
-    if losses.otd_reduction == "sum":
-        loss = loss * sample[0, :, count:].numel()
-    return loss, {"otd": loss.detach(), **metrics}
+        gradient = through_score(gradient, scores.fake, scores.x, scores.timestep, count)
+    loss = matching_loss(sample, gradient, count, losses.otd_reduction)
+    metrics = {"otd": loss.detach(), "otd_gradient_rms": _rms(gradient.gradient, count)}
+    if (result := gradient.transport) is not None:
+        metrics["transport_error"] = result.marginal_error.mean()
+        metrics["transport_iterations"] = result.num_iter.float().mean()
+        metrics["transport_converged"] = result.converged.float().mean()
+        metrics["transport_eps"] = result.eps.mean()
+    return loss, metrics
 
 
 def transport_gradient(
     losses: LossConfig, sample: Tensor, scores: Scores, num_reference_latents: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The transport's gradient by the fake prediction, in the form the configuration asks for.
-
-    Args:
-        losses: Constants.
-        sample: [B, 16, T, h, w] the generator's latents.
-        scores: Of it.
-        num_reference_latents: Leading frames that are not matched.
-
-    Returns:
-        [B, 16, T, h, w] float32, and diagnostics.
-    """
-    fake, real, count = scores.fake.detach(), scores.real, num_reference_latents
-    if losses.otd_gradient == "unrolled":
-        given = {"eps": losses.eps, "iterations": losses.iterations, "pool": losses.otd_pool}
-        given |= {"scale": losses.otd_scale, "num_reference_latents": count}
-        return unrolled_gradient(fake, real, **given), {}
-    clouds = [_pooled(x, losses.otd_pool) for x in (sample, fake, real)]
-    found = otd_gradient(
-        *clouds,
-        normalised=False,
-        num_reference_latents=count,
+) -> MatchingGradient:
+    """The transport's gradient w.r.t. the fake prediction, with the configuration's options."""
+    return otd_gradient(
+        sample,
+        scores.fake,
+        scores.real,
+        method=losses.otd_gradient,
         eps=losses.eps,
         eps_mode=losses.eps_mode,
-        debias=losses.debias,
         cost=losses.cost,
-        rho_a=math.inf if losses.rho_fake is None else losses.rho_fake,
-        rho_b=math.inf if losses.rho_real is None else losses.rho_real,
+        debias=losses.debias,
+        rho_fake=losses.rho_fake,
+        rho_real=losses.rho_real,
         tol=losses.tol,
         max_iter=losses.iterations,
+        pool=losses.otd_pool,
+        scale=losses.otd_scale,
+        num_reference_latents=num_reference_latents,
     )
-    gradient = found.gradient
-    if losses.otd_pool > 1:
-        frames = gradient.transpose(1, 2).flatten(0, 1)
-        frames = F.interpolate(frames, size=fake.shape[-2:], mode="nearest")
-        gradient = frames.unflatten(0, (len(fake), -1)).transpose(1, 2)
-    gradient = gradient * normaliser(sample, real, count)
-    result = found.transport
-    metrics = {
-        "transport_error": result.marginal_error.mean(),
-        "transport_iterations": result.num_iter.float().mean(),
-        "transport_converged": result.converged.float().mean(),
-        "transport_eps": result.eps.mean(),
-    }
-    return gradient, {name: value.to(sample.device) for name, value in metrics.items()}
-
-
-def _pooled(latents: Tensor, factor: int) -> Tensor:
-    if factor == 1:
-        return latents
-    frames = F.avg_pool2d(latents.transpose(1, 2).flatten(0, 1), factor, ceil_mode=True)
-    return frames.unflatten(0, (len(latents), -1)).transpose(1, 2)
 
 
 def _logits(context: StepContext, batch: Batch, x: Tensor, timestep: Tensor) -> Tensor:

@@ -5,16 +5,21 @@ from .critic import add_noise, flow_matching_loss, guided, predict_x0, sample_ti
 from .gan import GAN_FORMS, GanLosses, approximate_gradient_penalty, gan_losses
 from .matching import (
     DMD_WEIGHTINGS,
+    OTD_METHODS,
+    REDUCTIONS,
     MatchingGradient,
     dmd_gradient,
     matching_loss,
     otd_gradient,
     through_score,
 )
+from .unrolled import unrolled_gradient
 
 __all__ = [
     "DMD_WEIGHTINGS",
     "GAN_FORMS",
+    "OTD_METHODS",
+    "REDUCTIONS",
     "GanLosses",
     "MatchingGradient",
     "add_noise",
@@ -29,4 +34,5 @@ __all__ = [
     "rollout",
     "sample_timestep",
     "through_score",
+    "unrolled_gradient",
 ]

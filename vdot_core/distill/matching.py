@@ -7,13 +7,19 @@ Shape letters: B batch, C channels, T latent frames, h w latents, N = h w points
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ..transport import OTResult, entropic_ot
+from .unrolled import unrolled_gradient
 
 DMD_WEIGHTINGS = ("normalised", "timestep", "none")
+OTD_METHODS = ("envelope", "unrolled")
+REDUCTIONS = ("mean", "sum")
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class MatchingGradient:
     transport: OTResult | None = None
 
 
-def normaliser(sample: Tensor, real: Tensor, num_reference_latents: int = 0) -> Tensor:
+def normalizer(sample: Tensor, real: Tensor, num_reference_latents: int = 0) -> Tensor:
     """1 / mean |x0 - x0_real| per sample, [B, 1, 1, 1, 1]: DMD's weight (Yin et al., CVPR 2024)."""
     difference = (sample.float() - real.float())[:, :, num_reference_latents:].abs()
     mean = difference.mean(dim=(1, 2, 3, 4), keepdim=True)
@@ -64,7 +70,7 @@ def dmd_gradient(
     _check_shapes(sample, fake, real, num_reference_latents)
     gradient = fake.detach().float() - real.detach().float()
     if weighting == "normalised":
-        gradient = gradient * normaliser(sample.detach(), real.detach(), num_reference_latents)
+        gradient = gradient * normalizer(sample.detach(), real.detach(), num_reference_latents)
     elif weighting == "timestep":
         if timestep is None:
             raise ValueError("weighting 'timestep' needs the timestep [B] at which the scores were evaluated")
@@ -80,47 +86,85 @@ def otd_gradient(
     fake: Tensor,
     real: Tensor,
     *,
-    normalised: bool = True,
+    eps: float,
+    eps_mode: str = "absolute",
+    cost: str = "sqeuclidean",
+    debias: bool = False,
+    rho_fake: float | None = None,
+    rho_real: float | None = None,
+    tol: float = 1e-3,
+    max_iter: int = 200,
+    method: str = "envelope",
+    pool: int = 1,
+    scale: float = 1.0,
+    normalized: bool = True,
     num_reference_latents: int = 0,
-    **transport,
 ) -> MatchingGradient:
     """Gradient of entropic optimal transport between the fake and the real prediction, frame by frame.
 
     The N latent positions of a frame are a cloud of N points in R^C with equal weights. The transport's
-    gradient by a point is ``2 / N (a_i - T(a_i))`` with T the barycentric projection; ``N / 2`` times it
+    gradient w.r.t. a point is ``2 / N (a_i - T(a_i))`` with T the barycentric projection; ``N / 2`` times it
     is the displacement ``a_i - T(a_i)``: the same units as DMD's ``fake - real``, to which it is equal
-    where the plan is the identity. The gradient stops at the prediction; `through_score` takes it on.
+    where the plan is the identity. The gradient stops at the prediction; `through_score` pulls it back.
 
     Args:
         sample, fake, real: as in `dmd_gradient`.
-        normalised: divide by mean |sample - real|, as DMD's default does.
+        eps, eps_mode, cost, debias, tol, max_iter: as in `entropic_ot`.
+        rho_fake, rho_real: relaxation of each cloud's marginal, in the units of eps; None for a hard one.
+        method: 'envelope', the transport's own gradient; or 'unrolled', autograd of <P, C> through max_iter
+            iterations as in the authors' release (`unrolled_gradient`), where every frame has norm `scale`.
+        pool: average-pool the clouds by this factor; every position of a window gets the window's gradient.
+        scale: multiplies the gradient.
+        normalized: with 'envelope', divide by mean |sample - real|, as DMD's default does.
         num_reference_latents: leading latent frames that are not matched.
-        transport: options of `entropic_ot` (eps, eps_mode, debias, rho_a, ..).
 
     Returns:
-        The gradient, detached, and the transport's diagnostics.
+        The gradient, detached, and the transport's diagnostics (none from 'unrolled').
+
+    Raises:
+        ValueError: on shapes that differ, an option out of range, or one that 'unrolled' would ignore.
     """
     _check_shapes(sample, fake, real, num_reference_latents)
-    batch, channels, _, height, width = fake.shape
-    clouds = [_to_clouds(x.detach()[:, :, num_reference_latents:]) for x in (fake, real)]
-    result = entropic_ot(*clouds, **transport)
+    if method == "unrolled":
+        if (eps_mode, cost, debias, rho_fake, rho_real) != ("absolute", "sqeuclidean", False, None, None):
+            raise ValueError(
+                f"method 'unrolled' ignores eps_mode {eps_mode!r}, cost {cost!r}, debias {debias}, rho_fake "
+                f"{rho_fake} and rho_real {rho_real}; give 'absolute', 'sqeuclidean', False, None and None"
+            )
+        unrolled = unrolled_gradient(fake, real, eps, max_iter, pool, scale, num_reference_latents)
+        return MatchingGradient(unrolled)
+    if method != "envelope":
+        raise ValueError(f"method is {method!r}; expected one of {', '.join(OTD_METHODS)}")
+    frames = [_pooled(x.detach()[:, :, num_reference_latents:], pool) for x in (fake, real)]
+    result = entropic_ot(
+        *(rearrange(x, "b c t h w -> (b t) (h w) c") for x in frames),
+        eps=eps,
+        eps_mode=eps_mode,
+        cost=cost,
+        debias=debias,
+        rho_a=inf if rho_fake is None else rho_fake,
+        rho_b=inf if rho_real is None else rho_real,
+        tol=tol,
+        max_iter=max_iter,
+    )
+    batch, _, _, height, width = frames[0].shape
     displacement = result.grad_a * (height * width / 2)
-    displacement = displacement.reshape(batch, -1, height, width, channels).permute(0, 4, 1, 2, 3)
+    displacement = rearrange(displacement, "(b t) (h w) c -> b c t h w", b=batch, h=height)
     gradient = torch.zeros_like(fake, dtype=torch.float32)
-    gradient[:, :, num_reference_latents:] = displacement
-    if normalised:
-        gradient = gradient * normaliser(sample.detach(), real.detach(), num_reference_latents)
-    return MatchingGradient(gradient, result)
+    gradient[:, :, num_reference_latents:] = _unpooled(displacement, pool, fake.shape[-2:])
+    if normalized:
+        gradient = gradient * normalizer(sample.detach(), real.detach(), num_reference_latents)
+    return MatchingGradient(scale * gradient, result)
 
 
 def through_score(
     gradient: MatchingGradient, fake: Tensor, x_t: Tensor, timestep: Tensor, num_reference_latents: int = 0
 ) -> MatchingGradient:
-    """Take a gradient by the fake prediction on to the sample, as in the paper, instead of stopping there.
+    """Pull a gradient w.r.t. the fake prediction back to the sample, as in the paper.
 
     With x_t = (1 - sigma) x0 + sigma noise, the chain rule gives ``(1 - sigma) (d fake / d x_t)^T g``: one
-    backward pass through the fake score, no evaluation more. It is not applied to DMD, whose gradient by the
-    sample is ``fake - real`` itself.
+    backward pass through the fake score, no further evaluation. It is not applied to DMD, whose gradient
+    w.r.t. the sample is ``fake - real`` itself.
 
     Args:
         gradient: what `otd_gradient` returned for this `fake`.
@@ -131,7 +175,7 @@ def through_score(
         num_reference_latents: leading latent frames that hold references; their gradient is zero.
 
     Returns:
-        The gradient by the sample, for `matching_loss`, with the same transport.
+        The gradient w.r.t. the sample, for `matching_loss`, with the same transport.
 
     Raises:
         ValueError: where `fake` has no graph from `x_t`.
@@ -151,28 +195,44 @@ def through_score(
 
 
 def matching_loss(
-    sample: Tensor, gradient: Tensor | MatchingGradient, num_reference_latents: int = 0
+    sample: Tensor,
+    gradient: Tensor | MatchingGradient,
+    num_reference_latents: int = 0,
+    reduction: str = "mean",
 ) -> Tensor:
-    """0.5 mean || x0 - stopgrad(x0 - g) ||^2, whose gradient by the sample is g / (number of elements).
+    """0.5 mean || x0 - stopgrad(x0 - g) ||^2, whose gradient w.r.t. the sample is g / (number of elements).
 
     Args:
         sample: [B, C, T, h, w] the generator's clean latents, with a graph.
         gradient: same shape, or what `dmd_gradient` and `otd_gradient` return.
         num_reference_latents: leading latent frames that the mean leaves out.
+        reduction: 'mean', or as released 'sum': over a sample's elements, still the mean over samples.
 
     Returns:
         Scalar float32 loss.
+
+    Raises:
+        ValueError: on an unknown reduction.
     """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}; expected one of {', '.join(REDUCTIONS)}")
     if isinstance(gradient, MatchingGradient):
         gradient = gradient.gradient
     sample = sample.float()[:, :, num_reference_latents:]
     target = (sample - gradient[:, :, num_reference_latents:]).detach()
-    return 0.5 * (sample - target).square().mean()
+    loss = 0.5 * (sample - target).square().mean()
+    return loss * sample[0].numel() if reduction == "sum" else loss
 
 
-def _to_clouds(latents: Tensor) -> Tensor:
-    """[B, C, T, h, w] -> [B T, h w, C]."""
-    return latents.permute(0, 2, 3, 4, 1).flatten(0, 1).flatten(1, 2)
+def _pooled(latents: Tensor, factor: int) -> Tensor:
+    """Average over windows of h and w; those at the edge may be smaller."""
+    return F.avg_pool3d(latents, (1, factor, factor), ceil_mode=True) if factor > 1 else latents
+
+
+def _unpooled(latents: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
+    """Every window's value at each of its positions."""
+    frames = F.interpolate(rearrange(latents, "b c t h w -> (b t) c h w"), size=size, mode="nearest")
+    return rearrange(frames, "(b t) c h w -> b c t h w", b=len(latents))
 
 
 def _check_shapes(sample: Tensor, fake: Tensor, real: Tensor, num_reference_latents: int) -> None:

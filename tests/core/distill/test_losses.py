@@ -44,19 +44,25 @@ def test_dmd_points_from_the_real_to_the_fake_prediction():
     torch.testing.assert_close(by_time[1], 0.9 * (fake[1] - real[1]))
 
 
+def test_the_summed_loss_is_of_one_sample_s_elements():
+    sample, gradient, _ = latents()
+    loss = matching_loss(sample, gradient, 1, "sum")
+    torch.testing.assert_close(loss, 0.5 * gradient[:, :, 1:].square().sum() / len(sample))
+
+
 def test_otd_equals_dmd_where_the_plan_is_the_identity_and_not_elsewhere():
     sample, real, _ = latents()
     fake = real + 0.05 * torch.randn(SHAPE)
     options = {"eps": 0.01, "tol": 1e-4, "max_iter": 2000}
-    near = otd_gradient(sample, fake, real, normalised=False, **options)
+    near = otd_gradient(sample, fake, real, normalized=False, **options)
     torch.testing.assert_close(near.gradient, fake - real, rtol=0, atol=1e-3)
     assert near.transport.converged.all()
     # Positions exchanged within a frame are no cost to transport, and a large one to DMD.
-    moved = otd_gradient(sample, fake.flip(-1), real, normalised=False, **options)
+    moved = otd_gradient(sample, fake.flip(-1), real, normalized=False, **options)
     assert moved.gradient.norm() < 0.1 * (fake.flip(-1) - real).norm()
 
 
-def test_otd_has_the_units_and_the_normaliser_of_dmd():
+def test_otd_has_the_units_and_the_normalizer_of_dmd():
     sample, real, _ = latents()
     fake = real + 0.05 * torch.randn(SHAPE)
     options = {"eps": 0.01, "tol": 1e-4, "max_iter": 2000}
@@ -67,8 +73,8 @@ def test_otd_has_the_units_and_the_normaliser_of_dmd():
 def test_frames_are_transported_apart():
     sample, fake, real = latents()
     options = {"eps": 1.0, "tol": 1e-5, "max_iter": 2000}
-    whole = otd_gradient(sample, fake, real, normalised=False, **options).gradient
-    one = otd_gradient(*(x[:, :, 1:2] for x in (sample, fake, real)), normalised=False, **options).gradient
+    whole = otd_gradient(sample, fake, real, normalized=False, **options).gradient
+    one = otd_gradient(*(x[:, :, 1:2] for x in (sample, fake, real)), normalized=False, **options).gradient
     torch.testing.assert_close(whole[:, :, 1:2], one, rtol=1e-4, atol=1e-5)
 
 
@@ -87,6 +93,26 @@ def test_references_are_left_alone(gradient_of):
     assert (gradient[:, :, :1] == 0).all()
 
 
+@pytest.mark.parametrize("pool", [2])
+@pytest.mark.parametrize("method", ["envelope", "unrolled"])
+def test_pooling_gives_each_window_one_gradient(pool, method):
+    """Windows at the edge are smaller; the mean of each is one point of the cloud."""
+    sample, fake, real = (torch.randn(1, 16, 2, 4, 5) for _ in range(3))
+    options = {"eps": 1.0, "tol": 1e-5, "max_iter": 50, "method": method}
+    gradient = otd_gradient(sample, fake, real, pool=pool, **options).gradient
+    for top in range(0, 4, pool):
+        for left in range(0, 5, pool):
+            window = gradient[..., top : top + pool, left : left + pool].flatten(3)
+            torch.testing.assert_close(window, window[..., :1].expand_as(window))
+    if method == "envelope":
+        small = [F.avg_pool2d(x[0].transpose(0, 1), pool, ceil_mode=True) for x in (fake, real)]
+        small = [x.transpose(0, 1)[None] for x in small]
+        options |= {"normalized": False}
+        expected = otd_gradient(small[0], *small, **options).gradient
+        whole = otd_gradient(sample, fake, real, pool=pool, **options).gradient
+        torch.testing.assert_close(whole[..., ::pool, ::pool], expected)
+
+
 def test_identical_predictions_give_no_push():
     sample, fake, _ = latents()
     assert (dmd_gradient(fake, fake, fake).gradient == 0).all()
@@ -100,7 +126,7 @@ def test_descending_the_transport_gradient_matches_the_clouds():
     sample = torch.randn(1, 2, 1, 6, 6)
     start = (sample.mean() - real.mean()).abs()
     for _ in range(60):
-        sample = sample - 0.2 * otd_gradient(sample, sample, real, normalised=False, eps=0.2).gradient
+        sample = sample - 0.2 * otd_gradient(sample, sample, real, normalized=False, eps=0.2).gradient
     assert (sample.mean() - real.mean()).abs() < 0.02 * start
     matched = torch.cdist(sample.flatten(2)[0].T, real.flatten(2)[0].T).min(1).values
     assert matched.mean() < 0.3
@@ -159,6 +185,9 @@ def test_guidance_and_timesteps():
         (lambda a, b, c: dmd_gradient(a, b, c, weighting="timestep"), "needs the timestep"),
         (lambda a, b, c: dmd_gradient(a, b, c, num_reference_latents=3), "at least one frame"),
         (lambda a, b, c: otd_gradient(a, b, c, eps=-1), "eps is -1"),
+        (lambda a, b, c: otd_gradient(a, b, c, eps=1, method="unrolled", debias=True), "ignores eps_mode"),
+        (lambda a, b, c: otd_gradient(a, b, c, eps=1, method="exact"), "method is 'exact'"),
+        (lambda a, b, c: matching_loss(a, b, reduction="max"), "reduction is 'max'"),
         (lambda a, b, c: gan_losses(a[0, 0, 0, 0], b[:1, 0, 0, 0, 0]), "need pairs"),
         (lambda a, b, c: gan_losses(a, b, form="hinge"), "form is 'hinge'"),
     ],

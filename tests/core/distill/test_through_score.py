@@ -52,7 +52,7 @@ def test_is_the_slope_of_the_transport_cost():
 
     x_t = noised(sample, noise).requires_grad_()
     fake = predict_x0(x_t, score(x_t), TIMESTEP)
-    stopped = otd_gradient(sample, fake, real, normalised=False, **options)
+    stopped = otd_gradient(sample, fake, real, normalized=False, **options)
     passed = through_score(stopped, fake, x_t, TIMESTEP)
     direction = passed.gradient / passed.gradient.norm()
     slope = (value(sample + 0.02 * direction) - value(sample - 0.02 * direction)) / 0.04

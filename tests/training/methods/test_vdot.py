@@ -10,7 +10,6 @@ from tests.support.distill import NoiseSource, tiny_config, write_teacher
 from training.distributed import world as parallel
 from training.engine.draws import Draws, keyed_generator
 from training.engine.networks import build_networks
-from training.methods.released import unrolled_gradient
 from training.methods.scores import (
     Scores,
     evaluate_scores,
@@ -30,6 +29,7 @@ from training.methods.vdot import (
     transport_gradient,
     updates_generator,
 )
+from vdot_core.distill import unrolled_gradient
 from vdot_core.transport import entropic_ot
 
 SOURCE = NoiseSource(global_batch=2)
@@ -295,7 +295,7 @@ def test_transport_through_xt_is_the_chain_rule(make):
     ready, draws = context.ready(batch)
     sample = generate(networks, config, ready, draws, "generator", grad=True)
     given = (networks, config, ready, sample.detach(), context.empty_text, draws, "generator scores")
-    gradient, _ = transport_gradient(config.losses, sample.detach(), evaluate_scores(*given), 1)
+    gradient = transport_gradient(config.losses, sample.detach(), evaluate_scores(*given), 1).gradient
 
     def prediction(x0):
         x, t, sigma, _ = _at(context, batch, x0, "generator scores", 5.0)
@@ -385,6 +385,7 @@ def test_pooled_transport_keeps_units(make):
 
     def gradient(parts, pool):
         losses = dataclasses.replace(context.config.losses, otd_pool=pool, eps=0.2, tol=1e-5, iterations=2000)
-        return transport_gradient(losses, parts[0], Scores(parts[0], torch.tensor([500.0]), *parts[1:]), 0)[0]
+        scores = Scores(parts[0], torch.tensor([500.0]), *parts[1:])
+        return transport_gradient(losses, parts[0], scores, 0).gradient
 
     torch.testing.assert_close(gradient(large, 2), gradient(large, 1), rtol=1e-2, atol=1e-3)

@@ -1,7 +1,9 @@
-"""The optimal-transport gradient as the authors' release computes it, for the recipe `released`.
+"""The optimal-transport gradient as the authors' release computes it.
 
 It differentiates the plan's cost <P, C> through the unrolled iterations, which is not the transport's own
-gradient; `vdot_core.transport` has that one. Letters: B batch, C channels, T latent frames, N points.
+gradient; `vdot_core.transport` has that one.
+
+Shape letters: B batch, C channels, T latent frames, h w latents, N points of a frame.
 """
 
 from __future__ import annotations
@@ -33,22 +35,21 @@ def _squared(a: Tensor, b: Tensor) -> Tensor:
 def unrolled_gradient(
     fake: Tensor,
     real: Tensor,
-    *,
     eps: float,
     iterations: int,
-    pool: int,
-    scale: float,
+    pool: int = 1,
+    scale: float = 1.0,
     num_reference_latents: int = 0,
 ) -> Tensor:
-    """Gradient of the plan's cost by the fake prediction, frame by frame, each of norm `scale`.
+    """Gradient of the plan's cost w.r.t. the fake prediction, frame by frame, each of norm `scale`.
 
     Args:
         fake, real: [B, C, T, h, w] predictions of the clean latents.
-        eps: Regularisation, in units of the squared distance.
-        iterations: Unrolled iterations; a frame keeps three N x N matrices of each.
-        pool: Average-pool h and w by this factor first.
-        scale: Norm of a frame's gradient.
-        num_reference_latents: Leading frames that are left out, with a zero gradient.
+        eps: regularization, in units of the squared distance.
+        iterations: number of unrolled iterations; a frame keeps three N x N matrices of each.
+        pool: average-pool h and w by this factor first.
+        scale: norm of a frame's gradient.
+        num_reference_latents: leading latent frames that are not matched; their gradient is zero.
 
     Returns:
         [B, C, T, h, w] float32, without a graph.
