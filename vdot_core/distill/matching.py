@@ -11,7 +11,7 @@ from math import inf
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 
 from ..transport import OTResult, entropic_ot
@@ -231,8 +231,8 @@ def _pooled(latents: Tensor, factor: int) -> Tensor:
 
 def _unpooled(latents: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
     """Every window's value at each of its positions."""
-    frames = F.interpolate(rearrange(latents, "b c t h w -> (b t) c h w"), size=size, mode="nearest")
-    return rearrange(frames, "(b t) c h w -> b c t h w", b=len(latents))
+    latents = repeat(latents, "b c t h w -> b c t (h p) (w q)", p=factor, q=factor)
+    return latents[..., : size[0], : size[1]]
 
 
 def _check_shapes(sample: Tensor, fake: Tensor, real: Tensor, num_reference_latents: int) -> None:

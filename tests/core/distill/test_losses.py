@@ -93,7 +93,7 @@ def test_references_are_left_alone(gradient_of):
     assert (gradient[:, :, :1] == 0).all()
 
 
-@pytest.mark.parametrize("pool", [2])
+@pytest.mark.parametrize("pool", [2, 3])
 @pytest.mark.parametrize("method", ["envelope", "unrolled"])
 def test_pooling_gives_each_window_one_gradient(pool, method):
     """Windows at the edge are smaller; the mean of each is one point of the cloud."""
