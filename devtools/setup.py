@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
-from devtools.comfyui import ensure_comfyui
+from devtools.comfyui import ensure_comfyui, require_place
+from devtools.errors import DevError
+from devtools.lock import locked
 from devtools.paths import GIB, ROOT, python_of, venv_dir
-from devtools.venv import STAMP, create_venv, install
+from devtools.venv import STAMP, create_venv, install, require_usable
 
 # tomllib is in the standard library from Python 3.11 on; pip has carried it for the versions before.
 READ_PROJECT = """
@@ -55,13 +59,26 @@ def set_up(*, tell: Callable[[str], None] = say) -> Environment:
     """The full environment: ComfyUI and its requirements, the pack's, and the development tools."""
     started = time.monotonic()
     venv = venv_dir()
-    python = create_venv(venv, 8 * GIB, tell)
-    comfyui = ensure_comfyui(python, tell)
-    project = project_table(python)
-    extras = project["optional-dependencies"]
-    wanted = [*requirement_lines(comfyui / "requirements.txt"), *project["dependencies"]]
-    install(venv, [*wanted, *extras["train"], *extras["dev"]], ROOT / "constraints.txt", tell)
+    require_place()  # a wrong path should not cost minutes
+    with environment_lock(venv, tell) as lock:
+        python = create_venv(venv, 8 * GIB, tell)
+        comfyui = ensure_comfyui(python, tell)
+        project = project_table(python)
+        extras = project["optional-dependencies"]
+        requirements = [*requirement_lines(comfyui / "requirements.txt"), *project["dependencies"]]
+        requirements += [*extras["train"], *extras["dev"]]
+        install(venv, requirements, ROOT / "constraints.txt", tell, lock)
     return Environment(python, comfyui, time.monotonic() - started)
+
+
+def environment_lock(venv: Path, tell: Callable[[str], None]) -> AbstractContextManager[TextIO | None]:
+    """The lock of an environment's folder, to be held during the set-up.
+
+    Raises:
+        DevError: the folder has other things in it; then nothing is written there.
+    """
+    require_usable(venv)
+    return locked(venv, "VDOT_VENV", tell)
 
 
 def set_up_floor(*, tell: Callable[[str], None] = say) -> Path:
@@ -70,17 +87,14 @@ def set_up_floor(*, tell: Callable[[str], None] = say) -> Path:
     Returns:
         The environment's interpreter.
     """
-    venv = venv_dir(floor=True)
-    base = None
-    if not venv.exists():
-        base = find_python("3.10")
-        if base is None:
-            tell(
-                "no Python 3.10 found (set VDOT_FLOOR_PYTHON): the floor of torch is tested with this Python"
-            )
-    python = create_venv(venv, 7 * GIB, tell, base)
-    project = project_table(python)
-    install(venv, [*project["dependencies"], *FLOOR_TOOLS], ROOT / "constraints-floor.txt", tell)
+    venv = venv_dir("-floor")
+    base = find_python("3.10")
+    if base is None:
+        tell("no Python 3.10 found (set VDOT_FLOOR_PYTHON): the floor of torch is tested with this Python")
+    with environment_lock(venv, tell) as lock:
+        python = create_venv(venv, 7 * GIB, tell, base)
+        requirements = [*project_table(python)["dependencies"], *FLOOR_TOOLS]
+        install(venv, requirements, ROOT / "constraints-floor.txt", tell, lock)
     return python
 
 
@@ -98,38 +112,53 @@ def peers(python: Path, *, install_them: bool, tell: Callable[[str], None] = say
     Returns:
         The peers' interpreter, or `python` where there is none.
     """
-    venv = venv_dir().with_name(venv_dir().name + "-bench")
+    venv = venv_dir("-bench")
     if not install_them:
         return python_of(venv) if (venv / STAMP).exists() else python
-    own = create_venv(venv, 2 * GIB, tell, str(python))
-    folder = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    seen, link = (
-        subprocess.run([str(p), "-c", folder], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-        for p in (python, own)
-    )
-    Path(link, "vdot.pth").write_text(seen + "\n", encoding="utf-8")
-    wanted = project_table(python)["optional-dependencies"]["bench"]
-    install(venv, wanted, ROOT / "constraints.txt", tell)
+    with environment_lock(venv, tell) as lock:
+        own = create_venv(venv, 2 * GIB, tell, str(python))
+        full, link = (site_packages(interpreter) for interpreter in (python, own))
+        Path(link, "vdot.pth").write_text(full + "\n", encoding="utf-8")
+        extra = project_table(python)["optional-dependencies"]["bench"]
+        install(venv, extra, ROOT / "constraints.txt", tell, lock)
     return own
 
 
+def site_packages(python: Path) -> str:
+    """The folder into which an interpreter's pip installs."""
+    command = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
 def find_python(version: str) -> str | None:
-    """An interpreter of that version: $VDOT_FLOOR_PYTHON, on PATH, pyenv's, or the Windows launcher's."""
-    candidates = [[os.environ.get("VDOT_FLOOR_PYTHON", "")], [sys.executable], [f"python{version}"]]
+    """An interpreter of that version: $VDOT_FLOOR_PYTHON, on PATH, pyenv's, or the Windows launcher's.
+
+    Raises:
+        DevError: $VDOT_FLOOR_PYTHON is set to something else.
+    """
+    if override := os.environ.get("VDOT_FLOOR_PYTHON"):
+        path = _executable_of([override], version)
+        if path is None:
+            raise DevError(f"VDOT_FLOOR_PYTHON={override} is no Python {version}")
+        return path
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    candidates = [[sys.executable], [f"python{version}"]]
     candidates += [
         [str(path)] for path in sorted(pyenv.glob(f"versions/{version}.*/bin/python"), reverse=True)
     ]
     candidates += [["py", f"-{version}"]]
-    for command in candidates:
-        if not command[0] or not shutil.which(command[0]):
-            continue
-        probe = (
-            "import sys; print(sys.executable if '%d.%d' % sys.version_info[:2] == '" + version + "' else '')"
-        )
-        found = subprocess.run(
+    return next(filter(None, (_executable_of(command, version) for command in candidates)), None)
+
+
+def _executable_of(command: list[str], version: str) -> str | None:
+    """Path of the interpreter that a command starts; None where there is none or it has another version."""
+    if not shutil.which(command[0]):
+        return None
+    probe = "import sys; print(sys.executable if '%d.%d' % sys.version_info[:2] == '" + version + "' else '')"
+    try:
+        process = subprocess.run(
             [*command, "-c", probe], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        if found.returncode == 0 and found.stdout.strip():
-            return found.stdout.strip()
-    return None
+    except OSError:
+        return None
+    return process.stdout.strip() or None if process.returncode == 0 else None

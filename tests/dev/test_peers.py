@@ -24,7 +24,7 @@ def test_without_being_asked_nothing_is_made(beside):
 def test_it_sees_the_full_environment_and_installs_the_extra(beside, monkeypatch):
     wanted = []
 
-    def install(venv, requirements, constraints, tell):
+    def install(venv, requirements, constraints, tell, lock):
         wanted.extend(requirements)
         (venv / STAMP).write_text("{}")
 

@@ -1,4 +1,7 @@
-"""Environments are whole or made anew: real ones, with a small wheel from a local folder instead of PyPI."""
+"""Environments are complete or rebuilt, and nothing of others is deleted.
+
+Real environments, with a small wheel from a local folder instead of PyPI.
+"""
 
 import os
 import shutil
@@ -53,6 +56,12 @@ def venv(fresh, tmp_path, monkeypatch) -> Path:
 
 def install(venv: Path, requirement: str = "tiny") -> bool:
     return environments.install(venv, [requirement], venv.parent / "constraints.txt", lambda line: None)
+
+
+def _works(venv: Path) -> bool:
+    return (
+        subprocess.run([str(python_of(venv)), "-m", "pip", "--version"], capture_output=True).returncode == 0
+    )
 
 
 def installed(venv: Path) -> str:
@@ -134,11 +143,50 @@ def test_a_failure_while_packages_change_makes_it_anew(venv):
     assert install(venv) is True and installed(venv) == "1.0"
 
 
-def test_an_interrupted_installation_makes_it_anew(venv):
+def test_an_interrupted_installation_makes_it_anew_and_spares_what_is_not_of_it(venv):
     (venv / environments.INSTALLING).touch()
-    (venv / "leftover").touch()
+    (venv / "lib" / "leftover").touch()
+    (venv / "thesis.txt").write_text("years of work")
     environments.create_venv(venv, 0, lambda line: None)
-    assert not (venv / "leftover").exists() and python_of(venv).exists()
+    assert not (venv / "lib" / "leftover").exists() and _works(venv)
+    assert (venv / "thesis.txt").read_text() == "years of work"
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path.relative_to(folder) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("damage", ["cut off", "no Python"])
+def test_an_environment_of_somebody_else_is_never_deleted(venv, damage):
+    """A project folder that is itself a virtual environment."""
+    (venv / environments.MARKER).unlink()
+    (venv / "thesis.txt").write_text("years of work")
+    python_of(venv).unlink() if damage == "no Python" else (venv / environments.INSTALLING).touch()
+    before = files_of(venv)
+    with pytest.raises(DevError, match="did not make this environment, so it does not delete it"):
+        environments.create_venv(venv, 0, lambda line: None)
+    assert files_of(venv) == before
+
+
+def test_an_environment_of_somebody_else_can_be_installed_into(venv):
+    (venv / environments.MARKER).unlink()
+    environments.create_venv(venv, 0, lambda line: None)
+    assert install(venv) is True and installed(venv) == "1.0"
+    assert not (venv / environments.MARKER).exists()
+
+
+def test_the_marker_is_there_before_anything_else(tmp_path, monkeypatch):
+    marked = []
+
+    def run(command, **options):
+        marked.append([path.name for path in Path(command[-1]).iterdir()])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(environments, "_output", lambda command: "")
+    monkeypatch.setattr(environments.subprocess, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        environments.create_venv(tmp_path / "venv", 0, lambda line: None)
+    assert marked == [[environments.MARKER]]
 
 
 def test_an_environment_whose_python_is_gone_is_made_anew(venv):
@@ -153,7 +201,13 @@ def test_a_folder_with_something_else_in_it_is_never_deleted(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(DevError, match=r"no virtual environment \(it has thesis.txt\)"):
         environments.create_venv(tmp_path, 0, lambda line: None)
-    assert (tmp_path / "thesis.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_in_the_place_is_a_sentence(tmp_path):
+    (tmp_path / "venv").write_text("years of work")
+    with pytest.raises(DevError, match="venv is a file: VDOT_VENV must be a folder"):
+        environments.create_venv(tmp_path / "venv", 0, lambda line: None)
 
 
 def test_a_failing_base_python_leaves_nothing(tmp_path):

@@ -1,0 +1,96 @@
+"""A lock on a folder: one dev.py at a time changes it, the next one waits and says so.
+
+The operating system holds the lock on an open file until the last process that has the file open ends. So a
+killed run leaves no stale lock, and a pip that outlives it (it gets the file too) still keeps others out.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from devtools.paths import writing_to
+
+LOCK = "vdot.lock"
+POLL_SECONDS = 0.25
+# Windows locks bytes and then refuses to read them: this one is far behind the text.
+WINDOWS_BYTE = 1 << 30
+
+
+@contextmanager
+def locked(folder: Path, variable: str, say: Callable[[str], None]) -> Iterator[TextIO | None]:
+    """Hold the lock of a folder, which is created if need be.
+
+    Args:
+        folder: the folder that is going to be changed.
+        variable: the environment variable that puts it elsewhere, for the error.
+        say: told in one line that somebody else holds the lock.
+
+    Yields:
+        The open lock file, to be inherited by child processes that change the folder; None where the folder
+        cannot be written to, so that nothing can be changed.
+
+    Raises:
+        DevError: the folder cannot be made, or its file system has no locks.
+    """
+    with writing_to(folder, variable):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = _acquire(folder / LOCK, say)
+        except PermissionError:
+            file = None  # what is complete can be used; a change fails with a sentence of its own
+    try:
+        yield file
+    finally:
+        if file:
+            file.close()
+
+
+def _acquire(path: Path, say: Callable[[str], None]) -> TextIO:
+    told = False
+    while True:
+        file = open(path, "a+", encoding="utf-8")
+        if _try_lock(file):
+            if _is_still(path, file):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+                file.flush()
+                return file
+        elif not told:
+            file.seek(0)
+            holder = file.readline().strip() or "a process that has not said its number"
+            say(f"another dev.py is setting up {path.parent} ({holder}): waiting for it")
+            told = True
+        file.close()
+        time.sleep(POLL_SECONDS)
+
+
+def _is_still(path: Path, file: TextIO) -> bool:
+    """Whether the locked file is the one at this path: somebody may have deleted the folder meanwhile."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return False
+
+
+def _try_lock(file: TextIO) -> bool:
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(WINDOWS_BYTE)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
