@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from training.engine.files import load_checkpoint, save_checkpoint
 from vdot_core import vcu
+from vdot_core.torch_files import load_torch_file
 
 from .clips.digest import drawing_digest
 from .config import CacheGroup
@@ -188,7 +189,7 @@ class LatentCache:
                 if not path.is_file():
                     continue
                 # Mapped, not read: only the pages that say what it was made from.
-                found = torch.load(str(path), mmap=True, weights_only=True).get("made_from")
+                found = load_torch_file(path, mapped=True).get("made_from")
                 wanted = self._stamp(number, chunk)
                 clips = found.get("clips") if isinstance(found, dict) else None
                 _compare(path, found, {**wanted, "clips": clips})

@@ -209,7 +209,7 @@ def test_shipped_configurations_are_valid(path):
 
 def test_checkpoints_that_would_run_code_are_refused(tmp_path):
     torch.save({"step": Path("x")}, tmp_path / "bad.pt")
-    with pytest.raises(Exception, match=r"weights_only|Unsupported"):
+    with pytest.raises(ValueError, match="nothing of it was run"):
         load_checkpoint(tmp_path / "bad.pt")
     save_checkpoint({"step": 1}, tmp_path / "good.pt")
     assert load_checkpoint(tmp_path / "good.pt") == {"step": 1}

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vdot_core.torch_files import load_torch_file
+
 
 def save_safetensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file beside its place, then move it there.
@@ -43,4 +45,4 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of ours; nothing but tensors and plain values is unpickled."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return load_torch_file(path)

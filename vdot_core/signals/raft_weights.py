@@ -2,9 +2,11 @@
 
 import re
 from pathlib import Path
-from pickle import UnpicklingError
 
-from torch import Tensor, load, nn
+from torch import Tensor, nn
+
+from ..text import shown
+from ..torch_files import load_torch_file
 
 STEM = "feature_encoder.convnormrelu.0.weight"
 
@@ -46,20 +48,25 @@ def load_raft(path: str | Path) -> nn.Module:
 
     path = Path(path)
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        weights = load_file(path)
-    else:
         try:
-            weights = load(path, map_location="cpu", weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError) as error:
-            raise ValueError(f"{path.name} cannot be read as a file of plain tensors: {error}") from error
+            weights = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(
+                f"{shown(path)} is truncated or corrupt ({shown(error)}); download it again"
+            ) from error
+    else:
+        weights = load_torch_file(path)
     names = _torchvision_names(weights) if isinstance(weights, dict) else {}
     stem = names.get(STEM)
     if not isinstance(stem, Tensor) or stem.ndim != 4:
-        found = repr(next(iter(weights), "nothing")) if isinstance(weights, dict) else type(weights).__name__
+        first = (
+            f"'{shown(next(iter(weights), ''), 80)}'" if isinstance(weights, dict) else type(weights).__name__
+        )
         raise ValueError(
-            f"{path.name} holds no RAFT weights (it begins with {found}; expected {STEM!r}); "
+            f"{shown(path.name)} holds no RAFT weights (it begins with {first}; expected '{STEM}'); "
             "use torchvision's raft_large_C_T_SKHT_V2-ff5fadd5.pth or the authors' raft-things.pth"
         )
     network = (raft_small if stem.shape[0] == 32 else raft_large)(weights=None, progress=False)
@@ -67,7 +74,7 @@ def load_raft(path: str | Path) -> nn.Module:
         network.load_state_dict(names)
     except RuntimeError as error:
         raise ValueError(
-            f"{path.name} looks like RAFT, but does not fit torchvision's network: {error}"
+            f"{shown(path.name)} looks like RAFT, but does not fit torchvision's network: {shown(error)}"
         ) from error
     return network.float().eval().requires_grad_(False)
 

@@ -181,7 +181,7 @@ class Payload:
         ({"conv.weight": torch.zeros(1)}, "begins with 'conv.weight'"),
         ([1, 2], "begins with list"),
         ({"feature_encoder.convnormrelu.0.weight": torch.zeros(64, 3, 7, 7)}, "does not fit"),
-        (Payload(), "plain tensors"),
+        (Payload(), "tensors alone"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
