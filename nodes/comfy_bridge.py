@@ -18,6 +18,7 @@ import folder_paths
 import torch
 
 from ..vdot_core.networks import ContextScale
+from ..vdot_core.text import listed, shown
 from .comfy_network import ComfyWanVace, config_from_unet
 
 MODEL_FOLDER = "diffusion_models"
@@ -69,15 +70,17 @@ def checkpoint_path(name: str) -> Path:
         ValueError: nothing of that name is in ComfyUI's model folders.
     """
     if name.endswith("/"):
-        found = [Path(root, name) for root in folder_paths.get_folder_paths(MODEL_FOLDER)]
-        found = [path for path in found if path.is_dir()]
+        roots = [Path(root, name) for root in folder_paths.get_folder_paths(MODEL_FOLDER)]
+        path = next((path for path in roots if path.is_dir()), None)
     else:
         path = folder_paths.get_full_path(MODEL_FOLDER, name)
-        found = [Path(path)] if path else []
-    if not found:
-        roots = ", ".join(folder_paths.get_folder_paths(MODEL_FOLDER))
-        raise ValueError(f"no model {name!r} in {roots}; put the file there and refresh the page (key R)")
-    return found[0]
+    # A name that is not offered, such as ../x/, may come over a link and leave the model folders.
+    if path is None or name not in list_checkpoints():
+        roots = listed(folder_paths.get_folder_paths(MODEL_FOLDER))
+        raise ValueError(
+            f"no model '{shown(name)}' in {roots}; put the file there and refresh the page (key R)"
+        )
+    return Path(path)
 
 
 class VDOTTextModel(comfy.model_base.WAN21):
@@ -177,7 +180,9 @@ def load_model(path, vace_path=None, weight_dtype="default", network="vdot", dis
         **({"disable_dynamic": True} if disable_dynamic else {}),  # older ComfyUI does not know the argument
     )
     if patcher is None:
-        raise ValueError(f"{path}: ComfyUI does not recognise this as a Wan model; set network to 'vdot'")
+        raise ValueError(
+            f"{shown(path)}: ComfyUI does not recognize this as a Wan model; set network to 'vdot'"
+        )
     patcher.cached_patcher_init = (load_model, (path, vace_path, weight_dtype, network))
     return patcher
 
@@ -192,7 +197,7 @@ def _read(info, vace_path, dtype: torch.dtype | None) -> tuple[dict, dict]:
         # ComfyUI runs scaled fp8 as it is, from the factors in its own form.
         state_dict, metadata = comfy.utils.load_torch_file(str(info.files[0]), return_metadata=True)
         return state_dict, metadata or {}
-    _log.info("%s: scaled fp8 weights are expanded to bf16 first", info.path)
+    _log.info("%s: scaled fp8 weights are expanded to bf16 first", shown(info.path))
     return dict(read_weights(info.path, vace=vace_path, dtype=torch.bfloat16).state_dict), {}
 
 

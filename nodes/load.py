@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..vdot_core.text import shown
 from .comfy_bridge import NETWORKS, WEIGHT_DTYPES, checkpoint_path, list_checkpoints, load_model, report
 
 SAME_FILE = "in the same file"
@@ -66,7 +67,9 @@ class VDOTLoadModel(io.ComfyNode):
         path = checkpoint_path(model_name)
         vace_path = None if vace_name == SAME_FILE else checkpoint_path(vace_name)
         model = load_model(path, vace_path, weight_dtype, network)
-        return io.NodeOutput(model, ui=report([f"{model_name}: {_describe(model)}, network {network}"]))
+        return io.NodeOutput(
+            model, ui=report([f"{shown(model_name)}: {_describe(model)}, network {network}"])
+        )
 
 
 class VDOTLoadDemo(io.ComfyNode):

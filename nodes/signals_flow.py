@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..vdot_core.text import shown
 from .comfy_bridge import report
 
 CATEGORY = "VDOT/signals"
@@ -131,7 +132,7 @@ def _raft(estimator: str, patcher):
         return None, "as chosen"
     path = _raft_file()
     if path is not None:
-        return load_raft(path).to(compute_device()), path.name
+        return load_raft(path).to(compute_device()), shown(path.name)
     if estimator == "raft":
         raise ValueError(
             "no RAFT weights in models/optical_flow; put torchvision's raft_large_C_T_SKHT_V2-ff5fadd5.pth "

@@ -22,6 +22,8 @@ class TestText:
         return ([[tokens, {}]],)
 NODE_CLASS_MAPPINGS = {"TestText": TestText}
 """
+# A file name in an encoding that is not the system's, as Python gives it.
+LATIN_1 = "mod\udce8le.safetensors"
 SAMPLER = {"seed": 3, "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc", "cfg": 1.0}
 
 
@@ -37,6 +39,9 @@ def _with_models(base, models_dir):
     server = ComfyServer(base, "--preview-method", "auto")
     for name in ("vdot_meta.safetensors", "plain_vace.safetensors"):
         (base / "models/diffusion_models" / name).symlink_to(models_dir / name)
+    whole = (models_dir / "vdot_meta.safetensors").read_bytes()
+    for name, content in {LATIN_1: whole, f"cut_{LATIN_1}": whole[:-9]}.items():
+        (base / "models/diffusion_models" / name).write_bytes(content)
     (base / "models/vae/tiny_vae.safetensors").symlink_to(models_dir / "tiny_vae.safetensors")
     Image.new("RGB", (48, 40), (200, 60, 20)).save(base / "input/subject.png")
     (base / "custom_nodes/test_text.py").write_text(TEXT_NODE)
@@ -157,6 +162,19 @@ def test_a_failing_node_says_why_and_the_queue_goes_on(server):
     assert bad.status == "error" and "nothing to extend" in bad.error["exception_message"]
     good = server.run(graph(n7__seed=4))
     assert good.status == "success" and len(images(good)) == 17
+
+
+def test_a_file_named_in_another_encoding_does_not_stop_the_queue(server):
+    """Its name, raw in an error or a log line, would end ComfyUI's thread that runs prompts."""
+    bad = server.run(graph(n1__model_name=f"cut_{LATIN_1}"), timeout_s=60)
+    assert (
+        bad.status == "error"
+        and "cut_mod\\udce8le.safetensors is truncated" in bad.error["exception_message"]
+    )
+    good = server.run(graph(n1__model_name=LATIN_1), timeout_s=60)
+    assert good.status == "success", good.error
+    assert good.outputs["1"]["text"][0].startswith("mod\\udce8le.safetensors: VACE model")
+    assert server.run(graph(n7__seed=12), timeout_s=60).status == "success"
 
 
 def extend_nothing():

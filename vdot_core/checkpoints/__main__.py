@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..text import shown
 from .convert import convert
 from .read import inspect
 from .survey import CheckpointInfo
@@ -19,13 +20,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 def describe(info: CheckpointInfo) -> str:
     """A few lines for a reader: what the checkpoint is, its sizes, and whether it can be loaded."""
     files = (
-        f"{len(info.files)} files, the first {info.files[0].name}"
+        f"{len(info.files)} files, the first {shown(info.files[0].name)}"
         if len(info.files) > 1
-        else info.files[0].name
+        else shown(info.files[0].name)
     )
     dtypes = ", ".join(f"{name} {count:,}" for name, count in sorted(info.dtypes.items())) or "none"
     lines = [
-        str(info.path),
+        shown(info.path),
         f"  layout      {info.layout}{' (scaled fp8)' if info.scaled else ''}",
         f"  files       {files}",
         f"  parameters  {info.num_parameters:,}",
@@ -34,7 +35,9 @@ def describe(info: CheckpointInfo) -> str:
     if info.config is not None:
         lines += [f"  {key:<11} {value}" for key, value in info.config.to_dict().items()]
     lines += [
-        f"  metadata    {key} = {value[:80]}" for key, value in info.metadata.items() if key != "config"
+        f"  metadata    {shown(key, 80)} = {shown(value, 80)}"
+        for key, value in info.metadata.items()
+        if key != "config"
     ]
     lines.append(f"  cannot be loaded: {info.problem}" if info.problem else "  can be loaded")
     return "\n".join(lines)

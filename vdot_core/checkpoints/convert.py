@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..networks import WanVaceConfig
+from ..text import shown
 from .read import inspect, iterate_tensors, loadable
 from .survey import CheckpointInfo
 from .write import checked_path, header, writing_order
@@ -46,7 +47,7 @@ def convert(
 
     target = checked_path(target)
     if target.exists() and not overwrite:
-        raise ValueError(f"{target} exists already; give another name, or --overwrite")
+        raise ValueError(f"{shown(target)} exists already; give another name, or --overwrite")
     found = loadable(source, vace, config, dtype)
     specs = {name: entry.spec for name, entry in found.entries.items()}
     if dtype is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from ..text import listed, shown
 from .tensor_files import Problem, TensorSpec
 
-_LISTED = 10
 _LORA = re.compile(r"lora_|\.lora\.|\.hada_w|\.lokr_|\.diff(_b)?$|\.alpha$")
 _IMAGE = re.compile(r"(^|\.)(img_emb|k_img|v_img|add_k_proj|image_embedder)\.")
 _OTHER_WAN = re.compile(
@@ -115,12 +115,12 @@ def mismatch(specs: Mapping[str, TensorSpec], expected: Mapping[str, tuple[int, 
     missing = [name for name in expected if name not in specs]
     unexpected = [name for name in specs if name not in expected]
     misshapen = [
-        f"{name} is {list(specs[name].shape)}, expected {list(shape)}"
+        f"{shown(name, 120)} is {shown(list(specs[name].shape))}, expected {list(shape)}"
         for name, shape in expected.items()
         if name in specs and specs[name].shape != tuple(shape)
     ]
     faults = (("misses", missing), ("has unexpected", unexpected), ("has misshapen", misshapen))
-    said = [f"it {verb} {_count(items)}: {_first(items)}" for verb, items in faults if items]
+    said = [f"it {verb} {_count(items)}: {listed(items)}" for verb, items in faults if items]
     if not said:
         return ""
     if not missing and not misshapen:
@@ -134,9 +134,3 @@ def mismatch(specs: Mapping[str, TensorSpec], expected: Mapping[str, tuple[int, 
 
 def _count(items: list[str]) -> str:
     return f"{len(items)} key{'s' if len(items) != 1 else ''}"
-
-
-def _first(items: list[str]) -> str:
-    rest = len(items) - _LISTED
-    shown = ", ".join(item[:160] for item in items[:_LISTED])
-    return shown + (f" and {rest} more" if rest > 0 else "")

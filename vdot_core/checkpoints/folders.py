@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..text import listed, shown
+
 INDEX_SUFFIX = ".index.json"
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}(?P<suffix>\.safetensors|\.bin)")
 _CONFIG_BESIDE = re.compile(r"diffusion_pytorch_model.*")
@@ -44,7 +46,7 @@ def find_weights(path: str | Path) -> WeightSet:
     if path.is_dir():
         return _in_folder(path)
     if not path.exists():
-        raise ValueError(f"{path} does not exist; give a weight file or a folder with a shard index")
+        raise ValueError(f"{shown(path)} does not exist; give a weight file or a folder with a shard index")
     if path.name.endswith(INDEX_SUFFIX):
         return _from_index(path)
     shard = _SHARD.fullmatch(path.name)
@@ -52,8 +54,8 @@ def find_weights(path: str | Path) -> WeightSet:
         index = path.with_name(f"{shard['stem']}{shard['suffix']}{INDEX_SUFFIX}")
         if not index.is_file():
             raise ValueError(
-                f"{path} is one shard of several, and {index.name} is not beside it; put all shards and "
-                "the index in one folder"
+                f"{shown(path)} is one shard of several, and {shown(index.name)} is not beside it; put "
+                "all shards and the index in one folder"
             )
         return _from_index(index)
     beside = _read_config(path.parent) if _CONFIG_BESIDE.fullmatch(path.name) else None
@@ -66,7 +68,7 @@ def _in_folder(folder: Path) -> WeightSet:
     if preferred in indices or len(indices) == 1:
         return _from_index(preferred if preferred in indices else indices[0])
     if indices:
-        raise ValueError(f"{folder} has several indices ({_names(indices)}); give the one to read")
+        raise ValueError(f"{shown(folder)} has several indices ({_names(indices)}); give the one to read")
     files = sorted(folder.glob("*.safetensors")) or sorted([*folder.glob("*.pt"), *folder.glob("*.pth")])
     files = [file for file in files if file.name == "diffusion_pytorch_model.safetensors"] or files
     if len(files) == 1:
@@ -75,34 +77,33 @@ def _in_folder(folder: Path) -> WeightSet:
         return WeightSet((files[0],), config=_read_config(folder))
     if files:
         raise ValueError(
-            f"{folder} has no index and several weight files ({_names(files)}); give the one to read"
+            f"{shown(folder)} has no index and several weight files ({_names(files)}); give the one to read"
         )
     if (folder / "transformer").is_dir():
         return _in_folder(folder / "transformer")
-    raise ValueError(f"{folder} holds no weights: no *{INDEX_SUFFIX}, no .safetensors, .pt or .pth")
+    raise ValueError(f"{shown(folder)} holds no weights: no *{INDEX_SUFFIX}, no .safetensors, .pt or .pth")
 
 
 def _names(files: list[Path]) -> str:
-    names = [file.name for file in files]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return listed([file.name for file in files], 5)
 
 
 def _from_index(index: Path) -> WeightSet:
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"{index} has no weight_map (tensor name -> shard file); download it again")
+        raise ValueError(f"{shown(index)} has no weight_map (tensor name -> shard file); download it again")
     for name, shard in weight_map.items():
         # Names only, and no resolving: a download cache keeps its files as links out of the folder.
         if not isinstance(shard, str) or shard in ("", ".", "..") or re.search(r"[/\\:\0]", shard):
             raise ValueError(
-                f"{index} is refused: it places {name!r} in {str(shard)[:80]!r}; a shard must be a file in "
-                "the same folder"
+                f"{shown(index)} is refused: it places '{shown(name)}' in '{shown(shard, 80)}'; a "
+                "shard must be a file in the same folder"
             )
     shards = sorted(set(weight_map.values()))
     missing = [shard for shard in shards if not (index.parent / shard).is_file()]
     if missing:
         raise ValueError(
-            f"{index.parent} lacks {len(missing)} of {len(shards)} shards: {', '.join(missing[:10])}; "
+            f"{shown(index.parent)} lacks {len(missing)} of {len(shards)} shards: {listed(missing)}; "
             "download them"
         )
     owners = {name: index.parent / shard for name, shard in weight_map.items()}
@@ -115,12 +116,14 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():  # a pipe or a device would never end
+        raise ValueError(f"{shown(path)} is not a file; download it again")
     if path.stat().st_size > _MAX_JSON_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes: too many for what it should be")
+        raise ValueError(f"{shown(path)} has {path.stat().st_size} bytes: too many for what it should be")
     try:
         content = json.loads(path.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable JSON ({error}); download it again") from error
+        raise ValueError(f"{shown(path)} is not readable JSON ({shown(error)}); download it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected a JSON object")
+        raise ValueError(f"{shown(path)} holds a {type(content).__name__}; expected a JSON object")
     return content

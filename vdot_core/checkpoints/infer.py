@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..networks import PRESETS, WanVaceConfig
+from ..text import shown
 from .tensor_files import TensorSpec
 
 log = logging.getLogger("vdot")
@@ -46,7 +47,7 @@ def config_from_metadata(metadata: Mapping[str, str]) -> WanVaceConfig | None:
     version = metadata.get("vdot_format")
     if version not in (None, FORMAT_VERSION):
         raise ValueError(
-            f"it has vdot_format {version[:20]!r}; this version reads {FORMAT_VERSION!r}: update VDOT"
+            f"it has vdot_format '{shown(version, 20)}'; this version reads {FORMAT_VERSION!r}: update VDOT"
         )
     text = metadata.get("config", "")
     try:
@@ -110,7 +111,7 @@ def config_from_json(content: Mapping[str, Any]) -> WanVaceConfig | None:
         heads = content.get("num_attention_heads")
         if not isinstance(heads, int) or not isinstance(head_dim, int):
             raise ValueError(
-                f"its config.json has {heads!r} heads of {head_dim!r} channels; expected integers"
+                f"its config.json has {shown(heads)} heads of {shown(head_dim)} channels; expected integers"
             )
         fields["dim"] = heads * head_dim
     else:
@@ -198,9 +199,11 @@ def count_blocks(specs: Mapping[str, TensorSpec]) -> tuple[int, int]:
 
 def _shape(specs: Mapping[str, TensorSpec], name: str, num_axes: int) -> tuple[int, ...]:
     if name not in specs:
-        raise ValueError(f"it misses {name}, from which the config is read: an incomplete file")
+        raise ValueError(f"it misses {shown(name)}, from which the config is read: an incomplete file")
     if len(specs[name].shape) != num_axes:
-        raise ValueError(f"{name} is {list(specs[name].shape)}; expected {num_axes} axes: not a Wan network")
+        raise ValueError(
+            f"{shown(name)} is {shown(list(specs[name].shape))}; expected {num_axes} axes: not a Wan network"
+        )
     return specs[name].shape
 
 
@@ -208,4 +211,4 @@ def _build(fields: Mapping[str, Any], source: str) -> WanVaceConfig:
     try:
         return WanVaceConfig.from_dict(fields)
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"the config from its {source} is not valid: {error}") from error
+        raise ValueError(f"the config from its {source} is not valid: {shown(error)}") from error

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ..text import shown
+
 # What wrappers leave in a name, wherever it stands: FSDP, activation checkpointing, torch.compile.
 _WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.")
 COMFYUI_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
@@ -79,7 +81,9 @@ class Layout:
             known = bare.startswith(self.prefix)
             wan_name = self.rename(bare[len(self.prefix) :]) if known else bare
             if wan_name in mapped:
-                raise ValueError(f"{mapped[wan_name]!r} and {name!r} are both {wan_name}")
+                raise ValueError(
+                    f"'{shown(mapped[wan_name])}' and '{shown(name)}' are both {shown(wan_name)}"
+                )
             mapped[wan_name] = name
         return mapped
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..text import shown
 from .tensor_files import TensorSpec
 
 FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -43,14 +44,18 @@ def find_quantization(specs: Mapping[str, TensorSpec]) -> Quantization:
     scales, helpers = {}, set()
     for name, spec in specs.items():
         if name.endswith(_UNREAD):
-            return Quantization(problem=f"its weights are quantised in a way that is not read ({name})")
+            return Quantization(
+                problem=f"its weights are quantised in a way that is not read ({shown(name)})"
+            )
         if name.endswith(_IGNORED) or name in _MARKERS:
             helpers.add(name)
         elif name.endswith(_SCALES):
             helpers.add(name)
             weight = name.rpartition(".")[0] + ".weight"
             if weight not in specs:
-                return Quantization(problem=f"{name} scales {weight}, which the file does not hold")
+                return Quantization(
+                    problem=f"{shown(name)} scales {shown(weight)}, which the file does not hold"
+                )
             problem = _check_scale(name, spec, specs[weight])
             if problem:
                 return Quantization(problem=problem)
@@ -58,15 +63,15 @@ def find_quantization(specs: Mapping[str, TensorSpec]) -> Quantization:
     integers = [n for n, s in specs.items() if n not in helpers and not s.dtype.is_floating_point]
     if integers:
         kind = specs[integers[0]].dtype
-        return Quantization(problem=f"{integers[0]} is {kind}, a quantisation that is not read")
+        return Quantization(problem=f"{shown(integers[0])} is {kind}, a quantisation that is not read")
     return Quantization(scales, frozenset(helpers))
 
 
 def _check_scale(name: str, scale: TensorSpec, weight: TensorSpec) -> str:
     if weight.dtype not in FP8_DTYPES:
-        return f"{name} scales a weight of {weight.dtype}; only fp8 weights with scales are read"
+        return f"{shown(name)} scales a weight of {weight.dtype}; only fp8 weights with scales are read"
     if not scale.dtype.is_floating_point or scale.num_elements not in (1, weight.shape[0]):
-        return f"{name} has shape {list(scale.shape)}; one factor, or one per output channel, is read"
+        return f"{shown(name)} is {shown(list(scale.shape))}; one factor, or one per output channel, is read"
     return ""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..networks import WanVace, WanVaceConfig
+from ..text import shown
 from .quantized import expand_scaled
 from .survey import CheckpointInfo, Entry, Survey, survey
 
@@ -139,7 +140,7 @@ def loadable(
         raise ValueError(found.info.problem)
     if found.info.scaled and dtype is None:
         raise ValueError(
-            f"{path} holds scaled fp8 weights (fp8 times a factor beside it), which have to be expanded; "
+            f"{shown(path)} holds scaled fp8 weights (fp8 times a factor), which have to be expanded; "
             "give dtype=torch.bfloat16, or convert the file with --dtype bf16"
         )
     return found
@@ -200,5 +201,5 @@ def _convert(
         # aminmax, unlike isfinite, needs no memory of the tensor's size; NaN passes through it.
         extremes = torch.stack(torch.aminmax(converted))
         if not torch.isfinite(extremes).all():
-            raise ValueError(f"{name} has values outside float16's range; use bfloat16 instead")
+            raise ValueError(f"{shown(name)} has values outside float16's range; use bfloat16 instead")
     return converted

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..text import shown
 from .tensor_files import TensorSpec, map_file, tensor_at
 
 DTYPES = {
@@ -57,7 +58,7 @@ class SafetensorsFile:
         header_size, header = _read_header(path, size)
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError(f"{path} has a corrupt header: its metadata is not a table of strings")
+            raise ValueError(f"{shown(path)} has a corrupt header: its metadata is not a table of strings")
         specs, spans = {}, {}
         for name, entry in header.items():
             specs[name], spans[name] = _read_entry(path, name, entry)
@@ -91,7 +92,9 @@ def write_safetensors(
         ValueError: the folder does not exist, or a dtype that the format cannot hold.
     """
     if not path.parent.is_dir():
-        raise ValueError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+        raise ValueError(
+            f"cannot write {shown(path)}: the folder {shown(path.parent)} does not exist; create it first"
+        )
     # A name of its own in the same folder: os.replace is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -102,7 +105,7 @@ def write_safetensors(
                 expected, spec = next(remaining)
                 assert name == expected, f"{name} written where the header has {expected}"
                 assert tuple(tensor.shape) == spec.shape and tensor.dtype == spec.dtype, (
-                    f"{name} is not {spec}"
+                    f"{shown(name)} is not {spec}"
                 )
                 flat = tensor.detach().cpu().contiguous().reshape(-1)
                 file.write(memoryview(flat.view(torch.uint8).numpy()))
@@ -120,7 +123,9 @@ def _encode_header(path: Path, specs: Mapping[str, TensorSpec], metadata: Mappin
     offset = 0
     for name, spec in specs.items():
         if spec.dtype not in _DTYPE_NAMES:
-            raise ValueError(f"cannot write {path}: {name} is {spec.dtype}, which safetensors does not hold")
+            raise ValueError(
+                f"cannot write {shown(path)}: {shown(name)} is {spec.dtype}, which safetensors does not hold"
+            )
         end = offset + spec.num_bytes
         header[name] = {"dtype": _DTYPE_NAMES[spec.dtype], "shape": spec.shape, "data_offsets": (offset, end)}
         offset = end
@@ -134,18 +139,24 @@ def _read_header(path: Path, size: int) -> tuple[int, dict[str, Any]]:
         header_size = int.from_bytes(file.read(8), "little")
         if size < 8 or header_size > size - 8:
             raise ValueError(
-                f"{path} is truncated or not safetensors: {size} bytes, and its header alone would take "
-                f"{header_size}; download it again"
+                f"{shown(path)} is truncated or not safetensors: {size} bytes, and its header alone would "
+                f"take {header_size}; download it again"
             )
         if header_size > _MAX_HEADER_BYTES:
-            raise ValueError(f"{path} is corrupt: a header of {header_size} bytes is over the format's limit")
+            raise ValueError(
+                f"{shown(path)} is corrupt: a header of {header_size} bytes is over the format's limit"
+            )
         raw = file.read(header_size)
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} has a corrupt safetensors header ({error}); download it again") from error
+        raise ValueError(
+            f"{shown(path)} has a corrupt safetensors header ({shown(error)}); download it again"
+        ) from error
     if not isinstance(header, dict):
-        raise ValueError(f"{path} has a corrupt safetensors header: not a JSON object; download it again")
+        raise ValueError(
+            f"{shown(path)} has a corrupt safetensors header: not a JSON object; download it again"
+        )
     return header_size, header
 
 
@@ -163,15 +174,19 @@ def _is_count(value: Any) -> bool:
 def _read_entry(path: Path, name: str, entry: Any) -> tuple[TensorSpec, tuple[int, int]]:
     """One line of the header: what the tensor is, and where its bytes lie after the header."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"{path} has a corrupt header at {name!r}: {str(entry)[:80]}; download it again")
+        raise ValueError(
+            f"{shown(path)} has a corrupt header at '{shown(name)}': {shown(entry, 80)}; download it again"
+        )
     shape, span = entry["shape"], entry["data_offsets"]
     if not isinstance(shape, list) or not all(map(_is_count, shape)):
-        raise ValueError(f"{path} has a corrupt header at {name!r}: shape {str(shape)[:80]}")
+        raise ValueError(f"{shown(path)} has a corrupt header at '{shown(name)}': shape {shown(shape, 80)}")
     if not isinstance(span, list) or len(span) != 2 or not all(map(_is_count, span)):
-        raise ValueError(f"{path} has a corrupt header at {name!r}: data_offsets {str(span)[:80]}")
+        raise ValueError(
+            f"{shown(path)} has a corrupt header at '{shown(name)}': data_offsets {shown(span, 80)}"
+        )
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
         raise ValueError(
-            f"{path}: {name!r} has dtype {str(entry['dtype'])[:20]!r}, which is not read "
+            f"{shown(path)}: '{shown(name)}' has dtype '{shown(entry['dtype'], 20)}', which is not read "
             f"(known: {', '.join(DTYPES)})"
         )
     return TensorSpec(tuple(shape), DTYPES[entry["dtype"]]), (span[0], span[1])
@@ -186,16 +201,16 @@ def _check_spans(
         begin, end = spans[name]
         if begin != position or end - begin != specs[name].num_bytes:
             raise ValueError(
-                f"{path} has a corrupt header: {name!r} {list(specs[name].shape)} lies at {begin}:{end}, "
-                f"expected {position}:{position + specs[name].num_bytes}; download it again"
+                f"{shown(path)} has a corrupt header: '{shown(name)}' {shown(specs[name].shape)} lies at "
+                f"{begin}:{end}, expected {position}:{position + specs[name].num_bytes}; download it again"
             )
         position = end
     if position > size:
         raise ValueError(
-            f"{path} is truncated: its header promises {position} bytes of weights, it has {size}; "
+            f"{shown(path)} is truncated: its header promises {position} bytes of weights, it has {size}; "
             "download it again"
         )
     if position < size:
         raise ValueError(
-            f"{path} is corrupt: {size - position} bytes after its last tensor; download it again"
+            f"{shown(path)} is corrupt: {size - position} bytes after its last tensor; download it again"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..networks import WanVaceConfig, expected_shapes
+from ..text import listed, shown
 from . import diagnose, infer
 from .folders import WeightSet, find_weights
 from .layouts import VACE_ROOTS, Layout, detect_layout
@@ -92,7 +93,7 @@ def survey(path: str | Path, vace: str | Path | None = None, config: WanVaceConf
 
 
 def _refused(found: Survey, problem: Problem) -> Survey:
-    reason = f"{found.info.path}: {problem.reason}"
+    reason = f"{shown(found.info.path)}: {problem.reason}"
     return Survey(replace(found.info, layout=problem.layout, problem=reason), found.entries)
 
 
@@ -106,7 +107,8 @@ def _survey_set(path: Path) -> Survey:
     for file in files:
         for name in file.specs:
             if name in owners:
-                raise ValueError(f"{path}: {name} is in both {owners[name].path.name} and {file.path.name}")
+                both = listed([owners[name].path.name, file.path.name])
+                raise ValueError(f"{shown(path)}: {shown(name)} is in two files: {both}")
             owners[name] = file
     metadata = {key: value for file in files for key, value in file.metadata.items()}
     specs = {name: file.specs[name] for name, file in owners.items()}
@@ -115,7 +117,7 @@ def _survey_set(path: Path) -> Survey:
     layout = detect_layout(specs, files[0].container)
     problem = diagnose.foreign(specs)
     if problem is None and layout is None:
-        names = ", ".join(list(specs)[:10]) or "no tensors at all"
+        names = listed(specs) or "no tensors at all"
         problem = Problem("unknown", f"nothing in it looks like a Wan transformer; it has {names}")
     if problem is not None:
         return _refused(Survey(info, {}), problem)
@@ -170,7 +172,7 @@ def _check_owners(path: Path, weights: WeightSet, files: list[TensorFile]) -> No
     wrong += [name for name in actual if name not in weights.owners]
     if wrong:
         raise ValueError(
-            f"{path}: the index and the shards disagree on {len(wrong)} tensors: {', '.join(wrong[:10])}; "
+            f"{shown(path)}: the index and the shards disagree on {len(wrong)} tensors: {listed(wrong)}; "
             "they are of different downloads, download them again"
         )
 
@@ -187,10 +189,10 @@ def _join(base: Survey, module: Survey) -> Survey:
     if any(not name.startswith(VACE_ROOTS) for name in module.entries):
         swapped = all(name.startswith(VACE_ROOTS) for name in base.entries)
         advice = "the two are swapped" if swapped else "load it alone, or give a file of vace_* keys only"
-        raise ValueError(f"{module.info.path} holds a whole network, not the VACE module: {advice}")
+        raise ValueError(f"{shown(module.info.path)} holds a whole network, not the VACE module: {advice}")
     if _has_vace(base):
         raise ValueError(
-            f"{base.info.path} has a VACE branch of its own; load it alone, or give a T2V network"
+            f"{shown(base.info.path)} has a VACE branch of its own; load it alone, or give a T2V network"
         )
     entries = {**base.entries, **module.entries}
     info = replace(
@@ -211,8 +213,8 @@ def _with_vace(config: WanVaceConfig, module: Survey) -> WanVaceConfig:
     _, num_vace = infer.count_blocks(specs)
     if num_vace == 0 or config.num_layers % num_vace:
         raise ValueError(
-            f"{module.info.path} has {num_vace} VACE blocks, the base network {config.num_layers} blocks, "
-            "over which they cannot be spaced evenly; give the module that belongs to this base"
+            f"{shown(module.info.path)} has {num_vace} VACE blocks, the base network {config.num_layers} "
+            "blocks, over which they cannot be spaced evenly; give the module that belongs to this base"
         )
     embedding = specs.get("vace_patch_embedding.weight")
     channels = (

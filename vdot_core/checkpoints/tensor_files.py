@@ -11,6 +11,8 @@ from typing import Protocol
 
 import torch
 
+from ..text import shown
+
 ZIP_MAGIC = b"PK\x03\x04"
 GGUF_MAGIC = b"GGUF"
 PICKLE_MAGIC = b"\x80"
@@ -58,7 +60,7 @@ def map_file(path: Path, num_bytes: int) -> mmap.mmap:
     """
     with path.open("rb") as file:
         if file.seek(0, 2) != num_bytes:
-            raise ValueError(f"{path} changed while it was being read; try again")
+            raise ValueError(f"{shown(path)} changed while it was being read; try again")
         if sys.platform != "linux":
             return mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_COPY)
         # Without NORESERVE Linux refuses a private map larger than memory and swap together, and so a 35 GB
@@ -96,17 +98,19 @@ def open_tensor_file(path: Path) -> TensorFile:
     from .torch_files import TorchFile
 
     if not path.is_file():
-        raise ValueError(f"{path} is not a file; check the path")
+        raise ValueError(f"{shown(path)} is not a file; check the path")
     with path.open("rb") as file:
         magic = file.read(64)
     if magic.startswith(GGUF_MAGIC):
-        raise ValueError(f"{path} is GGUF, which is not read; give the .safetensors or .pt of the same model")
+        raise ValueError(
+            f"{shown(path)} is GGUF, which is not read; give the .safetensors or .pt of the same model"
+        )
     if magic.startswith(b"version https://git-lfs"):
         raise ValueError(
-            f"{path} is a git-lfs pointer, not the weights; run `git lfs pull` or download the file"
+            f"{shown(path)} is a git-lfs pointer, not the weights; run `git lfs pull` or download the file"
         )
     if magic.lstrip()[:1] == b"<":
-        raise ValueError(f"{path} is a web page, not weights; download the file itself")
+        raise ValueError(f"{shown(path)} is a web page, not weights; download the file itself")
     is_pickle = magic.startswith((ZIP_MAGIC, PICKLE_MAGIC))
     if looks_like_safetensors(magic) or (path.suffix == ".safetensors" and not is_pickle):
         return SafetensorsFile.open(path)

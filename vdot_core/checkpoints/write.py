@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from ..networks import WanVaceConfig, expected_shapes
+from ..text import shown
 from .diagnose import mismatch
-from .infer import CONFIG_DIGEST, config_to_metadata
+from .infer import config_to_metadata
 from .layouts import strip_wrappers
 from .safetensors_files import write_safetensors
 from .tensor_files import TensorSpec
@@ -55,10 +56,12 @@ def save_weights(
     specs = {name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     fault = mismatch(specs, expected_shapes(config))
     if fault:
-        raise ValueError(f"cannot write {path}: the network does not fit its config; {fault}")
+        raise ValueError(f"cannot write {shown(path)}: the network does not fit its config; {fault}")
     empty = [name for name, tensor in tensors.items() if tensor.is_meta]
     if empty:
-        raise ValueError(f"cannot write {path}: {len(empty)} parameters have no values, such as {empty[0]}")
+        raise ValueError(
+            f"cannot write {shown(path)}: {len(empty)} parameters have no values, such as {shown(empty[0])}"
+        )
     order = writing_order(specs)
     write_safetensors(path, order, ((name, tensors[name]) for name in order), header(config, metadata))
 
@@ -73,11 +76,9 @@ def header(config: WanVaceConfig, metadata: Mapping[str, str] | None) -> dict[st
     ours = config_to_metadata(config)
     for key, value in (metadata or {}).items():
         if key in ours:
-            raise ValueError(
-                f"metadata key {key!r} is written by the format itself ({CONFIG_DIGEST}, ...); rename it"
-            )
+            raise ValueError(f"metadata key '{shown(key)}' is written by the format itself; rename it")
         if not isinstance(key, str) or not isinstance(value, str):
-            raise ValueError(f"metadata {key!r} is a {type(value).__name__}; give strings")
+            raise ValueError(f"metadata '{shown(key)}' is a {type(value).__name__}; give strings")
     return {**ours, **(metadata or {})}
 
 
@@ -85,8 +86,8 @@ def checked_path(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(
-            f"cannot write {path}: the format is safetensors; give a name that ends in .safetensors"
+            f"cannot write {shown(path)}: the format is safetensors; give a name that ends in .safetensors"
         )
     if path.is_dir():
-        raise ValueError(f"cannot write {path}: it is a folder; give a file name")
+        raise ValueError(f"cannot write {shown(path)}: it is a folder; give a file name")
     return path

@@ -1,6 +1,7 @@
 """Files that are not a loadable network: the error says what they are, what is wrong and what to do."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from tests.core.checkpoints.helpers import (
     write_shards,
 )
 from vdot_core.checkpoints import inspect, load_network, read_weights
+from vdot_core.checkpoints.__main__ import main
 from vdot_core.networks import wan_vace_1_3b
 
 ONE = torch.ones(2, 2)
@@ -178,3 +180,73 @@ def test_missing_and_disagreeing_shards(tmp_path):
     (folder / "diffusion_pytorch_model.safetensors.index.json").unlink()
     with pytest.raises(ValueError, match="is one shard of several"):
         inspect(folder / "diffusion_pytorch_model-00001-of-00003.safetensors")
+
+
+HOSTILE = "a\udce8\x1b[31m\u202e\n" + "x" * 150
+
+
+def hostile_folder(tmp_path, change):
+    folder = write_shards(tmp_path / HOSTILE, weights_of())
+    edit_index(folder, change)
+    return folder
+
+
+def written(path, weights, **options):
+    save_file({name: value.contiguous() for name, value in weights.items()}, path, **options)
+    return path
+
+
+# Names of files, keys and metadata that no terminal should see as they are.
+UNSHOWABLE = {
+    "file": lambda folder: folder / HOSTILE,
+    "key": lambda folder: written(folder / "w.safetensors", {**weights_of(), f"blocks.0.{HOSTILE[2:]}": ONE}),
+    "unknown": lambda folder: written(folder / "w.safetensors", {HOSTILE[2:]: ONE}),
+    "metadata": lambda folder: written(
+        folder / "w.safetensors", weights_of(), metadata={"vdot_format": HOSTILE[2:]}
+    ),
+    "twice": lambda folder: written(
+        folder / "w.safetensors", {**weights_of(), "_orig_mod.head.head.bias": ONE}
+    ),
+    "shard": lambda folder: hostile_folder(folder, lambda c: c["weight_map"].update({HOSTILE: HOSTILE})),
+    "owner": lambda folder: hostile_folder(folder, lambda c: c["weight_map"].update({"x": f"{HOSTILE}/x"})),
+    "index": lambda folder: hostile_folder(folder, lambda c: c.pop("weight_map")),
+}
+
+
+@pytest.mark.parametrize("kind", UNSHOWABLE)
+def test_messages_can_be_shown_anywhere(tmp_path, kind, capsys):
+    path = UNSHOWABLE[kind](tmp_path)
+    if kind == "file":
+        save_file(weights_of(), tmp_path / "w.safetensors")
+        path.write_bytes((tmp_path / "w.safetensors").read_bytes()[:-9])
+    for attempt in (load_network, read_weights):
+        with pytest.raises(ValueError) as error:
+            attempt(path, config=TINY)
+        assert str(error.value).isprintable() and len(str(error.value)) < 2000
+    assert main(["inspect", str(path)]) == 1
+    lines = capsys.readouterr()
+    assert all(line.isprintable() for text in lines for line in text.splitlines())
+
+
+def test_what_never_ends_is_not_read(tmp_path):
+    """A pipe or a device in the place of an index, a config or weights."""
+    folder = write_shards(tmp_path / "repo", weights_of())
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    for file in (
+        index,
+        folder / "config.json",
+        folder / "diffusion_pytorch_model-00001-of-00003.safetensors",
+    ):
+        content = file.read_bytes() if file.exists() else None
+        for make in (lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero")):  # noqa: B023
+            file.unlink(missing_ok=True)
+            make()
+            if file.name == "config.json":  # one that is no file is none
+                assert load_network(folder, config=TINY).config == TINY
+                continue
+            for path in (folder, file):
+                with pytest.raises(ValueError, match=r"is not a file|lacks 1 of 3 shards"):
+                    inspect(path)
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
