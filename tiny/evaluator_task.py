@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.engine.average import AveragedWeights, cosine_lr, set_lr
-from training.engine.muon import build_optimizers
+from training.engine.muon import split_optimizers
 
 from .clips.backgrounds import BACKGROUNDS
 from .clips.captions import DIRECTIONS
@@ -136,7 +136,7 @@ class EvaluatorTask:
         self.network.to(device, memory_format=torch.channels_last)
         self.vae = load_vae(self.settings.vae).to(device)
         self.ema = AveragedWeights(self.network, config.ema)
-        self.optimizers = build_optimizers(
+        self.optimizers = split_optimizers(
             self.network.named_parameters(),
             excluded=("fine.0", "to_labels", "to_object", "to_scene", "motion.4"),
             betas=(0.9, 0.99),

@@ -23,7 +23,7 @@ if __package__ in (None, ""):
 
 from tiny.config import PretrainConfig, parse_config
 from training.distributed import world as parallel
-from training.engine.config import ParallelConfig
+from training.distributed.config import ParallelConfig
 from training.engine.files import load_checkpoint, save_checkpoint
 
 logger = logging.getLogger("vdot")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training.distributed.world import World, average_gradients, compile_blocks
 from training.engine.attention import batched_attention
 from training.engine.average import AveragedWeights, cosine_lr, set_lr
-from training.engine.muon import build_optimizers
+from training.engine.muon import split_optimizers
 from training.engine.networks import read_transformer
 from vdot_core.checkpoints import save_network
 from vdot_core.networks import PRESETS, WanVace
@@ -95,7 +95,7 @@ class TeacherTask:
         if settings.compile:
             compile_blocks(self.model.network)
         self.ema = AveragedWeights(self.model, config.ema)
-        self.optimizers = build_optimizers(
+        self.optimizers = split_optimizers(
             self.model.named_parameters(),
             excluded=NOT_MATRICES,
             betas=(0.9, 0.98),

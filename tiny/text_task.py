@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.engine.average import AveragedWeights, cosine_lr, set_lr
-from training.engine.muon import build_optimizers
+from training.engine.muon import split_optimizers
 
 from .clips.backgrounds import BACKGROUNDS
 from .clips.captions import DIRECTIONS, motion_phrase
@@ -117,7 +117,7 @@ class TextTask:
             torch.manual_seed(config.seed)
             self.reader = Reader(encoder, self.text_config["d_model"]).train().to(device)
         self.ema = AveragedWeights(self.reader, config.ema)
-        self.optimizers = build_optimizers(
+        self.optimizers = split_optimizers(
             self.reader.named_parameters(),
             excluded=("shared", "embed_tokens", "relative_attention", "queries", "answers"),
             betas=(0.9, 0.98),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.engine.average import AveragedWeights, psnr, set_lr
-from training.engine.muon import build_optimizers
+from training.engine.muon import split_optimizers
 
 from .clips.shapes import SPLITS, clip
 from .clips.textures import texture_clip
@@ -130,7 +130,7 @@ class VaeTask:
             self.vae.quant_conv.requires_grad_(False)
         self.ema = AveragedWeights(self.vae, config.ema)
         trained = [(name, p) for name, p in self.vae.named_parameters() if p.requires_grad]
-        self.optimizers = build_optimizers(
+        self.optimizers = split_optimizers(
             trained, excluded=("conv_in", "conv_out"), betas=(0.9, 0.99), weight_decay=config.weight_decay
         )
         self.trained = [parameter for _, parameter in trained]

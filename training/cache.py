@@ -28,7 +28,7 @@ if __package__ in (None, ""):
 from training.data import encode_all
 from training.data.cache import INDEX, Cache, Producer, forget_skipped, missing_shards
 from training.data.config import DataConfig
-from training.engine.cli import parse_command
+from training.methods.programs import distill_parser, finetune_parser
 
 logger = logging.getLogger("vdot")
 
@@ -118,12 +118,23 @@ def _report(cache: Cache) -> None:
         logger.warning("  %s", row)
 
 
+def read_data(argv: Sequence[str]) -> DataConfig:
+    """The data settings of a command line, whose --config may be a distillation's or a fine-tuning's file."""
+    try:
+        return distill_parser().read(argv)[0].data
+    except ValueError as error:
+        try:
+            return finetune_parser().read(argv)[0].data
+        except ValueError:
+            raise error from None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status, 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     try:
         options, rest = _flags(sys.argv[1:] if argv is None else argv)
-        config = parse_command(rest).config.data
+        config = read_data(rest)
         encode(config, options.rank, options.world_size, retry_skipped=options.retry_skipped)
     except ValueError as error:
         logger.error("%s", error)

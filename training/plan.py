@@ -1,11 +1,11 @@
-"""What a distillation run needs of its GPUs, worked out without one.
+"""Estimates GPU memory and time of a distillation run.
 
     python training/distill.py --config training/configs/wan_14b_stage2.yaml --plan --gpus 4 --memory 140
     python training/plan.py --config training/configs/wan_14b_stage2.yaml --gpus 8 --memory 80 --references 1
 
-Both take the same options, those of `training/planning/arguments.py`; `--plan --help` lists them.
-Memory follows from counted parameters and counted activations, time from counted operations; what is assumed
-of the hardware is printed with the result.
+Both take the same options, those of `training/planning/arguments.py`; `--plan --help` lists them. Memory
+follows from counted parameters and activations, time from counted operations; the assumed hardware rates are
+printed with the result.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.engine.config import DistillConfig
-from training.planning.arguments import PlanArguments, plan_help, split_arguments
+from training.methods.programs import distill_parser
+from training.methods.vdot_config import DistillConfig
+from training.planning.arguments import PlanArguments, PlanOptions, read_options
 from training.planning.budget import Budget, make_budget
 from training.planning.remedies import enough_gpus, remedies
 from training.planning.table import memory_lines, remedy_lines, run_lines, time_lines
@@ -62,10 +63,11 @@ def plan_budget(config: DistillConfig, arguments: PlanArguments) -> Budget:
     Returns:
         The budget.
     """
-    from training.engine.networks import network_config
+    from training.engine.networks import network_sizes
 
-    clip = clip_of(config, arguments.references, arguments.contexts)
-    return make_budget(config, network_config(config.model), clip, arguments.machine)
+    model, clip = config.model, clip_of(config, arguments.references, arguments.contexts)
+    sizes = network_sizes(model.preset, model.real_score, text_only=model.text_only)
+    return make_budget(config, sizes, clip, arguments.machine)
 
 
 def plan_text(config: DistillConfig, arguments: PlanArguments) -> str:
@@ -112,16 +114,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: `--config FILE`, overrides of its keys, the plan's options; `--plan` itself may be among them.
     """
-    from training.engine.cli import parse_command
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     argv = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--plan"]
-    if {"-h", "--help"} & set(argv):
-        sys.stdout.write(f"{__doc__}\n{plan_help()}\nKeys of the run: python training/distill.py --help\n")
-        return 0
+    run = distill_parser()
+    run.parser.prog, run.parser.description = "python training/plan.py", __doc__
+    run.parser.add_class_arguments(PlanOptions, nested_key=None)
     try:
-        arguments, rest = split_arguments(argv)
-        return plan(parse_command(rest).config, arguments)
+        config, values = run.read(argv)
+        return plan(config, read_options(values))
     except ValueError as error:
         logger.error("%s", error)
         return 2

@@ -16,7 +16,15 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from tests.support.distill import SIZES, NoiseSource, losses_by_step, tiny_config, tiny_values, write_teacher
+from tests.support.distill import (
+    SIZES,
+    NoiseSource,
+    losses_by_step,
+    new_trainer,
+    tiny_config,
+    tiny_values,
+    write_teacher,
+)
 from vdot_core import sampling, vcu
 from vdot_core.checkpoints import inspect, load_network
 
@@ -88,11 +96,8 @@ def student() -> nn.Module:
 
 def distillation(folder: Path, name: str, **changes: Any):
     """A trainer of the micro network, in a folder that may hold an earlier start's checkpoints."""
-    from training.distributed import world as parallel
-    from training.engine.trainer import Trainer
-
     config = tiny_config(folder, TEACHER, **{**DISTILLATIONS[name], **changes})
-    return Trainer(config, NoiseSource(**SOURCES[name]), parallel.start(config.parallel))
+    return new_trainer(config, NoiseSource(**SOURCES[name]))
 
 
 def distillation_values(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -102,24 +107,19 @@ def distillation_values(folder: Path, name: str) -> tuple[dict[str, Any], dict[s
 
 def distilled_networks(trainer) -> dict[str, nn.Module]:
     """The trained networks by player."""
-    networks = trainer.networks
-    return {
-        "generator": networks.generator,
-        "fake_score": networks.fake_score,
-        "discriminator": networks.discriminator,
-    }
+    return dict(trainer.method.networks)
 
 
 def averaged_weights(trainer) -> list[Tensor]:
     """The generator's averaged weights."""
-    return list(trainer.networks.average.parameters)
+    return list(trainer.average.parameters)
 
 
 def export_run(trainer, path: Path) -> Path:
     """Write the averaged generator of a run's newest checkpoint."""
     from training.engine.export import export
 
-    return export(trainer.config, path)
+    return export(trainer.config, path, trainer.method.metadata())
 
 
 def keyed_draws(seed: int, step: int, positions: tuple[int, ...]) -> dict[str, Any]:

@@ -11,8 +11,11 @@ from typing import Any
 import torch
 
 from training.data.batch import Batch
-from training.engine.cli import make_config
+from training.distributed import world as processes
 from training.engine.draws import keyed_generator
+from training.engine.trainer import Trainer
+from training.methods.programs import distill_config
+from training.methods.vdot import Vdot
 from vdot_core.checkpoints import save_network
 from vdot_core.networks import WanVace, WanVaceConfig
 
@@ -115,6 +118,7 @@ _BASE = {
     "parallel.device": "cpu",
     "parallel.threads": 1,
     "parallel.timeout_s": 60,
+    "data.workers": 0,
     "log.save_every": 4,
     "log.keep": 3,
 }
@@ -122,7 +126,7 @@ _BASE = {
 
 def tiny_config(folder: Path, teacher: Path, **changes: Any):
     """A run of seconds; `changes` are dotted keys with __ for the dot."""
-    return make_config(tiny_values(folder, teacher, **changes))
+    return distill_config(tiny_values(folder, teacher, **changes))
 
 
 def tiny_values(folder: Path, teacher: Path, **changes: Any) -> dict[str, Any]:
@@ -137,3 +141,9 @@ def losses_by_step(folder: Path) -> dict[int, dict[str, float]]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     return {row["step"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
+
+
+def new_trainer(config, source: NoiseSource | None = None) -> Trainer:
+    """A distillation's trainer in this process."""
+    source, world = source or NoiseSource(), processes.start(config.parallel)
+    return Trainer(config, Vdot(config, world, source.empty_text), source, world)

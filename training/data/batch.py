@@ -85,3 +85,41 @@ class Batch:
             if (tensor := getattr(self, name)) is not None
         }
         return dataclasses.replace(self, **pinned)
+
+
+def doubled(first: Batch, second: Batch) -> Batch:
+    """Two batches of one shape as one, without real latents; the second has the first's contexts."""
+    contexts = None if first.contexts is None else torch.cat([first.contexts, second.contexts])
+    return dataclasses.replace(
+        first,
+        ids=first.ids + second.ids,
+        tasks=first.tasks + second.tasks,
+        positions=first.positions + second.positions,
+        text=torch.cat([first.text, second.text]),
+        latents=None,
+        contexts=contexts,
+    )
+
+
+def references(batch: Batch) -> Tensor | None:
+    """[B, 16, R, h, w] the clean latents of the reference frames; None where there are none."""
+    count = batch.num_reference_latents
+    if not count:
+        return None
+    if batch.latents is not None:
+        return batch.latents[:, :, :count].float()
+    # A context brings an image in its first 16 channels, with mask 0; the others are gray there, with mask 1.
+    brought = 1 - batch.contexts[:, :, 32:33, :count].float()
+    return (batch.contexts[:, :, :16, :count] * brought).sum(1) / brought.sum(1)
+
+
+def with_references(sample: Tensor, batch: Batch) -> Tensor:
+    """A sample [B, 16, T, h, w] whose reference frames are the given images.
+
+    Scores and discriminator then see the same references in generated and in real latents, noised alike; the
+    generator's own output on those frames is cut off after sampling and is no part of any loss.
+    """
+    images = references(batch)
+    if images is None:
+        return sample
+    return torch.cat([images.to(sample), sample[:, :, batch.num_reference_latents :]], dim=2)

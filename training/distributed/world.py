@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 
 from vdot_core.networks import WanVace
 
-from ..engine.config import ParallelConfig
+from .config import ParallelConfig
 
 logger = logging.getLogger("vdot")
 
@@ -65,10 +66,9 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def all_true(self, flag: bool) -> bool:
-        """Whether a condition holds on every process."""
-        flags = torch.tensor([0.0 if flag else 1.0], device=self.device)
-        return not bool(self.sum(flags).item())
+    def all_true(self, flag: Tensor) -> bool:
+        """True if a boolean scalar is true on every process; waits for the device."""
+        return not bool(self.sum((~flag).float().to(self.device)).item())
 
     def gather(self, value: Any) -> list[Any]:
         """A small object from every process, in the order of ranks."""
@@ -100,13 +100,13 @@ def start(config: ParallelConfig) -> World:
     device = _device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    shard = size > 1 if config.fsdp == "auto" else config.fsdp
-    if config.cpu_offload and not shard:
+    sharded = size > 1 if config.fsdp == "auto" else config.fsdp
+    if config.cpu_offload and not sharded:
         raise ValueError(
             "parallel.cpu_offload is true, and one process with parallel.fsdp auto shards nothing and "
             "ignores it; set fsdp true, or cpu_offload false"
         )
-    if size > 1 or shard:
+    if size > 1 or sharded:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         # An HSDP-less single process needs no rendezvous: its store lives in memory.
         store = dist.HashStore() if size == 1 else None
@@ -120,7 +120,7 @@ def start(config: ParallelConfig) -> World:
     if size % config.hsdp_replicas:
         raise ValueError(f"parallel.hsdp_replicas is {config.hsdp_replicas}; it must divide {size} processes")
     mesh = None
-    if shard:
+    if sharded:
         sizes, names = (size,), ("shard",)
         if config.hsdp_replicas > 1:
             sizes, names = (config.hsdp_replicas, size // config.hsdp_replicas), ("replicate", "shard")
@@ -152,7 +152,7 @@ def compile_blocks(network: WanVace) -> None:
         block.compile()
 
 
-def spread(module: nn.Module, world: World, config: ParallelConfig) -> nn.Module:
+def shard(module: nn.Module, world: World, config: ParallelConfig) -> nn.Module:
     """Compile and shard a module that may be on the meta device, in place.
 
     Each block of a `WanVace` is a unit of its own; the two patch embeddings stay float32, as in Wan.
@@ -176,15 +176,15 @@ def spread(module: nn.Module, world: World, config: ParallelConfig) -> nn.Module
     mixed = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     offload = CPUOffloadPolicy() if config.cpu_offload else OffloadPolicy()
     # Always resharded: whether weights are trained changes between updates; a unit left whole would miss it.
-    given = {"mesh": world.mesh, "reshard_after_forward": True, "offload_policy": offload}
+    unit = partial(fully_shard, mesh=world.mesh, reshard_after_forward=True, offload_policy=offload)
     if not blocks:
-        return fully_shard(module, mp_policy=exact, **given)
+        return unit(module, mp_policy=exact)
     for name in ("patch_embedding", "vace_patch_embedding"):
         if hasattr(module, name):
-            fully_shard(getattr(module, name), mp_policy=exact, **given)
+            unit(getattr(module, name), mp_policy=exact)
     for block in blocks:
-        fully_shard(block, mp_policy=mixed, **given)
-    return fully_shard(module, mp_policy=mixed, **given)
+        unit(block, mp_policy=mixed)
+    return unit(module, mp_policy=mixed)
 
 
 def average_gradients(parameters: Iterable[Tensor], world: World) -> None:

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,17 +108,17 @@ class Checkpoints:
             progress: Plain values, for a JSON file.
         """
         self.wait()
-        partial = self.folder / f"{PARTIAL}{step:08d}"
-        given = {"storage_writer": dcp.FileSystemWriter(partial), "process_group": self.group}
+        folder = self.folder / f"{PARTIAL}{step:08d}"
+        write = partial(dcp.save, storage_writer=dcp.FileSystemWriter(folder), process_group=self.group)
         progress = {**progress, "step": step}
         if self.asynchronous:
             # Training may change the tensors at once. torch's own async_save copies none that are on the CPU
             # already before 2.7, such as offloaded ones.
             copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-            self.pending = (self.writer.submit(dcp.save, copies, **given), partial, step, progress)
+            self.pending = (self.writer.submit(write, copies), folder, step, progress)
         else:
-            dcp.save(tensors, **given)
-            self._finish(partial, step, progress)
+            write(tensors)
+            self._finish(folder, step, progress)
 
     def poll(self) -> None:
         """Put a checkpoint in place if every process is done writing it."""

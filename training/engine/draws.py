@@ -56,8 +56,10 @@ class Draws:
         self, purpose: str, *, shift: float, low: float, high: float, device: torch.device | str = "cpu"
     ) -> Tensor:
         """[B] timesteps in [low, high] of 1000, uniform before the shift."""
-        given = {"shift": shift, "low": low, "high": high}
-        drawn = [sample_timestep(1, **given, generator=g) for g in self._each(purpose)]
+        drawn = [
+            sample_timestep(1, shift=shift, low=low, high=high, generator=generator)
+            for generator in self._each(purpose)
+        ]
         return torch.cat(drawn).to(device)
 
     def noise_source(self, purpose: str) -> Callable[[Tensor], Tensor]:

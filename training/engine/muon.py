@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from .adamw import AdamW
+
 # Coefficients of the quintic iteration that drives all singular values near 1 in five rounds.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
@@ -53,6 +55,10 @@ class Muon(torch.optim.Optimizer):
         self, params: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.01
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        for group in self.param_groups:
+            for weight in group["params"]:
+                # All state exists from the start, so that a checkpoint can be read into it.
+                self.state[weight]["momentum"] = torch.zeros_like(weight, requires_grad=False)
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
@@ -68,10 +74,7 @@ class Muon(torch.optim.Optimizer):
 
     def _direction(self, weight: Tensor, momentum: float) -> Tensor:
         """Nesterov's step for one weight, as a matrix."""
-        state = self.state[weight]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(weight)
-        average = state["momentum"].mul_(momentum).add_(weight.grad)
+        average = self.state[weight]["momentum"].mul_(momentum).add_(weight.grad)
         return weight.grad.add(average, alpha=momentum).flatten(1)
 
 
@@ -84,10 +87,11 @@ def _by_shape(weights: Iterable[Tensor]) -> list[list[Tensor]]:
     return list(alike.values())
 
 
-def build_optimizers(
+def split_optimizers(
     named: Iterable[tuple[str, Tensor]],
     *,
     excluded: tuple[str, ...],
+    lr: float = 0.0,
     betas: tuple[float, float],
     weight_decay: float,
 ) -> list[torch.optim.Optimizer]:
@@ -95,12 +99,13 @@ def build_optimizers(
 
     Args:
         named: Names and parameters to train.
-        excluded: Parts of names whose weights AdamW takes too: embeddings and output layers.
+        excluded: Parts of names whose weights AdamW updates too: embeddings and output layers.
+        lr: Learning rate of both.
         betas: AdamW's.
         weight_decay: Of both, on weights of two or more dimensions only.
 
     Returns:
-        [AdamW, Muon]; give both the same learning rate.
+        [AdamW, Muon].
     """
     matrices, tables, vectors = [], [], []
     for name, parameter in named:
@@ -110,9 +115,6 @@ def build_optimizers(
             tables.append(parameter)
         else:
             matrices.append(parameter)
-    groups = [
-        {"params": tables, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    adamw = torch.optim.AdamW(groups, lr=0.0, betas=betas)
-    return [adamw, Muon(matrices, lr=0.0, weight_decay=weight_decay)]
+    groups = [{"params": tables}, {"params": vectors, "weight_decay": 0.0}]
+    adamw = AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay)
+    return [adamw, Muon(matrices, lr=lr, weight_decay=weight_decay)]

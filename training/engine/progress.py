@@ -1,4 +1,4 @@
-"""What a person sees of a run: a line per step, TensorBoard, and Weights & Biases if asked for."""
+"""Run logging: console, metrics.jsonl, TensorBoard, and Weights & Biases if asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import logging
-import resource
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from ..distributed.world import World
-from .config import DistillConfig
+from .config import RunConfig
 
 if TYPE_CHECKING:
     from .samples import SampleVideo
@@ -27,30 +27,58 @@ GIB = 2**30
 SHOWN = ("loss", "dmd", "otd", "transport_error", "gradient_norm")
 
 
+Values = dict[str, Tensor | float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A step's numbers, not yet written."""
+
+    step: int
+    seconds: float
+    metrics: Values
+
+    def numbers(self) -> dict[str, float]:
+        """The metrics on the host, fetched in one copy."""
+        tensors = {name: value for name, value in self.metrics.items() if isinstance(value, Tensor)}
+        if not tensors:
+            return dict(self.metrics)
+        device = next(iter(tensors.values())).device
+        fetched = torch.stack([value.detach().float().to(device) for value in tensors.values()]).tolist()
+        return {**self.metrics, **dict(zip(tensors, fetched, strict=True))}
+
+
 def memory_gib(device: torch.device) -> float:
-    """Most memory held: on a GPU since the last call, on a CPU since the process began."""
+    """Peak memory: on a GPU since the last call, on a CPU since the process began."""
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         return peak / GIB
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / GIB
+    import resource
+
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / GIB if sys.platform == "darwin" else used * 1024 / GIB
 
 
 class Progress:
-    """Reports of one process; only rank 0 says anything.
+    """Log of one run: console, metrics.jsonl, TensorBoard and W&B; only rank 0 writes.
 
     Args:
         config: The run.
         world: The processes.
-        first: Step at which the run begins or goes on.
+        first: Step at which the run begins or resumes.
     """
 
-    def __init__(self, config: DistillConfig, world: World, first: int) -> None:
+    def __init__(self, config: RunConfig, world: World, first: int) -> None:
         self.config, self.world = config, world
         self.writer: Any = None
         self.wandb: Any = None
-        self.seconds = self.steps = self.tokens = 0.0
+        self.rows: list[Row] = []
+        self.seconds, self.steps, self.tokens = 0.0, 0, torch.zeros(())
         if world.rank != 0:
             return
         if config.log.wandb:
@@ -59,53 +87,62 @@ class Progress:
 
         self.writer = SummaryWriter(str(Path(config.out_dir) / "tensorboard"), purge_step=first)
 
-    def report(self, step: int, last: int, metrics: dict[str, float], tokens: int, seconds: float) -> None:
-        """Write a step's numbers down, and every so many steps say how it goes.
+    def report(self, step: int, last: int, metrics: Values, tokens: Tensor, seconds: float) -> None:
+        """Take a step's numbers, and every `log.every` steps write them and a log line.
 
         Args:
             step: Steps done.
-            last: Where this run ends.
-            metrics: The step's numbers.
-            tokens: Latent tokens of its global batch.
-            seconds: What it took.
+            last: Step at which this run ends.
+            metrics: The step's numbers; tensors stay on their device until they are written.
+            tokens: Latent tokens of the global batch, a scalar.
+            seconds: Duration.
         """
         if self.writer is None:
             return
+        self.rows.append(Row(step, seconds, metrics))
         self.seconds, self.steps, self.tokens = self.seconds + seconds, self.steps + 1, self.tokens + tokens
-        # Which losses a step has depends on its turn: every step's go to the writer.
-        self._scalars(metrics, step)
-        self._append({"step": step, "seconds": seconds, **metrics})
         if step % self.config.log.every and step != last:
             return
-        each, rate = self.seconds / self.steps, self.tokens / max(self.seconds, 1e-9)
+        values = self.flush()
+        each, rate = self.seconds / self.steps, float(self.tokens) / max(self.seconds, 1e-9)
+        self.seconds, self.steps, self.tokens = 0.0, 0, torch.zeros(())
         memory = memory_gib(self.world.device)
         system = {"seconds_per_step": each, "tokens_per_second": rate, "memory_gib": memory}
         self._scalars({f"system/{name}": value for name, value in system.items()}, step)
         self.writer.flush()
         numbers = "  ".join(
-            f"{name} {value:.4g}" for name, value in metrics.items() if name.rpartition("/")[2] in SHOWN
+            f"{name} {value:.4g}" for name, value in values.items() if name.rpartition("/")[2] in SHOWN
         )
         left = each * (last - step)
         logger.info(
             "step %d/%d  %.2f s  %.0f tokens/s  %.2f GiB  %s  %d:%02d:%02d left",
             step, last, each, rate, memory, numbers, left // 3600, left // 60 % 60, left % 60,
         )  # fmt: skip
-        self.seconds = self.steps = self.tokens = 0.0
+
+    def flush(self) -> dict[str, float]:
+        """Write the steps taken since the last call; returns the last one's numbers."""
+        rows, self.rows, values = self.rows, [], {}
+        if self.writer is None or not rows:
+            return values
+        # A step that is run again after a resume is written again; its later line counts.
+        with (Path(self.config.out_dir) / "metrics.jsonl").open("a") as file:
+            for row in rows:
+                values = row.numbers()
+                self._scalars(values, row.step)
+                file.write(json.dumps({"step": row.step, "seconds": row.seconds, **values}) + "\n")
+        return values
 
     def _scalars(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
         if self.wandb is not None:
-            # A step's numbers come in several calls; what is written again after a resume is left as it was.
+            # A step's numbers come in several calls; a step logged again after a resume keeps its first ones.
             self.wandb.log(values, step=step)
-
-    def _append(self, values: dict[str, float]) -> None:
-        """A line per step in metrics.jsonl; after a resume the later line of a step counts."""
-        with (Path(self.config.out_dir) / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(values) + "\n")
 
     def videos(self, videos: Sequence[SampleVideo], step: int) -> None:
         """Show sample videos, which play in TensorBoard's pictures and in Weights & Biases."""
+        # W&B takes steps in order only.
+        self.flush()
         if self.writer is not None:
             from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -122,7 +159,8 @@ class Progress:
             self.wandb.log(shown, step=step)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining steps and close the log."""
+        self.flush()
         if self.writer is not None:
             self.writer.close()
         if self.wandb is not None:
@@ -143,8 +181,8 @@ def logged_to(folder: Path, rank: int) -> Iterator[None]:
         handler.close()
 
 
-def _start_wandb(config: DistillConfig) -> Any:
-    """Begin a run of Weights & Biases, or go on with the one that this folder's run began."""
+def _start_wandb(config: RunConfig) -> Any:
+    """Start a run of Weights & Biases, or resume the one of this folder."""
     try:
         import wandb
     except ImportError as error:

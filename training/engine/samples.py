@@ -1,4 +1,4 @@
-"""Sample videos beside what was asked for, made with the averaged weights while training goes on.
+"""Sample videos next to their conditions, made with the averaged weights during training.
 
 Letters: B batch, K contexts, R references, T latent frames, h w latents, F frames, H W pixels.
 """
@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from vdot_core.networks import WanVace
-from vdot_core.sampling import sample
 from vdot_core.vcu import LATENT_CHANNELS, VAE_STRIDE
 
-from ..data.batch import Batch
-from ..methods.scores import prepared, references, rollout_schedule
-from .config import DistillConfig, LogConfig
+from ..data.batch import Batch, references
+from ..distributed.world import World
+from .average import AveragedWeights
+from .config import LogConfig, RunConfig
 from .draws import Draws
-from .networks import Networks
+from .method import Method, prepare
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..data.cache import Cache
     from ..data.encoders import VideoEncoder
     from ..data.samples import SampleInfo
-    from .trainer import Source
+    from ..data.source import Source
 
 logger = logging.getLogger("vdot")
 FRAME_MS = 62
@@ -59,13 +59,13 @@ class SampleVideo:
 
 
 def shows_samples(log: LogConfig) -> bool:
-    """Whether a run makes sample videos.
+    """True if a run makes sample videos.
 
     Args:
         log: Of the run.
 
     Raises:
-        ValueError: It does, and their VAE is not there: better said now than after the first hours.
+        ValueError: It does, and their VAE is missing: fail early.
     """
     if not (log.vae and log.sample_every):
         return False
@@ -77,12 +77,13 @@ def shows_samples(log: LogConfig) -> bool:
     return True
 
 
-def chosen(infos: Sequence[SampleInfo], config: DistillConfig) -> list[int]:
-    """Which samples are shown: the first of each task, then the second of each, until they are enough.
+def chosen(infos: Sequence[SampleInfo], config: RunConfig, *, needs_latents: bool) -> list[int]:
+    """Choose the samples to show: the first of each task, then the second of each, until there are enough.
 
     Args:
         infos: Of all samples.
         config: `data.task_weights` orders the tasks; without them they come as in the data.
+        needs_latents: Leave out samples without a real clip.
 
     Returns:
         At most `log.num_samples` places in `infos`; they depend on nothing else, so that every interval and
@@ -91,7 +92,7 @@ def chosen(infos: Sequence[SampleInfo], config: DistillConfig) -> list[int]:
     weights: Mapping[str, float] = config.data.task_weights
     by_task: dict[str, list[int]] = {task: [] for task, weight in weights.items() if weight > 0}
     for number, info in enumerate(infos):
-        trained = info.has_latents or not config.losses.gan
+        trained = info.has_latents or not needs_latents
         if trained and (not weights or info.task in by_task):
             by_task.setdefault(info.task, []).append(number)
     turns = zip_longest(*by_task.values())
@@ -107,32 +108,6 @@ def sample_batch(cache: Cache, number: int, place: int, *, text_only: bool) -> B
     return collate([(info, tensors)], (place,), cache.text_len, text_only=text_only)
 
 
-@torch.no_grad()
-def sampled(
-    networks: Networks, generator: WanVace, config: DistillConfig, batch: Batch, draws: Draws
-) -> Tensor:
-    """Run the whole schedule as in training's rollouts.
-
-    Args:
-        networks: For the pass.
-        generator: The student.
-        config: The run.
-        batch: On the device, prepared.
-        draws: Of the noise.
-
-    Returns:
-        [B, 16, T, h, w] float32 latents, without the reference frames.
-    """
-
-    def velocity(x: Tensor, timestep: Tensor) -> Tensor:
-        return networks.velocity(generator, x, timestep, batch)
-
-    noise = draws.normal(batch.shape, "preview", networks.world.device)
-    fresh = draws.noise_source("preview fresh")
-    latents = sample(velocity, noise, rollout_schedule(config.rollout), "renoise", fresh)
-    return latents[:, :, batch.num_reference_latents :]
-
-
 def mask_frames(channels: Tensor) -> Tensor:
     """The masks that `vdot_core.vcu.encode.mask_channels` folded.
 
@@ -143,10 +118,8 @@ def mask_frames(channels: Tensor) -> Tensor:
         [F, H, W]; the frames of a latent frame share its mask.
     """
     stride_t, stride_y, stride_x = VAE_STRIDE
-    length, height, width = channels.shape[1:]
-    masks = channels.unflatten(0, (stride_y, stride_x)).permute(2, 3, 0, 4, 1)
-    masks = masks.reshape(length, height * stride_y, width * stride_x)
-    num_frames = stride_t * (length - 1) + 1
+    masks = rearrange(channels, "(y x) t h w -> t (h y) (w x)", y=stride_y, x=stride_x)
+    num_frames = stride_t * (channels.shape[1] - 1) + 1
     return masks[(torch.arange(num_frames) + stride_t - 1) // stride_t]
 
 
@@ -165,7 +138,7 @@ def _control_frames(context: Tensor, masks: Tensor, vae: VideoEncoder) -> Tensor
 
 
 def panels(batch: Batch, latents: Tensor, vae: VideoEncoder) -> Tensor:
-    """A sample beside all that the generator was given for it.
+    """A sample next to all of its conditions.
 
     Args:
         batch: Of one sample.
@@ -192,23 +165,27 @@ def panels(batch: Batch, latents: Tensor, vae: VideoEncoder) -> Tensor:
     return torch.cat(shown, dim=2)
 
 
-def write_samples(networks: Networks, config: DistillConfig, source: Source, step: int) -> list[SampleVideo]:
+def write_samples(
+    method: Method, average: AveragedWeights, config: RunConfig, source: Source, world: World, step: int
+) -> list[SampleVideo]:
     """Write an animation of each sample to `out_dir/samples`; every process must call it.
 
     Args:
-        networks: With the averaged weights.
+        method: Samples.
+        average: The averaged weights, which are used.
         config: The run; `log.vae` decodes.
-        source: Of whose cache some samples are shown, the same every time.
-        step: Names the files.
+        source: Gives the samples from its cache, the same every time.
+        world: The processes.
+        step: Part of the files' names.
 
     Returns:
         All processes' samples in order, for the log.
     """
     from ..data.encoders import VideoEncoder
 
-    world, begun = networks.world, time.monotonic()
-    own = _made(networks, config, source)
-    # Only now, with the generator's passes done, is there room for the VAE.
+    begin = time.monotonic()
+    own = _sampled(method, average, config, source, world)
+    # Only now, with the network's passes done, is there memory for the VAE.
     vae = VideoEncoder(config.log.vae, world.device) if own else None
     videos: dict[int, SampleVideo] = {}
     for batch, latents in own:
@@ -216,29 +193,32 @@ def write_samples(networks: Networks, config: DistillConfig, source: Source, ste
         frames = to_images(panels(batch, latents, vae))
         write_animation(frames, Path(config.out_dir) / "samples" / f"step-{step:06d}-{name}.webp")
         videos[place] = log_video(frames, name)
-    # The first process alone logs: it is given what the others made.
-    everyone = {place: video for found in world.gather(videos) for place, video in found.items()}
-    logger.info("step %d: %d sample videos, %.0f s", step, len(everyone), time.monotonic() - begun)
+    # Only rank 0 logs, so it gathers what the others made.
+    everyone = {place: video for part in world.gather(videos) for place, video in part.items()}
+    logger.info("step %d: %d sample videos, %.0f s", step, len(everyone), time.monotonic() - begin)
     return [video for _, video in sorted(everyone.items())]
 
 
-def _made(networks: Networks, config: DistillConfig, source: Source) -> list[tuple[Batch, Tensor]]:
-    """This process's share of the samples, and what the averaged generator made of them."""
-    world, text_only = networks.world, config.model.text_only
-    own = []
-    networks.average.swap(networks.generator)
+def _sampled(
+    method: Method, average: AveragedWeights, config: RunConfig, source: Source, world: World
+) -> list[tuple[Batch, Tensor]]:
+    """This process's share of the samples, each with its latents, reference frames cut off."""
+    network, own = method.networks[method.averaged], []
+    text_only = not method.sizes.vace_layers
+    average.swap(network)
     try:
-        for place, number in enumerate(chosen([info for _, info in source.cache.samples], config)):
+        infos = [info for _, info in source.cache.samples]
+        for place, number in enumerate(chosen(infos, config, needs_latents=method.needs_latents)):
             # A pass gathers sharded weights as often as the sample's contexts need them: all processes run
             # the same sample at once, whoever shows it.
             batch = sample_batch(source.cache, number, place, text_only=text_only)
             draws = Draws(config.seed, 0, batch.positions)
-            batch = prepared(batch, networks, source.empty_text, draws, 0.0)
-            latents = sampled(networks, networks.generator, config, batch, draws)
+            batch = prepare(batch, draws, method, world.device, drop=False)
+            latents = method.sample(batch, draws)[:, :, batch.num_reference_latents :]
             if place % world.size == world.rank:
                 own.append((batch, latents))
     finally:
-        networks.average.swap(networks.generator)
+        average.swap(network)
     return own
 
 
@@ -265,6 +245,5 @@ def log_video(frames: Sequence[Image.Image], name: str) -> SampleVideo:
         width, height = GIF_WIDTH_PX, max(1, round(height * GIF_WIDTH_PX / width))
     shown = [frame.resize((width, height), Image.Resampling.LANCZOS) for frame in frames[::every]]
     file = io.BytesIO()
-    given = {"save_all": True, "append_images": shown[1:], "duration": FRAME_MS * every, "loop": 0}
-    shown[0].save(file, "GIF", **given)
+    shown[0].save(file, "GIF", save_all=True, append_images=shown[1:], duration=FRAME_MS * every, loop=0)
     return SampleVideo(name, file.getvalue(), width, height)

@@ -12,11 +12,7 @@ from typing import Literal
 
 from vdot_core.distill import DMD_WEIGHTINGS, GAN_FORMS
 
-
-def require(condition: bool, message: str) -> None:
-    """Raise a ValueError of this message unless the condition holds."""
-    if not condition:
-        raise ValueError(message)
+from ..data.checks import require
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,52 @@
-"""What `--plan` is asked, beside the run's own configuration: the one list of its options."""
+"""The machine that a plan is made for, as options of the command line."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from .budget import Machine
 from .phases import Rates
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
+class PlanOptions:
+    """Options of --plan.
+
+    Attributes:
+        gpus: Number of GPUs.
+        memory: GiB of memory of each GPU: nvidia-smi's MiB divided by 1024.
+        gpus_per_node: GPUs that share one CPU's memory.
+        references: Reference images of a sample.
+        contexts: Contexts of a sample that are not merged.
+        tflops: Peak of dense bf16 matrix products, 1e12 operations a second.
+        utilization: Share of the peak that training reaches, 0 to 1.
+        interconnect: Bandwidth between GPUs, GB/s per GPU and direction.
+        host: Bandwidth from GPU to CPU memory, GB/s per GPU, for offloaded states.
+        host_memory: Bandwidth of a node's CPU memory, GB/s, for an offloaded optimizer.
+    """
+
+    gpus: int = Machine.gpus
+    memory: float = Machine.memory_gib
+    gpus_per_node: int = Machine.gpus_per_node
+    references: int = 0
+    contexts: int = 1
+    tflops: float = Rates.tflops
+    utilization: float = Rates.utilization
+    interconnect: float = Rates.interconnect_gb_s
+    host: float = Rates.host_gb_s
+    host_memory: float = Rates.host_memory_gb_s
+
+    def arguments(self) -> PlanArguments:
+        """The machine and the sample that they describe; ValueError for numbers out of range."""
+        rates = Rates(self.tflops, self.utilization, self.interconnect, self.host, self.host_memory)
+        machine = Machine(self.gpus, self.memory, self.gpus_per_node, rates)
+        return PlanArguments(machine, self.references, self.contexts)
+
+
+@dataclass(frozen=True)
 class PlanArguments:
-    """What is planned for, beside the run's own configuration.
+    """Machine and sample of a plan.
 
     Attributes:
         machine: The GPUs.
@@ -20,67 +54,12 @@ class PlanArguments:
         contexts: Contexts of a sample that are not merged into one.
     """
 
-    machine: Machine = dataclasses.field(default_factory=Machine)
+    machine: Machine = field(default_factory=Machine)
     references: int = 0
     contexts: int = 1
 
 
-# Option, older spelling, default, help. The type is the default's.
-OPTIONS = (
-    ("gpus", "plan.gpus", Machine.gpus, "number of GPUs"),
-    ("memory", "plan.memory_gb", Machine.memory_gib, "GiB of each: nvidia-smi's MiB by 1024"),
-    ("gpus_per_node", "plan.gpus_per_node", Machine.gpus_per_node, "GPUs that share one CPU's memory"),
-    ("references", "plan.references", PlanArguments.references, "reference images of a sample"),
-    ("contexts", "plan.contexts", PlanArguments.contexts, "contexts of a sample that are not merged"),
-    ("tflops", "plan.tflops", Rates.tflops, "peak of dense bf16 products, 1e12 a second"),
-    ("utilisation", "plan.utilisation", Rates.utilisation, "share of the peak that training reaches, 0 to 1"),
-    ("interconnect", None, Rates.interconnect_gb_s, "between GPUs, GB/s per GPU and direction"),
-    ("host", None, Rates.host_gb_s, "from GPU to CPU memory, GB/s per GPU, for offloaded states"),
-    ("host_memory", None, Rates.host_memory_gb_s, "a node's CPU memory, GB/s, for an offloaded optimiser"),
-)
-
-
-def plan_parser() -> argparse.ArgumentParser:
-    """The parser of the plan's own options."""
-    parser = argparse.ArgumentParser(
-        prog="--plan", usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False, exit_on_error=False
-    )
-    group = parser.add_argument_group("with --plan")
-    for name, older, default, text in OPTIONS:
-        names = [f"--{name}"] + ([f"--{older}"] if older else [])
-        group.add_argument(
-            *names, dest=name, type=type(default), default=default, help=f"{text} (default: {default})"
-        )
-    return parser
-
-
-def plan_help() -> str:
-    """The plan's options, their units and defaults."""
-    return plan_parser().format_help()
-
-
-def split_arguments(argv: Sequence[str]) -> tuple[PlanArguments, list[str]]:
-    """Take the plan's own options out of a command line.
-
-    Args:
-        argv: Without the program's name.
-
-    Returns:
-        The plan's arguments, and the rest.
-
-    Raises:
-        ValueError: one of them is not a number, or out of range.
-    """
-    try:
-        own, rest = plan_parser().parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise ValueError(f"plan: {error}") from error
-    rates = Rates(own.tflops, own.utilisation, own.interconnect, own.host, own.host_memory)
-    machine = Machine(own.gpus, own.memory, own.gpus_per_node, rates)
-    return PlanArguments(machine, own.references, own.contexts), rest
-
-
-def option_of(word: str) -> str | None:
-    """The plan's option that a word of a command line is, such as `--gpus=4`; None if it is none."""
-    name = word.partition("=")[0].removeprefix("--")
-    return next((option for option, older, *_ in OPTIONS if name in (option, older)), None)
+def read_options(values: Any) -> PlanArguments:
+    """The plan's arguments among a command line's parsed values."""
+    names = [option.name for option in fields(PlanOptions)]
+    return PlanOptions(**{name: getattr(values, name) for name in names}).arguments()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from vdot_core.networks import WanVaceConfig
 
-from ..engine.config import DistillConfig
+from ..methods.vdot_config import DistillConfig
 from .memory import (
     CUDA_CONTEXT,
     EIGHT_BIT_STEP,

@@ -17,8 +17,8 @@ from vdot_core.networks import Discriminator, WanVaceConfig, default_taps, expec
 from vdot_core.transport import working_bytes
 from vdot_core.vcu import LATENT_CHANNELS
 
-from ..engine.config import DistillConfig
 from ..engine.eight_bit import moment_bytes
+from ..methods.vdot_config import DistillConfig
 from .activations import GraphActivations, graph_activations
 from .workload import Clip, Workload
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from vdot_core.networks import WanVaceConfig
 
-from ..engine.config import DistillConfig
-from ..methods.vdot import losses_of
+from ..methods.vdot import update_kinds
+from ..methods.vdot_config import DistillConfig
 from .flops import PassFlops, pass_flops
 from .workload import Clip, Workload
 
@@ -41,7 +41,7 @@ def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> d
         config: the run.
 
     Returns:
-        Name of the loss function in `training/methods/vdot.py` -> cost.
+        Name of the update in `training/methods/vdot.py` -> cost.
     """
     one = pass_flops(network, Workload.of(network, clip))
     losses = config.losses
@@ -61,10 +61,10 @@ def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> d
         matching = matching + UpdateCost(recomputed * one.forward + one.backward(False), 1)
     looks = 2 + (losses.r1 > 0) + (losses.r2 > 0)
     return {
-        "generator_matching_loss": matching,
-        "generator_gan_loss": rollout + exit_graph + forward + graph(False),
-        "critic_matching_loss": rollout + forward + graph(),
-        "critic_gan_loss": rollout + forward + (graph() if losses.gan_trains_score else forward) * looks,
+        "generator_matching": matching,
+        "generator_gan": rollout + exit_graph + forward + graph(False),
+        "critic_matching": rollout + forward + graph(),
+        "critic_gan": rollout + forward + (graph() if losses.gan_trains_score else forward) * looks,
     }
 
 
@@ -73,9 +73,8 @@ def counted_steps(config: DistillConfig) -> dict[str, float]:
     cycle = 2 * config.optim.generator_every
     counts: dict[str, float] = {}
     for step in range(cycle):
-        for loss in losses_of(config, step):
-            if loss is not None:
-                counts[loss.__name__] = counts.get(loss.__name__, 0) + 1 / cycle
+        for kind in update_kinds(config, step):
+            counts[kind] = counts.get(kind, 0) + 1 / cycle
     return counts
 
 
@@ -84,7 +83,7 @@ class StepTime:
     """Seconds of an average step.
 
     Attributes:
-        compute: Matrix products, at the stated utilisation.
+        compute: Matrix products, at the stated utilization.
         communication: Gathering weights and reducing gradients, were nothing hidden behind computing.
         offload: Copies to and from CPU memory, and the optimiser there.
     """
@@ -105,14 +104,14 @@ class Rates:
 
     Attributes:
         tflops: Peak of dense bf16 products, 1e12 operations a second.
-        utilisation: Share of it that training reaches.
+        utilization: Share of it that training reaches.
         interconnect_gb_s: Between GPUs, per GPU and direction, collectives included.
         host_gb_s: From GPU to CPU memory, per GPU.
         host_memory_gb_s: CPU memory of a node, which its optimiser reads and writes.
     """
 
     tflops: float = 989.0
-    utilisation: float = 0.4
+    utilization: float = 0.4
     interconnect_gb_s: float = 200.0
     host_gb_s: float = 40.0
     host_memory_gb_s: float = 250.0
@@ -121,8 +120,8 @@ class Rates:
         for name, value in dataclasses.asdict(self).items():
             if not value > 0:
                 raise ValueError(f"plan: {name} is {value}; give a speed above 0")
-        if self.utilisation > 1:
-            raise ValueError(f"plan: utilisation is {self.utilisation}; give a share within (0, 1]")
+        if self.utilization > 1:
+            raise ValueError(f"plan: utilization is {self.utilization}; give a share within (0, 1]")
 
 
 def step_time(
@@ -157,7 +156,7 @@ def step_time(
     average = UpdateCost(0.0, 0.0)
     for name, count in counts.items():
         average = average + costs[name] * count
-    compute = average.flops * samples / (rates.tflops * 1e12 * rates.utilisation)
+    compute = average.flops * samples / (rates.tflops * 1e12 * rates.utilization)
     batches = min(samples, config.data.accumulation)
     moved = average.passes * batches * 2 * parameters * (shards - 1) / shards
     communication = moved / (rates.interconnect_gb_s * 1e9) if processes > 1 else 0.0

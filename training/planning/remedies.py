@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..engine.config import DistillConfig
+from ..methods.vdot_config import DistillConfig
 from .budget import Budget
 
 

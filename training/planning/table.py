@@ -7,10 +7,10 @@ from .phases import counted_steps, sample_flops, update_costs
 from .remedies import Cluster, Remedy
 
 _UPDATES = {
-    "generator_matching_loss": "generator, matching",
-    "generator_gan_loss": "generator, GAN",
-    "critic_matching_loss": "critic, flow matching",
-    "critic_gan_loss": "critic, GAN",
+    "generator_matching": "generator, matching",
+    "generator_gan": "generator, GAN",
+    "critic_matching": "critic, flow matching",
+    "critic_gan": "critic, GAN",
 }
 
 
@@ -88,7 +88,7 @@ def time_lines(budget: Budget) -> list[str]:
     costs, counts = update_costs(budget.network, budget.clip, config), counted_steps(config)
     one = sample_flops(budget.network, budget.clip).forward
     lines = [
-        f"Time, at {rates.utilisation:.0%} of {rates.tflops:g} TFLOP/s",
+        f"Time, at {rates.utilization:.0%} of {rates.tflops:g} TFLOP/s",
         f"  one forward pass of a sample {one / 1e12:,.6g} TFLOP",
     ]
     for name, count in counts.items():

@@ -90,6 +90,6 @@ def test_every_planned_transformer_that_is_not_bundled_says_how_it_is_made():
         if planned.transformer and not planned.transformer.startswith("assets/"):
             words = planned.made_by.split()
             assert words[:3] == ["python", "training/distill.py", "--config"]
-            from training.engine.cli import parse_command
+            from training.methods.programs import distill_parser
 
-            assert planned.transformer.startswith(parse_command(words[2:]).config.out_dir + "/")
+            assert planned.transformer.startswith(distill_parser().read(words[2:])[0].out_dir + "/")

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.distill import NoiseSource, losses_by_step, tiny_config, tiny_values, write_teacher
+from tests.support.distill import (
+    NoiseSource,
+    losses_by_step,
+    new_trainer,
+    tiny_config,
+    tiny_values,
+    write_teacher,
+)
 from tests.support.processes import launch, wait
 from training.distributed import world as parallel
 from training.engine.checkpoint import complete
@@ -48,8 +55,7 @@ def two(tmp_path_factory, teacher):
 def _one_process(folder: Path, teacher: Path, source: dict | None = None, **changes) -> Trainer:
     config = tiny_config(folder, teacher, **changes)
     try:
-        world = parallel.start(config.parallel)
-        trainer = Trainer(config, NoiseSource(**source or {}), world)
+        trainer = new_trainer(config, NoiseSource(**source or {}))
         trainer.run()
     finally:
         parallel.stop()

@@ -10,9 +10,10 @@ if __package__ in (None, ""):
 from training.data.cache import Cache
 from training.data.source import CachedSource
 from training.distributed import world as parallel
-from training.engine.cli import make_config
-from training.engine.networks import build_networks
+from training.engine.average import AveragedWeights
 from training.engine.samples import write_samples
+from training.methods.programs import distill_config
+from training.methods.vdot import Vdot
 from vdot_core.networks import vace_branch
 
 
@@ -20,13 +21,15 @@ def main() -> None:
     """Write the samples of a cache, as the JSON file says, and down what the first process would log."""
     # As with clips of real sizes: every context takes a pass through the VACE blocks of its own.
     vace_branch.MAX_BATCHED_TOKENS = 0
-    config = make_config(json.loads(Path(sys.argv[1]).read_text()))
+    config = distill_config(json.loads(Path(sys.argv[1]).read_text()))
     source = CachedSource(
         Cache(config.data.cache_dir), task_weights={}, seed=0, global_batch=2, accumulation=1
     )
     world = parallel.start(config.parallel)
     try:
-        videos = write_samples(build_networks(config, world), config, source, 5)
+        method = Vdot(config, world, source.empty_text)
+        average = AveragedWeights(method.generator, 0.9)
+        videos = write_samples(method, average, config, source, world, 5)
         if world.rank == 0:
             names = [video.name for video in videos]
             (Path(config.out_dir) / "logged.json").write_text(json.dumps([world.sharded, names]))

@@ -11,8 +11,9 @@ if __package__ in (None, ""):
 
 from tests.support.distill import NoiseSource
 from training.distributed import world as parallel
-from training.engine.cli import make_config
 from training.engine.trainer import Trainer
+from training.methods.programs import distill_config
+from training.methods.vdot import Vdot
 
 
 def main() -> None:
@@ -21,10 +22,11 @@ def main() -> None:
     given = json.loads(Path(sys.argv[1]).read_text())
     if given.get("out_dirs"):
         given["config"]["out_dir"] = given["out_dirs"][int(os.environ["RANK"])]
-    config = make_config(given["config"])
+    config = distill_config(given["config"])
     world = parallel.start(config.parallel)
     try:
-        Trainer(config, NoiseSource(**given["source"]), world).run()
+        source = NoiseSource(**given["source"])
+        Trainer(config, Vdot(config, world, source.empty_text), source, world).run()
     finally:
         parallel.stop()
 

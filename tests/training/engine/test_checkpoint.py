@@ -7,8 +7,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from training.distributed import world as parallel
+from training.distributed.config import ParallelConfig
 from training.engine.checkpoint import Checkpoints, complete, read_progress, read_tensors
-from training.engine.config import ParallelConfig
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from tests.support.distill import NoiseSource, losses_by_step, tiny_config, write_teacher
-from training.distributed import world as parallel
-from training.engine.trainer import Trainer
+from tests.support.distill import NoiseSource, losses_by_step, new_trainer, tiny_config, write_teacher
 
 
 def test_compiled_blocks_give_the_same_losses(tmp_path):
@@ -17,7 +15,7 @@ def test_compiled_blocks_give_the_same_losses(tmp_path):
         config = tiny_config(tmp_path / str(compiled), teacher, parallel__compile=compiled, **given)
         before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         source = NoiseSource(global_batch=2, text_only=True)
-        Trainer(config, source, parallel.start(config.parallel)).run()
+        new_trainer(config, source).run()
         graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"] - before
         assert (graphs > 0) == compiled
     plain, found = losses_by_step(tmp_path / "False"), losses_by_step(tmp_path / "True")

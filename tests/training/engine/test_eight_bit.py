@@ -5,12 +5,10 @@ import sys
 import pytest
 import torch
 
-from tests.support.distill import NoiseSource, losses_by_step, tiny_config, write_teacher
-from training.distributed import world as parallel
+from tests.support.distill import losses_by_step, new_trainer, tiny_config, write_teacher
 from training.engine import eight_bit
 from training.engine.adamw import AdamW
 from training.engine.checkpoint import complete
-from training.engine.trainer import Trainer
 
 WIDE = {"dim": 64, "ffn_dim": 128}  # rows long enough for blocks
 
@@ -28,7 +26,7 @@ def teacher(tmp_path_factory):
 
 def _train(folder, teacher, **changes):
     config = tiny_config(folder, teacher, **{"optim__state_bits": 8, **changes})
-    trainer = Trainer(config, NoiseSource(), parallel.start(config.parallel))
+    trainer = new_trainer(config)
     trainer.run()
     return trainer
 

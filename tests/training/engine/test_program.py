@@ -13,7 +13,7 @@ from tests.support.distill import SIZES, losses_by_step, tiny_values, write_teac
 from tests.support.processes import torchrun, wait
 from training.distill import main
 from training.engine.checkpoint import complete, read_tensors
-from training.engine.cli import _nest
+from training.engine.cli import nest
 from training.engine.trainer import Trainer
 from vdot_core.checkpoints import inspect, read_weights
 
@@ -35,7 +35,7 @@ def given(tmp_path_factory):
         data__text_encoder="assets/vdot_tiny_text.safetensors", losses__task_guidance={"depth": 1.5},
         log__save_every=2, log__vae=VAE, log__sample_every=2, log__num_samples=1,
     )  # fmt: skip
-    (folder / "run.yaml").write_text(yaml.safe_dump(_nest(values)))
+    (folder / "run.yaml").write_text(yaml.safe_dump(nest(values)))
     assert main(["--config", str(folder / "run.yaml")]) == 0
     return folder
 
@@ -117,7 +117,7 @@ def test_samples_left_out_are_named_in_a_file_of_the_run(given, capsys):
 def test_what_goes_wrong_in_training_keeps_its_traceback(given, monkeypatch, capsys):
     """A ValueError of a step is not a mistake of the user's, who would see one line of a library's."""
 
-    def fail(self):
+    def fail(self, batches):
         raise ValueError("shapes do not match")
 
     monkeypatch.setattr(Trainer, "train_step", fail)

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from tests.support.distill import tiny_config
+from tests.support.distill import losses_by_step, tiny_config
 from training.distributed import world as parallel
 from training.engine.progress import GIB, Progress, memory_gib
 
@@ -37,7 +37,7 @@ def test_a_gpus_memory_is_the_peak_since_the_line_before(tmp_path, monkeypatch, 
     with caplog.at_level(logging.INFO, "vdot"):
         for step, gib in enumerate((7, 3, 2, 4, 1, 1), 1):
             memory.use(gib, kept=1 if step == 1 else 0)
-            progress.report(step, 10, {"generator/loss": 1.0}, 8, 0.5)
+            progress.report(step, 10, {"generator/loss": 1.0}, torch.tensor(8.0), 0.5)
     progress.close()
     lines = [record.getMessage() for record in caplog.records]
     # Step 1 kept a GiB; steps 3 and 4 are one line, as 5 and 6 are.
@@ -49,3 +49,16 @@ def test_a_processs_memory_is_the_peak_since_its_start():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
     first, second = memory_gib(torch.device("cpu")), memory_gib(torch.device("cpu"))
     assert before <= first <= second < before + 1
+
+
+def test_steps_between_two_lines_are_all_written_with_their_own_numbers(tmp_path):
+    """Numbers stay tensors until the line; what is pending is written at the end, and before a checkpoint."""
+    config = tiny_config(tmp_path, tmp_path / "none.safetensors", log__every=3)
+    progress = Progress(config, parallel.start(config.parallel), 0)
+    for step in range(1, 6):
+        progress.report(step, 9, {"critic/loss": torch.tensor(step / 4), "lr": 0.1}, torch.tensor(8.0), 0.5)
+        assert len(losses_by_step(tmp_path) if step >= 3 else []) == (0 if step < 3 else 3)
+    progress.close()
+    assert losses_by_step(tmp_path) == {
+        step: {"step": step, "critic/loss": step / 4, "lr": 0.1} for step in range(1, 6)
+    }

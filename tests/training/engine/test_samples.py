@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import training.data.encoders as encoders
-from tests.support.distill import SIZES, NoiseSource, tiny_config, tiny_values, write_teacher
+from tests.support.distill import SIZES, new_trainer, tiny_config, tiny_values, write_teacher
 from tests.support.processes import torchrun, wait
 from tiny import vae
 from training.data.cache import Cache, fill
@@ -18,10 +18,10 @@ from training.data.encoders import VideoEncoder
 from training.data.samples import EncodedSample
 from training.data.source import CachedSource
 from training.distributed import world as parallel
-from training.engine.networks import build_networks
+from training.engine.average import AveragedWeights
 from training.engine.progress import Progress
 from training.engine.samples import chosen, log_video, panels, sample_batch, to_images, write_samples
-from training.engine.trainer import Trainer
+from training.methods.vdot import Vdot
 from vdot_core import vcu
 
 CPU = torch.device("cpu")
@@ -98,20 +98,27 @@ def teacher(tmp_path_factory):
 
 @pytest.fixture
 def make(tmp_path, teacher):
-    """(networks, configuration) of a run that shows samples."""
+    """(function that writes the samples of a step, method, averages, configuration) of a run."""
 
     def build(**changes):
         given = {"log__vae": VAE, "log__sample_every": 1, "log__num_samples": 4, **changes}
         config = tiny_config(tmp_path / "out", teacher, **given)
-        return build_networks(config, parallel.start(config.parallel)), config
+        world = parallel.start(config.parallel)
+        method = Vdot(config, world, torch.zeros(1, 1, SIZES.text_dim))
+        average = AveragedWeights(method.generator, 0.9)
+
+        def write(cache, step, config=config):
+            return write_samples(method, average, config, _source(cache), world, step)
+
+        return write, method, average, config
 
     return build
 
 
 def test_each_task_is_shown_once_before_any_is_twice(cache, make, tmp_path):
     """Of micro-batches of one sample each; the same samples every time."""
-    networks, config = make()
-    videos = write_samples(networks, config, _source(cache), 7)
+    write, *_, config = make()
+    videos = write(cache, 7)
     names = ["0-depth", "1-reference_inpaint", "2-composed", "3-text"]
     assert [video.name for video in videos] == names
     files = sorted((tmp_path / "out" / "samples").iterdir())
@@ -121,13 +128,13 @@ def test_each_task_is_shown_once_before_any_is_twice(cache, make, tmp_path):
         with Image.open(path) as animation:
             assert animation.n_frames == NUM_FRAMES
             assert animation.size == ((2 + beside) * WIDTH, HEIGHT)
-    assert write_samples(networks, config, _source(cache), 8) == videos
+    assert write(cache, 8) == videos
     fewer = dataclasses.replace(config, log=dataclasses.replace(config.log, num_samples=2))
-    assert write_samples(networks, fewer, _source(cache), 9) == videos[:2]
+    assert write(cache, 9, fewer) == videos[:2]
 
 
 def test_the_weights_order_the_tasks(cache, make):
-    _, config = make()
+    *_, config = make()
     infos = [info for _, info in cache.samples]
 
     def ids(num_samples, gan=False, **weights):
@@ -135,9 +142,8 @@ def test_the_weights_order_the_tasks(cache, make):
             config,
             data=dataclasses.replace(config.data, task_weights=weights),
             log=dataclasses.replace(config.log, num_samples=num_samples),
-            losses=dataclasses.replace(config.losses, gan=gan),
         )
-        return [infos[number].id for number in chosen(infos, changed)]
+        return [infos[number].id for number in chosen(infos, changed, needs_latents=gan)]
 
     assert ids(2, text=0.1, composed=0.5, depth=1.0) == ["text 0", "composed 0"]
     assert ids(3, text=0.0, composed=0.5, depth=1.0) == ["composed 0", "depth 0", "composed 1"]
@@ -177,30 +183,30 @@ def test_what_is_beside_the_result_is_what_was_given(cache):
 
 
 def test_without_contexts_and_real_clips_only_the_result_is_shown(cache, make, tmp_path):
-    networks, config = make(model__text_only=True, losses__gan=False)
+    write, *_, config = make(model__text_only=True, losses__gan=False)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, task_weights={"depth": 1.0}))
-    first, second = write_samples(networks, config, _source(cache), 1)
+    first, second = write(cache, 1, config)
     assert (first.width, second.width, second.height) == (2 * WIDTH, WIDTH, HEIGHT)
 
 
 def test_samples_are_the_averaged_weights_and_training_keeps_its_own(cache, make):
-    networks, config = make(log__num_samples=1)
-    (video,) = write_samples(networks, config, _source(cache), 1)
+    write, method, average, _ = make(log__num_samples=1)
+    (video,) = write(cache, 1)
     with torch.no_grad():
-        for parameter in networks.generator.parameters():
+        for parameter in method.generator.parameters():
             parameter.add_(1.0)
-    trained = [parameter.clone() for parameter in networks.generator.parameters()]
-    assert write_samples(networks, config, _source(cache), 1) == [video]
-    assert all(torch.equal(a, b) for a, b in zip(trained, networks.generator.parameters(), strict=True))
-    for average in networks.average.parameters:
-        average.add_(1.0)
-    assert write_samples(networks, config, _source(cache), 1) != [video]
+    trained = [parameter.clone() for parameter in method.generator.parameters()]
+    assert write(cache, 1) == [video]
+    assert all(torch.equal(a, b) for a, b in zip(trained, method.generator.parameters(), strict=True))
+    for parameter in average.parameters:
+        parameter.add_(1.0)
+    assert write(cache, 1) != [video]
 
 
 def test_two_sharded_processes_show_the_samples_of_one(cache, make, tmp_path, teacher):
     """They make every sample together: of these the third takes more passes through the VACE blocks."""
-    networks, config = make(log__num_samples=5)
-    videos = write_samples(networks, config, _source(cache), 5)
+    write, *_ = make(log__num_samples=5)
+    videos = write(cache, 5)
     given = {"log.vae": VAE, "log.num_samples": 5, "data.cache_dir": str(cache.folder)}
     (tmp_path / "run.json").write_text(json.dumps({**tiny_values(tmp_path / "two", teacher), **given}))
     process = torchrun(tmp_path, str(SCRIPT), str(tmp_path / "run.json"))
@@ -237,9 +243,9 @@ def test_tensorboard_has_videos_that_play(cache, make, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import img_mime_type_detector
 
-    networks, config = make(log__num_samples=2)
-    progress = Progress(config, networks.world, 0)
-    videos = write_samples(networks, config, _source(cache), 3)
+    write, method, _, config = make(log__num_samples=2)
+    progress = Progress(config, method.world, 0)
+    videos = write(cache, 3)
     progress.videos(videos, 3)
     progress.close()
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
@@ -259,13 +265,13 @@ def test_a_run_makes_them_at_intervals_and_refuses_a_missing_vae_first(make, tmp
     monkeypatch.setattr(Progress, "videos", lambda _, videos, step: shown.append((videos, step)))
     given = {"log__vae": VAE, "log__sample_every": 2, "max_steps": 5}
     config = tiny_config(tmp_path / "run", teacher, **given)
-    Trainer(config, NoiseSource(), parallel.start(config.parallel)).run()
+    new_trainer(config).run()
     assert made == [2, 4] and shown == [(["video"], 2), (["video"], 4)]
     lost = tiny_config(tmp_path / "lost", teacher, **{**given, "log__vae": "models/none"})
     with pytest.raises(ValueError, match="vae is models/none, which does not exist"):
-        Trainer(lost, NoiseSource(), parallel.start(lost.parallel))
+        new_trainer(lost)
     silent = dataclasses.replace(lost, log=dataclasses.replace(lost.log, sample_every=0))
-    Trainer(silent, NoiseSource(), parallel.start(lost.parallel)).progress.close()
+    new_trainer(silent).progress.close()
 
 
 def test_wide_vaes_and_diffusers_folders_decode_to_the_same(tmp_path, monkeypatch):

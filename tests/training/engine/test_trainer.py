@@ -13,13 +13,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.distill import SIZES, NoiseSource, losses_by_step, tiny_config, tiny_values, write_teacher
-from training.distill import train
+from tests.support.distill import (
+    SIZES,
+    NoiseSource,
+    losses_by_step,
+    new_trainer,
+    tiny_config,
+    tiny_values,
+    write_teacher,
+)
 from training.distributed import world as parallel
 from training.engine.checkpoint import complete, read_progress, read_tensors
 from training.engine.export import export
-from training.engine.networks import build_networks
-from training.engine.trainer import Trainer, TrainingStoppedError
+from training.engine.method import set_trained
+from training.engine.run import train
+from training.engine.trainer import TrainingStoppedError
+from training.methods.vdot import Vdot, export_metadata
+from training.methods.vdot_networks import build_networks
 from vdot_core.checkpoints import acc_wan_init, inspect, load_network, read_weights
 
 SCRIPT = Path(__file__).with_name("run_tiny.py")
@@ -31,8 +41,7 @@ def teacher(tmp_path_factory):
 
 
 def _train(folder, teacher, source=None, **changes):
-    config = tiny_config(folder, teacher, **changes)
-    trainer = Trainer(config, source or NoiseSource(), parallel.start(config.parallel))
+    trainer = new_trainer(tiny_config(folder, teacher, **changes), source)
     trainer.run()
     return trainer
 
@@ -81,16 +90,16 @@ def test_killed_and_resumed_to_the_same_bits(tmp_path, teacher, whole):
 
 def test_every_network_learns_and_the_average_follows(whole, teacher):
     start = read_weights(teacher).state_dict
-    networks = whole[1].networks
-    for network in (networks.generator, networks.fake_score):
+    trainer, method = whole[1], whole[1].method
+    for network in (method.generator, method.fake_score):
         assert any(not torch.equal(p, start[n]) for n, p in network.named_parameters())
-    assert all(torch.equal(p, start[n]) for n, p in networks.real_score.named_parameters())
+    assert all(torch.equal(p, start[n]) for n, p in method.teacher.named_parameters())
     moved = [
         (a - start[n]).norm() / (p - start[n]).norm()
-        for (n, p), a in zip(networks.generator.named_parameters(), networks.average.parameters, strict=True)
+        for (n, p), a in zip(method.generator.named_parameters(), trainer.average.parameters, strict=True)
         if not torch.equal(p, start[n])
     ]
-    assert networks.average.num_updates == 2 and all(0 < m <= 1 for m in moved)
+    assert trainer.average.num_updates == 2 and all(0 < m <= 1 for m in moved)
     logged = losses_by_step(whole[0])
     assert {"generator/otd", "generator/transport_error", "critic/denoising"} <= set(logged[1])
     assert {"generator/gan", "critic/discriminator", "critic/real_logit"} <= set(logged[6])
@@ -99,34 +108,34 @@ def test_every_network_learns_and_the_average_follows(whole, teacher):
 
 def test_export_is_the_averaged_generator_as_the_loader_reads_it(whole, tmp_path):
     trainer = whole[1]
-    path = export(trainer.config, tmp_path / "new" / "student.safetensors")
+    path = export(trainer.config, tmp_path / "new" / "student.safetensors", trainer.method.metadata())
     assert inspect(path).config == SIZES and inspect(path).metadata["step"] == "10"
     network = load_network(path)
     for (name, parameter), average in zip(
-        network.named_parameters(), trainer.networks.average.parameters, strict=True
+        network.named_parameters(), trainer.average.parameters, strict=True
     ):
         torch.testing.assert_close(parameter.float(), average, rtol=1e-2, atol=1e-3, msg=name)
     with pytest.raises(ValueError, match="no complete checkpoint"):
-        export(tiny_config(tmp_path / "none", path), tmp_path / "x.safetensors")
+        export(tiny_config(tmp_path / "none", path), tmp_path / "x.safetensors", {})
 
 
 def test_a_bad_step_is_skipped_and_named(tmp_path, teacher, caplog):
     trainer = _train(tmp_path, teacher, NoiseSource(poison=(0, 1)), max_steps=2)
     start = read_weights(teacher).state_dict
-    assert all(torch.equal(p, start[n]) for n, p in trainer.networks.generator.named_parameters())
-    assert all(torch.equal(p, start[n]) for n, p in trainer.networks.fake_score.named_parameters())
+    assert all(torch.equal(p, start[n]) for n, p in trainer.method.generator.named_parameters())
+    assert all(torch.equal(p, start[n]) for n, p in trainer.method.fake_score.named_parameters())
     assert "clip0-0" in caplog.text and "not finite" in caplog.text
     trainer = _train(tmp_path, teacher, max_steps=3)
     assert trainer.bad_steps == 0
-    assert any(not torch.equal(p, start[n]) for n, p in trainer.networks.fake_score.named_parameters())
+    assert any(not torch.equal(p, start[n]) for n, p in trainer.method.fake_score.named_parameters())
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_though_its_loss_is(tmp_path, teacher, caplog):
     """As when a backward pass overflows: no weight or moment of that player is touched."""
     config = tiny_config(tmp_path, teacher, max_steps=1)
-    trainer = Trainer(config, NoiseSource(), parallel.start(config.parallel))
-    trainer.networks.train_critic()
-    trainer.networks.fake_score.head.head.weight.register_hook(lambda gradient: gradient * torch.inf)
+    trainer = new_trainer(config)
+    set_trained(trainer.method, ["fake_score"])
+    trainer.method.fake_score.head.head.weight.register_hook(lambda gradient: gradient * torch.inf)
     before = {name: tensor.clone() for name, tensor in trainer.tensors().items()}
     trainer.run()
     row = losses_by_step(tmp_path)[1]
@@ -147,14 +156,14 @@ def test_a_run_that_ends_with_a_bad_step_keeps_the_steps_before_and_says_so(tmp_
     assert "bad steps" not in caplog.text
 
     config = tiny_config(tmp_path, teacher, **given)
-    trainer = Trainer(config, NoiseSource(poison=(3,)), parallel.start(config.parallel))
-    counts = {name: o.state[p]["step"] for _, o, name, p in trainer._optimized()}
+    trainer = new_trainer(config, NoiseSource(poison=(3,)))
+    counts = {name: state["step"] for name, state in trainer._optimizer_states()}
     assert train(trainer) == 4 and trainer.bad_steps == 1
     assert "the generator's loss is not finite" in caplog.text and "the critic's loss is" in caplog.text
     assert "bad steps at the end: 1, to step 4" in caplog.text
     # Neither player, average nor moment is other than before the step.
-    assert {name: o.state[p]["step"] for _, o, name, p in trainer._optimized()} == counts
-    assert trainer.networks.average.num_updates == good.networks.average.num_updates == 3
+    assert {name: state["step"] for name, state in trainer._optimizer_states()} == counts
+    assert trainer.average.num_updates == good.average.num_updates == 3
     saved = complete(tmp_path / "checkpoints")[-1]
     assert saved.step == 4 and read_progress(saved)["bad_steps"] == 1
     kept = dict(read_tensors(saved, ""))
@@ -195,7 +204,7 @@ def test_bf16_stays_close_and_its_checkpoints_are_fp32(tmp_path, teacher, whole,
     try:
         trainer = _train(tmp_path, teacher, max_steps=6, **given)
         assert trainer.world.sharded == sharded
-        dtypes = {p.dtype for p in trainer.networks.fake_score.parameters()}
+        dtypes = {p.dtype for p in trainer.method.fake_score.parameters()}
         assert dtypes == {torch.float32}
     finally:
         parallel.stop()
@@ -212,17 +221,17 @@ def test_stage_one_then_stage_two(tmp_path, teacher):
     switches = {"losses__otd": False, "losses__gan": False, "model__text_only": True, "stage": 1}
     source = NoiseSource(text_only=True, latents=False)
     trainer = _train(tmp_path / "one", teacher, source, max_steps=2, **switches)
-    assert trainer.networks.config.vace_layers == ()
-    first = export(trainer.config, tmp_path / "one.safetensors")
+    assert trainer.method.sizes.vace_layers == ()
+    first = export(trainer.config, tmp_path / "one.safetensors", export_metadata(trainer.config))
     config = tiny_config(tmp_path / "two", teacher, model__acc_wan_init=str(first), model__frozen=["vace_"])
     networks = build_networks(config, parallel.start(config.parallel))
     expected = acc_wan_init(load_network(teacher, dtype=torch.float32), load_network(first))
     for (name, got), want in zip(networks.generator.named_parameters(), expected.parameters(), strict=True):
         assert torch.equal(got, want), name
-    networks.train_generator()
-    assert {p.requires_grad for n, p in networks.generator.named_parameters() if n.startswith("vace_")} == {
-        False
-    }
+    method = Vdot(config, parallel.start(config.parallel), source.empty_text)
+    set_trained(method, ["generator"])
+    trained = {p.requires_grad for n, p in method.generator.named_parameters() if n.startswith("vace_")}
+    assert trained == {False}
     with pytest.raises(ValueError, match="acc_wan_init"):
         build_networks(
             tiny_config(tmp_path, teacher, model__acc_wan_init=str(first), model__text_only=True),

@@ -8,11 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.support.distill import NoiseSource, losses_by_step, tiny_config, write_teacher
+from tests.support.distill import losses_by_step, new_trainer, tiny_config, write_teacher
 from training.distributed import world as parallel
 from training.engine.progress import Progress
 from training.engine.samples import log_video, to_images
-from training.engine.trainer import Trainer
 
 HEADER, BLOCK = 7, 2**15
 
@@ -73,7 +72,7 @@ def test_offline_run_has_every_number_and_a_resume_goes_on_with_it(tmp_path, mon
     teacher, out = write_teacher(tmp_path / "teacher.safetensors"), tmp_path / "out"
     for last in (2, 3):
         config = tiny_config(out, teacher, log__wandb=True, max_steps=last)
-        trainer = Trainer(config, NoiseSource(), parallel.start(config.parallel))
+        trainer = new_trainer(config)
         trainer.progress.videos([log_video(to_images(torch.rand(5, 8, 8, 3)), "0-depth")], 1)
         trainer.run()
     _wait_until_written(out)

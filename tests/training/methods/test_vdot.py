@@ -7,28 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from tests.support.distill import NoiseSource, tiny_config, write_teacher
+from training.data.batch import references
 from training.distributed import world as parallel
 from training.engine.draws import Draws, keyed_generator
-from training.engine.networks import build_networks
-from training.methods.scores import (
-    Scores,
-    evaluate_scores,
-    generate,
-    padded_text,
-    real_prediction,
-    references,
-    rollout_schedule,
-)
-from training.methods.vdot import (
-    StepContext,
-    critic_gan_loss,
-    critic_matching_loss,
-    generator_gan_loss,
-    generator_matching_loss,
-    losses_of,
-    transport_gradient,
-    updates_generator,
-)
+from training.engine.method import pad_text, prepare, set_trained
+from training.methods.vdot import Scores, Vdot, rollout_schedule, transport_gradient, update_kinds
 from vdot_core.distill import unrolled_gradient
 from vdot_core.transport import entropic_ot
 
@@ -42,29 +25,30 @@ def teacher(tmp_path_factory):
 
 @pytest.fixture
 def make(tmp_path, teacher):
-    """(context at a step, its batch) of a configuration."""
+    """(method, a step's batch on the device, its draws) of a configuration."""
 
     def build(step=0, **changes):
         other = write_teacher(tmp_path / "student.safetensors", seed=1)
         fake = write_teacher(tmp_path / "fake.safetensors", seed=2)
         named = {"model__generator": str(other), "model__fake_score": str(fake), **changes}
         config = tiny_config(tmp_path, teacher, **named)
-        networks = build_networks(config, parallel.start(config.parallel))
-        return StepContext(networks, config, SOURCE.empty_text, step), SOURCE.batches(step)[0]
+        method = Vdot(config, parallel.start(config.parallel), SOURCE.empty_text)
+        batch = SOURCE.batches(step)[0]
+        draws = Draws(config.seed, step, batch.positions)
+        return method, prepare(batch, draws, method, method.world.device), draws
 
     return build
 
 
-def _plain_rollout(context, batch, purpose):
-    """The generator's sample: predict x0, noise it anew, stop at the shared exit step."""
-    config, generator = context.config, context.networks.generator
-    draws = Draws(config.seed, context.step, batch.positions)
+def _plain_rollout(method, batch, draws, purpose):
+    """The generator's sample: predict x0, add fresh noise, stop at the shared exit step."""
+    config, generator = method.config, method.generator
     exit_step = draws.shared_integer(config.rollout.steps, f"{purpose} exit")
     uniform = torch.arange(config.rollout.steps, 0, -1) / config.rollout.steps
     shifted = [
         s * uniform / (1 + (s - 1) * uniform) for s in (config.rollout.noise_shift, config.rollout.shift)
     ]
-    text = F.pad(batch.text, (0, 0, 0, 1))
+    text = batch.text
     x = draws.normal(batch.shape, f"{purpose} noise")
     for k in range(exit_step):
         sigma, label = shifted[0][k], 1000 * shifted[1][k]
@@ -76,9 +60,8 @@ def _plain_rollout(context, batch, purpose):
     return torch.cat([batch.latents[:, :, :count], x0[:, :, count:]], dim=2)
 
 
-def _at(context, batch, sample, purpose, shift, noise_name="noise"):
-    """(x_t, sigma [B,1,1,1,1], noise) at a keyed timestep."""
-    draws = Draws(context.config.seed, context.step, batch.positions)
+def _at(batch, draws, sample, purpose, shift, noise_name="noise"):
+    """(x_t, t, sigma [B,1,1,1,1], noise) at a keyed timestep."""
     t = draws.timesteps(f"{purpose} timestep", shift=shift, low=20, high=980)
     noise = draws.normal(batch.shape, f"{purpose} {noise_name}")
     sigma = (t / 1000)[:, None, None, None, None]
@@ -104,20 +87,20 @@ def _assert_same_gradients(network, loss, expected):
 @pytest.mark.parametrize("step", [0, 10])
 def test_matching_update_equals_a_plain_derivation(make, step):
     # An eps at which the solver converges at once, and closely: where it stops must not matter.
-    context, batch = make(step, losses__eps=0.5, losses__tol=1e-5)
+    method, batch, draws = make(step, losses__eps=0.5, losses__tol=1e-5)
     count = batch.num_reference_latents
-    networks, losses = context.networks, context.config.losses
-    networks.train_generator()
-    got = generator_matching_loss(context, batch)
+    losses = method.losses
+    set_trained(method, ["generator"])
+    got = method.generator_matching(batch, draws)
 
-    sample = _plain_rollout(context, batch, "generator")
+    sample = _plain_rollout(method, batch, draws, "generator")
     with torch.no_grad():
-        x, t, sigma, _ = _at(context, batch, sample, "generator scores", 5.0)
-        text = F.pad(batch.text, (0, 0, 0, 1))
+        x, t, sigma, _ = _at(batch, draws, sample, "generator scores", 5.0)
+        text = batch.text
         empty = F.pad(SOURCE.empty_text, (0, 0, 0, 3)).expand(len(x), -1, -1)
-        fake = x - sigma * networks.fake_score(x, t, text, batch.contexts)
-        v_c = networks.real_score(x, t, text, batch.contexts)
-        v_u = networks.real_score(x, t, empty, batch.contexts)
+        fake = x - sigma * method.fake_score(x, t, text, batch.contexts)
+        v_c = method.teacher(x, t, text, batch.contexts)
+        v_u = method.teacher(x, t, empty, batch.contexts)
         real = x - sigma * (v_u + 3 * (v_c - v_u))
         fake, real, mine = (y[:, :, count:] for y in (fake, real, sample))
         weight = 1 / (mine - real).abs().mean((1, 2, 3, 4), keepdim=True)
@@ -131,13 +114,13 @@ def test_matching_update_equals_a_plain_derivation(make, step):
                 displacement[b, :, f] = points.T.view(fake.shape[1], *fake.shape[3:])
     gradient = weight * (displacement + 0.25 * (fake - real))
     expected = (gradient * sample[:, :, count:]).mean()
-    _assert_same_gradients(networks.generator, got.total, expected)
+    _assert_same_gradients(method.generator, got.total, expected)
     assert losses.dmd_weight == 0.25
 
 
 @pytest.mark.parametrize("shared, passes", [(True, 3), (False, 6)])
 def test_one_score_evaluation_serves_both_losses(make, shared, passes):
-    context, batch = make(0, losses__shared_scores=shared, rollout__steps=1)
+    method, batch, draws = make(0, losses__shared_scores=shared, rollout__steps=1)
     counted = {"generator": 0, "fake": 0, "real": 0}
 
     def count(name):
@@ -146,15 +129,14 @@ def test_one_score_evaluation_serves_both_losses(make, shared, passes):
 
         return hook
 
-    networks = context.networks
     for name, module in (
-        ("generator", networks.generator),
-        ("fake", networks.fake_score),
-        ("real", networks.real_score),
+        ("generator", method.generator),
+        ("fake", method.fake_score),
+        ("real", method.teacher),
     ):
         module.register_forward_pre_hook(count(name))
-    networks.train_generator()
-    generator_matching_loss(context, batch).total.backward()
+    set_trained(method, ["generator"])
+    method.generator_matching(batch, draws).total.backward()
     assert counted["fake"] + counted["real"] == passes * len(batch)
     assert counted["real"] == 2 * counted["fake"] and counted["generator"] == len(batch)
 
@@ -162,22 +144,21 @@ def test_one_score_evaluation_serves_both_losses(make, shared, passes):
 def test_batched_guidance_changes_speed_alone(make):
     totals = []
     for batched in (True, False):
-        context, batch = make(0, losses__batch_guidance=batched)
-        totals.append(generator_matching_loss(context, batch).total.item())
+        method, batch, draws = make(0, losses__batch_guidance=batched)
+        totals.append(method.generator_matching(batch, draws).total.item())
     assert totals[0] == pytest.approx(totals[1], rel=1e-4)
 
 
 def test_a_tasks_own_guidance_replaces_the_general_one_for_its_samples_alone(make):
-    context, batch = make(0)
+    method, batch, _ = make(0)
     tasks = ("outpaint",) + ("text",) * (len(batch) - 1)
     batch = dataclasses.replace(batch, tasks=tasks)
     x = torch.randn(len(batch), *batch.shape, generator=torch.Generator().manual_seed(1))
     timestep = torch.full((len(batch),), 500.0)
 
     def predicted(**losses):
-        losses = dataclasses.replace(context.config.losses, **losses)
-        config = dataclasses.replace(context.config, losses=losses)
-        return real_prediction(context.networks, config, x, timestep, batch, context.empty_text)
+        method.losses = dataclasses.replace(method.config.losses, **losses)
+        return method.real_prediction(x, timestep, batch)
 
     three, one = predicted(guidance=3.0), predicted(guidance=1.0)
     for batched in (True, False):
@@ -188,57 +169,56 @@ def test_a_tasks_own_guidance_replaces_the_general_one_for_its_samples_alone(mak
 
 
 def test_adversarial_updates_equal_a_plain_derivation(make):
-    context, batch = make(6)  # a step with references
+    method, batch, draws = make(6)  # a step with references
     assert batch.num_reference_latents
-    networks = context.networks
-    text = F.pad(batch.text, (0, 0, 0, 1))
+    text = batch.text
     seen = torch.arange(batch.shape[1]) >= batch.num_reference_latents
     mask = seen.repeat_interleave(batch.shape[2] // 2 * (batch.shape[3] // 2))
 
     def logits(x, t):
         from vdot_core.networks.layers import sinusoidal_embedding
 
-        time = networks.fake_score.time_embedding(sinusoidal_embedding(t, networks.config.freq_dim)).detach()
-        _, features = networks.fake_score(x, t, text, batch.contexts, taps=networks.taps)
-        return networks.discriminator(features, time, mask)
+        time = method.fake_score.time_embedding(sinusoidal_embedding(t, method.sizes.freq_dim)).detach()
+        _, features = method.fake_score(x, t, text, batch.contexts, taps=method.taps)
+        return method.discriminator(features, time, mask)
 
-    networks.train_generator()
-    got = generator_gan_loss(context, batch)
-    sample = _plain_rollout(context, batch, "generator")
-    fake, t, sigma, noise = _at(context, batch, sample, "generator gan", 12.0)
+    set_trained(method, ["generator"])
+    got = method.generator_gan(batch, draws)
+    sample = _plain_rollout(method, batch, draws, "generator")
+    fake, t, sigma, noise = _at(batch, draws, sample, "generator gan", 12.0)
     real = (1 - sigma) * batch.latents + sigma * noise
     expected = 0.1 * F.softplus(-(logits(fake, t) - logits(real, t))).mean()
     assert got.total.item() == pytest.approx(expected.item(), rel=1e-4)
-    _assert_same_gradients(networks.generator, got.total, expected)
-    assert all(not p.requires_grad for p in networks.discriminator.parameters())
+    _assert_same_gradients(method.generator, got.total, expected)
+    assert all(not p.requires_grad for p in method.discriminator.parameters())
 
-    networks.train_critic()
-    got = critic_gan_loss(context, batch)
-    sample = _plain_rollout(context, batch, "critic").detach()
-    fake, t, sigma, noise = _at(context, batch, sample, "critic gan", 12.0)
+    set_trained(method, ["fake_score", "discriminator"])
+    got = method.critic_gan(batch, draws)
+    sample = _plain_rollout(method, batch, draws, "critic").detach()
+    fake, t, sigma, noise = _at(batch, draws, sample, "critic gan", 12.0)
     real = (1 - sigma) * batch.latents + sigma * noise
     expected = 0.1 * F.softplus(-(logits(real, t) - logits(fake, t))).mean()
     assert got.total.item() == pytest.approx(expected.item(), rel=1e-4)
-    _assert_same_gradients(networks.discriminator, got.total, expected)
+    _assert_same_gradients(method.discriminator, got.total, expected)
 
 
 def test_the_critic_learns_flow_matching_on_samples(make):
-    context, batch = make(6)
-    networks, count = context.networks, batch.num_reference_latents
-    networks.train_critic()
-    got = critic_matching_loss(context, batch)
-    sample = _plain_rollout(context, batch, "critic").detach()
-    x, t, _, _ = _at(context, batch, sample, "critic", 5.0, "score noise")
+    method, batch, draws = make(6)
+    count = batch.num_reference_latents
+    set_trained(method, ["fake_score", "discriminator"])
+    got = method.critic_matching(batch, draws)
+    sample = _plain_rollout(method, batch, draws, "critic").detach()
+    x, t, _, _ = _at(batch, draws, sample, "critic", 5.0, "score noise")
     noise = Draws(5, 6, batch.positions).normal(batch.shape, "critic score noise")
-    v = networks.fake_score(x, t, F.pad(batch.text, (0, 0, 0, 1)), batch.contexts)
+    v = method.fake_score(x, t, batch.text, batch.contexts)
     expected = (v - (noise - sample))[:, :, count:].square().mean()
     assert got.total.item() == pytest.approx(expected.item(), rel=1e-5)
     got.total.backward()
-    assert all(p.grad is None for p in networks.generator.parameters())
+    assert all(p.grad is None for p in method.generator.parameters())
 
 
 def test_references_are_the_given_images_everywhere_and_train_nothing(make):
-    context, batch = make(6)
+    method, batch, draws = make(6)
     count = batch.num_reference_latents
     torch.testing.assert_close(references(batch), batch.latents[:, :, :count])
     without = dataclasses.replace(batch, latents=None)
@@ -249,15 +229,15 @@ def test_references_are_the_given_images_everywhere_and_train_nothing(make):
     for order in ([batch.contexts, grey], [grey, batch.contexts]):
         two = dataclasses.replace(without, contexts=torch.cat(order, dim=1))
         torch.testing.assert_close(references(two), batch.latents[:, :, :count])
-    context.networks.train_generator()
-    base = generator_matching_loss(context, batch)
+    set_trained(method, ["generator"])
+    base = method.generator_matching(batch, draws)
     # The matching losses need no real clip, and do not look at it beyond the references.
     changed = batch.latents.clone()
     changed[:, :, count:] += 1
-    other = generator_matching_loss(context, dataclasses.replace(batch, latents=changed))
+    other = method.generator_matching(dataclasses.replace(batch, latents=changed), draws)
     assert torch.equal(base.total, other.total)
     with pytest.raises(ValueError, match="clip6-0"):
-        generator_gan_loss(context, without)
+        method.generator_gan(without, draws)
 
 
 @pytest.mark.parametrize(
@@ -275,50 +255,60 @@ def test_references_are_the_given_images_everywhere_and_train_nothing(make):
     ],
 )
 def test_each_switch_is_a_loss_less(make, changes, names):
-    context, batch = make(0, **changes)
-    context.networks.train_generator()
-    losses = generator_matching_loss(context, batch)
+    method, batch, draws = make(0, **changes)
+    set_trained(method, ["generator"])
+    losses = method.generator_matching(batch, draws)
     losses.total.backward()
     assert {"dmd", "otd"} & set(losses.metrics) == names
-    gradients = [p.grad for p in context.networks.generator.parameters() if p.grad is not None]
+    gradients = [p.grad for p in method.generator.parameters() if p.grad is not None]
     assert gradients and all(g.isfinite().all() for g in gradients)
     assert max(g.abs().max() for g in gradients) > 0
-    assert all(p.grad is None for p in context.networks.fake_score.parameters())
+    assert all(p.grad is None for p in method.fake_score.parameters())
 
 
 def test_transport_through_xt_is_the_chain_rule(make):
     """The gradient at x_t is the fake score's Jacobian, transposed, times the one at its prediction."""
-    context, batch = make(0, losses__otd_through="xt", losses__dmd=False, rollout__steps=1)
-    networks, config = context.networks, context.config
-    networks.train_generator()
-    got = generator_matching_loss(context, batch)
-    ready, draws = context.ready(batch)
-    sample = generate(networks, config, ready, draws, "generator", grad=True)
-    given = (networks, config, ready, sample.detach(), context.empty_text, draws, "generator scores")
-    gradient = transport_gradient(config.losses, sample.detach(), evaluate_scores(*given), 1).gradient
+    method, batch, draws = make(0, losses__otd_through="xt", losses__dmd=False, rollout__steps=1)
+    set_trained(method, ["generator"])
+    got = method.generator_matching(batch, draws)
+    sample = method.rollout(batch, draws, "generator", grad=True)
+    scores = method.scores(sample, batch, draws, "otd")
+    gradient = transport_gradient(sample, scores, method.losses, 1).gradient
 
     def prediction(x0):
-        x, t, sigma, _ = _at(context, batch, x0, "generator scores", 5.0)
-        return x - sigma * networks.fake_score(x, t, ready.text, batch.contexts)
+        x, t, sigma, _ = _at(batch, draws, x0, "generator scores", 5.0)
+        return x - sigma * method.fake_score(x, t, batch.text, batch.contexts)
 
     _, pulled = torch.autograd.functional.vjp(prediction, sample.detach(), gradient)
     expected = (pulled * sample)[:, :, 1:].sum() / sample[:, :, 1:].numel()
-    _assert_same_gradients(networks.generator, got.total, expected)
+    _assert_same_gradients(method.generator, got.total, expected)
 
 
 def test_the_parity_of_steps_gives_both_losses_their_turn(make, tmp_path, teacher):
     for every in (1, 2, 4, 5):
         config = tiny_config(tmp_path, teacher, optim__generator_every=every)
-        turns = [losses_of(config, s)[0] for s in range(40)]
-        named = [t.__name__ for t in turns if t is not None]
-        assert len(named) == 40 // every
-        assert named.count("generator_gan_loss") == named.count("generator_matching_loss") == len(named) // 2
+        kinds = [kind for step in range(40) for kind in update_kinds(config, step)]
+        assert kinds.count("generator_gan") == kinds.count("generator_matching") == 20 // every
+        assert kinds.count("critic_gan") == kinds.count("critic_matching") == 20
     config = tiny_config(tmp_path, teacher)
-    assert [s for s in range(20) if updates_generator(config, s)] == [0, 5, 10, 15]
-    assert losses_of(config, 5) == (generator_gan_loss, critic_gan_loss)
-    assert losses_of(config, 10) == (generator_matching_loss, critic_matching_loss)
+    assert [s for s in range(20) if len(update_kinds(config, s)) == 2] == [0, 5, 10, 15]
+    assert update_kinds(config, 5) == ("generator_gan", "critic_gan")
+    assert update_kinds(config, 10) == ("generator_matching", "critic_matching")
     config = tiny_config(tmp_path, teacher, losses__gan=False)
-    assert losses_of(config, 5) == (generator_matching_loss, critic_matching_loss)
+    assert update_kinds(config, 5) == ("generator_matching", "critic_matching")
+    config = tiny_config(tmp_path, teacher, losses__dmd=False, losses__otd=False)
+    assert update_kinds(config, 10) == ("generator_gan", "critic_matching")
+
+
+@pytest.mark.parametrize("trains_score", [True, False])
+def test_the_critics_adversarial_loss_trains_the_score_only_where_it_is_asked(make, trains_score):
+    method, batch, draws = make(5, losses__gan_trains_score=trains_score)
+    (update,) = [u for u in method.updates(5) if u.player == "critic"]
+    set_trained(method, update.trained)
+    update.loss(batch, draws).total.backward()
+    assert any(p.grad is not None for p in method.fake_score.parameters()) == trains_score
+    assert any(p.grad is not None for p in method.discriminator.parameters())
+    assert all(p.grad is None for p in method.generator.parameters())
 
 
 def test_rollout_levels_are_the_published_ones(tmp_path, teacher):
@@ -346,11 +336,10 @@ def test_draws_depend_on_the_sample_and_not_on_its_neighbours():
 
 
 def test_dropped_captions_are_the_empty_one(make):
-    context, batch = make(0, losses__text_drop=1.0)
-    ready, _ = context.ready(batch)
-    torch.testing.assert_close(ready.text, padded_text(SOURCE.empty_text, 6).expand(2, -1, -1))
-    context, batch = make(0)
-    assert torch.equal(context.ready(batch)[0].text[:, :5], batch.text)
+    _, batch, _ = make(0, losses__text_drop=1.0)
+    torch.testing.assert_close(batch.text, pad_text(SOURCE.empty_text, 6).expand(2, -1, -1))
+    _, batch, _ = make(0)
+    assert torch.equal(batch.text[:, :5], SOURCE.batches(0)[0].text)
 
 
 def test_released_gradient_has_unit_frames_and_skips_references():
@@ -379,13 +368,13 @@ def test_released_gradient_amplifies_rounding_as_the_release_does_and_leaves_zer
 
 def test_pooled_transport_keeps_units(make):
     """Clouds that are constant over each 2x2 window: pooling changes the number of points alone."""
-    context, _ = make(0)
+    method, _, _ = make(0)
     small = [torch.randn(1, 16, 1, 4, 4, generator=keyed_generator(n)) for n in "abc"]
     large = [x.repeat_interleave(2, -1).repeat_interleave(2, -2) for x in small]
 
     def gradient(parts, pool):
-        losses = dataclasses.replace(context.config.losses, otd_pool=pool, eps=0.2, tol=1e-5, iterations=2000)
+        losses = dataclasses.replace(method.losses, otd_pool=pool, eps=0.2, tol=1e-5, iterations=2000)
         scores = Scores(parts[0], torch.tensor([500.0]), *parts[1:])
-        return transport_gradient(losses, parts[0], scores, 0).gradient
+        return transport_gradient(parts[0], scores, losses, 0).gradient
 
     torch.testing.assert_close(gradient(large, 2), gradient(large, 1), rtol=1e-2, atol=1e-3)

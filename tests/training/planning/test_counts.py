@@ -12,9 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.support.memory import peak_bytes
 from training.data.batch import Batch
 from training.distributed.world import World
-from training.engine.cli import make_config
-from training.engine.networks import build_networks
-from training.methods.vdot import StepContext, losses_of
+from training.engine.draws import Draws
+from training.engine.method import set_trained
+from training.methods.programs import distill_config
+from training.methods.vdot import Vdot
 from training.planning.activations import graph_activations
 from training.planning.flops import pass_flops
 from training.planning.memory import Sizes
@@ -171,7 +172,7 @@ def test_operations_of_the_backward_pass(trained):
 
 
 def test_numbers_of_parameters():
-    config = make_config({"model": {"preset": "wan_vace_14b", "frozen": ["vace_"]}})
+    config = distill_config({"model": {"preset": "wan_vace_14b", "frozen": ["vace_"]}})
     sizes = Sizes.of(wan_vace_14b(), config)
     assert sizes.network == 17_337_592_896 and sizes.network - sizes.trained == pytest.approx(
         3.049e9, rel=1e-3
@@ -181,9 +182,9 @@ def test_numbers_of_parameters():
 
 
 @pytest.fixture(scope="module")
-def context():
+def method():
     """The bundled teacher as all three networks, and a batch of latents."""
-    config = make_config(
+    config = distill_config(
         {
             "model": {"preset": "vdot_tiny", "real_score": "assets/vdot_tiny.safetensors"},
             "losses": {"iterations": 2},
@@ -192,22 +193,22 @@ def context():
         }
     )
     world = World(0, 1, torch.device("cpu"), None, "fp32")
-    networks = build_networks(config, world)
     generator = torch.Generator().manual_seed(0)
     batch = Batch(
         ("a",), ("depth",), (0,), torch.randn(1, 64, 128, generator=generator), (16, 2, 8, 8),
         latents=torch.randn(1, 16, 2, 8, 8, generator=generator),
         contexts=torch.randn(1, 1, 96, 2, 8, 8, generator=generator),
     )  # fmt: skip
-    return StepContext(networks, config, torch.zeros(1, 64, 128), 0), batch
+    return Vdot(config, world, torch.zeros(1, 64, 128)), batch
 
 
 @pytest.mark.parametrize("changes", [{}, {"shared_scores": False, "gan_trains_score": False, "r1": 1.0}])
-def test_updates_cost_what_the_losses_really_run(context, changes, monkeypatch):
-    context, batch = context
-    losses = dataclasses.replace(context.config.losses, **changes)
-    context = dataclasses.replace(context, config=dataclasses.replace(context.config, losses=losses))
-    config, networks = context.config, context.networks
+def test_updates_cost_what_the_losses_really_run(method, changes, monkeypatch):
+    method, batch = method
+    losses = dataclasses.replace(method.config.losses, **changes)
+    config = dataclasses.replace(method.config, losses=losses)
+    monkeypatch.setattr(method, "config", config)
+    monkeypatch.setattr(method, "losses", losses)
     exits = iter(range(100))
     monkeypatch.setattr(
         "training.engine.draws.Draws.shared_integer", lambda self, high, purpose: next(exits) % high + 1
@@ -215,30 +216,28 @@ def test_updates_cost_what_the_losses_really_run(context, changes, monkeypatch):
     clip = Clip(64, 64, 5)
     predicted = update_costs(vdot_tiny(), clip, config)
     for step in (0, 5):
-        for player, loss_of in zip(("generator", "critic"), losses_of(config, step), strict=True):
-            if player == "generator":
-                networks.train_generator()
-            else:
-                networks.train_critic(loss_of.__name__ != "critic_gan_loss" or losses.gan_trains_score)
+        draws = Draws(config.seed, step, batch.positions)
+        for update in method.updates(step):
+            set_trained(method, update.trained)
             total = 0
             for _ in range(config.rollout.steps):  # each exit step once
                 with (
                     torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
                     FlopCounterMode(display=False) as counter,
                 ):
-                    loss_of(context, batch).total.backward()
+                    update.loss(batch, draws).total.backward()
                 total += counter.get_total_flops()
-            expected = predicted[loss_of.__name__].flops
-            assert total / config.rollout.steps == pytest.approx(expected, rel=0.06), (
-                loss_of.__name__,
+            kind = update.loss.__name__
+            assert total / config.rollout.steps == pytest.approx(predicted[kind].flops, rel=0.06), (
+                kind,
                 changes,
             )
 
 
 def test_turns_of_the_updates():
-    counts = counted_steps(make_config({}))
+    counts = counted_steps(distill_config({}))
     assert counts == pytest.approx(
-        {"generator_matching_loss": 0.1, "generator_gan_loss": 0.1, "critic_matching_loss": 0.5,
-         "critic_gan_loss": 0.5}
+        {"generator_matching": 0.1, "generator_gan": 0.1, "critic_matching": 0.5,
+         "critic_gan": 0.5}
     )  # fmt: skip
-    assert "critic_gan_loss" not in counted_steps(make_config({"losses": {"gan": False}}))
+    assert "critic_gan" not in counted_steps(distill_config({"losses": {"gan": False}}))

@@ -5,7 +5,7 @@ import torch
 
 from tests.training.planning.test_counts import peak_bytes
 from training.engine.adamw import AdamW
-from training.engine.cli import make_config
+from training.methods.programs import distill_config
 from training.plan import plan_budget
 from training.planning.arguments import PlanArguments
 from training.planning.memory import EIGHT_BIT_STEP, Sizes, states
@@ -13,7 +13,7 @@ from vdot_core.networks import PRESETS, Discriminator, WanVace, default_taps
 
 
 def _config(preset="vdot_tiny", **optim):
-    return make_config({"model": {"preset": preset}, "optim": {"state_bits": 8, **optim}})
+    return distill_config({"model": {"preset": preset}, "optim": {"state_bits": 8, **optim}})
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from training.distill import main as distill
-from training.engine.cli import parse_command
+from training.methods.programs import distill_parser
 from training.plan import main, plan, plan_budget, plan_text
-from training.planning.arguments import OPTIONS, PlanArguments, plan_help, split_arguments
+from training.planning.arguments import PlanArguments, PlanOptions
 from training.planning.budget import GIB, Machine
 from training.planning.memory import FP32
 from training.planning.remedies import enough_gpus, remedies, smallest_checkpoint_every
@@ -33,12 +33,22 @@ ON_GPU = ["--parallel.cpu_offload", "false"]
 
 def read(name, *overrides):
     """The configuration of a shipped file."""
-    return parse_command(["--config", str(CONFIGS / f"{name}.yaml"), *overrides]).config
+    return distill_parser().read(["--config", str(CONFIGS / f"{name}.yaml"), *overrides])[0]
+
+
+def on(machine):
+    """The plan's arguments of options such as ["--gpus", "4"]."""
+    names = [word.removeprefix("--") for word in machine[::2]]
+    values = {
+        name: type(getattr(PlanOptions, name))(value)
+        for name, value in zip(names, machine[1::2], strict=True)
+    }
+    return PlanOptions(**values).arguments()
 
 
 def budget_on(config, machine):
     """The budget on a machine given as arguments."""
-    return plan_budget(config, split_arguments(machine)[0])
+    return plan_budget(config, on(machine))
 
 
 def flat(config, prefix=""):
@@ -54,7 +64,7 @@ def flat(config, prefix=""):
 @pytest.mark.parametrize("name", list(MACHINES))
 def test_shipped_configurations_fit_their_machine(name, capsys):
     config = read(name)
-    assert plan(config, split_arguments(MACHINES[name])[0]) == 0
+    assert plan(config, on(MACHINES[name])) == 0
     said = capsys.readouterr().out
     assert "fits" in said and "DOES NOT FIT" not in said
     budget = budget_on(config, MACHINES[name])
@@ -109,7 +119,7 @@ def test_14b_on_four_h200_needs_the_options_it_names():
     assert more == FP32 * (2 * sizes.network + sizes.discriminator)
     trained = {k: v for k, v in budget_on(usual, H200).states.parts.items() if k[:4] in ("gene", "fake")}
     assert (sum(trained.values()) + 2 * FP32 * sizes.network) / 4 / GIB == pytest.approx(129.2, abs=0.1)
-    text = plan_text(config, split_arguments(H200)[0])
+    text = plan_text(config, on(H200))
     assert "DOES NOT FIT" in text and "--parallel.cpu_offload true" in text and "8 GPUs of 140" in text
 
 
@@ -199,8 +209,6 @@ def test_command_line(capsys):
     path = str(CONFIGS / "wan_14b_stage2.yaml")
     assert main(["--config", path, *H200]) == 0
     first = capsys.readouterr().out
-    assert main(["--config", path, "--plan", "--plan.gpus", "4", "--plan.memory_gb", "140"]) == 0
-    assert capsys.readouterr().out == first
     for line in (
         "generator, second moment",
         "critic, GAN",
@@ -225,21 +233,20 @@ def test_the_program_plans_with_every_option_that_the_plan_has(capsys):
     assert distill([*given, "--plan"]) == 0
     plain = capsys.readouterr().out
     values = {"gpus": 8, "memory": 300, "gpus_per_node": 2, "references": 2, "contexts": 3, "tflops": 500,
-              "utilisation": 0.2, "interconnect": 1, "host": 1, "host_memory": 1}  # fmt: skip
-    assert set(values) == {name for name, *_ in OPTIONS}
-    for name, _, default, _ in OPTIONS:
-        assert distill([f"--{name}", str(values[name]), *given, "--plan"]) == 0
+              "utilization": 0.2, "interconnect": 1, "host": 1, "host_memory": 1}  # fmt: skip
+    assert set(values) == {field.name for field in dataclasses.fields(PlanOptions)}
+    for name, value in values.items():
+        assert distill([f"--{name}", str(value), *given, "--plan"]) == 0
         assert capsys.readouterr().out != plain, name
-        assert f"--{name} " in plan_help() and f"default: {default}" in " ".join(plan_help().split())
     words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     status, said = distill([*words, *given, "--plan"]), capsys.readouterr().out
     assert status == main([*given, *words]) and capsys.readouterr().out == said
-    assert distill(["--plan", "--help"]) == 0 and plan_help() in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        distill(["--help"])
-    assert plan_help() in capsys.readouterr().out
-    for name in ("tflops", "utilisation", "host"):
+        distill(["--plan", "--help"])
+    said = capsys.readouterr().out
+    assert all(f"--{name} " in said for name in values) and "GiB of memory of each GPU" in said
+    for name in ("tflops", "utilization", "host"):
         assert distill([*given, "--plan", f"--{name}", "0"]) == 2
-    assert distill([*given, "--plan", "--utilisation", "1.5"]) == 2
+    assert distill([*given, "--plan", "--utilization", "1.5"]) == 2
     assert "within (0, 1]" in capsys.readouterr().err
-    assert distill([*given, "--gpus=8"]) == 2 and "goes with --plan" in capsys.readouterr().err
+    assert distill([*given, "--gpus=8"]) == 2 and "unknown key gpus" in capsys.readouterr().err

@@ -8,9 +8,8 @@ import torch
 import vdot_core.transport.solver as solver
 import vdot_core.transport.tiling as tiling
 from tests.support.memory import peak_bytes
-from training.engine.cli import make_config
-from training.methods.scores import Scores
-from training.methods.vdot import transport_gradient
+from training.methods.programs import distill_config
+from training.methods.vdot import Scores, transport_gradient
 from training.planning.memory import peaks, transport_bytes
 from training.planning.workload import Clip
 from vdot_core.networks import vdot_tiny
@@ -19,7 +18,7 @@ KERNEL_480P = 4 * 6240**2
 
 
 def config_of(**losses):
-    config = make_config({})
+    config = distill_config({})
     return dataclasses.replace(config, losses=dataclasses.replace(config.losses, **losses))
 
 
@@ -38,7 +37,7 @@ def test_a_gpu_s_layout_takes_what_is_planned(monkeypatch, losses, num_reference
     monkeypatch.setattr(solver, "group_size", lambda device, *size: tiling.group_size("cuda", *size))
     sample, fake, real = (torch.randn(shape) for _ in range(3))
     scores = Scores(sample, torch.tensor([500.0] * batch), fake, real)
-    taken = peak_bytes(lambda: transport_gradient(config.losses, sample, scores, num_references))
+    taken = peak_bytes(lambda: transport_gradient(sample, scores, config.losses, num_references))
     said = transport_bytes(clip, batch, config)
     assert 4 * 3 * points**2 < taken <= said <= 1.6 * taken
 

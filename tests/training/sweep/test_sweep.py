@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tiny.evaluation.config import parse_config
-from training.engine.cli import parse_command
+from training.methods.programs import distill_parser
 from training.sweep import main, make_jobs, read_sweep
 from training.sweep_table import format_table, read_metrics, read_run
 
@@ -199,7 +199,7 @@ def test_the_shipped_ablation_is_of_known_keys():
     for job in jobs:
         words = list(job.commands[0])
         words[words.index("--config") + 1] = str(ROOT / sweep.base)
-        config = parse_command(words[2:]).config
+        config = distill_parser().read(words[2:])[0]
         assert config.seed == job.seed and config.out_dir == str(job.folder)
         losses = config.losses
         changed[job.run] = (losses.dmd, losses.otd, losses.gan, bool(config.model.acc_wan_init))
@@ -208,8 +208,8 @@ def test_the_shipped_ablation_is_of_known_keys():
         "no_gan": (True, True, False, True), "no_otd": (True, False, True, True),
         "no_acc_wan_init": (True, True, True, False),
     }  # fmt: skip
-    student = parse_command(["--config", str(ROOT / "tiny/configs/vdot_tiny_student.yaml")]).config
-    full = parse_command([*_absolute(jobs[0].commands[0], sweep.base)[2:]]).config
+    student = distill_parser().read(["--config", str(ROOT / "tiny/configs/vdot_tiny_student.yaml")])[0]
+    full = distill_parser().read([*_absolute(jobs[0].commands[0], sweep.base)[2:]])[0]
     assert dataclasses.replace(full, out_dir=student.out_dir) == student
 
 

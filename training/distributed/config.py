@@ -1,0 +1,46 @@
+"""Settings of the processes: sharding, precision, and memory traded for time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..data.checks import require
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How the work is spread and what is traded for memory.
+
+    Attributes:
+        fsdp: Shard parameters over the processes: auto (when there are several), true or false (replicate).
+        hsdp_replicas: Groups of processes that each hold the whole model; 1: sharded over all.
+        checkpoint_every: Blocks of a group that keeps only its input and runs again; 1: each block, 0: off.
+        compile: Compile the blocks with torch.compile.
+        cpu_offload: Keep sharded parameters, gradients and optimiser states in CPU memory.
+        precision: bf16 (fp32 master weights and reductions) or fp32.
+        device: auto, cpu or cuda.
+        threads: CPU threads of a process; 0: torch's own choice.
+        timeout_s: Seconds after which a collective that a lost process left hanging ends the job.
+    """
+
+    fsdp: bool | Literal["auto"] = "auto"
+    hsdp_replicas: int = 1
+    checkpoint_every: int = 4
+    compile: bool = False
+    cpu_offload: bool = False
+    precision: Literal["bf16", "fp32"] = "bf16"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 0
+    timeout_s: int = 1800
+
+    def __post_init__(self) -> None:
+        for name, least in (("hsdp_replicas", 1), ("checkpoint_every", 0), ("threads", 0), ("timeout_s", 1)):
+            value = getattr(self, name)
+            require(value >= least, f"parallel.{name} is {value}; expected {least} or more")
+        for name, without in (("cpu_offload", False), ("hsdp_replicas", 1)):
+            require(
+                self.fsdp is not False or getattr(self, name) == without,
+                f"parallel.{name} is {str(getattr(self, name)).lower()} and parallel.fsdp false, which "
+                f"ignores it; set fsdp auto, or {name} {str(without).lower()}",
+            )

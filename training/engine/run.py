@@ -1,0 +1,109 @@
+"""The life cycle of a training run: join the processes, open the data, build the method, train, export."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from ..data import build_source, check_tasks
+from ..distributed import world as processes
+from ..distributed.world import World
+from .config import RunConfig
+from .export import export
+from .method import Method
+from .progress import logged_to
+from .trainer import Trainer
+
+logger = logging.getLogger("vdot")
+NewMethod = Callable[[RunConfig, World, Tensor], Method]
+
+
+@contextmanager
+def ready(
+    config: RunConfig,
+    new_method: NewMethod,
+    named_tasks: Mapping[str, Collection[str]],
+    *,
+    text_only: bool = False,
+    need_latents: bool = True,
+) -> Iterator[Trainer]:
+    """Set a run up and resume its newest checkpoint.
+
+    Args:
+        config: The run.
+        new_method: (config, processes, empty text) -> method.
+        named_tasks: Configuration key -> the tasks that it names, which must be in the data.
+        text_only: Train on captions, without contexts.
+        need_latents: Leave out rows without a real clip.
+
+    Yields:
+        The trainer.
+
+    Raises:
+        ValueError: A file, a key or the machine does not fit; only before it yields.
+    """
+    world = processes.start(config.parallel)
+    if world.rank:
+        logger.setLevel(logging.WARNING)
+    try:
+        with logged_to(Path(config.out_dir), world.rank):
+            source = build_source(
+                config.data,
+                seed=config.seed,
+                text_only=text_only,
+                need_latents=need_latents,
+                skipped_file=Path(config.out_dir) / "skipped.txt",
+                rank=world.rank,
+                world_size=world.size,
+            )
+            for key, tasks in named_tasks.items():
+                check_tasks(tasks, source.sampler.tasks, key)
+            yield Trainer(config, new_method(config, world, source.empty_text), source, world)
+    finally:
+        processes.stop()
+
+
+def run(
+    config: RunConfig,
+    new_method: NewMethod,
+    named_tasks: Mapping[str, Collection[str]],
+    *,
+    text_only: bool = False,
+    need_latents: bool = True,
+) -> int:
+    """Set a run up and train it; the arguments are those of `ready`.
+
+    Returns:
+        The process's exit status: 0, or 2 after a user's mistake, which is logged in one line. Errors during
+        training are raised.
+    """
+    with ExitStack() as stack:
+        try:
+            context = ready(config, new_method, named_tasks, text_only=text_only, need_latents=need_latents)
+            trainer = stack.enter_context(context)
+        except ValueError as error:
+            logger.error("%s", error)
+            return 2
+        train(trainer)
+    return 0
+
+
+def train(trainer: Trainer) -> int:
+    """Train to the end of the run, or find that it is done; then export.
+
+    Args:
+        trainer: Of a run that is set up.
+
+    Returns:
+        The step reached.
+    """
+    step, config = trainer.run(), trainer.config
+    if trainer.world.rank == 0 and step >= config.steps:
+        method = trainer.method
+        export(config, Path(config.out_dir) / "export" / f"{method.averaged}.safetensors", method.metadata())
+    trainer.world.barrier()
+    return step

@@ -1,0 +1,127 @@
+"""Settings of a VDOT distillation: networks, rollout, learning rates; its losses are in `loss_config.py`.
+
+Noise levels are timesteps of 0..1000; a shift s maps sigma = t / 1000 to s sigma / (1 + (s - 1) sigma). Keys
+that the recipe `released` changes are listed once, in `recipes.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vdot_core.networks import PRESETS
+
+from ..data.checks import require
+from ..engine.config import OptimConfig, RunConfig
+from .loss_config import LossConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The networks.
+
+    Attributes:
+        preset: Network sizes, a name in `vdot_core.networks.PRESETS`; null: those of the real_score file.
+        real_score: File of the frozen teacher.
+        generator: File the generator starts from; null: real_score.
+        fake_score: File the fake score starts from; null: real_score.
+        acc_wan_init: Stage 1's exported generator, whose Wan part overwrites the generator's; null: none.
+        text_only: Leave the VACE branch out of all three networks (stage 1 from captions alone).
+        frozen: Prefixes of the names of generator parameters that are not trained, such as vace_.
+        taps: Blocks of the fake score that the discriminator reads, 0-based; null: chosen by depth.
+        discriminator_width: Width of the discriminator's tokens; null: 512, or 64 for a tiny network.
+        discriminator_heads: Attention heads of the discriminator; null: 8, or 4 for a tiny network.
+    """
+
+    preset: str | None = "vdot_tiny"
+    real_score: str | None = None
+    generator: str | None = None
+    fake_score: str | None = None
+    acc_wan_init: str | None = None
+    text_only: bool = False
+    frozen: list[str] = field(default_factory=list)
+    taps: list[int] | None = None
+    discriminator_width: int | None = None
+    discriminator_heads: int | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.preset is None or self.preset in PRESETS,
+            f"model.preset is {self.preset!r}; expected null or one of {', '.join(PRESETS)}",
+        )
+        require(
+            (self.discriminator_width is None) == (self.discriminator_heads is None),
+            "model.discriminator_width and discriminator_heads go together; give both or neither",
+        )
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Rollout of the generator in training (backward simulation).
+
+    Attributes:
+        steps: Network calls of a full rollout; each training rollout exits at a random one.
+        shift: Shift of the timesteps that the generator is told.
+        noise_shift: Shift of the noise levels that it is given; they differ in the recipe `released`.
+    """
+
+    steps: int = 4
+    shift: float = 8.0
+    noise_shift: float = 8.0
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"rollout.steps is {self.steps}; expected at least 1")
+        for name in ("shift", "noise_shift"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"rollout.{name} is {value}; expected above 0")
+
+
+@dataclass(frozen=True)
+class DistillOptimConfig(OptimConfig):
+    """Optimizers of the generator and of the critic (fake score and discriminator).
+
+    Attributes:
+        generator_lr: Learning rate of the generator.
+        critic_lr: Learning rate of the fake score.
+        discriminator_lr: Learning rate of the discriminator; null: critic_lr.
+        generator_every: Steps between generator updates; the critic is updated in every step.
+    """
+
+    generator_lr: float = 2e-6
+    critic_lr: float = 4e-7
+    discriminator_lr: float | None = None
+    generator_every: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("generator_lr", "critic_lr", "discriminator_lr"):
+            value = getattr(self, name)
+            valid = (value is None and name == "discriminator_lr") or (value is not None and 0 <= value < 1)
+            require(valid, f"optim.{name} is {value}; expected 0 or more, and below 1")
+        require(self.generator_every >= 1, f"optim.generator_every is {self.generator_every}; give 1 or up")
+
+
+@dataclass(frozen=True)
+class DistillConfig(RunConfig):
+    """One distillation run.
+
+    Attributes:
+        out_dir: Folder for checkpoints, logs, samples and the export; a second start resumes from it.
+        recipe: corrected or released: the defaults of the losses; keys that are given override it.
+        stage: 1 (few steps from captions) or 2 (all tasks); written to logs and to the export.
+        steps: Critic updates in all.
+        model: Networks.
+        rollout: Rollout of the generator.
+        losses: Losses.
+        optim: Optimizers.
+    """
+
+    out_dir: str = "runs/distill"
+    recipe: Literal["corrected", "released"] = "corrected"
+    stage: Literal[1, 2] = 2
+    steps: int = 1200
+    model: ModelConfig = field(default_factory=ModelConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    optim: DistillOptimConfig = field(default_factory=DistillOptimConfig)

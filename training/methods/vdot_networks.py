@@ -1,0 +1,102 @@
+"""The four networks of a distillation: generator, frozen teacher, fake score and discriminator."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vdot_core.networks import Discriminator, WanVace, WanVaceConfig, default_taps
+
+from ..distributed.world import World
+from ..engine.draws import keyed_generator
+from ..engine.networks import build_sharded, build_transformer, network_sizes, read_transformer
+from .vdot_config import DistillConfig, ModelConfig
+
+logger = logging.getLogger("vdot")
+
+
+@dataclass(frozen=True)
+class VdotNetworks:
+    """Networks at their first step.
+
+    Attributes:
+        sizes: Sizes of the three transformers.
+        generator: The few-step student, trained.
+        teacher: The real score, frozen.
+        fake_score: The score of the generator's samples, trained.
+        discriminator: Head on the fake score's blocks, trained.
+        taps: Indices of those blocks.
+    """
+
+    sizes: WanVaceConfig
+    generator: WanVace
+    teacher: WanVace
+    fake_score: WanVace
+    discriminator: Discriminator
+    taps: tuple[int, ...]
+
+
+def build_networks(config: DistillConfig, world: World) -> VdotNetworks:
+    """Build, shard and fill all networks of a run.
+
+    Args:
+        config: The run.
+        world: The processes.
+
+    Returns:
+        The networks at their first step.
+
+    Raises:
+        ValueError: A file is missing or does not fit.
+    """
+    model, parallel = config.model, config.parallel
+    if model.real_score is None:
+        raise ValueError("model.real_score is null; give the teacher's file")
+    sizes = network_sizes(model.preset, model.real_score, text_only=model.text_only)
+    half = torch.bfloat16 if world.precision == "bf16" else torch.float32
+
+    def weights(key: str) -> dict[str, Tensor]:
+        path = getattr(model, key)
+        return read_transformer(path, sizes, f"model.{key}") if path else teacher_weights
+
+    teacher_weights = read_transformer(model.real_score, sizes, "model.real_score")
+    teacher = build_transformer(teacher_weights, sizes, world, parallel, half).requires_grad_(False)
+    fake_score = build_transformer(weights("fake_score"), sizes, world, parallel)
+    first = with_stage_one(model, sizes, weights("generator"))
+    generator = build_transformer(first, sizes, world, parallel)
+
+    taps = tuple(model.taps) if model.taps else default_taps(sizes.num_layers)
+    head = new_discriminator(model, sizes, len(taps))
+    head.initialize_weights(keyed_generator(config.seed, "discriminator"))
+    values = {name: parameter.detach() for name, parameter in head.named_parameters()}
+    head = build_sharded(head.to("meta"), values, world, parallel)
+    return VdotNetworks(sizes, generator, teacher, fake_score, head, taps)
+
+
+def new_discriminator(model: ModelConfig, sizes: WanVaceConfig, num_taps: int) -> Discriminator:
+    """The discriminator's head, of the configured size or of one that fits the network."""
+    if model.discriminator_width is None:
+        return Discriminator.for_network(sizes, num_taps)
+    width, num_heads = model.discriminator_width, model.discriminator_heads
+    return Discriminator.for_network(sizes, num_taps, width=width, num_heads=num_heads)
+
+
+def with_stage_one(
+    model: ModelConfig, sizes: WanVaceConfig, weights: dict[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """The generator's first weights, their Wan part from stage 1 if there was one (AccWanInit)."""
+    if model.acc_wan_init is None:
+        return weights
+    if not sizes.vace_layers:
+        raise ValueError("model.acc_wan_init goes with a VACE branch; unset it, or set model.text_only false")
+    wan = read_transformer(
+        model.acc_wan_init, dataclasses.replace(sizes, vace_layers=()), "model.acc_wan_init"
+    )
+    logger.info("AccWanInit: %d tensors of the generator are from %s", len(wan), model.acc_wan_init)
+    # As `vdot_core.checkpoints.acc_wan_init`, without a copy of what stays in the two files.
+    return {**weights, **wan}
