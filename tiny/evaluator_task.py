@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.data.wan_vae import load_vae
 from training.engine.average import AveragedWeights, cosine_lr, set_lr
 from training.engine.muon import split_optimizers
 
@@ -32,7 +33,6 @@ from .evaluation.network import (
     save_evaluator,
 )
 from .evaluation.observe import observe
-from .vae import load_vae
 
 VAE_FRAMES = 5
 POSITION_NOISE = 0.012

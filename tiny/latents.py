@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.data.wan_vae import encode_video, load_vae
 from training.engine.files import load_checkpoint, save_checkpoint
 from vdot_core import vcu
 from vdot_core.torch_files import load_torch_file
@@ -24,7 +25,7 @@ from vdot_core.torch_files import load_torch_file
 from .clips.digest import drawing_digest
 from .config import CacheGroup
 from .tasks import build_unit, draw_scenes
-from .vae import encode_video, load_vae, weights_digest
+from .vae import weights_digest
 
 logger = logging.getLogger("vdot")
 FORMAT, CHUNK_CLIPS = 2, 10

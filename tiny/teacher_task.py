@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.data.umt5 import Tokenizer, embed, load_umt5
 from training.distributed.world import World, average_gradients, compile_blocks
 from training.engine.attention import batched_attention
 from training.engine.average import AveragedWeights, cosine_lr, set_lr
@@ -24,15 +25,7 @@ from vdot_core.networks import PRESETS, WanVace
 from .config import PretrainConfig, TeacherConfig
 from .teacher_data import Clips, DrawnClips, RealClips, TeacherBatch
 from .text import FILE_NAME as TEXT_FILE
-from .text import (
-    Tokenizer,
-    build_encoder,
-    embed,
-    load_text_encoder,
-    save_text_encoder,
-    train_vocabulary,
-    umt5_config,
-)
+from .text import TEXT_LEN, build_encoder, save_text_encoder, train_vocabulary, umt5_config
 
 TRANSFORMER_FILE = "vdot_tiny.safetensors"
 # Embeddings, tables and output layers: AdamW's part of the weights.
@@ -128,11 +121,13 @@ class TeacherTask:
     def _text_encoder(self) -> tuple[nn.Module, Tokenizer, dict]:
         """The configured file's, the finished run's, or a fresh one."""
         settings = self.settings
-        if settings.text_encoder:
-            return load_text_encoder(settings.text_encoder)
-        if settings.start_from and (Path(settings.start_from) / TEXT_FILE).is_file():
-            return load_text_encoder(Path(settings.start_from) / TEXT_FILE)
-        tokenizer = Tokenizer(train_vocabulary())
+        path = settings.text_encoder
+        if not path and settings.start_from and (Path(settings.start_from) / TEXT_FILE).is_file():
+            path = Path(settings.start_from) / TEXT_FILE
+        if path:
+            file = load_umt5(path)
+            return file.encoder, file.tokenizer, file.config
+        tokenizer = Tokenizer(train_vocabulary(), TEXT_LEN)
         config = umt5_config(settings.text_layers, len(tokenizer))
         return build_encoder(config, self.config.seed), tokenizer, config
 
@@ -220,4 +215,4 @@ class TeacherTask:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         if self.model.encoder is not None:
-            self.tokenizer = Tokenizer(state["vocabulary"].numpy().tobytes())
+            self.tokenizer = Tokenizer(state["vocabulary"].numpy().tobytes(), TEXT_LEN)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.data.umt5 import Tokenizer, embed
 from training.engine.average import AveragedWeights, cosine_lr, set_lr
 from training.engine.muon import split_optimizers
 
@@ -22,7 +23,7 @@ from .clips.shapes import COLOURS, OBJECT_COLOURS, SIZES, SPLITS, Clip, clip, fi
 from .config import PretrainConfig
 from .evaluation.accuracy import background_words
 from .evaluation.network import SEEN_SHAPES
-from .text import FILE_NAME, Tokenizer, build_encoder, embed, save_text_encoder, train_vocabulary, umt5_config
+from .text import FILE_NAME, TEXT_LEN, build_encoder, save_text_encoder, train_vocabulary, umt5_config
 
 UNSAID = "unsaid"
 MOTIONS = ("still", "linear", "bounce", "circle", "walk", "run", "wave", "jump")
@@ -110,7 +111,7 @@ class TextTask:
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
         self.config, self.settings, self.device = config, config.text, device
         self.num_steps = self.settings.steps
-        self.tokenizer = Tokenizer(train_vocabulary())
+        self.tokenizer = Tokenizer(train_vocabulary(), TEXT_LEN)
         self.text_config = umt5_config(self.settings.layers, len(self.tokenizer))
         encoder = build_encoder(self.text_config, config.seed)
         with torch.random.fork_rng(devices=[]):

@@ -11,21 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.data.vae_passes import decode_latents, encode_moments
+from training.data.wan_vae import build_vae, load_vae
 from training.engine.average import AveragedWeights, psnr, set_lr
 from training.engine.muon import split_optimizers
 
 from .clips.shapes import SPLITS, clip
 from .clips.textures import texture_clip
 from .config import PretrainConfig, VaeStage
-from .vae import (
-    build_vae,
-    decode_latents,
-    encode_moments,
-    fold_statistics,
-    initialize_vae,
-    load_vae,
-    save_vae,
-)
+from .vae import fold_statistics, initialize_vae, save_vae
 
 FILE_NAME = "vdot_tiny_vae.safetensors"
 # Held-out textures start here; training counts up from 0.

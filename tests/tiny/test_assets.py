@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tiny import vae
 from tiny.clips.shapes import COLOURS, OBJECT_COLOURS, SPLITS, clip
 from tiny.evaluation.accuracy import background_words, counted_objects
 from tiny.evaluation.cases import full_caption
@@ -16,6 +15,7 @@ from tiny.evaluation.generate import UnitEncoder, generate, load_tiny
 from tiny.evaluation.network import load_evaluator
 from tiny.evaluation.observe import PRESENT, observe
 from tiny.tasks import build_unit
+from training.data.wan_vae import decode_video, encode_video
 from training.engine.average import psnr
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -64,9 +64,9 @@ def test_diffusers_loads_the_vae_offline_by_the_configuration_in_its_header(mode
     mean, std = (
         torch.tensor(theirs.config[f"latents_{name}"]).view(1, -1, 1, 1, 1) for name in ("mean", "std")
     )
-    ours = vae.encode_video(model.vae, frames[None])
+    ours = encode_video(model.vae, frames[None])
     torch.testing.assert_close((raw - mean) / std, ours, atol=1e-4, rtol=0)
-    expected = vae.decode_video(model.vae, ours)
+    expected = decode_video(model.vae, ours)
     torch.testing.assert_close(((decoded + 1) / 2).movedim(1, -1), expected, atol=1e-4, rtol=0)
 
 
@@ -79,7 +79,7 @@ def test_the_vae_agrees_between_comfyui_diffusers_and_training(model, comfy):
     native = comfy.sd.VAE(sd=weights, metadata=metadata)
     native.throw_exception_if_invalid()
     frames = clip(SPLITS["evaluation"].start).frames
-    ours = vae.encode_video(model.vae, frames[None])
+    ours = encode_video(model.vae, frames[None])
     theirs = Wan21().process_in(native.encode(frames).float())
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     raw = Wan21().process_out(ours)
@@ -90,8 +90,8 @@ def test_the_vae_agrees_between_comfyui_diffusers_and_training(model, comfy):
 
 def test_the_vae_keeps_held_out_clips_and_wans_statistics(model):
     frames = torch.stack([clip(SPLITS["evaluation"].start + i).frames for i in range(12)])
-    latents = vae.encode_video(model.vae, frames)
-    quality = psnr((vae.decode_video(model.vae, latents) - frames).square().mean((1, 2, 3, 4)))
+    latents = encode_video(model.vae, frames)
+    quality = psnr((decode_video(model.vae, latents) - frames).square().mean((1, 2, 3, 4)))
     assert quality.mean() > 28
     assert latents.mean().abs() < 0.15 and 0.8 < latents.std() < 1.3
 

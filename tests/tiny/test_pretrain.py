@@ -9,11 +9,13 @@ import pytest
 import torch
 import yaml
 
-from tiny import latents, plot_curves, pretrain, text, vae
+from tiny import latents, plot_curves, pretrain, text
 from tiny.config import CacheGroup, TeacherConfig, parse_config
 from tiny.latents import Samples
 from tiny.teacher_data import draw_caption, sample_odds, share_in_use
 from tiny.teacher_task import draw_sigmas
+from training.data.umt5 import embed, load_umt5
+from training.data.wan_vae import encode_video, load_vae
 from training.engine.attention import batched_attention
 from training.engine.files import load_checkpoint, save_checkpoint
 from training.engine.muon import Muon, orthogonalize
@@ -87,12 +89,12 @@ def test_vae_training_resumes_to_the_same_bits(vae_run, tmp_path):
 
 def test_vae_export_has_wans_statistics_on_its_data(vae_run):
     folder, _ = vae_run
-    exported = vae.load_vae(folder / "out" / "export" / "vdot_tiny_vae.safetensors")
+    exported = load_vae(folder / "out" / "export" / "vdot_tiny_vae.safetensors")
     assert exported.config.base_dim == 4
     from tiny.clips.shapes import clip
 
     frames = torch.stack([clip(30_000_000 + i, height=16, width=16, num_frames=5).frames for i in range(8)])
-    latents = vae.encode_video(exported, frames)
+    latents = encode_video(exported, frames)
     assert latents.mean((0, 2, 3, 4)).abs().max() < 0.05
     assert (latents.std((0, 2, 3, 4)) - 1).abs().max() < 0.05
 
@@ -101,8 +103,8 @@ def test_the_decoder_alone_can_be_trained_on(vae_run, tmp_path):
     folder, _ = vae_run
     file = folder / "out" / "export" / "vdot_tiny_vae.safetensors"
     _run(_vae_config(tmp_path / "out", decoder_only=True, start_from=str(file)), tmp_path)
-    before = vae.load_vae(file).state_dict()
-    after = vae.load_vae(tmp_path / "out" / "export" / "vdot_tiny_vae.safetensors").state_dict()
+    before = load_vae(file).state_dict()
+    after = load_vae(tmp_path / "out" / "export" / "vdot_tiny_vae.safetensors").state_dict()
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"decoder", "post_quant_conv"}, "latents that a teacher was trained on must stay"
 
@@ -127,8 +129,8 @@ def test_teacher_training_resumes_to_the_same_bits_and_exports(vae_run, tmp_path
     exported = tmp_path / "whole" / "export"
     assert inspect(exported / "vdot_tiny.safetensors").config.text_dim == 128
     network = load_network(exported / "vdot_tiny.safetensors", dtype=torch.float32)
-    encoder, tokenizer, _ = text.load_text_encoder(exported / text.FILE_NAME)
-    embedding = text.embed(encoder, *tokenizer(["a red circle"]))
+    file = load_umt5(exported / text.FILE_NAME)
+    embedding = embed(file.encoder, *file.tokenizer(["a red circle"]))
     noise, contexts = torch.randn(1, 16, 2, 4, 4), torch.randn(1, 1, 96, 2, 4, 4)
     velocity = network(noise, torch.tensor([900.0]), embedding, contexts)
     assert velocity.shape == noise.shape and velocity.isfinite().all()

@@ -8,6 +8,7 @@ from tiny import latents, tasks, vae
 from tiny.clips import shapes, truth
 from tiny.clips.regions import random_region
 from tiny.config import CacheGroup
+from training.data import wan_vae
 
 SIZE = (13, 32, 48)
 
@@ -18,7 +19,7 @@ def scene_for(task, index=5):
 
 @pytest.fixture(scope="module")
 def tiny_vae():
-    network = vae.build_vae(4)
+    network = wan_vae.build_vae(4)
     vae.initialize_vae(network, torch.Generator().manual_seed(0))
     return network.eval().requires_grad_(False)
 
@@ -118,8 +119,8 @@ def test_reference_samples_put_the_references_latents_first(tiny_vae):
     samples = latents.encode_clips(tiny_vae, group, "train", 3, 1, bf16=False)
     scene = tasks.draw_scene(3, "train", 0.0, SIZE)
     unit = tasks.build_unit("reference", scene, np.random.default_rng([3, 13]))
-    video = vae.encode_video(tiny_vae, scene.frames[None])[0]
-    reference = vae.encode_video(tiny_vae, unit.references[0][None, None])[0]
+    video = wan_vae.encode_video(tiny_vae, scene.frames[None])[0]
+    reference = wan_vae.encode_video(tiny_vae, unit.references[0][None, None])[0]
     expected = torch.cat([reference, video], dim=1)
     torch.testing.assert_close(samples.latents[0].float(), expected, atol=5e-3, rtol=2e-3)
     assert samples.contexts.shape == (1, 96, 5, 4, 6)

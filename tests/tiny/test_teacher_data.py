@@ -14,9 +14,10 @@ from tiny import producer as drawn
 from tiny.config import CacheGroup, TeacherConfig
 from tiny.latents import LatentCache, encode_clips
 from tiny.teacher_data import DrawnClips, RealClips
-from tiny.vae import load_vae, save_vae
+from tiny.vae import save_vae
 from training import cache
 from training.data.config import DataConfig
+from training.data.wan_vae import load_vae
 from training.distributed.world import World
 from training.engine.files import load_checkpoint, save_checkpoint
 from vdot_core.checkpoints import inspect, load_network, save_network

@@ -11,6 +11,7 @@ from tiny.clips.captions import DIRECTIONS
 from tiny.clips.shapes import SPLITS, clip, figure_clip
 from tiny.config import parse_config
 from tiny.text_task import FACTS, OBJECT_FACTS, UNSAID, TextTask, facts
+from training.data.umt5 import embed, load_umt5
 from training.engine.files import load_checkpoint
 
 WORDS = {"linear": "moves moving", "bounce": "bounces bouncing", "circle": "circle", "still": "stand spin"}
@@ -76,9 +77,9 @@ def test_it_learns_resumes_to_the_same_bits_and_is_read_back(tmp_path):
     # Guessing is right for an eighth of the shapes and a ninth of the colours; backgrounds are learnt later.
     assert right["shape"] > 0.5 and right["colour"] > 0.25, right
 
-    encoder, tokenizer, _ = text.load_text_encoder(tmp_path / "whole" / "out" / "export" / text.FILE_NAME)
-    tokens = tokenizer(["a red circle on a plain blue background", "a stick figure waves a hand"])
+    file = load_umt5(tmp_path / "whole" / "out" / "export" / text.FILE_NAME)
+    tokens = file.tokenizer(["a red circle on a plain blue background", "a stick figure waves a hand"])
     task.ema.swap(task.reader)
     with torch.no_grad():
-        expected = text.embed(task.reader.encoder, *tokens)
-        torch.testing.assert_close(text.embed(encoder, *tokens), expected, atol=0.02, rtol=0.02)
+        expected = embed(task.reader.encoder, *tokens)
+        torch.testing.assert_close(embed(file.encoder, *tokens), expected, atol=0.02, rtol=0.02)

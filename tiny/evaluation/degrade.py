@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..vae import decode_video, encode_video
+from training.data.wan_vae import decode_video, encode_video
 
 
 def blur(frames: Tensor, sigma: float) -> Tensor:
@@ -53,7 +53,7 @@ def through_vae(vae: nn.Module, videos: Tensor, noise: float, generator: torch.G
     """Encode, disturb the latents, decode.
 
     Args:
-        vae: From `tiny.vae.load_vae`.
+        vae: From `training.data.wan_vae.load_vae`.
         videos: [B, F, H, W, 3] float in [0, 1], F = 4n + 1.
         noise: Standard deviation added to the normalised latents.
         generator: Draws it.

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from training.data.umt5 import Tokenizer, embed, load_umt5
+from training.data.wan_vae import decode_video, encode_video, load_vae
 from training.distributed.world import compile_blocks
 from vdot_core import sampling, vcu
 from vdot_core.distill import guided
 
 from ..teacher_task import TRANSFORMER_FILE
 from ..text import FILE_NAME as TEXT_FILE
-from ..text import Tokenizer, embed, load_text_encoder
-from ..vae import decode_video, encode_video, load_vae
 from ..vae_task import FILE_NAME as VAE_FILE
 from .config import SamplerConfig
 
@@ -72,8 +72,8 @@ def load_tiny(folder: str | Path, transformer: str | Path | None = None) -> Tiny
 
     files = model_files(folder, transformer)
     network = load_network(files[0], dtype=torch.float32).eval().requires_grad_(False)
-    encoder, tokenizer, _ = load_text_encoder(files[2])
-    return TinyModel(network, load_vae(files[1]), encoder, tokenizer, files)
+    text = load_umt5(files[2])
+    return TinyModel(network, load_vae(files[1]), text.encoder, text.tokenizer, files)
 
 
 def _precision(model: TinyModel, bf16: bool) -> torch.autocast:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tiny.vae import load_vae
+from training.data.wan_vae import load_vae
 from vdot_core.vcu import compose, control, encode, extend, inpaint, outpaint, reference, text
 
 WIDTH, HEIGHT, FRAMES = 80, 48, 9
@@ -22,7 +22,7 @@ SIZE = {"width": WIDTH, "height": HEIGHT, "num_frames": FRAMES}
 
 @pytest.fixture(scope="module")
 def vae():
-    return load_vae(VAE_FILE).float().eval().requires_grad_(False)
+    return load_vae(VAE_FILE)
 
 
 @pytest.fixture(scope="module")

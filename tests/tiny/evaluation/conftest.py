@@ -13,6 +13,8 @@ from tiny.evaluation.accuracy import background_words
 from tiny.evaluation.generate import TEXT_FILE, TRANSFORMER_FILE, VAE_FILE
 from tiny.evaluation.network import PATHS, SEEN_SHAPES, Evaluator, EvaluatorWidths, save_evaluator
 from tiny.evaluation.observe import Observation
+from training.data import wan_vae
+from training.data.umt5 import Tokenizer
 from vdot_core.checkpoints import save_network
 from vdot_core.networks import WanVace, WanVaceConfig
 
@@ -74,10 +76,10 @@ def assets(tmp_path_factory):
     """A folder with every file of a model, and an evaluation network."""
     folder = tmp_path_factory.mktemp("assets")
     torch.manual_seed(0)
-    network = vae.build_vae(4)
+    network = wan_vae.build_vae(4)
     vae.initialize_vae(network, torch.Generator().manual_seed(0))
     vae.save_vae(network, folder / VAE_FILE)
-    tokenizer = text.Tokenizer(text.train_vocabulary(num_captions=20))
+    tokenizer = Tokenizer(text.train_vocabulary(num_captions=20), text.TEXT_LEN)
     config = text.umt5_config(1, len(tokenizer))
     text.save_text_encoder(text.build_encoder(config), config, tokenizer, folder / TEXT_FILE)
     small = WanVaceConfig(

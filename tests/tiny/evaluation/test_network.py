@@ -21,6 +21,7 @@ from tiny.evaluation.network import (
 )
 from tiny.evaluation.observe import observe
 from tiny.evaluator_task import NO_TARGET, EvaluatorTask, frame_targets, turned_and_mirrored
+from training.data import wan_vae
 from training.engine.files import load_checkpoint
 
 ASSET = Path(__file__).resolve().parents[3] / "assets" / "vdot_tiny_evaluator.safetensors"
@@ -41,7 +42,7 @@ def test_files_hold_the_sizes_and_the_weights(small, tmp_path):
     for one, other in zip(small(frames), load_evaluator(path)(frames), strict=True):
         torch.testing.assert_close(one, other, atol=5e-3, rtol=5e-3)
     vae_file = tmp_path / "vae.safetensors"
-    vae.save_vae(vae.build_vae(4), vae_file)
+    vae.save_vae(wan_vae.build_vae(4), vae_file)
     with pytest.raises(ValueError, match="no evaluation network"):
         load_evaluator(vae_file)
 
@@ -72,7 +73,7 @@ def test_targets_are_the_drawing(drawn_clips):
 
 
 def _task(folder: Path, seed: int) -> EvaluatorTask:
-    vae.save_vae(vae.build_vae(4), folder / "vae.safetensors")
+    vae.save_vae(wan_vae.build_vae(4), folder / "vae.safetensors")
     settings = EvaluatorConfig(vae=str(folder / "vae.safetensors"), steps=1300)
     config = PretrainConfig("evaluator", str(folder), seed=seed, evaluator=settings)
     return EvaluatorTask(config, torch.device("cpu"))
@@ -108,7 +109,7 @@ def _run(config: dict, path: Path, *arguments: str) -> dict:
 
 
 def test_training_resumes_to_the_same_bits_and_exports(tmp_path):
-    network = vae.build_vae(4)
+    network = wan_vae.build_vae(4)
     vae.initialize_vae(network, torch.Generator().manual_seed(0))
     vae_file = tmp_path / "vae.safetensors"
     vae.save_vae(network, vae_file)

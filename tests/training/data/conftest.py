@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from tiny import text, vae
+from training.data import wan_vae
 from training.data.config import DataConfig
+from training.data.umt5 import load_umt5
 
 WIDTH, HEIGHT, NUM_FRAMES = 48, 32, 5
 EVERY = {
@@ -46,11 +48,11 @@ def write_video(path, clip, rate=16):
 def models(tmp_path_factory):
     """Paths of a VAE and of a text encoder, both with random weights and very small."""
     folder = tmp_path_factory.mktemp("models")
-    network = vae.build_vae(4)
+    network = wan_vae.build_vae(4)
     vae.initialize_vae(network, torch.Generator().manual_seed(0))
     vae.save_vae(network, folder / "vae.safetensors")
     config = {**text.umt5_config(1, 1000), "d_ff": 64}
-    _, tokenizer, _ = text.load_text_encoder("assets/vdot_tiny_text.safetensors")
+    tokenizer = load_umt5("assets/vdot_tiny_text.safetensors").tokenizer
     config["vocab_size"] = len(tokenizer)
     text.save_text_encoder(text.build_encoder(config), config, tokenizer, folder / "text.safetensors")
     return folder / "vae.safetensors", folder / "text.safetensors"

@@ -20,6 +20,7 @@ from training.data.clips import Media, fit, read_clip
 from training.data.encoders import TextEncoder, VideoEncoder, text_encoder_digest, vae_digest
 from training.data.rows import RowsProducer
 from training.data.samples import EncodedSample, pack, unpack_contexts
+from training.data.umt5 import embed, load_umt5
 from vdot_core import vcu
 
 from .conftest import write_manifest, write_tar
@@ -104,13 +105,11 @@ def test_a_sample_is_what_the_nodes_encoding_gives(whole, clips):
 
 
 def test_text_ends_with_its_last_token_and_long_prompts_are_cut(models):
-    from tiny.text import embed, load_text_encoder
-
-    encoder, tokenizer, _ = load_text_encoder(models[1])
+    file = load_umt5(models[1])
     text = TextEncoder(models[1], CPU)
-    ids, mask = tokenizer(["a red square"])
+    ids, mask = file.tokenizer(["a red square"])
     (cut,) = text(["  a red\n square "])
-    padded = embed(encoder, ids, mask)[0]
+    padded = embed(file.encoder, ids, mask)[0]
     assert torch.allclose(padded[: len(cut)], cut, atol=1e-5) and not padded[len(cut) :].any()
     assert len(text(["square " * 200])[0]) == 64
 

@@ -12,11 +12,11 @@ from PIL import Image
 import training.data.encoders as encoders
 from tests.support.distill import SIZES, new_trainer, tiny_config, tiny_values, write_teacher
 from tests.support.processes import torchrun, wait
-from tiny import vae
 from training.data.cache import Cache, fill
 from training.data.encoders import VideoEncoder
 from training.data.samples import EncodedSample
 from training.data.source import CachedSource
+from training.data.wan_vae import decode_video, load_vae
 from training.distributed import world as parallel
 from training.engine.average import AveragedWeights
 from training.engine.progress import Progress
@@ -279,8 +279,8 @@ def test_wide_vaes_and_diffusers_folders_decode_to_the_same(tmp_path, monkeypatc
     latents = torch.randn(2, 16, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     whole = VideoEncoder(VAE, CPU).decode(latents)
     assert whole.shape == (2, 9, 32, 32, 3) and whole.dtype == torch.float32
-    torch.testing.assert_close(whole, vae.decode_video(vae.load_vae(VAE), latents), rtol=0, atol=1e-4)
-    vae.load_vae(VAE).save_pretrained(tmp_path / "pipeline" / "vae")
+    torch.testing.assert_close(whole, decode_video(load_vae(VAE), latents), rtol=0, atol=1e-4)
+    load_vae(VAE).save_pretrained(tmp_path / "pipeline" / "vae")
     monkeypatch.setattr(encoders, "CHUNKED_FROM_DIM", 4)
     monkeypatch.setattr(encoders, "decode_video", lambda *_: pytest.fail("the whole clip at once"))
     for path in (VAE, tmp_path / "pipeline", tmp_path / "pipeline" / "vae"):
