@@ -23,6 +23,7 @@ BROKEN = {
     "nodes import training": ("nodes/bad.py", "from ..training import a\n"),
     "nodes import vdot_core by name": ("nodes/bad.py", "import vdot_core\n"),
     "training imports ComfyUI": ("training/bad.py", "import folder_paths\n"),
+    "training imports tiny": ("training/bad.py", "def f():\n    from tiny.a import x\n"),
     "training imports nodes": ("training/bad.py", "from ..nodes import load\n"),
 }
 ALLOWED = {

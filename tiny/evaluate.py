@@ -2,8 +2,8 @@
 
 Every row of every planned run is made, looked at by the evaluation network and written to
 `out_dir/run/sampler/row.json` beside a contact sheet; then docs/RESULTS.md is written. Kill it and run the
-same command: rows that are done, by the same weights, settings and drawing code, are not done again. One
-model alone: `--run NAME [--transformer FILE] [--use '[guided50]'] [--only '[text]']`. The page alone:
+same command: rows that are done, by the same weights, settings and version of the clips, are not done again.
+One model alone: `--run NAME [--transformer FILE] [--use '[guided50]'] [--only '[text]']`. The page alone:
 `--report`.
 """
 
@@ -25,7 +25,7 @@ from torch import Tensor
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from tiny.clips.digest import drawing_digest
+from tiny.clips import CLIPS_VERSION
 from tiny.evaluation.cases import Case, row_cases
 from tiny.evaluation.config import EvaluationConfig, TaskConfig, parse_config
 from tiny.evaluation.generate import TinyModel, UnitEncoder, generate, load_tiny, reconstruct
@@ -41,9 +41,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def fingerprint(paths: Sequence[str | Path], settings: dict) -> str:
-    """A name for weights, settings and the drawing code: results of the same one need not be made again."""
+    """A name for weights, settings and the drawn clips: results of the same one need not be made again."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update(drawing_digest().encode())
+    digest.update(f"clips {CLIPS_VERSION}".encode())
     for path in paths:
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()[:16]

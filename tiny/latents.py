@@ -22,7 +22,7 @@ from training.engine.files import load_checkpoint, save_checkpoint
 from vdot_core import vcu
 from vdot_core.torch_files import load_torch_file
 
-from .clips.digest import drawing_digest
+from .clips import CLIPS_VERSION
 from .config import CacheGroup
 from .tasks import build_unit, draw_scenes
 from .vae import weights_digest
@@ -34,7 +34,7 @@ OF_GROUP = ("width", "height", "num_frames", "tasks", "extra", "texture_share", 
 SAID = {
     "format": "format of the file",
     "vae": "VAE (teacher.vae)",
-    "drawing_code": "drawing of the clips (the code in tiny/clips)",
+    "clips_version": "version of the drawn clips",
     "bf16": "precision (teacher.bf16)",
     "chunk": "number of clips in a file",
     "start": "first clip (the groups before it hold more or fewer)",
@@ -108,8 +108,8 @@ class LatentCache:
     """Groups of drawn clips on disk, encoded as far as they are asked for; several processes share the work.
 
     A chunk of clips is a file, written whole, that says what it was made from: one of another VAE, of other
-    clips or of other drawing code is refused. One with fewer clips, which ended its group before the group
-    grew, is encoded again.
+    clips or of another version of them is refused. One with fewer clips, which ended its group before the
+    group grew, is encoded again.
 
     Args:
         groups: What it holds; each takes the scenes of the training split that follow the previous group's.
@@ -135,7 +135,7 @@ class LatentCache:
         self.vae = load_vae(vae).to(device)
         counts = [group.num_clips for group in groups]
         self._starts = [sum(counts[:number]) for number in range(len(counts))]
-        made_from = {"format": FORMAT, "vae": weights_digest(vae), "drawing_code": drawing_digest()}
+        made_from = {"format": FORMAT, "vae": weights_digest(vae), "clips_version": CLIPS_VERSION}
         self._made_from = {**made_from, "bf16": bf16, "chunk": CHUNK_CLIPS}
         self._outgrown = self._check()
 

@@ -26,8 +26,9 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from training.data import encode_all
-from training.data.cache import INDEX, Cache, Producer, forget_skipped, missing_shards
+from training.data.cache import INDEX, Cache, forget_skipped, missing_shards
 from training.data.config import DataConfig
+from training.data.producer import Producer, make_producer
 from training.methods.programs import distill_parser, finetune_parser
 
 logger = logging.getLogger("vdot")
@@ -58,7 +59,7 @@ def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def build_producer(config: DataConfig, local_rank: int = 0) -> Producer:
-    """What encodes a configuration's samples.
+    """Make what encodes a configuration's samples.
 
     Args:
         config: Where they come from.
@@ -69,10 +70,8 @@ def build_producer(config: DataConfig, local_rank: int = 0) -> Producer:
     """
     if config.source == "cache":
         raise ValueError("data.source is cache, which is encoded already; give the manifest or the shards")
-    if config.source == "shapes":
-        from tiny.producer import ShapesProducer
-
-        return ShapesProducer(config)
+    if config.source == "producer":
+        return make_producer(config)
     from training.data.rows import RowsProducer
 
     return RowsProducer(config, local_rank)

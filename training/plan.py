@@ -19,6 +19,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from training.data.producer import make_producer
 from training.methods.programs import distill_parser
 from training.methods.vdot_config import DistillConfig
 from training.planning.arguments import PlanArguments, PlanOptions, read_options
@@ -43,9 +44,8 @@ def clip_of(config: DistillConfig, references: int = 0, contexts: int = 1) -> Cl
     """
     data = config.data
     contexts = 0 if config.model.text_only else contexts
-    if data.source == "shapes" and data.groups:
-        one = max(data.groups, key=lambda group: group.width * group.height * group.num_frames)
-        return Clip(one.width, one.height, one.num_frames, references, contexts)
+    if data.source == "producer":
+        return Clip(*make_producer(data).largest_clip(), references, contexts)
     width, height = data.width, data.height
     if width is None or height is None:
         height = max(16, int((data.max_pixels * 480 / 832) ** 0.5) // 16 * 16)

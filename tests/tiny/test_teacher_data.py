@@ -66,7 +66,7 @@ SAID = {
     "tasks": r"tasks: it has \['text', 'depth'\], this run \['text', 'gray'\]",
     "start": "first clip .*: it has 5, this run 6",
     "bf16": r"precision \(teacher\.bf16\)",
-    "drawing": "drawing of the clips .*: it has [0-9a-f]{16}, this run 0000000000000000",
+    "drawing": "version of the drawn clips: it has 1, this run 2",
 }
 
 
@@ -80,7 +80,7 @@ def test_a_cache_of_other_clips_is_refused_and_what_differs_is_said(groups, tmp_
         vae = tmp_path / "other.safetensors"
         save_vae(other, vae)
     if change == "drawing":
-        monkeypatch.setattr(latents, "drawing_digest", lambda: "0" * 16)
+        monkeypatch.setattr(latents, "CLIPS_VERSION", 2)
     changes = {"simple": {"simple": True}, "tasks": {"tasks": ["text", "gray"]}, "start": {"num_clips": 6}}
     changed = [CacheGroup(**{**vars(groups[0]), **changes.get(change, {})}), groups[1]]
     said = rf"group\d-32x32x5-0000\.pt was encoded with another {SAID[change]}.* delete that folder"
@@ -135,8 +135,14 @@ def test_processes_share_a_batch_of_drawn_clips(groups, tmp_path, monkeypatch):
 
 def _drawn(folder: Path) -> DataConfig:
     files = {"vae": VAE, "text_encoder": str(ASSETS / "vdot_tiny_text.safetensors")}
-    groups = [CacheGroup(**SIZE, num_clips=4, tasks=["depth", "text"])]
-    return DataConfig(source="shapes", cache_dir=str(folder), groups=groups, **files)
+    groups = [{**SIZE, "num_clips": 4, "tasks": ["depth", "text"]}]
+    return DataConfig(
+        source="producer",
+        producer="tiny.producer.ShapesProducer",
+        producer_args={"groups": groups},
+        cache_dir=str(folder),
+        **files,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +153,10 @@ def encoded(tmp_path_factory):
     return folder
 
 
-def test_other_drawing_code_does_not_add_to_a_cache_of_drawn_clips(encoded, monkeypatch):
-    monkeypatch.setattr(drawn, "drawing_digest", lambda: "0" * 16)
+def test_another_version_of_the_clips_does_not_add_to_a_cache_of_drawn_clips(encoded, monkeypatch):
+    monkeypatch.setattr(drawn, "CLIPS_VERSION", 2)
     config = _drawn(encoded)
-    with pytest.raises(ValueError, match=r"another drawing_code: it has '[0-9a-f]{16}'.* remove the old"):
+    with pytest.raises(ValueError, match=r"another clips_version: it has 1, this run 2.* remove the old"):
         cache.encode(config)
 
 

@@ -67,8 +67,8 @@ def read_results(folder: Path) -> Results:
         if row["measured_with"] != first[1]:
             raise ValueError(
                 f"{path} and {first[0]} were scored with different evaluation networks, VAEs, text "
-                "encoders, clips or drawing code and cannot be compared; evaluate the older one again, or "
-                "delete its folder"
+                "encoders, clips or versions of the clips and cannot be compared; evaluate the older one "
+                "again, or delete its folder"
             )
         name = f"{row['run']} / {row['sampler']}"
         results.setdefault(name, {})[path.stem] = {k: v for k, v in row.items() if k not in DROPPED}

@@ -1,4 +1,4 @@
-"""Training data: rows or drawn clips, encoded once to a cache, and batches drawn from it."""
+"""Training data: samples encoded once to a cache, and batches drawn from it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import time
 from pathlib import Path
 
-from .cache import Cache, Producer, check_header, fill, finish, missing_shards
+from .cache import Cache, check_header, fill, finish, missing_shards
 from .config import DataConfig
 from .encoders import text_encoder_digest, vae_digest
 from .loader import step_batches
+from .producer import Producer, make_producer
 from .sampler import check_tasks
 from .source import CachedSource, Source
 
@@ -33,7 +34,7 @@ def build_source(
     rank: int | None = None,
     world_size: int | None = None,
 ) -> CachedSource:
-    """Open the samples of a run; the shapes source encodes its clips first where that was not done yet.
+    """Open the samples of a run; a producer encodes its samples first where that was not done yet.
 
     Args:
         config: Where the samples come from.
@@ -55,13 +56,11 @@ def build_source(
     folder = Path(config.cache_dir)
     rank = int(os.environ.get("RANK", 0)) if rank is None else rank
     world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
-    if config.source == "shapes":
-        from tiny.producer import ShapesProducer
-
-        encode_all(folder, ShapesProducer(config), rank, world_size)
+    if config.source == "producer":
+        encode_all(folder, make_producer(config), rank, world_size)
     cache = Cache(folder)
     # One process reads the models' gigabytes for all.
-    if config.source != "shapes" and rank == 0:
+    if config.source != "producer" and rank == 0:
         check_encoders(config, cache)
     source = CachedSource(
         cache,

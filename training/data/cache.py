@@ -19,31 +19,17 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from ..engine.files import save_safetensors
+from .producer import Producer
 from .samples import EncodedSample, SampleInfo, Skipped, pack
 
 logger = logging.getLogger("vdot")
 FORMAT = 1
 HEADER, INDEX, EMPTY = "cache.json", "index.json", "empty.safetensors"
-
-
-class Producer(Protocol):
-    """What fills a cache: numbered pieces of work that give the same samples in every process."""
-
-    num_shards: int
-
-    def header(self) -> dict[str, Any]:
-        """All that the samples depend on, as JSON."""
-
-    def empty_text(self) -> Tensor:
-        """[L, D] embedding of the empty prompt, cut after its last token."""
-
-    def encode(self, shard: int) -> tuple[list[EncodedSample], list[Skipped]]:
-        """The samples of one shard, and the rows left out."""
 
 
 def digest(*paths: str | Path) -> str:

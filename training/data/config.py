@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
-
-from tiny.config import CacheGroup
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -13,10 +11,13 @@ class DataConfig:
     """The data of a run. Everything is encoded once into `cache_dir`; the training step reads only that.
 
     Attributes:
-        source: shapes (drawn clips, encoded on the first start), manifest or webdataset (encoded beforehand
-            by `python training/cache.py`), or cache (a finished cache, wherever it came from).
+        source: manifest or webdataset (encoded beforehand by `python training/cache.py`), producer (encoded
+            on the first start), or cache (a finished cache, wherever it came from).
         path: Manifest (.csv, .jsonl or .parquet), or tar shards such as "clips-{000..099}.tar"; local or any
-            address that fsspec opens. The shapes need none.
+            address that fsspec opens.
+        producer: Class of this repository that makes the samples of source producer, by its dotted path,
+            such as tiny.producer.ShapesProducer.
+        producer_args: The producer's own settings.
         cache_dir: Folder of the encoded samples.
         task_weights: Task -> weight in the mixture; tasks left out are not trained on. Empty: every sample
             alike.
@@ -24,11 +25,13 @@ class DataConfig:
         accumulation: Micro-batches that each process runs in a step.
         group_size: Samples in a row that share one latent shape; null: batch_size / accumulation. Set it to
             get the same batches with another accumulation.
-        vae: VAE: a safetensors file in Wan's key names, or a diffusers folder. Asked for when encoding; where
-            given in training, the cache must have been made with it; null: not compared.
-        text_encoder: UMT5: a safetensors file of the tiny one, or a Hugging Face folder; else as vae.
+        vae: Wan 2.1 VAE: a safetensors file in Wan's key names, such as wan_2.1_vae.safetensors, or a
+            diffusers folder. Needed for encoding; in training, the cache must have been made with it; null:
+            not compared.
+        text_encoder: UMT5: ComfyUI's file, such as umt5_xxl_fp16.safetensors, or a Hugging Face folder; else
+            as vae.
         empty_prompt: Text of the condition without a caption.
-        text_len: Tokens that the network reads; null: the text encoder's own (512 of a folder).
+        text_len: Tokens that the network reads; null: the text encoder's own (512 of UMT5-XXL).
         width: Width in pixels, a multiple of 16; null: the clip's own, within max_pixels.
         height: Height in pixels, as width.
         max_pixels: Largest width * height where they are the clip's own.
@@ -40,19 +43,19 @@ class DataConfig:
         workers: Background processes that read batches ahead in training; 0: none.
         device: Where to encode: auto, cpu or cuda.
         encode_dtype: Number format of the encoders: fp32 or bf16.
-        groups: Clips of the shapes source.
-        first_clip: First drawn clip to use, of the training split.
     """
 
-    source: Literal["shapes", "manifest", "webdataset", "cache"] = "shapes"
+    source: Literal["manifest", "webdataset", "producer", "cache"] = "cache"
     path: str | None = None
+    producer: str | None = None
+    producer_args: dict[str, Any] = field(default_factory=dict)
     cache_dir: str = "runs/distill/cache"
     task_weights: dict[str, float] = field(default_factory=dict)
     batch_size: int = 12
     accumulation: int = 3
     group_size: int | None = None
-    vae: str | None = "assets/vdot_tiny_vae.safetensors"
-    text_encoder: str | None = "assets/vdot_tiny_text.safetensors"
+    vae: str | None = None
+    text_encoder: str | None = None
     empty_prompt: str = ""
     text_len: int | None = None
     width: int | None = None
@@ -66,8 +69,6 @@ class DataConfig:
     workers: int = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
     encode_dtype: Literal["fp32", "bf16"] = "fp32"
-    groups: list[CacheGroup] = field(default_factory=list)
-    first_clip: int = 0
 
     def __post_init__(self) -> None:
         _check_mixture(self)
@@ -92,8 +93,11 @@ class DataConfig:
             raise ValueError(
                 f"data.source is {self.source} and data.path is not set; give the {self.source}'s"
             )
-        if self.source == "shapes" and not (self.vae and self.text_encoder):
-            raise ValueError("data.source is shapes, which encodes clips: set data.vae and data.text_encoder")
+        if self.source == "producer" and not (self.producer and self.vae and self.text_encoder):
+            raise ValueError(
+                "data.source is producer, which makes and encodes samples; set data.producer, data.vae and "
+                "data.text_encoder"
+            )
 
 
 def _check_mixture(config: DataConfig) -> None:

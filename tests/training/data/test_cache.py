@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny.config import CacheGroup
 from training import cache as program
 from training.data import build_source
 from training.data.cache import Cache
@@ -235,24 +234,3 @@ def test_a_shard_that_was_cut_off_afterwards_is_left_out_and_named(config, clips
     source = build_source(settings, seed=0)
     assert {row.kind for row in source.skipped} == {"unreadable"} and len(source.skipped) == 2
     assert {task for batch in source.batches(0) for task in batch.tasks} == {"firstframe"}
-
-
-def test_drawn_clips_need_no_files(config):
-    groups = [
-        CacheGroup(32, 32, 5, 3, ["text", "depth"]),
-        CacheGroup(32, 32, 5, 2, ["reference"]),
-    ]
-    settings = config(source="shapes", groups=groups)
-    source = build_source(settings, seed=1)
-    before = files_of(settings.cache_dir)
-    again = build_source(settings, seed=1)
-    assert files_of(settings.cache_dir) == before, "a second start encodes nothing"
-    seen = {}
-    for step in range(12):
-        (one,), (other,) = source.batches(step), again.batches(step)
-        assert one.ids == other.ids and torch.equal(one.contexts, other.contexts)
-        for task in one.tasks:
-            seen[task] = one.shape, one.num_reference_latents
-    assert seen == {"text": ((16, 2, 4, 4), 0), "depth": ((16, 2, 4, 4), 0), "reference": ((16, 3, 4, 4), 1)}
-    with pytest.raises(ValueError, match=r"data\.groups is empty"):
-        build_source(config(source="shapes"), seed=0)

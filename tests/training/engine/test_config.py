@@ -164,12 +164,6 @@ def test_quantities_are_explained_with_their_units(monkeypatch):
     assert {key: helped[key] for key, unit in UNITS.items() if unit not in helped[key]} == {}
 
 
-def test_groups_of_clips_are_typed():
-    clips = {"width": 64, "height": 64, "num_frames": 5, "num_clips": 1, "tasks": ["depth"]}
-    assert distill_config({"data": {"groups": [clips]}}).data.groups[0].num_frames == 5
-    assert distill_config({"data": {"groups": [clips, {**clips, "weight": 2}]}}).data.groups[1].weight == 2
-
-
 def _runs() -> list[Path]:
     """The bundled files that are distillation runs: of the others' `model` is a name, or they have none."""
     paths = [

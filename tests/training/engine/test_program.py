@@ -30,7 +30,8 @@ def given(tmp_path_factory):
     group = {"width": 32, "height": 32, "num_frames": 5, "num_clips": 2, "tasks": ["depth", "text"]}
     values = tiny_values(
         folder / "out", teacher, steps=2, export_dtype="fp32", rollout__steps=2, optim__generator_every=1,
-        data__source="shapes", data__groups=[group], data__cache_dir=str(folder / "cache"),
+        data__source="producer", data__producer="tiny.producer.ShapesProducer",
+        data__producer_args={"groups": [group]}, data__cache_dir=str(folder / "cache"),
         data__batch_size=2, data__accumulation=1, data__vae=VAE,
         data__text_encoder="assets/vdot_tiny_text.safetensors", losses__task_guidance={"depth": 1.5},
         log__save_every=2, log__vae=VAE, log__sample_every=2, log__num_samples=1,

@@ -1,0 +1,67 @@
+"""Producers: what fills a cache, by rows or by a class of this repository that a configuration names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from .config import DataConfig
+from .samples import EncodedSample, Skipped
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = "tiny.producer.ShapesProducer"
+
+
+class Producer(Protocol):
+    """Fills a cache: numbered shards of samples, the same in every process."""
+
+    num_shards: int
+
+    def header(self) -> dict[str, Any]:
+        """All that the samples depend on, as JSON."""
+
+    def empty_text(self) -> Tensor:
+        """[L, D] embedding of the empty prompt, cut after its last token."""
+
+    def encode(self, shard: int) -> tuple[list[EncodedSample], list[Skipped]]:
+        """The samples of one shard, and the rows left out."""
+
+
+class NamedProducer(Producer, Protocol):
+    """A producer that `data.producer` names, made from the configuration before any model is read."""
+
+    def __init__(self, config: DataConfig) -> None: ...
+
+    def largest_clip(self) -> tuple[int, int, int]:
+        """(width, height, num_frames) of its largest sample, for planning."""
+
+
+def make_producer(config: DataConfig) -> NamedProducer:
+    """Import the class that `data.producer` names, and make it from the configuration.
+
+    Args:
+        config: Its `producer` is a dotted path; the class reads its own settings from `producer_args`.
+
+    Raises:
+        ValueError: There is no such class in this repository, or its settings are wrong.
+    """
+    name = config.producer
+    top, module_name, class_name = name.partition(".")[0], *name.rpartition(".")[::2]
+    try:
+        spec = importlib.util.find_spec(top) if module_name else None
+    except (ImportError, ValueError):
+        spec = None
+    # Only code of this repository is run for a name in a configuration file.
+    if spec is None or not spec.origin or Path(spec.origin).resolve() != ROOT / top / "__init__.py":
+        raise ValueError(
+            f"data.producer is {name!r}; expected a class in a package of this repository, such as {EXAMPLE}"
+        )
+    try:
+        producer = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"data.producer {name!r} cannot be imported ({error}); try {EXAMPLE}") from error
+    return producer(config)
