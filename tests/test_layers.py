@@ -51,7 +51,7 @@ def check(root: Path) -> subprocess.CompletedProcess:
 @pytest.fixture
 def tree(tmp_path) -> Path:
     """A small repository of the same shape, with only allowed imports."""
-    for layer in ("nodes", "vdot_core", "training"):
+    for layer in ("nodes", "vdot_core", "training", "tiny"):
         (tmp_path / layer).mkdir()
         (tmp_path / layer / "__init__.py").touch()
         (tmp_path / layer / "a.py").write_text("x = 1\n")

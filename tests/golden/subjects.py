@@ -78,9 +78,9 @@ SOURCES: dict[str, dict[str, Any]] = {
 
 def vae_encoder():
     """The tiny VAE in float32: video [B, F, H, W, 3] in [0, 1] -> latents [B, 16, T, h, w]."""
-    from tiny.vae import encode_video, load_vae
+    from training.data.wan_vae import encode_video, load_vae
 
-    vae = load_vae(ASSETS / "vdot_tiny_vae.safetensors").float()
+    vae = load_vae(ASSETS / "vdot_tiny_vae.safetensors")
 
     @torch.no_grad()
     def encode(video: Tensor) -> Tensor:
@@ -151,17 +151,17 @@ def cached_source(**changes: Any):
 
 def write_cache(folder: Path) -> None:
     """Encode a few drawn clips to a cache as the distillation's data store writes it."""
-    from tiny.config import CacheGroup
     from training import cache
     from training.data import DataConfig
 
     files = {name: str(ASSETS / f"vdot_tiny_{end}.safetensors") for name, end in _ENCODERS.items()}
     size = {"width": 32, "height": 32, "num_frames": 5}
     groups = [
-        CacheGroup(**size, num_clips=2, tasks=["depth", "text"]),
-        CacheGroup(**size, num_clips=1, tasks=["reference"]),
+        {**size, "num_clips": 2, "tasks": ["depth", "text"]},
+        {**size, "num_clips": 1, "tasks": ["reference"]},
     ]
-    assert cache.encode(DataConfig(source="shapes", cache_dir=str(folder), groups=groups, **files))
+    shapes = {"producer": "tiny.producer.ShapesProducer", "producer_args": {"groups": groups}}
+    assert cache.encode(DataConfig(source="producer", cache_dir=str(folder), **shapes, **files))
 
 
 _ENCODERS = {"vae": "vae", "text_encoder": "text"}
