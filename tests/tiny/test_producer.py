@@ -10,7 +10,7 @@ from training import cache as program
 from training.data import build_source
 from training.data.config import DataConfig
 from training.data.wan_vae import build_vae
-from training.engine.cli import parse_command
+from training.methods.programs import distill_config, distill_parser
 from training.plan import clip_of
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -103,16 +103,14 @@ def test_the_command_line_sets_them_too(tmp_path, capsys):
     ]
     words += ["--data.vae", str(ASSETS / "vdot_tiny_vae.safetensors")]
     words += ["--data.text_encoder", str(ASSETS / "vdot_tiny_text.safetensors")]
-    data = parse_command([*words, "--data.producer_args", str({"groups": [GROUP]})]).config.data
+    data = distill_parser().read([*words, "--data.producer_args", str({"groups": [GROUP]})])[0].data
     assert data.producer_args == {"groups": [GROUP]}
     assert program.main([*words, "--data.producer_args", str({"groups": [{**GROUP, "heigth": 1}]})]) == 2
     assert "groups[0]: unknown key heigth; did you mean height?" in capsys.readouterr().err
 
 
 def test_the_largest_clip_is_what_a_plan_is_of(config):
-    from training.engine.cli import make_config
-
     groups = [GROUP, {**GROUP, "width": 48, "num_frames": 9}, {**GROUP, "height": 64}]
     values = {"source": "producer", "producer": NAME, "producer_args": {"groups": groups}, "vae": "v"}
-    clip = clip_of(make_config({"data": {**values, "text_encoder": "t"}}))
+    clip = clip_of(distill_config({"data": {**values, "text_encoder": "t"}}))
     assert (clip.width, clip.height, clip.num_frames) == (48, 32, 9)
