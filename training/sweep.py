@@ -1,264 +1,207 @@
-"""Many runs from one file: `python training/sweep.py --sweep tiny/configs/tiny_ablation.yaml`.
+"""Many runs from one file: `python training/sweep.py --config tiny/configs/tiny_ablation.yaml`.
 
-A sweep names runs (a base configuration and overrides), and seeds. Every pair is a process of its own, one
-per core; what is finished is skipped, so that a sweep goes on after any interruption with the same command.
-At the end a table of every run's metrics, mean and spread over seeds, is printed and written.
-
-    out_dir: runs/tiny_ablation
-    command: [python, training/distill.py]     # default; from the repository's root
-    base: tiny/configs/vdot_tiny.yaml
-    seeds: [0, 1, 2]
-    jobs: 1                                    # processes at once, each on its own core; 0: every core
-    metrics: evaluation/*/renoise4/*.json      # in a run's folder: JSON, or JSON lines (the last counts)
-    table: [text/score, depth/score]           # columns; none: every number
-    runs:
-      full: {}
-      no_gan: {losses.gan: false}
-    after:                                     # optional: more commands of a run; {run}, {seed} too
-      - [python, tiny/evaluate.py, --config, tiny/configs/tiny_evaluation.yaml, --run, "{run}",
-         --transformer, "{out_dir}/export/generator.safetensors", --out_dir, "{out_dir}/evaluation"]
+Every run with every seed is a process. Finished ones are skipped, so the same command resumes a sweep; at the
+end a table of means over seeds is printed and written to out_dir/table.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
+import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentError, ArgumentParser
+
 if __package__ in (None, ""):
+    # Replaces the script's own folder, whose names would hide other packages' (`data`, `methods`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.sweep_config import SweepConfig, read_sweep
-from training.sweep_table import format_table, read_run, write_text
-
 logger = logging.getLogger("vdot")
-JOB, DONE = "sweep_job.json", "sweep_done.json"
-POLL_S = 0.2
+JOB, DONE, LOG = "sweep_job.json", "sweep_done.json", "sweep.log"
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run with one seed.
+class SweepConfig:
+    """A sweep.
 
     Attributes:
-        run: Its name.
-        seed: Its seed.
-        folder: Where it writes.
-        commands: What is run there, in turn.
+        out_dir: Folder of the runs: out_dir/<run>/seed<seed>.
+        runs: Name -> dotted keys that differ from the base.
+        base: Configuration file that all runs share; null: none.
+        seeds: Seeds; every run is started with each.
+        command: Command of a run; python is this interpreter. --config, keys, --seed and --out_dir follow.
+        after: Further commands of a run, in order; {out_dir}, {run} and {seed} in them are filled in.
+        jobs: Processes at once, each with one CPU thread where there are several.
+        metrics: File in a run's folder with its numbers, JSON or JSON lines (the last value of each counts);
+            with *, all files that match: the number score of text.json is then text/score.
+        table: Columns of the table; empty: all numbers.
+        only_table: Print the table of the finished runs and start none.
     """
 
-    run: str
-    seed: int
-    folder: Path
-    commands: tuple[tuple[str, ...], ...]
+    out_dir: str
+    runs: dict[str, dict[str, Any]]
+    base: str | None = None
+    seeds: list[int] = field(default_factory=lambda: [0])
+    command: list[str] = field(default_factory=lambda: ["python", "training/distill.py"])
+    after: list[list[str]] = field(default_factory=list)
+    jobs: int = 1
+    metrics: str = "metrics.jsonl"
+    table: list[str] = field(default_factory=list)
+    only_table: bool = False
 
-    @property
-    def finished(self) -> bool:
-        """Whether it was done."""
-        return (self.folder / DONE).is_file()
-
-    def claim(self) -> None:
-        """Write the commands down in the folder, so that no other settings go on from what is there.
-
-        Raises:
-            ValueError: the folder was begun with other commands.
-        """
-        commands, mark = [list(command) for command in self.commands], self.folder / JOB
-        if not mark.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(mark, json.dumps(commands))
-        elif json.loads(mark.read_text()) != commands:
+    def __post_init__(self) -> None:
+        if not self.runs or any(Path(name).name != name or name.startswith(".") for name in self.runs):
             raise ValueError(
-                f"{self.folder} was begun with other settings (see {JOB} there); give the sweep another "
-                "out_dir or the run another name, or remove the folder"
+                f"runs are named {list(self.runs)}; give one or more plain words: they are folders"
             )
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds is {self.seeds}; give one or more, each once")
+        if self.jobs < 1:
+            raise ValueError(f"jobs is {self.jobs}; give 1 or more processes at once")
 
 
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def read_sweep(argv: Sequence[str]) -> SweepConfig:
+    """Parse a command line such as `--config FILE --jobs 2`; ValueError for a wrong key or value."""
+    parser = ArgumentParser(prog="python training/sweep.py", description=__doc__, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file with the keys below")
+    parser.add_class_arguments(SweepConfig, nested_key=None)
+    try:
+        values = parser.instantiate(parser.parse_args(list(argv)))
+    except ArgumentError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    return SweepConfig(**{one.name: getattr(values, one.name) for one in fields(SweepConfig)})
 
 
-def make_jobs(sweep: SweepConfig) -> list[Job]:
-    """All runs with all seeds, the first seed of every run first.
-
-    Args:
-        sweep: What to run.
-
-    Returns:
-        The jobs.
-    """
-    jobs = []
+def jobs_of(sweep: SweepConfig) -> dict[Path, list[list[str]]]:
+    """Folder of a job -> its commands; the first seed of every run comes first."""
+    jobs = {}
     for seed in sweep.seeds:
         for run, keys in sweep.runs.items():
-            folder = Path(sweep.out_dir) / str(run) / f"seed{seed}"
-            first = [sys.executable if word == "python" else word for word in sweep.command]
-            first += ["--config", sweep.base] if sweep.base else []
+            folder = Path(sweep.out_dir) / run / f"seed{seed}"
+            first = [*sweep.command, *(["--config", sweep.base] if sweep.base else [])]
             for key, value in {**keys, "seed": seed, "out_dir": str(folder)}.items():
-                first += [f"--{key}", _word(value)]
-            filled = {"out_dir": str(folder), "run": str(run), "seed": str(seed)}
-            after = [[_filled(word, filled) for word in command] for command in sweep.after]
-            jobs.append(Job(str(run), seed, folder, (tuple(first), *map(tuple, after))))
+                first += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+            names = {"{out_dir}": str(folder), "{run}": run, "{seed}": str(seed)}
+            commands = [first, *([_filled(word, names) for word in command] for command in sweep.after)]
+            jobs[folder] = [[sys.executable if word == "python" else word for word in c] for c in commands]
     return jobs
 
 
-def _filled(word: str, values: Mapping[str, str]) -> str:
-    if word == "python":
-        return sys.executable
-    for name, value in values.items():
-        word = word.replace(f"{{{name}}}", value)
+def _filled(word: str, names: Mapping[str, str]) -> str:
+    for name, value in names.items():
+        word = word.replace(name, value)
     return word
 
 
-class Running:
-    """A job under way on one core: its commands, one after the other."""
-
-    def __init__(self, job: Job, core: int | None) -> None:
-        self.job, self.core, self.begun = job, core, time.monotonic()
-        self.waiting = list(job.commands)
-        self.log = (job.folder / "sweep.log").open("ab")
-        self.process = self._start()
-
-    def _start(self) -> subprocess.Popen:
-        command = self.waiting.pop(0)
-        environment = dict(os.environ)
-        if self.core is not None:
-            environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            command, stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+def claim(folder: Path, commands: list[list[str]]) -> None:
+    """Note a job's commands in its folder; ValueError where it was started with others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / JOB
+    if mark.exists() and json.loads(mark.read_text()) != commands:
+        raise ValueError(
+            f"{folder} was started with other settings ({JOB} there): give another out_dir or name"
         )
-        if self.core is not None and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(process.pid, {self.core})
-        return process
-
-    def poll(self) -> int | None:
-        """The exit status once a command fails or all have ended; None before. Starts the next command."""
-        status = self.process.poll()
-        if status == 0 and self.waiting:
-            self.process = self._start()
-            return None
-        if status is not None:
-            self.log.close()
-        return status
-
-    def stop(self) -> None:
-        """End the process; the run goes on from its own checkpoint when the sweep is started again."""
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
+    mark.write_text(json.dumps(commands))
 
 
-def _cores(jobs: int) -> list[int | None]:
-    """The cores to use: those this process may, as many as there are jobs."""
-    if not hasattr(os, "sched_getaffinity"):
-        return [None] * (jobs or os.cpu_count() or 1)
-    allowed = sorted(os.sched_getaffinity(0))
-    if jobs > len(allowed):
-        raise ValueError(f"jobs is {jobs}; there are {len(allowed)} cores: give at most that, or 0 for all")
-    return list(allowed[: jobs or len(allowed)])
+def run_job(folder: Path, commands: list[list[str]], running: set[subprocess.Popen], threads: str) -> bool:
+    """Run a job's commands in turn; True if all of them succeeded."""
+    for command in commands:
+        with (folder / LOG).open("ab") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": threads} if threads else None
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        running.add(process)
+        status = process.wait()
+        running.discard(process)
+        if status:
+            logger.error("%s: failed with status %d; see %s", folder, status, folder / LOG)
+            return False
+    (folder / DONE).touch()
+    logger.info("%s: done", folder)
+    return True
 
 
-def run_jobs(jobs: Sequence[Job], num_jobs: int) -> list[Job]:
-    """Run what is not finished; a job that fails does not stop the others.
-
-    Args:
-        jobs: All jobs.
-        num_jobs: Processes at once; 0: one on every core.
-
-    Returns:
-        The jobs that failed.
-
-    Raises:
-        ValueError: a run's folder was begun with other settings, or there are fewer cores than processes.
-    """
-    for job in jobs:
-        job.claim()
-    waiting = [job for job in jobs if not job.finished]
-    for job in jobs:
-        if job not in waiting:
-            logger.info("%s, seed %d: finished before", job.run, job.seed)
-    free, running, failed = _cores(num_jobs), [], []
+def run_jobs(jobs: Mapping[Path, list[list[str]]], num_jobs: int) -> bool:
+    """Run what is not finished; an interrupted sweep ends its processes. True if all succeeded."""
+    for folder, commands in jobs.items():
+        claim(folder, commands)
+    waiting = [job for job in jobs.items() if not (job[0] / DONE).exists()]
+    running: set[subprocess.Popen] = set()
+    pool = ThreadPoolExecutor(num_jobs)
     try:
-        while waiting or running:
-            while waiting and free:
-                job = waiting.pop(0)
-                logger.info("%s, seed %d: begins, log in %s", job.run, job.seed, job.folder / "sweep.log")
-                running.append(Running(job, free.pop(0)))
-            time.sleep(POLL_S)
-            for one in list(running):
-                status = one.poll()
-                if status is None:
-                    continue
-                running.remove(one)
-                free.append(one.core)
-                _end(one, status, failed)
+        threads = "1" if num_jobs > 1 else ""
+        return all(list(pool.map(lambda job: run_job(*job, running, threads), waiting)))
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(running):
+            process.terminate()
+        raise
     finally:
-        for one in running:
-            one.stop()
-    return failed
+        pool.shutdown()
 
 
-def _end(one: Running, status: int, failed: list[Job]) -> None:
-    job, seconds = one.job, time.monotonic() - one.begun
-    if status:
-        failed.append(job)
-        log = job.folder / "sweep.log"
-        logger.error("%s, seed %d: failed with status %d; see %s", job.run, job.seed, status, log)
-        return
-    write_text(job.folder / DONE, json.dumps({"seconds": round(seconds, 1)}))
-    logger.info("%s, seed %d: done in %.0f s", job.run, job.seed, seconds)
+def read_numbers(folder: Path, pattern: str) -> dict[str, float]:
+    """A run's numbers; see `SweepConfig.metrics`. ValueError where there are none."""
+    numbers = {}
+    for file in sorted(folder.glob(pattern)):
+        text = file.read_text()
+        values = [json.loads(text)] if file.suffix == ".json" else map(json.loads, text.splitlines())
+        for value in values:
+            prefix = file.stem if "*" in pattern else ""
+            numbers |= dict(_flat(value, prefix))
+    if not numbers:
+        raise ValueError(f"{folder} has no numbers in {pattern}, though its run has ended; set metrics")
+    return numbers
 
 
-def sweep_table(sweep: SweepConfig, jobs: Sequence[Job]) -> str:
-    """The table of all finished runs, also written to `out_dir/table.md` and `table.json`.
+def _flat(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}/{key}" if name else key)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield name, float(value)
 
-    Args:
-        sweep: The sweep.
-        jobs: Its jobs.
 
-    Returns:
-        Markdown.
-    """
-    found = {job: read_run(job.folder, sweep.metrics) for job in jobs if job.finished}
-    values = {run: [found[job] for job in jobs if job in found and job.run == run] for run in sweep.runs}
-    text = format_table(values, sweep.table, len(sweep.seeds))
-    rows = [{"run": job.run, "seed": job.seed, **numbers} for job, numbers in found.items()]
-    out = Path(sweep.out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "table.md", text)
-    write_text(out / "table.json", json.dumps(rows, indent=1))
-    return text
+def table_of(sweep: SweepConfig) -> str:
+    """Markdown table of means ± standard deviations over seeds; a dash where nothing is known."""
+    rows = {}
+    for run in sweep.runs:
+        folders = [Path(sweep.out_dir) / run / f"seed{seed}" for seed in sweep.seeds]
+        rows[run] = [read_numbers(f, sweep.metrics) for f in folders if (f / DONE).exists()]
+    columns = sweep.table or sorted({name for seeds in rows.values() for one in seeds for name in one})
+    lines = ["| " + " | ".join(["run", "seeds", *columns]) + " |", "|---" * (2 + len(columns)) + "|"]
+    for run, seeds in rows.items():
+        cells = [run, f"{len(seeds)}/{len(sweep.seeds)}"]
+        for name in columns:
+            values = [one[name] for one in seeds if name in one]
+            spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):.4g}{spread}" if values else "-")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns 0, 1 if a run failed, or 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    about = "Run a sweep, or go on with it."
-    parser = argparse.ArgumentParser(prog="python training/sweep.py", description=about)
-    parser.add_argument("--sweep", required=True, help="YAML file of the sweep")
-    parser.add_argument("--jobs", type=int, help="processes at once, in place of the file's")
-    parser.add_argument("--table", action="store_true", help="only print the table of what is finished")
-    given = parser.parse_args(argv)
     try:
-        sweep = read_sweep(given.sweep)
-        jobs = make_jobs(sweep)
-        failed = [] if given.table else run_jobs(jobs, sweep.jobs if given.jobs is None else given.jobs)
-        sys.stdout.write(sweep_table(sweep, jobs))
+        sweep = read_sweep(sys.argv[1:] if argv is None else argv)
+        done = sweep.only_table or run_jobs(jobs_of(sweep), sweep.jobs)
+        text = table_of(sweep)
+        Path(sweep.out_dir).mkdir(parents=True, exist_ok=True)
+        (Path(sweep.out_dir) / "table.md").write_text(text)
+        sys.stdout.write(text)
     except ValueError as error:
         logger.error("%s", error)
         return 2
-    return 1 if failed else 0
+    return 0 if done else 1
 
 
 if __name__ == "__main__":
