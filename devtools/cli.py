@@ -11,7 +11,7 @@ USAGE = """usage: python dev.py COMMAND [options]
 
   demo    make a video with a real ComfyUI and the bundled tiny model (demo --help)
   comfy   open a ComfyUI with the pack in the browser (comfy --help)
-  test    the test suite; --full: rare and long tests too; --floor: Python 3.10 and torch 2.5;
+  test    the test suite; --full: rare and long tests too; --floor: Python 3.10 and torch 2.7;
           further arguments go to pytest
   lint    ruff, formatting and the layers
   bench   measurements: bench lists them, bench NAME runs one; --install-peers adds what it compares with

@@ -1,4 +1,4 @@
-"""Checks the three layers, nodes -> vdot_core <- training.
+"""Checks the four layers, nodes -> vdot_core <- training <- tiny.
 
 Run as `python -m devtools.layers` in the repository's root.
 
@@ -75,7 +75,7 @@ def check(root: Path = ROOT, config: Path | None = None) -> list[str]:
     finally:
         sys.meta_path.remove(finder)
     problems = ["a layer imports what it must not (see the report above)"] if code else []
-    for layer in ("nodes", "vdot_core"):
+    for layer in ("nodes", "vdot_core", "tiny"):
         problems += [
             f"{place}: only training may use torch.distributed" for place in distributed_users(root / layer)
         ]

@@ -1,4 +1,4 @@
-"""The layers nodes -> vdot_core <- training, checked by import-linter; and that check, on broken trees."""
+"""The layers nodes -> vdot_core <- training <- tiny by import-linter; and that check, on broken trees."""
 
 import shutil
 import subprocess
@@ -21,14 +21,29 @@ BROKEN = {
     "vdot_core uses torch.distributed": ("vdot_core/bad.py", "import torch\ntorch.distributed.get_rank()\n"),
     "nodes import torch.distributed": ("nodes/bad.py", "import torch.distributed.fsdp as fsdp\n"),
     "nodes import training": ("nodes/bad.py", "from ..training import a\n"),
+    "tiny imports torch.distributed": ("tiny/bad.py", "import torch.distributed as dist\n"),
+    "nodes import tiny": ("nodes/bad.py", "from ..tiny import a\n"),
+    "nodes import tiny by name": ("nodes/bad.py", "import tiny.a\n"),
+    "vdot_core imports tiny": ("vdot_core/bad.py", "from ..tiny import a\n"),
+    "vdot_core imports tiny by name, inside a function": (
+        "vdot_core/bad.py",
+        "def f():\n    from tiny import a\n",
+    ),
+    "training imports tiny": ("training/bad.py", "from ..tiny import a\n"),
+    "training imports tiny by name, inside a function": (
+        "training/bad.py",
+        "def f():\n    from tiny.a import x\n",
+    ),
+    "tiny imports ComfyUI": ("tiny/bad.py", "import comfy.sd\n"),
+    "tiny imports nodes": ("tiny/bad.py", "from ..nodes import load\n"),
     "nodes import vdot_core by name": ("nodes/bad.py", "import vdot_core\n"),
     "training imports ComfyUI": ("training/bad.py", "import folder_paths\n"),
-    "training imports tiny": ("training/bad.py", "def f():\n    from tiny.a import x\n"),
     "training imports nodes": ("training/bad.py", "from ..nodes import load\n"),
 }
 ALLOWED = {
     "nodes/good.py": "import comfy.sd\nimport nodes\nfrom ..vdot_core import a\n",
     "training/good.py": "import torch.distributed as dist\nfrom vdot_core.a import x\n",
+    "tiny/good.py": "import torch\nfrom training.a import x\nfrom vdot_core.a import x as y\n",
     "vdot_core/good.py": "import torch\nfrom .a import x\nfrom torch.nn import functional\n",
 }
 

@@ -14,7 +14,7 @@ from devtools.lock import LOCK, locked
 from devtools.paths import ROOT, python_of
 from devtools.venv import INSTALLING, MARKER, STAMP
 
-# Builds the package after `go` exists, so that a test decides how long the installation takes.
+# Builds the package when `go` exists, so that a test decides how long the installation takes.
 BACKEND = """
 import time, zipfile
 from pathlib import Path
@@ -23,7 +23,8 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
     here = Path.cwd()
     with open(here / "builds", "a") as builds:
         builds.write("x")
-    while not (here / "go").exists():
+    deadline = time.monotonic() + 60
+    while not (here / "go").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     info = "tiny-1.0.dist-info"
     with zipfile.ZipFile(Path(folder, "tiny-1.0-py3-none-any.whl"), "w") as wheel:
