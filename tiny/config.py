@@ -54,7 +54,7 @@ class VaeConfig:
         texture_share: Part of the clips that are natural-looking textures; the rest are drawn shapes.
         annotation_share: Part of the shape clips shown as conditions are: depth, lines or greyed regions.
         edge_weight, kl_weight: Weights beside L1 + MSE.
-        bf16: Whether to compute under bfloat16 autocast.
+        bf16: Compute under bfloat16 autocast: true, false, or auto: where the device has it in hardware.
         decoder_only: Train the decoder alone, on an encoder that is already in use.
         start_from: A VAE file to begin with instead of fresh weights.
         num_validation: Held-out clips of each kind in a validation.
@@ -66,7 +66,7 @@ class VaeConfig:
     annotation_share: float = 0.2
     edge_weight: float = 0.25
     kl_weight: float = 2e-5
-    bf16: bool = True
+    bf16: bool | Literal["auto"] = "auto"
     decoder_only: bool = False
     start_from: str | None = None
     num_validation: int = 8
@@ -145,7 +145,7 @@ class TeacherConfig:
         logit_normal_share: Part of the noise levels that are logit-normal instead.
         preset: Name of the network in `vdot_core.networks.PRESETS`, and of the exported file.
         text_layers: Blocks of the text encoder.
-        bf16: Whether to train under bfloat16 autocast.
+        bf16: Train under bfloat16 autocast: true, false, or auto: where the device has it in hardware.
         compile: Whether to compile the network's blocks: a minute at the start, a fifth off every step.
         checkpoint_every: Blocks whose activations are recomputed together in the backward pass (0: none).
         start_from: What to begin with: a transformer's file or folder of any published layout, or the
@@ -172,7 +172,7 @@ class TeacherConfig:
     logit_normal_share: float = 0.3
     preset: str = "vdot_tiny"
     text_layers: int = 3
-    bf16: bool = True
+    bf16: bool | Literal["auto"] = "auto"
     compile: bool = False
     checkpoint_every: int = 0
     start_from: str | None = None
@@ -203,7 +203,7 @@ class EvaluatorConfig:
         vae_clips: How many of a step's clips pass through the VAE.
         latent_noise: Largest standard deviation added to their latents.
         lr, lr_end: Learning rate, falling by a cosine.
-        bf16: Whether to compute under bfloat16 autocast.
+        bf16: Compute under bfloat16 autocast: true, false, or auto: where the device has it in hardware.
         num_validation: Held-out clips.
     """
 
@@ -215,7 +215,7 @@ class EvaluatorConfig:
     latent_noise: float = 0.3
     lr: float = 3e-3
     lr_end: float = 3e-5
-    bf16: bool = True
+    bf16: bool | Literal["auto"] = "auto"
     num_validation: int = 100
 
     def __post_init__(self) -> None:

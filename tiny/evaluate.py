@@ -35,6 +35,7 @@ from tiny.evaluation.observe import Observation, observe
 from tiny.evaluation.report import read_results, write_report
 from tiny.evaluation.score import RowScores
 from tiny.evaluation.sheets import save_animation, save_sheet
+from training.distributed.precision import uses_bf16
 
 logger = logging.getLogger("vdot")
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +54,7 @@ class Evaluation:
     """One model under evaluation; each drawn clip is looked at and reconstructed once for all rows."""
 
     def __init__(self, config: EvaluationConfig) -> None:
+        config = replace(config, bf16=uses_bf16(config.bf16, torch.device(config.device), "bf16"))
         self.config = config
         self.model: TinyModel = load_tiny(config.assets, config.transformer).to(config.device)
         self.evaluator: Evaluator = load_evaluator(config.evaluator)
@@ -136,7 +138,7 @@ def run(config: EvaluationConfig) -> None:
         for row in rows:
             used = config.samplers[sampler].of(row.task) if sampler in config.samplers else None
             settings, evaluations = (asdict(used), used.evaluations) if used else ({}, 0)
-            count = {"clips": row.clips or config.clips, "bf16": config.bf16}
+            count = {"clips": row.clips or config.clips, "bf16": evaluation.config.bf16}
             mark = fingerprint(files, {**common, **count, "row": asdict(row), "sampler": settings})
             path = folder / f"{row.title}.json"
             if path.is_file() and json.loads(path.read_text()).get("fingerprint") == mark:

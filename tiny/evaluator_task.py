@@ -5,6 +5,7 @@ Letters: B clips, N frames, K object colours, H W pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.data.wan_vae import load_vae
+from training.distributed.precision import uses_bf16
 from training.engine.average import AveragedWeights, cosine_lr, set_lr
 from training.engine.muon import split_optimizers
 
@@ -128,7 +130,9 @@ class EvaluatorTask:
     """The evaluation network in training; see `tiny.pretrain.Task`."""
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
-        self.config, self.settings, self.device = config, config.evaluator, device
+        self.config, self.device = config, device
+        bf16 = uses_bf16(config.evaluator.bf16, device, "evaluator.bf16")
+        self.settings = replace(config.evaluator, bf16=bf16)
         self.num_steps = self.settings.steps
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -157,7 +161,8 @@ class EvaluatorTask:
         stretches = [d.frames[s : s + VAE_FRAMES] for d, s in zip(drawn, starts, strict=False)]
         if stretches:
             noise = float(rng.uniform(0, settings.latent_noise))
-            stretches = list(through_vae(self.vae, torch.stack(stretches), noise, generator))
+            videos = torch.stack(stretches)
+            stretches = list(through_vae(self.vae, videos, noise, generator, bf16=settings.bf16))
         images, targets = [], []
         for i, one in enumerate(drawn):
             if i < len(stretches):

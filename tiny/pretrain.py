@@ -135,7 +135,9 @@ def ready(config: PretrainConfig) -> Iterator[tuple[Task, int, parallel.World]]:
         ValueError: A file, a key or the machine does not fit; only before it yields.
     """
     check_files(config)
-    world = parallel.start(ParallelConfig(fsdp=False, device=config.device, threads=config.threads))
+    # The models' own settings say where they use autocast.
+    own = {"device": config.device, "threads": config.threads}
+    world = parallel.start(ParallelConfig(fsdp=False, precision="fp32", **own))
     if world.rank:
         logger.setLevel(logging.WARNING)
     try:

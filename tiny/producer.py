@@ -12,6 +12,7 @@ from torch import Tensor
 from training.data.config import DataConfig
 from training.data.encoders import TextEncoder, VideoEncoder, pick_device, text_encoder_digest, vae_digest
 from training.data.samples import EncodedSample, Skipped
+from training.distributed.precision import uses_bf16
 from vdot_core.vcu import num_latent_frames
 
 from .clips import CLIPS_VERSION
@@ -77,6 +78,9 @@ class ShapesProducer:
 
     def __init__(self, config: DataConfig) -> None:
         self.config, self.shapes = config, ShapesConfig.from_args(config.producer_args)
+        # Drawn clips are small: they are encoded on the CPU, as the tiny teacher's were.
+        self._device = pick_device("cpu")
+        self._bf16 = uses_bf16(config.encode_dtype, self._device, "data.encode_dtype")
         self._work: list[tuple[int, int, int]] = []
         for number, group in enumerate(self.shapes.groups):
             for first in range(0, group.num_clips, config.rows_per_shard):
@@ -99,7 +103,7 @@ class ShapesProducer:
             "text_encoder": text_encoder_digest(config.text_encoder),
             "text_len": self._encoders()[1].text_len,
             "empty_prompt": config.empty_prompt,
-            "encode_dtype": config.encode_dtype,
+            "encode_dtype": "bf16" if self._bf16 else "fp32",
             "first_clip": self.shapes.first_clip,
             "rows_per_shard": config.rows_per_shard,
             "groups": [asdict(group) for group in self.shapes.groups],
@@ -116,7 +120,7 @@ class ShapesProducer:
         video, text = self._encoders()
         # Groups take different clips, so that none is seen twice.
         start = self.shapes.first_clip + sum(g.num_clips for g in self.shapes.groups[:number]) + first
-        made = encode_clips(video.vae, group, "train", start, count, bf16=self.config.encode_dtype == "bf16")
+        made = encode_clips(video.vae, group, "train", start, count, bf16=self._bf16)
         video_length = num_latent_frames(group.num_frames)
         samples = []
         for index, task in enumerate(made.tasks):
@@ -136,10 +140,8 @@ class ShapesProducer:
     def _encoders(self) -> tuple[VideoEncoder, TextEncoder]:
         if self._loaded is None:
             config = self.config
-            # Drawn clips are small: they are encoded on the CPU, as the tiny teacher's were.
-            device = pick_device("cpu")
             self._loaded = (
-                VideoEncoder(config.vae, device),
-                TextEncoder(config.text_encoder, device, text_len=config.text_len),
+                VideoEncoder(config.vae, self._device),
+                TextEncoder(config.text_encoder, self._device, text_len=config.text_len),
             )
         return self._loaded

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from training.data.cache import Cache
 from training.data.source import CachedSource
+from training.distributed.precision import uses_bf16
 from training.distributed.world import World
 from vdot_core.networks.context_scale import ContextScale
 
@@ -133,8 +134,10 @@ class DrawnClips:
 
     def __init__(self, settings: TeacherConfig, seed: int, world: World) -> None:
         self.settings, self.seed, self.world = settings, seed, world
-        given = {"bf16": settings.bf16, "device": world.device}
-        self.cache = LatentCache(settings.groups, settings.cache_dir, settings.vae, **given)
+        bf16 = uses_bf16(settings.bf16, world.device, "teacher.bf16")
+        self.cache = LatentCache(
+            settings.groups, settings.cache_dir, settings.vae, bf16=bf16, device=world.device
+        )
         self._share = 0.0
 
     def _use(self, share: float) -> None:
@@ -169,7 +172,7 @@ class DrawnClips:
         """Clips of the first group's kind that no group holds."""
         settings = self.settings
         group, count = settings.groups[0], settings.num_validation
-        samples = encode_clips(self.cache.vae, group, "validation", 0, count, bf16=settings.bf16)
+        samples = encode_clips(self.cache.vae, group, "validation", 0, count, bf16=self.cache.bf16)
         parts = []
         for number, task in enumerate(samples.tasks):
             latents, context = samples.latents[number].float(), samples.contexts[number].float()

@@ -7,6 +7,7 @@ Letters: B batch, K contexts, T latent frames, h w latents, L tokens, D text wid
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.data.umt5 import Tokenizer, embed, load_umt5
+from training.distributed.precision import uses_bf16
 from training.distributed.world import World, average_gradients, compile_blocks
 from training.engine.attention import batched_attention
 from training.engine.average import AveragedWeights, cosine_lr, set_lr
@@ -69,8 +71,9 @@ class TeacherTask:
     """The teacher in training; see `tiny.pretrain.Task`."""
 
     def __init__(self, config: PretrainConfig, world: World) -> None:
-        self.config, self.settings, self.world = config, config.teacher, world
-        settings = self.settings
+        self.config, self.world = config, world
+        bf16 = uses_bf16(config.teacher.bf16, world.device, "teacher.bf16")
+        settings = self.settings = replace(config.teacher, bf16=bf16)
         if bool(settings.groups) == bool(settings.clips):
             raise ValueError(
                 f"teacher.groups has {len(settings.groups)} groups and teacher.clips is {settings.clips}; "

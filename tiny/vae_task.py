@@ -5,6 +5,7 @@ Letters: B batch, F frames, H W pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from training.data.vae_passes import decode_latents, encode_moments
 from training.data.wan_vae import build_vae, load_vae
+from training.distributed.precision import uses_bf16
 from training.engine.average import AveragedWeights, psnr, set_lr
 from training.engine.muon import split_optimizers
 
@@ -109,7 +111,9 @@ class VaeTask:
     """The VAE in training; see `tiny.pretrain.Task`."""
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
-        self.config, self.settings, self.device = config, config.vae, device
+        self.config, self.device = config, device
+        bf16 = uses_bf16(config.vae.bf16, device, "vae.bf16")
+        self.settings = replace(config.vae, bf16=bf16)
         if not self.settings.stages:
             raise ValueError("vae.stages is empty; give at least one stage")
         self.num_steps = sum(stage.steps for stage in self.settings.stages)

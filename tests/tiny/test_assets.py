@@ -119,7 +119,7 @@ def test_prompts_decide_colours(sampled):
     model, few = sampled
     drawn = [clip(SPLITS["evaluation"].start + index) for index in range(12)]
     contexts, _ = UnitEncoder(model)([build_unit("text", one) for one in drawn])
-    made = generate(model, contexts, 0, [full_caption(one) for one in drawn], few, range(12), bf16=True)
+    made = generate(model, contexts, 0, [full_caption(one) for one in drawn], few, range(12))
     seen = observe(load_evaluator(ASSETS / "vdot_tiny_evaluator.safetensors"), made)
     named = [
         (index, OBJECT_COLOURS.index(one.objects[n].colour))

@@ -18,6 +18,7 @@ from tiny.vae import save_vae
 from training import cache
 from training.data.config import DataConfig
 from training.data.wan_vae import load_vae
+from training.distributed import precision
 from training.distributed.world import World
 from training.engine.files import load_checkpoint, save_checkpoint
 from vdot_core.checkpoints import inspect, load_network, save_network
@@ -131,6 +132,19 @@ def test_processes_share_a_batch_of_drawn_clips(groups, tmp_path, monkeypatch):
     assert [caption for part in parts for caption in part.text] == list(whole.text)
     half, total = len(whole) // 2, len(whole)
     assert [(p.first, len(p), p.total) for p in parts] == [(0, half, total), (half, half, total)]
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_caches_of_drawn_clips_record_the_precision_that_auto_chose(tmp_path, monkeypatch, hardware):
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: hardware)
+    groups = [CacheGroup(**SIZE, num_clips=1, tasks=["text"])]
+    settings = TeacherConfig(groups=groups, cache_dir=str(tmp_path / "teacher"), vae=VAE)
+    clips = DrawnClips(settings, 0, _world())
+    clips.batch(0)
+    made = load_checkpoint(tmp_path / "teacher" / "group0-32x32x5-0000.pt")["made_from"]
+    assert clips.cache.bf16 is made["bf16"] is hardware
+    header = drawn.ShapesProducer(replace(_drawn(tmp_path / "cache"), encode_dtype="auto")).header()
+    assert header["encode_dtype"] == ("bf16" if hardware else "fp32")
 
 
 def _drawn(folder: Path) -> DataConfig:

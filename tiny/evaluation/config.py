@@ -105,7 +105,8 @@ class EvaluationConfig:
         trainings: Name -> `out_dir` of distillations whose curves the report shows.
         score: Metric -> weight in a row's score; metrics that a row lacks are left out of its mean.
         pictures: Rows of a contact sheet.
-        bf16: Whether network and VAE compute under bfloat16 autocast.
+        bf16: Network and VAE compute under bfloat16 autocast: true, false, or auto: where the device has it
+            in hardware.
         compile: Whether to compile the network's blocks and the VAE's decoder: some minutes at the start, a
             fifth off every evaluation of the network and a third off decoding.
         device: 'cpu' or 'cuda'.
@@ -131,7 +132,7 @@ class EvaluationConfig:
     trainings: dict[str, str] = field(default_factory=dict)
     score: dict[str, float] = field(default_factory=dict)
     pictures: int = 6
-    bf16: bool = False
+    bf16: bool | Literal["auto"] = "auto"
     compile: bool = False
     device: str = "cpu"
     threads: int = 1

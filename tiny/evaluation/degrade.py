@@ -49,7 +49,9 @@ def degrade(frames: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def through_vae(vae: nn.Module, videos: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+def through_vae(
+    vae: nn.Module, videos: Tensor, noise: float, generator: torch.Generator, *, bf16: bool = False
+) -> Tensor:
     """Encode, disturb the latents, decode.
 
     Args:
@@ -57,12 +59,13 @@ def through_vae(vae: nn.Module, videos: Tensor, noise: float, generator: torch.G
         videos: [B, F, H, W, 3] float in [0, 1], F = 4n + 1.
         noise: Standard deviation added to the normalised latents.
         generator: Draws it.
+        bf16: Compute under bfloat16 autocast.
 
     Returns:
         The same shape, in [0, 1], on the CPU.
     """
     device = next(vae.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         latents = encode_video(vae, videos.to(device))
         latents = latents + noise * torch.randn(latents.shape, generator=generator).to(device)
         return decode_video(vae, latents).float().cpu()

@@ -42,7 +42,7 @@ class DataConfig:
         rows_per_shard: Rows in one file of the cache, the unit of resuming and of sharing among processes.
         workers: Background processes that read batches ahead in training; 0: none.
         device: Where to encode: auto, cpu or cuda.
-        encode_dtype: Number format of the encoders: fp32 or bf16.
+        encode_dtype: Number format of the encoders: fp32, bf16, or auto: bf16 where hardware has it.
     """
 
     source: Literal["manifest", "webdataset", "producer", "cache"] = "cache"
@@ -68,7 +68,7 @@ class DataConfig:
     rows_per_shard: int = 16
     workers: int = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    encode_dtype: Literal["fp32", "bf16"] = "fp32"
+    encode_dtype: Literal["auto", "fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         _check_mixture(self)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vdot_core import vcu
 
+from ..distributed.precision import uses_bf16
 from .clips import Media, fit, own_size, read_clip
 from .config import DataConfig
 from .encoders import (
@@ -68,6 +69,7 @@ class RowsProducer:
         )
         self.num_shards = self.shards.num_shards
         self._device = pick_device(config.device, local_rank)
+        self._dtype = "bf16" if uses_bf16(config.encode_dtype, self._device, "data.encode_dtype") else "fp32"
         self._loaded: tuple[VideoEncoder, TextEncoder] | None = None
         self._grey = vcu.GreyCache()
 
@@ -82,7 +84,7 @@ class RowsProducer:
             "text_encoder": text_encoder_digest(config.text_encoder),
             "text_len": self._encoders()[1].text_len,
             "empty_prompt": config.empty_prompt,
-            "encode_dtype": config.encode_dtype,
+            "encode_dtype": self._dtype,
             **{name: getattr(config, name) for name in names},
         }
 
@@ -129,7 +131,7 @@ class RowsProducer:
 
     def _encoders(self) -> tuple[VideoEncoder, TextEncoder]:
         if self._loaded is None:
-            config, dtype = self.config, DTYPES[self.config.encode_dtype]
+            config, dtype = self.config, DTYPES[self._dtype]
             self._loaded = (
                 VideoEncoder(config.vae, self._device, dtype),
                 TextEncoder(config.text_encoder, self._device, dtype, config.text_len),

@@ -18,7 +18,8 @@ class ParallelConfig:
         checkpoint_every: Blocks of a group that keeps only its input and runs again; 1: each block, 0: off.
         compile: Compile the blocks with torch.compile.
         cpu_offload: Keep sharded parameters, gradients and optimiser states in CPU memory.
-        precision: bf16 (fp32 master weights and reductions) or fp32.
+        precision: bf16 (fp32 master weights and reductions), fp32, or auto: bf16 where the device has it in
+            hardware.
         device: auto, cpu or cuda.
         threads: CPU threads of a process; 0: torch's own choice.
         timeout_s: Seconds after which a collective that a lost process left hanging ends the job.
@@ -29,7 +30,7 @@ class ParallelConfig:
     checkpoint_every: int = 4
     compile: bool = False
     cpu_offload: bool = False
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
     timeout_s: int = 1800

@@ -23,6 +23,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 from vdot_core.networks import WanVace
 
 from .config import ParallelConfig
+from .precision import uses_bf16
 
 logger = logging.getLogger("vdot")
 
@@ -125,7 +126,8 @@ def start(config: ParallelConfig) -> World:
         if config.hsdp_replicas > 1:
             sizes, names = (config.hsdp_replicas, size // config.hsdp_replicas), ("replicate", "shard")
         mesh = init_device_mesh(device.type, sizes, mesh_dim_names=names)
-    return World(rank, size, device, mesh, config.precision)
+    precision = "bf16" if uses_bf16(config.precision, device, "parallel.precision") else "fp32"
+    return World(rank, size, device, mesh, precision)
 
 
 def stop() -> None:
@@ -170,7 +172,7 @@ def shard(module: nn.Module, world: World, config: ParallelConfig) -> nn.Module:
         compile_blocks(module)
     if not world.sharded:
         return module
-    half = torch.bfloat16 if config.precision == "bf16" else None
+    half = torch.bfloat16 if world.precision == "bf16" else None
     # Timesteps would be spoiled in bf16: the network converts what it is given by itself.
     exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     mixed = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)

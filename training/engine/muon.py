@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from ..distributed.precision import has_bf16
 from .adamw import AdamW
 
 # Coefficients of the quintic iteration that drives all singular values near 1 in five rounds.
@@ -30,8 +31,9 @@ def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
     """
     shape = matrices.shape
     x = matrices.flatten(0, -3) if matrices.dim() > 2 else matrices[None]
-    # bfloat16 is enough for a direction, and a few times faster.
-    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    if has_bf16(x.device):
+        x = x.bfloat16()  # enough for a direction, and a few times faster
     wide = shape[-2] <= shape[-1]
     x = x if wide else x.mT.contiguous()
     for _ in range(rounds):

@@ -122,6 +122,11 @@ class States:
         return sum(self.parts.values()) + self.gradients
 
 
+def element_bytes(config: DistillConfig) -> int:
+    """Bytes of a number that networks compute with; `auto` is bf16, which the GPUs of a plan have."""
+    return FP32 if config.parallel.precision == "fp32" else BF16
+
+
 def states(sizes: Sizes, config: DistillConfig) -> States:
     """What the networks and their optimisers hold.
 
@@ -133,7 +138,7 @@ def states(sizes: Sizes, config: DistillConfig) -> States:
         The bytes, before they are divided among GPUs.
     """
     moments = 2 if config.optim.betas[0] > 0 else 1
-    teacher = BF16 if config.parallel.precision == "bf16" else FP32
+    teacher = element_bytes(config)
     critic = sizes.network + sizes.discriminator
     whole, trained, head = (moments * size for size in sizes.moments)
     named = _moments(moments, config.optim.state_bits)
@@ -143,7 +148,7 @@ def states(sizes: Sizes, config: DistillConfig) -> States:
         "fake score, fp32 master weights": FP32 * sizes.network,
         f"fake score, {named}": whole,
         "discriminator, weights and moments": FP32 * sizes.discriminator + head,
-        f"real score, {config.parallel.precision} weights": teacher * sizes.network,
+        f"real score, {'bf16' if teacher == BF16 else 'fp32'} weights": teacher * sizes.network,
         "averaged generator (EMA), fp32": FP32 * sizes.network,
     }
     return States(parts, FP32 * max(sizes.trained, critic))
@@ -175,10 +180,10 @@ class Peak:
 
 def gather_bytes(sizes: Sizes, config: DistillConfig, shards: int) -> int:
     """Whole weights and gradients of the blocks that run; unsharded, autocast's copies of all weights."""
-    element = BF16 if config.parallel.precision == "bf16" else FP32
+    element = element_bytes(config)
     if shards == 1:
         # Whole fp32 weights compute in bf16 through converted copies, kept for the backward pass.
-        return element * sizes.network if config.parallel.precision == "bf16" else 0
+        return element * sizes.network if element == BF16 else 0
     weights = element * (GATHERED_BLOCKS * sizes.block + sizes.root)
     gradients = (element + FP32) * sizes.block
     return weights + gradients
@@ -204,7 +209,7 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
             network,
             dataclasses.replace(work, batch=samples * batch),
             checkpoint_every=config.parallel.checkpoint_every,
-            element_bytes=BF16 if config.parallel.precision == "bf16" else FP32,
+            element_bytes=element_bytes(config),
             trained=trained,
             taps=taps,
         )

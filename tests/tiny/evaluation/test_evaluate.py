@@ -12,6 +12,7 @@ from tiny.evaluation import generate as making
 from tiny.evaluation.config import EvaluationConfig, PlannedRun, SamplerConfig, TaskConfig, parse_config
 from tiny.evaluation.curves import read_curves
 from tiny.evaluation.report import read_results, write_report
+from training.distributed import precision
 
 SCORE = {"colour": 1.0, "shape": 1.0, "kept_score": 2.0, "reference_kept": 1.0, "object_iou": 1.0}
 ROWS = [
@@ -34,6 +35,7 @@ def _config_file(assets, folder, **changes):
         "score": SCORE,
         "tasks": ROWS,
         "run": "teacher",
+        "bf16": False,
         **changes,
     }
     path = folder / "evaluation.yaml"
@@ -115,6 +117,14 @@ def test_seconds_are_of_the_processor_not_of_the_clock(assets, tmp_path, monkeyp
     config, _ = parse_config(["--config", str(_config_file(assets, tmp_path, clips=1))])
     result = evaluate.Evaluation(config).row(TaskConfig("text"), "quick", tmp_path)
     assert result["cpu_seconds"] < 0.25
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_a_row_says_which_precision_auto_chose(assets, tmp_path, monkeypatch, hardware):
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: hardware)
+    path = _config_file(assets, tmp_path, bf16="auto", clips=1, tasks=ROWS[2:3], pictures=1)
+    evaluate.main(["--config", str(path), "--use", "[quick]"])
+    assert json.loads((tmp_path / "out" / "teacher" / "quick" / "depth.json").read_text())["bf16"] is hardware
 
 
 def test_a_task_can_have_its_own_guidance(assets, tmp_path):

@@ -20,6 +20,7 @@ from training.data.encoders import TextEncoder, VideoEncoder, text_encoder_diges
 from training.data.rows import RowsProducer
 from training.data.samples import EncodedSample, pack, unpack_contexts
 from training.data.umt5 import embed, load_umt5
+from training.distributed import precision
 from vdot_core import vcu
 
 from .conftest import write_manifest, write_tar
@@ -111,6 +112,15 @@ def test_text_ends_with_its_last_token_and_long_prompts_are_cut(models):
     padded = embed(file.encoder, ids, mask)[0]
     assert torch.allclose(padded[: len(cut)], cut, atol=1e-5) and not padded[len(cut) :].any()
     assert len(text(["square " * 200])[0]) == 64
+
+
+@pytest.mark.parametrize(("hardware", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_a_cache_records_the_precision_that_auto_chose(config, manifest, monkeypatch, hardware, chosen):
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: hardware)
+    producers = [RowsProducer(config(path=str(manifest), encode_dtype=name)) for name in ("auto", chosen)]
+    automatic, explicit = (producer.header() for producer in producers)
+    assert automatic == explicit and automatic["encode_dtype"] == chosen
+    assert producers[0]._encoders()[0].dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[chosen]
 
 
 def test_two_ranks_make_the_same_files_as_one(whole, config, manifest):

@@ -187,6 +187,9 @@ def test_memory_moves_the_right_way():
     for more in (["--data.num_frames", "161"], ["--parallel.checkpoint_every", "4"], ["--losses.r1", "1"],
                  ["--parallel.hsdp_replicas", "2"], ["--parallel.precision", "fp32"]):  # fmt: skip
         assert budget_on(read("wan_14b_stage2", *ON_GPU, *more), H200).total > base.total, more
+    automatic = read("wan_14b_stage2", *ON_GPU, "--parallel.precision", "auto")
+    counted = dataclasses.replace(budget_on(automatic, H200), config=config)
+    assert counted == base, "GPUs have bfloat16"
     assert budget_on(config, [*H200, "--references", "2"]).total > base.total
     for less in (["--losses.gan", "false"], ["--model.frozen", "[vace_]"], ["--data.num_frames", "41"]):
         assert budget_on(read("wan_14b_stage2", *ON_GPU, *less), H200).total < base.total, less
