@@ -193,7 +193,9 @@ def flow_matching(name: str, folder: Path) -> Iterator[Any]:
     }[name]
     micro = dataclasses.replace(SIZES, text_dim=128, text_len=64)
     config = PretrainConfig("teacher", str(folder), seed=4, teacher=TeacherConfig(**{**shared, **own}))
-    with mock.patch.dict(teacher_task.PRESETS, {"micro": lambda: micro}):
+    # Muon's number format is the CPU's choice; it was bfloat16 when this was recorded.
+    half = mock.patch("training.engine.muon.has_bf16", return_value=True)
+    with half, mock.patch.dict(teacher_task.PRESETS, {"micro": lambda: micro}):
         yield teacher_task.TeacherTask(config, World(0, 1, torch.device("cpu"), None, "fp32"))
 
 
