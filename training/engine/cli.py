@@ -7,6 +7,7 @@ import difflib
 import re
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -77,20 +78,22 @@ class RunParser(Generic[Config]):
         Raises:
             ValueError: A key is unknown (the nearest is named), a value is of a wrong type or out of range.
         """
-        return self._read(lambda: self.parser.parse_args(list(argv)))
+        # The recipe's defaults must be there before --print_config prints.
+        plain = [word for word in argv if not word.startswith("--print_config")]
+        return self._read(lambda: self.parser.parse_args(plain), lambda: self.parser.parse_args(list(argv)))
 
     def read_values(self, values: Mapping[str, Any]) -> Config:
         """A configuration from nested or dotted keys; errors as `read`."""
-        return self._read(lambda: self.parser.parse_object(nest(values)))[0]
+        parse = partial(self.parser.parse_object, nest(values))
+        return self._read(parse, parse)[0]
 
-    def _read(self, parse: Callable[[], Namespace]) -> tuple[Config, Namespace]:
+    def _read(
+        self, first: Callable[[], Namespace], second: Callable[[], Namespace]
+    ) -> tuple[Config, Namespace]:
+        """Parse once to know the recipe, and again with its defaults."""
         try:
-            parsed = parse()
-            defaults = self.recipes.get(getattr(parsed, "recipe", None))
-            if defaults:
-                self.parser.set_defaults(dict(defaults))
-                parsed = parse()
-            ready = self.parser.instantiate(parsed)
+            self.parser.set_defaults(dict(self.recipes.get(getattr(first(), "recipe", None), {})))
+            ready = self.parser.instantiate(second())
         except ArgumentError as error:
             raise ValueError(self._explained(str(error))) from error
         values = {f.name: getattr(ready, f.name) for f in dataclasses.fields(self.config_class)}

@@ -14,7 +14,7 @@ import yaml
 from training.distill import main
 from training.distributed import world as parallel
 from training.distributed.config import ParallelConfig
-from training.methods.programs import distill_config, distill_parser, finetune_parser
+from training.methods.programs import distill_config, distill_parser, finetune_config, finetune_parser
 from training.methods.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -174,7 +174,8 @@ def _runs() -> list[Path]:
 
 @pytest.mark.parametrize("path", _runs(), ids=lambda path: path.stem)
 def test_bundled_configurations_are_valid(path):
-    distill_config(yaml.safe_load(path.read_text()))
+    read = finetune_config if "finetune" in path.stem else distill_config
+    read(yaml.safe_load(path.read_text()))
 
 
 def test_the_entry_works_from_any_directory(tmp_path):
