@@ -43,18 +43,18 @@ class FlashPass:
         self.restart(problem)
 
     def restart(self, problem: Problem) -> None:
-        """Go over to another problem."""
+        """Change to another problem."""
         self.select(None, problem)
 
     def select(self, index: torch.Tensor | None, problem: Problem) -> None:
-        """Go on with `problem`, which is what is left of the problems."""
+        """Keep only the problems that `problem` holds."""
         self.problem = problem
         unit = problem.eps.sqrt()[..., None]
         self.a, self.b = (problem.a / unit).contiguous(), (problem.b / unit).contiguous()
         self.norm_a, self.norm_b = self.a.square().sum(-1), self.b.square().sum(-1)
         self.log_a, self.log_b = problem.weights_a.log(), problem.weights_b.log()
 
-    def __call__(self, f: torch.Tensor, g: torch.Tensor, safe: bool = False):
+    def __call__(self, f: torch.Tensor, g: torch.Tensor):
         """f' [B, I], column sums c [B, J] at (f', g); the kernels subtract maxima always."""
         new_f = self.problem.tau_a * -self._log_rows(g)
         bias = new_f - self.norm_a + self.log_a

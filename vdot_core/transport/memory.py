@@ -3,11 +3,10 @@
 Shape letters: B problems solved together, F frames, I J points, D coordinates.
 """
 
-from .sparse import SEARCHED_ELEMENTS
-from .tiling import Tiling, group_size, memory_elements, screens
+from .tiling import Tiling, group_size
 
 FP32 = 4
-# Of each coordinate of the clouds that are solved together: while they are centred and scaled in float64, for
+# Of each coordinate of the clouds solved together: while they are centered and scaled in float64, for
 # l1 sorted too, and while their kernels are there.
 PREPARING_BYTES, SOLVING_BYTES = {"sqeuclidean": 30, "l1": 78}, 36
 # Of each point of theirs: weights, potentials, sums and errors, in float32 and float64.
@@ -16,10 +15,8 @@ POINT_BYTES = 100
 RESULT_BYTES, FRAME_BYTES = 8, 32
 # Of each point and step of Anderson's history: two differences and a weighted one, in float64.
 HISTORY_BYTES = 24
-# Chunks beside the plan's for the l1 cost: distances, or the signs of differences.
+# Further chunks for the l1 cost: distances, or the signs of differences.
 L1_CHUNKS = 1
-# Of each entry that is searched at a time: its place, twice, whether it matters, and its value.
-SEARCH_BYTES = 21
 
 
 def working_bytes(
@@ -61,9 +58,5 @@ def working_bytes(
 
 def _kernel_bytes(device: str, num_problems: int, num_rows: int, num_columns: int, cost: str) -> int:
     """Of a pass of the torch backend over the kernels of problems solved together."""
-    size = (device, num_problems, num_rows, num_columns, cost)
-    chunk = Tiling.of(*size, once=True).elements
-    beside = FP32 * chunk * L1_CHUNKS if cost == "l1" else 0
-    if screens(*size):
-        beside = max(beside, min(SEARCHED_ELEMENTS, chunk) * SEARCH_BYTES)
-    return FP32 * memory_elements(*size) + beside
+    buffers = Tiling.of(device, num_problems, num_rows, num_columns, cost).buffers
+    return FP32 * (sum(buffers) + (L1_CHUNKS * buffers[0] if cost == "l1" else 0))

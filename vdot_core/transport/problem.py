@@ -1,4 +1,4 @@
-"""A batch of transport problems in the solver's own units: centred and scaled.
+"""A batch of transport problems in the solver's own units: centered and scaled.
 
 Shape letters: B problems solved together, I J points, D coordinates.
 """
@@ -18,7 +18,7 @@ class Problem:
     Attributes:
         a: [B, I, D] float32 first clouds; b: [B, J, D] second clouds.
         weights_a: [B, I], weights_b: [B, J], each summing to 1.
-        eps: [B, 1] regularisation as a share of the mean cost.
+        eps: [B, 1] regularization as a share of the mean cost.
         scale: [B] mean cost in the caller's units; length: [B] the caller's length of one unit.
         tau_a, tau_b: damping rho / (rho + eps) as [B, 1]; 1 for a hard marginal.
         rho_a, rho_b: [B, 1] marginal relaxation in units of eps (inf for a hard marginal).
@@ -100,14 +100,14 @@ def mean_cost(a, b, weights_a, weights_b, cost: str) -> torch.Tensor:
 def make_problem(
     a, b, weights_a, weights_b, eps, eps_mode, rho_a, rho_b, cost: str
 ) -> tuple[Problem, torch.Tensor]:
-    """Centre on mean(b), scale to mean cost 1 in float64, and floor eps.
+    """Center on mean(b), scale to mean cost 1 in float64, and floor eps.
 
     Returns:
         The problem, and [B] bool: True where eps was below the floor of 1e-5 of the mean cost.
     """
     a, b = a.double(), b.double()
-    centre = torch.einsum("bj,bjd->bd", weights_b.double(), b)[:, None]
-    a, b = a - centre, b - centre
+    center = torch.einsum("bj,bjd->bd", weights_b.double(), b)[:, None]
+    a, b = a - center, b - center
     scale = mean_cost(a, b, weights_a, weights_b, cost)
     extent = torch.maximum(a.abs().amax((1, 2)), b.abs().amax((1, 2)))
     power = 2 if cost == "sqeuclidean" else 1
@@ -119,8 +119,6 @@ def make_problem(
     eps = torch.full_like(scale, eps) if eps_mode == "mean_cost" else eps / scale
     floored = eps < RELATIVE_EPS_FLOOR
     eps = eps.clamp_min(RELATIVE_EPS_FLOOR)
-    a, b = (x / length[:, None, None] for x in (a, b))
-    fields = {"a": a, "b": b, "weights_a": weights_a, "weights_b": weights_b, "eps": eps[:, None]}
-    fields |= {"rho_a": rho_a, "rho_b": rho_b}
-    fields = {k: v.float().contiguous() for k, v in fields.items()}
-    return Problem(scale=scale, length=length, cost=cost, **fields), floored
+    values = (a / length[:, None, None], b / length[:, None, None], weights_a, weights_b, eps[:, None])
+    a, b, weights_a, weights_b, eps, rho_a, rho_b = (x.float().contiguous() for x in (*values, rho_a, rho_b))
+    return Problem(a, b, weights_a, weights_b, eps, scale, length, rho_a, rho_b, cost), floored

@@ -6,14 +6,10 @@ Shape letters: B problems solved together, I J points, R rows of a chunk. Potent
 import torch
 
 from .anderson import Anderson
-from .gibbs import MAX_DRIFT, GibbsKernel
+from .gibbs import GibbsKernel
 from .initial import gaussian_potential
 from .problem import Problem
-from .sparse import SparseKernel
-from .tiling import memory_elements, screens, sparse_place
-
-# Potentials that move less in an iteration are settling: what matters of the kernel is worth looking for.
-SETTLED = MAX_DRIFT / 4
+from .tiling import Tiling
 
 
 class Pass:
@@ -31,41 +27,18 @@ class Pass:
         self.restart(problem)
 
     def restart(self, problem: Problem) -> None:
-        """Go over to another problem, in the same memory where that is large enough."""
+        """Change to another problem, in the same memory where that is large enough."""
         self.problem, self.kernel = problem, None
-        self.sparse, self.last_g = None, None
-        room = memory_elements(*problem.size)
-        if len(self.memory) < room:
-            self.memory = None  # what was there goes before there is more
-            self.memory = problem.a.new_empty(room)
-        self.may_screen = screens(*problem.size)
-        # Nothing is kept whole before it is known that it has to be.
-        self.kernel = GibbsKernel(problem, self.memory, once=self.may_screen)
+        elements = sum(Tiling.of(*problem.size).buffers)
+        if len(self.memory) < elements:
+            self.memory = None  # freed before its replacement is allocated
+            self.memory = problem.a.new_empty(elements)
+        self.kernel = GibbsKernel(problem, self.memory)
 
-    def __call__(self, f: torch.Tensor, g: torch.Tensor, safe: bool = False):
-        """f' [B, I], column sums c [B, J] at (f', g). `safe` subtracts each row's maximum first."""
-        screen = self.may_screen and self.last_g is not None and _moved(g, self.last_g) <= SETTLED
-        self.last_g = g
-        if self.sparse is not None and self.sparse.covers(g):
-            new_f, columns = self._sparse_pass(g)
-            if _sound(columns):
-                return new_f, columns
-        self.sparse = None
-        if screen:
-            self.sparse = SparseKernel(self.memory[sparse_place(*self.problem.size)])
-        new_f, columns = self._dense_pass(f, g, safe or (screen and self.problem.relaxed))
-        if not (self.kernel.safe or (_sound(columns) and _moved(new_f, f) <= 2 * MAX_DRIFT)):
-            # Sums that over- or underflowed, or are made of cut-off entries, need the maximum out of the way.
-            return self(f, g, safe=True)
-        if self.sparse is not None:
-            self.sparse.finish(self.kernel.f0, g)
-        elif screen:
-            self.kernel = GibbsKernel(self.problem, self.memory)
-        return new_f, columns
-
-    def _dense_pass(self, f: torch.Tensor, g: torch.Tensor, safe: bool):
+    def __call__(self, f: torch.Tensor, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """f' [B, I], column sums c [B, J] at (f', g)."""
         problem = self.problem
-        factors = self.kernel.at(f, g, safe)
+        factors = self.kernel.at(f, g)
         weights_b = (problem.weights_b * factors)[..., None]
         new_f, columns = torch.empty_like(f), torch.zeros_like(g)[:, None]
         for rows, kernel, f0 in self.kernel.sweep():
@@ -73,60 +46,32 @@ class Pass:
             new_f[:, rows] = moved
             gain = (moved - f0).exp_() * problem.weights_a[:, rows]
             columns.baddbmm_(gain[:, None], kernel)
-            if self.sparse is not None and not self.sparse.add(kernel):
-                self.sparse, self.may_screen = None, False
         return new_f, columns[:, 0] * factors
 
-    def _sparse_pass(self, g: torch.Tensor):
-        problem, sparse = self.problem, self.sparse
-        factors = (g - sparse.g0).exp()
-        sums = sparse.times((problem.weights_b * factors)[..., None])[..., 0]
-        new_f = problem.tau_a * (sparse.f0 - sums.log())
-        gain = (new_f - sparse.f0).exp() * problem.weights_a
-        return new_f, sparse.column_sums(gain) * factors
-
     def gradient(self, f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        """[B, I, D] sum_j P_ij d C(a_i, b_j) / d a_i, in the problem's units.
-
-        What was kept of the kernel may be overwritten: a further pass computes it anew.
-        """
+        """[B, I, D] sum_j P_ij d C(a_i, b_j) / d a_i, in the problem's units."""
         problem = self.problem
-        targets = torch.cat([problem.b, torch.ones_like(problem.b[..., :1])], -1)
-        if problem.cost == "sqeuclidean" and self.sparse is not None and self.sparse.covers(g):
-            targets *= (problem.weights_b * (g - self.sparse.g0).exp())[..., None]
-            row_factors = ((f - self.sparse.f0).exp() * problem.weights_a)[..., None]
-            moments = self.sparse.times(targets)
-            return 2 * row_factors * (moments[..., -1:] * problem.a - moments[..., :-1])
-        self.sparse = None
-        kernel = self.kernel = GibbsKernel(problem, self.memory, once=True)
         gradient = torch.empty_like(problem.a)
-        targets *= (problem.weights_b * kernel.at(f, g, safe=False))[..., None]
-        for rows, plan, f0 in kernel.sweep():
+        targets = torch.cat([problem.b, torch.ones_like(problem.b[..., :1])], -1)
+        targets *= (problem.weights_b * self.kernel.at(f, g))[..., None]
+        for rows, kernel, f0 in self.kernel.sweep():
             points = problem.a[:, rows]
             row_factors = ((f[:, rows] - f0).exp() * problem.weights_a[:, rows])[..., None]
             if problem.cost == "sqeuclidean":
-                moments = torch.bmm(plan, targets)
+                moments = torch.bmm(kernel, targets)
                 gradient[:, rows] = 2 * row_factors * (moments[..., -1:] * points - moments[..., :-1])
             else:
                 for axis in range(points.shape[-1]):
                     # One temporary: a second of its size would be what a solve takes most of.
                     signs = (points[..., axis, None] - problem.b[:, None, :, axis]).sign_()
-                    gradient[:, rows, axis] = (signs.mul_(plan) @ targets[..., -1:] * row_factors)[..., 0]
+                    gradient[:, rows, axis] = (signs.mul_(kernel) @ targets[..., -1:] * row_factors)[..., 0]
                     del signs
         return gradient
 
     def select(self, index: torch.Tensor, problem: Problem) -> None:
-        """Keep only the problems at `index`; `problem` is what is left."""
-        self.problem, self.last_g = problem, None
+        """Keep only the problems at `index`, which `problem` holds."""
+        self.problem = problem
         self.kernel.select(index, problem)
-
-
-def _sound(sums: torch.Tensor) -> bool:
-    return bool(sums.isfinite().all() & (sums > 0).all())
-
-
-def _moved(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    return (one - other).abs().max()
 
 
 def marginal_error(problem: Problem, g: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -172,8 +117,8 @@ def iterate(problem: Problem, step, g: torch.Tensor, tol: float, max_iter: int, 
     active = torch.arange(g.shape[0], device=g.device)
     f = torch.zeros_like(result_f)
     accelerate = Anderson(g, problem.weights_b, memory)
-    for iteration in range(max_iter):
-        f, columns = step(f, g, safe=iteration == 0)
+    for _ in range(max_iter):
+        f, columns = step(f, g)
         error = marginal_error(problem, g, columns)
         # The last pass's plan is not always the best one: keep the best seen of each problem.
         improved = error < errors[active]
@@ -205,7 +150,7 @@ def iterate_self(problem: Problem, step, tol: float, max_iter: int):
     """
     f = gaussian_potential(problem)
     for iteration in range(max_iter):
-        mapped, _ = step(f, f, safe=iteration == 0)
+        mapped, _ = step(f, f)
         row_mass = (f - mapped / problem.tau_a).exp()
         error = marginal_error(problem, f, row_mass)
         if (error <= tol).all() or iteration == max_iter - 1:
@@ -215,7 +160,7 @@ def iterate_self(problem: Problem, step, tol: float, max_iter: int):
 
 
 def dual_value(problem: Problem, f: torch.Tensor, g: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
-    """[B] regularised dual objective in units of the mean cost."""
+    """[B] regularized dual objective in units of the mean cost."""
     total = -(mass - 1)
     for weights, potential, rho in (
         (problem.weights_a, f, problem.rho_a),

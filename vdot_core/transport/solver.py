@@ -1,4 +1,4 @@
-"""Entropic optimal transport with analytic gradients, streamed so that no I x J matrix is ever kept.
+"""Entropic optimal transport with analytic gradients, in bounded memory.
 
 Shape letters: F frames (independent problems), I J points, D coordinates.
 """
@@ -44,7 +44,7 @@ def entropic_ot(
     debias: bool = False,
     backend: str = "auto",
 ) -> OTResult:
-    """Solve min_P <P, C> + eps KL(P | a (x) b), frame by frame, and give its gradient by the first cloud.
+    """Solve min_P <P, C> + eps KL(P | a (x) b), frame by frame, with its gradient w.r.t. the first cloud.
 
     Balanced by default; a finite rho replaces that side's hard marginal by ``rho KL(marginal | weights)``
     (Chizat et al., 2018). The gradient is the envelope theorem's, never backpropagation through iterations.
@@ -52,9 +52,9 @@ def entropic_ot(
     Args:
         a: [F, I, D] float, first clouds (any float dtype; solved in float32).
         b: [F, J, D] float, second clouds.
-        eps: regularisation > 0, in units of the cost or, with eps_mode 'mean_cost', a share of the mean cost.
+        eps: regularization > 0, in units of the cost or, with eps_mode 'mean_cost', a share of the mean cost.
         eps_mode: 'absolute' or 'mean_cost'.
-        weights_a: [F, I] or [I] positive weights (normalised here); uniform when None. weights_b
+        weights_a: [F, I] or [I] positive weights (normalized here); uniform when None. weights_b
             likewise, [F, J] or [J].
         rho_a, rho_b: marginal relaxation in the units of eps, inf for a hard marginal.
         cost: 'sqeuclidean' (C = |a - b|^2) or 'l1' (C = sum |a - b|).
@@ -64,7 +64,7 @@ def entropic_ot(
         init: 'gaussian' (closed form between Gaussian fits), 'zeros', or potentials (f [F, I], g [F, J]), of
             which g is used, in units of the cost.
         debias: solve for the Sinkhorn divergence S(a, b) = OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2, whose
-            gradient by a is that of OT(a, b) less that of OT(a, a), each by its first cloud. At a = b it is
+            gradient w.r.t. a is that of OT(a, b) less that of OT(a, a) by its first argument. At a = b it is
             0 only where both marginals are relaxed alike: rho_a must equal rho_b (Sejourne et al., 2019).
         backend: 'torch' (CPU and CUDA); 'flash', the kernels of the package flash-sinkhorn (CUDA and the
             squared cost only); or 'auto', which is 'flash' where that can be used and 'torch' elsewhere. The

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import vdot_core.transport.gibbs as gibbs_module
-import vdot_core.transport.sinkhorn as sinkhorn_module
 import vdot_core.transport.tiling as tiling_module
 from vdot_core.transport import entropic_ot
 
@@ -79,7 +78,7 @@ def test_bfloat16_is_solved_in_float32():
     torch.testing.assert_close(low.grad_a, high.grad_a, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kept_rows", [0, 50, 130])
+@pytest.mark.parametrize("kept_rows", [0, 130])
 @pytest.mark.parametrize("options", [{}, {"debias": True}, {"cost": "l1", "eps": 5.0}])
 def test_chunking_does_not_change_the_result(monkeypatch, options, kept_rows):
     """At so many plain iterations: accelerated ones amplify rounding."""
@@ -93,14 +92,13 @@ def test_chunking_does_not_change_the_result(monkeypatch, options, kept_rows):
     torch.testing.assert_close(chunked.value, whole.value, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("room", [0, 130 * 64])
 @pytest.mark.parametrize("options", [{"eps": 0.2}, {"eps": 0.5, "rho_a": 2.0}, {"eps": 0.3, "debias": True}])
-def test_a_kept_kernel_gives_what_a_streamed_one_gives(monkeypatch, options, room):
-    """At a small eps potentials move by hundreds: a kept kernel must notice and be computed anew."""
+def test_a_kept_kernel_gives_what_a_streamed_one_gives(monkeypatch, options):
+    """At a small eps potentials move by hundreds: a kept kernel must notice and be computed again."""
     a, b = pair(num=130)
     options = {**options, "init": "zeros", "tol": 1e-4, "max_iter": 3000}
     kept = entropic_ot(a, b, **options)
-    monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, "cpu", room)
+    monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, "cpu", 0)
     monkeypatch.setitem(tiling_module.CHUNK_ELEMENTS, "cpu", 130 * 20)
     streamed = entropic_ot(a, b, **options)
     assert kept.converged.all() and streamed.converged.all()
@@ -109,51 +107,13 @@ def test_a_kept_kernel_gives_what_a_streamed_one_gives(monkeypatch, options, roo
     torch.testing.assert_close(kept.value, streamed.value, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "options", [{"eps": 0.05}, {"eps": 0.05, "rho_a": 20.0, "rho_b": 5.0}, {"eps": 0.05, "debias": True}]
-)
-@pytest.mark.parametrize(("anderson", "tol", "close"), [(0, 1e-12, 1e-4), (8, 3e-4, 1e-2)])
-def test_what_matters_of_a_large_kernel_is_enough(monkeypatch, options, anderson, tol, close):
-    """Sparse passes give what whole ones give: accelerated ones in the end, for they amplify rounding."""
-    a, b = pair(num=400, frames=1)
-    options = {**options, "anderson": anderson, "tol": tol, "max_iter": 300 if anderson else 60}
-    monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, "cpu", 0)
-    monkeypatch.setitem(tiling_module.CHUNK_ELEMENTS, "cpu", 400 * 50)
-    passes = {"sparse": 0, "whole": 0}
-
-    def counted(key, method):
-        def call(self, *args):
-            passes[key] += 1
-            return method(self, *args)
-
-        return call
-
-    for name, key in (("_sparse_pass", "sparse"), ("_dense_pass", "whole")):
-        monkeypatch.setattr(sinkhorn_module.Pass, name, counted(key, getattr(sinkhorn_module.Pass, name)))
-    screened = entropic_ot(a, b, **options)
-    assert passes["sparse"] > 2 * passes["whole"]
-    monkeypatch.setattr(sinkhorn_module, "SETTLED", -1.0)
-    whole = entropic_ot(a, b, **options)
-    torch.testing.assert_close(screened.value, whole.value, rtol=1e-4, atol=1e-4)
-    scale = whole.grad_a.abs().max().item()
-    torch.testing.assert_close(screened.grad_a, whole.grad_a, rtol=0, atol=close * scale)
-    assert screened.converged.all() == whole.converged.all() == (anderson > 0)
-
-
-def test_a_kernel_that_matters_everywhere_stays_whole(monkeypatch):
-    monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, "cpu", 0)
-    monkeypatch.setattr(sinkhorn_module.Pass, "_sparse_pass", lambda *_: pytest.fail("all of it matters"))
-    a, b = pair(frames=1)
-    assert entropic_ot(a, b, eps=5.0, tol=1e-5, max_iter=100).converged.all()
-
-
 def test_a_kept_kernel_costs_no_exponential(monkeypatch):
     computed = []
     exponents = gibbs_module.Exponents.chunk
     monkeypatch.setattr(gibbs_module.Exponents, "chunk", lambda *x: computed.append(1) or exponents(*x))
     a, b = pair(frames=1)
     result = entropic_ot(a, b, eps=5.0, tol=1e-9, max_iter=30)
-    assert result.num_iter.item() == 30 and len(computed) <= 4
+    assert result.num_iter.item() == 30 and len(computed) <= 3
 
 
 def test_frames_are_independent():
