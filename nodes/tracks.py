@@ -11,7 +11,7 @@ BOX_FORM = "write one line for each moment, as 0: 8, 20, 40, 52 (frame: left, to
 CURVE_FORM = "write frame: strength, separated by commas, as 0: 1.0, 40: 0.5, -1: 0"
 
 
-def boxes_from_text(text: str, box_size: tuple[int, int], num_frames: int) -> list:
+def boxes_from_text(text: str, box_size: tuple[int, int], num_frames: int, *, first: int = 0) -> list:
     """Boxes of one or more things, as `vdot_core.vcu.layout` takes them.
 
     Args:
@@ -21,6 +21,7 @@ def boxes_from_text(text: str, box_size: tuple[int, int], num_frames: int) -> li
             of such lists.
         box_size: width and height in pixels of a box that is carried along a path.
         num_frames: length of the video.
+        first: the first frame that shows boxes; see `vdot_core.vcu.path_boxes`.
 
     Returns:
         For each thing a mapping frame -> box, a list of boxes, or a tensor [F, 4].
@@ -32,7 +33,7 @@ def boxes_from_text(text: str, box_size: tuple[int, int], num_frames: int) -> li
     things = _from_json(text) if text.startswith("[") else _from_lines(text)
     if not things:
         raise ValueError(f"boxes is empty; {BOX_FORM}")
-    return [_as_boxes(thing, box_size, num_frames) for thing in things]
+    return [_as_boxes(thing, box_size, num_frames, first) for thing in things]
 
 
 def curve_from_text(text: str) -> dict[int, float]:
@@ -150,10 +151,10 @@ def _from_json(text: str) -> list[list[list[float]]]:
         ) from None
 
 
-def _as_boxes(thing: Any, box_size: tuple[int, int], num_frames: int) -> Any:
+def _as_boxes(thing: Any, box_size: tuple[int, int], num_frames: int, first: int) -> Any:
     from ..vdot_core import vcu
 
     rows = list(thing.values()) if isinstance(thing, dict) else thing
     if len(rows[0]) == 4:
         return thing
-    return vcu.path_boxes(thing, size=box_size, num_frames=vcu.snap_length(num_frames))
+    return vcu.path_boxes(thing, size=box_size, num_frames=vcu.snap_length(num_frames), first=first)

@@ -21,6 +21,7 @@ from .inputs import (
 from .tracks import boxes_from_text, colours_from_text
 
 MAX_LINE_WIDTH = 64
+FIRST_BOX = "The first box is drawn in frame 1, since frame 0 is the image."
 
 
 class VDOTLayout(io.ComfyNode):
@@ -51,7 +52,10 @@ class VDOTLayout(io.ComfyNode):
                 max=MAX_LINE_WIDTH,
                 optional=True,
                 advanced=True,
-                tooltip="Of the outlines in pixels; 0 is as the model was trained: 2 for boxes, 3 for masks.",
+                tooltip=(
+                    "Thickness of the outlines as OpenCV counts it: 1, 2 and 3 paint 1, 3 and 5 pixels. 0 is "
+                    "as the model was trained: 2 for boxes, 3 for masks."
+                ),
             ),
             *guide_inputs(),
         ]
@@ -94,7 +98,7 @@ class VDOTMove(io.ComfyNode):
         )
         inputs = [
             io.Image.Input("image", tooltip="The first frame: one image."),
-            _boxes_input(),
+            _boxes_input(FIRST_BOX),
             length_input(),
             *fit_inputs(length=False),
             *box_inputs(),
@@ -118,7 +122,7 @@ class VDOTMove(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        things = boxes_from_text(boxes, (box_width, box_height), length)
+        things = boxes_from_text(boxes, (box_width, box_height), length, first=1)
         how = {"colors": colours_from_text(colours, len(things)), "strength": strength}
         size = size_arguments(width, height)
         return unit_output(vcu.move(image, things, num_frames=length, **how, **size))

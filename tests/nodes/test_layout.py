@@ -17,15 +17,16 @@ def test_boxes_move_from_moment_to_moment(run):
     unit = run("VDOTLayout", boxes="0: 4, 4, 20, 20\n-1: 36, 20, 52, 36", **CANVAS, colours="red").args[0]
     assert unit.kind == "control" and bool((unit.masks == 1).all())
     assert (unit.width, unit.height, unit.num_frames) == (64, 48, 17)
-    assert drawn(unit.frames[0]) == (4, 4, 20, 20) and drawn(unit.frames[-1]) == (36, 20, 52, 36)
-    assert drawn(unit.frames[8]) == (20, 12, 36, 28)
+    # A pen of 2 reaches one pixel outside.
+    assert drawn(unit.frames[0]) == (3, 3, 22, 22) and drawn(unit.frames[-1]) == (35, 19, 54, 38)
+    assert drawn(unit.frames[8]) == (19, 11, 38, 30)
     assert unit.frames[0][4, 4].tolist() == [1, 0, 0] and unit.frames[0][12, 12].tolist() == [1, 1, 1]
 
 
 def test_a_path_carries_a_box(run):
     how = {"box_width": 10, "box_height": 6}
     unit = run("VDOTLayout", boxes="0: 10, 10\n-1: 42, 26", **CANVAS, **how, line_width=1).args[0]
-    assert drawn(unit.frames[0]) == (5, 7, 15, 13) and drawn(unit.frames[-1]) == (37, 23, 47, 29)
+    assert drawn(unit.frames[0]) == (5, 7, 16, 14) and drawn(unit.frames[-1]) == (37, 23, 48, 30)
 
 
 def test_several_things_in_their_own_colours_within_a_span(run):
@@ -59,9 +60,13 @@ def test_move_is_a_first_frame_and_a_layout(run):
     image, boxes = torch.rand(1, 48, 64, 3), "0: 4, 4, 20, 20\n-1: 36, 20, 52, 36"
     unit = run("VDOTMove", image=image, boxes=boxes, length=17, width=0, height=0).args[0]
     first = run("VDOTExtend", length=17, width=0, height=0, first=image).args[0]
-    layout = run("VDOTLayout", boxes=boxes, **CANVAS).args[0]
+    layout = run("VDOTLayout", boxes=boxes.replace("0:", "1:", 1), **CANVAS).args[0]
     assert unit == run("VDOTCompose", units={"unit0": first, "unit1": layout}).args[0]
     assert torch.equal(unit.frames[0], image[0]) and bool((unit.masks[0] == 0).all())
-    assert drawn(unit.frames[-1]) == (36, 20, 52, 36)
+    assert drawn(unit.frames[1]) == (3, 3, 22, 22) and drawn(unit.frames[-1]) == (35, 19, 54, 38)
+    path = run(
+        "VDOTMove", image=image, boxes="20, 20\n44, 28", length=17, width=0, height=0, box_width=16
+    ).args[0]
+    assert drawn(path.frames[1])[0] == 11 and drawn(path.frames[-1])[0] == 35
     with pytest.raises(ValueError, match="image holds 2 images"):
         run("VDOTMove", image=image.repeat(2, 1, 1, 1), boxes=boxes, length=17, width=0, height=0)

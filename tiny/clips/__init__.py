@@ -2,4 +2,4 @@
 
 # Raise it with every change of what is drawn, annotated or captioned: caches and results made from clips keep
 # it, and are refused under another.
-CLIPS_VERSION = 1
+CLIPS_VERSION = 2

@@ -1,11 +1,12 @@
 """The pose control: skeletons in DWPose's drawing convention, on black.
 
-What VACE's annotator draws (ali-vilab/VACE, vace/annotators/pose.py and dwpose/util.py): 17 limbs as ellipses
-at 0.6 of their colour, 18 joints as discs at full colour, the face as white dots; everything with a score
-above 0.3, on a canvas whose shorter side is 1024 pixels (ellipses of half width 4, discs of radius 4, face
-dots of 3), then shrunk to the video. It draws for OpenCV's channel order and saves for another, so that the
-skeletons VACE was trained on have red and blue exchanged (shoulders blue, nose-to-neck red, as in VACE's own
-figures); `colours="vace"` is that, "openpose" is as named.
+Pixel for pixel what VACE's annotator draws (ali-vilab/VACE, vace/annotators/pose.py and dwpose/util.py): 17
+limbs as ellipses at 0.6 of their colour, 18 joints as discs at full colour, the face as white dots; all
+with a score above 0.3, on a canvas whose shorter side is 1024 pixels and whose sides are multiples of 64
+(ellipses of half width 4, discs of radius 4, face dots of 3, at whole pixels), then resized to the video. It
+draws for OpenCV's channel order and saves for another, so that the skeletons VACE was trained on have red and
+blue exchanged (shoulders blue, nose-to-neck red, as in VACE's own figures); `colours="vace"` is that,
+"openpose" is as named.
 
 Keypoints are ComfyUI's POSE_KEYPOINT: one dict a frame, OpenPose's JSON with canvas_width and canvas_height.
 """
@@ -13,22 +14,19 @@ Keypoints are ComfyUI's POSE_KEYPOINT: one dict a frame, OpenPose's JSON with ca
 import colorsys
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..raster import disc, ellipse, line, paint, polygon
 from .keypoints import Person, canvas_size, parse_keypoints
+from .resize import resize
 
-if TYPE_CHECKING:
-    from PIL import ImageDraw
-
-REFERENCE_SIDE = 1024  # the annotator's canvas; pen sizes below are in its pixels
-LIMB_HALF_WIDTH, JOINT_RADIUS, HAND_HALF_WIDTH, FACE_RADIUS = 4.0, 4.0, 1.0, 3.0
+CANVAS_SIDE, CANVAS_MULTIPLE = 1024, 64  # the annotator's canvas; pen sizes below are in its pixels
+LIMB_HALF_WIDTH, JOINT_RADIUS, HAND_WIDTH, FACE_RADIUS = 4, 4, 2, 3
 LIMB_DIM = 0.6
-RIM = 0.35  # PIL fills every pixel that an outline touches: measured, this much too far out
-DRAWING_SIDE = 1536  # drawn at least this large and averaged: antialiased, and thin pens keep their weight
 
 # OpenPose's COCO-18 order: nose, neck, right shoulder elbow wrist, left shoulder elbow wrist, right hip knee
 # ankle, left hip knee ankle, right eye, left eye, right ear, left ear
@@ -68,8 +66,8 @@ def draw_pose(
         face, hands: whether to draw them; VACE was trained on body and face.
         colours: "vace" as VACE was trained (red and blue exchanged), "openpose" as other tools show
             skeletons.
-        pen: multiplies all widths; 1 is the annotator's, whose limbs are 8 pixels wide at a shorter side of
-            1024.
+        pen: multiplies all widths, in whole pixels of the canvas; 1 is the annotator's, whose limbs are 9
+            pixels wide at a shorter side of 1024.
         coordinates: see `parse_keypoints`.
 
     Returns:
@@ -78,25 +76,24 @@ def draw_pose(
     Raises:
         ValueError: see `parse_keypoints`; no size known; a parameter out of its range.
     """
-    from PIL import Image, ImageDraw
-
     people = parse_keypoints(keypoints, coordinates=coordinates)
     if width is None or height is None:
         canvas = canvas_size(keypoints[0], 0)
         width, height = width or canvas[0], height or canvas[1]
     _check_drawing(width, height, threshold, colours, pen)
-    factor = max(2, math.ceil(DRAWING_SIDE / min(width, height)))
-    size = (width * factor, height * factor)
-    unit = pen * min(size) / REFERENCE_SIDE
+    sides = [_canvas_side(side, min(width, height)) for side in (width, height)]
     out = torch.zeros(len(people), height, width, 3)
     for index, crowd in enumerate(people):
         if not crowd:
             continue
-        image = Image.new("RGB", size)
-        _draw_frame(ImageDraw.Draw(image), crowd, size, unit, threshold, face, hands)
-        pixels = torch.from_numpy(np.array(image.reduce(factor))).float() / 255
-        out[index] = pixels.flip(-1) if colours == "vace" else pixels
+        pixels = resize(_draw_frame(crowd, *sides, pen, threshold, face, hands), width, height)
+        pixels = np.ascontiguousarray(pixels[..., ::-1] if colours == "vace" else pixels)
+        out[index] = torch.from_numpy(pixels).float() / 255
     return out
+
+
+def _canvas_side(side: int, shorter: int) -> int:
+    return max(1, round(side * CANVAS_SIDE / shorter / CANVAS_MULTIPLE)) * CANVAS_MULTIPLE
 
 
 def _check_drawing(width: int, height: int, threshold: float, colours: str, pen: float) -> None:
@@ -113,61 +110,58 @@ def _check_drawing(width: int, height: int, threshold: float, colours: str, pen:
 
 
 def _draw_frame(
-    draw: "ImageDraw.ImageDraw",
-    crowd: list[Person],
-    size: tuple[int, int],
-    unit: float,
-    threshold: float,
-    face: bool,
-    hands: bool,
-) -> None:
-    """Everyone's limbs, then joints, then hands, then faces, as the annotator layers them."""
-    scale = np.array([*size, 1.0])
+    crowd: list[Person], width: int, height: int, pen: float, threshold: float, face: bool, hands: bool
+) -> np.ndarray:
+    """[height, width, 3] uint8: limbs, then joints, then hands, then faces, as the annotator layers them."""
+    canvas = np.zeros((height, width, 3), dtype=np.uint8)
+    scale = np.array([width, height, 1.0])
     bodies = [person.body * scale for person in crowd]
     for (start, end), colour in zip(LIMBS, COLOURS, strict=False):
-        dim = tuple(int(LIMB_DIM * level) for level in colour)
+        dim = [int(LIMB_DIM * level) for level in colour]
         for body in bodies:
             if min(body[start, 2], body[end, 2]) > threshold:
-                _limb(draw, body[start, :2], body[end, :2], LIMB_HALF_WIDTH * unit, dim)
+                outline = _limb(body[start, :2], body[end, :2], round(LIMB_HALF_WIDTH * pen))
+                paint(canvas, polygon(outline), dim)
     for joint, colour in enumerate(COLOURS):
         for body in bodies:
-            _dot(draw, body[joint], JOINT_RADIUS * unit, colour, threshold)
-    for hand in [hand * scale for person in crowd for hand in person.hands] if hands else []:
-        _hand(draw, hand, unit, threshold)
+            if body[joint, 2] > threshold:
+                paint(canvas, disc(_pixel(body[joint]), round(JOINT_RADIUS * pen)), colour)
+    # The annotator has everyone's left hands first.
+    for side in (1, 0) if hands else ():
+        for person in crowd:
+            _hand(canvas, person.hands[side] * scale, pen, threshold)
     for points in [person.face * scale for person in crowd] if face else []:
         for point in points:
-            _dot(draw, point, FACE_RADIUS * unit, (255, 255, 255), threshold)
+            if _visible(point, threshold):
+                paint(canvas, disc(_pixel(point), round(FACE_RADIUS * pen)), (255, 255, 255))
+    return canvas
 
 
-def _limb(
-    draw: "ImageDraw.ImageDraw", start: np.ndarray, end: np.ndarray, half_width: float, colour: tuple
-) -> None:
-    """A filled ellipse from joint to joint."""
-    along = (end - start) / 2
-    length = float(np.hypot(*along))
-    if length == 0:
-        return
-    across = np.array([-along[1], along[0]]) * ((half_width - RIM) / length)
-    angles = np.linspace(0, 2 * math.pi, 72, endpoint=False)[:, None]
-    outline = (start + end) / 2 + np.cos(angles) * along + np.sin(angles) * across
-    draw.polygon([tuple(point) for point in outline], fill=colour)
+def _pixel(point: np.ndarray) -> tuple[int, int]:
+    """Truncated, as the annotator does."""
+    return int(point[0]), int(point[1])
 
 
-def _dot(
-    draw: "ImageDraw.ImageDraw", point: np.ndarray, radius: float, colour: tuple, threshold: float
-) -> None:
-    x, y, score = point
-    if score > threshold:
-        radius -= RIM
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+def _visible(point: np.ndarray, threshold: float) -> bool:
+    """Of a hand or a face; the annotator takes what is in the first row or column, or beyond, as missing."""
+    return point[2] > threshold and min(_pixel(point)) > 0
 
 
-def _hand(draw: "ImageDraw.ImageDraw", hand: np.ndarray, unit: float, threshold: float) -> None:
+def _limb(start: np.ndarray, end: np.ndarray, half_width: int) -> np.ndarray:
+    """An ellipse from joint to joint: center, half length and angle are whole numbers."""
+    dx, dy = start - end
+    center = _pixel((start + end) / 2)
+    return ellipse(center, (int(math.hypot(dx, dy) / 2), half_width), int(math.degrees(math.atan2(dy, dx))))
+
+
+def _hand(canvas: np.ndarray, hand: np.ndarray, pen: float, threshold: float) -> None:
     """Bones in rainbow order and blue joints."""
+    width = max(1, round(HAND_WIDTH * pen))
     for index, (start, end) in enumerate(HAND_BONES if len(hand) else ()):
-        if min(hand[start, 2], hand[end, 2]) > threshold:
-            colour = tuple(int(255 * level) for level in colorsys.hsv_to_rgb(index / len(HAND_BONES), 1, 1))
-            ends = [tuple(hand[start, :2]), tuple(hand[end, :2])]
-            draw.line(ends, fill=colour, width=max(1, round(2 * HAND_HALF_WIDTH * unit)))
+        if _visible(hand[start], threshold) and _visible(hand[end], threshold):
+            colour = [round(255 * level) for level in colorsys.hsv_to_rgb(index / len(HAND_BONES), 1, 1)]
+            for spans in line(_pixel(hand[start]), _pixel(hand[end]), width):
+                paint(canvas, spans, colour)
     for point in hand:
-        _dot(draw, point, JOINT_RADIUS * unit, HAND_JOINT_COLOUR, threshold)
+        if _visible(point, threshold):
+            paint(canvas, disc(_pixel(point), round(JOINT_RADIUS * pen)), HAND_JOINT_COLOUR)

@@ -7,8 +7,11 @@ eats into a mask that touches the border.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+
+from ..raster import disc_reach, pen_radius
 
 
 def spread(mask: np.ndarray, before: int, after: int) -> np.ndarray:
@@ -19,8 +22,13 @@ def spread(mask: np.ndarray, before: int, after: int) -> np.ndarray:
 
 
 def grow_disc(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Every pixel within `radius` of a masked one (Euclidean), row by row of the disc."""
-    box = mask_box(mask)
+    """Every pixel within `radius` of a masked one (Euclidean)."""
+    return _stamp(mask, [math.isqrt(radius * radius - dy * dy) for dy in range(radius + 1)])
+
+
+def _stamp(mask: np.ndarray, reaches: Sequence[int]) -> np.ndarray:
+    """Put a disc on every masked pixel, given the half widths of its rows at distance 0, 1, .. radius."""
+    box, radius = mask_box(mask), len(reaches) - 1
     if radius <= 0 or box is None:
         return mask
     height, width = mask.shape
@@ -30,8 +38,7 @@ def grow_disc(mask: np.ndarray, radius: int) -> np.ndarray:
     out = np.zeros((part.shape[0] + 2 * radius, part.shape[1]), dtype=bool)
     sums = np.pad(part, ((0, 0), (radius + 1, radius))).astype(np.int32).cumsum(1)
     columns = part.shape[1]
-    for dy in range(radius + 1):
-        reach = math.isqrt(radius * radius - dy * dy)
+    for dy, reach in enumerate(reaches):
         row = (
             sums[:, radius + reach + 1 : radius + reach + 1 + columns]
             > sums[:, radius - reach : radius - reach + columns]
@@ -90,12 +97,32 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
 def contours(mask: np.ndarray, line_width: int) -> np.ndarray:
     """The outer contours of a mask's parts, as OpenCV draws them: not of holes, but along the frame's border.
 
-    OpenCV's thick lines are wider than asked: a pen of 3 is a disc of radius 2 around every border pixel.
+    That is a disc on every border pixel, and a diagonal bar between two that touch by a corner, which is one
+    pixel wider than the discs for most pens. OpenCV clips a bar before it rounds it: where a diagonal reaches
+    the frame's border, its edge may lie one pixel farther out.
     """
     filled = fill_holes(mask)
     padded = np.pad(filled, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return grow_disc(filled & ~inner, (line_width + 1) // 2 if line_width > 1 else 0)
+    radius = pen_radius(line_width)
+    reaches = disc_reach(radius)
+    drawn = _stamp(filled & ~inner, reaches)
+    tip = round(radius / math.sqrt(2))
+    return drawn | _tips(filled, tip) if reaches[tip] < tip else drawn
+
+
+def _tips(filled: np.ndarray, reach: int) -> np.ndarray:
+    """Corners of the squares between border pixels that touch by a corner: `reach` aside of both pixels."""
+    height, width = filled.shape
+    falling = filled[:-1, :-1] & filled[1:, 1:] & ~(filled[:-1, 1:] & filled[1:, :-1])
+    rising = filled[:-1, 1:] & filled[1:, :-1] & ~(filled[:-1, :-1] & filled[1:, 1:])
+    out = np.zeros((height + 2 * reach, width + 2 * reach), dtype=bool)
+    for pairs, ends, sign in ((falling, ((0, 0), (1, 1)), -1), (rising, ((0, 1), (1, 0)), 1)):
+        for y, x in ends:
+            for step in (-reach, reach):
+                top, left = reach + y + step, reach + x + sign * step
+                out[top : top + height - 1, left : left + width - 1] |= pairs
+    return out[reach : reach + height, reach : reach + width]
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..raster import disc, paint, pen_radius
 from .canvas import as_clip, target_size
 from .checks import as_list, as_tensor, check_volume, real, whole
 from .compose import compose
@@ -52,7 +54,8 @@ def layout(
             sequence of such for several things. A box may leave the canvas, but not in every frame.
         width, height, num_frames: canvas and length, snapped as in `text`.
         colors: one (r, g, b) in [0, 1] per thing; None = black.
-        line_width: of the outline, in pixels.
+        line_width: OpenCV's thickness of the outline: 1 paints 1 pixel, 2 (VACE's) 3, 3 and 4 paint 5. The
+            outline is centered on the box's coordinates.
         strength, start, end: as in `control`.
     Raises:
         ValueError: a box has no area or lies outside the canvas, or colours and boxes differ in number.
@@ -62,8 +65,9 @@ def layout(
     line_width = whole("line_width", line_width, 1, MAX_LINE_WIDTH)
     frames = torch.ones(canvas.num_frames, canvas.height, canvas.width, 3)
     for number, (track, color) in enumerate(zip(tracks, _colors(colors, len(tracks)), strict=True), 1):
-        drawn = [_draw(frame, box, color, line_width) for frame, box in zip(frames, track, strict=True)]
-        if not any(drawn):
+        pairs = zip(frames.numpy(), track, strict=True)
+        visible = [_draw_box(frame, box, color, line_width) for frame, box in pairs]
+        if not any(visible):
             raise ValueError(
                 f"box {number}, {track[0]}, lies outside the canvas of {canvas.width}x{canvas.height}; "
                 "move it in"
@@ -93,7 +97,7 @@ def layout_masks(
         width, height, num_frames: canvas and length; None = the masks' own. Fitted as in `control`.
         mask_shape, expand: 'box' draws the masks' boxes, 'hull' their hulls; see `augment`.
         colors: one (r, g, b) in [0, 1] per thing; None = black.
-        line_width: of the contour, in pixels of the canvas.
+        line_width: OpenCV's thickness of the contour: 3 (VACE's) paints 5 pixels, see `layout`.
         strength, start, end: as in `control`.
     Raises:
         ValueError: masks differ in shape, one is empty in every frame, or a shape, dtype or range is wrong.
@@ -116,7 +120,7 @@ def layout_masks(
             raise ValueError(f"mask {number} is empty in every frame; mark the thing with 1")
         notes += more
         for frame, picture in zip(frames, mask.bool().cpu().numpy(), strict=True):
-            frame[torch.from_numpy(contours(picture, line_width))] = color
+            frame.numpy()[contours(picture, line_width)] = color
     unit = control(frames, num_frames=num_frames, strength=strength, start=start, end=end)
     return unit.replace(notes=(*notes, *unit.notes))
 
@@ -133,17 +137,22 @@ def move(
 ) -> VCU:
     """Set an image in motion: it is the first frame, and boxes say where its subject goes.
 
+    As in VACE's MoveAnythingAnnotator, the first box is drawn in frame 1, the first that is generated: it
+    lies around the subject as the image, frame 0, shows it.
+
     Args:
         image: [H, W, 3] or [1, H, W, 3] float in [0, 1].
-        boxes, colors, num_frames, strength: as in `layout`; boxes in pixels of the canvas.
+        boxes, colors, num_frames, strength: as in `layout`, but K boxes are spread over frames 1 to the last
+            (unless K = F), and a box of frame 0 counts for frame 1. Boxes are in pixels of the canvas.
         width, height: canvas; None = the image's own size. Snapped to multiples of 16.
     """
     clip, _ = as_clip(image, "image")
     if len(clip) != 1:
         raise ValueError(f"image holds {len(clip)} images, expected one; give the video's first frame")
     start = extend(clip, num_frames=num_frames, width=width, height=height, strength=strength)
+    tracks = box_tracks(boxes, start.num_frames, first=1)
     guide = layout(
-        boxes,
+        [dict(enumerate(track)) for track in tracks],
         width=start.width,
         height=start.height,
         num_frames=start.num_frames,
@@ -153,7 +162,7 @@ def move(
     return compose(start, guide)
 
 
-def _colors(colors: Sequence[Color] | None, count: int) -> list[Tensor]:
+def _colors(colors: Sequence[Color] | None, count: int) -> list[np.ndarray]:
     """One colour for each thing."""
     colors = [BLACK] * count if colors is None else as_list(colors, "colors")
     if len(colors) != count:
@@ -163,23 +172,21 @@ def _colors(colors: Sequence[Color] | None, count: int) -> list[Tensor]:
         parts = [real(f"colour {number}", part, 0.0, 1.0) for part in as_list(color, f"colour {number}")]
         if len(parts) != 3:
             raise ValueError(f"colour {number} has {len(parts)} numbers, expected 3; give (red, green, blue)")
-        checked.append(torch.tensor(parts))
+        checked.append(np.array(parts, dtype=np.float32))
     return checked
 
 
-def _draw(frame: Tensor, box: list[int], color: Tensor, line_width: int) -> bool:
-    """Draw a box's outline into [H, W, 3], clipped at the border; False where it lies wholly outside."""
+def _draw_box(frame: np.ndarray, box: list[int], color: np.ndarray, line_width: int) -> bool:
+    """Draw `cv2.rectangle` into [H, W, 3], clipped at the border; False where the box lies outside."""
     height, width = frame.shape[:2]
     left, top, right, bottom = box
-    if right <= 0 or bottom <= 0 or left >= width or top >= height:
+    if right < 0 or bottom < 0 or left >= width or top >= height:
         return False
-    x0, x1 = max(0, left), min(width, right)
-    y0, y1 = max(0, top), min(height, bottom)
-    for edge in (
-        (slice(y0, y1), slice(max(0, left), max(0, left + line_width))),
-        (slice(y0, y1), slice(max(0, right - line_width), max(0, right))),
-        (slice(max(0, top), max(0, top + line_width)), slice(x0, x1)),
-        (slice(max(0, bottom - line_width), max(0, bottom)), slice(x0, x1)),
-    ):
-        frame[edge] = color
+    reach = pen_radius(line_width)
+    for x in (left, right):
+        frame[max(0, top) : bottom + 1, max(0, x - reach) : max(0, x + reach + 1)] = color
+        for y in (top, bottom):
+            paint(frame, disc((x, y), reach), color)
+    for y in (top, bottom):
+        frame[max(0, y - reach) : max(0, y + reach + 1), max(0, left) : right + 1] = color
     return True

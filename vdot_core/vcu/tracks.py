@@ -19,11 +19,13 @@ MAX_COORDINATE = 1e6
 BOX = "(left, top, right, bottom)"
 
 
-def box_tracks(boxes: Boxes | Sequence[Boxes], num_frames: int) -> list[list[list[int]]]:
+def box_tracks(boxes: Boxes | Sequence[Boxes], num_frames: int, *, first: int = 0) -> list[list[list[int]]]:
     """The box of every thing in every frame, rounded to pixels: [N][F][4].
 
     Args:
         boxes, num_frames: as in `layout`.
+        first: the first frame that shows boxes, 1 after a given image: boxes are spread from it on, and a box
+            of an earlier frame stands for it, unless it has its own.
     Raises:
         ValueError: no box, a box without area, or a shape or number is wrong.
     """
@@ -33,7 +35,7 @@ def box_tracks(boxes: Boxes | Sequence[Boxes], num_frames: int) -> list[list[lis
         if isinstance(thing, Mapping):
             if not thing:
                 raise ValueError(f"{name} has no frame; give at least one frame number and box")
-            at = moments(thing, num_frames, name)
+            at = _shown(moments(thing, num_frames, name), first)
             rows = [_numbers(box, name, 4, BOX) for box in thing.values()]
             if any(row.ndim != 1 for row in rows):
                 raise ValueError(f"{name} gives several boxes for one frame; give one {BOX}")
@@ -45,7 +47,7 @@ def box_tracks(boxes: Boxes | Sequence[Boxes], num_frames: int) -> list[list[lis
                 raise ValueError(
                     f"{name} has shape {list(track.shape)}, expected [K, 4] {BOX}; give such a one"
                 )
-            at = np.linspace(0, num_frames - 1, len(track))
+            at = _evenly(len(track), num_frames, first)
         if not ((track[:, 2] > track[:, 0]) & (track[:, 3] > track[:, 1])).all():
             raise ValueError(f"{name} has no area; expected left < right and top < bottom")
         tracks.append(_between(at, track, num_frames).round().astype(int).tolist())
@@ -58,6 +60,7 @@ def path_boxes(
     size: tuple[float, float],
     num_frames: int,
     constant_speed: bool = False,
+    first: int = 0,
 ) -> Tensor:
     """A box that is carried along a drawn path by its centre, for `layout` and `move`.
 
@@ -67,6 +70,7 @@ def path_boxes(
         size: the box's width and height in pixels.
         num_frames: length of the video.
         constant_speed: spread the points by the length of the path instead of evenly in time.
+        first: the first frame that shows boxes: 0 for `layout`, 1 for `move`; see `box_tracks`.
     Returns:
         [F, 4] (left, top, right, bottom) float, one box for every frame.
     Raises:
@@ -77,23 +81,34 @@ def path_boxes(
     if len(sides) != 2:
         raise ValueError(f"size has {len(sides)} numbers, expected two; give (width, height)")
     constant_speed = flag("constant_speed", constant_speed)
+    first = whole("first", first, 0, MAX_FRAMES)
     if isinstance(points, Mapping):
         if not points:
             raise ValueError("points is empty; give at least one frame number and (x, y)")
         if constant_speed:
             raise ValueError("constant_speed is set and points have frame numbers; give one or the other")
-        at = moments(points, num_frames, "path")
+        at = _shown(moments(points, num_frames, "path"), first)
         keyed = sorted(zip(at, (_numbers(p, "points", 2, "(x, y)") for p in points.values()), strict=True))
         at, track = [frame for frame, _ in keyed], np.stack([point for _, point in keyed])
     else:
         track = np.atleast_2d(_numbers(points, "points", 2, "(x, y)"))
-        at = np.linspace(0, num_frames - 1, len(track))
+        at = _evenly(len(track), num_frames, first)
         if constant_speed:
             travelled = np.concatenate([[0.0], np.hypot(*np.diff(track, axis=0).T).cumsum()])
-            at = travelled / max(travelled[-1], 1e-9) * (num_frames - 1)
+            at = at[0] + travelled / max(travelled[-1], 1e-9) * (num_frames - 1 - at[0])
     centres = torch.from_numpy(_between(at, track, num_frames)).float()
     half = torch.tensor(sides) / 2
     return torch.cat([centres - half, centres + half], dim=1)
+
+
+def _evenly(count: int, num_frames: int, first: int) -> np.ndarray:
+    """Moments [count] from `first` to the last frame; as many as there are frames stand for every frame."""
+    return np.linspace(0 if count == num_frames else min(first, num_frames - 1), num_frames - 1, count)
+
+
+def _shown(at: list[int], first: int) -> list[int]:
+    """Frame numbers with those before the first shown frame moved to it, unless it has its own."""
+    return at if first in at else [max(frame, first) for frame in at]
 
 
 def _things(boxes: Boxes | Sequence[Boxes]) -> list[Boxes]:

@@ -10,6 +10,8 @@ from tiny.clips.units import skeleton
 from tiny.tasks import COMPOSITE, SINGLE
 from vdot_core import signals
 
+cv2 = pytest.importorskip("cv2", reason="outlines are compared with OpenCV's")
+
 HEIGHT, WIDTH, FRAMES = 48, 80, 13
 SIZE = {"height": HEIGHT, "width": WIDTH, "num_frames": FRAMES}
 FACES = {"face", "face_pose"}  # tests/core/vcu/test_figure_tasks.py has those
@@ -25,13 +27,10 @@ def build(name, scene):
     return (SINGLE | COMPOSITE)[name](scene)
 
 
-def drawn_box(width, height, edges, line):
-    """Black outline of a box, as bool [H, W], by distance to its sides."""
-    left, top, right, bottom = edges
-    y, x = np.mgrid[:height, :width]
-    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
-    depth = np.minimum(np.minimum(x - left, right - 1 - x), np.minimum(y - top, bottom - 1 - y))
-    return inside & (depth < line)
+def drawn_box(width, height, edges):
+    """A box's outline as VACE draws it, as bool [H, W]."""
+    left, top, right, bottom = (int(edge) for edge in edges)
+    return cv2.rectangle(np.zeros((height, width), np.uint8), (left, top), (right, bottom), 1, 2) > 0
 
 
 # What each control shows, computed from the clip's annotations alone: [F, H, W, 3].
@@ -43,12 +42,11 @@ def _layout(scene):
     frames = np.ones((FRAMES, HEIGHT, WIDTH, 3), dtype=np.float32)
     for track, masks in zip(scene.objects, scene.object_masks, strict=True):
         for frame, mask in enumerate(masks):
-            frames[frame][drawn_box(WIDTH, HEIGHT, box(mask), 2)] = track.rgb
+            frames[frame][drawn_box(WIDTH, HEIGHT, box(mask))] = track.rgb
     return torch.from_numpy(frames)
 
 
 def _layout_track(scene):
-    cv2 = pytest.importorskip("cv2", reason="contours are compared with OpenCV's")
     frames = np.ones((FRAMES, HEIGHT, WIDTH, 3), dtype=np.float32)
     for track, masks in zip(scene.objects, scene.object_masks, strict=True):
         for frame, mask in enumerate(masks):
@@ -216,7 +214,7 @@ def test_move(scene):
     assert torch.equal(unit.frames[0], scene.frames[0]) and unit.masks[0].max() == 0
     assert unit.masks[1:].min() == 1
     for frame in range(1, FRAMES):
-        outline = drawn_box(WIDTH, HEIGHT, box(scene.object_masks[-1][frame]), 2)
+        outline = drawn_box(WIDTH, HEIGHT, box(scene.object_masks[-1][frame]))
         expected = torch.from_numpy(1.0 - outline.astype(np.float32))
         assert torch.equal(unit.frames[frame], _rgb(expected))
 

@@ -229,20 +229,6 @@ def test_a_path_carries_a_box():
     assert torch.equal(unit.frames[1:], layout(boxes, width=64, height=64, num_frames=5).frames[1:])
 
 
-@settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 10**6), width=st.sampled_from([1, 3, 5]))
-def test_contours_are_opencvs(seed, width):
-    cv2 = pytest.importorskip("cv2")
-    noise = torch.rand(1, 1, 48, 64, generator=torch.Generator().manual_seed(seed))
-    mask = (torch.nn.functional.avg_pool2d(noise, 9, 1, 4)[0] > 0.505).float()
-    if not mask.any():
-        return
-    found, _ = cv2.findContours(mask[0].byte().numpy(), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    theirs = cv2.drawContours(np.ones((48, 64)), found, -1, 0, width)
-    ours = layout_masks(mask, line_width=width).frames[0, ..., 0].numpy()
-    assert (ours != theirs)[3:-3, 3:-3].mean() < 0.004
-
-
 def test_layout_masks_by_shape_and_colour():
     mask = torch.zeros(5, 32, 48)
     mask[:, 4:20, 8:24] = 1

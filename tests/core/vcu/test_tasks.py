@@ -137,8 +137,11 @@ def test_layout_draws_boxes_on_white():
     for index, frame in enumerate(unit.frames):
         expected = torch.ones(16, 48, 3)
         left = 8 + 4 * index
-        expected[4:14, left : left + 16] = 0
-        expected[6:12, left + 2 : left + 14] = 1
+        # A pen of 2 paints one pixel outside, one on and one inside of the box; its corners are round.
+        expected[3:16, left - 1 : left + 18] = 0
+        expected[6:13, left + 2 : left + 15] = 1
+        for y in (3, 15):
+            expected[y, [left - 1, left + 17]] = 1
         assert torch.equal(frame, expected)
     red = layout(torch.tensor([[8, 4, 24, 14]]), width=48, height=16, num_frames=5, colors=[(1, 0, 0)])
     assert red.frames[:, 4, 8].tolist() == [[1, 0, 0]] * 5
@@ -160,7 +163,8 @@ def test_move_starts_from_the_image():
     boxes = [[8, 4, 24, 14], [24, 4, 40, 14]]
     unit = move(image, boxes, num_frames=5)
     assert torch.equal(unit.frames[0], image)
-    assert torch.equal(unit.frames[1:], layout(boxes, width=48, height=16, num_frames=5).frames[1:])
+    guide = layout({1: boxes[0], 4: boxes[1]}, width=48, height=16, num_frames=5)
+    assert torch.equal(unit.frames[1:], guide.frames[1:])
     assert unit.masks[:, 0, 0].tolist() == [0, 1, 1, 1, 1]
 
 
