@@ -9,9 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.frame import PictureType
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from devtools.errors import DevError
+from vdot_core.pictures import read_picture
 
 ANIMATED = {"GIF", "PNG", "WEBP"}
 FRAME_RATE = 16  # the model's, for files that do not say theirs
@@ -82,9 +83,10 @@ def probe_image(path: Path, flag: str) -> tuple[int, int]:
         DevError: it is no picture.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image).size
+        height, width = read_picture(path).shape[:2]
+        return width, height
+    except ValueError as error:
+        raise DevError(f"{flag} {path}: {error}") from error
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise DevError(f"{flag} {path}: not a readable picture; PNG, JPEG and WebP work") from error
 
@@ -92,8 +94,7 @@ def probe_image(path: Path, flag: str) -> tuple[int, int]:
 def scaled_mask(mask: Path, size: tuple[int, int], folder: Path) -> Path:
     """A copy of a mask, stretched to a size: VDOT Mask wants mask and clip to have the same one."""
     scaled = folder / f"{mask.stem}_{size[0]}x{size[1]}.png"
-    with Image.open(mask) as image:
-        ImageOps.exif_transpose(image).resize(size, Image.Resampling.NEAREST).save(scaled)
+    Image.fromarray(read_picture(mask)).resize(size, Image.Resampling.NEAREST).save(scaled)
     return scaled
 
 
@@ -118,8 +119,7 @@ def cut_video(
 
 def still_video(picture: Path, target: Path, num_frames: int, size: tuple[int, int]) -> None:
     """Write a mask that is a picture as a video .mp4 that shows it in every frame, stretched to a size."""
-    with Image.open(picture) as image:
-        image = ImageOps.exif_transpose(image).convert("RGB").resize(size, Image.Resampling.NEAREST)
+    image = Image.fromarray(read_picture(picture)[..., :3]).resize(size, Image.Resampling.NEAREST)
     frames = (av.VideoFrame.from_image(image) for _ in range(num_frames))
     _write_lossless(frames, target, Fraction(FRAME_RATE))
 

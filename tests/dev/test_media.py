@@ -108,10 +108,12 @@ def test_a_stretched_mask_stays_black_and_white_and_in_its_place(tmp_path):
         assert (frame == wanted).all()
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "RGB", "P", "RGBA"])
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "P", "RGBA", "I;16"])
 def test_a_picture_stands_still_as_a_video(tmp_path, mode):
     mask = Image.new("L", (20, 10))
     mask.paste(255, (5, 0, 10, 10))
+    if mode == "I;16":  # grey levels of its own: 128 of 65535 is black
+        mask = Image.fromarray(np.where(np.asarray(mask) > 0, 65535, 128).astype(np.uint16))
     mask.convert(mode).save(tmp_path / "mask.png")
     still_video(tmp_path / "mask.png", tmp_path / "still.mp4", 5, (40, 30))
     frames = [np.asarray(frame) for frame in read_frames(tmp_path / "still.mp4")]

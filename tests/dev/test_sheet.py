@@ -125,6 +125,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
         probe_video(sound, "--video")
     with pytest.raises(DevError, match=r"--mask .*notes\.txt: not a readable picture"):
         probe_image(text, "--mask")
+    Image.new("F", (8, 8)).save(tmp_path / "float.tif")
+    with pytest.raises(DevError, match=r"--mask .*float\.tif: its pixels are of Pillow's mode F"):
+        probe_image(tmp_path / "float.tif", "--mask")
     cut = tmp_path / "cut.png"
     Image.effect_noise((64, 64), 50).save(cut)
     assert probe_image(cut, "--image") == (64, 64)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vdot_core.pictures import read_picture
 from vdot_core.vcu import cover
 from vdot_core.vcu.canvas import resample
 
@@ -104,13 +105,10 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
 
 def _picture(data: bytes, name: str) -> np.ndarray:
     """[H, W, 3 or 4] uint8."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image = ImageOps.exif_transpose(image)
-            alpha = "A" in image.getbands() or "transparency" in image.info
-            return np.array(image.convert("RGBA" if alpha else "RGB"))
+        return read_picture(io.BytesIO(data))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadRowError("unreadable", f"{name} cannot be decoded: {error}") from error
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import signals
+from ..pictures import read_picture
 from . import compose, control, depth, extend, inpaint, outpaint, reference, text
 from .preview import write_preview
 from .unit import VCU
@@ -118,8 +119,6 @@ def _unit(options: argparse.Namespace) -> VCU:
 
 def _read(path: Path, alpha: bool = False) -> Tensor:
     """A video or a picture as [F, H, W, 3 or 4] float in [0, 1]."""
-    from PIL import Image
-
     if path.suffix.lower() in VIDEO_ENDINGS:
         try:
             import av
@@ -130,9 +129,11 @@ def _read(path: Path, alpha: bool = False) -> Tensor:
         if not frames:
             raise ValueError(f"{path} holds no frame; give another video")
         return torch.from_numpy(np.stack(frames)).float() / 255
-    with Image.open(path) as image:
-        mode = "RGBA" if alpha and "A" in image.getbands() else "RGB"
-        return torch.from_numpy(np.array(image.convert(mode))).float()[None] / 255
+    try:
+        picture = read_picture(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return torch.from_numpy(picture if alpha else picture[..., :3]).float()[None] / 255
 
 
 if __name__ == "__main__":

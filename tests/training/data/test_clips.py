@@ -58,6 +58,48 @@ def test_pictures_keep_their_alpha_and_their_turn():
     assert read_clip(Media("a.png", turned.getvalue()), 16, 1).shape == (1, 10, 6, 3)
 
 
+def test_deep_pictures_are_scaled_or_refused():
+    ramp = np.arange(16, dtype=np.uint16) * 4369
+    out = io.BytesIO()
+    Image.fromarray(ramp[None]).save(out, "PNG")
+    clip = read_clip(Media("a.png", out.getvalue()), 16, 1)
+    assert torch.equal(clip[0, 0], torch.arange(16, dtype=torch.uint8)[:, None].mul(17).expand(16, 3))
+    floats = io.BytesIO()
+    Image.fromarray(np.linspace(0, 1, 16, dtype=np.float32)[None]).save(floats, "TIFF")
+    with pytest.raises(
+        BadRowError, match=r"a\.png cannot be decoded: its pixels are of Pillow's mode F"
+    ) as caught:
+        read_clip(Media("a.png", floats.getvalue()), 16, 1)
+    assert caught.value.kind == "unreadable"
+
+
+@pytest.mark.parametrize(
+    "pixel_format, black, white",
+    [
+        ("gray10le", 0, 1023), ("gray16le", 0, 65535), ("yuv420p10le", 64, 940), ("yuv444p12le", 256, 3760),
+        ("gbrp10le", 0, 1023), ("gbrp16le", 0, 65535),
+    ],
+)  # fmt: skip
+def test_deep_videos_are_scaled(tmp_path, pixel_format, black, white):
+    import av
+
+    path, size = tmp_path / "deep.mkv", 32
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=16)
+        stream.width, stream.height, stream.pix_fmt = size, 16, pixel_format
+        frame = av.VideoFrame(size, 16, pixel_format)
+        for plane, content in enumerate(frame.planes):
+            values = np.zeros((content.height, content.line_size // 2), dtype="<u2")
+            chroma = pixel_format.startswith("yuv") and plane > 0
+            # Chroma is without color at half of the depth, 8 times video's black.
+            values[:, : content.width] = 8 * black if chroma else np.linspace(black, white, content.width)
+            content.update(values.tobytes())
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    shown = read_clip(Media(str(path)), 16, 1)[0, 8].double()
+    assert (shown - torch.linspace(0, 255, size)[:, None]).abs().max() <= 5
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(32, 4000), st.integers(32, 4000), st.integers(32 * 32, 1280 * 720))
 def test_own_size_keeps_the_aspect_within_the_budget(width, height, budget):

@@ -1,0 +1,79 @@
+"""Picture files as 8-bit pixels, whatever their mode and depth.
+
+Pillow's own conversion to RGB cuts deeper pixels off at 255, so that a 16-bit grey picture turns white.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+UNKNOWN_RANGE = ("I", "F", "LAB")
+ALPHA_MODES = ("LA", "PA", "RGBA", "RGBa")
+BITS_PER_SAMPLE = 258  # TIFF's tag
+# Pillow's raw modes of PNGs whose transparent color is not in the depth of the pixels that it makes of them.
+SHALLOW_GREY = {"L;2": 2, "L;4": 4}
+DEEP_COLOR = "RGB;16B"
+
+
+def read_picture(file: str | Path | IO[bytes]) -> np.ndarray:
+    """Read a picture file, upright as its EXIF orientation says.
+
+    Args:
+        file: path, or a stream of the file's bytes.
+
+    Returns:
+        [H, W, 3] uint8, or [H, W, 4] where the file has transparency. 16-bit pixels are scaled; grey and
+        palettes become red, green and blue.
+
+    Raises:
+        OSError: not a picture that Pillow can decode.
+        ValueError: pixels without a known black and white: floats, 32-bit integers, CIELAB.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as image:
+        maximum = _deep_maximum(image)
+        if maximum is None and image.mode in UNKNOWN_RANGE:
+            raise ValueError(
+                f"its pixels are of Pillow's mode {image.mode}, whose black and white are not known; "
+                "save it with 8 or 16 bits a channel, as grey, RGB or RGBA"
+            )
+        transparent = _transparent_color(image)
+        image = ImageOps.exif_transpose(image)
+        if maximum is not None:
+            return _scaled(np.asarray(image), maximum, transparent)
+        if transparent is not None:
+            image.info["transparency"] = transparent
+        has_alpha = image.mode in ALPHA_MODES or transparent is not None
+        return np.array(image.convert("RGBA" if has_alpha else "RGB"))
+
+
+def _deep_maximum(image: Image) -> int | None:
+    """The value of white in a grey picture of more than 8 bits; None for others, or where it is unknown."""
+    if image.mode.startswith("I;16"):
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if image.format == "TIFF" else 16
+        return 2**bits - 1
+    # Mode I: 16-bit PNGs in earlier Pillow, and netpbm files, which it scales to 16 bits.
+    return 2**16 - 1 if image.mode == "I" and image.format in ("PNG", "PPM") else None
+
+
+def _transparent_color(image: Image) -> int | bytes | tuple[int, ...] | None:
+    """The file's transparent color, or its palette's alpha, in the values that Pillow's pixels will have."""
+    transparent = image.info.get("transparency")
+    raw_mode = image.tile[0][3] if transparent is not None and image.format == "PNG" else None
+    if raw_mode in SHALLOW_GREY:
+        return transparent * (255 // (2 ** SHALLOW_GREY[raw_mode] - 1))
+    return tuple(value >> 8 for value in transparent) if raw_mode == DEEP_COLOR else transparent
+
+
+def _scaled(values: np.ndarray, maximum: int, transparent: int | None) -> np.ndarray:
+    """[H, W, 3 or 4] uint8 of grey values from 0 to `maximum`."""
+    grey = np.rint(values.astype(np.float64) * (255 / maximum)).clip(0, 255).astype(np.uint8)
+    alpha = [] if transparent is None else [np.where(values == transparent, 0, 255).astype(np.uint8)]
+    return np.stack([grey, grey, grey, *alpha], axis=-1)
