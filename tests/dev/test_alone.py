@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from packaging.requirements import Requirement
 from devtools.paths import ROOT
 from devtools.setup import requirement_lines
 from tests.support.alone import normalized
+from tests.support.shipped import copy_shipped
 
 PROGRAM = ROOT / "tests" / "support" / "alone.py"
 
@@ -63,14 +65,19 @@ def without_the_rest(comfyui, tmp_path_factory) -> Path:
     return file
 
 
-def run(*words: str | Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(PROGRAM), *map(str, words)], capture_output=True, text=True)
+def run(*words: str | Path, program: Path = PROGRAM) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(program), *map(str, words)], capture_output=True, text=True)
 
 
-def test_every_node_runs_on_comfyuis_and_our_requirements_alone(without_the_rest, comfyui):
+def test_every_node_runs_on_comfyuis_and_our_requirements_alone(without_the_rest, comfyui, tmp_path):
+    """And on the files alone that the registry ships."""
     from tests.support.pack import load_nodes
 
-    result = run(without_the_rest, "nodes", comfyui)
+    root = copy_shipped(tmp_path / "ComfyUI-VDOT")
+    program = root / PROGRAM.relative_to(ROOT)
+    program.parent.mkdir(parents=True)
+    shutil.copyfile(PROGRAM, program)
+    result = run(without_the_rest, "nodes", comfyui, program=program)
     assert result.returncode == 0, result.stderr[-3000:]
     assert set(load_nodes()) <= set(result.stdout.split())
 

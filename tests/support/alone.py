@@ -92,7 +92,7 @@ def run_nodes(comfyui: str) -> None:
     depth = clip[..., :1].expand(clip.shape)
     mask = torch.zeros(5, 64, 64)
     mask[:, 16:48, 16:48] = 1
-    run("VDOTLoadModel", model_name="vdot_tiny.safetensors", weight_dtype="default")
+    run("VDOTLoadModel", model_name="vdot_tiny_student.safetensors", weight_dtype="default")
     model, text_encoder, vae, *_ = run("VDOTLoadDemo")
     run("VDOTGray", frames=clip, weights="vace")
     run("VDOTLines", frames=clip, threshold=0.25, thickness=1.5, softness=0.5, blur=1.4, dark_on_white=True)

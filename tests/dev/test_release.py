@@ -1,0 +1,83 @@
+"""What a release rests on: what the registry ships, who publishes it and after what, and how it is cited."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from devtools.paths import ROOT
+from devtools.setup import project_table
+from tests.support.shipped import shipped_files
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def test_the_registry_ships_what_nodes_need_and_nothing_else():
+    files = {path.as_posix() for path in shipped_files()}
+    tops = {name.split("/")[0] for name in files if "/" in name}
+    assert tops == {"assets", "js", "locales", "nodes", "vdot_core", "workflows"}
+    needed = {"__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "js/vdot.js"}
+    needed |= {
+        "assets/vdot_tiny_student.safetensors",
+        "locales/zh/nodeDefs.json",
+        "workflows/vdot_depth.json",
+    }
+    assert needed <= files
+    assert sum((ROOT / name).stat().st_size for name in files) < 30e6
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_of_others_are_pinned_by_commit(path):
+    used = re.findall(r"uses: (\S+)(.*)", path.read_text(encoding="utf-8"))
+    assert used
+    for action, rest in used:
+        if not action.startswith("./"):
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action) and re.search(r"# v\d", rest), action
+
+
+def test_nothing_is_published_before_all_tests_passed_and_one_step_has_the_token():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))
+    jobs = workflow["jobs"]
+    assert jobs["publish"]["needs"] == "ci" and jobs["ci"]["uses"] == "./.github/workflows/ci.yml"
+    ci = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    assert "workflow_call" in ci[True] and {"lint", "test", "floor"} <= set(
+        ci["jobs"]
+    )  # YAML reads `on` as true
+    assert all(flow["permissions"] == {"contents": "read"} for flow in (workflow, ci))
+    with_token = [step for step in jobs["publish"]["steps"] if "secrets." in str(step)]
+    assert len(with_token) == 1 and "uses" not in with_token[0]
+
+
+def test_a_tag_that_is_not_the_version_stops_the_publication(tmp_path):
+    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))
+    (step,) = (s for s in workflow["jobs"]["publish"]["steps"] if "pyproject.toml" in s.get("run", ""))
+    if sys.platform == "win32":
+        pytest.skip("needs a POSIX shell")
+    version = project_table(Path(sys.executable))["version"]
+    for tag, status in ((f"v{version}", 0), ("v9.9.9", 1), (f"v{version}1", 1)):
+        run = subprocess.run(
+            ["sh", "-c", step["run"]], cwd=ROOT, env={"GITHUB_REF_NAME": tag, "PATH": "/usr/bin:/bin"}
+        )
+        assert run.returncode == status, tag
+
+
+def test_the_citation_names_this_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = project_table(Path(sys.executable))
+    assert citation["cff-version"] == "1.2.0" and citation["message"] and citation["authors"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    paper = citation["preferred-citation"]
+    names = [f"{author['given-names']} {author['family-names']}" for author in paper["authors"]]
+    assert names[0] == "Yutong Wang" and names[-1] == "Xinyuan Chen" and len(names) == 7
+    assert paper["url"] == project["urls"]["Paper"]
+    bibtex = re.search(r"title\s*= \{(.*)\}", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert bibtex.group(1) == paper["title"]
+
+
+def test_the_security_page_names_tests_that_exist():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`(tests/[\w/.]+)`", text):
+        assert (ROOT / name).exists(), name
