@@ -1,4 +1,4 @@
-"""Typed configuration of the pretraining runs, from YAML and the command line; unknown keys are refused."""
+"""Settings of the tiny VAE, text encoder and evaluation network, from YAML and the command line."""
 
 from __future__ import annotations
 
@@ -123,77 +123,6 @@ class CacheGroup:
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
-    """A VACE transformer, trained by flow matching: the tiny one with its text encoder, or any on real clips.
-
-    Attributes:
-        vae: VAE file whose latents are learnt.
-        cache_dir: Where encoded clips are kept; they are made as they come into use.
-        groups: Drawn clips to learn from.
-        grow_steps: Step from which all of them are in use; before, a 32nd, a 16th, .. of every group, so that
-            a run starts before all are encoded (0: all from the first step).
-        clips: In place of groups, vae and cache_dir: a folder that training/cache.py has filled with real
-            clips and their captions' embeddings.
-        task_shares: Task -> its share of all samples; tasks that are not named share the rest equally. With
-            `clips` they are weights, 1 where a task is not named.
-        steps: Optimiser steps; batch: samples a step.
-        lr, lr_end, warmup: Learning rate after `warmup` steps, falling by a cosine to `lr_end`.
-        text_drop: Chance that a caption is replaced by the empty one.
-        task_text_drop: Task -> that chance for its samples, where it is another.
-        freeze_text_after: Step from which the text encoder is fixed.
-        timestep_shift: Shift of the uniformly drawn noise levels.
-        logit_normal_share: Part of the noise levels that are logit-normal instead.
-        preset: Name of the network in `vdot_core.networks.PRESETS`, and of the exported file.
-        text_layers: Blocks of the text encoder.
-        bf16: Train under bfloat16 autocast: true, false, or auto: where the device has it in hardware.
-        compile: Whether to compile the network's blocks: a minute at the start, a fifth off every step.
-        checkpoint_every: Blocks whose activations are recomputed together in the backward pass (0: none).
-        start_from: What to begin with: a transformer's file or folder of any published layout, or the
-            export folder of a finished run, whose text encoder is used too.
-        text_encoder: File of another text encoder to begin with; null: start_from's, or a fresh one.
-        num_validation: Held-out clips a group.
-    """
-
-    vae: str = "assets/vdot_tiny_vae.safetensors"
-    cache_dir: str = "runs/tiny_teacher/cache"
-    groups: list[CacheGroup] = field(default_factory=list)
-    grow_steps: int = 640
-    clips: str | None = None
-    task_shares: dict[str, float] = field(default_factory=dict)
-    steps: int = 10000
-    batch: int = 24
-    lr: float = 1.5e-3
-    lr_end: float = 3e-5
-    warmup: int = 200
-    text_drop: float = 0.1
-    task_text_drop: dict[str, float] = field(default_factory=dict)
-    freeze_text_after: int = 4000
-    timestep_shift: float = 5.0
-    logit_normal_share: float = 0.3
-    preset: str = "vdot_tiny"
-    text_layers: int = 3
-    bf16: bool | Literal["auto"] = "auto"
-    compile: bool = False
-    checkpoint_every: int = 0
-    start_from: str | None = None
-    text_encoder: str | None = None
-    num_validation: int = 12
-
-    def __post_init__(self) -> None:
-        shares = self.task_shares.values()
-        if shares and (min(shares) < 0 or (not self.clips and sum(shares) > 1 + 1e-9)):
-            raise ValueError(
-                f"task_shares {self.task_shares} add up to {sum(shares):.3g}; they are shares of all "
-                "samples: none negative, together at most 1"
-            )
-        given = {name: getattr(self, name) for name in ("text_drop", "logit_normal_share")}
-        given |= {f"task_text_drop of {task}": share for task, share in self.task_text_drop.items()}
-        for name, share in given.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} is {share}; expected a share in [0, 1]")
-
-
-@dataclass(frozen=True)
 class EvaluatorConfig:
     """The network that scores generated clips.
 
@@ -255,40 +184,40 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pretraining run.
+    """One run of `tiny/pretrain.py`.
 
     Attributes:
-        model: Which model this run trains.
-        out_dir: Folder for checkpoints, logs and exports; a second start goes on from what is there.
-        assets_dir: Where finished weights are also written (null: nowhere else).
-        seed: Of the weights and of every draw.
+        model: The model to train.
+        out_dir: Folder for checkpoints, logs and the export; a second start resumes from it.
+        seed: Seed of the weights and of every draw.
         ema: Decay of the averaged weights.
-        weight_decay, clip_norm: AdamW's, and the gradient's.
-        log_every, validate_every, export_every: In steps (0: never).
+        weight_decay: Weight decay of AdamW and Muon.
+        clip_norm: Largest norm of a gradient.
+        log_every: Steps between log lines.
+        validate_every: Steps between validations; 0: never.
         save_minutes: Wall-clock minutes between checkpoints.
-        max_steps: Stop at this step, the schedule unchanged (null: run it all).
+        max_steps: Stop at this step with the schedule unchanged; null: run to the end.
         threads: CPU threads of torch.
-        device: Where to train; auto: on a GPU where there is one.
-        vae, text, teacher, evaluator: The model's own settings; the others are ignored.
+        device: Device; auto: a GPU where there is one.
+        vae: Settings of the VAE.
+        text: Settings of the text encoder.
+        evaluator: Settings of the evaluation network.
     """
 
-    model: Literal["vae", "text", "teacher", "evaluator"]
+    model: Literal["vae", "text", "evaluator"]
     out_dir: str
-    assets_dir: str | None = None
     seed: int = 0
     ema: float = 0.999
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
     log_every: int = 25
     validate_every: int = 500
-    export_every: int = 0
     save_minutes: float = 2.0
     max_steps: int | None = None
     threads: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     vae: VaeConfig = field(default_factory=VaeConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
 
     def __post_init__(self) -> None:
@@ -307,10 +236,8 @@ def parse_config(argv: Sequence[str] | None = None) -> PretrainConfig:
     """
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog="python tiny/pretrain.py", description="Pretrain a tiny model.")
+    parser = ArgumentParser(prog="python tiny/pretrain.py", description="Train a part of the tiny model.")
     parser.add_argument("--config", action="config", help="YAML file with the keys below")
     parser.add_class_arguments(PretrainConfig, nested_key=None)
-    parsed = parser.parse_args(argv)
-    instance = parser.instantiate(parsed)
-    values = {name: getattr(instance, name) for name in PretrainConfig.__dataclass_fields__}
-    return PretrainConfig(**values)
+    instance = parser.instantiate(parser.parse_args(argv))
+    return PretrainConfig(**{name: getattr(instance, name) for name in PretrainConfig.__dataclass_fields__})

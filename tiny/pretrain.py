@@ -1,11 +1,7 @@
-"""Train a model by itself: `python tiny/pretrain.py --config tiny/configs/tiny_vae.yaml`.
+"""Train the tiny VAE, text encoder or evaluation network: `python tiny/pretrain.py --config run.yaml`.
 
-The tiny VAE, text encoder, transformer and evaluation network from nothing, or a released VACE
-transformer on (training/configs/wan_vace_1_3b_finetune.yaml).
-
-Kill it and run the same command: it goes on from the last checkpoint. `torchrun --nproc_per_node=2
-tiny/pretrain.py ..` shares a teacher's batches among processes. This file is the life cycle only: the
-steps are those of `tiny/{vae,text,teacher,evaluator}_task.py`.
+Usually started by `tiny/train.py`. A second start with the same command resumes from the last checkpoint. The
+steps are those of `tiny/{vae,text,evaluator}_task.py`; transformers are trained by `training/finetune.py`.
 """
 
 from __future__ import annotations
@@ -13,30 +9,32 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 if __package__ in (None, ""):
+    # Replaces the script's own folder, whose names would hide other packages' (`text`, `tasks`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from torch import Tensor
+
 from tiny.config import PretrainConfig, parse_config
-from training.distributed import world as parallel
+from training.distributed import world as processes
 from training.distributed.config import ParallelConfig
-from training.engine.files import load_checkpoint, save_checkpoint
+from training.engine.checkpoint import Checkpoints, read_progress
 
 logger = logging.getLogger("vdot")
-CONFIGS = Path(__file__).parent / "configs"
+CHECKPOINT_FILES = 8
 
 
 class Task(Protocol):
-    """What the life cycle needs of a model in training."""
+    """A model in training, as the loop needs it."""
 
     num_steps: int
 
     def train_step(self, step: int) -> dict[str, float]:
-        """One optimiser step; returns numbers to log."""
+        """One optimizer step; returns numbers to log."""
 
     def validate(self) -> dict[str, float]:
         """Held-out measures of the averaged weights."""
@@ -45,14 +43,14 @@ class Task(Protocol):
         """Write the averaged weights in their final file format."""
 
     def state_dict(self) -> dict:
-        """All that a resumed run needs."""
+        """All that a resumed run needs; its tensors are the training's own."""
 
     def load_state_dict(self, state: dict) -> None:
         """Restore `state_dict`'s."""
 
 
-def build_task(config: PretrainConfig, world: parallel.World) -> Task:
-    """The task a configuration names, at its first step."""
+def build_task(config: PretrainConfig, world: processes.World) -> Task:
+    """The task that a configuration names, at its first step."""
     if config.model == "vae":
         from tiny.vae_task import VaeTask
 
@@ -61,171 +59,129 @@ def build_task(config: PretrainConfig, world: parallel.World) -> Task:
         from tiny.text_task import TextTask
 
         return TextTask(config, world.device)
-    if config.model == "evaluator":
-        from tiny.evaluator_task import EvaluatorTask
+    from tiny.evaluator_task import EvaluatorTask
 
-        return EvaluatorTask(config, world.device)
-    from tiny.teacher_task import TeacherTask
-
-    return TeacherTask(config, world)
-
-
-def _describe(step: int, num_steps: int, metrics: dict[str, float], seconds: float) -> str:
-    numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    left = (num_steps - step) * seconds / 60
-    return f"step {step}/{num_steps}  {numbers}  {seconds:.2f} s/step  about {left:.0f} min left"
-
-
-def _export(task: Task, config: PretrainConfig) -> None:
-    task.export(Path(config.out_dir) / "export")
-    if config.assets_dir:
-        task.export(Path(config.assets_dir))
-
-
-def files_to_begin_with(config: PretrainConfig) -> dict[str, str]:
-    """Key -> path of what a run reads and does not make; keys that are null are left out."""
-    teacher = config.teacher
-    given = {
-        "text": {},
-        "vae": {"vae.start_from": config.vae.start_from},
-        "evaluator": {"evaluator.vae": config.evaluator.vae},
-        "teacher": {"teacher.start_from": teacher.start_from},
-    }[config.model]
-    if config.model == "teacher" and not teacher.clips:
-        given |= {"teacher.vae": teacher.vae, "teacher.text_encoder": teacher.text_encoder}
-    return {key: path for key, path in given.items() if path}
-
-
-def made_by(path: str) -> Path | None:
-    """The shipped configuration in whose `out_dir` a path lies."""
-    import yaml
-
-    for file in sorted(CONFIGS.glob("*.yaml")):
-        out = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("out_dir")
-        if out and Path(out).absolute() in Path(path).absolute().parents:
-            return file
-    return None
+    return EvaluatorTask(config, world.device)
 
 
 def check_files(config: PretrainConfig) -> None:
-    """Refuse a run that begins with what is not there.
+    """Refuse a run whose input is missing.
 
     Raises:
-        ValueError: It names the key, the path and, where one is shipped, the configuration that makes it.
+        ValueError: It names the key and the path.
     """
-    for key, path in files_to_begin_with(config).items():
-        if Path(path).exists():
-            continue
-        maker = made_by(path)
-        todo = f"tiny/configs/{maker.name} makes it: run that first, or" if maker else "check the path, or"
-        raise ValueError(f"{key} is {path}, which is not there (seen from {Path.cwd()}); {todo} give another")
+    key, path = {
+        "vae": ("vae.start_from", config.vae.start_from),
+        "text": ("", None),
+        "evaluator": ("evaluator.vae", config.evaluator.vae),
+    }[config.model]
+    if path and not Path(path).exists():
+        raise ValueError(f"{key} is {path}, which is not there (seen from {Path.cwd()}); give another file")
 
 
-@contextmanager
-def ready(config: PretrainConfig) -> Iterator[tuple[Task, int, parallel.World]]:
-    """Set a run up: look for its files, join the other processes, build the model, read a checkpoint.
+class Run:
+    """A task, its checkpoints and its step.
 
     Args:
-        config: The run.
-
-    Yields:
-        The task, the step that it goes on from, and the processes that share it.
-
-    Raises:
-        ValueError: A file, a key or the machine does not fit; only before it yields.
+        config: The run; its newest checkpoint is resumed.
     """
-    check_files(config)
-    # The models' own settings say where they use autocast.
-    own = {"device": config.device, "threads": config.threads}
-    world = parallel.start(ParallelConfig(fsdp=False, precision="fp32", **own))
-    if world.rank:
-        logger.setLevel(logging.WARNING)
-    try:
-        if config.model != "teacher" and world.size > 1:
+
+    def __init__(self, config: PretrainConfig) -> None:
+        check_files(config)
+        parallel = ParallelConfig(fsdp=False, device=config.device, threads=config.threads)
+        world = processes.start(parallel)
+        if world.size > 1:
             raise ValueError(f"the {config.model} trains in one process; start it without torchrun")
-        task, step, checkpoint = build_task(config, world), 0, _checkpoint(config)
-        if checkpoint.is_file():
-            state = load_checkpoint(checkpoint)
-            task.load_state_dict(state["task"])
-            step = state["step"]
-            logger.info("going on from step %d of %s", step, checkpoint)
-        yield task, step, world
-    finally:
-        parallel.stop()
+        self.config, self.step = config, 0
+        self.task = build_task(config, world)
+        folder = Path(config.out_dir) / "checkpoints"
+        self.checkpoints = Checkpoints(folder, world, keep=1, asynchronous=False, files=CHECKPOINT_FILES)
+        newest = self.checkpoints.newest
+        if newest is not None:
+            state = self.task.state_dict()
+            self.checkpoints.load(newest, tensors_of(state))
+            progress = read_progress(newest)
+            self.step = progress["step"]
+            self.task.load_state_dict(with_values(state, progress["values"]))
+            logger.info("resuming from step %d of %s", self.step, newest.path)
+
+    def save(self) -> None:
+        """Write a checkpoint of the steps done so far."""
+        state = self.task.state_dict()
+        self.checkpoints.save(self.step, tensors_of(state), {"values": values_of(state)})
+
+    def train(self) -> int:
+        """Train to the end of the schedule or `max_steps`, then export; returns the step reached."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        config, task = self.config, self.task
+        last = min(task.num_steps, config.max_steps or task.num_steps)
+        with SummaryWriter(str(Path(config.out_dir) / "tensorboard"), purge_step=self.step) as writer:
+            saved_at = time.monotonic()
+            while self.step < last:
+                begin = time.monotonic()
+                metrics = task.train_step(self.step)
+                self.step += 1
+                if self.step % config.log_every == 0 or self.step == last:
+                    seconds = time.monotonic() - begin
+                    self._log(writer, "train", {**metrics, "seconds": seconds})
+                every = config.validate_every
+                if every and (self.step % every == 0 or self.step == task.num_steps):
+                    self._log(writer, "validation", task.validate())
+                if time.monotonic() - saved_at > 60 * config.save_minutes:
+                    self.save()
+                    saved_at = time.monotonic()
+        self.save()
+        if self.step == task.num_steps:
+            task.export(Path(config.out_dir) / "export")
+        return self.step
+
+    def _log(self, writer: Any, kind: str, metrics: dict[str, float]) -> None:
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        logger.info("%s step %d/%d  %s", kind, self.step, self.task.num_steps, numbers)
+        for name, value in metrics.items():
+            writer.add_scalar(f"{kind}/{name}", value, self.step)
 
 
-def _checkpoint(config: PretrainConfig) -> Path:
-    return Path(config.out_dir) / "checkpoint.pt"
+def _leaves(state: Any, name: str = ""):
+    if isinstance(state, dict):
+        for key, value in state.items():
+            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(state, (list, tuple)):
+        for number, value in enumerate(state):
+            yield from _leaves(value, f"{name}.{number}")
+    else:
+        yield name, state
 
 
-def _save(task: Task, step: int, config: PretrainConfig) -> None:
-    save_checkpoint({"step": step, "task": task.state_dict()}, _checkpoint(config))
+def tensors_of(state: Any) -> dict[str, Tensor]:
+    """Dotted name -> tensor of a nested state."""
+    return {name: value for name, value in _leaves(state) if isinstance(value, Tensor)}
 
 
-def _write(writer, kind: str, metrics: dict[str, float], step: int) -> None:
-    for name, value in metrics.items():
-        writer.add_scalar(f"{kind}/{name}", value, step)
+def values_of(state: Any) -> dict[str, Any]:
+    """Dotted name -> plain value of a nested state."""
+    return {name: value for name, value in _leaves(state) if not isinstance(value, Tensor)}
 
 
-def train(config: PretrainConfig, task: Task, step: int, world: parallel.World) -> int:
-    """Train until the schedule or `max_steps` ends.
-
-    Args:
-        config: The run.
-        task, step, world: Of a run that is set up.
-
-    Returns:
-        The step reached.
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
-    first = world.rank == 0
-    last = min(task.num_steps, config.max_steps or task.num_steps)
-    world.barrier()
-    folder = str(Path(config.out_dir) / "tensorboard")
-    with SummaryWriter(folder, purge_step=step) if first else nullcontext() as writer:
-        saved_at = logged_at = time.monotonic()
-        logged_step = step
-        while step < last:
-            metrics = task.train_step(step)
-            step += 1
-            if not first:
-                continue
-            if step % config.log_every == 0 or step == last:
-                seconds = (time.monotonic() - logged_at) / max(step - logged_step, 1)
-                logger.info(_describe(step, task.num_steps, metrics, seconds))
-                _write(writer, "train", metrics, step)
-                logged_at, logged_step = time.monotonic(), step
-            if config.validate_every and (step % config.validate_every == 0 or step == task.num_steps):
-                held_out = task.validate()
-                logger.info("held out at step %d: %s", step, {k: round(v, 4) for k, v in held_out.items()})
-                _write(writer, "validation", held_out, step)
-                logged_at, logged_step = time.monotonic(), step
-            if time.monotonic() - saved_at > 60 * config.save_minutes:
-                _save(task, step, config)
-                saved_at = time.monotonic()
-            if config.export_every and step % config.export_every == 0:
-                _export(task, config)
-    if first:
-        _save(task, step, config)
-        if step == task.num_steps:
-            _export(task, config)
-    return step
+def with_values(state: Any, values: dict[str, Any], name: str = "") -> Any:
+    """A nested state with other plain values."""
+    if isinstance(state, dict):
+        return {k: with_values(v, values, f"{name}.{k}" if name else str(k)) for k, v in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [with_values(value, values, f"{name}.{number}") for number, value in enumerate(state)]
+    return state if isinstance(state, Tensor) else values[name]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line entry; returns the process's exit status."""
+    """Command line entry; returns the process's exit status, 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    with ExitStack() as stack:
-        try:
-            config = parse_config(argv)
-            task, step, world = stack.enter_context(ready(config))
-        except ValueError as error:
-            # A mistake of the user's: the message says all. What goes wrong later needs its traceback.
-            logger.error("%s", error)
-            return 2
-        train(config, task, step, world)
-        world.barrier()
+    try:
+        run = Run(parse_config(argv))
+    except ValueError as error:
+        logger.error("%s", error)
+        return 2
+    run.train()
     return 0
 
 

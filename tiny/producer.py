@@ -17,7 +17,7 @@ from vdot_core.vcu import num_latent_frames
 
 from .clips import CLIPS_VERSION
 from .config import CacheGroup
-from .latents import encode_clips
+from .encode import encode_clips
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,11 @@ def distill_items(folder: Path) -> dict[str, Any]:
 
 
 def _distillation(folder: Path, name: str) -> dict[str, Any]:
-    trainer = subjects.distillation(folder, name)
+    return _steps(subjects.distillation(folder, name), folder, name)
+
+
+def _steps(trainer: Any, folder: Path, name: str) -> dict[str, Any]:
+    """Metrics, gradients and draws of each step of a run, and the weights at its end."""
     networks = subjects.distilled_networks(trainer)
     gradients, items = GradientWatch(networks), {}
     train_step, step = trainer.train_step, 0
@@ -111,25 +115,8 @@ def processes_items(folder: Path) -> dict[str, Any]:
 
 
 def flow_matching_items(folder: Path) -> dict[str, Any]:
-    """Steps of flow matching on cached and on drawn clips."""
-    items = {}
-    for name in ("real", "drawn"):
-        with subjects.flow_matching(name, folder / name) as task:
-            gradients = GradientWatch({"model": task.model})
-            for step in range(FLOW_STEPS):
-                batch = task.clips.batch(step)
-                with DrawWatch() as draws:
-                    metrics = task.train_step(step)
-                items[f"{name}, step {step + 1}"] = {
-                    "latents": summary(batch.latents, 8),
-                    "contexts": summary(batch.contexts, 8),
-                    "text": summary(batch.text, 8) if isinstance(batch.text, torch.Tensor) else batch.text,
-                    "metrics": metrics,
-                    "gradients": gradients.take(),
-                    "draws": draws.take(),
-                }
-            items[f"{name}, weights"] = sizes(task.model.parameters())
-    return items
+    """Steps of flow matching on cached clips."""
+    return _steps(subjects.flow_matching(folder), folder, "flow matching")
 
 
 def cache_items(folder: Path) -> dict[str, Any]:

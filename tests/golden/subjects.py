@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -167,36 +165,28 @@ def write_cache(folder: Path) -> None:
 _ENCODERS = {"vae": "vae", "text_encoder": "text"}
 
 
-@contextmanager
-def flow_matching(name: str, folder: Path) -> Iterator[Any]:
-    """A micro transformer in flow matching, on the old cache's clips ("real") or on drawn ones ("drawn")."""
-    from tiny import teacher_task
-    from tiny.config import CacheGroup, PretrainConfig, TeacherConfig
-    from training.distributed.world import World
+def flow_matching(folder: Path):
+    """A trainer of a micro transformer by flow matching, on the old cache's clips."""
+    from training.distributed import world as processes
+    from training.engine.trainer import Trainer
+    from training.methods import flow_matching as method
+    from training.methods.programs import finetune_config
 
-    shared = {"steps": 10, "batch": 2, "bf16": False, "warmup": 2, "lr": 1e-3, "preset": "micro"}
-    size = {"width": 32, "height": 32, "num_frames": 5}
-    groups = [
-        CacheGroup(**size, num_clips=1, tasks=["depth", "inpaint"]),
-        CacheGroup(**size, num_clips=1, tasks=["reference"]),
-    ]
-    own: Mapping[str, Any] = {
-        "real": {"clips": str(CACHE), "text_drop": 0.4, "checkpoint_every": 1},
-        "drawn": {
-            "groups": groups,
-            "grow_steps": 0,
-            "cache_dir": str(folder / "cache"),
-            "vae": str(ASSETS / "vdot_tiny_vae.safetensors"),
-            "text_encoder": str(ASSETS / "vdot_tiny_text.safetensors"),
-            "freeze_text_after": 3,
-        },
-    }[name]
+    values = {
+        "out_dir": str(folder),
+        "seed": 4,
+        "steps": 5,
+        "model": {"preset": "vdot_tiny"},
+        "losses": {"text_drop": 0.4},
+        "optim": {"lr": 1e-3, "warmup": 2, "schedule": "cosine", "optimizer": "muon"},
+        "parallel": {"precision": "fp32", "device": "cpu", "threads": 1, "checkpoint_every": 1},
+        "data": {"workers": 0},
+    }
+    config, source = finetune_config(values), cached_source()
+    world = processes.start(config.parallel)
     micro = dataclasses.replace(SIZES, text_dim=128, text_len=64)
-    config = PretrainConfig("teacher", str(folder), seed=4, teacher=TeacherConfig(**{**shared, **own}))
-    # Muon's number format is the CPU's choice; it was bfloat16 when this was recorded.
-    half = mock.patch("training.engine.muon.has_bf16", return_value=True)
-    with half, mock.patch.dict(teacher_task.PRESETS, {"micro": lambda: micro}):
-        yield teacher_task.TeacherTask(config, World(0, 1, torch.device("cpu"), None, "fp32"))
+    with mock.patch.object(method, "network_sizes", lambda *_: micro):
+        return Trainer(config, method.FlowMatching(config, world, source.empty_text), source, world)
 
 
 def own_node_inputs() -> dict[str, dict]:

@@ -1,23 +1,19 @@
-"""The pretraining program: it runs, stops and goes on, refuses what it does not know, and writes assets."""
+"""The program that trains the tiny VAE, text encoder and evaluation network."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
-from tiny import latents, plot_curves, pretrain, text
-from tiny.config import CacheGroup, TeacherConfig, parse_config
-from tiny.latents import Samples
-from tiny.teacher_data import draw_caption, sample_odds, share_in_use
-from tiny.teacher_task import draw_sigmas
-from training.data.umt5 import embed, load_umt5
+from tests.support.pretraining import pretrained
+from tiny import plot_curves, pretrain
+from tiny.config import parse_config
 from training.data.wan_vae import encode_video, load_vae
 from training.engine.attention import batched_attention
-from training.engine.files import load_checkpoint, save_checkpoint
+from training.engine.checkpoint import complete, read_tensors
 from training.engine.muon import Muon, orthogonalize
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,57 +30,24 @@ def _vae_config(folder: Path, **changes) -> dict:
     return {"model": "vae", "out_dir": str(folder), **COMMON, "vae": {**settings, **changes}}
 
 
-def _teacher_config(folder: Path, vae_file: Path) -> dict:
-    size = {"width": 32, "height": 32, "num_frames": 5, "num_clips": 2}
-    groups = [
-        {
-            **size,
-            "tasks": ["text", "depth", "inpaint"],
-            "extra": ["lines", "gray", "extend"],
-            "texture_share": 0.5,
-        },
-        {**size, "num_clips": 1, "tasks": ["reference"]},
-    ]
-    settings = {"vae": str(vae_file), "cache_dir": str(folder / "cache"), "steps": 4, "batch": 2, "warmup": 2}
-    settings |= {"groups": groups, "num_validation": 1, "text_layers": 1, "freeze_text_after": 3}
-    return {"model": "teacher", "out_dir": str(folder), **COMMON, "teacher": settings}
-
-
-def _run(config: dict, folder: Path, *arguments: str) -> dict:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(config))
-    pretrain.main(["--config", str(path), *arguments])
-    return load_checkpoint(Path(config["out_dir"]) / "checkpoint.pt")
-
-
-def _assert_same(one, two, name="state"):
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, two), f"{name} differs after resuming"
-    elif isinstance(one, dict):
-        assert one.keys() == two.keys()
-        for key in one:
-            _assert_same(one[key], two[key], f"{name}.{key}")
-    elif isinstance(one, list | tuple):
-        for i, (a, b) in enumerate(zip(one, two, strict=True)):
-            _assert_same(a, b, f"{name}[{i}]")
-    else:
-        assert one == two, name
-
-
 @pytest.fixture(scope="module")
 def vae_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vae")
-    return folder, _run(_vae_config(folder / "out"), folder)
+    return folder, pretrained(_vae_config(folder / "out"), folder / "run.yaml")
 
 
-def test_vae_training_resumes_to_the_same_bits(vae_run, tmp_path):
-    _, whole = vae_run
-    assert whole["step"] == 4
+def test_vae_training_resumes_to_the_same_bits_from_files_of_a_few_mebibytes(vae_run, tmp_path):
+    _, (step, tensors, values) = vae_run
+    assert step == 4
     config = _vae_config(tmp_path / "out")
-    half = _run(config, tmp_path, "--max_steps", "2")
-    assert half["step"] == 2
-    _assert_same(_run(config, tmp_path)["task"], whole["task"])
+    assert pretrained(config, tmp_path / "run.yaml", "--max_steps", "2")[0] == 2
+    again, resumed, same = pretrained(config, tmp_path / "run.yaml")
+    assert again == 4 and same == values and resumed.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, resumed[name]), f"{name} differs after resuming"
+    (checkpoint,) = (tmp_path / "out" / "checkpoints").iterdir()
+    sizes = [file.stat().st_size for file in checkpoint.glob("*.distcp")]
+    assert len(sizes) == pretrain.CHECKPOINT_FILES and max(sizes) < 0.3 * sum(sizes)
 
 
 def test_vae_export_has_wans_statistics_on_its_data(vae_run):
@@ -102,63 +65,12 @@ def test_vae_export_has_wans_statistics_on_its_data(vae_run):
 def test_the_decoder_alone_can_be_trained_on(vae_run, tmp_path):
     folder, _ = vae_run
     file = folder / "out" / "export" / "vdot_tiny_vae.safetensors"
-    _run(_vae_config(tmp_path / "out", decoder_only=True, start_from=str(file)), tmp_path)
+    config = _vae_config(tmp_path / "out", decoder_only=True, start_from=str(file))
+    pretrained(config, tmp_path / "run.yaml")
     before = load_vae(file).state_dict()
     after = load_vae(tmp_path / "out" / "export" / "vdot_tiny_vae.safetensors").state_dict()
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"decoder", "post_quant_conv"}, "latents that a teacher was trained on must stay"
-
-
-def test_teacher_training_resumes_to_the_same_bits_and_exports(vae_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(latents, "CHUNK_CLIPS", 1)
-    file = vae_run[0] / "out" / "export" / "vdot_tiny_vae.safetensors"
-    growing = {"grow_steps": 3}
-    config = _teacher_config(tmp_path / "whole", file)
-    config["teacher"] |= growing
-    whole = _run(config, tmp_path / "a")
-    config = _teacher_config(tmp_path / "halves", file)
-    config["teacher"] |= growing
-    assert _run(config, tmp_path / "b", "--max_steps", "2")["step"] == 2
-    encoded = sorted(path.name for path in (tmp_path / "halves" / "cache").iterdir())
-    assert encoded == ["group0-32x32x5-0000.pt", "group1-32x32x5-0000.pt"], "half of the clips, no more"
-    _assert_same(_run(config, tmp_path / "b")["task"], whole["task"])
-    assert (tmp_path / "halves" / "cache" / "group0-32x32x5-0001.pt").is_file()
-
-    from vdot_core.checkpoints import inspect, load_network
-
-    exported = tmp_path / "whole" / "export"
-    assert inspect(exported / "vdot_tiny.safetensors").config.text_dim == 128
-    network = load_network(exported / "vdot_tiny.safetensors", dtype=torch.float32)
-    file = load_umt5(exported / text.FILE_NAME)
-    embedding = embed(file.encoder, *file.tokenizer(["a red circle"]))
-    noise, contexts = torch.randn(1, 16, 2, 4, 4), torch.randn(1, 1, 96, 2, 4, 4)
-    velocity = network(noise, torch.tensor([900.0]), embedding, contexts)
-    assert velocity.shape == noise.shape and velocity.isfinite().all()
-
-
-def _gradient_norms(folder: Path) -> list[float]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    written = EventAccumulator(str(folder / "tensorboard"))
-    written.Reload()
-    return [event.value for event in written.Scalars("train/grad")]
-
-
-def test_two_processes_share_a_batch_and_learn_what_one_learns(vae_run, tmp_path):
-    file = vae_run[0] / "out" / "export" / "vdot_tiny_vae.safetensors"
-    config = _teacher_config(tmp_path / "one", file)
-    config["teacher"] |= {"bf16": False, "batch": 6}  # 6 samples, or 4 with a reference, are even in number
-    _run(config, tmp_path / "a")
-    config["out_dir"] = str(tmp_path / "two")
-    (tmp_path / "a" / "run.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(ROOT / "tiny" / "pretrain.py"), "--config", "run.yaml"]
-    done = subprocess.run(command, cwd=tmp_path / "a", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    # The norm is of the gradient that all processes share, and it comes before Adam's sign-like first steps.
-    alone, shared = _gradient_norms(tmp_path / "one"), _gradient_norms(tmp_path / "two")
-    assert len(alone) == len(shared) == 4
-    assert shared == pytest.approx(alone, rel=1e-3)
 
 
 def test_the_program_starts_from_any_folder(tmp_path):
@@ -174,7 +86,7 @@ def test_the_program_starts_from_any_folder(tmp_path):
     done = subprocess.run([*command, "--vae.base_dim", "5"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "step 1/4" in done.stderr + done.stdout
-    weights = load_checkpoint(tmp_path / "out" / "checkpoint.pt")["task"]["vae"]
+    weights = dict(read_tensors(complete(tmp_path / "out" / "checkpoints")[-1], "vae."))
     assert weights["decoder.conv_out.weight"].shape[1] == 5
 
 
@@ -193,39 +105,12 @@ def test_wrong_settings_are_named(arguments, named, capsys):
     assert named in capsys.readouterr().err + str(caught.value)
 
 
-PRETRAININGS = [
-    path
-    for folder in ("tiny", "training")
-    for path in sorted((ROOT / folder / "configs").glob("*.yaml"))
-    if isinstance(yaml.safe_load(path.read_text()).get("model"), str)
-]
-
-
-@pytest.mark.parametrize("path", PRETRAININGS, ids=lambda path: path.stem)
-def test_shipped_configurations_are_valid(path):
-    config = parse_config(["--config", str(path)])
-    assert config.out_dir == f"runs/{path.stem}"
-    assert config.model != "vae" or config.vae.stages
-    assert config.model != "teacher" or config.teacher.groups or config.teacher.clips
-
-
-def test_checkpoints_that_would_run_code_are_refused(tmp_path):
-    torch.save({"step": Path("x")}, tmp_path / "bad.pt")
-    with pytest.raises(ValueError, match="nothing of it was run"):
-        load_checkpoint(tmp_path / "bad.pt")
-    save_checkpoint({"step": 1}, tmp_path / "good.pt")
-    assert load_checkpoint(tmp_path / "good.pt") == {"step": 1}
-    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
-
-
-def test_noise_levels_lean_towards_noise_as_far_as_the_shift_says():
-    from tiny.config import TeacherConfig
-
-    settings = TeacherConfig(timestep_shift=5.0, logit_normal_share=0.0)
-    sigmas = draw_sigmas(20000, settings, torch.Generator().manual_seed(0))
-    assert 0 < sigmas.min() and sigmas.max() <= 1
-    # The median of a uniform level is 1/2, which a shift of 5 takes to 5/6.
-    assert abs(sigmas.median().item() - 5 / 6) < 0.01
+def test_a_missing_input_is_one_line(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(_vae_config(tmp_path / "out", start_from="nowhere.safetensors")))
+    assert pretrain.main(["--config", str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "vae.start_from is nowhere.safetensors" in line
 
 
 def test_batched_attention_is_attention():
@@ -261,64 +146,15 @@ def test_muon_updates_weights_of_one_shape_together_as_it_would_alone():
             optimizer.step()
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-3)  # bfloat16's rounds
-    assert torch.equal(together[3], alone[3]) and 3 not in optimizers[0].state
-
-
-def _samples(*tasks: str) -> Samples:
-    return Samples(torch.empty(len(tasks)), torch.empty(len(tasks)), list(tasks), [])
-
-
-def test_clips_come_into_use_in_doublings():
-    shares = [share_in_use(step, 64) for step in (0, 1, 3, 4, 7, 8, 31, 32, 63, 64, 1000)]
-    assert shares == [1 / 32] * 3 + [1 / 16] * 2 + [1 / 8, 1 / 4, 1 / 2, 1 / 2, 1.0, 1.0]
-    assert share_in_use(0, 0) == 1.0
-
-
-def test_every_task_has_its_share_of_all_samples():
-    size = {"width": 32, "height": 32, "num_frames": 5, "num_clips": 1}
-    groups = [CacheGroup(**size, tasks=["text"]), CacheGroup(**size, tasks=["text"], weight=4.0)]
-    samples = [_samples("text", "depth", "gray", "gray", "text"), _samples("text", "flow")]
-    odds = sample_odds(groups, samples, {"text": 0.4, "depth": 0.3})
-    by_task: dict[str, float] = {}
-    for own, one in zip(odds, samples, strict=True):
-        for task, chance in zip(one.tasks, own, strict=True):
-            by_task[task] = by_task.get(task, 0.0) + chance
-    assert by_task == pytest.approx({"text": 0.4, "depth": 0.3, "gray": 0.15, "flow": 0.15})
-    assert odds[1][0] == pytest.approx(4 * odds[0][0]), "a weight counts against the other groups"
-    with pytest.raises(ValueError, match="lines"):
-        sample_odds(groups, samples, {"lines": 0.5})
-
-
-def test_captions_are_dropped_as_often_as_a_task_says():
-    settings = TeacherConfig(text_drop=0.1, task_text_drop={"reference": 0.5, "depth": 0.0})
-    rng = np.random.default_rng(0)
-    for task, share in (("text", 0.1), ("reference", 0.5), ("depth", 0.0)):
-        drawn = [draw_caption(["a", "b"], task, settings, rng) for _ in range(2000)]
-        assert drawn.count("") / 2000 == pytest.approx(share, abs=0.04)
-        assert drawn.count("a") == pytest.approx(drawn.count("b"), rel=0.2)
-    with pytest.raises(ValueError, match=r"task_text_drop of text is 1\.5; expected a share"):
-        TeacherConfig(task_text_drop={"text": 1.5})
-
-
-def test_compiled_blocks_learn_what_plain_ones_learn(vae_run, tmp_path):
-    file = vae_run[0] / "out" / "export" / "vdot_tiny_vae.safetensors"
-    config = _teacher_config(tmp_path / "plain", file)
-    config["teacher"] |= {"bf16": False, "steps": 1, "groups": config["teacher"]["groups"][:1]}
-    plain = _run(config, tmp_path / "a")
-    compiled = _run(
-        config, tmp_path / "b", "--teacher.compile", "true", "--out_dir", str(tmp_path / "compiled")
-    )
-    assert plain["task"]["model"].keys() == compiled["task"]["model"].keys()
-    one, two = _gradient_norms(tmp_path / "plain"), _gradient_norms(tmp_path / "compiled")
-    assert one == pytest.approx(two, rel=1e-3)
+    assert torch.equal(together[3], alone[3])
 
 
 def test_held_out_curves_are_drawn_from_a_runs_log(vae_run, tmp_path, capsys):
     from PIL import Image
 
     config = _vae_config(tmp_path / "out") | {"validate_every": 2}
-    _run(config, tmp_path, "--max_steps", "3")
-    _run(config, tmp_path)
+    pretrained(config, tmp_path / "run.yaml", "--max_steps", "3")
+    pretrained(config, tmp_path / "run.yaml")
     curves = plot_curves.read_validation(tmp_path / "out")
     assert curves.keys() == {"plain_psnr", "textured_psnr", "natural_psnr"}
     assert [step for step, _ in curves["plain_psnr"]] == [2, 4], "a resumed run is one curve"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiny import latents, tasks, vae
+from tiny import encode, tasks, vae
 from tiny.clips import shapes, truth
 from tiny.clips.regions import random_region
 from tiny.config import CacheGroup
@@ -116,7 +116,7 @@ def test_scenes_without_what_a_task_needs_are_refused():
 
 def test_reference_samples_put_the_references_latents_first(tiny_vae):
     group = CacheGroup(width=48, height=32, num_frames=13, num_clips=1, tasks=["reference"])
-    samples = latents.encode_clips(tiny_vae, group, "train", 3, 1, bf16=False)
+    samples = encode.encode_clips(tiny_vae, group, "train", 3, 1, bf16=False)
     scene = tasks.draw_scene(3, "train", 0.0, SIZE)
     unit = tasks.build_unit("reference", scene, np.random.default_rng([3, 13]))
     video = wan_vae.encode_video(tiny_vae, scene.frames[None])[0]

@@ -18,10 +18,11 @@ from training.distributed.world import compile_blocks
 from vdot_core import sampling, vcu
 from vdot_core.distill import guided
 
-from ..teacher_task import TRANSFORMER_FILE
 from ..text import FILE_NAME as TEXT_FILE
 from ..vae_task import FILE_NAME as VAE_FILE
 from .config import SamplerConfig
+
+TRANSFORMER_FILE = "vdot_tiny.safetensors"
 
 VAE_BATCH = 4
 

@@ -60,14 +60,17 @@ class Checkpoints:
         folder: Where they lie.
         world: The processes that write together.
         keep: How many of the newest stay.
-        asynchronous: Write while training goes on.
+        asynchronous: Write while training continues.
+        files: Files of this process's part, of about equal size.
 
     Raises:
         ValueError: the folder is not the same on every process, as one on each node's own disk.
     """
 
-    def __init__(self, folder: str | Path, world: World, *, keep: int, asynchronous: bool) -> None:
-        self.folder, self.world, self.keep = Path(folder), world, keep
+    def __init__(
+        self, folder: str | Path, world: World, *, keep: int, asynchronous: bool, files: int = 1
+    ) -> None:
+        self.folder, self.world, self.keep, self.files = Path(folder), world, keep, files
         # A group of its own: the writing thread's collectives must not mix with training's.
         self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self.asynchronous, self.writer = asynchronous, ThreadPoolExecutor(1)
@@ -109,7 +112,11 @@ class Checkpoints:
         """
         self.wait()
         folder = self.folder / f"{PARTIAL}{step:08d}"
-        write = partial(dcp.save, storage_writer=dcp.FileSystemWriter(folder), process_group=self.group)
+        write = partial(
+            dcp.save,
+            storage_writer=dcp.FileSystemWriter(folder, thread_count=self.files),
+            process_group=self.group,
+        )
         progress = {**progress, "step": step}
         if self.asynchronous:
             # Training may change the tensors at once. torch's own async_save copies none that are on the CPU

@@ -65,6 +65,7 @@ class LogConfig:
         save_every: Steps between checkpoints.
         keep: Number of checkpoints to keep, the newest.
         asynchronous: Write checkpoints while training continues.
+        checkpoint_files: Files of each process's part of a checkpoint, of about equal size.
         wandb: Log to Weights & Biases too.
         vae: VAE that decodes sample videos, as data.vae: a file, or a diffusers folder; null: no samples.
         sample_every: Steps between sample videos; 0: never.
@@ -76,13 +77,14 @@ class LogConfig:
     save_every: int = 50
     keep: int = 2
     asynchronous: bool = True
+    checkpoint_files: int = 1
     wandb: bool = False
     vae: str | None = None
     sample_every: int = 0
     num_samples: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("every", "save_every", "keep", "num_samples"):
+        for name in ("every", "save_every", "keep", "num_samples", "checkpoint_files"):
             require(getattr(self, name) >= 1, f"log.{name} is {getattr(self, name)}; expected at least 1")
         require(
             self.sample_every >= 0, f"log.sample_every is {self.sample_every}; expected 0 (never) or more"

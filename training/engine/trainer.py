@@ -62,6 +62,7 @@ class Trainer:
             world,
             keep=config.log.keep,
             asynchronous=config.log.asynchronous,
+            files=config.log.checkpoint_files,
         )
         self.step, self.bad_steps = 0, 0
         self._resume()

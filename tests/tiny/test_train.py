@@ -1,0 +1,143 @@
+"""`python tiny/train.py`: its stages in order, killed and resumed, limited in time, refused when changed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tiny.pipeline import PipelineConfig, Stage, read_pipeline, settings
+from training.data.umt5 import load_umt5
+from training.data.wan_vae import load_vae
+from training.methods.programs import distill_config, finetune_config
+from vdot_core.checkpoints import inspect, load_network
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "tiny" / "train.py"
+WEIGHTS = {
+    "vdot_tiny_vae.safetensors", "vdot_tiny_text.safetensors", "vdot_tiny_evaluator.safetensors",
+    "vdot_tiny.safetensors", "student_stage1.safetensors", "vdot_tiny_student.safetensors",
+}  # fmt: skip
+
+
+def start(*words: str, **given) -> subprocess.Popen:
+    """The program in its own process group, so that a kill ends its stage too."""
+    return subprocess.Popen([sys.executable, str(PROGRAM), *words], process_group=0, **given)
+
+
+def test_the_recipe_is_valid_at_every_scale(tmp_path):
+    for scale in (1.0, 0.01, 0.0001):
+        config = read_pipeline(["--out_dir", str(tmp_path), "--scale", str(scale), "--device", "cuda"])
+        assert {name for stage in config.stages for name in stage.gives} == WEIGHTS
+        for stage in config.stages:
+            values = settings(config, stage)
+            if stage.program != "tiny/pretrain.py":
+                read = {"training/finetune.py": finetune_config, "training/distill.py": distill_config}
+                run = read[stage.program](values)
+                assert run.parallel.device == "cuda" and run.log.checkpoint_files == 8
+                assert run.steps == max(2, round(stage.config["steps"] * scale))
+                assert run.data.vae == str(config.weights / "vdot_tiny_vae.safetensors")
+
+
+def small(folder: Path, **changes) -> Path:
+    """Two stages of seconds: a text encoder, and a VAE of 4 channels; returns their file."""
+    size = {"num_frames": 5, "size_px": 16, "draw_px": 32, "batch": 2, "lr_start": 1e-3, "lr_end": 1e-4}
+    common = {"seed": 3, "log_every": 1, "validate_every": 0, "save_minutes": 0}
+    vae = {"base_dim": 4, "num_validation": 1, "stages": [{**size, "steps": 10}]}
+    stages = [
+        {
+            "name": "text",
+            "program": "tiny/pretrain.py",
+            "gives": {"vdot_tiny_text.safetensors": "export/vdot_tiny_text.safetensors"},
+            "config": {"model": "text", **common, "text": {"layers": 1, "num_clips": 20, "steps": 10}},
+        },
+        {
+            "name": "vae",
+            "program": "tiny/pretrain.py",
+            "gives": {"vdot_tiny_vae.safetensors": "export/vdot_tiny_vae.safetensors"},
+            "config": {"model": "vae", **common, "vae": {**vae, **changes}},
+        },
+    ]
+    path = folder / "train.yaml"
+    path.write_text(yaml.safe_dump({"out_dir": str(folder / "out"), "stages": stages}))
+    return path
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not any(path.parent.glob(path.name)):
+        assert process.poll() is None and time.monotonic() < end, path
+        time.sleep(0.05)
+
+
+def test_killed_in_two_stages_it_ends_with_the_weights_of_an_uninterrupted_run(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, killed = small(tmp_path / "a"), small(tmp_path / "b")
+    assert start("--config", str(whole)).wait(300) == 0
+    for stage in ("text", "vae"):
+        process = start("--config", str(killed))
+        wait_for(tmp_path / "b" / "out" / stage / "checkpoints" / "step-*", process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start("--config", str(killed)).wait(300) == 0
+    for name in ("vdot_tiny_text.safetensors", "vdot_tiny_vae.safetensors"):
+        one, other = (tmp_path / run / "out" / "weights" / name for run in "ab")
+        assert one.read_bytes() == other.read_bytes(), name
+    # All is done: a further start runs nothing.
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "b").rglob("*")}
+    assert start("--config", str(killed)).wait(60) == 0
+    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "b").rglob("*")}
+
+
+def test_the_time_limit_ends_it_with_status_3_and_changed_settings_are_refused(tmp_path):
+    path = small(tmp_path)
+    process = start("--config", str(path), "--minutes", "0.0001", stderr=subprocess.PIPE, text=True)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 3 and "the same command resumes" in said
+    process = start("--config", str(small(tmp_path, base_dim=8)), stderr=subprocess.PIPE, text=True)
+    process.communicate(timeout=300)
+    assert process.returncode == 0, "a stage that was not started may change"
+    process = start("--config", str(small(tmp_path, base_dim=4)), stderr=subprocess.PIPE, text=True)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 2 and "vae was started with other settings" in said
+    process = start("--scale", "2", stderr=subprocess.PIPE, text=True)
+    assert "scale is 2" in process.communicate(timeout=60)[1] and process.returncode == 2
+
+
+def test_a_stage_that_fails_ends_the_run_and_is_named(tmp_path):
+    path = small(tmp_path, start_from="nowhere.safetensors")
+    process = start("--config", str(path), stderr=subprocess.PIPE, text=True)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1 and "vae: failed with status 2" in said and "nowhere" in said
+
+
+def test_settings_of_a_stage_are_filled_in():
+    stage = Stage(
+        "x", "training/distill.py", {"steps": 1000, "data": {"vae": "{weights}/v"}, "losses": {}}, {}
+    )
+    values = settings(PipelineConfig([stage], "/out", 0.01, device="cpu"), stage)
+    assert values["steps"] == 10 and values["data"] == {"vae": "/out/weights/v", "cache_dir": "/out/x/cache"}
+    assert values["parallel"] == {"device": "cpu"} and json.dumps(values)
+
+
+@pytest.mark.full
+def test_every_weight_from_nothing(tmp_path):
+    """The whole recipe at a hundredth: five minutes of two idle cores."""
+    assert start("--out_dir", str(tmp_path), "--scale", "0.01").wait(3000) == 0
+    weights = tmp_path / "weights"
+    assert {path.name for path in weights.iterdir()} == WEIGHTS
+    load_vae(weights / "vdot_tiny_vae.safetensors")
+    load_umt5(weights / "vdot_tiny_text.safetensors")
+    for name in ("vdot_tiny", "vdot_tiny_student"):
+        file = weights / f"{name}.safetensors"
+        assert inspect(file).config.text_dim == 128
+        assert all(p.isfinite().all() for p in load_network(file, dtype=torch.float32).parameters())
+    parts = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert max(path.stat().st_size for path in parts) <= 16 * 2**20

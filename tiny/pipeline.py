@@ -1,0 +1,184 @@
+"""The stages that make the bundled weights: their settings, their scale, their processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+logger = logging.getLogger("vdot")
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT = Path(__file__).with_name("configs") / "train.yaml"
+DONE = "done.json"
+# Keys that --scale multiplies, each with its least value; the intervals of a smaller run follow its length.
+SCALED = {
+    "steps": 2,
+    "num_clips": 2,
+    "num_validation": 1,
+    "warmup": 0,
+    "validate_every": 1,
+    "save_every": 1,
+    "sample_every": 1,
+}
+# A small run may have no clip of some task: its samples count alike.
+BY_TASK = ("task_weights", "task_guidance", "task_text_drop")
+
+
+class TimeOverError(RuntimeError):
+    """The time of this start is over; everything done is saved."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One program with its settings.
+
+    Attributes:
+        name: Name, also of its folder.
+        program: Path of the program from the repository's root.
+        config: Its settings; {weights} in a text is the folder of the finished weights.
+        gives: Name of a finished file -> its path in the stage's folder.
+    """
+
+    name: str
+    program: Literal["tiny/pretrain.py", "training/finetune.py", "training/distill.py"]
+    config: dict[str, Any]
+    gives: dict[str, str]
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """The making of the bundled weights.
+
+    Attributes:
+        stages: Stages in order.
+        out_dir: Folder of the stages; finished weights are in its folder weights.
+        scale: Share of the steps and clips of the recipe, above 0 and at most 1.
+        minutes: Stop after so many minutes; 0: run to the end.
+        device: Device of the trainings: auto, cpu or cuda.
+    """
+
+    stages: list[Stage]
+    out_dir: str = "runs/tiny"
+    scale: float = 1.0
+    minutes: float = 0.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale <= 1:
+            raise ValueError(f"scale is {self.scale}; expected a share above 0, at most 1")
+        if self.minutes < 0:
+            raise ValueError(f"minutes is {self.minutes}; expected 0 (no limit) or more")
+
+    @property
+    def weights(self) -> Path:
+        """Folder of the finished weights."""
+        return Path(self.out_dir).absolute() / "weights"
+
+
+def read_pipeline(argv: Sequence[str]) -> PipelineConfig:
+    """Read a command line; `--config` is the bundled recipe unless given. ValueError for a wrong setting."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog="python tiny/train.py", description=__doc__, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of the stages")
+    parser.add_class_arguments(PipelineConfig, nested_key=None)
+    given = any(word.partition("=")[0] == "--config" for word in argv)
+    try:
+        values = parser.parse_args([*([] if given else ["--config", str(DEFAULT)]), *argv])
+        ready = parser.instantiate(values)
+    except ArgumentError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    return PipelineConfig(**{field.name: getattr(ready, field.name) for field in fields(PipelineConfig)})
+
+
+def settings(config: PipelineConfig, stage: Stage) -> dict[str, Any]:
+    """A stage's settings as its program reads them: scaled, with folders and device filled in."""
+    folder = Path(config.out_dir).absolute() / stage.name
+    values = _filled(stage.config, config)
+    values["out_dir"] = str(folder)
+    if stage.program == "tiny/pretrain.py":
+        return {**values, "device": config.device}
+    values["data"] = {**values["data"], "cache_dir": str(folder / "cache")}
+    return {**values, "parallel": {**values.get("parallel", {}), "device": config.device}}
+
+
+def _filled(value: Any, config: PipelineConfig, key: str = "") -> Any:
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if config.scale == 1 or k not in BY_TASK}
+        return {k: _filled(v, config, k) for k, v in kept.items()}
+    if isinstance(value, list):
+        return [_filled(inner, config, key) for inner in value]
+    if isinstance(value, str):
+        return value.replace("{weights}", str(config.weights))
+    if key == "compile":
+        return value and config.scale > 0.1
+    if key in SCALED and value and config.scale < 1:
+        return max(SCALED[key], round(value * config.scale))
+    return value
+
+
+def run_stage(config: PipelineConfig, stage: Stage, seconds: float | None) -> int:
+    """Run a stage that is not finished, and store its files among the weights.
+
+    Args:
+        config: The run.
+        stage: Which.
+        seconds: Time that is left; None: no limit.
+
+    Returns:
+        The program's exit status.
+
+    Raises:
+        ValueError: The stage was started with other settings.
+        TimeOverError: The time was over before the stage was finished.
+    """
+    import yaml
+
+    folder = Path(config.out_dir).absolute() / stage.name
+    values = settings(config, stage)
+    digest = hashlib.sha256(json.dumps([stage.program, values], sort_keys=True).encode()).hexdigest()
+    file, mark, done = folder / "config.yaml", folder / "started.json", folder / DONE
+    if mark.exists() and json.loads(mark.read_text()) != digest:
+        raise ValueError(
+            f"{folder} was started with other settings: give another out_dir, or remove that folder"
+        )
+    if done.exists() and all((config.weights / name).exists() for name in stage.gives):
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    mark.write_text(json.dumps(digest))
+    logger.info("%s: %s", stage.name, stage.program)
+    command = [sys.executable, str(ROOT / stage.program), "--config", str(file)]
+    if status := _run(command, stage.name, seconds):
+        return status
+    config.weights.mkdir(parents=True, exist_ok=True)
+    for name, path in stage.gives.items():
+        shutil.copyfile(folder / path, config.weights / name)
+    done.write_text(json.dumps({"files": sorted(stage.gives)}))
+    return 0
+
+
+def _run(command: list[str], name: str, seconds: float | None) -> int:
+    if seconds is not None and seconds <= 0:
+        raise TimeOverError(f"the time is over before {name}")
+    process = subprocess.Popen(command)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        raise TimeOverError(f"the time is over in {name}") from None
+    finally:
+        # Every program here survives a kill: it loses the steps since its last checkpoint.
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

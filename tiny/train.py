@@ -1,0 +1,47 @@
+"""Make every bundled weight from nothing: `python tiny/train.py [--scale 0.01] [--minutes 8]`.
+
+Runs the stages of `tiny/configs/train.yaml` in order: VAE, text encoder, evaluation network, teacher,
+student. A finished stage is skipped and an interrupted one resumes, so the same command continues after any
+stop. Exit status: 0 all stages are done, 1 a stage failed, 2 a wrong setting, 3 the time is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):
+    # Replaces the script's own folder, whose names would hide other packages' (`text`, `tasks`).
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tiny.pipeline import TimeOverError, read_pipeline, run_stage
+
+logger = logging.getLogger("vdot")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the process's exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    begin = time.monotonic()
+    try:
+        config = read_pipeline(sys.argv[1:] if argv is None else argv)
+        for stage in config.stages:
+            left = 60 * config.minutes - (time.monotonic() - begin) if config.minutes else None
+            if status := run_stage(config, stage, left):
+                logger.error("%s: failed with status %d; its lines above say why", stage.name, status)
+                return 1
+    except ValueError as error:
+        logger.error("%s", error)
+        return 2
+    except TimeOverError as error:
+        logger.info("%s; the same command resumes", error)
+        return 3
+    logger.info("all stages are done: the weights are in %s", config.weights)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
