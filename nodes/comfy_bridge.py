@@ -24,7 +24,6 @@ from .comfy_network import ComfyWanVace, config_from_unet
 MODEL_FOLDER = "diffusion_models"
 WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
 NETWORKS = ("vdot", "comfyui")
-NUM_LATENT_CHANNELS = 16
 ONLY_OUR_NETWORK = (
     "a unit's strength changes over time, which ComfyUI's own VACE network cannot do; load the model with "
     "VDOT Load Model and network 'vdot', or take VDOT Strength out"

@@ -16,7 +16,7 @@ import comfy.sample
 import comfy.samplers
 import torch
 
-from .comfy_bridge import NUM_LATENT_CHANNELS, check_frame_strengths
+from .comfy_bridge import check_frame_strengths
 
 PREVIEW_EVENT = "vdot.preview"
 PREVIEW_VERSION = 1
@@ -36,7 +36,7 @@ def check_model(model) -> None:
     """
     base = model.model
     wan = isinstance(base, comfy.model_base.WAN21)
-    if not wan or base.latent_format.latent_channels != NUM_LATENT_CHANNELS:
+    if not wan or base.latent_format.latent_channels != comfy.latent_formats.Wan21.latent_channels:
         raise ValueError(
             f"the model is a {type(base).__name__}; VDOT Sampler needs a Wan 2.1 or VACE model: "
             "load one with VDOT Load Model or Load Diffusion Model"

@@ -15,8 +15,6 @@ import comfy.patcher_extension
 import comfy.taesd.taehv
 import torch
 
-from .comfy_bridge import NUM_LATENT_CHANNELS
-
 MAX_CLIPS_AT_ONCE = 2
 """The two halves of a masked clip; more at once gain nothing and hold more pixels."""
 
@@ -30,11 +28,12 @@ def check_vae(vae) -> None:
         ValueError: the VAE's latents are not Wan 2.1's.
     """
     network, channels = vae.first_stage_model, vae.latent_channels
+    expected = comfy.latent_formats.Wan21.latent_channels
     known = isinstance(network, (comfy.ldm.wan.vae.WanVAE, comfy.taesd.taehv.TAEHV))
-    if not known or channels != NUM_LATENT_CHANNELS:
+    if not known or channels != expected:
         raise ValueError(
             f"this VAE is a {type(network).__name__} with latents of {channels} channels; VDOT needs the Wan "
-            f"2.1 VAE ({NUM_LATENT_CHANNELS} channels): load wan_2.1_vae.safetensors with Load VAE"
+            f"2.1 VAE ({expected} channels): load wan_2.1_vae.safetensors with Load VAE"
         )
 
 

@@ -14,8 +14,6 @@ BY_COMFYUI = {
     *("comfy", "comfy_api", "comfy_execution", "comfy_extras"),
     *("folder_paths", "latent_preview", "node_helpers", "nodes"),
 }
-# Required before the code that uses it is here.
-COMING = {"scipy"}
 # Their absence is met where they are imported: by an error that says what to install, or by another way.
 OPTIONAL = {"cv2", "flash_sinkhorn", "av"}
 
@@ -40,7 +38,7 @@ def required() -> set[str]:
 
 
 def test_everything_required_is_imported(required):
-    unused = required - imports("vdot_core") - imports("nodes") - COMING
+    unused = required - imports("vdot_core") - imports("nodes")
     assert not unused, f"nothing imports {sorted(unused)}: remove from pyproject.toml and requirements.txt"
 
 

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from vdot_core.pictures import read_picture
 from vdot_core.vcu import cover
-from vdot_core.vcu.canvas import resample
+from vdot_core.vcu.canvas import FRAMES_PER_CHUNK, resample
 
 from .samples import BadRowError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FRAMES_PER_CHUNK = 8
 
 
 @dataclass(frozen=True)

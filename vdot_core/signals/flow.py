@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from .frames import Progress, check_frames
@@ -174,7 +175,7 @@ def _paint(flow: Tensor, scale_px: float) -> Tensor:
     column = torch.zeros(2, flow.shape[1], 1, device=flow.device)
     column[0] = scale_px
     image = flow_to_image(torch.cat([flow.float(), column], dim=2))
-    return image[:, :, :-1].permute(1, 2, 0).float() / 255
+    return rearrange(image[:, :, :-1], "c h w -> h w c").float() / 255
 
 
 def _dis_pair(preset: str, frames: Tensor) -> PairFlow:
@@ -198,7 +199,7 @@ def _dis_pair(preset: str, frames: Tensor) -> PairFlow:
             (luma(frame.float().clamp(0, 1)) * 255).round().to(torch.uint8).cpu().numpy()
             for frame in (first, second)
         ]
-        return torch.from_numpy(estimator.calc(*images, None)).permute(2, 0, 1).contiguous()
+        return rearrange(torch.from_numpy(estimator.calc(*images, None)), "h w c -> c h w").contiguous()
 
     return pair
 
@@ -210,7 +211,7 @@ def _raft_pair(network: nn.Module, device: torch.device | str | None) -> PairFlo
     @torch.no_grad()
     def pair(first: Tensor, second: Tensor) -> Tensor:
         images = torch.stack([first, second]).to(device=device, dtype=torch.float32).clamp(0, 1)
-        images = images.permute(0, 3, 1, 2) * 2 - 1
+        images = rearrange(images, "f h w c -> f c h w") * 2 - 1
         height, width = images.shape[-2:]
         extra_y, extra_x = (
             max(RAFT_SMALLEST, -(-size // RAFT_STRIDE) * RAFT_STRIDE) - size for size in (height, width)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .checks import MAX_FRAMES, MAX_PIXELS, MAX_SIDE, as_tensor, whole
@@ -180,9 +181,9 @@ def resample(frames: Tensor, width: int, height: int) -> Tensor:
         return frames
     out = frames.new_empty(frames.shape[0], height, width, frames.shape[3])
     for start in range(0, frames.shape[0], FRAMES_PER_CHUNK):
-        chunk = frames[start : start + FRAMES_PER_CHUNK].permute(0, 3, 1, 2)
+        chunk = rearrange(frames[start : start + FRAMES_PER_CHUNK], "f h w c -> f c h w")
         chunk = F.interpolate(chunk, size=(height, width), mode="bicubic", antialias=True)
-        out[start : start + FRAMES_PER_CHUNK] = chunk.clamp(0, 1).permute(0, 2, 3, 1)
+        out[start : start + FRAMES_PER_CHUNK] = rearrange(chunk.clamp(0, 1), "f c h w -> f h w c")
     return out
 
 
@@ -233,9 +234,14 @@ def letterbox(image: Tensor, width: int, height: int) -> Tensor:
     scale = min(height / old_height, width / old_width)
     new_height, new_width = max(1, int(old_height * scale)), max(1, int(old_width * scale))
     scaled = F.interpolate(
-        image.permute(2, 0, 1)[None], size=(new_height, new_width), mode="bilinear", align_corners=False
-    )[0].permute(1, 2, 0)
+        rearrange(image, "h w c -> 1 c h w"),
+        size=(new_height, new_width),
+        mode="bilinear",
+        align_corners=False,
+    )
     canvas = image.new_ones(height, width, 3)
     top, left = (height - new_height) // 2, (width - new_width) // 2
-    canvas[top : top + new_height, left : left + new_width] = scaled.clamp(0, 1)
+    canvas[top : top + new_height, left : left + new_width] = rearrange(
+        scaled.clamp(0, 1), "1 c h w -> h w c"
+    )
     return canvas

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .canvas import letterbox
@@ -141,16 +142,13 @@ def mask_channels(masks: Tensor) -> Tensor:
     VACE's code binarises a mask only for the two halves of the frames: resizing leaves values between 0 and 1
     at the outline of its mask channels. Here both use the same binary mask.
     """
-    num_frames, height, width = masks.shape
+    num_frames = len(masks)
     _, stride_y, stride_x = VAE_STRIDE
     # Which frame stands for each latent frame is asked once, so that only those are folded.
     frames = torch.arange(num_frames, dtype=torch.float32)[None, None]
     frames = F.interpolate(frames, size=num_latent_frames(num_frames), mode="nearest-exact")[0, 0].long()
     masks = (masks[frames.to(masks.device)] > 0.5).float()
-    masks = masks.reshape(len(frames), height // stride_y, stride_y, width // stride_x, stride_x)
-    return masks.permute(2, 4, 0, 1, 3).reshape(
-        MASK_CHANNELS, len(frames), height // stride_y, width // stride_x
-    )
+    return rearrange(masks, "t (h y) (w x) -> (y x) t h w", y=stride_y, x=stride_x)
 
 
 def _reference_slot(latent: Tensor, own: bool, coder: _Coder, unit: VCU) -> Tensor:

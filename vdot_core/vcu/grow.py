@@ -1,4 +1,4 @@
-"""Growing, shrinking, smoothing and outlining masks, in numpy alone.
+"""Growing, shrinking, smoothing and outlining masks, on the CPU.
 
 Shape letters: H W pixels. A mask here is a bool [H, W]; what lies beyond the frame is never masked, and never
 eats into a mask that touches the border.
@@ -7,7 +7,6 @@ eats into a mask that touches the border.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,39 +14,24 @@ from ..raster import disc_reach, pen_radius
 
 
 def spread(mask: np.ndarray, before: int, after: int) -> np.ndarray:
-    """Spread a mask by `before` pixels up and `after` pixels down, by running sums."""
-    padded = np.pad(mask, ((after + 1, before), (0, 0))).astype(np.int32).cumsum(0)
-    size, window = mask.shape[0], before + after + 1
-    return padded[window : window + size] > padded[:size]
+    """Spread a mask by `before` pixels up and `after` pixels down."""
+    from scipy import ndimage
+
+    size = before + after + 1
+    return ndimage.maximum_filter1d(mask, size, axis=0, mode="constant", origin=after - size // 2)
 
 
 def grow_disc(mask: np.ndarray, radius: int) -> np.ndarray:
     """Every pixel within `radius` of a masked one (Euclidean)."""
-    return _stamp(mask, [math.isqrt(radius * radius - dy * dy) for dy in range(radius + 1)])
+    from scipy import ndimage
 
-
-def _stamp(mask: np.ndarray, reaches: Sequence[int]) -> np.ndarray:
-    """Put a disc on every masked pixel, given the half widths of its rows at distance 0, 1, .. radius."""
-    box, radius = mask_box(mask), len(reaches) - 1
+    box = mask_box(mask)
     if radius <= 0 or box is None:
         return mask
-    height, width = mask.shape
     left, top, right, bottom = box
-    left, right = max(0, left - radius), min(width, right + radius)
-    part = mask[top:bottom, left:right]
-    out = np.zeros((part.shape[0] + 2 * radius, part.shape[1]), dtype=bool)
-    sums = np.pad(part, ((0, 0), (radius + 1, radius))).astype(np.int32).cumsum(1)
-    columns = part.shape[1]
-    for dy, reach in enumerate(reaches):
-        row = (
-            sums[:, radius + reach + 1 : radius + reach + 1 + columns]
-            > sums[:, radius - reach : radius - reach + columns]
-        )
-        for offset in {radius - dy, radius + dy}:
-            out[offset : offset + part.shape[0]] |= row
+    window = slice(max(0, top - radius), bottom + radius), slice(max(0, left - radius), right + radius)
     grown = np.zeros_like(mask)
-    y0, y1 = max(0, top - radius), min(height, bottom + radius)
-    grown[y0:y1, left:right] = out[y0 - (top - radius) : y1 - (top - radius)]
+    grown[window] = ndimage.distance_transform_edt(~mask[window]) <= radius
     return grown
 
 
@@ -58,17 +42,12 @@ def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 def smooth(mask: np.ndarray, sigma: float) -> np.ndarray:
     """Blur a mask by a Gaussian and cut it at one half again: corners are rounded, specks vanish."""
+    from scipy import ndimage
+
     if sigma <= 0 or not mask.any():
         return mask
-    reach = math.ceil(3 * sigma)
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(np.float32)
-    weights /= weights.sum()
     soft = mask.astype(np.float32)
-    for _ in range(2):
-        padded = np.pad(soft, ((reach, reach), (0, 0)), mode="edge")
-        size = soft.shape[0]
-        soft = sum(weight * padded[i : i + size] for i, weight in enumerate(weights)).T
-    return soft > 0.5
+    return ndimage.gaussian_filter(soft, sigma, mode="nearest", radius=math.ceil(3 * sigma)) > 0.5
 
 
 def fill_hull(mask: np.ndarray) -> np.ndarray:
@@ -101,12 +80,17 @@ def contours(mask: np.ndarray, line_width: int) -> np.ndarray:
     pixel wider than the discs for most pens. OpenCV clips a bar before it rounds it: where a diagonal reaches
     the frame's border, its edge may lie one pixel farther out.
     """
-    filled = fill_holes(mask)
-    padded = np.pad(filled, 1)
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    from scipy import ndimage
+
+    filled = ndimage.binary_fill_holes(mask)
+    border = filled & ~ndimage.binary_erosion(filled)
     radius = pen_radius(line_width)
     reaches = disc_reach(radius)
-    drawn = _stamp(filled & ~inner, reaches)
+    drawn = np.zeros_like(mask)
+    for dy, reach in enumerate(reaches[: len(mask)]):
+        row = ndimage.maximum_filter1d(border, 2 * reach + 1, axis=1, mode="constant")
+        drawn[dy:] |= row[: len(row) - dy]
+        drawn[: len(row) - dy] |= row[dy:]
     tip = round(radius / math.sqrt(2))
     return drawn | _tips(filled, tip) if reaches[tip] < tip else drawn
 
@@ -123,28 +107,6 @@ def _tips(filled: np.ndarray, reach: int) -> np.ndarray:
                 top, left = reach + y + step, reach + x + sign * step
                 out[top : top + height - 1, left : left + width - 1] |= pairs
     return out[reach : reach + height, reach : reach + width]
-
-
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Mask what the border cannot reach through unmasked pixels, by the four neighbours."""
-    free = np.pad(~mask, 1, constant_values=True)
-    reached = np.zeros_like(free)
-    reached[0] = reached[-1] = True
-    reached[:, 0] = reached[:, -1] = True
-    count = -1
-    while count != (count := int(reached.sum())):
-        for view, blocked in ((reached, ~free), (reached.T, ~free.T)):
-            _sweep(view, blocked)
-            _sweep(view[::-1], blocked[::-1])
-    return ~reached[1:-1, 1:-1]
-
-
-def _sweep(reached: np.ndarray, blocked: np.ndarray) -> None:
-    """Carry `reached` down every column until something blocks it, in place."""
-    rows = np.arange(len(reached))[:, None]
-    source = np.maximum.accumulate(np.where(reached, rows, -1), axis=0)
-    wall = np.maximum.accumulate(np.where(blocked, rows, -1), axis=0)
-    reached |= source > wall
 
 
 def _lower_envelope(xs: np.ndarray, ys: np.ndarray, at: np.ndarray) -> np.ndarray:

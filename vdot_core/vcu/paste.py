@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .canvas import as_clip, resample
+from .canvas import FRAMES_PER_CHUNK, as_clip, resample
 from .checks import real, whole
 from .grow import mask_box
 from .masks import as_mask, binarise
@@ -23,7 +23,6 @@ from .unit import SIZE_MULTIPLE, VCU
 
 MAX_FEATHER = 256
 MAX_CROP_MARGIN = 10.0
-FRAMES_PER_CHUNK = 8
 
 
 @dataclass(frozen=True)
@@ -154,20 +153,14 @@ def feathered(mask: Tensor, radius: int) -> Tensor:
     """
     if not radius:
         return mask.float()
-    far = radius + 1
-    column = torch.full(mask.shape, far, dtype=torch.int32, device=mask.device)
-    column[mask > 0] = 0
-    for _ in range(radius):  # distance to the mask within each column
-        column[:, 1:] = torch.minimum(column[:, 1:], column[:, :-1] + 1)
-        column[:, :-1] = torch.minimum(column[:, :-1], column[:, 1:] + 1)
-        if not (column == far).any():
-            break
-    square = column * column
-    nearest = square.clone()
-    for dx in range(1, min(radius, mask.shape[-1] - 1) + 1):
-        nearest[..., dx:] = torch.minimum(nearest[..., dx:], square[..., :-dx] + dx * dx)
-        nearest[..., :-dx] = torch.minimum(nearest[..., :-dx], square[..., dx:] + dx * dx)
-    return (1 - nearest.float().sqrt() / far).masked_fill_(nearest > radius * radius, 0)
+    from scipy import ndimage
+
+    weights = torch.zeros(mask.shape)
+    for weight, frame in zip(weights, (mask > 0).cpu().numpy(), strict=True):
+        if frame.any():
+            distance = torch.from_numpy(ndimage.distance_transform_edt(~frame))
+            weight[distance <= radius] = (1 - distance.float() / (radius + 1))[distance <= radius]
+    return weights.to(mask.device)
 
 
 def _blend(out: Tensor, kept: Tensor, made: Tensor, mask: Tensor, radius: int) -> None:

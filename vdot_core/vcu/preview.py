@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .checks import whole
@@ -187,10 +188,10 @@ def _shares(vcu: VCU, index: int) -> tuple[float, float, float]:
 
 def _scaled(image: Tensor, size: tuple[int, int]) -> Tensor:
     """[H, W, 3] -> [*size, 3]: smooth when shrunk, crisp when enlarged."""
-    image = image.detach().float().cpu().permute(2, 0, 1)[None]
+    image = rearrange(image.detach().float().cpu(), "h w c -> 1 c h w")
     shrunk = size[0] < image.shape[2]
     image = F.interpolate(image, size=size, mode="bicubic", antialias=shrunk)
-    return image[0].permute(1, 2, 0).clamp(0, 1)
+    return rearrange(image, "1 c h w -> h w c").clamp(0, 1)
 
 
 def _nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
