@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from training.data.bad_rows import Skipped
 from training.data.config import DataConfig
+from training.data.encoded import EncodedSample
 from training.data.encoders import TextEncoder, VideoEncoder, pick_device, text_encoder_digest, vae_digest
-from training.data.samples import EncodedSample, Skipped
 from training.distributed.precision import uses_bf16
 from vdot_core.vcu import num_latent_frames
 

@@ -6,9 +6,9 @@ row's clips and captions, and writes them to data.cache_dir; see training/data/c
     python training/cache.py --data.source manifest --data.path clips.csv --data.cache_dir cache \
         --data.vae Wan2.1/vae --data.text_encoder Wan2.1/text_encoder
 
-Killed and started again it goes on. Several processes share the work: under torchrun or SLURM by themselves,
-otherwise with --rank R --world_size N for each. Rows that cannot be used are named; once their files are
-there, --retry_skipped tries them again.
+It resumes after a kill, and encodes rows that were appended to the manifest. Several processes share the
+work: under torchrun or SLURM by themselves, otherwise with --rank R --world_size N for each. Rows that cannot
+be used are named; once their files are there, --retry_skipped tries them again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if __package__ in (None, ""):
     # In place of the script's own folder, whose names would hide other packages' (`dataset`, `parallel`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.data import encode_all
-from training.data.cache import INDEX, Cache, forget_skipped, missing_shards
+from training.data.cache import INDEX, Cache, cached_rows
+from training.data.cache_writer import encode_all, forget_skipped, missing_shards
 from training.data.config import DataConfig
 from training.data.producer import Producer, make_producer
 from training.methods.programs import distill_parser, finetune_parser
@@ -35,7 +35,7 @@ logger = logging.getLogger("vdot")
 
 
 def _from_environment(*names: str) -> int | None:
-    """What torchrun or SLURM says."""
+    """The first of these variables that torchrun or SLURM has set."""
     return next((int(os.environ[name]) for name in names if name in os.environ), None)
 
 
@@ -54,7 +54,7 @@ def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--rank", type=int, default=rank or 0, help="this process's share (default: %(default)s)"
     )
     flags.add_argument("--world_size", type=int, default=size or 1, help="shares (default: %(default)s)")
-    flags.add_argument("--retry_skipped", action="store_true", help="encode rows anew that were left out")
+    flags.add_argument("--retry_skipped", action="store_true", help="encode rows again that were left out")
     return flags.parse_known_args(list(argv))
 
 
@@ -74,7 +74,7 @@ def build_producer(config: DataConfig, local_rank: int = 0) -> Producer:
         return make_producer(config)
     from training.data.rows import RowsProducer
 
-    return RowsProducer(config, local_rank)
+    return RowsProducer(config, local_rank, cached_rows(config.cache_dir))
 
 
 def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skipped: bool = False) -> bool:
@@ -83,7 +83,7 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
     Args:
         config: What to encode and where to.
         rank, world_size: The share.
-        retry_skipped: Encode shards again that have rows which were missing or unreadable.
+        retry_skipped: Encode shards again that have rows which were missing, unreadable or failed.
 
     Returns:
         Whether the cache is complete.
@@ -102,7 +102,7 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
 
 
 def _report(cache: Cache) -> None:
-    """What the cache holds, and every row that it does not."""
+    """Log what the cache holds, and every row that it does not."""
     tasks = Counter(info.task for _, info in cache.samples)
     shapes = Counter(info.shape for _, info in cache.samples)
     held = ", ".join(f"{task} {count}" for task, count in sorted(tasks.items()))

@@ -5,6 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# Settings that encoded rows depend on, besides the rows, the models and their number format.
+ENCODE_SETTINGS = (
+    "width",
+    "height",
+    "max_pixels",
+    "num_frames",
+    "min_frames",
+    "frame_rate",
+    "resize",
+    "empty_prompt",
+)
+
 
 @dataclass(frozen=True)
 class DataConfig:

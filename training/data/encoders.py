@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from .cache import digest
@@ -88,7 +89,8 @@ class VideoEncoder:
         video = video.to(self.device, self.dtype)
         if not self.chunked:
             return encode_video(self.vae, video).cpu()
-        return normalize(self.vae.encode(video.movedim(-1, 1) * 2 - 1).latent_dist.mode().float()).cpu()
+        pixels = rearrange(video, "b f h w c -> b c f h w") * 2 - 1
+        return normalize(self.vae.encode(pixels).latent_dist.mode().float()).cpu()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -106,8 +108,8 @@ class VideoEncoder:
         latents = latents.to(self.device).float()
         if not self.chunked:
             return decode_video(self.vae, latents.to(self.dtype)).float().cpu()
-        video = self.vae.decode(denormalize(latents).to(self.dtype)).sample
-        return ((video.float() + 1) / 2).clamp(0, 1).movedim(1, -1).cpu()
+        video = (self.vae.decode(denormalize(latents).to(self.dtype)).sample.float() + 1) / 2
+        return rearrange(video.clamp(0, 1), "b c f h w -> b f h w c").cpu()
 
 
 class TextEncoder:

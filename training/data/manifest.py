@@ -16,16 +16,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
 
-from .clips import Media
-from .samples import BadRowError, Skipped
-from .tables import BadLine, Record, read_table
+from .bad_rows import BadRowError, Skipped
+from .records import Record, read_table
+from .video_files import Media
 
 logger = logging.getLogger("vdot")
 RENAMED = {"internvl_short": "prompt"}
@@ -39,6 +41,7 @@ EXPECTED = {
     "id": "text or a number",
 }
 COLUMNS = (*REQUIRED, *PATHS, "ref_image_path", "id")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,12 @@ class Row:
     """One row: a task, captions and its files.
 
     Attributes:
-        id: Its name. place: Where it stands, for messages.
-        task: Task name. prompts: Captions, any of which may be used.
-        source, mask, target: Videos or pictures. references: Pictures.
+        id: Its name.
+        place: Where it stands, for messages.
+        task: Task name.
+        prompts: Captions, any of which may be used.
+        source, mask, target: Videos or pictures.
+        references: Pictures.
     """
 
     id: str
@@ -67,28 +73,41 @@ class ManifestRows:
     Args:
         path: .csv, .jsonl (or .json with one object a line) or .parquet, local or remote.
         rows_per_shard: Rows in a shard.
+        cached: `versions` of the cache that the rows are for: the manifest when it was encoded, and when rows
+            were appended. If it only grew, its shards stay as they are, and new rows get shards of their own.
+
+    Attributes:
+        versions: [number of rows, hash of these rows] of each such state, this one last.
 
     Raises:
         ValueError: The file is missing or is no such table, a column that every row needs is missing, or no
             row says enough to be used.
     """
 
-    def __init__(self, path: str, rows_per_shard: int) -> None:
-        self.path, self.rows_per_shard = str(path), rows_per_shard
-        self._records = [r if isinstance(r, BadLine) else _renamed(r) for r in read_table(self.path)]
+    def __init__(self, path: str, rows_per_shard: int, cached: Sequence[Sequence] = ()) -> None:
+        self.path = str(path)
+        self._records = [r if isinstance(r, Skipped) else _renamed(r) for r in read_table(self.path)]
         if not self._records:
             raise ValueError(f"{path} has no rows; give a manifest with at least one")
-        good = [record for record in self._records if not isinstance(record, BadLine)]
+        good = [record for record in self._records if not isinstance(record, Skipped)]
         if good:
             _check_columns(self.path, good)
         self._names = Counter(_name(record) for record in good)
-        self.num_shards = -(-len(self._records) // rows_per_shard)
         self._check_any()
+        self.versions = self._versions(cached)
+        starts = [0, *(count for count, _ in self.versions)]
+        self._shards = [
+            range(first, min(first + rows_per_shard, end))
+            for start, end in pairwise(starts)
+            for first in range(start, end, rows_per_shard)
+        ]
+        self.num_shards = len(self._shards)
 
     def _check_any(self) -> None:
         """Refuse a table of another layout, of which every row would be left out."""
         first = None
-        for row in (self._row(number, record) for number, record in enumerate(self._records)):
+        for number in range(len(self._records)):
+            row = self._row(number)
             if isinstance(row, Row):
                 return
             first = first or row
@@ -96,63 +115,60 @@ class ManifestRows:
             f"{self.path}: none of its {len(self._records)} rows can be used; the first: {first}"
         )
 
-    def identity(self) -> str:
-        """A hash of what the rows say, in whichever format; the files behind the paths are not read."""
+    def _versions(self, cached: Sequence[Sequence]) -> list[list]:
+        total = len(self._records)
+        if cached and cached[-1][0] <= total and self._hash(cached[-1][0]) == cached[-1][1]:
+            earlier = [list(version) for version in cached]
+            return earlier if cached[-1][0] == total else [*earlier, [total, self._hash(total)]]
+        return [[total, self._hash(total)]]
+
+    def _hash(self, count: int) -> str:
+        """A hash of what the first rows say, in whichever format; the files behind the paths are not read."""
         known = [
-            None if isinstance(record, BadLine) else {n: _plain(n, record.get(n)) for n in COLUMNS}
-            for record in self._records
+            None if isinstance(record, Skipped) else {n: _plain(n, record.get(n)) for n in COLUMNS}
+            for record in self._records[:count]
         ]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def rows(self, shard: int) -> Iterator[Row | Skipped]:
-        """The rows of one shard, in order; rows that say too little come as what is wrong with them."""
-        first = shard * self.rows_per_shard
-        for number, record in enumerate(self._records[first : first + self.rows_per_shard], first):
-            yield self._row(number, record)
+        """The rows of one shard, in order; rows that say too little come as their entries."""
+        for number in self._shards[shard]:
+            yield self._row(number)
 
-    def _row(self, number: int, record: Record | BadLine) -> Row | Skipped:
-        file, own_id = self.path.rsplit("/", 1)[-1], f"{number:08d}"
-        if isinstance(record, BadLine):
-            return Skipped(own_id, f"{file} line {record.line}", "misshapen", record.reason)
-        name, place = _name(record), f"{file} row {number + 1}"
-        own_id = own_id if name is None else name
-        if name is not None and self._names[name] > 1:
-            return Skipped(own_id, place, "wrong", f"the id {own_id} stands in {self._names[name]} rows")
+    def _row(self, number: int) -> Row | Skipped:
+        record = self._records[number]
+        if isinstance(record, Skipped):
+            return record
+        name, place = _name(record), f"{self.path.rsplit('/', 1)[-1]} row {number + 1}"
+        row_id = f"{number:08d}" if name is None else name
         try:
+            if name is not None and self._names[name] > 1:
+                raise BadRowError("wrong", f"the id {name} stands in {self._names[name]} rows")
             for column in (*PATHS, "id"):
                 _check_type(column, record.get(column))
             references = _list(record.get("ref_image_path"))
+            task, prompts = read_texts(record)
         except BadRowError as error:
-            return Skipped(own_id, place, error.kind, str(error))
-        files = {column: self._media(_cell(record.get(column))) for column in PATHS}
-        return make_row(
-            own_id,
-            place,
-            record,
-            source=files["src_video_path"],
-            mask=files["mask_video_path"],
-            target=files["target_video_path"],
-            references=tuple(self._media(value) for value in references),
-        )
+            return Skipped.from_error(row_id, place, error)
+        source, mask, target = (self._media(_cell(record.get(column))) for column in PATHS)
+        pictures = tuple(self._media(value) for value in references)
+        return Row(row_id, place, task, prompts, source, mask, pictures, target)
 
     def _media(self, value: str | None) -> Media | None:
         return None if value is None else Media(_resolved(value, self.path))
 
 
-def make_row(row_id: str, place: str, record: Record, **files: Any) -> Row | Skipped:
-    """A row of a record's task and prompt, or what is wrong with them."""
-    try:
-        for name in REQUIRED:
-            _check_type(name, record.get(name))
-    except BadRowError as error:
-        return Skipped(row_id, place, error.kind, str(error))
+def read_texts(record: Record) -> tuple[str, tuple[str, ...]]:
+    """A record's task and captions; BadRowError where they are missing or no text."""
+    for name in REQUIRED:
+        _check_type(name, record.get(name))
     task, prompts = _cell(record.get("task_name")), record.get("prompt")
     prompts = prompts if isinstance(prompts, (list, tuple)) else [prompts]
-    prompts = [prompt.strip() for prompt in prompts if _cell(prompt) is not None]
+    prompts = tuple(prompt.strip() for prompt in prompts if _cell(prompt) is not None)
     for name, value in (("task_name", task), ("prompt", prompts)):
         if not value:
-            return Skipped(row_id, place, "missing", f"{name} is empty")
-    return Row(row_id, place, task, tuple(prompts), **files)
+            raise BadRowError("missing", f"{name} is empty")
+    return task, prompts
 
 
 def _check_type(name: str, value: Any) -> None:
@@ -165,6 +181,11 @@ def _check_type(name: str, value: Any) -> None:
                 "misshapen",
                 f"{name} {'holds' if listed else 'is'} {reprlib.repr(part)}, of type {type(part).__name__}; "
                 f"expected {EXPECTED[name]}",
+            )
+        # Half of a UTF-16 pair, which JSON can write and no tokenizer reads; a path may hold any byte.
+        if isinstance(part, str) and name in (*REQUIRED, "id") and (half := SURROGATE.search(part)):
+            raise BadRowError(
+                "misshapen", f"{name} holds {half[0]!r}, half of a surrogate pair; write whole characters"
             )
 
 

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from .bad_rows import Skipped
 from .config import DataConfig
-from .samples import EncodedSample, Skipped
+from .encoded import EncodedSample
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = "tiny.producer.ShapesProducer"

@@ -1,11 +1,11 @@
-"""Rows of a manifest or of tar shards as a cache's content.
+"""Rows of a manifest or of tar shards as the content of a cache.
 
 Letters: F pixel frames, H W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor
 from vdot_core import vcu
 
 from ..distributed.precision import uses_bf16
-from .clips import Media, fit, own_size, read_clip
-from .config import DataConfig
+from .bad_rows import BadRowError, Skipped
+from .conditioning import Inputs, build_unit, canonical, needed, takes_short_source, task_parts
+from .config import ENCODE_SETTINGS, DataConfig
+from .encoded import EncodedSample
 from .encoders import (
     DTYPES,
     TextEncoder,
@@ -25,9 +27,8 @@ from .encoders import (
     vae_digest,
 )
 from .manifest import ManifestRows, Row
-from .samples import BadRowError, EncodedSample, Skipped
 from .shards import TarRows
-from .units import Inputs, build_unit, canonical, needed, takes_short_source, task_parts
+from .video_files import Media, fit, own_size, read_clip
 
 # Two codecs of one clip may differ by a frame, and by a few pixels in size.
 FRAME_TOLERANCE = 1
@@ -35,57 +36,73 @@ ASPECT_TOLERANCE = 0.03
 
 
 class RowShards(Protocol):
-    """Rows in numbered shards."""
+    """Rows in numbered shards.
+
+    Attributes:
+        num_shards: How many.
+        versions: As in `ManifestRows`.
+    """
 
     num_shards: int
-
-    def identity(self) -> str:
-        """A hash of what the rows are."""
+    versions: list[list]
 
     def rows(self, shard: int) -> Iterator[Row | Skipped]:
         """The rows of a shard, in order."""
 
 
+def row_shards(config: DataConfig, cached: Sequence[Sequence] = ()) -> RowShards:
+    """Open the rows of a configuration.
+
+    Args:
+        config: Its `source` and `path`.
+        cached: As in `ManifestRows`.
+
+    Raises:
+        ValueError: `path` is not set or cannot be read.
+    """
+    if not config.path:
+        raise ValueError("data.path is not set; it is needed to encode rows")
+    if config.source == "webdataset":
+        return TarRows(config.path, cached)
+    return ManifestRows(config.path, config.rows_per_shard, cached)
+
+
 class RowsProducer:
-    """Encodes rows; see `store.Producer`.
+    """Encodes rows; a `training.data.producer.Producer`.
 
     Args:
         config: Path, encoders and sizes.
         local_rank: Which of a machine's GPUs is this process's.
+        cached: `versions` of the cache that is filled, if it was begun.
 
     Raises:
         ValueError: A path is not set or cannot be read.
     """
 
-    def __init__(self, config: DataConfig, local_rank: int = 0) -> None:
-        for name in ("path", "vae", "text_encoder"):
+    def __init__(self, config: DataConfig, local_rank: int = 0, cached: Sequence[Sequence] = ()) -> None:
+        for name in ("vae", "text_encoder"):
             if not getattr(config, name):
                 raise ValueError(f"data.{name} is not set; it is needed to encode rows")
         self.config = config
-        self.shards: RowShards = (
-            TarRows(config.path)
-            if config.source == "webdataset"
-            else ManifestRows(config.path, config.rows_per_shard)
-        )
+        self.shards = row_shards(config, cached)
         self.num_shards = self.shards.num_shards
         self._device = pick_device(config.device, local_rank)
         self._dtype = "bf16" if uses_bf16(config.encode_dtype, self._device, "data.encode_dtype") else "fp32"
         self._loaded: tuple[VideoEncoder, TextEncoder] | None = None
-        self._grey = vcu.GreyCache()
+        self._gray = vcu.GreyCache()
 
     def header(self) -> dict[str, Any]:
-        """What the samples depend on."""
+        """All that the samples depend on, as JSON."""
         config = self.config
-        names = ("width", "height", "max_pixels", "num_frames", "min_frames", "frame_rate", "resize")
         return {
             "source": "rows",
-            "rows": self.shards.identity(),
+            "rows": self.shards.versions,
+            "rows_per_shard": None if config.source == "webdataset" else config.rows_per_shard,
             "vae": vae_digest(config.vae),
             "text_encoder": text_encoder_digest(config.text_encoder),
             "text_len": self._encoders()[1].text_len,
-            "empty_prompt": config.empty_prompt,
             "encode_dtype": self._dtype,
-            **{name: getattr(config, name) for name in names},
+            **{name: getattr(config, name) for name in ENCODE_SETTINGS},
         }
 
     def empty_text(self) -> Tensor:
@@ -94,6 +111,8 @@ class RowsProducer:
 
     def encode(self, shard: int) -> tuple[list[EncodedSample], list[Skipped]]:
         """The samples of a shard's rows, and the rows that cannot be used."""
+        # A model that cannot be loaded is no row's fault.
+        self._encoders()
         samples, skipped = [], []
         for row in self.shards.rows(shard):
             if isinstance(row, Skipped):
@@ -101,11 +120,8 @@ class RowsProducer:
                 continue
             try:
                 samples.append(self._sample(row))
-            except BadRowError as error:
-                skipped.append(Skipped(row.id, row.place, error.kind, str(error)))
-            except ValueError as error:
-                # What a builder refuses: sizes, lengths or pictures that do not go together.
-                skipped.append(Skipped(row.id, row.place, "misshapen", str(error)))
+            except Exception as error:
+                skipped.append(Skipped.from_error(row.id, row.place, error))
         return samples, skipped
 
     def _sample(self, row: Row) -> EncodedSample:
@@ -113,7 +129,7 @@ class RowsProducer:
         inputs = load_inputs(row, self.config)
         unit = build_unit(task, inputs)
         video, text = self._encoders()
-        encoded = vcu.encode(unit, video, cache=self._grey, vae=video)
+        encoded = vcu.encode(unit, video, cache=self._gray, vae=video)
         contexts = encoded.contexts[0]
         latents = None
         if inputs.target is not None:
@@ -126,7 +142,7 @@ class RowsProducer:
             contexts=contexts.half(),
             texts=text(row.prompts),
             num_reference_latents=encoded.num_reference_latents,
-            scales=encoded.scales,
+            context_scale=encoded.context_scale,
         )
 
     def _encoders(self) -> tuple[VideoEncoder, TextEncoder]:
@@ -150,9 +166,9 @@ def load_inputs(row: Row, config: DataConfig) -> Inputs:
         BadRowError: A file is missing, cannot be decoded, or does not go with the others.
     """
     parts = task_parts(canonical(row.task))
-    given = {"src_video_path": row.source, "mask_video_path": row.mask, "ref_image_path": row.references}
+    files = {"src_video_path": row.source, "mask_video_path": row.mask, "ref_image_path": row.references}
     for column in needed(parts):
-        if not given[column]:
+        if not files[column]:
             raise BadRowError("missing", f"{column} is empty; {row.task} needs it")
 
     def read(media: Media | None, channels: int = 3) -> Tensor | None:

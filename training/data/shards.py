@@ -1,4 +1,4 @@
-"""WebDataset shards: the rows of a manifest, each with its files beside it in a tar.
+"""WebDataset shards: the rows of a manifest, each with its files next to it in a tar.
 
 000001.json             {"task_name": "depth", "prompt": ".."}   (or the prompt in 000001.txt)
 000001.src_video.mp4    000001.mask_video.mp4    000001.target_video.mp4
@@ -11,15 +11,15 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .clips import Media
-from .manifest import RENAMED, Row, make_row
-from .samples import Skipped
+from .bad_rows import BadRowError, Skipped
+from .manifest import RENAMED, Row, read_texts
+from .video_files import Media
 
 logger = logging.getLogger("vdot")
-FILES = {"src_video": "source", "mask_video": "mask", "target_video": "target"}
+CLIPS = ("src_video", "mask_video", "target_video")
 
 
 class TarRows:
@@ -27,12 +27,16 @@ class TarRows:
 
     Args:
         path: One tar or several: "clips-{000..099}.tar", or a pattern with *; local or remote.
+        cached: As in `ManifestRows`.
+
+    Attributes:
+        versions: As in `ManifestRows`, of tars and their names.
 
     Raises:
         ValueError: Nothing matches, or the address would run a program.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, cached: Sequence[Sequence] = ()) -> None:
         import fsspec
         from webdataset.shardlists import expand_urls
 
@@ -43,22 +47,34 @@ class TarRows:
             if "*" not in url:
                 self.urls.append(url)
                 continue
-            files, _, found = fsspec.get_fs_token_paths(url)
-            self.urls += sorted(files.unstrip_protocol(name) if "://" in url else name for name in found)
+            files, _, names = fsspec.get_fs_token_paths(url)
+            self.urls += sorted(files.unstrip_protocol(name) if "://" in url else name for name in names)
         if not self.urls:
             raise ValueError(f"no file matches {path}; give tar shards")
         self.num_shards = len(self.urls)
+        self.versions = [[self.num_shards, self._hash(self.num_shards)]]
+        if cached and cached[-1][0] <= self.num_shards and self._hash(cached[-1][0]) == cached[-1][1]:
+            earlier = [list(version) for version in cached]
+            self.versions = earlier + (self.versions if cached[-1][0] < self.num_shards else [])
 
-    def identity(self) -> str:
-        """A hash of the shards' names."""
-        names = [url.rsplit("/", 1)[-1] for url in self.urls]
+    def _hash(self, count: int) -> str:
+        """A hash of the first tars' names."""
+        names = [url.rsplit("/", 1)[-1] for url in self.urls[:count]]
         return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
     def rows(self, shard: int) -> Iterator[Row | Skipped]:
-        """The rows of one tar, in order; where it breaks off, what is left is named as one."""
+        """The rows of one tar, in order; where it breaks off, the rest of it is one entry."""
         name = self.urls[shard].rsplit("/", 1)[-1]
         for sample in _samples(self.urls[shard], name):
-            yield sample if isinstance(sample, Skipped) else _row(name, sample)
+            if isinstance(sample, Skipped):
+                yield sample
+                continue
+            key = str(sample["__key__"])
+            place = f"{name} sample {key}"
+            try:
+                yield _row(name, key, place, sample)
+            except BadRowError as error:
+                yield Skipped.from_error(key, place, error)
 
 
 def _samples(url: str, name: str) -> Iterator[dict[str, Any] | Skipped]:
@@ -77,30 +93,30 @@ def _samples(url: str, name: str) -> Iterator[dict[str, Any] | Skipped]:
     except Exception as error:
         # Object stores have errors of their own, which are no OSErrors; webdataset adds to their arguments.
         reason = error.args[0] if error.args else ""
-        said = f"{type(error).__name__}: {reason}"
-        yield Skipped(name, name, "unreadable", f"{url} cannot be read to its end: {said}")
+        message = f"{type(error).__name__}: {reason}"
+        yield Skipped(name, name, "unreadable", f"{url} cannot be read to its end: {message}")
 
 
-def _row(shard: str, sample: dict[str, Any]) -> Row | Skipped:
-    """One group of files as a row."""
-    key = str(sample["__key__"])
-    place = f"{shard} sample {key}"
-    files: dict[str, Any] = {}
+def _row(shard: str, key: str, place: str, sample: dict[str, Any]) -> Row:
+    """One group of files as a row; BadRowError where its JSON is none or says too little."""
+    clips: dict[str, Media] = {}
     references = []
     for ending, data in sample.items():
         field = ending.split(".", 1)[0]
-        if field in FILES:
-            files[FILES[field]] = Media(f"{shard}/{key}.{ending}", data)
+        if field in CLIPS:
+            clips[field] = Media(f"{shard}/{key}.{ending}", data)
         elif match := re.fullmatch(r"ref_image(?:_(\d+))?", field):
             references.append((int(match[1] or 0), Media(f"{shard}/{key}.{ending}", data)))
     try:
         record = json.loads(sample.get("json", b"{}"))
     except (ValueError, RecursionError) as error:
-        return Skipped(key, place, "unreadable", f"{key}.json is no JSON: {error}")
+        raise BadRowError("unreadable", f"{key}.json is no JSON: {error}") from error
     if not isinstance(record, dict):
-        return Skipped(key, place, "unreadable", f"{key}.json is no JSON object")
+        raise BadRowError("unreadable", f"{key}.json is no JSON object")
     record = {RENAMED.get(name, name): value for name, value in record.items()}
     if "txt" in sample:
         record.setdefault("prompt", sample["txt"].decode("utf-8", "replace"))
-    files["references"] = tuple(media for _, media in sorted(references, key=lambda item: item[0]))
-    return make_row(key, place, record, **files)
+    task, prompts = read_texts(record)
+    source, mask, target = (clips.get(name) for name in CLIPS)
+    pictures = tuple(media for _, media in sorted(references, key=lambda item: item[0]))
+    return Row(key, place, task, prompts, source, mask, pictures, target)

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from .bad_rows import Skipped
 from .batch import Batch
 from .cache import Cache
+from .encoded import SampleInfo, collate
 from .sampler import Sampler
-from .samples import SampleInfo, Skipped, collate
 
 logger = logging.getLogger("vdot")
 CAPTIONS = 3
@@ -165,21 +166,20 @@ class CachedSource:
         if self.text_only:
             channels, length, *sides = info.shape
             return (channels, length - info.num_reference_latents, *sides), info.has_latents
-        return info.shape, info.has_latents, info.num_reference_latents, info.num_contexts, info.scales
+        return info.shape, info.has_latents, info.num_reference_latents, info.num_contexts, info.context_scale
 
     def _batch(self, step: int, positions: range) -> Batch:
         groups_per_step = self.global_batch // self.group_size
         group, first = divmod(positions.start, self.group_size)
         drawn = self.sampler.group(step * groups_per_step + group)[first : first + len(positions)]
-        samples = []
+        samples, shape = [], self._info(self._usable[drawn[0]]).shape
         for position, number in zip(positions, drawn, strict=True):
             sample = self._usable[number]
             info = self._info(sample)
             rng = np.random.default_rng([self.seed, CAPTIONS, step, position])
             caption = int(rng.integers(info.num_texts))
-            tensors = self.cache.read(sample, caption, contexts=not self.text_only, latents=info.has_latents)
-            samples.append((info, tensors))
-        return collate(samples, tuple(positions), self.cache.text_len, text_only=self.text_only)
+            samples.append(self.cache.read(sample, caption, contexts=not self.text_only))
+        return collate(samples, shape, tuple(positions), self.cache.text_len)
 
     def _report(self) -> None:
         tasks = Counter(self._info(i).task for i in self._usable)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from vdot_core.vcu import LATENT_CHANNELS
@@ -127,7 +128,7 @@ def encode_video(vae: nn.Module, video: Tensor) -> Tensor:
     Returns:
         [B, 16, T, h, w] float32 normalized latents.
     """
-    return normalize(encode_moments(vae, video.movedim(-1, 1) * 2 - 1)[0].float())
+    return normalize(encode_moments(vae, rearrange(video, "b f h w c -> b c f h w") * 2 - 1)[0].float())
 
 
 def decode_video(vae: nn.Module, latents: Tensor) -> Tensor:
@@ -140,4 +141,5 @@ def decode_video(vae: nn.Module, latents: Tensor) -> Tensor:
     Returns:
         [B, F, H, W, 3] float in [0, 1].
     """
-    return ((decode_latents(vae, denormalize(latents)) + 1) / 2).clamp(0, 1).movedim(1, -1)
+    video = (decode_latents(vae, denormalize(latents)) + 1) / 2
+    return rearrange(video.clamp(0, 1), "b c f h w -> b f h w c")

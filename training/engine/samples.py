@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..data.cache import Cache
+    from ..data.encoded import SampleInfo
     from ..data.encoders import VideoEncoder
-    from ..data.samples import SampleInfo
     from ..data.source import Source
 
 logger = logging.getLogger("vdot")
@@ -101,11 +101,11 @@ def chosen(infos: Sequence[SampleInfo], config: RunConfig, *, needs_latents: boo
 
 def sample_batch(cache: Cache, number: int, place: int, *, text_only: bool) -> Batch:
     """One sample of a cache, with its first caption, at a place that keys its noise."""
-    from ..data.samples import collate
+    from ..data.encoded import collate
 
     info = cache.samples[number][1]
-    tensors = cache.read(number, 0, contexts=not text_only, latents=info.has_latents)
-    return collate([(info, tensors)], (place,), cache.text_len, text_only=text_only)
+    sample = cache.read(number, 0, contexts=not text_only)
+    return collate([sample], info.shape, (place,), cache.text_len)
 
 
 def mask_frames(channels: Tensor) -> Tensor:

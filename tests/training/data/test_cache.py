@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +17,15 @@ import torch
 from training import cache as program
 from training.data import build_source
 from training.data.cache import Cache
-from training.data.clips import Media, fit, read_clip
+from training.data.config import DataConfig
+from training.data.encoded import EncodedSample, SampleInfo, pack, unpack_contexts
 from training.data.encoders import TextEncoder, VideoEncoder, text_encoder_digest, vae_digest
 from training.data.rows import RowsProducer
-from training.data.samples import EncodedSample, pack, unpack_contexts
 from training.data.umt5 import embed, load_umt5
+from training.data.video_files import Media, fit, read_clip
 from training.distributed import precision
 from vdot_core import vcu
+from vdot_core.networks.context_scale import ContextScale
 
 from .conftest import write_manifest, write_tar
 
@@ -46,8 +50,6 @@ def manifest(clips, records):
 @pytest.fixture(scope="module")
 def whole(manifest, models, tmp_path_factory):
     """A cache made in one go, and its settings."""
-    from training.data.config import DataConfig
-
     config = DataConfig(
         source="manifest", path=str(manifest), cache_dir=str(tmp_path_factory.mktemp("whole") / "cache"),
         vae=str(models[0]), text_encoder=str(models[1]), num_frames=5, rows_per_shard=2, device="cpu",
@@ -61,8 +63,11 @@ def test_masks_survive_packing():
     generator = torch.Generator().manual_seed(0)
     contexts = torch.randn(2, 96, 3, 4, 6, generator=generator).half()
     contexts[:, 32:] = (torch.rand(2, 64, 3, 4, 6, generator=generator) > 0.5).half()
-    sample = EncodedSample("a", "depth", None, contexts, (torch.zeros(3, 8),), scales=(1.0, 0.5))
-    tensors, info = pack(sample, 0)
+    sample = EncodedSample(
+        "a", "depth", None, contexts, (torch.zeros(3, 8),), context_scale=ContextScale(frames=(1.0, 0.5))
+    )
+    tensors, info = pack(sample, 0), sample.info(0)
+    assert SampleInfo.from_dict(json.loads(json.dumps(info.to_dict()))) == info
     assert torch.equal(unpack_contexts(tensors["0.pictures"], tensors["0.masks"]), contexts)
     assert tensors["0.masks"].numel() * 8 == contexts[:, 32:].numel() and not info.has_latents
     contexts[0, 40] = 0.5
@@ -92,16 +97,16 @@ def test_a_sample_is_what_the_nodes_encoding_gives(whole, clips):
     images = [read_clip(Media(str(clips / n)), 16, 1)[0].float() / 255 for n in ("one.png", "two.png")]
     unit = vcu.compose(vcu.reference(images, width=48, height=32, num_frames=5), vcu.control(control))
     encoded = vcu.encode(unit, video)
-    stored = opened.read(at, 0, contexts=True, latents=True)
+    stored = opened.read(at, 0, contexts=True)
     assert info.num_reference_latents == encoded.num_reference_latents == 2 and info.shape == (16, 4, 4, 6)
     # Luma of a grey clip is the clip itself, to a rounding.
-    assert torch.allclose(stored["contexts"].float(), encoded.contexts[0], atol=2e-3)
-    assert torch.equal(stored["contexts"][0, :16, :2], encoded.contexts[0, 0, :16, :2].half())
-    assert torch.equal(stored["latents"][:, 2:], video(clip[None])[0].half())
-    assert torch.equal(stored["latents"][:, :2], stored["contexts"][0, :16, :2])
+    assert torch.allclose(stored.contexts.float(), encoded.contexts[0], atol=2e-3)
+    assert torch.equal(stored.contexts[0, :16, :2], encoded.contexts[0, 0, :16, :2].half())
+    assert torch.equal(stored.latents[:, 2:], video(clip[None])[0].half())
+    assert torch.equal(stored.latents[:, :2], stored.contexts[0, :16, :2])
     text = TextEncoder(whole.text_encoder, CPU)
     (wanted,) = text(["these things, moving"])
-    assert torch.equal(stored["text"], wanted) and len(wanted) < text.text_len
+    assert torch.equal(stored.texts[0], wanted) and len(wanted) < text.text_len
 
 
 def test_text_ends_with_its_last_token_and_long_prompts_are_cut(models):
@@ -232,8 +237,9 @@ def test_tars_make_the_same_samples(whole, config, clips, records):
     one, other = Cache(whole.cache_dir), Cache(settings.cache_dir)
     assert len(one.samples) == len(other.samples) == 6
     for sample in range(6):
-        pair = [made.read(sample, 0, contexts=True, latents=True) for made in (one, other)]
-        assert all(torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
+        first, second = (made.read(sample, 0, contexts=True) for made in (one, other))
+        assert torch.equal(first.contexts, second.contexts) and torch.equal(first.texts[0], second.texts[0])
+        assert torch.equal(first.latents, second.latents)
 
 
 def test_a_shard_that_was_cut_off_afterwards_is_left_out_and_named(config, clips, records):
@@ -244,3 +250,102 @@ def test_a_shard_that_was_cut_off_afterwards_is_left_out_and_named(config, clips
     source = build_source(settings, seed=0)
     assert {row.kind for row in source.skipped} == {"unreadable"} and len(source.skipped) == 2
     assert {task for batch in source.batches(0) for task in batch.tasks} == {"firstframe"}
+
+
+ENCODED_WITH = {
+    "width and height": {"width": 64, "height": 48},
+    "num_frames": {"num_frames": 9},
+    "frame_rate": {"frame_rate": 8.0},
+    "resize": {"resize": "stretch"},
+    "max_pixels": {"max_pixels": 1024},
+    "empty_prompt": {"empty_prompt": "blurred"},
+    "text_len": {"text_len": 32},
+    "encode_dtype": {"encode_dtype": "bf16"},
+}
+
+
+@pytest.mark.parametrize("change", ENCODED_WITH)
+@pytest.mark.parametrize("source", ["manifest", "cache"])
+def test_other_settings_than_the_caches_are_refused_in_training(whole, source, change):
+    """Nothing is trained on a cache of other sizes than the configuration says, wherever it came from."""
+    # Of source cache, defaults compare nothing: the configuration need not repeat the settings.
+    defaults = {} if source == "manifest" else {"num_frames": DataConfig().num_frames}
+    settings = dataclasses.replace(whole, source=source, **{**defaults, **ENCODED_WITH[change]})
+    named = change.split()[0]
+    with pytest.raises(ValueError, match=rf"another {named}: it has .*, this run .*; give another cache_dir"):
+        build_source(settings, seed=0)
+    assert build_source(dataclasses.replace(whole, source=source, **defaults), seed=0)
+
+
+def test_other_rows_than_the_caches_are_refused_in_training(whole, clips, records, tmp_path):
+    text = Path(whole.path).read_text().splitlines()
+    for name, lines in {"edited": [text[0].replace("red", "blue"), *text[1:]], "fewer": text[:-1]}.items():
+        path = clips / f"{name}.jsonl"
+        path.write_text("\n".join(lines))
+        changed = dataclasses.replace(whole, path=str(path))
+        with pytest.raises(ValueError, match=r"does not have the rows that the cache .* was made from"):
+            build_source(changed, seed=0)
+        with pytest.raises(ValueError, match=r"was made from other rows; rows appended at the end can be"):
+            program.encode(changed)
+    gone = dataclasses.replace(whole, path=str(tmp_path / "none.jsonl"))
+    with pytest.raises(
+        ValueError, match=r"none\.jsonl cannot be read: .* \(data\.source cache trains without"
+    ):
+        build_source(gone, seed=0)
+    assert build_source(dataclasses.replace(gone, source="cache"), seed=0)
+    assert build_source(gone, seed=0, rank=1, world_size=2), "the first process compares for all"
+
+
+def test_rows_that_are_appended_are_encoded_alone(config, clips, records, monkeypatch):
+    """In shards of their own, by however many processes; those that are there stay as they are."""
+    path = clips / "grown.jsonl"
+    settings = config(path=str(write_manifest(path, records[:3])))
+    assert program.encode(settings)
+    before = files_of(settings.cache_dir)
+    write_manifest(path, [*records[:3], records[5]])
+    with pytest.raises(
+        ValueError, match=r"run `python training/cache\.py`, which encodes rows that were app"
+    ):
+        build_source(settings, seed=0)
+    encoded, encode = [], RowsProducer.encode
+    monkeypatch.setattr(
+        RowsProducer, "encode", lambda self, shard: (encoded.append(shard), encode(self, shard))[1]
+    )
+    assert not program.encode(settings, rank=1, world_size=2)
+    with pytest.raises(ValueError, match="not finished"):
+        Cache(settings.cache_dir)
+    assert program.encode(settings, rank=0, world_size=2) and encoded == [2]
+    write_manifest(path, [*records[:3], records[5], *records[3:5]])
+    assert program.encode(settings) and encoded == [2, 3]
+    after = files_of(settings.cache_dir)
+    kept = [name for name in before if name.startswith("shard-")]
+    assert len(kept) == 4 and all(after[name] == before[name] for name in kept)
+    ids = [info.id for _, info in Cache(settings.cache_dir).samples]
+    assert ids == [f"{number:08d}" for number in range(6)]
+    assert build_source(settings, seed=0) and program.encode(settings) and encoded == [2, 3]
+
+
+def test_tars_that_are_appended_are_encoded_alone(config, clips, records, tmp_path):
+    write_tar(tmp_path / "set-0.tar", records[:2], clips)
+    settings = config(source="webdataset", path=str(tmp_path / "set-*.tar"))
+    assert program.encode(settings)
+    first = os.stat(Path(settings.cache_dir) / "shard-00000.json").st_mtime_ns
+    write_tar(tmp_path / "set-1.tar", records[5:], clips)
+    assert program.encode(settings) and len(Cache(settings.cache_dir).samples) == 3
+    assert os.stat(Path(settings.cache_dir) / "shard-00000.json").st_mtime_ns == first
+    (tmp_path / "set-0.tar").rename(tmp_path / "set-2.tar")
+    with pytest.raises(ValueError, match="was made from other rows"):
+        program.encode(settings)
+
+
+def test_a_cache_of_the_first_layout_is_read_and_not_added_to(whole, tmp_path):
+    """Its header has one hash of all rows."""
+    shutil.copytree(whole.cache_dir, tmp_path / "old")
+    header = json.loads((tmp_path / "old" / "cache.json").read_text())
+    header["rows"] = header["rows"][-1][1]
+    del header["rows_per_shard"]
+    (tmp_path / "old" / "cache.json").write_text(json.dumps(header))
+    old = dataclasses.replace(whole, cache_dir=str(tmp_path / "old"))
+    assert build_source(old, seed=0) and build_source(dataclasses.replace(old, source="cache"), seed=0)
+    with pytest.raises(ValueError, match="was made from other rows"):
+        program.encode(old)

@@ -2,13 +2,13 @@
 
 import multiprocessing
 import pickle
-import time
 
 import pytest
 import torch
 
 from tests.training.data.test_source import MadeUp, source
-from training.data.cache import Cache, fill
+from training.data.cache import Cache
+from training.data.cache_writer import fill
 from training.data.loader import step_batches
 
 
@@ -58,19 +58,21 @@ def test_an_error_of_a_worker_keeps_type_and_message(tmp_path, workers):
     opened = source(Cache(folder), need_latents=False)
     for path in folder.glob("shard-*.safetensors"):
         path.unlink()
-    with pytest.raises(RuntimeError, match=r"shard-0000\d\.safetensors was whole at the start"):
+    with pytest.raises(RuntimeError, match=r"shard-0000\d\.safetensors was complete at the start"):
         next(step_batches(opened, 0, 4, workers=workers))
 
 
 def test_no_worker_outlives_its_iterator(cache):
+    # A failed test's traceback may still hold an iterator.
+    before = set(multiprocessing.active_children())
     steps = step_batches(source(cache), 0, 100, workers=2)
     next(steps)
-    assert len(multiprocessing.active_children()) == 2
+    started = set(multiprocessing.active_children()) - before
+    assert len(started) == 2
     del steps
-    deadline = time.monotonic() + 20
-    while multiprocessing.active_children() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not multiprocessing.active_children()
+    for process in started:
+        process.join(20)
+    assert not any(process.is_alive() for process in started)
 
 
 def test_numbers_out_of_range_are_refused(cache):

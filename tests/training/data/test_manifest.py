@@ -9,9 +9,9 @@ from aiohttp import ClientPayloadError
 from fsspec.implementations.memory import MemoryFileSystem
 
 from training.data import shards as tar_shards
+from training.data.bad_rows import BadRowError, Skipped
 from training.data.manifest import ManifestRows, Row
 from training.data.rows import RowsProducer, load_inputs
-from training.data.samples import BadRowError, Skipped
 from training.data.shards import TarRows
 
 from .conftest import write_manifest, write_tar
@@ -26,7 +26,7 @@ def test_three_formats_and_tars_give_equal_rows(clips, records):
     for ending in ("csv", "jsonl", "parquet"):
         shards = ManifestRows(str(write_manifest(clips / f"rows.{ending}", records)), 4)
         assert shards.num_shards == 2
-        made[ending] = all_rows(shards), shards.identity()
+        made[ending] = all_rows(shards), shards.versions
     assert made["csv"] == made["jsonl"] == made["parquet"]
     rows = made["csv"][0]
     assert [row.task for row in rows] == [record["task_name"] for record in records]
@@ -94,7 +94,7 @@ BAD = [
 
 @pytest.mark.parametrize("change, kind, message", BAD)
 def test_bad_rows_are_named_with_the_reason(clips, config, change, kind, message):
-    from training.data.units import build_unit, canonical
+    from training.data.conditioning import build_unit, canonical
 
     row = {
         "task_name": "depth",
@@ -189,7 +189,7 @@ def test_our_own_mistakes_and_missing_backends_skip_no_row(
     flaky, clips, records, config, tmp_path, monkeypatch
 ):
     path = write_tar(tmp_path / "good.tar", records, clips)
-    monkeypatch.setattr(tar_shards, "make_row", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(tar_shards, "read_texts", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(TarRows(str(path)).rows(0))
     monkeypatch.setattr(FlakyStore, "_open", lambda *_, **__: importlib.import_module("no_such_store"))

@@ -29,7 +29,7 @@ class Numbered:
         return torch.ones(1, 8)
 
     def encode(self, shard):
-        from training.data.samples import EncodedSample
+        from training.data.encoded import EncodedSample
 
         latents = torch.full((16, 2, 4, 4), float(shard)).half()
         contexts = torch.zeros(1, 96, 2, 4, 4, dtype=torch.half)

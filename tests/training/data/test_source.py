@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.data.cache import Cache, fill
-from training.data.samples import EncodedSample
+from training.data.cache import Cache
+from training.data.cache_writer import fill
+from training.data.encoded import EncodedSample
 from training.data.source import CachedSource
 
 NUM = 40
@@ -184,7 +185,7 @@ def test_a_shard_that_disappears_is_named_and_left_out_from_the_next_start(tmp_p
     (folder / "shard-00001.safetensors").unlink()
     (folder / "shard-00002.safetensors").write_bytes(b"cut off")
     with pytest.raises(
-        RuntimeError, match=r"shard-0000[12]\.safetensors was whole .* sample [12]\d is in it"
+        RuntimeError, match=r"shard-0000[12]\.safetensors was complete .* sample [12]\d is in it"
     ):
         for step in range(40):
             opened.batches(step)

@@ -12,9 +12,10 @@ from PIL import Image
 import training.data.encoders as encoders
 from tests.support.distill import SIZES, new_trainer, tiny_config, tiny_values, write_teacher
 from tests.support.processes import torchrun, wait
-from training.data.cache import Cache, fill
+from training.data.cache import Cache
+from training.data.cache_writer import fill
+from training.data.encoded import EncodedSample
 from training.data.encoders import VideoEncoder
-from training.data.samples import EncodedSample
 from training.data.source import CachedSource
 from training.data.wan_vae import decode_video, load_vae
 from training.distributed import world as parallel
@@ -74,9 +75,8 @@ class Producer:
             for number in range(2):
                 clip = None if task == "depth" and number else latents.clone()
                 text = torch.randn(3, SIZES.text_dim, generator=torch.Generator().manual_seed(len(samples)))
-                scales = tuple(map(float, encoded.scales))
-                given = (clip, contexts.clone(), (text,), count, scales)
-                samples.append(EncodedSample(f"{task} {number}", task, *given))
+                name, scale = f"{task} {number}", encoded.context_scale
+                samples.append(EncodedSample(name, task, clip, contexts.clone(), (text,), count, scale))
         return samples, []
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.data.clips import Media, fit, own_size, read_clip
-from training.data.samples import BadRowError
+from training.data.bad_rows import BadRowError
+from training.data.video_files import Media, fit, own_size, read_clip
 
 from .conftest import HEIGHT, NUM_FRAMES, WIDTH, moving_square, png, write_video
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tiny import tasks
-from training.data.samples import BadRowError
-from training.data.units import Inputs, build_unit, canonical, task_parts
+from training.data.bad_rows import BadRowError
+from training.data.conditioning import Inputs, build_unit, canonical, task_parts
 from vdot_core import vcu
 
 SIZE = (13, 32, 48)

@@ -1,4 +1,4 @@
-"""A row's clips -> the unit of its task, by the builders that the nodes call.
+"""A row's clips -> the unit (VCU) of its task, by the builders that the nodes call.
 
 A control task's source is the control, drawn already. A task that keeps something of a clip takes it from the
 source, or from the target where there is no source or the source is another task's control.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from vdot_core import signals, vcu
 from vdot_core.vcu.unit import GREY
 
-from .samples import BadRowError
+from .bad_rows import BadRowError
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +79,12 @@ def _references(inputs: Inputs) -> vcu.VCU:
     return vcu.compose(*one_by_one)
 
 
-def _inpaint(**augment) -> RowTask:
+def _inpaint(
+    *, mask_shape: str = "original", expand: float = 0.0, grow_px: int = 0, blur_px: float = 0.0
+) -> RowTask:
     def build(inputs: Inputs) -> vcu.VCU:
-        return vcu.inpaint(inputs.clip(), inputs.mask, **augment)
+        clip, mask = inputs.clip(), inputs.mask
+        return vcu.inpaint(clip, mask, mask_shape=mask_shape, expand=expand, grow_px=grow_px, blur_px=blur_px)
 
     return RowTask(build, ("mask_video_path",), "keep")
 
@@ -104,15 +107,16 @@ def _ends(first: int, last: int) -> RowTask:
     return RowTask(build, kind="keep", short_source=not (first and last))
 
 
-def _given(side: str) -> RowTask:
-    """The source is the given part of the video, or the mask says which part is."""
+def _continuation(side: str) -> RowTask:
+    """The source is one end of the video, or the mask says which part is kept."""
 
     def build(inputs: Inputs) -> vcu.VCU:
         if inputs.mask is not None:
             return _kept(inputs)
         if inputs.source is None or len(inputs.source) >= inputs.num_frames:
             raise BadRowError(
-                "missing", "what is given of the clip is not known; give mask_video_path, or a shorter source"
+                "missing",
+                "which part of the clip is kept is not known; give mask_video_path, or a shorter source",
             )
         return vcu.extend(**{side: inputs.source}, **inputs.size)
 
@@ -144,8 +148,8 @@ PARTS: dict[str, RowTask] = {
     "firstframe": _ends(1, 0),
     "lastframe": _ends(0, 1),
     "firstlast": _ends(1, 1),
-    "firstclip": _given("first"),
-    "lastclip": _given("last"),
+    "firstclip": _continuation("first"),
+    "lastclip": _continuation("last"),
     **{name: _KEPT for name in ("firstlastclip", "keyframes", "extend")},
     "move": RowTask(_move, SOURCE),
     **{name: _REFERENCE for name in ("reference", "references")},
@@ -241,6 +245,6 @@ def build_unit(name: str, inputs: Inputs) -> vcu.VCU:
             # The source is the control's: what is kept is of the real clip.
             if inputs.target is None:
                 raise BadRowError("missing", "target_video_path is empty; what is kept is taken from it")
-            own = Inputs(**{**vars(inputs), "source": None})
+            own = replace(inputs, source=None)
         units.append(part.build(own))
     return vcu.compose(*units)

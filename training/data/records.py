@@ -1,4 +1,4 @@
-"""Tables in CSV, JSON Lines or Parquet -> records; of a line that holds none, what is wrong with it."""
+"""Tables in CSV, JSON Lines or Parquet -> records; lines that hold none are skipped and named."""
 
 from __future__ import annotations
 
@@ -9,39 +9,26 @@ import json
 import re
 import reprlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from .clips import read_bytes
+from .bad_rows import Skipped
+from .video_files import read_bytes
 
-# What decoding makes of bytes that are no UTF-8, so that only their own row is lost.
+# Decoding maps bytes that are not UTF-8 to these, so that only their own row is lost.
 UNDECODED = re.compile("[\udc80-\udcff]")
-
-
-@dataclass(frozen=True)
-class BadLine:
-    """A line of a table that holds no record.
-
-    Attributes:
-        line: Its number in the file, from 1.
-        reason: One sentence.
-    """
-
-    line: int
-    reason: str
-
 
 Record = dict[str, Any]
 
 
-def read_table(path: str) -> list[Record | BadLine]:
+def read_table(path: str) -> list[Record | Skipped]:
     """All records of a table, in order.
 
     Args:
         path: .csv, .jsonl (or .json with one object a line) or .parquet, local or remote.
 
     Returns:
-        Column -> value of each row, or what is wrong with its line.
+        Column -> value of each row; of a line that holds no record, its entry, whose id is its number among
+        the rows.
 
     Raises:
         ValueError: It cannot be read, or is no table of those kinds.
@@ -55,7 +42,12 @@ def read_table(path: str) -> list[Record | BadLine]:
         raise ValueError(f"the manifest {path} cannot be read: {error}") from error
     if ending == "parquet":
         return _parquet(data, path)
-    return list(_csv(data, path) if ending == "csv" else _json_lines(data))
+    rows = _csv(data, path) if ending == "csv" else _json_lines(data)
+    place = f"{path.rsplit('/', 1)[-1]} line"
+    return [
+        row if isinstance(row, dict) else Skipped(f"{number:08d}", f"{place} {row[0]}", "misshapen", row[1])
+        for number, row in enumerate(rows)
+    ]
 
 
 def _parquet(data: bytes, path: str) -> list[Record]:
@@ -69,7 +61,8 @@ def _parquet(data: bytes, path: str) -> list[Record]:
         raise ValueError(f"{path} is no Parquet file that can be read: {error}") from error
 
 
-def _json_lines(data: bytes) -> Iterator[Record | BadLine]:
+def _json_lines(data: bytes) -> Iterator[Record | tuple[int, str]]:
+    """Each record, or the number of a line from 1 and why it holds none."""
     # Lines of bytes: those of text would also end at characters that JSON allows within a string.
     for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         if not line.strip():
@@ -77,15 +70,16 @@ def _json_lines(data: bytes) -> Iterator[Record | BadLine]:
         try:
             record = json.loads(line.decode())
         except (ValueError, RecursionError) as error:
-            yield BadLine(number, f"the line is no JSON object ({error}); give one object a line")
+            yield number, f"the line is no JSON object ({error}); give one object a line"
             continue
         if isinstance(record, dict):
             yield record
         else:
-            yield BadLine(number, f"the line is a JSON {type(record).__name__}; give one object a line")
+            yield number, f"the line is a JSON {type(record).__name__}; give one object a line"
 
 
-def _csv(data: bytes, path: str) -> Iterator[Record | BadLine]:
+def _csv(data: bytes, path: str) -> Iterator[Record | tuple[int, str]]:
+    """As `_json_lines`; of a row over several lines, the first one's number."""
     text = io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline="")
     at_end = False
 
@@ -108,7 +102,7 @@ def _csv(data: bytes, path: str) -> Iterator[Record | BadLine]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield BadLine(first, f"lines {first} to {reader.reader.line_num} are no CSV ({error})")
+            yield first, f"lines {first} to {reader.reader.line_num} are no CSV ({error})"
             continue
         # A row that is whole asks for no further line.
         reason = (
@@ -116,7 +110,7 @@ def _csv(data: bytes, path: str) -> Iterator[Record | BadLine]:
             if at_end
             else _wrong_cells(record, len(columns))
         )
-        yield BadLine(first, reason) if reason else record
+        yield (first, reason) if reason else record
 
 
 def _wrong_cells(record: Record, num_columns: int) -> str | None:
@@ -125,7 +119,7 @@ def _wrong_cells(record: Record, num_columns: int) -> str | None:
     beyond = [cell for cell in record.pop(None, ()) if cell.strip()]
     if beyond:
         return (
-            f"the row goes on behind its {num_columns} columns with {reprlib.repr(beyond[0])}; "
+            f"the row continues after its {num_columns} columns with {reprlib.repr(beyond[0])}; "
             "quote texts that hold a comma"
         )
     for name, value in record.items():

@@ -1,4 +1,4 @@
-"""Reading videos and pictures, at the model's frame rate and size.
+"""Reading videos and pictures at the model's frame rate and size.
 
 Letters: F pixel frames, H W pixels, C channels.
 """
@@ -18,18 +18,18 @@ from vdot_core.pictures import read_picture
 from vdot_core.vcu import cover
 from vdot_core.vcu.canvas import FRAMES_PER_CHUNK, resample
 
-from .samples import BadRowError
+from .bad_rows import BadRowError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
 class Media:
-    """A video or a picture, by its address or by its bytes.
+    """A video or picture file, by its address or by its bytes.
 
     Attributes:
         name: Address, or name within an archive; its ending says what it is.
-        data: The bytes where they are at hand already.
+        data: The bytes of a file in an archive.
     """
 
     name: str
@@ -71,7 +71,7 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
 
     Args:
         media: What to read.
-        frame_rate: Frames per second wanted: at each moment the frame that is nearest in time.
+        frame_rate: Frames per second of the result: at each moment the frame that is nearest in time.
         max_frames: Stop there.
 
     Returns:
@@ -178,8 +178,8 @@ def fit(clip: Tensor, width: int, height: int, resize: str) -> Tensor:
 
     Args:
         clip: [F, H, W, C] uint8.
-        width, height: Wanted.
-        resize: 'cover' (scaled with its aspect, centre cut) or 'stretch'.
+        width, height: Size of the result.
+        resize: 'cover' (scaled with its aspect, center cut) or 'stretch'.
 
     Returns:
         [F, height, width, C] float in [0, 1].

@@ -1,0 +1,78 @@
+"""Rows that are not trained on: the one exception for them, and their entry in logs and in the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+KINDS = ("missing", "unreadable", "misshapen", "wrong", "failed")
+# Encoding another row may go well after these; `training/cache.py --retry_skipped` tries them again.
+RETRIED = ("missing", "unreadable", "failed")
+# torch's CPU allocator raises a plain RuntimeError.
+CPU_ALLOCATOR = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
+
+
+class BadRowError(ValueError):
+    """A row cannot be used; the message says why, without naming the row."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        assert kind in KINDS
+        super().__init__(reason)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A row that is not trained on.
+
+    Attributes:
+        id: The row's name.
+        place: Where it stands, as "clips.csv line 7".
+        kind: missing (a field or file), unreadable, misshapen, wrong (a task or value), or failed (an error
+            that encoding it raised).
+        reason: One sentence.
+    """
+
+    id: str
+    place: str
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        text = f"{self.place} ({self.id}): {self.reason}"
+        # Names and captions may hold what no terminal and no file can write.
+        return text.encode("utf-8", "backslashreplace").decode()
+
+    @classmethod
+    def from_error(cls, row_id: str, place: str, error: Exception) -> Skipped:
+        """The entry of a row for an error of its reading, tokenizing or encoding.
+
+        Args:
+            row_id, place: The row.
+            error: Any exception that it raised.
+
+        Raises:
+            RuntimeError: The memory is exhausted: the row is named, and what to change.
+            Exception: `error` itself where every row would raise it: a package is not installed, or the GPU
+                does not work any more.
+        """
+        if _is_out_of_memory(error):
+            raise RuntimeError(
+                f"out of memory at {place} ({row_id}): {error}. Lower data.max_pixels or data.num_frames, or "
+                "use a machine with more memory; finished shards are kept"
+            ) from error
+        if isinstance(error, (ImportError, getattr(torch, "AcceleratorError", ImportError))):
+            raise error
+        if isinstance(error, BadRowError):
+            return cls(row_id, place, error.kind, str(error))
+        if isinstance(error, UnicodeError) or not isinstance(error, ValueError):
+            return cls(row_id, place, "failed", f"{type(error).__name__}: {error}")
+        # A builder's refusal: sizes, lengths or pictures that do not go together.
+        return cls(row_id, place, "misshapen", str(error))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in CPU_ALLOCATOR)

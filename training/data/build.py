@@ -1,0 +1,127 @@
+"""From a data configuration to the source of a run's batches."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .cache import Cache, cached_rows, check_header
+from .cache_writer import encode_all
+from .config import ENCODE_SETTINGS, DataConfig
+from .encoders import text_encoder_digest, vae_digest
+from .producer import make_producer
+from .source import CachedSource
+
+
+def build_source(
+    config: DataConfig,
+    *,
+    seed: int,
+    global_batch: int | None = None,
+    accumulation: int | None = None,
+    text_only: bool = False,
+    need_latents: bool = False,
+    skipped_file: Path | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> CachedSource:
+    """Open the samples of a run; a producer encodes its samples first where that was not done yet.
+
+    Args:
+        config: Where the samples come from.
+        seed: Of the order and of the choice of captions.
+        global_batch, accumulation: None = the configuration's.
+        text_only: Prompts (and real latents) without contexts and references: stage 1.
+        need_latents: Leave out rows without a real clip: the GAN is on.
+        skipped_file: Where rank 0 names every row left out, a line each; None = in the log.
+        rank, world_size: Share of the encoding; None = as torchrun's RANK and WORLD_SIZE say. Rank 0 alone
+            compares rows and models.
+
+    Returns:
+        The source; all processes get the same batches of a step, each its own part.
+
+    Raises:
+        ValueError: The cache is missing, unfinished or made from other rows, with other settings, another VAE
+            or another text encoder, or holds nothing that can be used; or the processes cannot share its
+            batches.
+    """
+    folder = Path(config.cache_dir)
+    rank = int(os.environ.get("RANK", 0)) if rank is None else rank
+    world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
+    if config.source == "producer":
+        encode_all(folder, make_producer(config), rank, world_size)
+    cache = Cache(folder)
+    if config.source != "producer":
+        check_settings(config, cache)
+        # One process reads the manifest and the models' gigabytes for all.
+        if rank == 0:
+            check_rows(config, cache)
+            check_encoders(config, cache)
+    source = CachedSource(
+        cache,
+        task_weights=config.task_weights,
+        seed=seed,
+        global_batch=global_batch or config.batch_size,
+        accumulation=accumulation or config.accumulation,
+        group_size=config.group_size,
+        text_only=text_only,
+        need_latents=need_latents,
+        skipped_file=skipped_file if rank == 0 else None,
+    )
+    source.micro_batch_size(rank, world_size)
+    return source
+
+
+def check_settings(config: DataConfig, cache: Cache) -> None:
+    """Refuse a cache that was encoded with other settings than the configuration's.
+
+    Of source cache, whose configuration need not repeat them, those are compared that are not the defaults.
+    """
+    settings = {name: getattr(config, name) for name in (*ENCODE_SETTINGS, "encode_dtype", "text_len")}
+    if config.source == "cache":
+        defaults = DataConfig()
+        settings = {name: value for name, value in settings.items() if value != getattr(defaults, name)}
+    # The text encoder and the machine that encoded have chosen these.
+    if config.encode_dtype == "auto":
+        settings.pop("encode_dtype")
+    if config.text_len is None:
+        settings.pop("text_len", None)
+    check_header(cache.header, settings, cache.folder)
+
+
+def check_rows(config: DataConfig, cache: Cache) -> None:
+    """Refuse a cache that was made from other rows than those of the manifest or the tars."""
+    if config.source == "cache":
+        return
+    from .rows import row_shards
+
+    try:
+        versions = row_shards(config, cached_rows(cache.folder)).versions
+    except ValueError as error:
+        raise ValueError(f"{error} (data.source cache trains without reading the rows)") from error
+    rows = cache.header.get("rows")
+    # Caches of the first layout have the hash of all rows alone.
+    if rows != versions and rows != versions[-1][1]:
+        raise ValueError(
+            f"{config.path} does not have the rows that the cache {cache.folder} was made from; run "
+            "`python training/cache.py`, which encodes rows that were appended, or train on the cache as it "
+            "is with data.source cache"
+        )
+
+
+def check_encoders(config: DataConfig, cache: Cache) -> None:
+    """Refuse a cache that was made with another VAE or text encoder than the configuration's, where given.
+
+    Raises:
+        ValueError: A model is not there, or the cache was made with another.
+    """
+    for name, identify in (("vae", vae_digest), ("text_encoder", text_encoder_digest)):
+        path = getattr(config, name)
+        if not path:
+            continue
+        if not Path(path).exists():
+            raise ValueError(
+                f"data.{name} is {path}, which does not exist; give the one that {cache.folder} was made "
+                "with, or null to train without comparing"
+            )
+        check_header(cache.header, {name: identify(path)}, cache.folder)
