@@ -6,7 +6,6 @@ Shape letters: K contexts, T latent frames, h w latents.
 import json
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import comfy.latent_formats
@@ -19,7 +18,7 @@ import torch
 
 from ..vdot_core.networks import ContextScale
 from ..vdot_core.text import listed, shown
-from .comfy_network import ComfyWanVace, config_from_unet
+from .comfy_network import ComfyWanVace, config_from_unet, config_to_unet
 
 MODEL_FOLDER = "diffusion_models"
 WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
@@ -123,23 +122,18 @@ def register_network() -> None:
         models.insert(0, VDOTSupportedModel)
 
 
-def _comfyui_config(config) -> dict:
-    """Our config in the words of ComfyUI's native VaceWanModel / WanModel."""
-    num_vace = len(config.vace_layers)
-    if num_vace:
-        native = tuple(range(0, config.num_layers, config.num_layers // num_vace))
-        if native != tuple(config.vace_layers):
-            raise ValueError(
-                f"VACE blocks are at layers {config.vace_layers}, ComfyUI's own network expects {native}; "
-                "set network to 'vdot'"
-            )
-    sizes = "dim ffn_dim num_heads num_layers text_dim freq_dim text_len eps qk_norm cross_attn_norm".split()
-    native = {name: getattr(config, name) for name in sizes}
-    native |= {"image_model": "wan2.1", "patch_size": tuple(config.patch_size)}
-    native |= {"in_dim": config.in_channels, "out_dim": config.out_channels}
-    if num_vace:
-        native |= {"model_type": "vace", "vace_layers": num_vace, "vace_in_dim": config.vace_in_channels}
-    return native
+def check_comfyui_network(config) -> None:
+    """Refuse a network that ComfyUI's own cannot stand for: it spreads VACE blocks evenly.
+
+    Raises:
+        ValueError: names the layers that it expects.
+    """
+    native = config_from_unet(config_to_unet(config))
+    if native != config:
+        raise ValueError(
+            f"VACE blocks are at layers {config.vace_layers}, ComfyUI's own network expects "
+            f"{native.vace_layers}; set network to 'vdot'"
+        )
 
 
 def load_model(path, vace_path=None, weight_dtype="default", network="vdot", disable_dynamic=False):
@@ -166,7 +160,8 @@ def load_model(path, vace_path=None, weight_dtype="default", network="vdot", dis
     if network == "vdot":
         transformer = {**info.config.to_dict(), "image_model": "wan2.1", "vdot": 1}
     else:
-        transformer = _comfyui_config(info.config)
+        check_comfyui_network(info.config)
+        transformer = {**config_to_unet(info.config), "image_model": "wan2.1"}
     options = {} if weight_dtype == "default" else {"dtype": _TORCH_DTYPES[weight_dtype]}
     if weight_dtype == "fp8_e4m3fn_fast":
         options["fp8_optimizations"] = True
@@ -200,16 +195,16 @@ def _read(info, vace_path, dtype: torch.dtype | None) -> tuple[dict, dict]:
     return dict(read_weights(info.path, vace=vace_path, dtype=torch.bfloat16).state_dict), {}
 
 
-def vace_conditioning(contexts: torch.Tensor, strengths: Sequence[float | Sequence[float]]) -> dict:
+def vace_conditioning(contexts: torch.Tensor, scale: ContextScale) -> dict:
     """ComfyUI's own VACE keys for a stack of contexts.
 
     Args:
         contexts: [1, K, 96, T, h, w] in the network's space (32 latent channels, 64 mask channels).
-        strengths: K floats, or K sequences of T, for each latent frame.
+        scale: by context, or by context and latent frame.
 
     Returns:
-        dict of vace_frames (raw VAE space), vace_mask and vace_strength, lists of K. Strengths by latent
-        frame are `FrameStrengths`, which only this pack's network can use.
+        dict of vace_frames (raw VAE space), vace_mask and vace_strength, lists of K. A strength is a
+        float, as in ComfyUI, or a `FrameScale`.
     """
     latent_format = comfy.latent_formats.Wan21()
     frames, masks = [], []
@@ -218,12 +213,12 @@ def vace_conditioning(contexts: torch.Tensor, strengths: Sequence[float | Sequen
         raw = [latent_format.process_out(latents) for latents in (inactive, reactive)]
         frames.append(torch.cat(raw, dim=1))
         masks.append(context[:, 32:].float())
-    scales = [FrameStrengths(frames=tuple(s)) if isinstance(s, Sequence) else s for s in strengths]
-    return {"vace_frames": frames, "vace_mask": masks, "vace_strength": scales}
+    strengths = [FrameScale(frames=row) if isinstance(row, tuple) else row for row in scale.frames]
+    return {"vace_frames": frames, "vace_mask": masks, "vace_strength": strengths}
 
 
-class FrameStrengths(ContextScale):
-    """One context's strength by latent frame. Other networks multiply by it, and are told why they cannot."""
+class FrameScale(ContextScale):
+    """A context's scale by latent frame; a network that multiplies hints by it is told why it cannot."""
 
     def __mul__(self, other):
         raise ValueError(ONLY_OUR_NETWORK)
@@ -238,11 +233,10 @@ def check_frame_strengths(model, conditioning) -> None:
         ValueError: a strength changes over time, and the model is not this pack's network or is run in
             context windows, which ComfyUI cuts without the strengths.
     """
-    given = [scale for _, extra in conditioning for scale in extra.get("vace_strength", [])]
-    ours = isinstance(model.model.diffusion_model, ComfyWanVace)
-    if not any(isinstance(scale, ContextScale) for scale in given):
+    strengths = [strength for _, extra in conditioning for strength in extra.get("vace_strength", [])]
+    if not any(isinstance(strength, ContextScale) for strength in strengths):
         return
-    if not ours:
+    if not isinstance(model.model.diffusion_model, ComfyWanVace):
         raise ValueError(ONLY_OUR_NETWORK)
     if model.model_options.get("context_handler") is not None:
         raise ValueError(

@@ -82,6 +82,6 @@ class ComfyHooks(Hooks):
     def after_block(self, index: int, x: Tensor, latents: Tensor, time: Tensor) -> Tensor:
         """Apply `double_block` patches."""
         for patch in self.patches.get("double_block", ()):
-            given = {"img": x, "x": latents, "vec": time, "block_index": index, "img_offset": 0}
-            x = patch({**given, "transformer_options": self.options})["img"]
+            args = {"img": x, "x": latents, "vec": time, "block_index": index, "img_offset": 0}
+            x = patch({**args, "transformer_options": self.options})["img"]
         return x

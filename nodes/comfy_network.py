@@ -1,29 +1,35 @@
 """Our network as ComfyUI drives its own: the call, the wrappers, the options of the Wan models.
 
-B batch, K contexts, C channels, T h w latent frames, rows, columns, L tokens, D width, P pairs of a head.
+B batch, K contexts, C channels, S text tokens, T h w latent frames, rows, columns, L tokens, P pairs of a
+head's channels.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import comfy.ldm.common_dit
+import comfy.ldm.flux.layers
 import comfy.patcher_extension
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from ..vdot_core.networks import ContextScale, WanVace, WanVaceConfig, rotary_table
+from ..vdot_core.networks import ContextScale, WanVace, WanVaceConfig
+from ..vdot_core.networks.rope import THETA, axes_dims
 from .comfy_hooks import ComfyHooks
 
-_UNET_NAMES = {"in_dim": "in_channels", "out_dim": "out_channels", "vace_in_dim": "vace_in_channels"}
+# Our name of a size -> ComfyUI's, where they differ.
+_COMFYUI_NAMES = {"in_channels": "in_dim", "out_channels": "out_dim", "vace_in_channels": "vace_in_dim"}
 
 
 def config_from_unet(unet_config: dict[str, Any]) -> WanVaceConfig:
     """Read the sizes of a network from ComfyUI's unet_config.
 
     Args:
-        unet_config: what ComfyUI's detection found, in its words or in ours; `vace_layers` is a count (blocks
-            spread evenly, as ComfyUI assumes) or the layers themselves. What is no size is ignored.
+        unet_config: sizes as ComfyUI detected them, under its names or ours; `vace_layers` is a count (blocks
+            spread evenly, as ComfyUI assumes) or the layers themselves. Other entries are ignored.
 
     Returns:
         The config.
@@ -31,18 +37,36 @@ def config_from_unet(unet_config: dict[str, Any]) -> WanVaceConfig:
     Raises:
         ValueError: a size is missing or impossible.
     """
-    known = WanVaceConfig.__dataclass_fields__
-    sizes = {_UNET_NAMES.get(name, name): value for name, value in unet_config.items()}
-    sizes = {name: value for name, value in sizes.items() if name in known and value is not None}
-    vace_layers = sizes.get("vace_layers", ())
-    if isinstance(vace_layers, int):
+    sizes = {}
+    for field in fields(WanVaceConfig):
+        value = unet_config.get(_COMFYUI_NAMES.get(field.name), unet_config.get(field.name))
+        if value is not None:
+            sizes[field.name] = value
+    count = sizes.get("vace_layers")
+    if isinstance(count, int):
         num_layers = sizes.get("num_layers", 0)
-        if not 0 <= vace_layers <= num_layers:
-            raise ValueError(f"vace_layers is {vace_layers}; the network has {num_layers} layers to follow")
-        sizes["vace_layers"] = (
-            range(0, num_layers, num_layers // vace_layers)[:vace_layers] if vace_layers else ()
-        )
+        if not 0 <= count <= num_layers:
+            raise ValueError(f"vace_layers is {count}; the network has {num_layers} layers to follow")
+        sizes["vace_layers"] = range(0, num_layers, num_layers // count)[:count] if count else ()
     return WanVaceConfig.from_dict(sizes)
+
+
+def config_to_unet(config: WanVaceConfig) -> dict[str, Any]:
+    """Give the sizes of a network as ComfyUI's unet_config, the inverse of `config_from_unet`.
+
+    Args:
+        config: the sizes; VACE blocks that are not spread evenly are lost, for ComfyUI only counts them.
+
+    Returns:
+        The keyword arguments of ComfyUI's VaceWanModel, or of its WanModel for a text-only network.
+    """
+    sizes = {
+        _COMFYUI_NAMES.get(field.name, field.name): getattr(config, field.name) for field in fields(config)
+    }
+    if config.vace_layers:
+        return {**sizes, "model_type": "vace", "vace_layers": len(config.vace_layers)}
+    del sizes["vace_layers"], sizes["vace_in_dim"]
+    return {**sizes, "model_type": "t2v"}
 
 
 class ComfyWanVace(WanVace):
@@ -69,11 +93,12 @@ class ComfyWanVace(WanVace):
         super().__init__(config, operations, device=device, dtype=dtype)
         # Names that ComfyUI and custom nodes read from a Wan model.
         self.dtype = dtype
-        self.model_type = "vace" if config.vace_layers else "t2v"
-        self.dim, self.num_heads, self.num_layers = config.dim, config.num_heads, config.num_layers
-        self.in_dim, self.out_dim, self.text_dim = config.in_channels, config.out_channels, config.text_dim
-        self.ffn_dim, self.freq_dim, self.text_len = config.ffn_dim, config.freq_dim, config.text_len
-        self.patch_size = config.patch_size
+        for name, value in config_to_unet(config).items():
+            setattr(self, name, value)
+        self.model_type = "t2v"  # as on ComfyUI's, which tells text from image conditioning by it
+        self.rope_embedder = comfy.ldm.flux.layers.EmbedND(
+            dim=config.head_dim, theta=THETA, axes_dim=list(axes_dims(config.head_dim))
+        )
 
     def forward(
         self,
@@ -94,8 +119,8 @@ class ComfyWanVace(WanVace):
             clip_fea: ignored, as by ComfyUI's VACE network, which has no image embedding.
             time_dim_concat: [B, C, T', h, w] latents that follow in time and are cut off the result.
             transformer_options: ComfyUI's options, patches and wrappers.
-            kwargs: vace_context [B, K, 96, T + T', h, w] and vace_strength, for each context a float, or a
-                sequence by VACE layer or by latent frame, or a `ContextScale` of such; others are ignored.
+            kwargs: vace_context [B, K, 96, T + T', h, w] and vace_strength, with an entry for each context
+                as the network's context_scale has them; others are ignored.
 
         Returns:
             [B, C, T, h, w].
@@ -116,7 +141,7 @@ class ComfyWanVace(WanVace):
         time_dim_concat: Tensor | None = None,
         transformer_options: dict | None = None,
         vace_context: Tensor | None = None,
-        vace_strength: Sequence | None = None,
+        vace_strength: float | Sequence | ContextScale | None = None,
         context_latents: Sequence[Tensor] | None = None,
         **_ignored: Any,
     ) -> Tensor:
@@ -132,10 +157,9 @@ class ComfyWanVace(WanVace):
         rope = self.rope_encode(x.shape[2], h, w, device=x.device, dtype=x.dtype, transformer_options=options)
         if not self.config.vace_layers:
             vace_context = None
-        scale = 1.0
-        if vace_context is not None and vace_strength is not None:
-            num_frames = -(-x.shape[2] // self.patch_size[0])
-            scale = strengths(vace_strength, vace_context.shape[1], len(self.config.vace_layers), num_frames)
+        scale = 1.0 if vace_strength is None else vace_strength
+        if vace_context is not None and isinstance(scale, (list, tuple)):
+            scale = scale[: vace_context.shape[1]]
         hooks = ComfyHooks(options, len(self.blocks))
         velocity = super().forward(x, timestep, context, vace_context, scale, hooks=hooks, rope=rope)
         return velocity[:, :, :t, :h, :w]
@@ -153,7 +177,7 @@ class ComfyWanVace(WanVace):
         dtype: torch.dtype | None = None,
         transformer_options: dict | None = None,
     ) -> Tensor:
-        """Tabulate rotary matrices in ComfyUI's form, as its Wan network's method of this name does.
+        """Tabulate rotary matrices with `rope_embedder`, as the method of ComfyUI's Wan network does.
 
         Args:
             t: latent frames.
@@ -168,18 +192,18 @@ class ComfyWanVace(WanVace):
         Returns:
             [1, L, 1, P, 2, 2] float32.
         """
-        rope = (transformer_options or {}).get("rope_options") or {}
+        options = (transformer_options or {}).get("rope_options") or {}
         positions = []
         for size, patch, steps, start, axis in zip(
             (t, h, w), self.patch_size, (steps_t, steps_h, steps_w), (t_start, 0, 0), "tyx", strict=True
         ):
             length = (size + patch // 2) // patch
             steps = length if steps is None else steps
-            start = start + rope.get(f"shift_{axis}", 0.0)
-            last = start + (length - 1.0) * rope.get(f"scale_{axis}", 1.0)
+            start = start + options.get(f"shift_{axis}", 0.0)
+            last = start + (length - 1.0) * options.get(f"scale_{axis}", 1.0)
             positions.append(torch.linspace(start, last, steps, device=device, dtype=dtype))
-        cos, sin = rotary_table(tuple(positions), self.config.head_dim).turns.unbind(-1)
-        return torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))
+        ids = torch.stack(torch.meshgrid(*positions, indexing="ij"))
+        return self.rope_embedder(rearrange(ids, "axes t h w -> 1 (t h w) axes")).movedim(1, 2)
 
     def activation_dtype(self, x: Tensor) -> torch.dtype:
         """ComfyUI chooses the dtype: it hands over latents in it, and its layers cast their weights."""
@@ -188,57 +212,3 @@ class ComfyWanVace(WanVace):
     def embed_patches(self, embedding: torch.nn.Module, latents: Tensor) -> Tensor:
         """Embed in float32, whatever dtype the weights were stored in."""
         return embedding(latents.float()).to(latents.dtype)
-
-
-def strengths(
-    values: Any, num_contexts: int, num_vace_layers: int, num_frames: int
-) -> float | list | ContextScale:
-    """Turn ComfyUI's `vace_strength` into the network's context_scale.
-
-    Args:
-        values: a float for all, or a list with an entry per context: a float, a sequence or tensor by VACE
-            layer or by latent frame, or a `ContextScale` of such.
-        num_contexts: K.
-        num_vace_layers: VACE blocks of the network.
-        num_frames: T, reference frames included.
-
-    Returns:
-        What the network takes.
-
-    Raises:
-        ValueError: there are fewer entries than contexts, or an entry's length fits neither or both.
-    """
-    if isinstance(values, (int, float, ContextScale)):
-        return values
-    values = list(values)[:num_contexts]
-    if len(values) < num_contexts:
-        raise ValueError(
-            f"vace_strength has {len(values)} entries for {num_contexts} contexts; give one for each"
-        )
-    if all(isinstance(value, (int, float)) for value in values):
-        return [float(value) for value in values]
-    layers, frames = zip(*(_strength(value, num_vace_layers, num_frames) for value in values), strict=True)
-    return ContextScale(layers=torch.stack(layers), frames=torch.stack(frames))
-
-
-def _strength(value: Any, num_vace_layers: int, num_frames: int) -> tuple[Tensor, Tensor]:
-    """One context's strengths: ([num_vace_layers], [T])."""
-    if not isinstance(value, ContextScale):
-        row = torch.as_tensor(value, dtype=torch.float32)
-        if row.ndim and num_vace_layers == num_frames != 1:
-            raise ValueError(
-                f"a vace_strength of {len(row)} values may go by VACE layer or by latent frame: there are "
-                f"{num_frames} of both; say which with ContextScale(layers=...) or ContextScale(frames=...)"
-            )
-        by_frame = row.shape == (num_frames,)
-        value = ContextScale(frames=row) if by_frame else ContextScale(layers=row)
-    rows = []
-    for entry, size in ((value.layers, num_vace_layers), (value.frames, num_frames)):
-        row = torch.as_tensor(entry, dtype=torch.float32).cpu()
-        if row.shape not in ((), (size,)):
-            raise ValueError(
-                f"a vace_strength has shape {list(row.shape)}; give a number, [{num_vace_layers}] by VACE "
-                f"layer or [{num_frames}] by latent frame"
-            )
-        rows.append(row.expand(size))
-    return rows[0], rows[1]

@@ -105,7 +105,7 @@ class VDOTEncode(io.ComfyNode):
             vae=vae.first_stage_model,
             max_batch=clips_at_once(vae),
         )
-        values = vace_conditioning(context.contexts, context.scales)
+        values = vace_conditioning(context.contexts, context.context_scale)
         negative = _placeholder(positive) if negative is None else negative
         positive, negative = (
             node_helpers.conditioning_set_values(text, values, append=True) for text in (positive, negative)
@@ -136,7 +136,7 @@ def _placeholder(positive) -> list:
 def _describe(context) -> list[str]:
     references = context.num_reference_latents
     what = f"{context.width}x{context.height}, {context.num_frames} frames"
-    strengths = ", ".join(_shown(scale) for scale in context.scales)
+    strengths = ", ".join(_shown(scale) for scale in context.context_scale.frames)
     return [f"{what}, {references} reference(s), strength {strengths}", *context.notes]
 
 

@@ -58,7 +58,7 @@ def encode_items(folder: Path) -> dict[str, Any]:
             "contexts": summary(context.contexts),
             "references": context.num_reference_latents,
             "video": [context.num_frames, context.height, context.width],
-            "scales": context.scales,
+            "scales": context.context_scale.frames,
         }
     return items
 

@@ -155,7 +155,7 @@ def test_text_only_model(layouts, load, run, text):
 def test_comfyui_s_network_refuses_uneven_vace_layers(pack):
     config = submodule("vdot_core.networks").WanVaceConfig(128, 256, 2, 4, vace_layers=(0, 1))
     with pytest.raises(ValueError, match=r"expects \(0, 2\)"):
-        submodule("nodes.comfy_bridge")._comfyui_config(config)
+        submodule("nodes.comfy_bridge").check_comfyui_network(config)
 
 
 def test_lora_loader_works(load, inputs, expected, native_state):

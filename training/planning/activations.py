@@ -8,12 +8,10 @@ once. Tables of rotary angles and single numbers per token are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vdot_core.networks import WanVaceConfig
-from vdot_core.networks.checkpointing import Call, in_groups, running_order
-from vdot_core.networks.vace_branch import contexts_per_pass
+from vdot_core.networks.wan_vace import block_groups, contexts_per_pass
 
 from .workload import Workload
 
@@ -147,21 +145,14 @@ def _blocks(
     network: WanVaceConfig, work: Workload, checkpoint_every: int, block: BlockActivations
 ) -> tuple[int, int]:
     """Elements that all blocks keep, and those of the largest group while it is recomputed."""
-    share = contexts_per_pass(work.contexts, work.batch * work.tokens, True) if work.contexts else 1
-    # Contexts of each stream; a VACE block keeps as much as a backbone's for each of them.
-    sizes = [min(share, work.contexts - first) for first in range(0, work.contexts, share)]
-    order = running_order(network.num_layers, network.vace_layers, len(sizes))
-
-    def contexts_of(calls: Sequence[Call]) -> list[int]:
-        return [1 if call.stream is None else sizes[call.stream] for call in calls]
-
+    vace_blocks = len(network.vace_layers) if work.contexts else 0
     if not checkpoint_every:
-        return sum(contexts_of(order)) * block.kept, 0
-    kept = largest = 0
-    for group in in_groups(order, checkpoint_every):
-        in_branch = {call.stream for call in group if call.stream is not None}
-        of_backbone = any(call.stream is None for call in group)
-        kept += (of_backbone + sum(sizes[n] for n in in_branch)) * block.entry
-        once = sum(contexts_of(group)) if of_backbone else max(contexts_of(group))
-        largest = max(largest, once)
-    return kept, largest * block.kept
+        return (network.num_layers + vace_blocks * work.contexts) * block.kept, 0
+    # A VACE block is a group for each pass, and keeps as much as a backbone block for each of its contexts.
+    share = contexts_per_pass(work.contexts, work.batch * work.tokens, True)
+    ends = network.vace_layers if work.contexts else ()
+    groups = block_groups(network.num_layers, ends, checkpoint_every)
+    largest = max(map(len, groups))
+    if vace_blocks:
+        largest = max(largest, share)
+    return (len(groups) + vace_blocks * work.contexts) * block.entry, largest * block.kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -23,5 +24,5 @@ def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
     Returns:
         [B, L, D].
     """
-    q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
+    q, k, v = (rearrange(x, "b l (n d) -> b n l d", n=num_heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b n l d -> b l (n d)")

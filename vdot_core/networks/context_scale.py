@@ -1,4 +1,7 @@
-"""How strongly each context is felt: by context, by VACE layer, by latent frame."""
+"""Strength of each context's hints, by VACE layer and by latent frame.
+
+B batch, K contexts, T latent frames, L tokens, D width.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 Scale = float | Sequence | Tensor
@@ -14,11 +18,13 @@ Weight = float | Tensor
 
 @dataclass(frozen=True)
 class ContextScale:
-    """Scales by VACE layer and by latent frame, multiplied; says which is which where shapes alone could not.
+    """Strength of several contexts, or, as an entry of a list with one for each, of a single context.
+
+    The scales by layer and by frame multiply.
 
     Args:
-        layers: float, [K], or [K, num_vace_layers].
-        frames: float, [K], or [K, T]; T latent frames, reference frames included.
+        layers: float, [K] or [K, num_vace_layers]; of a single context: float or [num_vace_layers].
+        frames: float, [K] or [K, T]; of a single context: float or [T]. T counts reference frames.
     """
 
     layers: Scale = 1.0
@@ -35,7 +41,8 @@ def context_weights(
     """Resolve a scale to one weight per VACE layer and context.
 
     Args:
-        scale: float, [K], [K, num_vace_layers], [K, T] (T = grid[0]), or a `ContextScale`.
+        scale: float, [K], [K, num_vace_layers], [K, T] (T = grid[0]) or a `ContextScale`; or a list of K
+            entries of different kinds: a float, a row by VACE layer or by frame, or a `ContextScale` of one.
         num_contexts: K.
         num_vace_layers: VACE blocks of the network.
         grid: tokens along (T, h, w).
@@ -45,75 +52,79 @@ def context_weights(
         weights[layer][context]: a float, a scalar tensor, or a float32 tensor [L, 1] over the tokens.
 
     Raises:
-        ValueError: the shape fits none of these, or fits both of the last two.
+        ValueError: the shape is none of these, or a row fits layers and frames alike.
     """
-    if not isinstance(scale, ContextScale):
-        scale = _classified(scale, num_contexts, num_vace_layers, grid[0])
-    layers = _rows(scale.layers, num_contexts, num_vace_layers, "num_vace_layers", device)
-    frames = _rows(scale.frames, num_contexts, grid[0], "latent frames", device)
-    tokens = [_per_token(row, grid) for row in frames]
+    entries = [_rows(entry, num_vace_layers, grid[0]) for entry in _by_context(scale, num_contexts)]
+    layers = [_to_device(row, device) for row, _ in entries]
+    tokens = [_by_token(_to_device(row, device), grid) for _, row in entries]
     return [
-        [_product(_entry(layers[k], layer), tokens[k]) for k in range(num_contexts)]
+        [_product(_of_layer(layers[k], layer), tokens[k]) for k in range(num_contexts)]
         for layer in range(num_vace_layers)
     ]
 
 
-def _classified(scale: Scale, num_contexts: int, num_layers: int, num_frames: int) -> ContextScale:
-    if isinstance(scale, (int, float)):
-        return ContextScale(layers=float(scale))
-    shape = tuple(_table(scale).shape)
-    fits_layers, fits_frames = shape == (num_contexts, num_layers), shape == (num_contexts, num_frames)
-    if fits_layers and fits_frames:
+def _by_context(scale: Scale | ContextScale, num_contexts: int) -> list:
+    """One entry per context: a number, a row or a `ContextScale` of these."""
+    if isinstance(scale, ContextScale):
+        layers, frames = (_by_context(values, num_contexts) for values in (scale.layers, scale.frames))
+        return [ContextScale(*pair) for pair in zip(layers, frames, strict=True)]
+    if isinstance(scale, (int, float)) or (isinstance(scale, Tensor) and scale.ndim == 0):
+        return [scale] * num_contexts
+    if isinstance(scale, str) or not hasattr(scale, "__len__"):
+        raise ValueError(f"context_scale is {scale!r}; give a number, or an entry for each context")
+    if len(scale) != num_contexts:
+        shape = list(getattr(scale, "shape", [len(scale)]))
         raise ValueError(
-            f"context_scale has shape {list(shape)}, and there are as many VACE layers as latent frames "
-            f"({num_layers}); say which is meant with ContextScale(layers=...) or ContextScale(frames=...)"
+            f"context_scale has shape {shape}, {len(scale)} entries for {num_contexts} contexts; give one "
+            "for each"
         )
-    if fits_frames:
-        return ContextScale(frames=scale)
-    if fits_layers or shape in ((), (num_contexts,)):
-        return ContextScale(layers=scale)
-    raise ValueError(
-        f"context_scale has shape {list(shape)}; give a number, [{num_contexts}] by context, "
-        f"[{num_contexts}, {num_layers}] by VACE layer or [{num_contexts}, {num_frames}] by latent frame"
-    )
+    return list(scale)
 
 
-def _rows(values: Scale, num_contexts: int, size: int, what: str, device: torch.device) -> list[Weight]:
-    """One entry per context: a float, a scalar tensor or a tensor [size]."""
+def _rows(entry: Scale | ContextScale, num_layers: int, num_frames: int) -> tuple[Weight, Weight]:
+    """Classify a context's entry: (a number or [num_layers], a number or [num_frames])."""
+    if not isinstance(entry, ContextScale):
+        row = _row(entry)
+        length = None if isinstance(row, float) or row.ndim != 1 else len(row)
+        if length == num_layers == num_frames != 1:
+            raise ValueError(
+                f"context_scale has a row of [{length}] for a context, and there are as many VACE layers as "
+                "latent frames; say which is meant with ContextScale(layers=...) or ContextScale(frames=...)"
+            )
+        entry = ContextScale(frames=row) if length == num_frames else ContextScale(layers=row)
+    rows = _row(entry.layers), _row(entry.frames)
+    for row, size in zip(rows, (num_layers, num_frames), strict=True):
+        if isinstance(row, Tensor) and row.shape not in ((), (size,)):
+            raise ValueError(
+                f"the context_scale of a context has shape {list(row.shape)}; give a number, [{num_layers}] "
+                f"by VACE layer or [{num_frames}] by latent frame"
+            )
+    return rows
+
+
+def _row(values: Scale) -> Weight:
     if isinstance(values, (int, float)):
-        return [float(values)] * num_contexts
-    if not isinstance(values, Tensor):
-        values = list(values)
-        if len(values) == num_contexts and all(isinstance(value, (int, float)) for value in values):
-            return [float(value) for value in values]
-    table = _table(values).to(device=device, dtype=torch.float32)
-    if table.ndim == 0:
-        return [table] * num_contexts
-    if table.shape not in ((num_contexts,), (num_contexts, size)):
-        raise ValueError(
-            f"a context scale by {what} has shape {list(table.shape)}; give a number, [{num_contexts}] or "
-            f"[{num_contexts}, {size}]"
-        )
-    return list(table.unbind(0))
-
-
-def _table(values: Sequence | Tensor) -> Tensor:
+        return float(values)
     try:
-        return torch.as_tensor(values)
+        return torch.as_tensor(values, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"context_scale is {values!r}; give a number, or rows of equal length, one for each context"
+            f"the context_scale of a context is {values!r}; give a number or a row of numbers"
         ) from error
 
 
-def _entry(row: Weight, layer: int) -> Weight:
+def _to_device(row: Weight, device: torch.device) -> Weight:
+    return row.to(device) if isinstance(row, Tensor) else row
+
+
+def _of_layer(row: Weight, layer: int) -> Weight:
     return row[layer] if isinstance(row, Tensor) and row.ndim else row
 
 
-def _per_token(row: Weight, grid: tuple[int, int, int]) -> Weight:
+def _by_token(row: Weight, grid: tuple[int, int, int]) -> Weight:
     if not isinstance(row, Tensor) or row.ndim == 0:
         return row
-    return row.repeat_interleave(grid[1] * grid[2])[:, None]
+    return repeat(row, "t -> (t hw) 1", hw=grid[1] * grid[2])
 
 
 def _product(layer: Weight, tokens: Weight) -> Weight:
@@ -122,18 +133,21 @@ def _product(layer: Weight, tokens: Weight) -> Weight:
     return tokens if isinstance(layer, float) and layer == 1.0 else layer * tokens
 
 
-def add_hint(x: Tensor, hint: Tensor, weight: Weight, in_place: bool) -> Tensor:
-    """Add a weighted hint to the tokens.
+def add_hints(x: Tensor, hints: Tensor, weights: Sequence[Weight], in_place: bool) -> Tensor:
+    """Add the weighted hints of contexts that went through a VACE block together.
 
     Args:
-        x: [B, L, D] tokens.
-        hint: [B, L, D].
-        weight: one of `context_weights`.
-        in_place: write into x, and spoil hint.
+        x: [B, L, D] the video's tokens.
+        hints: [B * K, L, D].
+        weights: K of `context_weights`.
+        in_place: write into x, and spoil the hints.
 
     Returns:
         [B, L, D] of x's dtype.
     """
-    if isinstance(weight, float):
-        return x.add_(hint, alpha=weight) if in_place else torch.add(x, hint, alpha=weight)
-    return x.add_(hint.mul_(weight)) if in_place else x + (hint * weight).to(x.dtype)
+    for hint, weight in zip(rearrange(hints, "(b k) l d -> k b l d", k=len(weights)), weights, strict=True):
+        if isinstance(weight, float):
+            x = x.add_(hint, alpha=weight) if in_place else torch.add(x, hint, alpha=weight)
+        else:
+            x = x.add_(hint.mul_(weight)) if in_place else x + (hint * weight).to(x.dtype)
+    return x

@@ -1,4 +1,4 @@
-"""The discriminator: a small head on features of a score network's blocks, without a backbone of its own.
+"""The discriminator: a small head on features of a score network's blocks, without a separate backbone.
 
 B batch, L tokens, D width of the score network, W width of the head.
 """
@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from .config import WanVaceConfig
 
 TIME_GAIN = 10.0
-"""The time embedding enters this many times enlarged, beside register outputs of unit size."""
+"""The time embedding is scaled by this before it joins register outputs of unit size."""
 
 _RELEASED_TAPS = {40: (23, 31, 39), 30: (13, 21, 29)}
 _TAP_DEPTHS = (0.6, 0.8, 1.0)
@@ -73,7 +74,7 @@ def reference_token_mask(
         )
     grid = [-(-size // patch) for size, patch in zip((frames, *rows_columns), patch_size, strict=True)]
     of_frame = torch.arange(grid[0], device=device) >= num_reference_latents // patch_size[0]
-    return of_frame.repeat_interleave(grid[1] * grid[2])
+    return repeat(of_frame, "t -> (t hw)", hw=grid[1] * grid[2])
 
 
 class RegisterAttention(nn.Module):
@@ -84,30 +85,41 @@ class RegisterAttention(nn.Module):
         width: width W of the register.
         num_heads: attention heads.
         operations: where Linear and LayerNorm come from.
+        device: of the parameters.
+        dtype: of the parameters.
     """
 
-    def __init__(self, dim: int, width: int, num_heads: int, operations: Any = nn, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dim: int,
+        width: int,
+        num_heads: int,
+        operations: Any = nn,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.register = nn.Parameter(torch.zeros(1, 1, width, **kwargs))
+        self.register = nn.Parameter(torch.zeros(1, 1, width, device=device, dtype=dtype))
         # Residual streams of deep blocks have a few channels a thousand times the others.
-        self.norm = operations.LayerNorm(dim, eps=1e-6, **kwargs)
-        self.q = operations.Linear(width, width, **kwargs)
-        self.k = operations.Linear(dim, width, **kwargs)
-        self.v = operations.Linear(dim, width, **kwargs)
-        self.o = operations.Linear(width, width, **kwargs)
+        self.norm = operations.LayerNorm(dim, eps=1e-6, device=device, dtype=dtype)
+        self.q = operations.Linear(width, width, device=device, dtype=dtype)
+        self.k = operations.Linear(dim, width, device=device, dtype=dtype)
+        self.v = operations.Linear(dim, width, device=device, dtype=dtype)
+        self.o = operations.Linear(width, width, device=device, dtype=dtype)
 
     def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Attend. features: [B, L, D]; mask: [B or 1, L] bool. Returns [B, W]."""
         features = self.norm(features)
         query = self.q(self.register.to(features).expand(features.shape[0], -1, -1))
         q, k, v = (
-            x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            rearrange(x, "b l (n d) -> b n l d", n=self.num_heads)
             for x in (query, self.k(features), self.v(features))
         )
-        seen = mask[:, None, None, :] if mask is not None else None
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        return self.o(attended.transpose(1, 2).flatten(-2)).squeeze(1)
+        mask = rearrange(mask, "b l -> b 1 1 l") if mask is not None else None
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.o(rearrange(attended, "b n l d -> b l (n d)")).squeeze(1)
 
 
 class Discriminator(nn.Module):
@@ -151,16 +163,16 @@ class Discriminator(nn.Module):
                 raise ValueError(f"{name} is {value}; give a positive integer")
         if width % num_heads:
             raise ValueError(f"width is {width}; {num_heads} heads do not divide it")
-        given = {"device": device, "dtype": dtype}
         self.registers = nn.ModuleList(
-            RegisterAttention(dim, width, num_heads, operations, **given) for _ in range(num_taps)
+            RegisterAttention(dim, width, num_heads, operations, device=device, dtype=dtype)
+            for _ in range(num_taps)
         )
         joined = num_taps * width + self.time_dim
         self.head = nn.Sequential(
-            operations.LayerNorm(joined, eps=1e-6, **given),
-            operations.Linear(joined, width, **given),
+            operations.LayerNorm(joined, eps=1e-6, device=device, dtype=dtype),
+            operations.Linear(joined, width, device=device, dtype=dtype),
             nn.SiLU(),
-            operations.Linear(width, 1, **given),
+            operations.Linear(width, 1, device=device, dtype=dtype),
         )
         if not self.registers[0].register.is_meta:
             self.initialize_weights()
@@ -182,7 +194,7 @@ class Discriminator(nn.Module):
 
     @torch.no_grad()
     def initialize_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw every parameter anew, in the order of `named_parameters`.
+        """Draw every parameter at random, in the order of `named_parameters`.
 
         Linear layers are Xavier-uniform with zero biases, registers normal(1), norms the identity.
 
@@ -227,12 +239,12 @@ class Discriminator(nn.Module):
         """
         mask = self._check(features, time_embedding, token_mask)
         dtype = self.head[1].weight.dtype
-        seen = [
+        outputs = [
             register(tokens.to(dtype), mask)
             for register, tokens in zip(self.registers, features, strict=True)
         ]
         time = (TIME_GAIN * time_embedding.to(dtype)).expand(features[0].shape[0], -1)
-        return self.head(torch.cat([*seen, time], dim=-1)).squeeze(-1)
+        return self.head(torch.cat([*outputs, time], dim=-1)).squeeze(-1)
 
     def _check(self, features: Sequence[Tensor], time: Tensor, mask: Tensor | None) -> Tensor | None:
         if len(features) != len(self.registers):

@@ -22,17 +22,31 @@ class Hooks:
 
     Args:
         attention: what every attention goes through (`vdot_core.networks.attention.AttentionFunction`).
+        self_attention: what attention among the video's tokens goes through instead, for example one that
+            exchanges tokens between the GPUs that share a clip.
     """
 
     batch_contexts = True
-    """Whether several contexts may share a pass of a VACE block; no, where hooks read the batch axis."""
+    """Several contexts may share a pass of a VACE block; set False where hooks read the batch axis."""
 
-    def __init__(self, attention: AttentionFunction = sdpa_attention) -> None:
-        self._attention = attention
+    _self_attention: AttentionFunction | None = None
+
+    def __init__(
+        self,
+        attention: AttentionFunction = sdpa_attention,
+        self_attention: AttentionFunction | None = None,
+    ) -> None:
+        self._attention, self._self_attention = attention, self_attention
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
-        """Attend from q [B, L, D] to k and v [B, S, D]; every attention of the network is this call."""
+        """Attend from q [B, L, D] to k and v [B, S, D]; every attention of the network ends here."""
         return self._attention(q, k, v, num_heads)
+
+    def self_attention(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
+        """Attend among tokens [B, L, D] of one clip; `attention` unless a function was given."""
+        if self._self_attention is None:
+            return self.attention(q, k, v, num_heads)
+        return self._self_attention(q, k, v, num_heads)
 
     def begin(self, latents: Tensor, grid: tuple[int, int, int]) -> None:
         """Called once, before the first block.

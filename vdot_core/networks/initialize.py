@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def initialize_weights(network: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw every parameter of a WanVace anew, in the order of `named_parameters`.
+    """Draw every parameter of a WanVace at random, in the order of `named_parameters`.
 
     Linear layers and patch embeddings are Xavier-uniform with zero biases, the embeddings of text and time
     normal(0.02), modulation tables normal(1 / sqrt(D)), norms the identity. The head and VACE's

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from torch import Tensor, nn
 
 from .config import WanVaceConfig
@@ -97,18 +98,23 @@ def gelu(x: Tensor) -> Tensor:
     return torch.ops.aten.gelu_(x, approximate="tanh")
 
 
-class SelfAttention(nn.Module):
-    """Attention among the video's tokens, with rotary positions."""
+class Attention(nn.Module):
+    """Projections of queries, keys, values and output, and the norms of queries and keys."""
 
     def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
+        self.dim, self.num_heads, self.head_dim = config.dim, config.num_heads, config.head_dim
+        self.qk_norm, self.eps = config.qk_norm, config.eps
         self.q = factory.linear(config.dim, config.dim)
         self.k = factory.linear(config.dim, config.dim)
         self.v = factory.linear(config.dim, config.dim)
         self.o = factory.linear(config.dim, config.dim)
         self.norm_q = factory.rms_norm(config.dim, config)
         self.norm_k = factory.rms_norm(config.dim, config)
+
+
+class SelfAttention(Attention):
+    """Attention among the video's tokens, with rotary positions."""
 
     def _rotated(self, project: nn.Module, norm: nn.Module, x: Tensor, rope: Any, hooks: Hooks) -> Tensor:
         # Its own frame, so that the float32 intermediates of q are gone before k's are made.
@@ -119,32 +125,22 @@ class SelfAttention(nn.Module):
         q = self._rotated(self.q, self.norm_q, x, rope, hooks)
         k = self._rotated(self.k, self.norm_k, x, rope, hooks)
         v = self.v(x)
-        y = hooks.attention(q.flatten(-2), k.flatten(-2), v, self.num_heads)
+        y = hooks.self_attention(q.flatten(-2), k.flatten(-2), v, self.num_heads)
         del v
         y = hooks.after_self_attention(y, q, k)
         del q, k
         return self.o(y)
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Attention):
     """Attention of the video's tokens to the text's."""
-
-    def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.q = factory.linear(config.dim, config.dim)
-        self.k = factory.linear(config.dim, config.dim)
-        self.v = factory.linear(config.dim, config.dim)
-        self.o = factory.linear(config.dim, config.dim)
-        self.norm_q = factory.rms_norm(config.dim, config)
-        self.norm_k = factory.rms_norm(config.dim, config)
 
     def forward(self, x: Tensor, text: Tensor, hooks: Hooks) -> Tensor:
         """Attend. x: [B, L, D]; text: [B', S, D], a row per B / B' rows of x. Returns [B, L, D]."""
         k, v = self.norm_k(self.k(text)), self.v(text)
         if text.shape[0] != x.shape[0]:
-            repeats = x.shape[0] // text.shape[0]
-            k, v = k.repeat_interleave(repeats, dim=0), v.repeat_interleave(repeats, dim=0)
+            rows = x.shape[0] // text.shape[0]
+            k, v = repeat(k, "b s d -> (b k) s d", k=rows), repeat(v, "b s d -> (b k) s d", k=rows)
         return self.o(hooks.attention(self.norm_q(self.q(x)), k, v, self.num_heads))
 
 
@@ -153,7 +149,8 @@ class Block(nn.Module):
 
     def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
         super().__init__()
-        self.eps = config.eps
+        self.dim, self.ffn_dim, self.num_heads = config.dim, config.ffn_dim, config.num_heads
+        self.qk_norm, self.cross_attn_norm, self.eps = config.qk_norm, config.cross_attn_norm, config.eps
         self.self_attn = SelfAttention(config, factory)
         self.norm3 = factory.layer_norm(config.dim, config.eps) if config.cross_attn_norm else nn.Identity()
         self.cross_attn = CrossAttention(config, factory)
@@ -197,9 +194,11 @@ class Block(nn.Module):
 class VaceBlock(Block):
     """A block of the context branch, which also gives a hint for the backbone."""
 
-    def __init__(self, config: WanVaceConfig, factory: Factory, first: bool) -> None:
+    def __init__(self, config: WanVaceConfig, factory: Factory, block_id: int) -> None:
         super().__init__(config, factory)
-        self.before_proj = factory.linear(config.dim, config.dim) if first else None
+        self.block_id = block_id
+        if block_id == 0:
+            self.before_proj = factory.linear(config.dim, config.dim)
         self.after_proj = factory.linear(config.dim, config.dim)
 
     def forward(
@@ -218,9 +217,9 @@ class VaceBlock(Block):
         Returns:
             (hint [B * K, L, D], context tokens [B * K, L, D]).
         """
-        if self.before_proj is not None:
+        if self.block_id == 0:
             c = self.before_proj(c)
-            c = c + (x if x.shape[0] == c.shape[0] else x.repeat_interleave(c.shape[0] // x.shape[0], dim=0))
+            c = c + repeat(x, "b l d -> (b k) l d", k=c.shape[0] // x.shape[0])
         c = super().forward(c, modulation, text, rope, hooks)
         return self.after_proj(c), c
 
@@ -230,7 +229,8 @@ class Head(nn.Module):
 
     def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
         super().__init__()
-        self.eps = config.eps
+        self.dim, self.out_dim = config.dim, config.out_channels
+        self.patch_size, self.eps = config.patch_size, config.eps
         self.head = factory.linear(config.dim, math.prod(config.patch_size) * config.out_channels)
         self.modulation = factory.table(2, config.dim)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 THETA = 10000.0
@@ -45,18 +46,16 @@ def rotary_table(positions: Positions, head_dim: int) -> RotaryTable:
     Returns:
         The table of T * H * W tokens, on the positions' device.
     """
-    grid = [len(axis) for axis in positions]
+    t, h, w = (len(axis) for axis in positions)
     parts = []
-    for axis, (position, dim) in enumerate(zip(positions, axes_dims(head_dim), strict=True)):
+    for axis, position, dim in zip("thw", positions, axes_dims(head_dim), strict=True):
         # float64 keeps late frames exact; MPS has none, so there the (tiny) table is made on the CPU.
         device = position.device if position.device.type != "mps" else torch.device("cpu")
         exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim
         angle = position.to(device, torch.float64)[:, None] * THETA**-exponent
         turn = torch.stack((angle.cos(), angle.sin()), dim=-1).to(position.device, torch.float32)
-        shape = [1, 1, 1, dim // 2, 2]
-        shape[axis] = grid[axis]
-        parts.append(turn.view(shape).expand(*grid, -1, -1))
-    return RotaryTable(torch.cat(parts, dim=3).view(1, -1, 1, head_dim // 2, 2))
+        parts.append(repeat(turn, f"{axis} p two -> t h w p two", t=t, h=h, w=w))
+    return RotaryTable(rearrange(torch.cat(parts, dim=3), "t h w p two -> 1 (t h w) 1 p two"))
 
 
 def grid_table(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> RotaryTable:

@@ -5,22 +5,26 @@ B batch, K contexts, C channels, T h w latent frames, rows and columns, L tokens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import AttentionFunction, sdpa_attention
-from .checkpointing import Tokens, in_groups, run_recomputed, running_order
+from .checks import check_inputs
 from .config import WanVaceConfig
-from .context_scale import ContextScale, Scale, context_weights
+from .context_scale import ContextScale, Scale, Weight, add_hints, context_weights
 from .hooks import Hooks
 from .initialize import initialize_weights
 from .layers import Block, Factory, Head, VaceBlock, sinusoidal_embedding
 from .rope import grid_table
-from .vace_branch import BlockPass, VaceBranch, contexts_per_pass
+
+MAX_BATCHED_TOKENS = 16384
+"""Contexts share a pass of a VACE block up to this many tokens in all; beyond, one each saves memory."""
 
 
 class WanVace(nn.Module):
@@ -32,7 +36,8 @@ class WanVace(nn.Module):
     Args:
         config: sizes.
         operations: where Linear, LayerNorm, RMSNorm and Conv3d come from.
-        attention: what every attention goes through; torch's scaled_dot_product_attention unless given.
+        attention: what every attention goes through; torch's scaled_dot_product_attention by default.
+        self_attention: what attention among the video's tokens goes through; `attention` by default.
         device: of the parameters.
         dtype: of the parameters; the two patch embeddings stay float32, as in Wan.
     """
@@ -42,13 +47,14 @@ class WanVace(nn.Module):
         config: WanVaceConfig,
         operations: Any = nn,
         *,
-        attention: AttentionFunction | None = None,
+        attention: AttentionFunction = sdpa_attention,
+        self_attention: AttentionFunction | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.config = config
-        self.default_hooks = Hooks(attention or sdpa_attention)
+        self.default_hooks = Hooks(attention, self_attention)
         self.checkpoint_every = 0
         make = Factory(operations, device, dtype)
         dim = config.dim
@@ -62,26 +68,25 @@ class WanVace(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), make.linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(Block(config, make) for _ in range(config.num_layers))
         self.head = Head(config, make)
+        self.vace_layers_mapping = {layer: n for n, layer in enumerate(config.vace_layers)}
         if config.vace_layers:
             self.vace_patch_embedding = make.patches(config.vace_in_channels, config)
             self.vace_blocks = nn.ModuleList(
-                VaceBlock(config, make, first=n == 0) for n in range(len(config.vace_layers))
+                VaceBlock(config, make, block_id=n) for n in range(len(config.vace_layers))
             )
 
     def initialize_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw the weights anew to train from scratch; see `initialize.initialize_weights`."""
+        """Draw random weights to train from scratch; see `initialize.initialize_weights`."""
         initialize_weights(self, generator)
 
     def gradient_checkpointing(self, every_n_blocks: int = 1) -> None:
-        """Trade time for memory: in training, groups of blocks keep only what enters them and run again.
+        """Trade time for memory in training: keep blocks' inputs only, and run them again for gradients.
 
-        Groups of consecutive blocks, those of the VACE branch at their turn among the backbone's, are
-        recomputed as one: autograd keeps what enters each group, and for a while all of the one that the
-        backward pass has come to. Small groups keep more inputs, large ones hold more at once; either way
-        every block runs once more. Hooks are called again with the blocks.
+        Up to every_n_blocks consecutive backbone blocks are recomputed as one group, which ends where a hint
+        is added or features are tapped; each VACE block is a group. Hooks are called again with the blocks.
 
         Args:
-            every_n_blocks: blocks of a group; 1 recomputes each for itself; 0 turns it off.
+            every_n_blocks: backbone blocks of a group; 1 recomputes each by itself; 0 turns it off.
 
         Raises:
             ValueError: every_n_blocks is negative.
@@ -105,16 +110,14 @@ class WanVace(nn.Module):
         """Predict the velocity of noised latents.
 
         Args:
-            x: [B, C, T, h, w] noised latents, in the network's normalised space; h, w of any size.
+            x: [B, C, T, h, w] noised latents, in the network's normalized space; h, w of any size.
             timestep: [B], 0..1000; [1] where all samples share one (a little faster).
-            text: [B, S, text_dim] of the text encoder; S of any length, [1, S, text_dim] where all share one.
-            contexts: [B, K, vace_in_channels, T, h, w], or [1, ...] where all share them; None leaves the
-                branch out, which equals a scale of 0.
-            context_scale: float, [K], [K, num_vace_layers], [K, T], or a `ContextScale`, which is needed
-                where num_vace_layers == T.
-            taps: layer indices, rising, whose output tokens (VACE hint included) are wanted too.
+            text: [B or 1, S, text_dim] of the text encoder; S of any length.
+            contexts: [B or 1, K, vace_in_channels, T, h, w]; None leaves them out, as a scale of 0 does.
+            context_scale: float, [K], [K, num_vace_layers], [K, T] or `ContextScale`; see `context_weights`.
+            taps: layer indices, rising, whose output tokens (VACE hint included) are returned too.
             hooks: extension points; see `Hooks`.
-            rope: what `hooks.rotate` is given; a `rotary_table` of positions from 0 by default.
+            rope: argument of `hooks.rotate`; a `rotary_table` of positions from 0 by default.
 
         Returns:
             Velocity [B, C_out, T, h, w] of x's dtype; with taps, (velocity, [tokens [B, L, D] per tap]).
@@ -122,80 +125,120 @@ class WanVace(nn.Module):
         Raises:
             ValueError: a shape does not fit the network or another argument.
         """
-        self._check(x, timestep, text, contexts, taps)
+        check_inputs(self.config, x, timestep, text, contexts, taps)
         hooks = hooks or self.default_hooks
-        dtype = self.activation_dtype(x)
-        latents = pad_to_patch(x.to(dtype), self.config.patch_size)
-        x0 = self.embed_patches(self.patch_embedding, latents)
-        grid = tuple(x0.shape[2:])
-        x0 = x0.flatten(2).transpose(1, 2).contiguous()
+        latents = pad_to_patch(x.to(self.activation_dtype(x)), self.config.patch_size)
+        tokens, grid = self.patchify(self.patch_embedding, latents)
         hooks.begin(latents, grid)
-        time = self.time_embedding(sinusoidal_embedding(timestep.reshape(-1), self.config.freq_dim).to(dtype))
-        modulation = self.time_projection(time).unflatten(1, (6, -1))
-        text = self.text_embedding(text.to(dtype))
+        time, modulation, text = self._embed_conditions(timestep, text, latents.dtype)
         rope = grid_table(grid, self.config.head_dim, x.device) if rope is None else rope
-        branch, streams = self._branch(
-            contexts, context_scale, x0, grid, (modulation, text, rope, hooks), taps
+        streams, weights, vace_modulation = self._embed_contexts(
+            contexts, context_scale, tokens, grid, modulation, hooks
         )
-        run = BlockPass(self.blocks, branch, hooks, (modulation, text, rope), latents, time, frozenset(taps))
-        tokens = Tokens(x0, dict(enumerate(streams)), x0 if streams else None)
-        del x0, streams  # each is freed as soon as the blocks are through with it
-        self._run_blocks(run, tokens)
-        velocity = self._to_video(self.head(tokens.x, time), grid)
+
+        video, features, in_place = tokens, [], not taps and not torch.is_grad_enabled()
+        for layers in self._groups(taps, streams):
+            tokens = self._run(self._run_blocks, layers, tokens, modulation, text, rope, latents, time, hooks)
+            place = self.vace_layers_mapping.get(layers[-1])
+            if place is not None:
+                for n in range(len(streams)):
+                    hints, streams[n] = self._run(
+                        self.vace_blocks[place], streams[n], video, vace_modulation, text, rope, hooks
+                    )
+                    tokens = add_hints(tokens, hints, weights[place][n], in_place)
+                    del hints  # or they live until the next VACE block
+            video = None  # only the first VACE block reads it, and that is at layer 0
+            if layers[-1] in taps:
+                features.append(tokens)
+
+        velocity = self.unpatchify(self.head(tokens, time), grid)
         velocity = velocity[:, :, : x.shape[2], : x.shape[3], : x.shape[4]].to(x.dtype)
-        return (velocity, tokens.features) if taps else velocity
+        return (velocity, features) if taps else velocity
 
-    def _run_blocks(self, run: BlockPass, tokens: Tokens) -> None:
-        layers = self.config.vace_layers
-        order = running_order(self.config.num_layers, layers, len(tokens.streams))
-        if not self.checkpoint_every or not torch.is_grad_enabled():
-            for call in order:
-                run(call, tokens)
-            return
-        for group in in_groups(order, self.checkpoint_every):
-            run_recomputed(group, tokens, run)
+    def _groups(self, taps: Collection[int], streams: Sequence[Tensor]) -> list[range]:
+        """Cut the backbone into groups to recompute as one; without checkpointing, into single layers."""
+        size = self.checkpoint_every if torch.is_grad_enabled() else 0
+        ends = {*taps, *self.vace_layers_mapping} if streams else taps
+        return block_groups(len(self.blocks), ends, size or 1)
 
-    def _branch(
+    def _run(self, function: Callable, *inputs: Any) -> Any:
+        """Call a block, or a group; with gradient checkpointing autograd keeps only the inputs."""
+        if self.checkpoint_every and torch.is_grad_enabled():
+            return checkpoint(function, *inputs, use_reentrant=False)
+        return function(*inputs)
+
+    def _run_blocks(
+        self,
+        layers: range,
+        tokens: Tensor,
+        modulation: Tensor,
+        text: Tensor,
+        rope: Any,
+        latents: Tensor,
+        time: Tensor,
+        hooks: Hooks,
+    ) -> Tensor:
+        """Run consecutive backbone blocks."""
+        for layer in layers:
+            tokens = hooks.run_block(layer, self.blocks[layer], tokens, modulation, text, rope)
+            tokens = hooks.after_block(layer, tokens, latents, time)
+        return tokens
+
+    def _embed_conditions(
+        self, timestep: Tensor, text: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Embed the timestep [B or 1, D], its modulation of blocks [B or 1, 6, D], and the text [B, S, D]."""
+        time = self.time_embedding(sinusoidal_embedding(timestep.reshape(-1), self.config.freq_dim).to(dtype))
+        modulation = rearrange(self.time_projection(time), "b (rows d) -> b rows d", rows=6)
+        return time, modulation, self.text_embedding(text.to(dtype))
+
+    def _embed_contexts(
         self,
         contexts: Tensor | None,
         scale: Scale | ContextScale,
         video: Tensor,
         grid: tuple[int, int, int],
-        given: tuple[Tensor, Tensor, Any, Hooks],
-        taps: Sequence[int],
-    ) -> tuple[VaceBranch | None, list[Tensor]]:
-        """The branch and its streams of context tokens; none without contexts."""
-        if contexts is None:
-            return None, []
-        layers = self.config.vace_layers
-        num_contexts = contexts.shape[1]
-        weights = context_weights(scale, num_contexts, len(layers), grid, video.device)
-        contexts = contexts.to(video.dtype).expand(video.shape[0], -1, -1, -1, -1, -1)
-        group = contexts_per_pass(num_contexts, video.shape[0] * video.shape[1], given[3].batch_contexts)
-        streams = [self._embed_contexts(part.flatten(0, 1), grid) for part in contexts.split(group, dim=1)]
-        modulation = given[0]
-        if group > 1 and modulation.shape[0] > 1:
-            modulation = modulation.repeat_interleave(group, dim=0)
-        branch = VaceBranch(
-            blocks=self.vace_blocks,
-            places={layer: n for n, layer in enumerate(layers)},
-            group=group,
-            weights=weights,
-            given=(modulation, *given[1:]),
-            in_place=not taps and not torch.is_grad_enabled(),
-        )
-        return branch, streams
+        modulation: Tensor,
+        hooks: Hooks,
+    ) -> tuple[list[Tensor], list[list[list[Weight]]], Tensor]:
+        """Embed the inputs of VACE blocks, k contexts to a pass.
 
-    def _embed_contexts(self, contexts: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        padded = pad_to_patch(contexts, self.config.patch_size)
-        embedded = self.embed_patches(self.vace_patch_embedding, padded)
-        if tuple(embedded.shape[2:]) != grid:
-            raise ValueError(
-                f"contexts of {list(contexts.shape[2:])} latents (frames, rows, columns) make a grid of "
-                f"{list(embedded.shape[2:])} tokens, the noised latents one of {list(grid)}; give both the "
-                "same size, reference frames included"
-            )
-        return embedded.flatten(2).transpose(1, 2).contiguous()
+        Returns:
+            (streams, each [B * k, L, D]; weights[VACE block][stream][k]; modulation [B * k or 1, 6, D]).
+        """
+        if contexts is None:
+            return [], [], modulation
+        num_contexts, (batch, num_tokens, _) = contexts.shape[1], video.shape
+        weights = context_weights(scale, num_contexts, len(self.vace_blocks), grid, video.device)
+        share = contexts_per_pass(num_contexts, batch * num_tokens, hooks.batch_contexts)
+        contexts = contexts.to(video.dtype).expand(batch, -1, -1, -1, -1, -1)
+        streams = []
+        for part in contexts.split(share, dim=1):
+            padded = pad_to_patch(rearrange(part, "b k c t h w -> (b k) c t h w"), self.config.patch_size)
+            tokens, context_grid = self.patchify(self.vace_patch_embedding, padded)
+            if context_grid != grid:
+                raise ValueError(
+                    f"contexts of {list(contexts.shape[3:])} latents (frames, rows, columns) make a grid of "
+                    f"{list(context_grid)} tokens, the noised latents one of {list(grid)}; give both the "
+                    "same size, reference frames included"
+                )
+            streams.append(tokens)
+        if share > 1 and modulation.shape[0] > 1:
+            modulation = repeat(modulation, "b rows d -> (b k) rows d", k=share)
+        by_stream = [[row[n : n + share] for n in range(0, num_contexts, share)] for row in weights]
+        return streams, by_stream, modulation
+
+    def patchify(self, embedding: nn.Module, latents: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """Embed latents [B, C, T, h, w], of whole patches, as (tokens [B, L, D], the grid they form)."""
+        patches = self.embed_patches(embedding, latents)
+        return rearrange(patches, "b d t h w -> b (t h w) d").contiguous(), tuple(patches.shape[2:])
+
+    def unpatchify(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Lay out the head's patches [B, L, patch * C_out] as a video [B, C_out, T, h, w]."""
+        (t, h, w), (pt, ph, pw) = grid, self.config.patch_size
+        return rearrange(
+            patches, "b (t h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", t=t, h=h, w=w, pt=pt, ph=ph, pw=pw
+        )
 
     def activation_dtype(self, x: Tensor) -> torch.dtype:
         """Return the dtype to compute in: that of the weights."""
@@ -205,44 +248,32 @@ class WanVace(nn.Module):
         """Embed [B, C, T, h, w] as [B, D, T', h', w'], in the embedding's own precision."""
         return embedding(latents.to(embedding.weight.dtype)).to(latents.dtype)
 
-    def _to_video(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        (t, h, w), (pt, ph, pw) = grid, self.config.patch_size
-        video = patches.view(-1, t, h, w, pt, ph, pw, self.config.out_channels).permute(
-            0, 7, 1, 4, 2, 5, 3, 6
-        )
-        return video.reshape(-1, self.config.out_channels, t * pt, h * ph, w * pw)
 
-    def _check(
-        self, x: Tensor, timestep: Tensor, text: Tensor, contexts: Tensor | None, taps: Sequence[int]
-    ) -> None:
-        config = self.config
-        if x.ndim != 5 or x.shape[1] != config.in_channels or 0 in x.shape:
-            raise ValueError(f"latents have shape {list(x.shape)}; give [B, {config.in_channels}, T, h, w]")
-        batch = x.shape[0]
-        if not isinstance(timestep, Tensor):
-            raise ValueError(f"timestep is {timestep!r}; give a tensor [{batch}], one per sample, or [1]")
-        if timestep.ndim > 1 or timestep.numel() not in (1, batch):
-            raise ValueError(
-                f"timestep has shape {list(timestep.shape)}; give [{batch}], one per sample, or [1]"
-            )
-        if text.ndim != 3 or text.shape[0] not in (1, batch) or text.shape[2] != config.text_dim:
-            raise ValueError(f"text has shape {list(text.shape)}; give [{batch}, S, {config.text_dim}]")
-        if wrong := [tap for tap in taps if not 0 <= tap < config.num_layers]:
-            raise ValueError(
-                f"taps {wrong} are no blocks; the network has blocks 0 to {config.num_layers - 1}"
-            )
-        if list(taps) != sorted(set(taps)):
-            raise ValueError(f"taps are {list(taps)}; give each once, rising: features come in that order")
-        if contexts is None:
-            return
-        if not config.vace_layers:
-            raise ValueError(
-                "contexts given to a text-only network; leave them out, or load a VACE checkpoint"
-            )
-        expected = f"[{batch}, K, {config.vace_in_channels}, {', '.join(map(str, x.shape[2:]))}]"
-        if contexts.ndim != 6 or contexts.shape[0] not in (1, batch) or contexts.shape[1] == 0 \
-                or contexts.shape[2] != config.vace_in_channels:  # fmt: skip
-            raise ValueError(f"contexts have shape {list(contexts.shape)}; give {expected}, like the latents")
+def block_groups(num_layers: int, ends: Collection[int], size: int) -> list[range]:
+    """Cut a backbone into groups of consecutive layers.
+
+    Args:
+        num_layers: of the backbone.
+        ends: layers that end a group.
+        size: layers of a group at most.
+    """
+    groups, first = [], 0
+    for layer in range(num_layers):
+        if layer in ends or layer + 1 - first == size or layer + 1 == num_layers:
+            groups.append(range(first, layer + 1))
+            first = layer + 1
+    return groups
+
+
+def contexts_per_pass(num_contexts: int, num_tokens: int, may_share: bool) -> int:
+    """Return how many contexts go through a VACE block together: all of them while that is small, else one.
+
+    Args:
+        num_contexts: K.
+        num_tokens: B * L of one context.
+        may_share: the hooks bear a larger batch.
+    """
+    return num_contexts if may_share and num_contexts * num_tokens <= MAX_BATCHED_TOKENS else 1
 
 
 def pad_to_patch(latents: Tensor, patch_size: tuple[int, int, int]) -> Tensor:

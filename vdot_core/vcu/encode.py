@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..networks.context_scale import ContextScale
 from .canvas import letterbox
 from .checks import as_list
 from .grey_cache import GreyCache
 from .unit import GREY, VAE_STRIDE, VCU, dense, grey_frames, num_latent_frames
-
-if TYPE_CHECKING:
-    from ..networks.context_scale import ContextScale
 
 LATENT_CHANNELS = 16
 MASK_CHANNELS = VAE_STRIDE[1] * VAE_STRIDE[2]
@@ -39,9 +36,9 @@ class VCUContext:
             in the network's normalised space. T counts the reference latents, which come first.
         num_reference_latents: how many latent frames at the start are references.
         num_frames, width, height: of the video in pixels.
-        scales: the K units' strengths: floats, or, as soon as one differs between latent frames, K tuples of
-            T floats. There a reference counts as much as its unit at its strongest, so that a strength that
-            is the same everywhere means the same either way.
+        context_scale: the K units' strengths. `frames` holds K floats, or, as soon as one differs between
+            latent frames, K tuples of T floats. There a reference counts as much as its unit at its
+            strongest, so that a strength that is the same everywhere means the same either way.
         notes: what the units report about fitting their inputs.
     """
 
@@ -50,20 +47,13 @@ class VCUContext:
     num_frames: int
     width: int
     height: int
-    scales: tuple[float, ...] | tuple[tuple[float, ...], ...] = (1.0,)
+    context_scale: ContextScale
     notes: tuple[str, ...] = ()
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
         """Shape [1, 16, T, h, w] of the latents to be generated, references included."""
         return (1, LATENT_CHANNELS, *self.contexts.shape[3:])
-
-    @property
-    def context_scale(self) -> ContextScale:
-        """`scales` as a network takes them; unlike bare numbers never mistaken for scales by layer."""
-        from ..networks.context_scale import ContextScale
-
-        return ContextScale(frames=self.scales)
 
     def trim(self, latents: Tensor) -> Tensor:
         """Drop what was generated in the references' places: [B, 16, T, h, w] -> the video's own latents."""
@@ -123,7 +113,7 @@ def encode(
         num_frames=first.num_frames,
         width=first.width,
         height=first.height,
-        scales=_scales(units, len(slots)),
+        context_scale=_context_scale(units, len(slots)),
         notes=tuple(dict.fromkeys(note for unit in units for note in unit.notes)),
     )
 
@@ -269,11 +259,13 @@ def _check_units(units: tuple[VCU, ...]) -> None:
             )
 
 
-def _scales(units: tuple[VCU, ...], num_references: int) -> tuple:
-    """See `VCUContext.scales`."""
+def _context_scale(units: tuple[VCU, ...], num_references: int) -> ContextScale:
+    """See `VCUContext`."""
     if all(isinstance(unit.strength, float) for unit in units):
-        return tuple(unit.strength for unit in units)
-    return tuple((max(unit.strengths),) * num_references + unit.strengths for unit in units)
+        return ContextScale(frames=tuple(unit.strength for unit in units))
+    return ContextScale(
+        frames=tuple((max(unit.strengths),) * num_references + unit.strengths for unit in units)
+    )
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

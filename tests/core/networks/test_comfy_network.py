@@ -140,6 +140,43 @@ def test_rope_encode_is_comfyuis(networks):
         assert relative(ours.rope_encode(3, 7, 8, **kwargs), native.rope_encode(3, 7, 8, **kwargs)) <= 1e-6
 
 
+def test_a_replaced_rope_embedder_is_used(networks):
+    """As with packs that stretch positions: they put another embedder into the network's place for it."""
+
+    class Stretched(torch.nn.Module):
+        def __init__(self, embedder):
+            super().__init__()
+            self.embedder = embedder
+
+        def forward(self, ids):
+            return self.embedder(ids * 0.5)
+
+    plain = [network.rope_embedder for network in networks]
+    for name in ("dim", "theta", "axes_dim"):
+        assert getattr(plain[0], name) == getattr(plain[1], name), name
+    expected = both(networks)[1]
+    try:
+        for network in networks:
+            network.rope_embedder = Stretched(network.rope_embedder)
+        ours, native, *_ = both(networks)
+    finally:
+        for network, embedder in zip(networks, plain, strict=True):
+            network.rope_embedder = embedder
+    assert relative(ours, native) <= 1e-5 and relative(ours, expected) > 1e-3
+
+
+def test_names_that_packs_read(networks):
+    """Sizes and settings are called the same on every module that has weights."""
+    theirs = dict(networks[1].named_modules())
+    for path, module in networks[0].named_modules():
+        if isinstance(module, torch.nn.Identity) or not any(True for _ in module.parameters()):
+            continue
+        for name, value in vars(theirs[path]).items():
+            plain = isinstance(value, (bool, int, float, str, tuple, dict)) and not name.startswith("_")
+            if plain and name not in ("window_size", "training"):
+                assert getattr(module, name) == value, (path, name)
+
+
 def test_time_dim_concat(networks):
     extra = torch.randn(1, 16, 2, 5, 6)
     contexts = odd(5, 6, frames=5)
@@ -210,6 +247,9 @@ def test_sizes_from_unet_config(module):
     assert module.config_from_unet({**sizes, "vace_layers": 3}).vace_layers == (0, 2, 4)
     assert module.config_from_unet({**sizes, "vace_layers": [0, 5]}).vace_layers == (0, 5)
     assert module.config_from_unet({**sizes, "vace_layers": None}).vace_layers == ()
+    for layers in ((0, 2, 4), ()):
+        config = replace(module.config_from_unet(sizes), vace_layers=layers, out_channels=17)
+        assert module.config_from_unet(module.config_to_unet(config)) == config
     with pytest.raises(ValueError, match="vace_layers is 9"):
         module.config_from_unet({**sizes, "vace_layers": 9})
     with pytest.raises(ValueError, match="ffn_dim"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.core.networks.helpers import SIZES, inputs, random_network, relative
-from vdot_core.networks import ContextScale, vace_branch
+from vdot_core.networks import ContextScale, wan_vace
 
 CONFIG = SIZES["wan heads"]  # 3 VACE layers, 2 contexts below, 4 frames
 
@@ -71,9 +71,23 @@ def test_contexts_together_equal_one_by_one(network, scale, grad, monkeypatch):
     x, timestep, text, contexts = inputs(CONFIG, frames=4, num_contexts=2, batch=2)
     with torch.set_grad_enabled(grad):
         together = network(x, timestep, text, contexts, scale)
-        monkeypatch.setattr(vace_branch, "MAX_BATCHED_TOKENS", 1)
+        monkeypatch.setattr(wan_vace, "MAX_BATCHED_TOKENS", 1)
         alone = network(x, timestep, text, contexts, scale)
     assert relative(together, alone) < 1e-5
+
+
+def test_contexts_may_be_scaled_in_different_ways(network, given):
+    """A list holds for each context a number, a row or a `ContextScale` of it."""
+    x, timestep, text, contexts = given
+    layers, frames = torch.rand(3), torch.rand(4)
+    for first, full in (
+        (layers, ContextScale(layers=torch.stack((layers, torch.full((3,), 0.5))))),
+        (frames.tolist(), torch.stack((frames, torch.full((4,), 0.5)))),
+        (ContextScale(layers, frames), ContextScale(torch.stack((layers, torch.full((3,), 0.5))),
+                                                    torch.stack((frames, torch.ones(4))))),
+    ):  # fmt: skip
+        got = network(x, timestep, text, contexts, [first, 0.5])
+        assert relative(got, network(x, timestep, text, contexts, full)) < 1e-6
 
 
 def test_gradients_reach_the_scale(network, given):
@@ -88,7 +102,7 @@ def test_ambiguous_shape_is_refused_unless_named(given):
     network = random_network(config).requires_grad_(False)
     x, timestep, text, contexts = given
     values = torch.rand(2, 4)
-    with pytest.raises(ValueError, match=r"\[2, 4\].*ContextScale"):
+    with pytest.raises(ValueError, match=r"row of \[4\].*ContextScale"):
         network(x, timestep, text, contexts, values)
     by_layer = network(x, timestep, text, contexts, ContextScale(layers=values))
     by_frame = network(x, timestep, text, contexts, ContextScale(frames=values))

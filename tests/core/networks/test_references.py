@@ -98,7 +98,7 @@ def _wrong_vace_block(network):
 
 
 def _late_vace_layers(network):
-    network.config = replace(network.config, vace_layers=(0, 3))
+    network.vace_layers_mapping = {0: 0, 3: 1}
 
 
 def _no_norm_of_keys(network):

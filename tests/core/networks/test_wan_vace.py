@@ -139,9 +139,13 @@ def test_attention_and_positions_are_pluggable():
         return sdpa_attention(q, k, v, num_heads)
 
     network = random_network(CONFIG, attention=attention).requires_grad_(False)
-    x, timestep, text, _ = inputs(CONFIG)
+    x, timestep, text, contexts = inputs(CONFIG)
     plain = network(x, timestep, text)
     assert calls == [2] * (2 * CONFIG.num_layers)
+    calls.clear()
+    among_tokens = random_network(CONFIG, self_attention=attention).requires_grad_(False)
+    assert torch.equal(among_tokens(x, timestep, text, contexts), network(x, timestep, text, contexts))
+    assert len(calls) == 3 * (CONFIG.num_layers + len(CONFIG.vace_layers))
     shifted = rotary_table(tuple(torch.arange(size) + 5 for size in (3, 2, 3)), CONFIG.head_dim)
     assert relative(network(x, timestep, text, rope=shifted), plain) < 1e-5
     stretched = rotary_table(tuple(torch.arange(size) * 2 for size in (3, 2, 3)), CONFIG.head_dim)
@@ -197,7 +201,8 @@ def test_inputs_are_never_written_to(network, mode):
         ({"taps": (1, 0)}, r"taps are \[1, 0\]; give each once, rising"),
         ({"taps": (1, 1)}, r"taps are \[1, 1\]"),
         ({"context_scale": None}, r"context_scale is None"),
-        ({"context_scale": [0.5, [1.0, 1.0]]}, r"rows of equal length"),
+        ({"context_scale": [0.5, [1.0, 1.0]]}, r"2 entries for 1 contexts"),
+        ({"context_scale": [[0.5, "strong"]]}, r"context_scale of a context is \[0.5, 'strong'\]"),
         ({"taps": (1, 4)}, r"taps \[4\] are no blocks; the network has blocks 0 to 3"),
     ],
 )

@@ -164,7 +164,7 @@ def one_call(rng, earlier):
         units = [unit] + ([rng.choice(earlier)] if earlier and rng.random() < 0.2 else [])
         context = vcu.encode(units, CheckingVae())
         assert context.contexts.shape[3] == unit.num_latent_frames + context.num_reference_latents
-        assert torch.isfinite(context.contexts).all() and len(context.scales) == len(units)
+        assert torch.isfinite(context.contexts).all() and len(context.context_scale.frames) == len(units)
         assert unit.num_frames % 4 == 1 and unit.width % 16 == 0 and unit.height % 16 == 0
         unknown = (unit.masks > 0.5) & (unit.kind in ("repaint", "extension") and name != "VCU")
         if not unit.parts:

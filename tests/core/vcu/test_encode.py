@@ -176,7 +176,7 @@ def test_several_contexts_have_one_length(folding_vae):
     b = compose(extend(torch.rand(16, 32, 3), num_frames=9), reference(shared, **SIZE)).replace(strength=0.25)
     result = encode([a, b, text(**SIZE)], folding_vae)
     assert result.contexts.shape == (1, 3, 96, 2 + 3, 2, 4) and result.num_reference_latents == 2
-    assert result.scales == (1.0, 0.25, 1.0)
+    assert result.context_scale.frames == (1.0, 0.25, 1.0)
     alone = encode(a, folding_vae)
     assert torch.equal(result.contexts[0, 0], alone.contexts[0, 0])
     assert torch.equal(result.contexts[0, 1, :, 2:], encode(b, folding_vae).contexts[0, 0, :, 1:])

@@ -15,12 +15,13 @@ def test_strength_by_latent_frame_reaches_the_network(folding_vae):
     pose = control(torch.rand(17, 16, 32, 3), strength=curve)
     other = compose(text(32, 16, 17), reference(torch.rand(8, 8, 3), width=32, height=16, num_frames=17))
     context = encode([pose, other.scaled(0.5)], folding_vae)
-    assert context.scales == ((1.0, *curve), (0.5,) * 6)
+    assert context.context_scale.frames == ((1.0, *curve), (0.5,) * 6)
     weights = context_weights(context.context_scale, 2, 6, (6, 1, 2), torch.device("cpu"))
     for layer in weights:
         torch.testing.assert_close(layer[0][:, 0], torch.tensor([1.0, *curve]).repeat_interleave(2))
         assert (layer[1] == 0.5).all()
-    assert encode([pose.replace(strength=0.7), other], folding_vae).scales == (0.7, 1.0)
+    plain = encode([pose.replace(strength=0.7), other], folding_vae)
+    assert plain.context_scale.frames == (0.7, 1.0)
 
 
 def test_strength_is_a_value():

@@ -112,7 +112,8 @@ def test_peak_of_the_backward_pass_by_size_of_the_recomputed_groups():
         work = Workload(1, 4 * 8 * 8, 32, 1)
         graph = graph_activations(SMALL, work, checkpoint_every=every, element_bytes=4)
         assert graph.peak == pytest.approx(peaks[every], rel=0.2), every
-    assert peaks[1] < peaks[4] < 0.6 * peaks[0] and peaks[100] > 0.95 * peaks[0]
+    # Hints are added after blocks 0 and 4, so that no group has more than four.
+    assert peaks[1] < peaks[4] < 0.6 * peaks[0] and peaks[100] == pytest.approx(peaks[4], rel=0.05)
 
 
 @pytest.mark.parametrize("every", [0, 1, 4])
