@@ -47,14 +47,14 @@ class WanVace(nn.Module):
         config: WanVaceConfig,
         operations: Any = nn,
         *,
-        attention: AttentionFunction = sdpa_attention,
+        attention: AttentionFunction | None = None,
         self_attention: AttentionFunction | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.config = config
-        self.default_hooks = Hooks(attention, self_attention)
+        self.default_hooks = Hooks(attention or sdpa_attention, self_attention)
         self.checkpoint_every = 0
         make = Factory(operations, device, dtype)
         dim = config.dim
