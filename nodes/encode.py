@@ -32,7 +32,7 @@ def _further_units() -> list[io.Input]:
     inputs: list[io.Input] = []
     for number in range(2, MAX_UNITS + 1):
         tooltip = (
-            "A further unit with a strength of its own, of the same size and length. Units that can share "
+            "A further unit with its own strength, of the same size and length. Units that can share "
             "one strength are better joined by VDOT Compose."
         )
         inputs.append(VCUType.Input(f"unit_{number}", optional=True, tooltip=tooltip))

@@ -33,13 +33,13 @@ def fit_inputs(length: bool = True) -> list[io.Input]:
         for name in ("width", "height")
     ]
     if length:
-        tip = "Number of frames, 4n+1. 0 takes it from the clip; what a shorter clip leaves is made anew."
+        tip = "Number of frames, 4n+1. 0 takes it from the clip; frames beyond a shorter clip are generated."
         inputs.append(io.Int.Input("length", default=0, min=0, max=MAX_LENGTH, tooltip=tip))
     return inputs
 
 
 def length_input() -> io.Input:
-    tip = "Frames of the whole video, the given ones included: 81 is five seconds. Rounded down to 4n+1."
+    tip = "Frames of the video, given ones included: 81 is five seconds. Rounded down to 4n+1."
     return io.Int.Input("length", default=81, min=1, max=MAX_LENGTH, step=4, tooltip=tip)
 
 
@@ -51,7 +51,10 @@ def image_inputs(name: str, prefix: str, tooltip: str) -> io.Input:
 
 
 def region_input() -> io.Input:
-    tip = "Where this control speaks (white); elsewhere the model is free. Leave open for the whole picture."
+    tip = (
+        "Where this control applies (white); elsewhere the model is free. Leave unconnected for the full "
+        "frame."
+    )
     return io.Mask.Input("region", optional=True, tooltip=tip)
 
 
@@ -68,12 +71,14 @@ def guide_inputs() -> list[io.Input]:
         strength_input("How strongly this control steers the video. 1 is what the model was trained with."),
         io.Int.Input(
             "start_frame",
-            tooltip="First frame that the control guides; before it the model is free. Whole latent frames.",
+            tooltip=(
+                "First frame that the control guides; before it the model is free. Rounded to latent frames."
+            ),
             **moment,
         ),
         io.Int.Input(
             "end_frame",
-            tooltip="First frame that is free again; 0 guides to the end. Rounded to whole latent frames.",
+            tooltip="First frame that is free again; 0 guides to the end. Rounded to latent frames.",
             **moment,
         ),
     ]
@@ -95,8 +100,8 @@ def box_inputs() -> list[io.Input]:
             default="",
             optional=True,
             tooltip=(
-                "Colours of the outlines, separated by commas: names or #rrggbb, one for all or one for each "
-                "thing. Empty: black."
+                "Colors of the outlines, separated by commas: names or #rrggbb, one for all or one for each "
+                "object. Empty: black."
             ),
         ),
         io.Int.Input("box_width", tooltip=f"Width {side}", **how),

@@ -21,8 +21,8 @@ class VDOTSampler(io.ComfyNode):
             display_name="VDOT Sampler",
             category="VDOT/sampling",
             description=(
-                "Makes the video in four steps. It steps exactly as the model was trained, shows a moving "
-                "preview, and hands back the video alone: reference pictures are already cut off, so "
+                "Generates the video in four steps. It steps exactly as the model was trained, shows a "
+                "moving preview, and hands back the video alone: reference pictures are already cut off, so "
                 "connect VAE Decode directly."
             ),
             search_aliases=["vace sampler", "4 steps", "wan sampler", "unipc"],
@@ -94,7 +94,7 @@ class VDOTSampler(io.ComfyNode):
                     default=True,
                     optional=True,
                     advanced=True,
-                    tooltip="Show the video moving on this node while it is made. It costs next to nothing.",
+                    tooltip="Show a moving preview on this node. It costs almost nothing.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The video, ready for VAE Decode.")],

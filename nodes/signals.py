@@ -23,8 +23,7 @@ class VDOTGray(io.ComfyNode):
             display_name="VDOT Gray",
             category=CATEGORY,
             description=(
-                "Turns a video into the gray control: the model keeps its light and shapes and colours it "
-                "anew."
+                "Turns a video into the gray control: the model keeps its light and shapes and recolors it."
             ),
             search_aliases=["grayscale", "black and white", "colorize", "desaturate", "luma"],
             inputs=[
@@ -62,7 +61,7 @@ class VDOTLines(io.ComfyNode):
             display_name="VDOT Lines",
             category=CATEGORY,
             description=(
-                "Draws a video's contours as the scribble control. One threshold holds for the whole clip, "
+                "Draws a video's contours as the scribble control. One threshold applies to the entire clip, "
                 "so lines do not blink; give whole shots, not single frames."
             ),
             search_aliases=["scribble", "lineart", "canny", "edges", "sketch", "softedge"],
@@ -143,13 +142,13 @@ class VDOTNormalizeDepth(io.ComfyNode):
             display_name="VDOT Normalize Depth",
             category=CATEGORY,
             description=(
-                "Brings the depth maps of any estimator to what the model reads: grey, near = bright. "
+                "Brings the depth maps of any estimator to what the model reads: gray, near = bright. "
                 "stable also takes out the flicker that frame-by-frame estimators leave; the node reports it "
                 "before and after."
             ),
             search_aliases=["depth anything", "midas", "disparity", "deflicker", "temporal"],
             inputs=[
-                io.Image.Input("depth", tooltip="Grey depth maps from any estimator node, one per frame."),
+                io.Image.Input("depth", tooltip="Gray depth maps from any estimator node, one per frame."),
                 io.Combo.Input(
                     "mode",
                     options=["frame", "clip", "stable"],
@@ -224,7 +223,7 @@ class VDOTDrawPose(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Draws keypoints from SDPose Keypoint Extractor or any DWPose node as the pose control: body "
-                "and face, in the widths and colours that the model was trained on."
+                "and face, in the widths and colors that the model was trained on."
             ),
             search_aliases=["openpose", "dwpose", "skeleton", "sdpose", "keypoints"],
             inputs=[

@@ -74,7 +74,7 @@ class VDOTFlow(io.ComfyNode):
                     default="frame",
                     tooltip=(
                         "What counts as full speed: each frame's fastest pixel (frame, as the model was "
-                        "trained), or the whole clip's (clip, which keeps slow moments pale)."
+                        "trained), or the clip's (clip, which keeps slow moments pale)."
                     ),
                 ),
                 io.Float.Input(

@@ -48,8 +48,8 @@ class VDOTControl(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         description = (
-            "Lets a control clip guide the video: pose, scribble (dark lines on white), optical flow, "
-            "grey or boxes. The clip is used as it is, so draw it with a preprocessor first; for depth use "
+            "Lets a control clip guide the video: pose, scribble (dark lines on white), optical flow, gray "
+            "or boxes. The clip is used as it is, so draw it with a preprocessor first; for depth use "
             "VDOT Depth."
         )
         frames = io.Image.Input("frames", tooltip="The control clip, one image per frame.")
@@ -78,13 +78,13 @@ class VDOTDepth(io.ComfyNode):
             "estimator's output and brings it to the range the model knows, near bright and far dark."
         )
         inputs = [
-            io.Image.Input("depth", tooltip="The depth clip, grey; near should be bright (else set invert)."),
+            io.Image.Input("depth", tooltip="The depth clip, gray; near should be bright (else set invert)."),
             io.Combo.Input(
                 "normalisation",
                 options=list(NORMALISATIONS),
                 default="frame",
                 tooltip=(
-                    "frame: each frame from black to white, as the model was trained. clip: the whole clip "
+                    "frame: each frame from black to white, as the model was trained. clip: the entire clip "
                     "at once, steadier when things enter or leave. stable: also undoes the flicker of "
                     "estimators that look at one frame at a time. none: the values as they are."
                 ),
@@ -126,7 +126,7 @@ class VDOTReference(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         description = (
-            "Shows the model people or things to put into the video, one picture each. The whole picture is "
+            "Shows the model people or things to put into the video, one picture each. The full picture is "
             "used, on white; a mask cuts the subject out, which works best. Connect a unit to add the "
             "references to it."
         )
@@ -221,8 +221,8 @@ class VDOTPreviewUnit(io.ComfyNode):
             display_name="VDOT Preview Unit",
             category=CATEGORY,
             description=(
-                "Draws what a unit tells the model: moments of its frames, what is made anew hatched in "
-                "amber, and the references beside them. The strip below is the whole video: green is kept, "
+                "Draws what a unit tells the model: moments of its frames, generated pixels hatched in "
+                "amber, and the references. The strip below is the full video: green is kept, "
                 "blue is guided, amber is free."
             ),
             search_aliases=["contact sheet", "debug", "inspect", "show task"],

@@ -25,13 +25,13 @@ class VDOTMask(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         description = (
-            "Keeps a clip and makes the masked part anew: remove, replace or repair things. What was under "
-            "the mask is hidden from the model, whatever colour it has."
+            "Keeps a clip and regenerates the masked region: remove, replace or repair things. What was "
+            "under the mask is hidden from the model, whatever its color."
         )
         inputs = [
             io.Image.Input("frames", tooltip="The clip to change."),
             io.Mask.Input(
-                "mask", tooltip="What to make anew (white): one mask for all frames, or one per frame."
+                "mask", tooltip="The region to regenerate (white): one mask for all frames, or one per frame."
             ),
             mask_shape_input(
                 "original: the mask as it is. hull or box: coarser, so that its outline does not give "
@@ -79,8 +79,8 @@ class VDOTOutpaint(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         description = (
-            "Keeps a clip and paints what lies beyond its borders: by so many pixels or percent on each "
-            "side, or until it has the shape that is wanted. A single image gives the video's first frame."
+            "Keeps a clip and paints what lies beyond its borders: by pixels or percent on each side, or to "
+            "a given aspect ratio. A single image gives the video's first frame."
         )
         tip = (
             "How much to add on this side: pixels of the clip's own scale, or percent of its width or height."
@@ -194,7 +194,10 @@ def _coarsen_inputs() -> list[io.Input]:
             "still",
             default=False,
             optional=True,
-            tooltip="Mask in every frame what is masked in any, so that its motion gives nothing away.",
+            tooltip=(
+                "Use the union of all frames' masks in every frame, so that the mask's motion reveals "
+                "nothing."
+            ),
         ),
         io.Int.Input(
             "grow_px",
@@ -251,6 +254,6 @@ def _margin_inputs() -> list[io.Input]:
             min=0,
             max=1024,
             optional=True,
-            tooltip="Make so many pixels of the clip anew along each margin, which hides the seam.",
+            tooltip="Regenerate this many pixels of the clip along each margin, which hides the seam.",
         ),
     ]

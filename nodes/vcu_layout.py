@@ -30,7 +30,7 @@ class VDOTLayout(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         description = (
-            "Says where things are, moment by moment: draws boxes from numbers or a path, or the contours of "
+            "Sets where objects are over time: draws boxes from numbers or a path, or the contours of "
             "tracked masks, on white as the model was trained."
         )
         mask = io.Mask.Input("mask", tooltip="One thing's mask in every frame, as a tracker gives it.")

@@ -21,7 +21,7 @@ class VDOTBoxMask(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Turns the boxes of a detector (RT-DETR, SAM 3, SDPose's faces) or typed ones into masks: a "
-                "face for VDOT Reference, or what VDOT Mask makes anew."
+                "face for VDOT Reference, or the region that VDOT Mask regenerates."
             ),
             search_aliases=["bounding box", "bbox", "face crop", "detection", "rt-detr"],
             inputs=[
@@ -56,9 +56,7 @@ class VDOTCrop(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        side = (
-            "to make the region at. 0 in both: as large as it is. It is scaled to this, and back by Stitch."
-        )
+        side = "to generate the region at; VDOT Stitch scales it back. 0 in both keeps its size."
         return io.Schema(
             node_id="VDOTCrop",
             display_name="VDOT Crop",
@@ -70,8 +68,10 @@ class VDOTCrop(io.ComfyNode):
             ),
             search_aliases=["crop and stitch", "inpaint crop", "detailer", "zoom"],
             inputs=[
-                io.Image.Input("frames", tooltip="The whole clip."),
-                io.Mask.Input("mask", tooltip="What is to be made anew (white): one mask, or one per frame."),
+                io.Image.Input("frames", tooltip="The full clip."),
+                io.Mask.Input(
+                    "mask", tooltip="The region to regenerate (white): one mask, or one per frame."
+                ),
                 io.Float.Input(
                     "margin",
                     default=0.5,
@@ -109,18 +109,18 @@ class VDOTStitch(io.ComfyNode):
             display_name="VDOT Stitch",
             category=CATEGORY,
             description=(
-                "Puts a region that was cut out by VDOT Crop and made anew back into its clip. Beyond the "
-                "mask and a soft edge, every pixel is the original's."
+                "Puts a region that VDOT Crop cut out back into its clip after it was regenerated. Beyond "
+                "the mask and a soft edge, every pixel is the original's."
             ),
             search_aliases=["crop and stitch", "uncrop", "paste", "blend"],
             inputs=[
-                io.Image.Input("original", tooltip="The whole clip that VDOT Crop was given."),
+                io.Image.Input("original", tooltip="The clip that VDOT Crop was given."),
                 io.Image.Input("images", tooltip="The region as it was made, from VAE Decode."),
                 VCUType.Input("unit", tooltip="The task that the region was made from."),
                 CropType.Input("crop", tooltip="Where it was, from VDOT Crop."),
                 _feather_input(),
             ],
-            outputs=[io.Image.Output(display_name="images", tooltip="The whole clip with the new region.")],
+            outputs=[io.Image.Output(display_name="images", tooltip="The full clip with the new region.")],
         )
 
     @classmethod
