@@ -29,8 +29,7 @@ def missing_inputs(runs: Sequence[EvaluationConfig]) -> list[str]:
         transformer, *others = model_files(config.assets, config.transformer)
         needed = {path: _bundled(f"the folder of `assets`, {config.assets}") for path in others}
         needed[Path(config.evaluator)] = (
-            "the `evaluator`; it is bundled with the repository, or make it with "
-            "`python tiny/pretrain.py --config tiny/configs/tiny_evaluator.yaml`"
+            "the `evaluator`; it is bundled with the repository, and `python tiny/train.py` trains it"
         )
         needed[transformer] = _transformer(config)
         for path, words in needed.items():

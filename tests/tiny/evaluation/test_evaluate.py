@@ -192,7 +192,7 @@ def test_what_is_missing_is_named_before_the_first_row(assets, tmp_path, capsys)
     lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
     assert not (tmp_path / "out").exists() and len(lines) == 3
     assert any(making.VAE_FILE in line and "`assets`" in line for line in lines)
-    assert any("none.safetensors" in line and "tiny_evaluator.yaml" in line for line in lines)
+    assert any("none.safetensors" in line and "tiny/train.py" in line for line in lines)
     assert (
         f"{lost} is missing: the transformer of the planned run 'student'; make it with `{made_by}`, or take "
         "the run out of `plan`"
