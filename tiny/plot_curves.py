@@ -1,4 +1,4 @@
-"""Draw held-out curves of pretraining: `python tiny/plot_curves.py curves.png runs/tiny_vae_more ..`.
+"""Draw held-out curves of pretraining: `python tiny/plot_curves.py curves.png runs/tiny/vae ..`.
 
 A panel for each run, a line for each held-out measure in its TensorBoard log.
 """
