@@ -96,7 +96,7 @@ def complete(source: Path) -> bool:
         (venv / STAMP).exists()
         and (venv / MARKER).exists()
         and not (venv / INSTALLING).exists()
-        and subprocess.run(check).returncode == 0
+        and subprocess.run(check, cwd=venv).returncode == 0
     )
 
 

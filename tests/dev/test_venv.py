@@ -67,7 +67,7 @@ def _works(venv: Path) -> bool:
 def installed(venv: Path) -> str:
     command = [str(python_of(venv)), "-c", "import tiny; print(tiny.version)"]
     return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=venv
     ).stdout.strip()
 
 
