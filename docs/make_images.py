@@ -2,6 +2,7 @@
 
     python dev.py demo --task text | depth | inpaint      # leaves outputs/<name>.mp4
     python docs/make_images.py
+    python docs/make_images.py --hero                     # README's animation, from docs/images/results
 
 The picture of a workflow that starts from an example clip shows the clip above and the result below. Run it
 again when the weights improve.
@@ -25,6 +26,10 @@ SIZE_PX = 512
 GAP_PX = 6
 BACKGROUND = (24, 24, 27)
 MAX_BYTES = 60 * 1024
+# README's animation: tasks and rows of the evaluation's animations, and columns of these.
+HERO = (("depth", 2), ("depth", 3), ("inpainting", 2), ("inpainting", 3), ("layout", 2), ("layout", 3))
+CONDITION, STUDENT = 1, 3
+RESULT_CELL_PX, RESULT_GAP_PX, HERO_CELL_PX, HERO_MS = 64, 4, 128, 90
 QUALITIES = (92, 88, 84, 78, 70, 60)
 
 
@@ -103,6 +108,31 @@ def _halves(pictures: list[Image.Image]) -> list[list[Image.Image]]:
     return [pictures[:2], pictures[2:]]
 
 
+def render_hero(results: Path, path: Path) -> None:
+    """Write README's animation from the evaluation's: conditions above, the student's videos below.
+
+    Args:
+        results: Folder of docs/RESULTS.md's animations, whose cells are RESULT_CELL_PX wide with a gap.
+        path: The WebP.
+    """
+    pitch, cell = RESULT_CELL_PX + RESULT_GAP_PX, HERO_CELL_PX
+    animations = [Image.open(results / f"{task}.webp") for task, _ in HERO]
+    size = (len(HERO) * (cell + GAP_PX) - GAP_PX, 2 * cell + GAP_PX)
+    frames = []
+    for number in range(min(animation.n_frames for animation in animations)):
+        sheet = Image.new("RGB", size, BACKGROUND)
+        for column, (animation, (_, row)) in enumerate(zip(animations, HERO, strict=True)):
+            animation.seek(number)
+            for place, source in enumerate((CONDITION, STUDENT)):
+                left, top = source * pitch, row * pitch
+                box = (left, top, left + RESULT_CELL_PX, top + RESULT_CELL_PX)
+                picture = animation.convert("RGB").crop(box).resize((cell, cell), Image.Resampling.BICUBIC)
+                sheet.paste(picture, (column * (cell + GAP_PX), place * (cell + GAP_PX)))
+        frames.append(sheet)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=HERO_MS, loop=0, quality=80)
+    log.info("%s: %.0f KB", path.name, path.stat().st_size / 1024)
+
+
 def main() -> int:
     """Render what can be rendered; 1 when a workflow has no video."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -110,8 +140,13 @@ def main() -> int:
         "--videos", type=Path, default=ROOT / "outputs", help="folder of <workflow name>.mp4 files"
     )
     parser.add_argument("--workflows", type=Path, default=ROOT / "workflows")
+    parser.add_argument("--hero", action="store_true", help="only README's animation, docs/images/hero.webp")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.hero:
+        images = ROOT / "docs" / "images"
+        render_hero(images / "results", images / "hero.webp")
+        return 0
     missing = []
     for workflow in sorted(options.workflows.glob("*.json")):
         video = options.videos / f"{workflow.stem}.mp4"
