@@ -226,7 +226,7 @@ def test_drawn_poses_are_those_of_the_true_points(call, keypoints):
     (expected,) = draw_pose(exact, **size)
     for frame in drawn:
         lit, wanted = frame.amax(-1) > 0.2, expected.amax(-1) > 0.2
-        assert (lit & wanted).sum() / (lit | wanted).sum() > 0.85
+        assert (lit & wanted).sum() / (lit | wanted).sum() > 0.75
         shoulder = slice(150, 170), slice(302, 322)
         torch.testing.assert_close(
             frame[shoulder].mean((0, 1)), expected[shoulder].mean((0, 1)), atol=0.1, rtol=0
