@@ -1,4 +1,4 @@
-"""Sample videos by processes of their own: `run_preview.py CONFIG.json`."""
+"""Sample videos by processes of their own: `run_samples.py CONFIG.json`."""
 
 import json
 import sys

@@ -27,7 +27,7 @@ from vdot_core import vcu
 
 CPU = torch.device("cpu")
 VAE = "assets/vdot_tiny_vae.safetensors"
-SCRIPT = Path(__file__).with_name("run_preview.py")
+SCRIPT = Path(__file__).with_name("run_samples.py")
 WIDTH, HEIGHT, NUM_FRAMES = 32, 48, 5
 
 
