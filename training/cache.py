@@ -81,12 +81,12 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
     """Encode one process's share, and report when it was the last.
 
     Args:
-        config: What to encode and where to.
+        config: The samples, their encoders and the cache.
         rank, world_size: The share.
         retry_skipped: Encode shards again that have rows which were missing, unreadable or failed.
 
     Returns:
-        Whether the cache is complete.
+        True if the cache is complete.
     """
     folder = Path(config.cache_dir)
     if retry_skipped:
@@ -96,8 +96,8 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
     if encode_all(folder, producer, rank, world_size, wait=False):
         _report(Cache(folder))
         return True
-    left = len(missing_shards(folder, producer.num_shards))
-    logger.info("%s: this share is done, %d shards are left to other processes", folder, left)
+    count = len(missing_shards(folder, producer.num_shards))
+    logger.info("%s: this share is done; other processes still encode %d shards", folder, count)
     return False
 
 

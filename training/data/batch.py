@@ -1,4 +1,4 @@
-"""What the training step is given: samples of one latent shape, encoded already.
+"""Input of a training step: encoded samples of one latent shape.
 
 Letters: B batch, K contexts, L tokens, D text width, T latent frames (references included), h w latents.
 """

@@ -66,13 +66,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_header(folder: str | Path) -> dict[str, Any] | None:
-    """The header of a cache; None where none was begun."""
+    """The header of a cache; None where there is none."""
     path = Path(folder) / HEADER
     return read_json(path) if path.is_file() else None
 
 
 def cached_rows(folder: str | Path) -> list[list]:
-    """`versions` of the rows that a cache was begun with; none where it is new, or of an older layout."""
+    """`versions` of the rows that a cache holds; none where it is new, or of an older layout."""
     rows = (read_header(folder) or {}).get("rows")
     return rows if isinstance(rows, list) else []
 
@@ -173,7 +173,7 @@ class Cache:
         Args:
             sample: Its place in `samples`.
             caption: Which of its captions.
-            contexts: Whether to read its contexts.
+            contexts: Read its contexts, too.
 
         Raises:
             RuntimeError: Its shard was complete when the cache was opened and is not any more.

@@ -51,13 +51,13 @@ def fill(
     """Encode every shard of this process that is not there yet.
 
     Args:
-        folder: The cache; it may be begun by an earlier start, or be filled by other processes too.
+        folder: The cache; it may be partly filled, by an earlier start or by other processes.
         producer: Makes the samples.
         rank, world_size: Shards with number % world_size == rank are this process's.
         progress: Called with (shards done, shards to do) after each.
 
     Returns:
-        Whether the cache is complete now; where other processes still work on it, it is not.
+        True if the cache is complete now; while other processes still work on it, it is not.
 
     Raises:
         ValueError: The folder holds a cache made otherwise.
@@ -81,7 +81,7 @@ def fill(
 
 
 def _write_header(folder: Path, producer: Producer) -> None:
-    """Write the header of a new cache, or compare with that of one that was begun."""
+    """Write the header of a new cache, or compare with the one that is there."""
     own = {"format": FORMAT, **producer.header(), "num_shards": producer.num_shards}
     own, header = json.loads(json.dumps(own)), read_header(folder)
     if header is not None:
@@ -124,15 +124,15 @@ def encode_all(folder: Path, producer: Producer, rank: int, world_size: int, *, 
         wait: Wait until the others are done, too.
 
     Returns:
-        Whether the cache is complete.
+        True if the cache is complete.
 
     Raises:
         RuntimeError: No shard was finished for half an hour.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
 
     def progress(done: int, total: int) -> None:
-        seconds = (total - done) * (time.monotonic() - begun) / done
+        seconds = (total - done) * (time.monotonic() - start) / done
         logger.info("encoded shard %d of %d into %s, about %.0f s left", done, total, folder, seconds)
 
     if fill(folder, producer, rank, world_size, progress) or not wait:

@@ -24,12 +24,12 @@ from .bad_rows import BadRowError
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a unit is made from; all clips are of one size and length.
+    """The clips that a unit is made from, all of one size and length.
 
     Attributes:
         width, height, num_frames: Of the video.
         source, target: [F, H, W, 3] float in [0, 1], or None. A task that takes a
-            short source gets it whole.
+            short source gets all of it.
         mask: [F, H, W] float of 0 and 1, 1 = generate, or None.
         references: Pictures [H', W', 3 or 4] float in [0, 1].
     """
@@ -48,7 +48,7 @@ class Inputs:
         return {"width": self.width, "height": self.height, "num_frames": self.num_frames}
 
     def clip(self) -> Tensor:
-        """The clip of which something is kept."""
+        """The clip that is partly kept."""
         if self.source is None and self.target is None:
             raise BadRowError("missing", "src_video_path and target_video_path are both empty; give one")
         return self.target if self.source is None else self.source
@@ -62,7 +62,7 @@ class RowTask:
         build: Makes it.
         needs: Columns it cannot do without.
         kind: 'reference', 'control', 'keep' or 'text'; says how it composes.
-        short_source: Whether its source may be a part of the video only.
+        short_source: Its source may be a part of the video only.
     """
 
     build: Callable[[Inputs], vcu.VCU]
@@ -96,7 +96,7 @@ def _kept(inputs: Inputs) -> vcu.VCU:
 
 
 def _ends(first: int, last: int) -> RowTask:
-    """So many frames of the start and end are kept, or what the mask says."""
+    """Keep so many frames of the start and end, or what the mask says."""
 
     def build(inputs: Inputs) -> vcu.VCU:
         if inputs.mask is not None:
@@ -108,7 +108,7 @@ def _ends(first: int, last: int) -> RowTask:
 
 
 def _continuation(side: str) -> RowTask:
-    """The source is one end of the video, or the mask says which part is kept."""
+    """Keep the source as one end of the video, or what the mask says."""
 
     def build(inputs: Inputs) -> vcu.VCU:
         if inputs.mask is not None:
@@ -211,12 +211,12 @@ def task_parts(name: str) -> tuple[RowTask, ...]:
 
 
 def _compose(first: RowTask, second: RowTask) -> bool:
-    """A reference goes with what is guided or kept; what keeps something goes with a control."""
+    """References combine with controls and keeping tasks, keeping tasks with controls."""
     return (first.kind, second.kind) in (("reference", "control"), ("reference", "keep"), ("keep", "control"))
 
 
 def takes_short_source(parts: tuple[RowTask, ...]) -> bool:
-    """Whether a row's source may be shorter than the video."""
+    """True if a row's source may be shorter than the video."""
     return any(part.short_source for part in parts) and not any(part.kind == "control" for part in parts)
 
 

@@ -50,7 +50,7 @@ class DataConfig:
         num_frames: Most frames of a clip, 4n + 1; longer clips are cut at their end.
         min_frames: Clips shorter than this are skipped.
         frame_rate: Frames per second to which clips are resampled.
-        resize: cover (aspect kept, centre cut) or stretch.
+        resize: cover (keeps the aspect, cuts the edges) or stretch.
         rows_per_shard: Rows in one file of the cache, the unit of resuming and of sharing among processes.
         workers: Background processes that read batches ahead in training; 0: none.
         device: Where to encode: auto, cpu or cuda.

@@ -33,7 +33,7 @@ class SampleInfo:
         shape: (16, T, h, w).
         num_contexts: K.
         num_texts: Captions to choose from.
-        has_latents: Whether there is a real clip.
+        has_latents: There is a real clip.
         num_reference_latents: How many of the T are references.
         context_scale: Strengths of the contexts.
         slot: Place in its file.
@@ -130,7 +130,7 @@ def unpack(file: Any, info: SampleInfo, caption: int, *, contexts: bool) -> Enco
         file: An open safetensors file.
         info: The sample's index entry.
         caption: Which of its captions.
-        contexts: Whether to read its contexts.
+        contexts: Read its contexts, too.
 
     Returns:
         The sample with this caption.

@@ -69,7 +69,7 @@ class VideoEncoder:
     Args:
         path: A safetensors file under Wan's key names, or a folder of diffusers' AutoencoderKLWan.
         device: Where it runs.
-        dtype: What it computes in; latents are float32.
+        dtype: Number format that it computes in; latents are float32.
 
     Raises:
         ValueError: There is no Wan 2.1 VAE at `path`.

@@ -104,7 +104,7 @@ def _csv(data: bytes, path: str) -> Iterator[Record | tuple[int, str]]:
         except csv.Error as error:
             yield first, f"lines {first} to {reader.reader.line_num} are no CSV ({error})"
             continue
-        # A row that is whole asks for no further line.
+        # A complete row asks for no further line.
         reason = (
             f"a quote is not closed: all lines from {first} to {reader.line_num} were read as one row"
             if at_end

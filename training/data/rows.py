@@ -73,7 +73,7 @@ class RowsProducer:
     Args:
         config: Path, encoders and sizes.
         local_rank: Which of a machine's GPUs is this process's.
-        cached: `versions` of the cache that is filled, if it was begun.
+        cached: `versions` of the cache that is filled, if there is one.
 
     Raises:
         ValueError: A path is not set or cannot be read.
@@ -183,7 +183,7 @@ def load_inputs(row: Row, config: DataConfig) -> Inputs:
     if not (short and target is not None):
         named["src_video"] = source
     length = _common_length({n: len(c) for n, c in named.items() if c is not None}, config, short)
-    # A clip that is continued may be as long as all others: then its given part is what the task says.
+    # A clip to continue may be as long as all others: then the task says which part of it is kept.
     pictures = {"target_video": target, "src_video": source, "mask_video": mask}
     width, height = _common_size({n: c for n, c in pictures.items() if c is not None}, config)
 

@@ -38,7 +38,7 @@ class Source(Protocol):
         """This process's micro-batches of a step, a pure function of the arguments."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the batches depend on besides the step."""
+        """State besides the step, which the batches depend on."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Compare with, or restore, `state_dict`'s."""
@@ -48,7 +48,7 @@ class CachedSource:
     """Batches drawn from a cache.
 
     Args:
-        cache: What to draw from.
+        cache: The samples to draw from.
         task_weights: See `Sampler`.
         seed: Of all draws.
         global_batch: Samples of a step.
@@ -137,7 +137,7 @@ class CachedSource:
         return [self._batch(step, range(start, start + micro)) for start in starts]
 
     def state_dict(self) -> dict[str, Any]:
-        """What the batches depend on besides the step; there is no position to keep."""
+        """State besides the step, which the batches depend on: the seed and the samples."""
         entries = [(info.id, info.task, info.shape) for _, info in self.cache.samples]
         return {"seed": self.seed, "samples": hashlib.sha256(json.dumps(entries).encode()).hexdigest()}
 

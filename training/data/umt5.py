@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 # Tokens that Wan's networks read.
 TEXT_LEN = 512
-# What a file's weights do not say; UMT5-XXL's values.
+# Settings that a file's weights do not show; UMT5-XXL's values.
 DEFAULTS = {
     "model_type": "umt5",
     "dense_act_fn": "gelu_pytorch_tanh",
@@ -171,7 +171,7 @@ def _expanded(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]
 
 
 def _sizes(tensors: dict[str, Tensor], path: str | Path) -> dict[str, int]:
-    """What the shapes say of the configuration."""
+    """The part of the configuration that the shapes show."""
     attention, dense = f"{PREFIX}0.layer.0.SelfAttention.", f"{PREFIX}0.layer.1.DenseReluDense."
     numbers = {int(name.removeprefix(PREFIX).split(".")[0]) for name in tensors if name.startswith(PREFIX)}
     try:
@@ -191,7 +191,7 @@ def _sizes(tensors: dict[str, Tensor], path: str | Path) -> dict[str, int]:
 
 def embed(encoder: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """Run a text encoder: ids and mask [B, L] -> [B, L, D], zero beyond each eos."""
-    # What lies beyond the longest text is masked and would be computed for nothing.
+    # Tokens beyond the longest text are masked: computing them would be wasted.
     longest = int(mask.sum(1).max())
     ids, mask, rest = ids[:, :longest], mask[:, :longest], ids.shape[1] - longest
     hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state

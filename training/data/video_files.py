@@ -70,7 +70,7 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
     """Read a video, or a picture as a clip of one frame.
 
     Args:
-        media: What to read.
+        media: The file.
         frame_rate: Frames per second of the result: at each moment the frame that is nearest in time.
         max_frames: Stop there.
 
@@ -168,7 +168,7 @@ def own_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
         for b in range(3)
         if floors[0] > 16 * a and floors[1] > 16 * b
     ]
-    # What is lost: the part cut off to fit the aspect, and the pixels given up.
+    # The loss: the part cut off to fit the aspect, and the pixels given up.
     aspect, area = np.log(width / height), floors[0] * floors[1]
     return min(choices, key=lambda c: abs(np.log(c[0] / c[1]) - aspect) + 0.5 * (1 - c[0] * c[1] / area))
 
