@@ -1,16 +1,14 @@
-"""Encoding of drawn clips by `vdot_core.vcu.encode`, each for several tasks.
-
-Letters: N samples, T latent frames (references included), h w latents.
-"""
+"""Encoding of drawn clips by `vdot_core.vcu.encode`, each for several tasks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.data.encoded import EncodedSample
 from training.data.wan_vae import encode_video
 from vdot_core import vcu
 
@@ -18,41 +16,28 @@ from .config import CacheGroup
 from .tasks import build_unit, draw_scenes
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Encoded samples of one size.
-
-    Attributes:
-        latents: [N, 16, T, h, w] float16, what is to be generated, normalised; references first.
-        contexts: [N, 96, T, h, w] float16.
-        tasks: N task names; captions: N tuples of true captions.
-    """
-
-    latents: Tensor
-    contexts: Tensor
-    tasks: list[str]
-    captions: list[list[str]]
-
-
-def _chosen_tasks(group: CacheGroup, rng: np.random.Generator) -> list[str]:
-    return [*group.tasks, *([str(rng.choice(group.extra))] if group.extra else [])]
-
-
 @torch.no_grad()
 def encode_clips(
-    vae: nn.Module, group: CacheGroup, split: str, first: int, count: int, *, bf16: bool
-) -> Samples:
+    vae: nn.Module,
+    text: Callable[[Sequence[str]], tuple[Tensor, ...]],
+    group: CacheGroup,
+    numbers: range,
+    name: str,
+    *,
+    bf16: bool,
+) -> Iterator[EncodedSample]:
     """Draw clips and encode them for the group's tasks.
 
     Args:
         vae: The VAE, frozen.
+        text: Captions -> the embedding of each.
         group: Size and tasks.
-        split: Whose seeds.
-        first, count: Which of the split's scenes.
+        numbers: Scenes of the training split.
+        name: First part of the samples' ids.
         bf16: Whether to encode under bfloat16 autocast.
 
-    Returns:
-        The samples, about `count * len(group.tasks)` of them, on the CPU.
+    Yields:
+        About `len(numbers) * len(group.tasks)` samples, on the CPU.
     """
     device = next(vae.parameters()).device
 
@@ -60,22 +45,26 @@ def encode_clips(
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             return encode_video(vae, video.to(device)).float().cpu()
 
-    latents, contexts, tasks, captions = [], [], [], []
-    grey, size = vcu.GreyCache(), (group.num_frames, group.height, group.width)
-    for index in range(first, first + count):
-        rng = np.random.default_rng([index, 13])
-        chosen, videos = _chosen_tasks(group, rng), {}
-        scenes = draw_scenes(chosen, index, split, group.texture_share, size, simple=group.simple)
-        for task in chosen:
+    gray, size = vcu.GreyCache(), (group.num_frames, group.height, group.width)
+    count = 0
+    for number in numbers:
+        rng = np.random.default_rng([number, 13])
+        extra = [str(rng.choice(group.extra))] if group.extra else []
+        tasks, videos = [*group.tasks, *extra], {}
+        scenes = draw_scenes(tasks, number, "train", group.texture_share, size, simple=group.simple)
+        for task in tasks:
             scene = scenes[task]
             if id(scene) not in videos:
                 videos[id(scene)] = vae_encode(scene.frames[None])[0]
-            video = videos[id(scene)]
-            encoded = vcu.encode(build_unit(task, scene, rng), vae_encode, cache=grey, vae=vae)
-            context = encoded.contexts[0, 0]
-            references = context[:16, : encoded.num_reference_latents]
-            latents.append(torch.cat([references, video], dim=1).half())
-            contexts.append(context.half())
-            tasks.append(task)
-            captions.append(list(scene.captions))
-    return Samples(torch.stack(latents), torch.stack(contexts), tasks, captions)
+            encoded = vcu.encode(build_unit(task, scene, rng), vae_encode, cache=gray, vae=vae)
+            contexts, num_references = encoded.contexts[0], encoded.num_reference_latents
+            references = contexts[0, : vcu.LATENT_CHANNELS, :num_references]
+            yield EncodedSample(
+                id=f"{name}-{count:03d}",
+                task=task,
+                latents=torch.cat([references, videos[id(scene)]], dim=1).half(),
+                contexts=contexts.half(),
+                texts=text(scene.captions),
+                num_reference_latents=num_references,
+            )
+            count += 1

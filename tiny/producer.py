@@ -14,7 +14,6 @@ from training.data.config import DataConfig
 from training.data.encoded import EncodedSample
 from training.data.encoders import TextEncoder, VideoEncoder, pick_device, text_encoder_digest, vae_digest
 from training.distributed.precision import uses_bf16
-from vdot_core.vcu import num_latent_frames
 
 from .clips import CLIPS_VERSION
 from .config import CacheGroup
@@ -121,22 +120,8 @@ class ShapesProducer:
         video, text = self._encoders()
         # Groups take different clips, so that none is seen twice.
         start = self.shapes.first_clip + sum(g.num_clips for g in self.shapes.groups[:number]) + first
-        made = encode_clips(video.vae, group, "train", start, count, bf16=self._bf16)
-        video_length = num_latent_frames(group.num_frames)
-        samples = []
-        for index, task in enumerate(made.tasks):
-            latents, context = made.latents[index], made.contexts[index]
-            samples.append(
-                EncodedSample(
-                    id=f"shapes-{shard:05d}-{index:03d}",
-                    task=task,
-                    latents=latents,
-                    contexts=context[None],
-                    texts=text(made.captions[index]),
-                    num_reference_latents=latents.shape[1] - video_length,
-                )
-            )
-        return samples, []
+        numbers, name = range(start, start + count), f"shapes-{shard:05d}"
+        return list(encode_clips(video.vae, text, group, numbers, name, bf16=self._bf16)), []
 
     def _encoders(self) -> tuple[VideoEncoder, TextEncoder]:
         if self._loaded is None:

@@ -116,15 +116,16 @@ def test_scenes_without_what_a_task_needs_are_refused():
 
 def test_reference_samples_put_the_references_latents_first(tiny_vae):
     group = CacheGroup(width=48, height=32, num_frames=13, num_clips=1, tasks=["reference"])
-    samples = encode.encode_clips(tiny_vae, group, "train", 3, 1, bf16=False)
+    (sample,) = encode.encode_clips(tiny_vae, tuple, group, range(3, 4), "shapes", bf16=False)
     scene = tasks.draw_scene(3, "train", 0.0, SIZE)
     unit = tasks.build_unit("reference", scene, np.random.default_rng([3, 13]))
     video = wan_vae.encode_video(tiny_vae, scene.frames[None])[0]
     reference = wan_vae.encode_video(tiny_vae, unit.references[0][None, None])[0]
     expected = torch.cat([reference, video], dim=1)
-    torch.testing.assert_close(samples.latents[0].float(), expected, atol=5e-3, rtol=2e-3)
-    assert samples.contexts.shape == (1, 96, 5, 4, 6)
-    assert not samples.contexts[0, 16:, 0].any(), "a reference has no reactive half and mask 0"
+    torch.testing.assert_close(sample.latents.float(), expected, atol=5e-3, rtol=2e-3)
+    assert sample.contexts.shape == (1, 96, 5, 4, 6)
+    assert sample.num_reference_latents == 1 and sample.texts == tuple(scene.captions)
+    assert not sample.contexts[0, 16:, 0].any(), "a reference has no reactive half and mask 0"
 
 
 def test_a_wrong_cache_group_is_named():
