@@ -11,8 +11,8 @@ USAGE = """usage: python dev.py COMMAND [options]
 
   demo    make a video with a real ComfyUI and the bundled tiny model (demo --help)
   comfy   open a ComfyUI with the pack in the browser (comfy --help)
-  test    the test suite; --full: rare and long tests too; --floor: Python 3.10 and torch 2.7;
-          further arguments go to pytest
+  test    the test suite; --full: rare and long tests too; --fuzz N: N times as many fuzz cases;
+          --floor: Python 3.10 and torch 2.7; further arguments go to pytest
   lint    ruff, formatting and the layers
   bench   measurements: bench lists them, bench NAME runs one; --install-peers adds what it compares with
 

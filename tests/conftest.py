@@ -1,5 +1,7 @@
 """Fixtures every test can use."""
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,20 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="also run the tests that are marked `full`")
+    parser.addoption(
+        "--fuzz",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="run N times as many cases in every fuzz test (default: %(default)s)",
+    )
+
+
+def positive_int(text: str) -> int:
+    """The value of --fuzz."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1")
+    return int(text)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -25,6 +41,15 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def fuzz_cases(pytestconfig) -> Callable[[int], int]:
+    """Map a fuzz test's default number of cases to the number to run: `--fuzz N` multiplies it by N.
+
+    Derive each case from its index alone, so that a larger run contains the smaller one.
+    """
+    return lambda default: default * pytestconfig.getoption("--fuzz")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The command line: what is refused, with which words, and before anything is installed."""
 
+import argparse
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from devtools import cli, commands
 from devtools.demo.options import DemoOptions, parse, tasks
 from devtools.errors import DevError
+from tests.conftest import positive_int
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = ("python3.9", "python3.8", "python3.7", "python3.6", "python2.7")
@@ -157,6 +159,14 @@ def test_rare_tests_run_only_when_asked_for(tmp_path, options, names):
         text=True,
     )
     assert re.findall(r"::test_(\w+)", run.stdout) == names, run.stdout + run.stderr
+
+
+def test_fuzz_scales_the_number_of_cases(pytestconfig, fuzz_cases):
+    assert fuzz_cases(7) == 7 * pytestconfig.getoption("--fuzz")
+    assert positive_int("20") == 20
+    for text in ("0", "-1", "x", "1.5", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number from 1"):
+            positive_int(text)
 
 
 def test_the_commands_use_the_standard_library_alone():

@@ -8,8 +8,8 @@ from vdot_core import vcu
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_anything_builds_and_encodes_or_is_refused_in_words(seed):
-    results = run(2000, seed)
+def test_anything_builds_and_encodes_or_is_refused_in_words(seed, fuzz_cases):
+    results = run(fuzz_cases(2000), seed)
     assert min(results["built"], results["refused"]) > 400
 
 
