@@ -41,7 +41,7 @@ def writing_to(folder: Path, variable: str) -> Iterator[None]:
 
 
 def cache_dir() -> Path:
-    """Per-user cache: $VDOT_CACHE, else the platform's own place (XDG_CACHE_HOME is honoured)."""
+    """Per-user cache: $VDOT_CACHE, else the platform's own place (XDG_CACHE_HOME is honored)."""
     if override := path_from("VDOT_CACHE"):
         return override
     if sys.platform == "win32":

@@ -1,5 +1,5 @@
 /**
- * Presets on VDOT Sampler: a preset picked by hand shows the numbers it stands for, greyed out, so that what is shown is what runs.
+ * Presets on VDOT Sampler: a preset picked by hand shows the numbers it stands for, grayed out, so that what is shown is what runs.
  * "custom" makes them editable: from the preset's numbers at first, from your own when you come back to it.
  */
 
@@ -14,7 +14,7 @@ export const PRESETS = {
 
 const GOVERNED = Object.keys(PRESETS.released)
 
-/** Greys the governed widgets out, or not; their values stay, so that a saved workflow opens as it was saved. */
+/** Grays the governed widgets out, or not; their values stay, so that a saved workflow opens as it was saved. */
 function updateDisabled(node) {
   const widgets = new Map((node.widgets ?? []).map((widget) => [widget.name, widget]))
   const governed = widgets.get("preset")?.value !== CUSTOM

@@ -6,7 +6,7 @@
 
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
-import { colourUnits } from "./colours.js"
+import { colorUnits } from "./colors.js"
 import { attachNotes, showNotes } from "./notes.js"
 import { attachPreview, previewOf } from "./preview.js"
 import { attachPresets } from "./presets.js"
@@ -51,7 +51,7 @@ app.registerExtension({
 
   async setup() {
     await loadStrings()
-    colourUnits(app.canvas.default_connection_color_byType, LGraphCanvas.link_type_colors)
+    colorUnits(app.canvas.default_connection_color_byType, LGraphCanvas.link_type_colors)
     api.addEventListener("vdot.preview", ({ detail }) => samplerPreview(detail.display_node_id)?.show(detail))
     api.addEventListener("executing", ({ detail }) => samplerPreview(detail?.display_node ?? detail?.node ?? detail)?.start())
     for (const end of ["execution_error", "execution_interrupted"]) {

@@ -9,7 +9,7 @@ class VDOTExtension(ComfyExtension):
     """What ComfyUI asks for the nodes."""
 
     async def on_load(self) -> None:
-        """Let ComfyUI's own loaders recognise VDOT files."""
+        """Let ComfyUI's own loaders recognize VDOT files."""
         from .comfy_bridge import register_network
 
         register_network()

@@ -116,7 +116,7 @@ class VDOTSupportedModel(comfy.supported_models.WAN21_Vace):
 
 
 def register_network() -> None:
-    """Let ComfyUI's own loaders (UNETLoader, ..) recognise files with a `vdot` key, and no others."""
+    """Let ComfyUI's own loaders (UNETLoader, ..) recognize files with a `vdot` key, and no others."""
     models = comfy.supported_models.models
     if not any(model.__name__ == VDOTSupportedModel.__name__ for model in models):
         models.insert(0, VDOTSupportedModel)

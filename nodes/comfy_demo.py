@@ -44,7 +44,7 @@ def load_demo():
 
 
 def _load_transformer(disable_dynamic=False):
-    """The student, with previews in its own colours: Wan's latents have others."""
+    """The student, with previews in its own colors: Wan's latents have others."""
     # The files are in half precision to be small; in float32 the demo looks the same on every device.
     model = load_model(ASSETS / MODEL_FILE, weight_dtype="fp32", disable_dynamic=disable_dynamic)
     latent_format = comfy.latent_formats.Wan21()

@@ -1,4 +1,4 @@
-"""vdot_core's few-step samplers as a ComfyUI sampler function, with progress, cancelling and previews.
+"""vdot_core's few-step samplers as a ComfyUI sampler function, with progress, canceling and previews.
 
 Shape letters: B batch, C channels, T latent frames, h w latents.
 """
@@ -95,15 +95,15 @@ def network_sigmas(timesteps: torch.Tensor, multiplier: float = 1000.0) -> torch
     """The float32 sigmas for which ComfyUI shows the network exactly these timesteps.
 
     ComfyUI gives a network `sigma * multiplier`. Dividing and multiplying again may be off by one unit in
-    the last place; the neighbour that comes back exactly is taken where there is one. Labels under 1 count
+    the last place; the neighbor that comes back exactly is taken where there is one. Labels under 1 count
     as 1: a velocity cannot be read off a result denoised at sigma 0.
     """
     labels = timesteps.to(torch.float32).clamp(min=1.0)
     sigmas = labels / multiplier
     for direction in (0.0, 2.0):
-        neighbour = torch.nextafter(sigmas, torch.full_like(sigmas, direction))
-        better = (sigmas * multiplier != labels) & (neighbour * multiplier == labels)
-        sigmas = torch.where(better, neighbour, sigmas)
+        neighbor = torch.nextafter(sigmas, torch.full_like(sigmas, direction))
+        better = (sigmas * multiplier != labels) & (neighbor * multiplier == labels)
+        sigmas = torch.where(better, neighbor, sigmas)
     return sigmas
 
 
@@ -139,7 +139,7 @@ def few_step_sampler(schedule, solver: str, generator: torch.Generator | None) -
 
 
 def run_sampler(model, positive, negative, latent, *, seed, schedule, solver, cfg=1.0, callback=None):
-    """Sample with ComfyUI's guider, so that hooks, wrappers, offloading and cancelling work as always.
+    """Sample with ComfyUI's guider, so that hooks, wrappers, offloading and canceling work as always.
 
     Args:
         model, positive, negative: ComfyUI's; negative may be None.
@@ -196,7 +196,7 @@ def preview_message(x0: torch.Tensor, step: int, num_steps: int, latent_format) 
         x0: [B, 16, T, h, w] in the network's space, references removed; the first of the batch is shown.
         step: steps finished, 1-based.
         num_steps: steps in all.
-        latent_format: ComfyUI's; gives the linear map from latents to colours.
+        latent_format: ComfyUI's; gives the linear map from latents to colors.
     """
     count = x0.shape[2]
     picks = torch.linspace(0, count - 1, min(count, MAX_PREVIEW_FRAMES)).round().long().to(x0.device)

@@ -1,4 +1,4 @@
-"""ComfyUI's VAE as vdot_core wants it: checked, several clips in one pass where they fit, grey clips kept.
+"""ComfyUI's VAE as vdot_core wants it: checked, several clips in one pass where they fit, gray clips kept.
 
 Shape letters: B batch, F pixel frames, T latent frames, H W pixels, h w latents.
 """
@@ -105,22 +105,22 @@ def _encode_together(vae, video: torch.Tensor) -> torch.Tensor | None:
     return None
 
 
-_grey_cache = None
+_gray_cache = None
 _watched: "weakref.WeakSet[torch.nn.Module]" = weakref.WeakSet()
 
 
-def grey_cache(vae):
-    """The bounded cache of encoded grey clips, which knows each VAE by its weights.
+def gray_cache(vae):
+    """The bounded cache of encoded gray clips, which knows each VAE by its weights.
 
     It is emptied whenever ComfyUI unloads a VAE that filled it.
     """
-    global _grey_cache
-    if _grey_cache is None:
-        from ..vdot_core.vcu import GreyCache
+    global _gray_cache
+    if _gray_cache is None:
+        from ..vdot_core.vcu import GrayCache
 
-        _grey_cache = GreyCache()
+        _gray_cache = GrayCache()
     if vae.first_stage_model not in _watched:
         _watched.add(vae.first_stage_model)
         on_detach = comfy.patcher_extension.CallbacksMP.ON_DETACH
-        vae.patcher.add_callback_with_key(on_detach, "vdot", lambda *_: _grey_cache.clear())
-    return _grey_cache
+        vae.patcher.add_callback_with_key(on_detach, "vdot", lambda *_: _gray_cache.clear())
+    return _gray_cache

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from .comfy_bridge import report, vace_conditioning
-from .comfy_vae import check_vae, clips_at_once, grey_cache, vae_encoder
+from .comfy_vae import check_vae, clips_at_once, gray_cache, vae_encoder
 from .inputs import VCUType
 
 REFERENCE_KEY = "vdot_num_reference_latents"
@@ -101,7 +101,7 @@ class VDOTEncode(io.ComfyNode):
         context = vcu.encode(
             units,
             vae_encoder(vae),
-            cache=grey_cache(vae),
+            cache=gray_cache(vae),
             vae=vae.first_stage_model,
             max_batch=clips_at_once(vae),
         )

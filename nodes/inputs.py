@@ -91,12 +91,12 @@ def strength_input(tooltip: str) -> io.Input:
 
 
 def box_inputs() -> list[io.Input]:
-    """Optional inputs of nodes that read boxes: colours, and the size of a box on a path."""
+    """Optional inputs of nodes that read boxes: colors, and the size of a box on a path."""
     side = "of the box that is carried along a path, in pixels; only for boxes given by two numbers."
     how = {"default": 128, "min": 1, "max": MAX_SIDE, "optional": True}
     return [
         io.String.Input(
-            "colours",
+            "colors",
             default="",
             optional=True,
             tooltip=(

@@ -133,7 +133,7 @@ class VDOTLines(io.ComfyNode):
 
 
 class VDOTNormalizeDepth(io.ComfyNode):
-    """Any depth -> grey, near bright, steady."""
+    """Any depth -> gray, near bright, steady."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -250,7 +250,7 @@ class VDOTDrawPose(io.ComfyNode):
                     tooltip="Points with a score up to this are left out.",
                 ),
                 io.Combo.Input(
-                    "colours",
+                    "colors",
                     options=["vace", "openpose"],
                     default="vace",
                     advanced=True,
@@ -274,7 +274,7 @@ class VDOTDrawPose(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, keypoints, width, height, face, hands, threshold=0.3, colours="vace", pen=1.0
+        cls, keypoints, width, height, face, hands, threshold=0.3, colors="vace", pen=1.0
     ) -> io.NodeOutput:
         from ..vdot_core.signals import draw_pose
 
@@ -285,7 +285,7 @@ class VDOTDrawPose(io.ComfyNode):
             threshold=threshold,
             face=face,
             hands=hands,
-            colours=colours,
+            colors=colors,
             pen=pen,
         )
         return io.NodeOutput(video)

@@ -42,7 +42,7 @@ def progress_bar(total: int):
 
 
 class VDOTFlow(io.ComfyNode):
-    """Optical flow on the colour wheel."""
+    """Optical flow on the color wheel."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -1,4 +1,4 @@
-"""What task nodes take as text: boxes and paths over time, strengths over time, colours.
+"""What task nodes take as text: boxes and paths over time, strengths over time, colors.
 
 Shape letters: F pixel frames.
 """
@@ -71,28 +71,28 @@ def numbers_from_text(text: str) -> list[int]:
         ) from None
 
 
-def colours_from_text(text: str, count: int) -> list[tuple[float, ...]] | None:
-    """'red, #2040ff' as (r, g, b) in [0, 1] for each of `count` things; one colour serves all, none is None.
+def colors_from_text(text: str, count: int) -> list[tuple[float, ...]] | None:
+    """'red, #2040ff' as (r, g, b) in [0, 1] for each of `count` things; one color serves all, none is None.
 
     Raises:
-        ValueError: a name is unknown, or there are neither one nor `count` colours.
+        ValueError: a name is unknown, or there are neither one nor `count` colors.
     """
     from PIL import ImageColor
 
     names = [name.strip() for name in text.split(",") if name.strip()]
-    colours = []
+    colors = []
     for name in names:
         try:
-            colours.append(tuple(part / 255 for part in ImageColor.getrgb(name)[:3]))
+            colors.append(tuple(part / 255 for part in ImageColor.getrgb(name)[:3]))
         except ValueError:
             raise ValueError(
-                f"colours has {name!r}; give names or #rrggbb separated by commas, such as black, #e03020"
+                f"colors has {name!r}; give names or #rrggbb separated by commas, such as black, #e03020"
             ) from None
-    if len(colours) == 1:
-        return colours * count
-    if colours and len(colours) != count:
-        raise ValueError(f"{len(colours)} colours for {count} things; give one for all, or one for each")
-    return colours or None
+    if len(colors) == 1:
+        return colors * count
+    if colors and len(colors) != count:
+        raise ValueError(f"{len(colors)} colors for {count} things; give one for all, or one for each")
+    return colors or None
 
 
 def _from_lines(text: str) -> list[Any]:

@@ -21,7 +21,7 @@ from .inputs import (
 from .tracks import curve_from_text
 
 # As in vdot_core.vcu, which is not imported before a node runs.
-NORMALISATIONS = ("frame", "clip", "stable", "none")
+NORMALIZATIONS = ("frame", "clip", "stable", "none")
 CROPS = {"auto": None, "crop": True, "whole": False}
 
 
@@ -80,8 +80,8 @@ class VDOTDepth(io.ComfyNode):
         inputs = [
             io.Image.Input("depth", tooltip="The depth clip, gray; near should be bright (else set invert)."),
             io.Combo.Input(
-                "normalisation",
-                options=list(NORMALISATIONS),
+                "normalization",
+                options=list(NORMALIZATIONS),
                 default="frame",
                 tooltip=(
                     "frame: each frame from black to white, as the model was trained. clip: the entire clip "
@@ -102,7 +102,7 @@ class VDOTDepth(io.ComfyNode):
     def execute(
         cls,
         depth,
-        normalisation,
+        normalization,
         invert,
         width,
         height,
@@ -116,7 +116,7 @@ class VDOTDepth(io.ComfyNode):
 
         how = size_arguments(width, height, length) | guide_arguments(strength, start_frame, end_frame)
         depth = depth[..., :3]  # a fourth channel is alpha, which a depth clip has no use for
-        unit = vcu.depth(depth, normalisation=normalisation, invert=invert, region=region, **how)
+        unit = vcu.depth(depth, normalization=normalization, invert=invert, region=region, **how)
         return unit_output(unit)
 
 

@@ -18,7 +18,7 @@ from .inputs import (
     task_schema,
     unit_output,
 )
-from .tracks import boxes_from_text, colours_from_text
+from .tracks import boxes_from_text, colors_from_text
 
 MAX_LINE_WIDTH = 64
 FIRST_BOX = "The first box is drawn in frame 1, since frame 0 is the image."
@@ -70,7 +70,7 @@ class VDOTLayout(io.ComfyNode):
         height,
         length,
         masks=None,
-        colours="",
+        colors="",
         box_width=128,
         box_height=128,
         mask_shape="original",
@@ -83,8 +83,8 @@ class VDOTLayout(io.ComfyNode):
         how |= {"line_width": line_width} if line_width else {}
         tracked = connected(masks)
         if tracked:
-            return _from_masks(boxes, tracked, colours, mask_shape, (width, height, length), how)
-        return _from_boxes(boxes, colours, (box_width, box_height), (width, height, length), how)
+            return _from_masks(boxes, tracked, colors, mask_shape, (width, height, length), how)
+        return _from_boxes(boxes, colors, (box_width, box_height), (width, height, length), how)
 
 
 class VDOTMove(io.ComfyNode):
@@ -115,7 +115,7 @@ class VDOTMove(io.ComfyNode):
         length,
         width,
         height,
-        colours="",
+        colors="",
         box_width=128,
         box_height=128,
         strength=1.0,
@@ -123,7 +123,7 @@ class VDOTMove(io.ComfyNode):
         from ..vdot_core import vcu
 
         things = boxes_from_text(boxes, (box_width, box_height), length, first=1)
-        how = {"colors": colours_from_text(colours, len(things)), "strength": strength}
+        how = {"colors": colors_from_text(colors, len(things)), "strength": strength}
         size = size_arguments(width, height)
         return unit_output(vcu.move(image, things, num_frames=length, **how, **size))
 
@@ -162,16 +162,16 @@ def _canvas_inputs() -> list[io.Input]:
     ]
 
 
-def _from_masks(boxes: str, masks: list, colours: str, mask_shape: str, size: tuple, how: dict):
+def _from_masks(boxes: str, masks: list, colors: str, mask_shape: str, size: tuple, how: dict):
     from ..vdot_core import vcu
 
     if boxes.strip():
         raise ValueError("boxes has text and masks are connected; empty the one or disconnect the other")
-    how |= {"colors": colours_from_text(colours, len(masks)), "mask_shape": mask_shape}
+    how |= {"colors": colors_from_text(colors, len(masks)), "mask_shape": mask_shape}
     return unit_output(vcu.layout_masks(masks, **how, **size_arguments(*size)))
 
 
-def _from_boxes(boxes: str, colours: str, box_size: tuple, size: tuple, how: dict):
+def _from_boxes(boxes: str, colors: str, box_size: tuple, size: tuple, how: dict):
     from ..vdot_core import vcu
 
     if not all(size):
@@ -180,6 +180,6 @@ def _from_boxes(boxes: str, colours: str, box_size: tuple, size: tuple, how: dic
             "own to take for a 0: set all three, or connect masks"
         )
     things = boxes_from_text(boxes, box_size, size[2])
-    how |= {"colors": colours_from_text(colours, len(things))}
+    how |= {"colors": colors_from_text(colors, len(things))}
     width, height, length = size
     return unit_output(vcu.layout(things, width=width, height=height, num_frames=length, **how))

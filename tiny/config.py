@@ -12,7 +12,7 @@ class VaeStage:
     """One stretch of the VAE's schedule.
 
     Attributes:
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         num_frames: Frames of a clip, 4n + 1 (1: images).
         size_px: Height and width of the batch, cropped from clips of `draw_px` where that is larger, so that
             small crops show the detail that whole clips have.
@@ -52,7 +52,7 @@ class VaeConfig:
         base_dim: Width of the network.
         stages: The schedule, in order.
         texture_share: Part of the clips that are natural-looking textures; the rest are drawn shapes.
-        annotation_share: Part of the shape clips shown as conditions are: depth, lines or greyed regions.
+        annotation_share: Part of the shape clips shown as conditions are: depth, lines or grayed regions.
         edge_weight, kl_weight: Weights beside L1 + MSE.
         bf16: Compute under bfloat16 autocast: true, false, or auto: where the device has it in hardware.
         decoder_only: Train the decoder alone, on an encoder that is already in use.
@@ -127,8 +127,8 @@ class EvaluatorConfig:
     """The network that scores generated clips.
 
     Attributes:
-        vae: VAE file whose artefacts it is to bear.
-        steps: Optimiser steps; clips: clips a step; frames: frames read of each.
+        vae: VAE file whose artifacts it is to bear.
+        steps: Optimizer steps; clips: clips a step; frames: frames read of each.
         vae_clips: How many of a step's clips pass through the VAE.
         latent_noise: Largest standard deviation added to their latents.
         lr, lr_end: Learning rate, falling by a cosine.
@@ -162,7 +162,7 @@ class TextConfig:
     Attributes:
         layers: Blocks of the encoder.
         num_clips: Clips whose captions, six or seven each, are read.
-        steps: Optimiser steps; batch: captions a step.
+        steps: Optimizer steps; batch: captions a step.
         lr, lr_end, warmup: Learning rate after `warmup` steps, falling by a cosine to `lr_end`.
         num_validation: Held-out clips.
     """

@@ -45,7 +45,7 @@ def encode_clips(
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             return encode_video(vae, video.to(device)).float().cpu()
 
-    gray, size = vcu.GreyCache(), (group.num_frames, group.height, group.width)
+    gray, size = vcu.GrayCache(), (group.num_frames, group.height, group.width)
     count = 0
     for number in numbers:
         rng = np.random.default_rng([number, 13])

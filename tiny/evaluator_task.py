@@ -1,6 +1,6 @@
 """Training the evaluation network on clips of seeds that nothing else uses, degraded as generated ones are.
 
-Letters: B clips, N frames, K object colours, H W pixels.
+Letters: B clips, N frames, K object colors, H W pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from training.engine.muon import split_optimizers
 
 from .clips.backgrounds import BACKGROUNDS
 from .clips.captions import DIRECTIONS
-from .clips.shapes import COLOURS, OBJECT_COLOURS, SIZES, SPLITS, Clip, clip, figure_clip
+from .clips.shapes import COLORS, OBJECT_COLORS, SIZES, SPLITS, Clip, clip, figure_clip
 from .config import PretrainConfig
 from .evaluation.accuracy import VISIBLE_PIXELS, background_words, reading_accuracy, stack_frames
 from .evaluation.degrade import degrade, through_vae
@@ -48,19 +48,19 @@ def frame_targets(drawn: Clip, frames: list[int]) -> dict[str, Tensor]:
         drawn: The clip.
         frames: Which of its frames.
     """
-    count, num_colours = len(frames), len(OBJECT_COLOURS)
+    count, num_colors = len(frames), len(OBJECT_COLORS)
     masks = drawn.object_masks[:, frames]
-    labels = torch.zeros(count, 1 + num_colours, *masks.shape[2:])
+    labels = torch.zeros(count, 1 + num_colors, *masks.shape[2:])
     targets = {
-        "presence": torch.zeros(count, num_colours),
-        "shape": torch.full((count, num_colours), NO_TARGET),
-        "size": torch.full((count, num_colours), NO_TARGET),
-        "position": torch.full((count, num_colours, 2), float("nan")),
+        "presence": torch.zeros(count, num_colors),
+        "shape": torch.full((count, num_colors), NO_TARGET),
+        "size": torch.full((count, num_colors), NO_TARGET),
+        "position": torch.full((count, num_colors, 2), float("nan")),
     }
     shapes = torch.zeros(count, len(SEEN_SHAPES))
     cells = torch.full((count, *(side // 4 for side in masks.shape[2:])), NO_TARGET)
     for track, mask in zip(drawn.objects, masks, strict=True):
-        slot, shape = OBJECT_COLOURS.index(track.colour), SEEN_SHAPES.index(track.shape)
+        slot, shape = OBJECT_COLORS.index(track.color), SEEN_SHAPES.index(track.shape)
         labels[:, 1 + slot] = mask
         cells[F.avg_pool2d(mask, 4) > 0.4] = shape
         area = mask.sum((1, 2))
@@ -72,16 +72,16 @@ def frame_targets(drawn: Clip, frames: list[int]) -> dict[str, Tensor]:
         clear = area >= 0.6 * area.amax().clamp_min(1)
         targets["shape"][seen & clear, slot] = shape
         targets["size"][seen & clear, slot] = tuple(SIZES).index(track.size_name)
-        targets["position"][seen, slot] = (track.centres[frames] / masks.shape[-1])[seen]
+        targets["position"][seen, slot] = (track.centers[frames] / masks.shape[-1])[seen]
     labels[:, 0] = 1 - labels[:, 1:].sum(1)
-    kind, colour = background_words(drawn)
+    kind, color = background_words(drawn)
     return {
         **targets,
         "labels": F.avg_pool2d(labels, 2),
         "cells": cells,
         "shapes": shapes,
-        "colours": (targets["presence"] == 1).float(),
-        "background": torch.full((count,), list(COLOURS).index(colour)),
+        "colors": (targets["presence"] == 1).float(),
+        "background": torch.full((count,), list(COLORS).index(color)),
         "kind": torch.full((count,), BACKGROUNDS.index(kind)),
     }
 
@@ -99,7 +99,7 @@ def reading_loss(reading: FrameReading, targets: dict[str, Tensor]) -> dict[str,
         "position": 5 * position,
         "background": 0.5 * F.cross_entropy(reading.background, targets["background"]),
         "kind": 0.5 * F.cross_entropy(reading.kind, targets["kind"]),
-        "colours": 0.3 * F.binary_cross_entropy_with_logits(reading.colours, targets["colours"]),
+        "colors": 0.3 * F.binary_cross_entropy_with_logits(reading.colors, targets["colors"]),
         "shapes": 0.3 * F.binary_cross_entropy_with_logits(reading.shapes, targets["shapes"]),
     }
 
@@ -108,7 +108,7 @@ def turned_and_mirrored(positions: Tensor, headings: Tensor) -> tuple[Tensor, Te
     """The same tracks in all eight symmetries of the square frame.
 
     Args:
-        positions: [M, F, 2] centres (x, y) in 0 .. 1.
+        positions: [M, F, 2] centers (x, y) in 0 .. 1.
         headings: [M] indices of `DIRECTIONS`, clockwise from the right, or `NO_TARGET`.
 
     Returns:
@@ -178,13 +178,13 @@ class EvaluatorTask:
         return torch.cat(images).to(self.device), joined
 
     def _motion_loss(self, drawn: list[Clip], step: int) -> Tensor:
-        """Naming paths from the true centres, about as inexact as they are read."""
+        """Naming paths from the true centers, about as inexact as they are read."""
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
         everything = [(track, one.object_masks[n]) for one in drawn for n, track in enumerate(one.objects)]
         # A figure's actions are not told by where its middle is.
         tracks = [(track, mask) for track, mask in everything if track.path in PATHS]
         side = drawn[0].frames.shape[1]
-        positions = torch.stack([track.centres for track, _ in tracks]) / side
+        positions = torch.stack([track.centers for track, _ in tracks]) / side
         paths = torch.tensor([PATHS.index(track.path) for track, _ in tracks])
         headings = [DIRECTIONS.index(t.direction) if t.path == "linear" else NO_TARGET for t, _ in tracks]
         positions, headings = turned_and_mirrored(positions, torch.tensor(headings))
@@ -240,7 +240,7 @@ class EvaluatorTask:
         self.ema.swap(self.network)
 
     def state_dict(self) -> dict:
-        """Weights, averages and optimisers."""
+        """Weights, averages and optimizers."""
         parts = {"network": self.network.state_dict(), "ema": self.ema.state_dict()}
         return {**parts, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 

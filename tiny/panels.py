@@ -26,7 +26,7 @@ def plot_panels(panels: Mapping[str, Mapping[str, Line]], path: str | Path) -> N
     figure, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
         for number, (label, points) in enumerate(lines.items()):
-            # There are ten colours.
+            # There are ten colors.
             axis.plot(*zip(*points, strict=True), "-" if number < 10 else "--", marker=".", label=label)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("step", fontsize=8)

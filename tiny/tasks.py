@@ -237,7 +237,7 @@ def build_unit(task: str, scene: Clip, rng: Rng = None) -> vcu.VCU:
     """
     made = task_named(task)
     if not _shows(scene, made.scene):
-        shown = [f"{track.colour} {track.shape}" for track in scene.objects] or "nothing drawn"
+        shown = [f"{track.color} {track.shape}" for track in scene.objects] or "nothing drawn"
         raise ValueError(
             f"the task {task!r} needs a scene of the kind {made.scene!r}; this one shows {shown}"
         )

@@ -1,6 +1,6 @@
 """Training the tiny text encoder by itself: to tell every fact of a caption, and of which object.
 
-Learnt beside the transformer alone, from the video's loss, words are bound to their objects only slowly; a
+Learned beside the transformer alone, from the video's loss, words are bound to their objects only slowly; a
 real model begins with a text encoder that has read much. Letters: B captions, L tokens, Q facts.
 """
 
@@ -19,7 +19,7 @@ from training.engine.muon import split_optimizers
 
 from .clips.backgrounds import BACKGROUNDS
 from .clips.captions import DIRECTIONS, motion_phrase
-from .clips.shapes import COLOURS, OBJECT_COLOURS, SIZES, SPLITS, Clip, clip, figure_clip
+from .clips.shapes import COLORS, OBJECT_COLORS, SIZES, SPLITS, Clip, clip, figure_clip
 from .config import PretrainConfig
 from .evaluation.accuracy import background_words
 from .evaluation.network import SEEN_SHAPES
@@ -29,14 +29,14 @@ UNSAID = "unsaid"
 MOTIONS = ("still", "linear", "bounce", "circle", "walk", "run", "wave", "jump")
 GOING = ("linear", "walk", "run")
 OBJECT_FACTS = {
-    "colour": OBJECT_COLOURS,
+    "color": OBJECT_COLORS,
     "shape": SEEN_SHAPES,
     "size": tuple(SIZES),
     "motion": MOTIONS,
     "direction": DIRECTIONS,
     "spin": ("False", "True"),
 }
-SCENE_FACTS = {"background": tuple(COLOURS), "kind": BACKGROUNDS, "drift": DIRECTIONS}
+SCENE_FACTS = {"background": tuple(COLORS), "kind": BACKGROUNDS, "drift": DIRECTIONS}
 # Fact -> what it can be; objects are counted from the farthest.
 FACTS = {
     **{f"{name} {slot}": (UNSAID, *values) for slot in range(2) for name, values in OBJECT_FACTS.items()},
@@ -58,7 +58,7 @@ def facts(drawn: Clip, caption: str) -> dict[str, str]:
     said = dict.fromkeys(FACTS, UNSAID)
     for slot, track in enumerate(drawn.objects):
         spin = getattr(track, "spin", False)
-        name, found = f"{track.colour} {track.shape}", {"colour": track.colour, "shape": track.shape}
+        name, found = f"{track.color} {track.shape}", {"color": track.color, "shape": track.shape}
         if f"{track.size_name} {name}" in caption:
             found["size"] = track.size_name
         moves = [motion_phrase(track.path, track.direction, spin, finite=finite) for finite in (True, False)]
@@ -176,7 +176,7 @@ class TextTask:
         self.ema.swap(self.reader)
 
     def state_dict(self) -> dict:
-        """Weights, averages and optimisers; vocabulary and captions follow from the code."""
+        """Weights, averages and optimizers; vocabulary and captions follow from the code."""
         return {
             "reader": self.reader.state_dict(),
             "ema": self.ema.state_dict(),

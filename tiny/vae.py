@@ -17,9 +17,9 @@ from vdot_core.vcu import LATENT_CHANNELS
 
 @torch.no_grad()
 def initialize_vae(vae: nn.Module, generator: torch.Generator) -> None:
-    """Initialise in place so that the network is a sound image autoencoder over time from the first step.
+    """Initialize in place so that the network is a sound image autoencoder over time from the first step.
 
-    Default initialisation mixes frames at random and lets the residual stream grow: training then needs many
+    Default initialization mixes frames at random and lets the residual stream grow: training then needs many
     times the steps. Here a temporal convolution starts on its newest tap alone and blocks start small.
     """
     for name, module in vae.named_modules():

@@ -28,7 +28,7 @@ FILE_NAME = "vdot_tiny_vae.safetensors"
 TEXTURE_VALIDATION_START = 2**40
 
 
-def _grey_region(frames: Tensor, mask: Tensor) -> Tensor:
+def _gray_region(frames: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask[..., None] > 0.5, torch.full_like(frames, 0.5), frames)
 
 
@@ -63,7 +63,7 @@ def _draw(seed: int, clip_size: tuple[int, int], texture_share: float, annotatio
             top, left = rng.integers(0, size // 2, 2)
             mask = torch.zeros(size, size)
             mask[top : top + size // 2, left : left + size // 2] = 1
-            frames = _grey_region(frames, mask if rng.random() < 0.5 else 1 - mask)
+            frames = _gray_region(frames, mask if rng.random() < 0.5 else 1 - mask)
         return frames
     drawn = clip(seed, **shape)
     if annotated > annotation_share:
@@ -73,7 +73,7 @@ def _draw(seed: int, clip_size: tuple[int, int], texture_share: float, annotatio
         return drawn.depth[..., None].expand_as(drawn.frames)
     if choice == 1:
         return drawn.lines[..., None].expand_as(drawn.frames)
-    return _grey_region(drawn.frames, drawn.masks if choice == 2 else 1 - drawn.masks)
+    return _gray_region(drawn.frames, drawn.masks if choice == 2 else 1 - drawn.masks)
 
 
 def held_out_clips(count: int, size_px: int, num_frames: int) -> dict[str, list[Tensor]]:
@@ -228,7 +228,7 @@ class VaeTask:
         return latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
 
     def state_dict(self) -> dict:
-        """Weights, averages and optimisers."""
+        """Weights, averages and optimizers."""
         parts = {"vae": self.vae.state_dict(), "ema": self.ema.state_dict()}
         return {**parts, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 

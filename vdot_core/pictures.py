@@ -1,6 +1,6 @@
 """Picture files as 8-bit pixels, whatever their mode and depth.
 
-Pillow's own conversion to RGB cuts deeper pixels off at 255, so that a 16-bit grey picture turns white.
+Pillow's own conversion to RGB cuts deeper pixels off at 255, so that a 16-bit gray picture turns white.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ UNKNOWN_RANGE = ("I", "F", "LAB")
 ALPHA_MODES = ("LA", "PA", "RGBA", "RGBa")
 BITS_PER_SAMPLE = 258  # TIFF's tag
 # Pillow's raw modes of PNGs whose transparent color is not in the depth of the pixels that it makes of them.
-SHALLOW_GREY = {"L;2": 2, "L;4": 4}
+SHALLOW_GRAY = {"L;2": 2, "L;4": 4}
 DEEP_COLOR = "RGB;16B"
 
 
@@ -28,7 +28,7 @@ def read_picture(file: str | Path | IO[bytes]) -> np.ndarray:
         file: path, or a stream of the file's bytes.
 
     Returns:
-        [H, W, 3] uint8, or [H, W, 4] where the file has transparency. 16-bit pixels are scaled; grey and
+        [H, W, 3] uint8, or [H, W, 4] where the file has transparency. 16-bit pixels are scaled; gray and
         palettes become red, green and blue.
 
     Raises:
@@ -42,7 +42,7 @@ def read_picture(file: str | Path | IO[bytes]) -> np.ndarray:
         if maximum is None and image.mode in UNKNOWN_RANGE:
             raise ValueError(
                 f"its pixels are of Pillow's mode {image.mode}, whose black and white are not known; "
-                "save it with 8 or 16 bits a channel, as grey, RGB or RGBA"
+                "save it with 8 or 16 bits a channel, as gray, RGB or RGBA"
             )
         transparent = _transparent_color(image)
         image = ImageOps.exif_transpose(image)
@@ -55,7 +55,7 @@ def read_picture(file: str | Path | IO[bytes]) -> np.ndarray:
 
 
 def _deep_maximum(image: Image) -> int | None:
-    """The value of white in a grey picture of more than 8 bits; None for others, or where it is unknown."""
+    """The value of white in a gray picture of more than 8 bits; None for others, or where it is unknown."""
     if image.mode.startswith("I;16"):
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if image.format == "TIFF" else 16
         return 2**bits - 1
@@ -67,13 +67,13 @@ def _transparent_color(image: Image) -> int | bytes | tuple[int, ...] | None:
     """The file's transparent color, or its palette's alpha, in the values that Pillow's pixels will have."""
     transparent = image.info.get("transparency")
     raw_mode = image.tile[0][3] if transparent is not None and image.format == "PNG" else None
-    if raw_mode in SHALLOW_GREY:
-        return transparent * (255 // (2 ** SHALLOW_GREY[raw_mode] - 1))
+    if raw_mode in SHALLOW_GRAY:
+        return transparent * (255 // (2 ** SHALLOW_GRAY[raw_mode] - 1))
     return tuple(value >> 8 for value in transparent) if raw_mode == DEEP_COLOR else transparent
 
 
 def _scaled(values: np.ndarray, maximum: int, transparent: int | None) -> np.ndarray:
-    """[H, W, 3 or 4] uint8 of grey values from 0 to `maximum`."""
-    grey = np.rint(values.astype(np.float64) * (255 / maximum)).clip(0, 255).astype(np.uint8)
+    """[H, W, 3 or 4] uint8 of gray values from 0 to `maximum`."""
+    gray = np.rint(values.astype(np.float64) * (255 / maximum)).clip(0, 255).astype(np.uint8)
     alpha = [] if transparent is None else [np.where(values == transparent, 0, 255).astype(np.uint8)]
-    return np.stack([grey, grey, grey, *alpha], axis=-1)
+    return np.stack([gray, gray, gray, *alpha], axis=-1)

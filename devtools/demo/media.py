@@ -149,7 +149,7 @@ def _write_lossless(
 def _lossless_codec(frame: av.VideoFrame) -> tuple[str, str]:
     """Codec and pixel format for frames like this one."""
     kind = frame.format.name
-    odd = frame.width % 2 or frame.height % 2  # where colours are halved, H.264 takes even sizes alone
+    odd = frame.width % 2 or frame.height % 2  # where colors are halved, H.264 takes even sizes alone
     for codec in ("ffv1",) if odd else ("libx264", "ffv1"):
         if kind in {known.name for known in av.Codec(codec, "w").video_formats}:
             return codec, kind
@@ -168,7 +168,7 @@ def _fitted(frame: av.VideoFrame, size: tuple[int, int] | None) -> av.VideoFrame
 
 
 def _to_rgb(frame: av.VideoFrame) -> av.VideoFrame:
-    """Eight bits of RGB by way of sixteen: the short way repeats the halved colours of a video unsmoothed."""
+    """Eight bits of RGB by way of sixteen: the short way repeats the halved colors of a video unsmoothed."""
     return frame.reformat(format="gbrp16le").reformat(format="rgb24")
 
 

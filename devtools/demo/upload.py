@@ -21,7 +21,7 @@ from devtools.errors import UsageError
 from devtools.paths import ROOT
 
 EXAMPLES = ROOT / "assets" / "examples"
-# Pixels of a real clip's frame: more than the bundled model was trained on, so that it stays recognisable.
+# Pixels of a real clip's frame: more than the bundled model was trained on, so that it stays recognizable.
 DEMO_AREA = 128 * 128
 DEMO_FRAMES = 17
 

@@ -60,7 +60,7 @@ def test_shipped_workflow_opens_and_keeps_its_values(graph, path):
     assert graph.our_problems() == []
 
 
-def test_preset_greys_out_what_it_governs(graph):
+def test_preset_grays_out_what_it_governs(graph):
     sampler = graph.add("VDOTSampler")
     governed = ("steps", "shift", "solver")
     assert all(graph.widgets(sampler)[name]["disabled"] for name in governed)

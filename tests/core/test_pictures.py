@@ -13,7 +13,7 @@ from vdot_core.pictures import read_picture
 STEPS = 16
 RAMP = np.arange(STEPS) * 17  # 0 .. 255
 CLEAR = 3  # the step that is transparent, where one is
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 
 
 def png(depth, kind, row, *, clear=None, palette=None) -> bytes:
@@ -22,7 +22,7 @@ def png(depth, kind, row, *, clear=None, palette=None) -> bytes:
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    size = len(row) * 8 // depth // {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}[kind]
+    size = len(row) * 8 // depth // {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGB_ALPHA: 4}[kind]
     parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", size, 1, depth, kind, 0, 0, 0))]
     parts += [chunk(b"PLTE", palette)] if palette else []
     parts += [chunk(b"tRNS", clear)] if clear else []
@@ -38,7 +38,7 @@ def saved(pixels, mode, kind) -> bytes:
 
 
 def tiff12() -> bytes:
-    """A grey TIFF of 12 bits a pixel, one strip, by its specification."""
+    """A gray TIFF of 12 bits a pixel, one strip, by its specification."""
     values = [step * 273 for step in range(STEPS)]
     packed = b"".join(
         bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255])
@@ -62,31 +62,31 @@ def tiff12() -> bytes:
 
 DEEP = (RAMP * 257).astype(">u2")
 NIBBLES = bytes(2 * i << 4 | 2 * i + 1 for i in range(STEPS // 2))
-GREY8 = RAMP.astype(np.uint8)[None]
+GRAY8 = RAMP.astype(np.uint8)[None]
 RAMPS = {
-    "grey 16": png(16, GREY, DEEP.tobytes()),
+    "gray 16": png(16, GRAY, DEEP.tobytes()),
     "rgb 16": png(16, RGB, DEEP.repeat(3).tobytes()),
-    "grey 4": png(4, GREY, NIBBLES),
-    "palette 4": png(4, PALETTE, NIBBLES, palette=GREY8.repeat(3).tobytes()),
-    "grey 8": saved(GREY8, "L", "PNG"),
+    "gray 4": png(4, GRAY, NIBBLES),
+    "palette 4": png(4, PALETTE, NIBBLES, palette=GRAY8.repeat(3).tobytes()),
+    "gray 8": saved(GRAY8, "L", "PNG"),
     "tiff 12": tiff12(),
     "tiff 16": saved(DEEP.astype("<u2")[None], "I;16", "TIFF"),
     "tiff 16, big-endian": saved(DEEP[None], "I;16B", "TIFF"),
     "pgm 16": b"P5 16 1 65535\n" + DEEP.tobytes(),
     "pgm 10": b"P5 16 1 1023\n" + np.rint(RAMP * 1023 / 255).astype(">u2").tobytes(),
     "ppm 16": b"P6 16 1 65535\n" + DEEP.repeat(3).tobytes(),
-    "cmyk": saved(np.stack([255 - GREY8] * 3 + [0 * GREY8], axis=-1), "CMYK", "TIFF"),
-    "ycbcr": saved(np.stack([GREY8, 0 * GREY8 + 128, 0 * GREY8 + 128], axis=-1), "YCbCr", "TIFF"),
-    "gif": saved(GREY8, "L", "GIF"),
-    "webp": saved(GREY8.repeat(3).reshape(1, STEPS, 3), "RGB", "WEBP"),
+    "cmyk": saved(np.stack([255 - GRAY8] * 3 + [0 * GRAY8], axis=-1), "CMYK", "TIFF"),
+    "ycbcr": saved(np.stack([GRAY8, 0 * GRAY8 + 128, 0 * GRAY8 + 128], axis=-1), "YCbCr", "TIFF"),
+    "gif": saved(GRAY8, "L", "GIF"),
+    "webp": saved(GRAY8.repeat(3).reshape(1, STEPS, 3), "RGB", "WEBP"),
 }
 WITH_ALPHA = {
-    "grey 16": png(16, GREY, DEEP.tobytes(), clear=DEEP[CLEAR].tobytes()),
+    "gray 16": png(16, GRAY, DEEP.tobytes(), clear=DEEP[CLEAR].tobytes()),
     "rgb 16": png(16, RGB, DEEP.repeat(3).tobytes(), clear=DEEP[CLEAR].tobytes() * 3),
-    "grey 4": png(4, GREY, NIBBLES, clear=struct.pack(">H", CLEAR)),
-    "grey 8": png(8, GREY, GREY8.tobytes(), clear=struct.pack(">H", RAMP[CLEAR])),
-    "rgb 8": png(8, RGB, GREY8.repeat(3).tobytes(), clear=struct.pack(">HHH", *[RAMP[CLEAR]] * 3)),
-    "palette": png(4, PALETTE, NIBBLES, palette=GREY8.repeat(3).tobytes(), clear=b"\xff\xff\xff\0"),
+    "gray 4": png(4, GRAY, NIBBLES, clear=struct.pack(">H", CLEAR)),
+    "gray 8": png(8, GRAY, GRAY8.tobytes(), clear=struct.pack(">H", RAMP[CLEAR])),
+    "rgb 8": png(8, RGB, GRAY8.repeat(3).tobytes(), clear=struct.pack(">HHH", *[RAMP[CLEAR]] * 3)),
+    "palette": png(4, PALETTE, NIBBLES, palette=GRAY8.repeat(3).tobytes(), clear=b"\xff\xff\xff\0"),
 }
 
 
@@ -106,17 +106,17 @@ def test_the_transparent_color_is_transparent(name):
     assert pixels[0, :, 3].tolist() == [255 if step != CLEAR else 0 for step in range(STEPS)]
 
 
-@pytest.mark.parametrize("kind, color", [(GREY_ALPHA, 1), (RGB_ALPHA, 3)])
+@pytest.mark.parametrize("kind, color", [(GRAY_ALPHA, 1), (RGB_ALPHA, 3)])
 @pytest.mark.parametrize("depth", [8, 16])
 def test_alpha_channels(kind, color, depth):
-    levels = DEEP if depth == 16 else GREY8[0]
+    levels = DEEP if depth == 16 else GRAY8[0]
     row = np.stack([levels] * color + [levels[::-1]], axis=-1)
     pixels = read_picture(io.BytesIO(png(depth, kind, row.tobytes())))[0]
     assert np.array_equal(pixels, np.stack([RAMP, RAMP, RAMP, RAMP[::-1]], axis=-1))
 
 
 def test_one_bit():
-    row = png(1, GREY, bytes([0b01010101]))
+    row = png(1, GRAY, bytes([0b01010101]))
     assert read_picture(io.BytesIO(row))[0, :, 1].tolist() == [0, 255] * 4
 
 
@@ -134,7 +134,7 @@ def test_a_deep_picture_is_turned_upright():
         (saved(np.linspace(0, 1, STEPS, dtype=np.float32)[None], "F", "TIFF"), "F"),
         (b"Pf\n16 1\n-1.0\n" + np.linspace(0, 1, STEPS, dtype="<f4").tobytes(), "F"),
         (saved(DEEP.astype("<i4")[None], "I", "TIFF"), "I"),
-        (saved(np.stack([GREY8, 0 * GREY8 + 128, 0 * GREY8 + 128], axis=-1), "LAB", "TIFF"), "LAB"),
+        (saved(np.stack([GRAY8, 0 * GRAY8 + 128, 0 * GRAY8 + 128], axis=-1), "LAB", "TIFF"), "LAB"),
     ],
 )
 def test_pixels_of_unknown_range_are_refused(data, mode):

@@ -57,7 +57,7 @@ SOURCES = {
     ),
     "ten bits": ("a.mp4", "libx264", "yuv420p10le", (64, 48), {}),
     "full range": ("a.mkv", "mjpeg", "yuvj420p", (66, 50), {}),
-    "full colour, odd": ("a.mp4", "libx264", "yuv444p", (63, 47), {}),
+    "full color, odd": ("a.mp4", "libx264", "yuv444p", (63, 47), {}),
     "twelve bits": ("a.mkv", "ffv1", "yuv422p12le", (64, 48), {}),
     "odd": ("a.webm", "libvpx-vp9", "yuv420p", (63, 47), {"rate": 25}),
     "transparent": ("a.mov", "png", "rgba", (64, 48), {}),
@@ -112,7 +112,7 @@ def test_a_stretched_mask_stays_black_and_white_and_in_its_place(tmp_path):
 def test_a_picture_stands_still_as_a_video(tmp_path, mode):
     mask = Image.new("L", (20, 10))
     mask.paste(255, (5, 0, 10, 10))
-    if mode == "I;16":  # grey levels of its own: 128 of 65535 is black
+    if mode == "I;16":  # gray levels of its own: 128 of 65535 is black
         mask = Image.fromarray(np.where(np.asarray(mask) > 0, 65535, 128).astype(np.uint16))
     mask.convert(mode).save(tmp_path / "mask.png")
     still_video(tmp_path / "mask.png", tmp_path / "still.mp4", 5, (40, 30))
@@ -123,10 +123,10 @@ def test_a_picture_stands_still_as_a_video(tmp_path, mode):
 
 
 def test_pictures_and_videos_are_told_apart_by_what_is_in_them(tmp_path):
-    colours = [Image.new("RGB", (24, 16), (i * 40, 0, 0)) for i in range(4)]
-    colours[0].save(tmp_path / "still.png")
-    colours[0].save(tmp_path / "still.gif")
-    colours[0].save(tmp_path / "moving.gif", save_all=True, append_images=colours[1:])
+    colors = [Image.new("RGB", (24, 16), (i * 40, 0, 0)) for i in range(4)]
+    colors[0].save(tmp_path / "still.png")
+    colors[0].save(tmp_path / "still.gif")
+    colors[0].save(tmp_path / "moving.gif", save_all=True, append_images=colors[1:])
     (tmp_path / "clip.png").write_bytes(write(tmp_path / "c.mp4", "mpeg4", "yuv420p", (24, 16)).read_bytes())
     (tmp_path / "words.png").write_text("no picture")
     picture = Clip(24, 16, 1, is_picture=True)

@@ -1,4 +1,4 @@
-"""What is published fits together: the lists of dependencies, the wheel, the pinned tools, the licence."""
+"""What is published fits together: the lists of dependencies, the wheel, the pinned tools, the license."""
 
 import json
 import re
@@ -130,7 +130,7 @@ def test_the_registry_finds_what_it_needs():
     assert "web" not in comfy, "WEB_DIRECTORY in __init__.py serves the scripts already"
 
 
-def test_the_licence_is_apache_2_and_whole(project):
+def test_the_license_is_apache_2_and_whole(project):
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert project["license"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in text and "APPENDIX" in text and len(text) > 11_000

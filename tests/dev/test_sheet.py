@@ -9,16 +9,16 @@ from devtools.demo.media import Clip, fitting_size, probe_image, probe_video, re
 from devtools.demo.sheet import BACKGROUND, CELL_HEIGHT, MAX_CELL_WIDTH, Row, contact_sheet
 from devtools.errors import DevError
 
-COLOURS = [(220, 20, 60), (46, 139, 87), (65, 105, 225), (255, 140, 0)]
+COLORS = [(220, 20, 60), (46, 139, 87), (65, 105, 225), (255, 140, 0)]
 
 
-def picture(colour, size=(64, 64)) -> Image.Image:
-    return Image.new("RGB", size, colour)
+def picture(color, size=(64, 64)) -> Image.Image:
+    return Image.new("RGB", size, color)
 
 
-def boxes(sheet: Image.Image, colour) -> list[tuple[int, int, int, int]]:
-    """Bounding box (left, top, right, bottom) of a colour, none where it does not occur."""
-    rows, columns = np.nonzero((np.asarray(sheet) == colour).all(-1))
+def boxes(sheet: Image.Image, color) -> list[tuple[int, int, int, int]]:
+    """Bounding box (left, top, right, bottom) of a color, none where it does not occur."""
+    rows, columns = np.nonzero((np.asarray(sheet) == color).all(-1))
     return [] if not len(rows) else [(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
 
 
@@ -36,11 +36,11 @@ def write_video(path, num_frames, size=(64, 48)):
 @pytest.mark.parametrize("size", [(64, 64), (80, 48), (48, 80), (832, 480), (512, 16)])
 def test_every_picture_is_whole_in_its_row_and_column(size):
     rows = [
-        Row("Input", "what goes in", [picture(COLOURS[0], size), picture(COLOURS[1], size)]),
-        Row("Result", "four steps", [picture(COLOURS[2], size), picture(COLOURS[3], size)]),
+        Row("Input", "what goes in", [picture(COLORS[0], size), picture(COLORS[1], size)]),
+        Row("Result", "four steps", [picture(COLORS[2], size), picture(COLORS[3], size)]),
     ]
     sheet = contact_sheet(rows, ["frame 0", "frame 16"], "A title", "a line", "a footer")
-    cells = [boxes(sheet, colour)[0] for colour in COLOURS]
+    cells = [boxes(sheet, color)[0] for color in COLORS]
     widths = {right - left for left, _, right, _ in cells}
     heights = {bottom - top for _, top, _, bottom in cells}
     assert len(widths) == len(heights) == 1
@@ -55,19 +55,19 @@ def test_every_picture_is_whole_in_its_row_and_column(size):
 
 
 def test_pictures_of_another_shape_cover_the_cell_and_are_cut_in_the_middle():
-    wide = picture(COLOURS[0], (192, 64))
-    wide.paste(picture(COLOURS[1]), (64, 0))
-    sheet = contact_sheet([Row("a", "", [wide]), Row("b", "", [picture(COLOURS[2])])], ["x"], "t")
-    middle = boxes(sheet, COLOURS[1])[0]
-    below = boxes(sheet, COLOURS[2])[0]
-    assert boxes(sheet, COLOURS[0]) == []
+    wide = picture(COLORS[0], (192, 64))
+    wide.paste(picture(COLORS[1]), (64, 0))
+    sheet = contact_sheet([Row("a", "", [wide]), Row("b", "", [picture(COLORS[2])])], ["x"], "t")
+    middle = boxes(sheet, COLORS[1])[0]
+    below = boxes(sheet, COLORS[2])[0]
+    assert boxes(sheet, COLORS[0]) == []
     # The resampling blends the very edge.
     assert abs(middle[0] - below[0]) <= 6 and abs(middle[2] - below[2]) <= 6
 
 
 def test_labels_are_written_and_long_titles_fit():
     def ink(title, label="Mask"):
-        sheet = contact_sheet([Row(label, "note", [picture(COLOURS[0])] * 6)], ["c"] * 6, title)
+        sheet = contact_sheet([Row(label, "note", [picture(COLORS[0])] * 6)], ["c"] * 6, title)
         return np.asarray(sheet.convert("L")) < 128
 
     assert ink("Depth").sum() > ink("").sum()
@@ -77,9 +77,9 @@ def test_labels_are_written_and_long_titles_fit():
 
 
 def test_missing_pictures_leave_an_empty_frame_and_wrong_counts_are_refused():
-    contact_sheet([Row("a", "", [None]), Row("b", "", [picture(COLOURS[0])])], ["x"], "t")
+    contact_sheet([Row("a", "", [None]), Row("b", "", [picture(COLORS[0])])], ["x"], "t")
     with pytest.raises(ValueError, match="'a' has 1 pictures, there are 2 columns"):
-        contact_sheet([Row("a", "", [picture(COLOURS[0])])], ["x", "y"], "t")
+        contact_sheet([Row("a", "", [picture(COLORS[0])])], ["x", "y"], "t")
     with pytest.raises(ValueError, match="'b' has no picture"):
         contact_sheet([Row("b", "", [None])], ["x"], "t")
 

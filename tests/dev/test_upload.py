@@ -24,7 +24,7 @@ NUM_FRAMES = 41
 SIDE = 24  # of the mask's square, in pixels of the clip
 
 
-def grey(i):
+def gray(i):
     return 40 + 4 * i
 
 
@@ -57,7 +57,7 @@ def media(tmp_path_factory):
     Image.fromarray(square(3)).save(folder / "mask.png")
     Image.new("RGB", (40, 80), (200, 30, 30)).save(folder / "cat.png")
     return {
-        "clip": write(folder / "clip.mp4", [np.full(shape, grey(i), np.uint8) for i in range(NUM_FRAMES)]),
+        "clip": write(folder / "clip.mp4", [np.full(shape, gray(i), np.uint8) for i in range(NUM_FRAMES)]),
         "mask": write(folder / "masks/clip.mp4", [square(i) for i in range(NUM_FRAMES)]),
         "small_mask": write(folder / "small.mp4", [square(i, 0.5) for i in range(NUM_FRAMES)]),
         "short_mask": write(folder / "short.mp4", [square(i) for i in range(11)]),
@@ -139,7 +139,7 @@ def test_a_moving_mask_moves_with_the_users_clip(server, object_info, media, tmp
         rows, columns = np.nonzero(made > 127)
         corners = np.array([columns.min(), columns.max() + 1, rows.min(), rows.max() + 1])
         assert np.abs(corners - [2 * i, 2 * i + SIDE, 20, 20 + SIDE]).max() <= slack, i
-        assert abs(int(np.median(frame[made < 128])) - grey(i)) <= 2, i
+        assert abs(int(np.median(frame[made < 128])) - gray(i)) <= 2, i
     said = capsys.readouterr().out
     assert "only the first 9 of clip.mp4's 41 frames are used" in said
     assert ("is stretched from 48x32 to 96x64" in said) == (mask == "small_mask")
@@ -178,7 +178,7 @@ def test_a_continued_clip_gives_its_end_and_leaves_frames_to_make(
     kept = [i for i in range(17) if pictures["masks"][i].max() == 0]
     assert kept == list(range(5))
     for i in kept:
-        assert abs(int(np.median(pictures["frames"][i])) - grey(NUM_FRAMES - 5 + i)) <= 2
+        assert abs(int(np.median(pictures["frames"][i])) - gray(NUM_FRAMES - 5 + i)) <= 2
     assert "only the last 5 of clip.mp4's 41 frames are used" in capsys.readouterr().out
 
 
@@ -188,7 +188,7 @@ def test_an_examples_mask_is_not_laid_over_the_users_picture(server, object_info
         "--image", media["cat"],
     )  # fmt: skip
     reference = pictures["references"][0]
-    red = np.abs(reference.astype(int) - 81) < 4  # the cat's grey
+    red = np.abs(reference.astype(int) - 81) < 4  # the cat's gray
     rows, columns = np.nonzero(red)
     assert columns.max() - columns.min() + 1 == 32 and rows.max() - rows.min() + 1 == 64  # 40x80, whole
     assert "cat.png is used whole" in capsys.readouterr().out

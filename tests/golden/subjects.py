@@ -36,7 +36,12 @@ CACHE = OLD / "cache"
 RUN = OLD / "run.tar.gz"
 
 # {class type: {old input id: new input id}}, and {(class type, old input id): {old value: new value}}.
-RENAMED_INPUTS: dict[str, dict[str, str]] = {}
+RENAMED_INPUTS: dict[str, dict[str, str]] = {
+    "VDOTDepth": {"normalisation": "normalization"},
+    "VDOTDrawPose": {"colours": "colors"},
+    "VDOTLayout": {"colours": "colors"},
+    "VDOTMove": {"colours": "colors"},
+}
 RENAMED_VALUES: dict[tuple[str, str], dict[Any, Any]] = {}
 # A pattern of the message by which old/cache is refused, where its format is given up on purpose.
 OLD_CACHE_REFUSED: str | None = None

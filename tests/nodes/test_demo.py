@@ -55,8 +55,8 @@ def test_vae_keeps_a_picture(demo):
     assert decoded.shape == clip.shape and psnr > 20
 
 
-def test_previews_have_the_video_s_colours(demo, comfy):
-    """ComfyUI's own previewer of the demo's latents shows the clip, small; with Wan's colours it does not."""
+def test_previews_have_the_video_s_colors(demo, comfy):
+    """ComfyUI's own previewer of the demo's latents shows the clip, small; with Wan's colors it does not."""
     import latent_preview
 
     shapes = submodule("tiny.clips.shapes")

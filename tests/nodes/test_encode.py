@@ -47,8 +47,8 @@ def test_equals_comfyui_for_a_control_with_reference(run, native, vae, text):
 def test_equals_comfyui_for_inpainting_with_a_binary_mask(run, native, vae, text):
     clip, mask = torch.rand(9, 32, 32, 3), torch.zeros(9, 32, 32)
     mask[3:, 8:24, :16] = 1
-    grey = torch.where(mask[..., None] > 0, 0.5, clip)
-    expected = native(text, text, vae, 32, 32, 9, 1, 1.0, control_video=grey, control_masks=mask)
+    gray = torch.where(mask[..., None] > 0, 0.5, clip)
+    expected = native(text, text, vae, 32, 32, 9, 1, 1.0, control_video=gray, control_masks=mask)
     how = {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0}
     unit = run("VDOTMask", frames=clip, mask=mask, **how).args[0]
     frames, masks, _ = vace(run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args[0])
@@ -91,21 +91,21 @@ def test_negative_without_a_text_is_a_marked_placeholder(run, vae, text):
     assert "vace_frames" in negative[0][1] and negative[0][1]["vdot_zero_text"]
 
 
-def test_grey_is_encoded_once_and_forgotten_on_unload(run, vae, text, monkeypatch):
+def test_gray_is_encoded_once_and_forgotten_on_unload(run, vae, text, monkeypatch):
     import comfy.model_management
 
     bridge = submodule("nodes.comfy_vae")
-    bridge.grey_cache(vae).clear()
+    bridge.gray_cache(vae).clear()
     calls = []
     encode = type(vae).encode
     monkeypatch.setattr(type(vae), "encode", lambda self, x: calls.append(x.shape) or encode(self, x))
     unit = run("VDOTText", width=32, height=32, length=9).args[0]
     for _ in range(3):
         run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0)
-    assert len(calls) == 1, "an all-grey clip has one half to encode, once"
-    assert len(bridge.grey_cache(vae)) == 1
+    assert len(calls) == 1, "an all-gray clip has one half to encode, once"
+    assert len(bridge.gray_cache(vae)) == 1
     comfy.model_management.unload_all_models()
-    assert len(bridge.grey_cache(vae)) == 0
+    assert len(bridge.gray_cache(vae)) == 0
 
 
 def test_wrong_vae_is_refused_before_anything_is_encoded(run, text):

@@ -14,7 +14,7 @@ def drawn(frame):
 
 
 def test_boxes_move_from_moment_to_moment(run):
-    unit = run("VDOTLayout", boxes="0: 4, 4, 20, 20\n-1: 36, 20, 52, 36", **CANVAS, colours="red").args[0]
+    unit = run("VDOTLayout", boxes="0: 4, 4, 20, 20\n-1: 36, 20, 52, 36", **CANVAS, colors="red").args[0]
     assert unit.kind == "control" and bool((unit.masks == 1).all())
     assert (unit.width, unit.height, unit.num_frames) == (64, 48, 17)
     # A pen of 2 reaches one pixel outside.
@@ -29,9 +29,9 @@ def test_a_path_carries_a_box(run):
     assert drawn(unit.frames[0]) == (5, 7, 16, 14) and drawn(unit.frames[-1]) == (37, 23, 48, 30)
 
 
-def test_several_things_in_their_own_colours_within_a_span(run):
+def test_several_things_in_their_own_colors_within_a_span(run):
     boxes = "2, 2, 12, 12\n\n30, 30, 40, 40"
-    unit = run("VDOTLayout", boxes=boxes, **CANVAS, colours="red, #0000ff", end_frame=9).args[0]
+    unit = run("VDOTLayout", boxes=boxes, **CANVAS, colors="red, #0000ff", end_frame=9).args[0]
     assert unit.frames[0][2, 2].tolist() == [1, 0, 0] and unit.frames[0][30, 30].tolist() == [0, 0, 1]
     assert bool((unit.frames[9:] == 0.5).all())
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-GREY = 0.5
+GRAY = 0.5
 FIT = {"width": 0, "height": 0, "length": 0}
 
 
@@ -13,7 +13,7 @@ def unit_of(out):
 
 def spoken(unit):
     """Frames in which a control says something."""
-    return [i for i, frame in enumerate(unit.frames) if bool((frame != GREY).any())]
+    return [i for i, frame in enumerate(unit.frames) if bool((frame != GRAY).any())]
 
 
 def test_a_control_guides_only_its_span(run):
@@ -33,7 +33,7 @@ def test_a_control_guides_only_its_span(run):
 
 def test_depth_has_a_span_and_a_strength_too(run):
     ramp = torch.linspace(0, 1, 32).view(1, 1, 32, 1).expand(9, 32, 32, 3)
-    how = {"depth": ramp, "normalisation": "frame", "invert": False, **FIT}
+    how = {"depth": ramp, "normalization": "frame", "invert": False, **FIT}
     unit = unit_of(run("VDOTDepth", **how, strength=1.5, end_frame=5))
     assert spoken(unit) == [0, 1, 2, 3, 4] and unit.strength == 1.5
 
@@ -78,7 +78,7 @@ def test_outpaint_feathers_only_sides_with_a_margin(run):
     unit = unit_of(run("VDOTOutpaint", frames=clip, **{**SIDES, "left": 16}, **FIT, feather_px=4))
     kept = (unit.masks[0] == 0).nonzero()
     assert kept.amin(0).tolist() == [0, 20] and kept.amax(0).tolist() == [31, 47]
-    assert bool((unit.frames[:, :, 16:20] == GREY).all())
+    assert bool((unit.frames[:, :, 16:20] == GRAY).all())
 
 
 def test_one_picture_is_widened_into_a_first_frame(run):

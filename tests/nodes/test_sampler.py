@@ -1,4 +1,4 @@
-"""VDOTSampler in the real ComfyUI: exact labels and noise, native models, cancelling, previews."""
+"""VDOTSampler in the real ComfyUI: exact labels and noise, native models, canceling, previews."""
 
 import base64
 import io
@@ -260,7 +260,7 @@ def test_preview_message(comfy):
 
 
 def test_preview_first_frame_is_comfyui_s(comfy):
-    """The animated preview's colours are the stock preview's."""
+    """The animated preview's colors are the stock preview's."""
     import comfy.latent_formats
     import latent_preview
     from PIL import Image

@@ -72,7 +72,7 @@ def test_choices_are_those_of_the_library(node_classes):
     )
     assert set(sample.PRESETS) == {*sampling.PRESETS, "custom"}
     assert tuple(sample.SOLVERS) == tuple(sampling.SOLVERS)
-    assert tuple(submodule("nodes.vcu").NORMALISATIONS) == tuple(vcu.NORMALISATIONS)
+    assert tuple(submodule("nodes.vcu").NORMALIZATIONS) == tuple(vcu.NORMALIZATIONS)
     assert tuple(submodule("nodes.inputs").MASK_SHAPES) == tuple(vcu.MASK_SHAPES)
 
 

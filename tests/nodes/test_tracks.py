@@ -57,14 +57,14 @@ def test_what_is_not_understood_is_named(tracks, text, message):
         tracks.boxes_from_text(text, SIZE, 17)
 
 
-def test_colours(tracks):
-    assert tracks.colours_from_text("", 3) is None
-    assert tracks.colours_from_text("red", 2) == [(1, 0, 0)] * 2
-    assert tracks.colours_from_text("#0000ff, White", 2) == [(0, 0, 1), (1, 1, 1)]
-    with pytest.raises(ValueError, match="2 colours for 3 things"):
-        tracks.colours_from_text("red, blue", 3)
+def test_colors(tracks):
+    assert tracks.colors_from_text("", 3) is None
+    assert tracks.colors_from_text("red", 2) == [(1, 0, 0)] * 2
+    assert tracks.colors_from_text("#0000ff, White", 2) == [(0, 0, 1), (1, 1, 1)]
+    with pytest.raises(ValueError, match="2 colors for 3 things"):
+        tracks.colors_from_text("red, blue", 3)
     with pytest.raises(ValueError, match="'rde'; give names or #rrggbb"):
-        tracks.colours_from_text("rde", 1)
+        tracks.colors_from_text("rde", 1)
 
 
 def test_curves(tracks):

@@ -33,13 +33,13 @@ def test_control_snaps_a_clip_and_says_so(run):
 def test_depth_stretches_each_frame_near_bright(run):
     ramp = torch.linspace(0.2, 0.4, 32).view(1, 1, 32, 1).expand(5, 32, 32, 3)
     fit = {"width": 0, "height": 0, "length": 0}
-    unit = run("VDOTDepth", depth=ramp, normalisation="frame", invert=False, **fit).args[0]
+    unit = run("VDOTDepth", depth=ramp, normalization="frame", invert=False, **fit).args[0]
     assert unit.frames.amin() == 0 and unit.frames.amax() == 1 and unit.frames[0, 0, -1, 0] == 1
-    turned = run("VDOTDepth", depth=ramp, normalisation="frame", invert=True, **fit).args[0]
+    turned = run("VDOTDepth", depth=ramp, normalization="frame", invert=True, **fit).args[0]
     assert torch.allclose(turned.frames, 1 - unit.frames)
     rgba = torch.cat([ramp, torch.ones(5, 32, 32, 1)], -1)
     assert torch.equal(
-        run("VDOTDepth", depth=rgba, normalisation="frame", invert=False, **fit).args[0].frames, unit.frames
+        run("VDOTDepth", depth=rgba, normalization="frame", invert=False, **fit).args[0].frames, unit.frames
     )
 
 
@@ -121,7 +121,7 @@ def test_compose_joins_units(run):
         ("VDOTOutpaint", {"frames": torch.rand(5, 32, 32, 3)}, "nothing to outpaint"),
         ("VDOTExtend", {"length": 9}, "nothing to extend"),
         ("VDOTExtend", {"length": 5, "first": torch.rand(9, 32, 32, 3)}, "longer video"),
-        ("VDOTDepth", {"depth": torch.rand(5, 32, 32, 3)}, "colour"),
+        ("VDOTDepth", {"depth": torch.rand(5, 32, 32, 3)}, "color"),
     ],
 )
 def test_bad_inputs_say_what_to_do(run, node, inputs, message):
@@ -130,7 +130,7 @@ def test_bad_inputs_say_what_to_do(run, node, inputs, message):
         "VDOTMask": {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0},
         "VDOTOutpaint": dict.fromkeys(("left", "right", "top", "bottom", "width", "height", "length"), 0),
         "VDOTExtend": {"width": 0, "height": 0},
-        "VDOTDepth": {"normalisation": "frame", "invert": False, "width": 0, "height": 0, "length": 0},
+        "VDOTDepth": {"normalization": "frame", "invert": False, "width": 0, "height": 0, "length": 0},
     }
     with pytest.raises(ValueError, match=message):
         run(node, **{**defaults[node], **inputs})

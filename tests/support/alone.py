@@ -100,7 +100,7 @@ def run_nodes(comfyui: str) -> None:
     run("VDOTNormalizeDepth", depth=depth, mode="stable", values="disparity", clip_percent=1.0, window=6.0)
     person = {"pose_keypoints_2d": [32.0, 32.0, 1.0] * 18}
     keypoints = [{"people": [person], "canvas_width": 64, "canvas_height": 64}]
-    drawing = {"face": True, "hands": False, "threshold": 0.3, "colours": "vace", "pen": 1.0}
+    drawing = {"face": True, "hands": False, "threshold": 0.3, "colors": "vace", "pen": 1.0}
     run("VDOTDrawPose", keypoints=keypoints, width=0, height=0, **drawing)
     run("VDOTBoxMask", image=picture, bboxes={"x": 8, "y": 8, "width": 32, "height": 32}, which="all")
     cropped = run("VDOTCrop", frames=clip, mask=mask, margin=0.5, width=0, height=0)
@@ -108,7 +108,7 @@ def run_nodes(comfyui: str) -> None:
     (unit,) = run("VDOTText", **size)[:1]
     keep = {"width": 0, "height": 0, "length": 0}
     run("VDOTControl", frames=clip, **keep)
-    run("VDOTDepth", depth=depth, normalisation="stable", invert=False, **keep)
+    run("VDOTDepth", depth=depth, normalization="stable", invert=False, **keep)
     run("VDOTLayout", boxes="0: 4, 4, 20, 20\n-1: 36, 20, 52, 36", **size, masks={})
     run("VDOTMask", frames=clip, mask=mask, mask_shape="hull", expand=0.1, **keep)
     run("VDOTOutpaint", frames=clip, left=16, right=0, top=0, bottom=16, **keep)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tiny.clips.shapes import COLOURS, OBJECT_COLOURS, SPLITS, clip
+from tiny.clips.shapes import COLORS, OBJECT_COLORS, SPLITS, clip
 from tiny.evaluation.accuracy import background_words, counted_objects
 from tiny.evaluation.cases import full_caption
 from tiny.evaluation.config import SamplerConfig
@@ -97,7 +97,7 @@ def test_the_vae_keeps_held_out_clips_and_wans_statistics(model):
 
 
 def _contrast(video: torch.Tensor, masks: torch.Tensor) -> float:
-    """Colour distance between the objects' places and a band around them, mean over frames."""
+    """Color distance between the objects' places and a band around them, mean over frames."""
     near, far = (F.max_pool2d(masks[:, None], size, 1, size // 2)[:, 0] > 0 for size in (5, 9))
     inside, band = masks > 0, far & ~near
     frames = [f for f in range(len(video)) if inside[f].sum() > 8 and band[f].any()]
@@ -115,19 +115,19 @@ def sampled(request, model):
     return load_tiny(ASSETS, ASSETS / FILES["student"]), own
 
 
-def test_prompts_decide_colours(sampled):
+def test_prompts_decide_colors(sampled):
     model, few = sampled
     drawn = [clip(SPLITS["evaluation"].start + index) for index in range(12)]
     contexts, _ = UnitEncoder(model)([build_unit("text", one) for one in drawn])
     made = generate(model, contexts, 0, [full_caption(one) for one in drawn], few, range(12))
     seen = observe(load_evaluator(ASSETS / "vdot_tiny_evaluator.safetensors"), made)
     named = [
-        (index, OBJECT_COLOURS.index(one.objects[n].colour))
+        (index, OBJECT_COLORS.index(one.objects[n].color))
         for index, one in enumerate(drawn)
         for n in counted_objects(one)
     ]
     assert sum(bool(seen.presence[at] > PRESENT) for at in named) >= 0.85 * len(named)
-    backgrounds = [list(COLOURS)[int(chances.argmax())] for chances in seen.background]
+    backgrounds = [list(COLORS)[int(chances.argmax())] for chances in seen.background]
     right = [found == background_words(one)[1] for found, one in zip(backgrounds, drawn, strict=True)]
     assert sum(right) >= 10
 

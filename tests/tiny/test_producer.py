@@ -71,12 +71,12 @@ def test_drawn_clips_need_no_files(config):
 
 WRONG = {
     "no groups": ({}, r"data\.producer_args\.groups is empty"),
-    "misspelt": ({"grops": [GROUP]}, "data.producer_args: unknown key grops; did you mean groups"),
-    "misspelt in a group": (
+    "misspelled": ({"grops": [GROUP]}, "data.producer_args: unknown key grops; did you mean groups"),
+    "misspelled in a group": (
         {"groups": [GROUP, {**GROUP, "heigth": 32}]},
         r"data\.producer_args\.groups\[1\]: unknown key heigth; did you mean height",
     ),
-    "unknown": ({"groups": [{**GROUP, "colour": 1}]}, "unknown key colour; expected width, .*, weight"),
+    "unknown": ({"groups": [{**GROUP, "color": 1}]}, "unknown key color; expected width, .*, weight"),
     "type": ({"groups": [{**GROUP, "width": "wide"}]}, "data.producer_args: .*width.*int.*wide"),
     "no list": ({"groups": 3}, "data.producer_args: .*groups.*3"),
     "size": ({"groups": [{**GROUP, "width": 40}]}, "multiples of 16"),

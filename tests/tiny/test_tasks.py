@@ -53,8 +53,8 @@ CONTROLLED = (
 
 
 @pytest.mark.parametrize("task", [name for name, task in tasks.TRAINING.items() if task.num_references])
-def test_references_show_the_colours_of_what_the_clip_shows(task):
-    palette = torch.tensor([shapes.COLOURS[name] for name in shapes.COLOURS])
+def test_references_show_the_colors_of_what_the_clip_shows(task):
+    palette = torch.tensor([shapes.COLORS[name] for name in shapes.COLORS])
     for seed in range(4):
         scene = scene_for(task, seed)
         unit = tasks.build_unit(task, scene, np.random.default_rng(seed))
@@ -65,9 +65,9 @@ def test_references_show_the_colours_of_what_the_clip_shows(task):
                 image = image[SIZE[1] // 3 : -SIZE[1] // 3, SIZE[2] // 3 : -SIZE[2] // 3]
             inked = image.amin(-1) < 0.98
             nearest = (palette - image[inked][:, None]).norm(dim=-1).argmin(-1).mode().values
-            shown.append(list(shapes.COLOURS)[int(nearest)])
+            shown.append(list(shapes.COLORS)[int(nearest)])
         assert sorted(shown) == sorted(
-            colour for colour, _ in truth.truths(("references",), scene, unit)["references"]
+            color for color, _ in truth.truths(("references",), scene, unit)["references"]
         )
 
 
@@ -109,7 +109,7 @@ def test_scenes_without_what_a_task_needs_are_refused():
     with pytest.raises(ValueError, match="needs a scene of the kind 'figure'"):
         tasks.build_unit("pose", scene_for("depth"))
     with pytest.raises(ValueError, match="unknown task"):
-        tasks.build_unit("colourise", texture)
+        tasks.build_unit("colorize", texture)
     with pytest.raises(ValueError, match="no drawn object"):
         _ = texture.depth
 

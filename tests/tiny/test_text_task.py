@@ -26,10 +26,8 @@ def test_facts_are_what_the_words_say(draw):
             assert said.keys() == FACTS.keys()
             assert all(value in FACTS[name] for name, value in said.items())
             for slot, track in enumerate(drawn.objects):
-                assert (said[f"colour {slot}"], said[f"shape {slot}"]) == (track.colour, track.shape)
-                sized = any(
-                    f"{size} {track.colour} {track.shape}" in caption for size in OBJECT_FACTS["size"]
-                )
+                assert (said[f"color {slot}"], said[f"shape {slot}"]) == (track.color, track.shape)
+                sized = any(f"{size} {track.color} {track.shape}" in caption for size in OBJECT_FACTS["size"])
                 assert (said[f"size {slot}"] != UNSAID) == sized
                 motion = said[f"motion {slot}"]
                 assert motion == UNSAID or any(word in caption for word in WORDS[motion].split())
@@ -51,7 +49,7 @@ def test_a_sentence_that_turns_the_order_round_still_names_the_same_objects():
     last = [caption for caption in drawn.captions if "in front of a" in caption][-1]
     near, far = drawn.objects[1], drawn.objects[0]
     assert last.index(near.shape) < last.index(far.shape) or near.shape == far.shape
-    assert facts(drawn, last)["colour 0"] == far.colour and facts(drawn, last)["colour 1"] == near.colour
+    assert facts(drawn, last)["color 0"] == far.color and facts(drawn, last)["color 1"] == near.color
 
 
 def _run(folder: Path, *arguments: str):
@@ -69,8 +67,8 @@ def test_it_learns_resumes_to_the_same_bits_and_is_read_back(tmp_path):
 
     task = pretrain.Run(parse_config(["--config", str(tmp_path / "whole" / "run.yaml")])).task
     right = task.validate()
-    # Guessing is right for an eighth of the shapes and a ninth of the colours; backgrounds are learnt later.
-    assert right["shape"] > 0.5 and right["colour"] > 0.25, right
+    # Guessing is right for an eighth of the shapes and a ninth of the colors; backgrounds are learned later.
+    assert right["shape"] > 0.5 and right["color"] > 0.25, right
 
     file = load_umt5(tmp_path / "whole" / "out" / "export" / text.FILE_NAME)
     tokens = file.tokenizer(["a red circle on a plain blue background", "a stick figure waves a hand"])

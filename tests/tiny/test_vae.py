@@ -39,8 +39,8 @@ def test_folding_statistics_gives_wans_and_leaves_decoding_alone(network):
         log_after - log_before, (2 * scale.log()).expand_as(log_after), atol=1e-3, rtol=1e-3
     )
     torch.testing.assert_close(decode_latents(vae, after), decoded, atol=1e-4, rtol=1e-4)
-    normalised = encode_video(vae, video.movedim(1, -1) / 2 + 0.5)
-    assert normalised.mean(dims).abs().max() < 1e-3 and (normalised.std(dims) - 1).abs().max() < 1e-3
+    normalized = encode_video(vae, video.movedim(1, -1) / 2 + 0.5)
+    assert normalized.mean(dims).abs().max() < 1e-3 and (normalized.std(dims) - 1).abs().max() < 1e-3
 
 
 def test_files_read_back_and_diffusers_converts_their_names(network, tmp_path):

@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from tests.workflows.catalogue import KINDS, UPLOAD, NodeKind, Socket
+from tests.workflows.catalog import KINDS, UPLOAD, NodeKind, Socket
 
 FILE_IDS = uuid.UUID("9a1d3b52-6f0e-4c51-8a25-0d0c7b1f6a00")  # the namespace of the files' ids
 TOP, GAP, MAX_COLUMN = 60, 80, 760
@@ -45,7 +45,7 @@ REAL_VIDEOS = """
 
 ## Real videos
 
-The demo model only knows coloured shapes. For the 14B model replace **VDOT Load Demo** by three nodes:
+The demo model only knows colored shapes. For the 14B model replace **VDOT Load Demo** by three nodes:
 
 | node | file | folder |
 |---|---|---|

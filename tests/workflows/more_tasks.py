@@ -33,7 +33,7 @@ def face_pose(w: Workflow, seed: int) -> dict:
 
 The picture says who, the pose clip how. {EXAMPLES}
 
-- Any other control takes the place of the pose: depth, flow, grey, lines."""
+- Any other control takes the place of the pose: depth, flow, gray, lines."""
     return w.finish(_face(w, control), note, seed)
 
 
@@ -52,7 +52,7 @@ def reference_gray(w: Workflow, seed: int) -> dict:
     w.prompt("a yellow heart moving to the upper right over a plain cyan background")
     (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"), weights="bt601")
     (unit,) = w.add("VDOTControl", frames=frames)
-    note = f"""# A grey clip in the colours of a picture
+    note = f"""# A gray clip in the colors of a picture
 
 Light and shapes are the clip's, the reference says what the subject looks like. {EXAMPLES}
 

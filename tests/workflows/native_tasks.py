@@ -61,7 +61,7 @@ def depth_anything(w: Workflow, seed: int) -> dict:
     (geometry,) = w.add("DA3Inference", da3_model=model, image=frames)
     (raw,) = w.add("DA3Render", da3_geometry=geometry)
     control, _ = w.add("VDOTNormalizeDepth", depth=raw)
-    (unit,) = w.add("VDOTDepth", depth=control, normalisation="none", **SIZE)
+    (unit,) = w.add("VDOTDepth", depth=control, normalization="none", **SIZE)
     note = """# Depth of a clip, by Depth Anything 3
 
 The clip's space stays, the text fills it anew.
@@ -80,7 +80,7 @@ def sdpose(w: Workflow, seed: int) -> dict:
 
 Everyone in the clip is found by RT-DETR, their key points by SDPose, and drawn as the model knows skeletons.
 
-- **VDOT Draw Pose** instead of *SDPose Draw Keypoints*: its colours and widths are those of the training.
+- **VDOT Draw Pose** instead of *SDPose Draw Keypoints*: its colors and widths are those of the training.
 - One person who fills the picture needs no RT-DETR: leave *bboxes* open."""
     return w.finish(unit, _note(note, SDPOSE, RT_DETR), seed)
 

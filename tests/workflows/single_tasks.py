@@ -61,11 +61,11 @@ def gray(w: Workflow, seed: int) -> dict:
     w.prompt("a red heart moving to the upper right over a plain yellow background")
     (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"), weights="bt601")
     (unit,) = w.add("VDOTControl", frames=frames)
-    note = f"""# Colour a grey clip
+    note = f"""# Color a gray clip
 
-Light and shapes stay, the text gives the colours: for old films, or to colour anew. {EXAMPLES}
+Light and shapes stay, the text gives the colors: for old films, or to color anew. {EXAMPLES}
 
-- **VDOT Gray** takes the colour out; a clip without colour needs it as well.
+- **VDOT Gray** takes the color out; a clip without color needs it as well.
 {GRAY_WEIGHTS}"""
     return w.finish(unit, note, seed)
 

@@ -98,14 +98,14 @@ def test_raw_distances_become_disparity(call, mode):
     """As the workflow is wired; Mono models see sky, Small ones do not."""
     for sky in (True, False):
         raw = depth_of(call, sky, output="depth", normalization="raw", apply_sky_clip=sky)
-        assert raw.min() > 1.9 and raw.max() < 11, "metres, and the sky no farther than what is seen"
+        assert raw.min() > 1.9 and raw.max() < 11, "meters, and the sky no farther than what is seen"
         control, report = call("VDOTNormalizeDepth", depth=raw, mode=mode, values="metric")
         check_near_is_bright(control)
         if sky:
             assert control[:, :6].max() < 0.05, "the sky is far"
         assert "flicker" in report
         size = {"width": 0, "height": 0, "length": 0}
-        (unit,) = call("VDOTDepth", depth=control, normalisation="none", invert=False, **size)
+        (unit,) = call("VDOTDepth", depth=control, normalization="none", invert=False, **size)
         assert torch.equal(unit.frames, control) and (unit.masks == 1).all()
 
 
@@ -121,20 +121,20 @@ def test_metric_distances_are_inverted_not_only_flipped(call):
 
 
 @pytest.mark.parametrize("normalization", ["v2_style", "min_max"])
-def test_its_own_normalisations_are_near_bright_already(call, normalization):
+def test_its_own_normalizations_are_near_bright_already(call, normalization):
     image = depth_of(call, False, output="depth", normalization=normalization, apply_sky_clip=False)
     size = {"width": 0, "height": 0, "length": 0}
-    (unit,) = call("VDOTDepth", depth=image, normalisation="frame", invert=False, **size)
+    (unit,) = call("VDOTDepth", depth=image, normalization="frame", invert=False, **size)
     check_near_is_bright(unit.frames)
 
 
-def test_colours_are_refused(call):
+def test_colors_are_refused(call):
     image = depth_of(call, False, output="depth_colored", normalization="min_max", apply_sky_clip=False)
     for node, how in (
         ("VDOTNormalizeDepth", {"mode": "frame", "values": "disparity"}),
-        ("VDOTDepth", {"normalisation": "frame", "invert": False, "width": 0, "height": 0, "length": 0}),
+        ("VDOTDepth", {"normalization": "frame", "invert": False, "width": 0, "height": 0, "length": 0}),
     ):
-        with pytest.raises(ValueError, match="colour"):
+        with pytest.raises(ValueError, match="color"):
             call(node, depth=image, **how)
 
 
@@ -286,7 +286,7 @@ def test_a_tracked_mask_is_repainted(call):
     (unit,) = call("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3, **size)
     assert unit.masks[truth > 0].min() == 1
     (layout,) = call(
-        "VDOTLayout", masks={"mask0": mask}, boxes="", width=0, height=0, length=0, colours="",
+        "VDOTLayout", masks={"mask0": mask}, boxes="", width=0, height=0, length=0, colors="",
         box_width=16, box_height=16, mask_shape="original", line_width=0,
     )  # fmt: skip
     assert layout.num_frames == FRAMES and (layout.frames < 0.5).any(-1).any(2).any(1).all()

@@ -25,19 +25,19 @@ def _cloud(rng: np.random.Generator, height: int, width: int) -> Tensor:
     return torch.from_numpy(((field - low) / (high - low)).astype(np.float32))
 
 
-def two_shades(rng: np.random.Generator, colour: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
-    """A colour and a lighter or darker shade of it, still called by the same name.
+def two_shades(rng: np.random.Generator, color: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    """A color and a lighter or darker shade of it, still called by the same name.
 
     Args:
         rng: Draws the direction and the distance.
-        colour: Red, green, blue in [0, 1].
+        color: Red, green, blue in [0, 1].
 
     Returns:
         Two [3] float tensors in [0, 1].
     """
-    base = torch.tensor(colour)
+    base = torch.tensor(color)
     brightness = float(base.mean())
-    # Away from the nearer end, where the name would be lost: dark colours get lighter, light ones darker.
+    # Away from the nearer end, where the name would be lost: dark colors get lighter, light ones darker.
     lighter = rng.random() < 0.5 if 0.3 < brightness < 0.6 else brightness <= 0.3
     shade = torch.lerp(base, torch.full((3,), float(lighter)), float(rng.uniform(0.18, 0.32)))
     return base, shade
@@ -49,14 +49,14 @@ def drawn_pan(kind: str, pan: Tensor) -> Tensor:
 
 
 def draw_background(
-    rng: np.random.Generator, kind: str, colours: tuple[Tensor, Tensor], pan: Tensor, size: tuple[int, int]
+    rng: np.random.Generator, kind: str, colors: tuple[Tensor, Tensor], pan: Tensor, size: tuple[int, int]
 ) -> Tensor:
     """Draw a background.
 
     Args:
         rng: Draws angle, period and noise.
         kind: One of `BACKGROUNDS`.
-        colours: Two [3] colours in [0, 1] (`two_shades`); a plain one shows the first.
+        colors: Two [3] colors in [0, 1] (`two_shades`); a plain one shows the first.
         pan: [F, 2] float, pixels (x, y) by which it has moved in each frame.
         size: (height, width).
 
@@ -91,5 +91,5 @@ def draw_background(
         rows = (torch.arange(height) - whole[:, 1, None]).long() % (2 * height)
         columns = (torch.arange(width) - whole[:, 0, None]).long() % (2 * width)
         mix = field[rows[:, :, None], columns[:, None, :]]
-    pixels = torch.lerp(colours[0].expand(*mix.shape, 3), colours[1].expand(*mix.shape, 3), mix[..., None])
+    pixels = torch.lerp(colors[0].expand(*mix.shape, 3), colors[1].expand(*mix.shape, 3), mix[..., None])
     return pixels.expand(num_frames, height, width, 3)

@@ -49,15 +49,15 @@ def phrasings(objects: Sequence, background: str, pan: str | None) -> tuple[str,
     """All the true captions of a clip, short to long.
 
     Args:
-        objects: Items with `size_name`, `colour`, `shape`, `path`, `direction` and `spin`, nearest last.
+        objects: Items with `size_name`, `color`, `shape`, `path`, `direction` and `spin`, nearest last.
         background: Words for the background, e.g. 'plain gray background'.
         pan: Direction in which the background drifts, or None.
 
     Returns:
         A tuple of captions; every word in each is true of the pixels.
     """
-    names = [_article(f"{o.colour} {o.shape}") for o in objects]
-    sized = [_article(f"{o.size_name} {o.colour} {o.shape}") for o in objects]
+    names = [_article(f"{o.color} {o.shape}") for o in objects]
+    sized = [_article(f"{o.size_name} {o.color} {o.shape}") for o in objects]
     finite = [motion_phrase(o.path, o.direction, o.spin, finite=True) for o in objects]
     going = [motion_phrase(o.path, o.direction, o.spin, finite=False) for o in objects]
     over = _article(background)
@@ -70,7 +70,7 @@ def phrasings(objects: Sequence, background: str, pan: str | None) -> tuple[str,
             f"{names[0]} {finite[0]} over {over}{drift}",
             f"{sized[0]} {going[0]} over {over}{drift}",
             f"a video of {sized[0]} that {finite[0]} in front of {over}{drift}",
-            f"{background}, {objects[0].colour} {objects[0].shape} {going[0]}{drift}",
+            f"{background}, {objects[0].color} {objects[0].shape} {going[0]}{drift}",
         )
     both = " and ".join(names)
     return (
@@ -85,8 +85,8 @@ def phrasings(objects: Sequence, background: str, pan: str | None) -> tuple[str,
 
 def figure_phrasings(figure, background: str, pan: str | None) -> tuple[str, ...]:
     """All the true captions of a clip that shows one stick figure; arguments as for `phrasings`."""
-    name = _article(f"{figure.colour} {figure.shape}")
-    sized = _article(f"{figure.size_name} {figure.colour} {figure.shape}")
+    name = _article(f"{figure.color} {figure.shape}")
+    sized = _article(f"{figure.size_name} {figure.color} {figure.shape}")
     finite = motion_phrase(figure.path, figure.direction, False, finite=True)
     going = motion_phrase(figure.path, figure.direction, False, finite=False)
     over = _article(background)
@@ -98,5 +98,5 @@ def figure_phrasings(figure, background: str, pan: str | None) -> tuple[str, ...
         f"{name} {going} on {over}{drift}",
         f"{sized} {finite} in front of {over}{drift}",
         f"{sized} {going} over {over}{drift}",
-        f"{background}, {figure.colour} {figure.shape} {going}{drift}",
+        f"{background}, {figure.color} {figure.shape} {going}{drift}",
     )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .objects import FRAME_RATE, OBJECT_COLOURS, pick, times, vary
+from .objects import FRAME_RATE, OBJECT_COLORS, pick, times, vary
 
 ACTIONS = ("walk", "run", "wave", "jump")
 ACTION_ODDS = np.cumsum([0.45, 0.2, 0.2, 0.15])
@@ -39,22 +39,22 @@ class FigureTrack:
     """A stick figure in every frame; it has what a `ShapeTrack` has, and joints.
 
     Attributes:
-        colour, size_name: The words of the caption; shape is always 'stick figure'.
+        color, size_name: The words of the caption; shape is always 'stick figure'.
         path: One of `ACTIONS`; direction: 'left' or 'right', where it faces.
-        rgb: The colour drawn, each in [0, 1].
+        rgb: The color drawn, each in [0, 1].
         radius: Half its height in pixels; half_width: of a limb, in pixels.
-        centres: [F, 2] float, the body's middle (x, y) in pixels.
+        centers: [F, 2] float, the body's middle (x, y) in pixels.
         joints: [F, 18, 2] float, COCO-18 (x, y) in pixels.
     """
 
-    colour: str
+    color: str
     size_name: str
     path: str
     direction: str
     rgb: tuple[float, float, float]
     radius: float
     half_width: float
-    centres: Tensor
+    centers: Tensor
     joints: Tensor
     shape: str = SHAPE
     nearness: float = 1.0
@@ -63,7 +63,7 @@ class FigureTrack:
     @property
     def angles(self) -> Tensor:
         """[F] float, zeros: it does not turn."""
-        return torch.zeros(len(self.centres))
+        return torch.zeros(len(self.centers))
 
     @cached_property
     def _points(self) -> Tensor:
@@ -134,11 +134,11 @@ class FigureTrack:
     def reference(self, size: int) -> Tensor:
         """[size, size, 3] itself standing on white, filling most of the canvas."""
         radius = 0.44 * size
-        centre = torch.full((1, 2), size / 2)
-        joints = _place(centre, [_standing()], radius, self.direction)
+        center = torch.full((1, 2), size / 2)
+        joints = _place(center, [_standing()], radius, self.direction)
         half_width = self.half_width * radius / self.radius
         posed = FigureTrack(
-            self.colour, self.size_name, "wave", self.direction, self.rgb, radius, half_width, centre, joints
+            self.color, self.size_name, "wave", self.direction, self.rgb, radius, half_width, center, joints
         )
         frames = torch.ones(1, size, size, 3)
         posed.paint(frames)
@@ -208,11 +208,11 @@ MOMENTS = {
 }
 
 
-def _place(centres: Tensor, bodies: list[list[Point]], radius: float, direction: str) -> Tensor:
+def _place(centers: Tensor, bodies: list[list[Point]], radius: float, direction: str) -> Tensor:
     """[F, 18, 2] in pixels of bodies in heads."""
     side = 1.0 if direction == "right" else -1.0
     unit = 2 * radius / HEADS_HIGH
-    return centres[:, None] + torch.tensor(bodies) * torch.tensor([side * unit, unit])
+    return centers[:, None] + torch.tensor(bodies) * torch.tensor([side * unit, unit])
 
 
 def pick_figure(rng: np.random.Generator, num_frames: int, size: tuple[int, int]) -> FigureTrack:
@@ -224,32 +224,32 @@ def pick_figure(rng: np.random.Generator, num_frames: int, size: tuple[int, int]
         size: (height, width) in pixels.
     """
     height, width = size
-    colour, size_name, path = (
-        pick(rng, OBJECT_COLOURS),
+    color, size_name, path = (
+        pick(rng, OBJECT_COLORS),
         pick(rng, tuple(FIGURE_SIZES)),
         pick(rng, ACTIONS, ACTION_ODDS),
     )
     direction = pick(rng, ("left", "right"))
     radius = FIGURE_SIZES[size_name] * rng.uniform(0.95, 1.05) * min(size) / 2
     seconds = times(num_frames)
-    travelled = torch.zeros(num_frames)
+    traveled = torch.zeros(num_frames)
     if path in ("walk", "run"):
         speed = rng.uniform(0.5, 0.75) * (1.0 if path == "walk" else 1.5) * 2 * radius
         room = max(width - 1.1 * radius, 0.2 * width)
         duration = max(num_frames - 1, 1) / FRAME_RATE
-        travelled = (seconds / duration - 0.5) * min(speed * duration, room)
+        traveled = (seconds / duration - 0.5) * min(speed * duration, room)
     middle_x = width / 2 + rng.uniform(-0.08, 0.08) * width
-    x = middle_x + (travelled if direction == "right" else -travelled)
+    x = middle_x + (traveled if direction == "right" else -traveled)
     slack = max(0.0, height / 2 - radius * (1 + 1.2 * JUMP_HEADS / HEADS_HIGH))
     y = height / 2 + rng.uniform(0, 1) * slack * 0.6
     moment, period = MOMENTS[path]
     phase = rng.uniform(0, 2 * math.pi)
     bodies = [moment(phase + 2 * math.pi * float(t) / period) for t in seconds]
-    centres = torch.stack([x, torch.full_like(x, y)], dim=-1)
-    joints = _place(centres, bodies, radius, direction)
+    centers = torch.stack([x, torch.full_like(x, y)], dim=-1)
+    joints = _place(centers, bodies, radius, direction)
     half_width = rng.uniform(0.26, 0.34) * 2 * radius / HEADS_HIGH
     return FigureTrack(
-        colour, size_name, path, direction, vary(rng, colour), radius, half_width, centres, joints
+        color, size_name, path, direction, vary(rng, color), radius, half_width, centers, joints
     )
 
 
@@ -263,9 +263,9 @@ def keypoints(joints: Tensor, height: int, width: int) -> list[dict]:
     ]
 
 
-def walk_along(centres: Tensor, height: int, width: int) -> Tensor:
-    """[F, 18, 2] joints of someone who walks along with an object whose centres [F, 2] are given."""
-    bodies = [_stride(2 * math.pi * frame / FRAME_RATE / STEP_SECONDS) for frame in range(len(centres))]
-    direction = "right" if centres[-1, 0] >= centres[0, 0] else "left"
-    middle = torch.stack([centres[:, 0], torch.full((len(centres),), 0.46 * height)], dim=-1)
+def walk_along(centers: Tensor, height: int, width: int) -> Tensor:
+    """[F, 18, 2] joints of someone who walks along with an object whose centers [F, 2] are given."""
+    bodies = [_stride(2 * math.pi * frame / FRAME_RATE / STEP_SECONDS) for frame in range(len(centers))]
+    direction = "right" if centers[-1, 0] >= centers[0, 0] else "left"
+    middle = torch.stack([centers[:, 0], torch.full((len(centers),), 0.46 * height)], dim=-1)
     return _place(middle, bodies, 0.44 * height, direction)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .captions import DIRECTIONS
 from .sdf import SHAPES, draw_sdf
 
-COLOURS = {
+COLORS = {
     "red": (0.88, 0.10, 0.10),
     "green": (0.08, 0.62, 0.16),
     "blue": (0.10, 0.22, 0.90),
@@ -29,7 +29,7 @@ COLOURS = {
     "white": (0.97, 0.97, 0.97),
     "gray": (0.50, 0.50, 0.50),
 }
-OBJECT_COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "cyan", "pink", "black")
+OBJECT_COLORS = ("red", "green", "blue", "yellow", "orange", "purple", "cyan", "pink", "black")
 HELD_OUT = frozenset(
     {("purple", "star"), ("cyan", "heart"), ("orange", "cross"), ("green", "ring"), ("pink", "triangle")}
 )
@@ -37,7 +37,7 @@ SIZES = {"small": 0.18, "medium": 0.24, "large": 0.31}
 PATHS = ("linear", "bounce", "circle", "still")
 PATH_ODDS = np.cumsum([0.5, 0.2, 0.2, 0.1])
 FRAME_RATE = 16
-REACH = 1.2  # of a radius: no shape's outline is farther from its centre
+REACH = 1.2  # of a radius: no shape's outline is farther from its center
 REFERENCE_FILL = 0.42  # of the canvas: the radius of a shape on its reference
 
 
@@ -46,17 +46,17 @@ class ShapeTrack:
     """One drawn object: what it is and where it is in every frame.
 
     Attributes:
-        shape, colour, size_name: The words of the caption.
+        shape, color, size_name: The words of the caption.
         path: 'still', 'linear', 'bounce' or 'circle'; direction names a linear path's heading.
         spin: Whether it turns.
-        rgb: The colour drawn (the named one, slightly varied), each in [0, 1].
-        radius: Pixels from the centre to the outline, about.
+        rgb: The color drawn (the named one, slightly varied), each in [0, 1].
+        radius: Pixels from the center to the outline, about.
         nearness: 0 far .. 1 near, constant over the clip.
-        centres: [F, 2] float, (x, y) in pixels; angles: [F] float, radians.
+        centers: [F, 2] float, (x, y) in pixels; angles: [F] float, radians.
     """
 
     shape: str
-    colour: str
+    color: str
     size_name: str
     path: str
     direction: str
@@ -64,12 +64,12 @@ class ShapeTrack:
     rgb: tuple[float, float, float]
     radius: float
     nearness: float
-    centres: Tensor
+    centers: Tensor
     angles: Tensor
 
     def distance(self, height: int, width: int) -> Tensor:
         """[F, H, W] pixels to the outline, negative inside."""
-        return draw_sdf(self.shape, self.centres, self.angles, self.radius, height, width)
+        return draw_sdf(self.shape, self.centers, self.angles, self.radius, height, width)
 
     def paint(self, frames: Tensor) -> None:
         """Draw itself into [F, H, W, 3], in place, antialiased; only its surroundings are touched."""
@@ -77,17 +77,17 @@ class ShapeTrack:
         side = math.ceil(2 * (REACH * self.radius + 1)) + 1
         rows, columns = min(side, height), min(side, width)
         limit = torch.tensor([width - columns, height - rows])
-        corners = (self.centres - (side - 1) / 2).floor().clamp_min_(0).minimum(limit)
-        distance = draw_sdf(self.shape, self.centres, self.angles, self.radius, rows, columns, corners)
+        corners = (self.centers - (side - 1) / 2).floor().clamp_min_(0).minimum(limit)
+        distance = draw_sdf(self.shape, self.centers, self.angles, self.radius, rows, columns, corners)
         alpha = (0.5 - distance).clamp_(0, 1)
-        colour = torch.tensor(self.rgb)
+        color = torch.tensor(self.rgb)
         windows = corners.int().tolist()
         for frame, cover, (x, y) in zip(frames, alpha[..., None], windows, strict=True):
-            frame[y : y + rows, x : x + columns].lerp_(colour, cover)
+            frame[y : y + rows, x : x + columns].lerp_(color, cover)
 
     def displacement(self, height: int, width: int) -> Tensor:
         """[F-1, 2, H, W] (x, y) by which what is at a pixel moves to the next frame, were it the object's."""
-        here, there = self.centres[:-1], self.centres[1:]
+        here, there = self.centers[:-1], self.centers[1:]
         turns = self.angles.diff()
         cos, sin = turns.cos()[:, None, None], turns.sin()[:, None, None]
         x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
@@ -98,8 +98,8 @@ class ShapeTrack:
 
     def reference(self, size: int) -> Tensor:
         """[size, size, 3] itself upright on white, filling most of the canvas."""
-        centre = torch.full((1, 2), size / 2)
-        distance = draw_sdf(self.shape, centre, torch.zeros(1), REFERENCE_FILL * size, size, size)
+        center = torch.full((1, 2), size / 2)
+        distance = draw_sdf(self.shape, center, torch.zeros(1), REFERENCE_FILL * size, size, size)
         alpha = (0.5 - distance).clamp(0, 1)[0]
         return 1 - alpha[..., None] * (1 - torch.tensor(self.rgb))
 
@@ -116,9 +116,9 @@ def times(num_frames: int) -> Tensor:
     return torch.arange(num_frames) / FRAME_RATE
 
 
-def vary(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
-    """A named colour, slightly varied."""
-    return tuple(min(max(c + rng.uniform(-0.03, 0.03), 0.0), 1.0) for c in COLOURS[colour])
+def vary(rng: np.random.Generator, color: str) -> tuple[float, float, float]:
+    """A named color, slightly varied."""
+    return tuple(min(max(c + rng.uniform(-0.03, 0.03), 0.0), 1.0) for c in COLORS[color])
 
 
 def _reflect(x: Tensor, low: float, high: float) -> Tensor:
@@ -153,7 +153,7 @@ def _bouncing(start: Tensor, velocity: Tensor, moments: Tensor, walls: Sequence[
     return path(min(hits) - float(moments[-1]) / 2)
 
 
-def _centres(
+def _centers(
     rng, path: str, heading: float, radius: float, num_frames: int, height: int, width: int
 ) -> Tensor:
     """[F, 2] positions in pixels of one path inside the frame."""
@@ -165,8 +165,8 @@ def _centres(
     if path == "still":
         return middle.repeat(num_frames, 1)
     if path == "linear":
-        travelled = min(rng.uniform(0.3, 0.55) * duration, 0.55)
-        return middle + velocity * travelled * (moments[:, None] / duration - 0.5)
+        traveled = min(rng.uniform(0.3, 0.55) * duration, 0.55)
+        return middle + velocity * traveled * (moments[:, None] / duration - 0.5)
     if path == "circle":
         orbit, turns = rng.uniform(0.15, 0.28) * unit, rng.uniform(0.4, 0.75)
         phase = rng.uniform(0, 2 * math.pi)
@@ -190,14 +190,14 @@ def pick_object(
     Args:
         rng: Draws everything.
         held_out: Whether pairs of `HELD_OUT` may come.
-        taken: Colours of the other objects.
+        taken: Colors of the other objects.
         nearness: 0 far .. 1 near.
         num_frames: Of the path.
         size: (height, width) in pixels.
     """
     while True:
-        colour, shape = pick(rng, OBJECT_COLOURS), pick(rng, SHAPES)
-        if colour not in taken and (held_out or (colour, shape) not in HELD_OUT):
+        color, shape = pick(rng, OBJECT_COLORS), pick(rng, SHAPES)
+        if color not in taken and (held_out or (color, shape) not in HELD_OUT):
             break
     size_name = pick(rng, tuple(SIZES))
     radius = SIZES[size_name] * rng.uniform(0.92, 1.08) * min(size)
@@ -207,9 +207,9 @@ def pick_object(
     spin = bool(rng.random() < 0.3) and shape not in ("circle", "ring")
     turn = pick(rng, (-1, 1)) * rng.uniform(0.25, 0.6) * 2 * math.pi if spin else 0.0
     angles = rng.uniform(-0.15, 0.15) + turn * times(num_frames)
-    rgb = vary(rng, colour)
-    centres = _centres(rng, path, heading, radius, num_frames, *size)
+    rgb = vary(rng, color)
+    centers = _centers(rng, path, heading, radius, num_frames, *size)
     heading_name = DIRECTIONS[direction]
     return ShapeTrack(
-        shape, colour, size_name, path, heading_name, spin, rgb, radius, nearness, centres, angles
+        shape, color, size_name, path, heading_name, spin, rgb, radius, nearness, centers, angles
     )

@@ -61,13 +61,13 @@ def videos() -> dict[str, torch.Tensor]:
     source, story, pair = clip(CLIP_SEED), clip(STORY_SEED), clip(PAIR_SEED)
     maps = signals.flow_to_frames(source.flow)
     return {
-        "depth.mp4": _grey(clip(DEPTH_SEED).depth),
+        "depth.mp4": _gray(clip(DEPTH_SEED).depth),
         "clip.mp4": source.frames,
-        "mask.mp4": _grey((source.masks > 0.5).float()),
+        "mask.mp4": _gray((source.masks > 0.5).float()),
         "flow.mp4": torch.cat([maps[:1], maps]),
         "pose.mp4": units.pose(figure_clip(POSE_SEED), None).frames,
         "pair.mp4": pair.frames,
-        "pair_mask.mp4": _grey((pair.object_masks[-1] > 0.5).float()),
+        "pair_mask.mp4": _gray((pair.object_masks[-1] > 0.5).float()),
         "start.mp4": story.frames[:NUM_START_FRAMES],
     }
 
@@ -105,7 +105,7 @@ def render(folder: Path) -> None:
     _log.info("figure %d: %s", POSE_SEED - EVALUATION, figure_clip(POSE_SEED).caption)
 
 
-def _grey(maps: torch.Tensor) -> torch.Tensor:
+def _gray(maps: torch.Tensor) -> torch.Tensor:
     return maps[..., None].expand(*maps.shape, 3)
 
 

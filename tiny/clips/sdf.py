@@ -1,6 +1,6 @@
 """Signed distance fields of the drawn shapes, tabulated once and sampled with an affine map.
 
-A shape lives in its own coordinates: origin at its centre, radius about 1, y down. Negative inside.
+A shape lives in its own coordinates: origin at its center, radius about 1, y down. Negative inside.
 """
 
 from __future__ import annotations
@@ -92,18 +92,18 @@ def sdf_table() -> Tensor:
 
 def draw_sdf(
     shape: str,
-    centres: Tensor,
+    centers: Tensor,
     angles: Tensor,
     radius: float,
     height: int,
     width: int,
     corners: Tensor | None = None,
 ) -> Tensor:
-    """Distance in pixels from pixel centres to a moving, turning shape.
+    """Distance in pixels from pixel centers to a moving, turning shape.
 
     Args:
         shape: One of `SHAPES`.
-        centres: [F, 2] float, (x, y) in pixels.
+        centers: [F, 2] float, (x, y) in pixels.
         angles: [F] float, radians, clockwise on screen.
         radius: Pixels that one unit of the shape's coordinates takes.
         height, width: Size in pixels of the frames, or of the windows.
@@ -117,8 +117,8 @@ def draw_sdf(
     x, y = torch.arange(width)[None] + 0.5, torch.arange(height)[None] + 0.5
     if corners is not None:
         x, y = x + corners[:, :1], y + corners[:, 1:]
-    dx, dy = x - centres[:, :1], y - centres[:, 1:]
-    grid = torch.empty(len(centres), height, width, 2)
+    dx, dy = x - centers[:, :1], y - centers[:, 1:]
+    grid = torch.empty(len(centers), height, width, 2)
     torch.add((cos * dx)[:, None, :], (sin * dy)[:, :, None], out=grid[..., 0])
     torch.sub((cos * dy)[:, :, None], (sin * dx)[:, None, :], out=grid[..., 1])
     # Frames are stacked along the height so that one call over a single table entry serves the clip.

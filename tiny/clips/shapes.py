@@ -1,8 +1,8 @@
 """An endless set of drawn clips: seed -> video and captions, with exact annotations of every kind.
 
-One or two coloured shapes, or a stick figure, move over plain, gradient or textured backgrounds. The same
+One or two colored shapes, or a stick figure, move over plain, gradient or textured backgrounds. The same
 seed gives the same clip in every process; training, validation and evaluation seeds never meet, and some
-colour-shape pairs are kept out of training altogether. `python -m tiny.clips.speed` measures how fast.
+color-shape pairs are kept out of training altogether. `python -m tiny.clips.speed` measures how fast.
 
 Letters: F frames, H height, W width, N objects.
 """
@@ -23,10 +23,10 @@ from .backgrounds import BACKGROUNDS, draw_background, two_shades
 from .captions import DIRECTIONS, figure_phrasings, phrasings
 from .figure import FigureTrack, keypoints, pick_figure
 from .objects import (
-    COLOURS,
+    COLORS,
     FRAME_RATE,
     HELD_OUT,
-    OBJECT_COLOURS,
+    OBJECT_COLORS,
     SIZES,
     ShapeTrack,
     pick,
@@ -35,10 +35,10 @@ from .objects import (
 )
 
 __all__ = [
-    "COLOURS",
+    "COLORS",
     "FRAME_RATE",
     "HELD_OUT",
-    "OBJECT_COLOURS",
+    "OBJECT_COLORS",
     "SIZES",
     "SPLITS",
     "Clip",
@@ -128,8 +128,8 @@ class Clip:
 
     @cached_property
     def tracks(self) -> Tensor:
-        """[N, F, 2] float, the objects' centres (x, y) in pixels, outside the frame too."""
-        return torch.stack([track.centres for track in self.objects])
+        """[N, F, 2] float, the objects' centers (x, y) in pixels, outside the frame too."""
+        return torch.stack([track.centers for track in self.objects])
 
     @cached_property
     def references(self) -> tuple[Tensor, ...]:
@@ -174,8 +174,8 @@ def _check_size(height: int, width: int, num_frames: int) -> None:
 
 
 def _backdrop(rng, taken: tuple[str, ...], num_frames: int, size: tuple[int, int], kinds: Sequence[str] = ()):
-    """A background in a colour that is not taken: its frames, its words, its drift and where to."""
-    name = pick(rng, [c for c in COLOURS if c not in taken])
+    """A background in a color that is not taken: its frames, its words, its drift and where to."""
+    name = pick(rng, [c for c in COLORS if c not in taken])
     kind = pick(rng, kinds) if kinds else pick(rng, BACKGROUNDS, BACKGROUND_ODDS)
     drift = (0.0, 0.0)
     heading = int(rng.integers(8))
@@ -184,7 +184,7 @@ def _backdrop(rng, taken: tuple[str, ...], num_frames: int, size: tuple[int, int
         speed = rng.uniform(0.15, 0.35) * min(size)
         drift = (speed * math.cos(heading * math.pi / 4), speed * math.sin(heading * math.pi / 4))
     pan = times(num_frames)[:, None] * torch.tensor(drift)
-    frames = draw_background(rng, kind, two_shades(rng, COLOURS[name]), pan, size)
+    frames = draw_background(rng, kind, two_shades(rng, COLORS[name]), pan, size)
     return frames, f"{kind} {name} background", drift, DIRECTIONS[heading] if drifting else None
 
 
@@ -233,13 +233,13 @@ def clip(
             pick_object(
                 rng,
                 held_out=split in WITH_HELD_OUT,
-                taken=tuple(track.colour for track in objects),
+                taken=tuple(track.color for track in objects),
                 nearness=nearness,
                 num_frames=num_frames,
                 size=size,
             ),
         )
-    taken = tuple(track.colour for track in objects)
+    taken = tuple(track.color for track in objects)
     background, words, drift, going = _backdrop(rng, taken, num_frames, size, backgrounds)
     captions = phrasings(objects, words, going)
     caption = captions[int(rng.integers(len(captions)))]
@@ -252,7 +252,7 @@ def figure_clip(seed: int, *, height: int = 64, width: int = 64, num_frames: int
     _check_size(height, width, num_frames)
     split, rng = split_of(seed), np.random.default_rng([seed, FIGURE_STREAM])
     figure = pick_figure(rng, num_frames, (height, width))
-    background, words, drift, going = _backdrop(rng, (figure.colour,), num_frames, (height, width))
+    background, words, drift, going = _backdrop(rng, (figure.color,), num_frames, (height, width))
     captions = figure_phrasings(figure, words, going)
     caption = captions[int(rng.integers(len(captions)))]
     frames = _paint((figure,), background)

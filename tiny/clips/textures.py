@@ -1,6 +1,6 @@
 """Clips with the statistics of photographs, made of nothing: for a VAE that must also serve real pictures.
 
-A canvas holds 1/f noise in correlated colours, occluding leaves of power-law sizes, strokes and letters,
+A canvas holds 1/f noise in correlated colors, occluding leaves of power-law sizes, strokes and letters,
 under random contrast, tint and blur; a camera pans, zooms and turns over it, a second layer may pass.
 
 Letters: F frames, H height, W width.
@@ -30,28 +30,24 @@ def noise_field(rng: np.random.Generator, size: int, exponent: float) -> np.ndar
     return (field / (field.std() + 1e-8)).astype(np.float32)
 
 
-def _colour(rng, around: np.ndarray | None, spread: float) -> np.ndarray:
-    """A colour of the whole gamut, or one near a given colour."""
+def _color(rng, around: np.ndarray | None, spread: float) -> np.ndarray:
+    """A color of the whole gamut, or one near a given color."""
     if around is None or rng.random() < 0.3:
-        colour = rng.random(3) if rng.random() < 0.75 else rng.choice([0.02, 0.98], 3)
-        # Most colours of photographs are muted.
-        return (
-            colour
-            if rng.random() < 0.5
-            else colour.mean() + rng.uniform(0.05, 0.5) * (colour - colour.mean())
-        )
+        color = rng.random(3) if rng.random() < 0.75 else rng.choice([0.02, 0.98], 3)
+        # Most colors of photographs are muted.
+        return color if rng.random() < 0.5 else color.mean() + rng.uniform(0.05, 0.5) * (color - color.mean())
     return np.clip(around + rng.normal(0, spread, 3), 0, 1)
 
 
 def _surface(rng, size: int) -> np.ndarray:
-    """[size, size, 3] a coloured 1/f field: cloud, rock, skin, sky, by its exponent and spread."""
+    """[size, size, 3] a colored 1/f field: cloud, rock, skin, sky, by its exponent and spread."""
     light = noise_field(rng, size, rng.uniform(0.8, 2.2))
     tint = noise_field(rng, size, rng.uniform(1.4, 2.4))
     axis = rng.normal(0, 1, 3)
     axis = 0.6 + 0.4 * rng.random() * axis
     chroma = rng.normal(0, 1, 3) * rng.uniform(0, 0.12)
     contrast = rng.choice([0.03, 0.08, 0.15, 0.25], p=[0.25, 0.3, 0.3, 0.15])
-    image = _colour(rng, None, 0) + contrast * light[..., None] * axis + tint[..., None] * chroma
+    image = _color(rng, None, 0) + contrast * light[..., None] * axis + tint[..., None] * chroma
     if rng.random() < 0.5:
         ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
         angle = rng.uniform(0, 2 * math.pi)
@@ -73,7 +69,7 @@ def _leaves(rng, image: np.ndarray) -> np.ndarray:
     for _ in range(int(rng.integers(4, 70))):
         radius = smallest / (1 - rng.random() * (1 - (smallest / largest) ** 2)) ** 0.5
         x, y = rng.uniform(0, size, 2)
-        fill = tuple(int(c) for c in _colour(rng, home, spread) * 255)
+        fill = tuple(int(c) for c in _color(rng, home, spread) * 255)
         kind = rng.choice(4, p=kinds)
         if kind == 0:
             stretch = rng.uniform(0.5, 1.5)
@@ -161,11 +157,11 @@ def texture_clip(seed: int, *, height: int = 64, width: int = 64, num_frames: in
         front = F.interpolate(_canvas(rng, max(height, width))[None], (height, width), mode="bilinear")[0]
         start, step = rng.uniform(0, 1, 2) * (width, height), rng.normal(0, 0.3, 2) * (width, height)
         times = torch.linspace(0, 1, num_frames)[:, None]
-        centres = torch.tensor(start).float() + times * torch.tensor(step).float()
+        centers = torch.tensor(start).float() + times * torch.tensor(step).float()
         angles = rng.uniform(0, 6.28) + rng.normal(0, 1.0) * times[:, 0]
         radius = rng.uniform(0.15, 0.45) * min(height, width)
         distance = draw_sdf(
-            SHAPES[int(rng.integers(len(SHAPES)))], centres, angles.float(), radius, height, width
+            SHAPES[int(rng.integers(len(SHAPES)))], centers, angles.float(), radius, height, width
         )
         alpha = (0.5 - distance * rng.choice([1.0, 1.0, 0.3])).clamp(0, 1)[..., None]
         frames = torch.lerp(frames, front.movedim(0, -1)[None].expand_as(frames), alpha)

@@ -24,15 +24,15 @@ class ObjectFacts:
     """One object in words and numbers.
 
     Attributes:
-        colour, shape, size_name, path, direction, spin: The words of the caption; direction is '' where the
+        color, shape, size_name, path, direction, spin: The words of the caption; direction is '' where the
             object goes nowhere.
         nearness: 0 far .. 1 near.
-        positions: [F, 2] float, centre (x, y) as parts of width and height.
+        positions: [F, 2] float, center (x, y) as parts of width and height.
         size: Half its height, about, as a part of the shorter side.
         visible: [F] bool, whether enough of it is seen.
     """
 
-    colour: str
+    color: str
     shape: str
     size_name: str
     path: str
@@ -50,13 +50,13 @@ class SceneFacts:
 
     Attributes:
         objects: Far to near.
-        background_kind, background_colour: 'plain', 'red'.
+        background_kind, background_color: 'plain', 'red'.
         drift: The background's motion, parts of the shorter side a second (x, y).
     """
 
     objects: tuple[ObjectFacts, ...]
     background_kind: str
-    background_colour: str
+    background_color: str
     drift: tuple[float, float]
 
 
@@ -69,20 +69,20 @@ def facts(clip: Clip) -> SceneFacts:
         goes = track.path in ("linear", "walk", "run")
         objects.append(
             ObjectFacts(
-                track.colour,
+                track.color,
                 track.shape,
                 track.size_name,
                 track.path,
                 track.direction if goes else "",
                 track.spin,
                 track.nearness,
-                track.centres / torch.tensor([width, height]),
+                track.centers / torch.tensor([width, height]),
                 track.radius / side,
                 masks.sum((1, 2)) >= MIN_VISIBLE_PIXELS,
             )
         )
-    kind, colour = clip.background.split()[:2]
-    return SceneFacts(tuple(objects), kind, colour, (clip.pan[0] / side, clip.pan[1] / side))
+    kind, color = clip.background.split()[:2]
+    return SceneFacts(tuple(objects), kind, color, (clip.pan[0] / side, clip.pan[1] / side))
 
 
 def _pose(clip: Clip, unit: vcu.VCU) -> Tensor | None:
@@ -91,8 +91,8 @@ def _pose(clip: Clip, unit: vcu.VCU) -> Tensor | None:
 
 
 def _references(clip: Clip, unit: vcu.VCU) -> list[tuple[str, str]]:
-    """(colour, shape) of what the references show, in no order."""
-    shown = [(track.colour, track.shape) for track in clip.objects]
+    """(color, shape) of what the references show, in no order."""
+    shown = [(track.color, track.shape) for track in clip.objects]
     return shown[-len(unit.references) :]
 
 
@@ -120,7 +120,7 @@ def truths(tells: Sequence[str], clip: Clip, unit: vcu.VCU) -> dict[str, Any]:
     Returns:
         By name: 'masks' [N, F, H, W], 'boxes' [N, F, 4], 'depth', 'lines', 'gray' [F, H, W], 'flow'
         [F-1, 2, H, W], 'pose' [F, 18, 2] (None where no figure is drawn), 'kept' [F, H, W] bool where the
-        video must equal `clip.frames`, 'references' a list of (colour, shape).
+        video must equal `clip.frames`, 'references' a list of (color, shape).
 
     Raises:
         ValueError: A name is unknown.

@@ -38,7 +38,7 @@ def canvas_of(clip: Clip) -> dict[str, int]:
     return {"width": width, "height": height, "num_frames": num_frames}
 
 
-def _grey_rgb(maps: Tensor) -> Tensor:
+def _gray_rgb(maps: Tensor) -> Tensor:
     return maps[..., None].expand(*maps.shape, 3)
 
 
@@ -52,7 +52,7 @@ def skeleton(clip: Clip) -> list[dict]:
     if clip.objects and isinstance(clip.objects[-1], FigureTrack):
         return clip.keypoints
     height, width = clip.frames.shape[1:3]
-    return keypoints(walk_along(clip.objects[-1].centres, height, width), height, width)
+    return keypoints(walk_along(clip.objects[-1].centers, height, width), height, width)
 
 
 def box_tracks(clip: Clip) -> list[dict[int, list[int]]]:
@@ -93,7 +93,7 @@ def pose(clip: Clip, rng: Rng = None) -> vcu.VCU:
 
 
 def flow(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Exact motion on the colour wheel, the first map twice."""
+    """Exact motion on the color wheel, the first map twice."""
     maps = signals.flow_to_frames(clip.flow)
     return vcu.control(torch.cat([maps[:1], maps]))
 
@@ -107,24 +107,24 @@ def lines(clip: Clip, rng: Rng = None) -> vcu.VCU:
     """Outlines, dark on white: exact ones, or those that the line signal finds in the pixels."""
     if rng is not None and rng.random() < 0.35:
         return vcu.control(signals.draw_lines(clip.frames))
-    return vcu.control(_grey_rgb(1 - clip.lines))
+    return vcu.control(_gray_rgb(1 - clip.lines))
 
 
 def layout_boxes(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Boxes in the objects' colours."""
+    """Boxes in the objects' colors."""
     colors = [clip.objects[n].rgb for n in _seen(clip)]
     return vcu.layout(box_tracks(clip), colors=_choose(rng, (colors, None)), **canvas_of(clip))
 
 
 def layout_contours(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Contours of the objects' masks in their colours."""
+    """Contours of the objects' masks in their colors."""
     seen = _seen(clip)
     colors = _choose(rng, ([clip.objects[n].rgb for n in seen], None))
     return vcu.layout_masks([clip.object_masks[n] for n in seen], colors=colors)
 
 
 def layout(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Boxes or contours, coloured or black."""
+    """Boxes or contours, colored or black."""
     return _choose(rng, (layout_boxes, layout_contours))(clip, rng)
 
 

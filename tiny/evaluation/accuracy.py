@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..clips.backgrounds import BACKGROUNDS
 from ..clips.captions import DIRECTIONS
-from ..clips.shapes import COLOURS, OBJECT_COLOURS, SIZES, Clip
+from ..clips.shapes import COLORS, OBJECT_COLORS, SIZES, Clip
 from .network import PATHS, SEEN_SHAPES
 from .observe import PRESENT, Observation
 
@@ -32,9 +32,9 @@ def counted_objects(clip: Clip) -> list[int]:
 
 
 def background_words(clip: Clip) -> tuple[str, str]:
-    """The background's kind and colour."""
-    kind, colour = clip.background.split()[:2]
-    return kind, colour
+    """The background's kind and color."""
+    kind, color = clip.background.split()[:2]
+    return kind, color
 
 
 def mask_overlap(one: Tensor, other: Tensor) -> float:
@@ -51,22 +51,22 @@ def reading_accuracy(observation: Observation, clips: Sequence[Clip]) -> dict[st
         clips: The truth.
 
     Returns:
-        Shares of right answers ('colours': the clip's whole set of object colours; 'path', 'direction' of
+        Shares of right answers ('colors': the clip's whole set of object colors; 'path', 'direction' of
         linear paths, .. by object), 'overlap' of object pixels and 'position_px', a mean distance.
     """
     right: dict[str, list[float]] = defaultdict(list)
     for i, clip in enumerate(clips):
         seen = observation[i]
         counted = counted_objects(clip)
-        named = {clip.objects[n].colour for n in counted}
-        found = {OBJECT_COLOURS[k] for k in (seen.presence > PRESENT).nonzero().flatten().tolist()}
-        right["colours"].append(found == named)
-        kind, colour = background_words(clip)
+        named = {clip.objects[n].color for n in counted}
+        found = {OBJECT_COLORS[k] for k in (seen.presence > PRESENT).nonzero().flatten().tolist()}
+        right["colors"].append(found == named)
+        kind, color = background_words(clip)
         right["background_kind"].append(BACKGROUNDS[int(seen.kind.argmax())] == kind)
-        right["background_colour"].append(list(COLOURS)[int(seen.background.argmax())] == colour)
+        right["background_color"].append(list(COLORS)[int(seen.background.argmax())] == color)
         right["overlap"].append(mask_overlap(seen.labels > 0, clip.masks > 0.5))
         for n in counted:
-            track, slot = clip.objects[n], OBJECT_COLOURS.index(clip.objects[n].colour)
+            track, slot = clip.objects[n], OBJECT_COLORS.index(clip.objects[n].color)
             right["shape"].append(SEEN_SHAPES[int(seen.shape[slot].argmax())] == track.shape)
             right["size"].append(tuple(SIZES)[int(seen.size[slot].argmax())] == track.size_name)
             if track.path in PATHS:
@@ -74,7 +74,7 @@ def reading_accuracy(observation: Observation, clips: Sequence[Clip]) -> dict[st
             if track.path == "linear":
                 right["direction"].append(DIRECTIONS[int(seen.direction[slot].argmax())] == track.direction)
             side = clip.frames.shape[1]
-            error = (side * seen.positions[:, slot] - track.centres).norm(dim=-1)[visible_frames(clip)[n]]
+            error = (side * seen.positions[:, slot] - track.centers).norm(dim=-1)[visible_frames(clip)[n]]
             right["position_px"].append(error.mean().item())
     return {name: sum(values) / len(values) for name, values in right.items() if values}
 

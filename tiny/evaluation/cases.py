@@ -20,7 +20,7 @@ from .accuracy import counted_objects
 from .config import EvaluationConfig, TaskConfig
 from .network import CLIP_FRAMES, FRAME_SIZE
 
-# Of `tiny.clips.captions`' phrasings: the one that names every size, colour, shape, motion and background.
+# Of `tiny.clips.captions`' phrasings: the one that names every size, color, shape, motion and background.
 FULL_CAPTION, FULL_FIGURE_CAPTION = 4, 5
 REMOVAL = "removal"  # the one task whose video should become another than the drawn clip
 
@@ -58,7 +58,7 @@ def without_nearest(drawn: Clip) -> Clip:
 
 
 def _asks_held_out(drawn: Clip) -> bool:
-    return any((drawn.objects[n].colour, drawn.objects[n].shape) in HELD_OUT for n in counted_objects(drawn))
+    return any((drawn.objects[n].color, drawn.objects[n].shape) in HELD_OUT for n in counted_objects(drawn))
 
 
 def _draw(index: int, split: str, kind: str) -> Clip:

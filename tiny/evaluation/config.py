@@ -48,7 +48,7 @@ class TaskConfig:
         prompt: 'full': the caption that names everything; 'none': the empty prompt, so that only the unit
             can tell.
         name: Of the row (null: the task's).
-        held_out: Take only clips that show a colour-shape pair which training never shows.
+        held_out: Take only clips that show a color-shape pair which training never shows.
         clips: How many (null: the evaluation's number, without which the row has no Frechet distance).
         seeds: Videos made of each clip; above 1 the row has a diversity.
     """

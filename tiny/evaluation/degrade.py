@@ -25,7 +25,7 @@ def blur(frames: Tensor, sigma: float) -> Tensor:
 
 
 def degrade(frames: Tensor, rng: np.random.Generator) -> Tensor:
-    """Blur, lower resolution, colour shifts and noise, each by chance.
+    """Blur, lower resolution, color shifts and noise, each by chance.
 
     Args:
         frames: [F, H, W, 3] float in [0, 1].
@@ -57,7 +57,7 @@ def through_vae(
     Args:
         vae: From `training.data.wan_vae.load_vae`.
         videos: [B, F, H, W, 3] float in [0, 1], F = 4n + 1.
-        noise: Standard deviation added to the normalised latents.
+        noise: Standard deviation added to the normalized latents.
         generator: Draws it.
         bf16: Compute under bfloat16 autocast.
 

@@ -94,7 +94,7 @@ def reconstruct(model: TinyModel, videos: Tensor, *, bf16: bool = False) -> Tens
 
 @torch.no_grad()
 def decode(model: TinyModel, latents: Tensor, *, bf16: bool = False) -> Tensor:
-    """Videos [B, F, H, W, 3] on the CPU of normalised latents [B, 16, T, h, w]."""
+    """Videos [B, F, H, W, 3] on the CPU of normalized latents [B, 16, T, h, w]."""
     with _precision(model, bf16):
         parts = [model.decode_video(model.vae, part).float().cpu() for part in latents.split(VAE_BATCH)]
     return torch.cat(parts)
@@ -109,7 +109,7 @@ class UnitEncoder:
     """
 
     def __init__(self, model: TinyModel, *, bf16: bool = False) -> None:
-        self.model, self.bf16, self.grey = model, bf16, vcu.GreyCache()
+        self.model, self.bf16, self.gray = model, bf16, vcu.GrayCache()
 
     @torch.no_grad()
     def __call__(self, units: Sequence[vcu.VCU]) -> tuple[Tensor, int]:
@@ -120,7 +120,7 @@ class UnitEncoder:
                 return encode_video(self.model.vae, video.to(self.model.device)).float()
 
         # A float32 convolution over a single clip is ten times slower on a CPU than over two.
-        options = {"cache": self.grey, "vae": self.model.vae, "max_batch": 4}
+        options = {"cache": self.gray, "vae": self.model.vae, "max_batch": 4}
         encoded = [vcu.encode(unit, vae_encode, **options) for unit in units]
         counts = {one.num_reference_latents for one in encoded}
         if len(counts) > 1:

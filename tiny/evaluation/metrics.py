@@ -1,7 +1,7 @@
 """Scores of one generated clip: pure functions of what is seen in it and of the drawn clip it should follow.
 
 Every share is in [0, 1] with 1 right; errors are in pixels or in depth's own units; PSNR in dB.
-Letters: F frames, N objects, K object colours, H W pixels.
+Letters: F frames, N objects, K object colors, H W pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vdot_core import vcu
 from ..clips.annotations import depth_map
 from ..clips.backgrounds import BACKGROUNDS
 from ..clips.captions import DIRECTIONS
-from ..clips.shapes import COLOURS, HELD_OUT, OBJECT_COLOURS, SIZES, Clip, ShapeTrack
+from ..clips.shapes import COLORS, HELD_OUT, OBJECT_COLORS, SIZES, Clip, ShapeTrack
 from .accuracy import background_words, counted_objects, mask_overlap
 from .network import PATHS, SEEN_SHAPES
 from .observe import PRESENT, Observation
@@ -29,12 +29,12 @@ MAX_PSNR = 60.0
 
 
 def seen_shape(seen: Observation, slot: int) -> str:
-    """The shape of what is seen in a colour."""
+    """The shape of what is seen in a color."""
     return SEEN_SHAPES[int(seen.shape[slot].argmax())]
 
 
 def present_slots(seen: Observation) -> list[int]:
-    """Colours of which an object is seen, the surest first."""
+    """Colors of which an object is seen, the surest first."""
     order = seen.presence.argsort(descending=True).tolist()
     return [slot for slot in order if seen.presence[slot] > PRESENT]
 
@@ -42,19 +42,19 @@ def present_slots(seen: Observation) -> list[int]:
 def match_objects(seen: Observation, drawn: Clip) -> dict[int, int | None]:
     """Which of the seen objects stands for each asked one.
 
-    An object of the right colour is its own; what is left is given out so that most shapes are right.
+    An object of the right color is its own; what is left is given out so that most shapes are right.
 
     Args:
         seen: One clip's observation.
         drawn: What was asked for.
 
     Returns:
-        Index of the asked object -> colour index of the seen one, or None where nothing is left.
+        Index of the asked object -> color index of the seen one, or None where nothing is left.
     """
     asked, slots = counted_objects(drawn), present_slots(seen)
     matched: dict[int, int | None] = {}
     for n in asked:
-        own = OBJECT_COLOURS.index(drawn.objects[n].colour)
+        own = OBJECT_COLORS.index(drawn.objects[n].color)
         matched[n] = own if own in slots else None
     left = [n for n in asked if matched[n] is None]
     free: list[int | None] = [slot for slot in slots if slot not in matched.values()]
@@ -64,7 +64,7 @@ def match_objects(seen: Observation, drawn: Clip) -> dict[int, int | None]:
         pairs = zip(left, choice, strict=True)
         return sum(s is not None and seen_shape(seen, s) == drawn.objects[n].shape for n, s in pairs)
 
-    # The first of equals has the surest slots, so nothing seen stays unmatched in favour of None.
+    # The first of equals has the surest slots, so nothing seen stays unmatched in favor of None.
     best = max(itertools.permutations(free, len(left)), key=shapes_right) if left else ()
     return matched | dict(zip(left, best, strict=True))
 
@@ -83,21 +83,21 @@ def object_scores(seen: Observation, drawn: Clip) -> list[dict[str, float]]:
         drawn: What was asked for.
 
     Returns:
-        For each object: 'colour', 'shape' (of what stands for it), 'pair' (that shape in that colour),
+        For each object: 'color', 'shape' (of what stands for it), 'pair' (that shape in that color),
         'size', 'motion' (path, and direction of a linear one; absent for figures), 'held_out' 1 for the
-        colour-shape pairs that training never shows.
+        color-shape pairs that training never shows.
     """
     records = []
     for n, slot in match_objects(seen, drawn).items():
         track = drawn.objects[n]
         here = slot is not None
-        colour = here and OBJECT_COLOURS[slot] == track.colour
+        color = here and OBJECT_COLORS[slot] == track.color
         shape = here and seen_shape(seen, slot) == track.shape
         size = here and tuple(SIZES)[int(seen.size[slot].argmax())] == track.size_name
-        record = {"colour": colour, "shape": shape, "pair": colour and shape, "size": size}
+        record = {"color": color, "shape": shape, "pair": color and shape, "size": size}
         if track.path in PATHS:
             record["motion"] = here and _names_motion(seen, slot, track)
-        record["held_out"] = (track.colour, track.shape) in HELD_OUT
+        record["held_out"] = (track.color, track.shape) in HELD_OUT
         records.append({name: float(value) for name, value in record.items()})
     return records
 
@@ -110,14 +110,14 @@ def scene_scores(seen: Observation, drawn: Clip) -> dict[str, float]:
         drawn: What was asked for.
 
     Returns:
-        'background_colour', 'background_kind' (1 right, 0 wrong); 'extra_objects', how many objects too many
+        'background_color', 'background_kind' (1 right, 0 wrong); 'extra_objects', how many objects too many
         are seen, and 'extra_score', 1 for none and 0 for any, so that its mean is the share of videos without
-        an object that nobody asked for: a video that shows every colour loses no more than itself.
+        an object that nobody asked for: a video that shows every color loses no more than itself.
     """
-    kind, colour = background_words(drawn)
+    kind, color = background_words(drawn)
     extra = max(0, len(present_slots(seen)) - len(counted_objects(drawn)))
     return {
-        "background_colour": float(list(COLOURS)[int(seen.background.argmax())] == colour),
+        "background_color": float(list(COLORS)[int(seen.background.argmax())] == color),
         "background_kind": float(BACKGROUNDS[int(seen.kind.argmax())] == kind),
         "extra_objects": float(extra),
         "extra_score": float(extra == 0),
@@ -134,7 +134,7 @@ def _observed_masks(seen: Observation, drawn: Clip) -> Tensor:
 
 
 def object_iou(seen: Observation, drawn: Clip) -> float:
-    """Overlap of all object pixels with those drawn, whatever their colour."""
+    """Overlap of all object pixels with those drawn, whatever their color."""
     return mask_overlap(seen.labels > 0, drawn.masks > 0.5)
 
 
@@ -171,16 +171,16 @@ def depth_error(seen: Observation, drawn: Clip) -> float:
 
 
 def flow_error_px(seen: Observation, drawn: Clip) -> float:
-    """Mean distance between seen and drawn motion of the objects' centres, in pixels a frame.
+    """Mean distance between seen and drawn motion of the objects' centers, in pixels a frame.
 
     Something that is asked for and not seen counts as standing still.
     """
     side, errors = drawn.frames.shape[1], []
     for n, slot in match_objects(seen, drawn).items():
-        asked = drawn.objects[n].centres
+        asked = drawn.objects[n].centers
         asked = asked[FLOW_STRIDE:] - asked[:-FLOW_STRIDE]
         there = (
-            side * seen.positions[:, slot] if slot is not None else torch.zeros_like(drawn.objects[n].centres)
+            side * seen.positions[:, slot] if slot is not None else torch.zeros_like(drawn.objects[n].centers)
         )
         errors.append((there[FLOW_STRIDE:] - there[:-FLOW_STRIDE] - asked).norm(dim=-1).mean() / FLOW_STRIDE)
     return float(sum(errors) / len(errors)) if errors else 0.0
@@ -211,7 +211,7 @@ def gray_psnr(video: Tensor, drawn: Clip) -> float:
 
 
 def smoothness_db(video: Tensor) -> float:
-    """How well each frame is the mean of its neighbours, as PSNR: high is smooth, low flickers.
+    """How well each frame is the mean of its neighbors, as PSNR: high is smooth, low flickers.
 
     Args:
         video: [F, H, W, 3] float in [0, 1], at least 3 frames.

@@ -1,9 +1,9 @@
 """The evaluation network: which objects a frame shows, where, and before what background.
 
-One slot per object colour: a per-pixel map says which pixels are of an object of that colour, and what it
+One slot per object color: a per-pixel map says which pixels are of an object of that color, and what it
 covers is pooled into a description of the object. It is used for scores, never for training a generator.
 
-Letters: B clips, N frames, F frames of a clip, K object colours, H W pixels, D features.
+Letters: B clips, N frames, F frames of a clip, K object colors, H W pixels, D features.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..clips.backgrounds import BACKGROUNDS
 from ..clips.captions import DIRECTIONS
 from ..clips.figure import SHAPE as FIGURE
 from ..clips.sdf import SHAPES
-from ..clips.shapes import COLOURS, OBJECT_COLOURS, SIZES
+from ..clips.shapes import COLORS, OBJECT_COLORS, SIZES
 
 FILE_NAME = "vdot_tiny_evaluator.safetensors"
 SEEN_SHAPES = (*SHAPES, FIGURE)
@@ -58,12 +58,12 @@ class FrameReading(NamedTuple):
     """What the network says of N frames; all but `scene` are logits or pixels.
 
     Attributes:
-        labels: [N, 1 + K, H/2, W/2] logits of a pixel's owner: background first, then the object colours.
+        labels: [N, 1 + K, H/2, W/2] logits of a pixel's owner: background first, then the object colors.
         presence: [N, K]; shape: [N, K, shapes]; size: [N, K, sizes].
         cells: [N, shapes, H/4, W/4] logits of the shape that a place is part of.
-        position: [N, K, 2] centre (x, y), 0 .. 1 across the frame.
-        background: [N, colours]; kind: [N, kinds].
-        colours, shapes: [N, K], [N, shapes] what is anywhere in the frame; they keep the objects in `scene`.
+        position: [N, K, 2] center (x, y), 0 .. 1 across the frame.
+        background: [N, colors]; kind: [N, kinds].
+        colors, shapes: [N, K], [N, shapes] what is anywhere in the frame; they keep the objects in `scene`.
         scene: [N, D] features.
     """
 
@@ -75,7 +75,7 @@ class FrameReading(NamedTuple):
     position: Tensor
     background: Tensor
     kind: Tensor
-    colours: Tensor
+    colors: Tensor
     shapes: Tensor
     scene: Tensor
 
@@ -111,7 +111,7 @@ class Evaluator(nn.Module):
         self.joined = _conv(w.middle, w.middle)
         self.narrow = nn.Conv2d(w.middle, w.fine, 1)
         self.outline = _conv(w.fine, w.fine)
-        self.to_labels = nn.Conv2d(w.fine, 1 + len(OBJECT_COLOURS), 1)
+        self.to_labels = nn.Conv2d(w.fine, 1 + len(OBJECT_COLORS), 1)
         self.to_cells = nn.Conv2d(w.middle, len(SEEN_SHAPES), 1)
         self.slot = nn.Sequential(
             nn.Linear(w.middle + 3, w.slot), nn.SiLU(), nn.Linear(w.slot, w.slot), nn.SiLU()
@@ -120,7 +120,7 @@ class Evaluator(nn.Module):
         self.scene = nn.Sequential(
             nn.Linear(2 * w.coarse + w.middle, w.scene), nn.LayerNorm(w.scene), nn.SiLU()
         )
-        scene_outputs = len(COLOURS) + len(BACKGROUNDS) + len(OBJECT_COLOURS) + len(SEEN_SHAPES)
+        scene_outputs = len(COLORS) + len(BACKGROUNDS) + len(OBJECT_COLORS) + len(SEEN_SHAPES)
         self.to_scene = nn.Linear(w.scene, scene_outputs)
         self.motion = nn.Sequential(
             nn.Linear(3 * CLIP_FRAMES, w.motion),
@@ -153,15 +153,15 @@ class Evaluator(nn.Module):
         behind = (joined.float() * share).sum((2, 3)) / (share.sum((2, 3)) + 1e-3)
         pooled = [coarse.float().mean((2, 3)), coarse.float().amax((2, 3)), behind]
         scene = self.scene(torch.cat(pooled, dim=-1))
-        sizes = [len(COLOURS), len(BACKGROUNDS), len(OBJECT_COLOURS), len(SEEN_SHAPES)]
+        sizes = [len(COLORS), len(BACKGROUNDS), len(OBJECT_COLORS), len(SEEN_SHAPES)]
         whole = self.to_scene(scene).float().split(sizes, dim=-1)
-        position = self._centres(labels) + 0.2 * offset
+        position = self._centers(labels) + 0.2 * offset
         return FrameReading(
             labels, presence[..., 0], shape + votes, size, cells, position, *whole, scene.float()
         )
 
     def _objects(self, labels: Tensor, features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, K, outputs] from the features that each colour's pixels cover, and their votes for a shape."""
+        """[N, K, outputs] from the features that each color's pixels cover, and their votes for a shape."""
         owners = labels.softmax(1)[:, 1:]
         weights = F.avg_pool2d(owners, 2).flatten(2)
         area = weights.sum(-1, keepdim=True)
@@ -172,22 +172,22 @@ class Evaluator(nn.Module):
         return self.to_object(described).float(), votes
 
     @staticmethod
-    def _centres(labels: Tensor) -> Tensor:
-        """[N, K, 2] centres of mass of the colours' pixels, (x, y) in 0 .. 1."""
+    def _centers(labels: Tensor) -> Tensor:
+        """[N, K, 2] centers of mass of the colors' pixels, (x, y) in 0 .. 1."""
         owners = labels.softmax(1)[:, 1:]
         height, width = owners.shape[2:]
         y = (torch.arange(height, device=owners.device) + 0.5) / height
         x = (torch.arange(width, device=owners.device) + 0.5) / width
         mass = owners.sum((2, 3)) + 1e-3
         middle = [(owners.sum(2) * x).sum(-1), (owners.sum(3) * y).sum(-1)]
-        # What little mass an absent colour has is pulled to the frame's middle.
+        # What little mass an absent color has is pulled to the frame's middle.
         return torch.stack([(m + 5e-4) / mass for m in middle], dim=-1)
 
     def name_motion(self, positions: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Name paths from where objects are in every frame.
 
         Args:
-            positions: [M, 17, 2] centres (x, y) in 0 .. 1.
+            positions: [M, 17, 2] centers (x, y) in 0 .. 1.
             seen: [M, 17] float in [0, 1], how surely the object is there.
 
         Returns:

@@ -1,6 +1,6 @@
 """What the evaluation network sees in whole clips.
 
-Letters: B clips, F frames, K object colours, H W pixels, D features.
+Letters: B clips, F frames, K object colors, H W pixels, D features.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Observation:
     """What is seen in B clips; `observation[i]` is one clip's, without the leading dimension.
 
     Attributes:
-        presence: [B, K] chance that an object of the colour is there; seen: [B, F, K] the same by frame.
+        presence: [B, K] chance that an object of the color is there; seen: [B, F, K] the same by frame.
         shape: [B, K, shapes], size: [B, K, sizes], path: [B, K, paths], direction: [B, K, 8]: chances, in the
             order of their vocabularies.
-        positions: [B, F, K, 2] centres (x, y) in 0 .. 1.
-        background: [B, colours], kind: [B, kinds]: chances.
-        labels: [B, F, H, W] uint8: 0 background, 1 + k an object of colour k.
+        positions: [B, F, K, 2] centers (x, y) in 0 .. 1.
+        background: [B, colors], kind: [B, kinds]: chances.
+        labels: [B, F, H, W] uint8: 0 background, 1 + k an object of color k.
         features: [B, 2 D] of the clip: its frames' mean, and the mean change from frame to frame.
     """
 

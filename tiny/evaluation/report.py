@@ -31,7 +31,7 @@ Held-out clips of the drawn shapes (`tiny/clips/shapes.py`, seeds of the split `
 `tiny/configs/tiny_evaluation.yaml`. `truth` is the drawn clips themselves and `vae` their reconstructions:
 the upper bound for any model with this VAE, and the measure of the evaluation network's own errors.
 
-- colour, shape, pair (that shape in that color), size, motion: share of the objects that the prompt names;
+- color, shape, pair (that shape in that color), size, motion: share of the objects that the prompt names;
 - extra: mean number of unrequested objects per video; no extra: share of videos without any;
 - IoU of objects and of their boxes, depth error (0 to 1), flow error (pixels per frame): against the drawing;
 - kept, gray: PSNR of the given pixels, and in parentheses the difference from the VAE's own reconstruction;

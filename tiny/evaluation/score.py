@@ -19,7 +19,7 @@ from .observe import Observation
 
 # Decibels short of the VAE's own at which what should be kept counts as lost.
 KEPT_RANGE_DB = 10.0
-OBJECT_METRICS = ("colour", "shape", "pair", "size", "motion")
+OBJECT_METRICS = ("color", "shape", "pair", "size", "motion")
 
 
 def counted_rows(rows: Mapping[str, Mapping]) -> int:

@@ -12,12 +12,12 @@ Rows = Mapping[str, Mapping]
 # Heading -> (group, metric, how it is written).
 COLUMNS = {
     "score": (None, "score", ".3f"),
-    "colour": ("objects", "colour", ".1%"),
+    "color": ("objects", "color", ".1%"),
     "shape": ("objects", "shape", ".1%"),
     "pair": ("objects", "pair", ".1%"),
     "size": ("objects", "size", ".1%"),
     "motion": ("objects", "motion", ".1%"),
-    "bg colour": ("metrics", "background_colour", ".1%"),
+    "bg color": ("metrics", "background_color", ".1%"),
     "bg kind": ("metrics", "background_kind", ".1%"),
     "extra": ("metrics", "extra_objects", ".2f"),
     "no extra": ("metrics", "extra_score", ".1%"),
@@ -43,7 +43,7 @@ class Bar:
 
 
 BARS = (
-    Bar("text", "objects", "colour", 0.90, "colour from text"),
+    Bar("text", "objects", "color", 0.90, "color from text"),
     Bar("text", "objects", "shape", 0.90, "shape from text"),
     Bar("depth", "metrics", "object_iou", 0.70, "object IoU with depth"),
     Bar("layout_track", "metrics", "object_iou", 0.70, "object IoU with contours"),
@@ -52,9 +52,7 @@ BARS = (
     Bar("inpainting", "metrics", "kept_short", -1.0, "kept region against the VAE's own, dB (inpainting)"),
     Bar("outpainting", "metrics", "kept_short", -1.0, "the same (outpainting)"),
     Bar("firstclip", "metrics", "kept_short", -1.0, "the same (extension)"),
-    Bar(
-        "reference_only", "metrics", "reference_kept", 0.85, "reference's colour and shape, without a prompt"
-    ),
+    Bar("reference_only", "metrics", "reference_kept", 0.85, "reference's color and shape, without a prompt"),
 )
 
 
@@ -137,12 +135,12 @@ def _diversity(rows: Rows) -> float | None:
 
 
 def held_out_table(results: Mapping[str, Rows]) -> list[str]:
-    """Colour, shape and both, of the pairs that training never shows beside all pairs, over all rows."""
+    """Color, shape and both, of the pairs that training never shows beside all pairs, over all rows."""
     body = []
     for name, rows in results.items():
         groups = []
         for group in ("objects", "held_out"):
-            for metric in ("colour", "shape", "pair"):
+            for metric in ("color", "shape", "pair"):
                 parts = [(r[group]["count"], r[group][metric]) for r in rows.values() if r[group]["count"]]
                 total = sum(count for count, _ in parts)
                 groups.append(f"{sum(c * v for c, v in parts) / total:.1%}" if total else "")
@@ -151,7 +149,7 @@ def held_out_table(results: Mapping[str, Rows]) -> list[str]:
     head = [
         f"{metric}, {which}"
         for which in ("all", "held out")
-        for metric in ("colour", "shape", "pair", "objects")
+        for metric in ("color", "shape", "pair", "objects")
     ]
     return ["Over the objects of all rows.", "", *_table(["model / sampler", *head], body)]
 

@@ -25,7 +25,7 @@ class Batch:
             (seed, step, position, purpose), so that they do not depend on the number of processes.
         text: [B, L, D] float, zero beyond each prompt's end; L is the same in all of a source's batches.
         shape: (16, T, h, w) of one sample's latents.
-        latents: [B, 16, T, h, w] float, the real clips, normalised, references first; None = prompts alone.
+        latents: [B, 16, T, h, w] float, the real clips, normalized, references first; None = prompts alone.
         contexts: [B, K, 96, T, h, w] float, or None in training from text alone.
         context_scale: What `contexts` are weighted by.
         num_reference_latents: How many of the T latent frames, at the start, are references.

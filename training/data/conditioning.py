@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vdot_core import signals, vcu
-from vdot_core.vcu.unit import GREY
+from vdot_core.vcu.unit import GRAY
 
 from .bad_rows import BadRowError
 
@@ -91,7 +91,7 @@ def _inpaint(
 
 def _kept(inputs: Inputs) -> vcu.VCU:
     """Whatever the mask keeps of the clip."""
-    frames = torch.where(inputs.mask[..., None] > 0.5, GREY, inputs.clip())
+    frames = torch.where(inputs.mask[..., None] > 0.5, GRAY, inputs.clip())
     return vcu.VCU(frames, inputs.mask, kind="extension")
 
 

@@ -146,7 +146,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, ...]:
-        """Encode prompts one by one, so that none depends on its neighbours.
+        """Encode prompts one by one, so that none depends on its neighbors.
 
         Args:
             texts: Prompts; entities are resolved and white space is collapsed, as Wan does.

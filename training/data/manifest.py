@@ -204,7 +204,7 @@ def _renamed(record: Record) -> Record:
 
 
 def _check_columns(path: str, records: Sequence[Record]) -> None:
-    """Refuse a table without the columns that every row needs, and misspelt ones; say which are not read."""
+    """Refuse a table without the columns that every row needs, and misspelled ones; log those not read."""
     columns = {name for record in records for name in record}
     absent = [name for name in COLUMNS if name not in columns]
     for name in sorted(columns - set(COLUMNS)):

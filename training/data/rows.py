@@ -89,7 +89,7 @@ class RowsProducer:
         self._device = pick_device(config.device, local_rank)
         self._dtype = "bf16" if uses_bf16(config.encode_dtype, self._device, "data.encode_dtype") else "fp32"
         self._loaded: tuple[VideoEncoder, TextEncoder] | None = None
-        self._gray = vcu.GreyCache()
+        self._gray = vcu.GrayCache()
 
     def header(self) -> dict[str, Any]:
         """All that the samples depend on, as JSON."""

@@ -17,7 +17,7 @@ class ParallelConfig:
         hsdp_replicas: Groups of processes that each hold the whole model; 1: sharded over all.
         checkpoint_every: Blocks of a group that keeps only its input and runs again; 1: each block, 0: off.
         compile: Compile the blocks with torch.compile.
-        cpu_offload: Keep sharded parameters, gradients and optimiser states in CPU memory.
+        cpu_offload: Keep sharded parameters, gradients and optimizer states in CPU memory.
         precision: bf16 (fp32 master weights and reductions), fp32, or auto: bf16 where the device has it in
             hardware.
         device: auto, cpu or cuda.

@@ -51,7 +51,7 @@ def cosine_lr(step: int, steps: int, lr: float, lr_end: float, warmup: int = 0) 
 
 
 def set_lr(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
-    """Give every group of every optimiser this learning rate."""
+    """Give every group of every optimizer this learning rate."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr

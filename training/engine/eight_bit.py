@@ -1,4 +1,4 @@
-"""An optimiser's moment in 8 bits and a scale per block, by torchao (Dettmers et al., ICLR 2022).
+"""An optimizer's moment in 8 bits and a scale per block, by torchao (Dettmers et al., ICLR 2022).
 
 Blocks lie within rows, and rows are what FSDP spreads: codes and scales are tensors sharded as the weight is,
 the numbers in them are the same on any number of processes, and a checkpoint holds them as they are.
@@ -62,7 +62,7 @@ def _levels(signed: bool, device: torch.device) -> Tensor:
 class EightBitMoment:
     """A running mean of a weight's gradients or of their squares, at first zero.
 
-    Of squares the roots are stored. A weight whose gradients are a thousandth of its neighbours' has squares
+    Of squares the roots are stored. A weight whose gradients are a thousandth of its neighbors' has squares
     of a millionth, which the codes would round to 0, to be divided by; its root they still tell.
 
     Args:

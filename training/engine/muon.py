@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are orthogonalised, for the convolutions of a short training run.
+"""Muon: momentum whose matrices are orthogonalized, for the convolutions of a short training run.
 
 Each weight is seen as a matrix [out, rest]; a Newton-Schulz iteration replaces its momentum by the nearest
 orthogonal matrix (K. Jordan et al., 2024), scaled to the size of an AdamW update (arXiv 2502.16982), so that

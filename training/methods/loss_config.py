@@ -33,8 +33,8 @@ class LossConfig:
         gan_shift: Shift of the timesteps at which the discriminator looks.
         min_timestep: Lowest timestep drawn, of 1000.
         max_timestep: Highest timestep drawn, of 1000.
-        dmd_weighting: normalised (1 / mean abs(x0 - real)), timestep (t / 1000) or none.
-        eps: Entropic regularisation, in the unit that eps_mode says.
+        dmd_weighting: normalized (1 / mean abs(x0 - real)), timestep (t / 1000) or none.
+        eps: Entropic regularization, in the unit that eps_mode says.
         eps_mode: Unit of eps: mean_cost (share of the mean cost) or absolute.
         debias: Subtract the transport of the fake cloud onto itself.
         cost: Ground cost, sqeuclidean or l1.
@@ -71,7 +71,7 @@ class LossConfig:
     gan_shift: float = 12.0
     min_timestep: float = 20.0
     max_timestep: float = 980.0
-    dmd_weighting: str = "normalised"
+    dmd_weighting: str = "normalized"
     eps: float = 0.05
     eps_mode: Literal["mean_cost", "absolute"] = "mean_cost"
     debias: bool = True

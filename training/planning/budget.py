@@ -104,7 +104,7 @@ class Budget:
 
     @property
     def optimizer(self) -> float:
-        """Bytes that an optimiser step takes beside the states: the roots of all second moments at once, or,
+        """Bytes that an optimizer step takes beside the states: the roots of all second moments at once, or,
         of moments in 8 bits, the work on the largest weight."""
         eight_bit = self.config.optim.state_bits == 8
         work = EIGHT_BIT_STEP * self.sizes.largest if eight_bit else FP32 * self.sizes.network

@@ -2,7 +2,7 @@
 
 The rules are those of `training/engine/networks.py`, `trainer.py` and `distributed/world.py`: trained
 networks have float32 master weights; under FSDP a block's weights are gathered in bf16 and its gradients
-reduced in float32; the optimiser keeps a second moment, in 32 or 8 bits, and a first one only where beta1 is
+reduced in float32; the optimizer keeps a second moment, in 32 or 8 bits, and a first one only where beta1 is
 above 0; generator and critic never hold gradients at the same time.
 """
 
@@ -68,7 +68,7 @@ class Sizes:
                 block = ".".join(name.split(".")[:2])
                 blocks[block] = blocks.get(block, 0) + count
         frozen = tuple(config.model.frozen)
-        learnt = {name for name in counts if not (frozen and name.startswith(frozen))}
+        learned = {name for name in counts if not (frozen and name.startswith(frozen))}
         moments = {name: moment_bytes(shape, bits) for name, shape in shapes.items()}
         total = sum(counts.values())
         widths = {
@@ -79,10 +79,10 @@ class Sizes:
         head = Discriminator.for_network(network, len(tapped(network, config)), device="meta", **widths)
         heads = [tuple(p.shape) for p in head.parameters()]
         return cls(
-            total, sum(counts[name] for name in learnt), max(blocks.values()), total - sum(blocks.values()),
+            total, sum(counts[name] for name in learned), max(blocks.values()), total - sum(blocks.values()),
             sum(math.prod(shape) for shape in heads), max(counts.values()),
             (
-                sum(moments.values()), sum(moments[name] for name in learnt),
+                sum(moments.values()), sum(moments[name] for name in learned),
                 sum(moment_bytes(shape, bits) for shape in heads),
             ),
         )  # fmt: skip
@@ -128,7 +128,7 @@ def element_bytes(config: DistillConfig) -> int:
 
 
 def states(sizes: Sizes, config: DistillConfig) -> States:
-    """What the networks and their optimisers hold.
+    """What the networks and their optimizers hold.
 
     Args:
         sizes: numbers of parameters.
@@ -165,7 +165,7 @@ class Peak:
     Attributes:
         name: The update.
         graphs: What autograd keeps.
-        working: More while the hungriest layer, or the optimiser, runs.
+        working: More while the hungriest layer, or the optimizer, runs.
     """
 
     name: str

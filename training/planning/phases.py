@@ -85,7 +85,7 @@ class StepTime:
     Attributes:
         compute: Matrix products, at the stated utilization.
         communication: Gathering weights and reducing gradients, were nothing hidden behind computing.
-        offload: Copies to and from CPU memory, and the optimiser there.
+        offload: Copies to and from CPU memory, and the optimizer there.
     """
 
     compute: float
@@ -107,7 +107,7 @@ class Rates:
         utilization: Share of it that training reaches.
         interconnect_gb_s: Between GPUs, per GPU and direction, collectives included.
         host_gb_s: From GPU to CPU memory, per GPU.
-        host_memory_gb_s: CPU memory of a node, which its optimiser reads and writes.
+        host_memory_gb_s: CPU memory of a node, which its optimizer reads and writes.
     """
 
     tflops: float = 989.0

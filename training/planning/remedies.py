@@ -17,7 +17,7 @@ class Option:
 
     Attributes:
         words: As it is typed after the command.
-        exact: Whether what is learnt stays the same.
+        exact: Whether what is learned stays the same.
         section, key, value: The field and its new value.
     """
 
@@ -104,7 +104,7 @@ class Remedy:
 
     @property
     def exact(self) -> bool:
-        """Whether what is learnt stays the same."""
+        """Whether what is learned stays the same."""
         return all(option.exact for option in self.options)
 
 

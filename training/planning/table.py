@@ -62,7 +62,7 @@ def memory_lines(budget: Budget) -> list[str]:
         note = f"graph {_gib(peak.graphs)} + working {_gib(peak.working)}"
         lines.append(_row(peak.name, peak.total, note))
     lines += [
-        _row("optimiser step, no activations", budget.optimizer),
+        _row("optimizer step, no activations", budget.optimizer),
         " at the worst moment",
         _row("states on the GPU", budget.resident),
         _row(f"activations: {budget.worst.name}", budget.worst.total),
@@ -109,7 +109,7 @@ def remedy_lines(found: list[Remedy], enough: Cluster | None, memory_gib: float,
     for remedy in found[:most]:
         words = " ".join(option.words for option in remedy.options)
         budget = remedy.budget
-        note = "" if remedy.exact else "; changes what is learnt"
+        note = "" if remedy.exact else "; changes what is learned"
         host = f", {budget.host / GIB:.0f} GiB of CPU memory a node" if budget.host else ""
         lines.append(
             f"  {words}\n      {budget.total / GIB:.1f} GiB, {budget.time.total:.3g} s a step{host}{note}"

@@ -33,7 +33,7 @@ def acc_wan_init(vace: Weights, wan: torch.nn.Module | Mapping[str, torch.Tensor
     branch = [name for name in targets if name.startswith(VACE_ROOTS)]
     if not branch:
         raise ValueError(
-            "the network to initialise has no VACE branch; give the VACE network first, then Wan's"
+            "the network to initialize has no VACE branch; give the VACE network first, then Wan's"
         )
     extra = [name for name in sources if name.startswith(VACE_ROOTS)]
     if extra:

@@ -39,12 +39,12 @@ _IMAGE_PROBLEM = Problem(
 
 
 def foreign(names: Iterable[str]) -> Problem | None:
-    """Recognise a file that is something else altogether.
+    """Recognize a file that is something else altogether.
 
     Args:
         names: every tensor name in the file, as it stands there.
     Returns:
-        What it is and what to do; None where nothing is recognised.
+        What it is and what to do; None where nothing is recognized.
     """
     names = list(names)
     kinds = (
@@ -87,7 +87,7 @@ def foreign(names: Iterable[str]) -> Problem | None:
 
 
 def wrong_channels(specs: Mapping[str, TensorSpec]) -> Problem | None:
-    """Recognise Wan networks whose latents or conditions differ, by their patch embedding.
+    """Recognize Wan networks whose latents or conditions differ, by their patch embedding.
 
     Args:
         specs: Wan name -> shape and dtype.

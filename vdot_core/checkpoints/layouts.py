@@ -94,7 +94,7 @@ def strip_wrappers(name: str) -> str:
 
 
 def detect_layout(names: Iterable[str], container: str = "") -> Layout | None:
-    """Recognise a file's naming scheme from its names alone.
+    """Recognize a file's naming scheme from its names alone.
 
     Args:
         names: every tensor name in the file.

@@ -20,11 +20,11 @@ _UNREAD = (".weight_scale_2", ".pre_quant_scale", ".qweight", ".qzeros", ".absma
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a file's quantisation keys say.
+    """What a file's quantization keys say.
 
     Args:
         scales: Wan weight name -> Wan name of its scale.
-        helpers: every name that is part of the quantisation and no parameter of the network.
+        helpers: every name that is part of the quantization and no parameter of the network.
         problem: why the weights cannot be read; empty where they can.
     """
 
@@ -34,10 +34,10 @@ class Quantization:
 
 
 def find_quantization(specs: Mapping[str, TensorSpec]) -> Quantization:
-    """Separate quantisation keys from parameters.
+    """Separate quantization keys from parameters.
 
     Args:
-        specs: Wan name -> shape and dtype, quantisation keys included.
+        specs: Wan name -> shape and dtype, quantization keys included.
     Returns:
         The scales found; `problem` names a scheme that is not read (nvfp4, int8, block scales).
     """
@@ -45,7 +45,7 @@ def find_quantization(specs: Mapping[str, TensorSpec]) -> Quantization:
     for name, spec in specs.items():
         if name.endswith(_UNREAD):
             return Quantization(
-                problem=f"its weights are quantised in a way that is not read ({shown(name)})"
+                problem=f"its weights are quantized in a way that is not read ({shown(name)})"
             )
         if name.endswith(_IGNORED) or name in _MARKERS:
             helpers.add(name)
@@ -63,7 +63,7 @@ def find_quantization(specs: Mapping[str, TensorSpec]) -> Quantization:
     integers = [n for n, s in specs.items() if n not in helpers and not s.dtype.is_floating_point]
     if integers:
         kind = specs[integers[0]].dtype
-        return Quantization(problem=f"{shown(integers[0])} is {kind}, a quantisation that is not read")
+        return Quantization(problem=f"{shown(integers[0])} is {kind}, a quantization that is not read")
     return Quantization(scales, frozenset(helpers))
 
 

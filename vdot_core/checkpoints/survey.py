@@ -27,7 +27,7 @@ class CheckpointInfo:
             these joined by ' + ', or what else it is: 'lora', 'vae', 'text-encoder', 'i2v', 'unknown', ...
         config: the network's sizes; None where they cannot be known.
         dtypes: number of parameters by dtype, as in {'bfloat16': 17337592896}.
-        num_parameters: all parameters of the network; quantisation scales are not counted.
+        num_parameters: all parameters of the network; quantization scales are not counted.
         files: the weight files.
         metadata: the safetensors header's strings.
         problem: why it cannot be loaded; empty where it can.
@@ -130,7 +130,7 @@ def _survey_set(path: Path) -> Survey:
 def _interpret(
     info: CheckpointInfo, layout: Layout, owners: Mapping[str, TensorFile], beside: Mapping[str, Any] | None
 ) -> Survey:
-    """Translate a file's names to Wan's, set its quantisation's helpers apart, and read its config."""
+    """Translate a file's names to Wan's, set its quantization's helpers apart, and read its config."""
     names = layout.wan_names(owners)
     specs = {name: owners[original].specs[original] for name, original in names.items()}
     problem = diagnose.wrong_channels(specs)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..transport import OTResult, entropic_ot
 from .unrolled import unrolled_gradient
 
-DMD_WEIGHTINGS = ("normalised", "timestep", "none")
+DMD_WEIGHTINGS = ("normalized", "timestep", "none")
 OTD_METHODS = ("envelope", "unrolled")
 REDUCTIONS = ("mean", "sum")
 
@@ -49,7 +49,7 @@ def dmd_gradient(
     real: Tensor,
     *,
     timestep: Tensor | None = None,
-    weighting: str = "normalised",
+    weighting: str = "normalized",
     num_reference_latents: int = 0,
 ) -> MatchingGradient:
     """Gradient of the reverse KL between the generator's and the teacher's distribution: g = w (fake - real).
@@ -58,7 +58,7 @@ def dmd_gradient(
         sample: [B, C, T, h, w] the generator's clean latents.
         fake: the fake score's prediction of them from x_t; real: the teacher's, with guidance. Same shape.
         timestep: [B] in 0..1000, the scores' noise level; needed by weighting 'timestep'.
-        weighting: 'normalised' (1 / mean |sample - real|), 'timestep' (t / 1000, as released) or 'none'.
+        weighting: 'normalized' (1 / mean |sample - real|), 'timestep' (t / 1000, as released) or 'none'.
         num_reference_latents: leading latent frames that hold references and are not matched.
 
     Returns:
@@ -69,7 +69,7 @@ def dmd_gradient(
     """
     _check_shapes(sample, fake, real, num_reference_latents)
     gradient = fake.detach().float() - real.detach().float()
-    if weighting == "normalised":
+    if weighting == "normalized":
         gradient = gradient * normalizer(sample.detach(), real.detach(), num_reference_latents)
     elif weighting == "timestep":
         if timestep is None:

@@ -30,9 +30,9 @@ class WanVaceConfig:
         out_channels: latent channels out.
         vace_in_channels: context channels: 32 of latents and 64 of masks.
         patch_size: latents per token along (T, h, w).
-        eps: epsilon of every normalisation.
-        qk_norm: RMS-normalise queries and keys over all heads at once.
-        cross_attn_norm: layer-normalise what enters cross-attention.
+        eps: epsilon of every normalization.
+        qk_norm: RMS-normalize queries and keys over all heads at once.
+        cross_attn_norm: layer-normalize what enters cross-attention.
 
     Raises:
         ValueError: a field is out of range; the message names it.

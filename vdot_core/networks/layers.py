@@ -1,7 +1,7 @@
 """Blocks of the Wan-VACE transformer, under Wan's own parameter names.
 
 B batch, K contexts, L tokens, S text tokens, D width. Every layer with weights comes from `operations`
-(torch.nn, or a host's offloading and quantised layers); raw parameters are cast where they are used.
+(torch.nn, or a host's offloading and quantized layers); raw parameters are cast where they are used.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def sinusoidal_embedding(timestep: Tensor, dim: int) -> Tensor:
 
 
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """Layer-normalise tokens, then scale by 1 + scale and shift.
+    """Layer-normalize tokens, then scale by 1 + scale and shift.
 
     Args:
         x: [B, L, D].

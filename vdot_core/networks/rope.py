@@ -86,7 +86,7 @@ def _kept_grid_table(grid: tuple[int, int, int], head_dim: int, device: torch.de
 
 
 def apply_rotary(x: Tensor, table: RotaryTable) -> Tensor:
-    """Turn each pair of neighbouring channels by its token's angles.
+    """Turn each pair of neighboring channels by its token's angles.
 
     Args:
         x: [B, L, N, 2 * P].

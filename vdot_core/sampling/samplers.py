@@ -122,7 +122,7 @@ def fresh_noise(like: Tensor, generator: NoiseSource = None) -> Tensor:
     """Standard normal float32 of a tensor's shape, drawn on the generator's device, then moved.
 
     A callable in the generator's place is given the tensor and draws itself, as training does, where each
-    sample's noise must not depend on its neighbours in the batch.
+    sample's noise must not depend on its neighbors in the batch.
     """
     if callable(generator):
         return generator(like).to(like.device, torch.float32)

@@ -1,4 +1,4 @@
-"""Depth as VACE reads it: grey, near = bright; and how much it flickers.
+"""Depth as VACE reads it: gray, near = bright; and how much it flickers.
 
 VACE's annotators (ali-vilab/VACE, vace/annotators/depth.py) stretch each frame's disparity to its own minimum
 and maximum. Estimators give each frame up to an unknown scale and shift, and a frame's extremes jump with its
@@ -20,7 +20,7 @@ SAMPLES_PER_FRAME = 16384  # enough for percentiles and scale-shift fits at any 
 FIT_ROUNDS = 4  # concentration steps of the trimmed fit; it settles in two or three
 FIT_LAYERS = 4  # depth layers; each keeps its better half, so that a flat sky alone cannot decide the scale
 CUT_CORRELATION = 0.6  # consecutive frames of one shot correlate above 0.9; below this it is another shot
-COLOURED = 0.05  # mean spread of the channels, relative to the clip's range, above which a map is in colours
+COLORED = 0.05  # mean spread of the channels, relative to the clip's range, above which a map is in colors
 FLAT = 1e-6  # a range this small, relative to the clip's, carries no depth
 
 
@@ -32,10 +32,10 @@ def normalize_depth(
     percentiles: tuple[float, float] = (1.0, 99.0),
     window: float = 6.0,
 ) -> Tensor:
-    """Turn any estimator's depth into the grey video VACE reads: near = bright.
+    """Turn any estimator's depth into the gray video VACE reads: near = bright.
 
     Args:
-        depth: [F, H, W], [F, H, W, 1] or grey [F, H, W, 3] float, any range.
+        depth: [F, H, W], [F, H, W, 1] or gray [F, H, W, 3] float, any range.
         mode: "frame": each frame's minimum to maximum, as VACE's annotator; "clip": the clip's percentiles,
             for estimators that are consistent over time; "stable": each frame is fitted to its predecessor by
             the scale and shift that most pixels agree on, then the range follows percentiles smoothed over
@@ -50,7 +50,7 @@ def normalize_depth(
         [F, H, W, 3] float32 in [0, 1], three equal channels; a frame without any relief becomes black.
 
     Raises:
-        ValueError: wrong shape, colours instead of grey, NaN, distances that are not positive, a bad
+        ValueError: wrong shape, colors instead of gray, NaN, distances that are not positive, a bad
         parameter.
     """
     _check_parameters(mode, values, percentiles, window)
@@ -78,7 +78,7 @@ def flicker(video: Tensor, *, guide: Tensor | None = None, tolerance: float = 0.
     values before and after compare.
 
     Args:
-        video: [F, H, W], [F, H, W, 1] or grey [F, H, W, 3] float, any range.
+        video: [F, H, W], [F, H, W, 1] or gray [F, H, W, 3] float, any range.
         guide: the clip the depth was made of, [F, H, W, 3] float in [0, 1], same size.
         tolerance: see above.
 
@@ -141,13 +141,13 @@ def single_channel(depth: Tensor) -> Tensor:
     """Check a depth clip of any accepted layout and bring it to [F, H, W].
 
     Args:
-        depth: [F, H, W], [F, H, W, 1] or grey [F, H, W, 3] float, any finite range.
+        depth: [F, H, W], [F, H, W, 1] or gray [F, H, W, 3] float, any finite range.
 
     Returns:
         [F, H, W] of the same dtype.
 
     Raises:
-        ValueError: wrong shape or dtype, colours instead of grey, NaN or infinity.
+        ValueError: wrong shape or dtype, colors instead of gray, NaN or infinity.
     """
     if not isinstance(depth, Tensor) or not depth.is_floating_point():
         got = depth.dtype if isinstance(depth, Tensor) else type(depth).__name__
@@ -155,7 +155,7 @@ def single_channel(depth: Tensor) -> Tensor:
     shape = list(depth.shape)
     if depth.ndim not in (3, 4) or (depth.ndim == 4 and shape[-1] not in (1, 3)):
         raise ValueError(
-            f"depth has shape {shape}; give [F, H, W], [F, H, W, 1] or grey [F, H, W, 3], without alpha"
+            f"depth has shape {shape}; give [F, H, W], [F, H, W, 1] or gray [F, H, W, 3], without alpha"
         )
     if 0 in shape:
         raise ValueError(f"depth has shape {shape}: it is empty; give at least one frame with pixels")
@@ -166,17 +166,17 @@ def single_channel(depth: Tensor) -> Tensor:
         )
     if depth.ndim == 3:
         return depth
-    grey = depth[..., 0]
+    gray = depth[..., 0]
     if shape[-1] == 3:
-        # The mean: a compressed video's stray coloured pixels are no heat map.
-        colour = [float((frame.amax(-1) - frame.amin(-1)).mean()) for frame in depth]
-        if max(colour) > COLOURED * max(high - low, FLAT):
+        # The mean: a compressed video's stray colored pixels are no heat map.
+        color = [float((frame.amax(-1) - frame.amin(-1)).mean()) for frame in depth]
+        if max(color) > COLORED * max(high - low, FLAT):
             raise ValueError(
-                "depth is in colours (a heat map), which have no order; give the estimator's grey output"
+                "depth is in colors (a heat map), which have no order; give the estimator's gray output"
             )
-        if max(colour) > 0:
-            grey = depth.mean(-1)
-    return grey
+        if max(color) > 0:
+            gray = depth.mean(-1)
+    return gray
 
 
 def _near_is_large(depth: Tensor, values: str) -> Tensor:
@@ -226,15 +226,15 @@ def _fit(source: Tensor, target: Tensor) -> _Fit:
 
 def _line(source: Tensor, target: Tensor) -> tuple[float, float, float]:
     """Scale (ratio of spreads: least squares would shrink it with noise), shift and correlation."""
-    centred, goal = source - source.mean(), target - target.mean()
-    spread, goal_spread = float(centred.square().mean().sqrt()), float(goal.square().mean().sqrt())
+    centered, goal = source - source.mean(), target - target.mean()
+    spread, goal_spread = float(centered.square().mean().sqrt()), float(goal.square().mean().sqrt())
     floor = FLAT * float(source.abs().max() + target.abs().max())
     if (
         min(spread, goal_spread) <= floor
     ):  # a flat frame has no scale: shift it only; two flat frames are one shot
         return 1.0, float(target.mean() - source.mean()), 1.0 if max(spread, goal_spread) <= floor else 0.0
     scale = goal_spread / spread
-    correlation = float((centred * goal).mean()) / (spread * goal_spread)
+    correlation = float((centered * goal).mean()) / (spread * goal_spread)
     return scale, float(target.mean() - scale * source.mean()), correlation
 
 

@@ -1,7 +1,7 @@
-"""The flow control: how each frame moves to the next, as colour-wheel maps.
+"""The flow control: how each frame moves to the next, as color-wheel maps.
 
 VACE's annotator (ali-vilab/VACE, vace/annotators/flow.py) runs RAFT with 20 updates on consecutive frames,
-paints each map on the Middlebury colour wheel scaled by that map's own largest vector, and shows the first
+paints each map on the Middlebury color wheel scaled by that map's own largest vector, and shows the first
 map twice so that the clip keeps its length. Here RAFT is torchvision's, from a weights file of the user's;
 without one, OpenCV's DIS.
 
@@ -30,7 +30,7 @@ PairFlow = Callable[[Tensor, Tensor], Tensor]  # two frames [H, W, 3] -> [2, H, 
 
 @dataclass(frozen=True)
 class FlowVideo:
-    """Colour-wheel maps of a clip's motion.
+    """Color-wheel maps of a clip's motion.
 
     Attributes:
         frames: [F, H, W, 3] float32 in [0, 1]; the first map twice.
@@ -98,7 +98,7 @@ def flow_video(
 def flow_to_frames(
     flow: Tensor, *, scale: Literal["frame", "clip"] = "frame", still_px: float = 0.0
 ) -> Tensor:
-    """Paint flow on the Middlebury colour wheel: hue is direction, saturation is speed, white is still.
+    """Paint flow on the Middlebury color wheel: hue is direction, saturation is speed, white is still.
 
     Args:
         flow: [N, 2, H, W] float, (x, y) in pixels.

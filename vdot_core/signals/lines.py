@@ -112,7 +112,7 @@ def _pen(strength: Tensor, thickness: float) -> Tensor:
     largest = min(strength.shape[1:])
     kernel = min(kernel, largest - (largest + 1) % 2)
     soft = gaussian_blur2d(strength.unsqueeze(1), kernel, (sigma, sigma), border_type="replicate")[:, 0]
-    # A straight one-pixel line keeps the kernel's centre weight after the blur: divide, so its crest is 1.
+    # A straight one-pixel line keeps the kernel's center weight after the blur: divide, so its crest is 1.
     steps = torch.arange(kernel, device=strength.device) - kernel // 2
     weights = torch.exp(-0.5 * (steps / sigma) ** 2)
     return (soft * (weights.sum() / weights.max())).clamp(0, 1)

@@ -1,11 +1,11 @@
 """The pose control: skeletons in DWPose's drawing convention, on black.
 
 Pixel for pixel what VACE's annotator draws (ali-vilab/VACE, vace/annotators/pose.py and dwpose/util.py): 17
-limbs as ellipses at 0.6 of their colour, 18 joints as discs at full colour, the face as white dots; all
+limbs as ellipses at 0.6 of their color, 18 joints as discs at full color, the face as white dots; all
 with a score above 0.3, on a canvas whose shorter side is 1024 pixels and whose sides are multiples of 64
 (ellipses of half width 4, discs of radius 4, face dots of 3, at whole pixels), then resized to the video. It
 draws for OpenCV's channel order and saves for another, so that the skeletons VACE was trained on have red and
-blue exchanged (shoulders blue, nose-to-neck red, as in VACE's own figures); `colours="vace"` is that,
+blue exchanged (shoulders blue, nose-to-neck red, as in VACE's own figures); `colors="vace"` is that,
 "openpose" is as named.
 
 Keypoints are ComfyUI's POSE_KEYPOINT: one dict a frame, OpenPose's JSON with canvas_width and canvas_height.
@@ -34,7 +34,7 @@ LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
     (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
 )  # fmt: skip
-COLOURS = (
+COLORS = (
     (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0),
     (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255),
     (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
@@ -42,7 +42,7 @@ COLOURS = (
 HAND_BONES = tuple(
     (0 if i % 4 == 0 else i, i + 1) for i in range(20)
 )  # five fingers of four bones from the wrist
-HAND_JOINT_COLOUR = (0, 0, 255)
+HAND_JOINT_COLOR = (0, 0, 255)
 
 
 def draw_pose(
@@ -53,7 +53,7 @@ def draw_pose(
     threshold: float = 0.3,
     face: bool = True,
     hands: bool = False,
-    colours: Literal["vace", "openpose"] = "vace",
+    colors: Literal["vace", "openpose"] = "vace",
     pen: float = 1.0,
     coordinates: Literal["auto", "pixels", "fractions"] = "auto",
 ) -> Tensor:
@@ -64,7 +64,7 @@ def draw_pose(
         width, height: of the video in pixels; the first frame's canvas when None.
         threshold: keypoints are drawn whose score is above this.
         face, hands: whether to draw them; VACE was trained on body and face.
-        colours: "vace" as VACE was trained (red and blue exchanged), "openpose" as other tools show
+        colors: "vace" as VACE was trained (red and blue exchanged), "openpose" as other tools show
             skeletons.
         pen: multiplies all widths, in whole pixels of the canvas; 1 is the annotator's, whose limbs are 9
             pixels wide at a shorter side of 1024.
@@ -80,14 +80,14 @@ def draw_pose(
     if width is None or height is None:
         canvas = canvas_size(keypoints[0], 0)
         width, height = width or canvas[0], height or canvas[1]
-    _check_drawing(width, height, threshold, colours, pen)
+    _check_drawing(width, height, threshold, colors, pen)
     sides = [_canvas_side(side, min(width, height)) for side in (width, height)]
     out = torch.zeros(len(people), height, width, 3)
     for index, crowd in enumerate(people):
         if not crowd:
             continue
         pixels = resize(_draw_frame(crowd, *sides, pen, threshold, face, hands), width, height)
-        pixels = np.ascontiguousarray(pixels[..., ::-1] if colours == "vace" else pixels)
+        pixels = np.ascontiguousarray(pixels[..., ::-1] if colors == "vace" else pixels)
         out[index] = torch.from_numpy(pixels).float() / 255
     return out
 
@@ -96,15 +96,15 @@ def _canvas_side(side: int, shorter: int) -> int:
     return max(1, round(side * CANVAS_SIDE / shorter / CANVAS_MULTIPLE)) * CANVAS_MULTIPLE
 
 
-def _check_drawing(width: int, height: int, threshold: float, colours: str, pen: float) -> None:
+def _check_drawing(width: int, height: int, threshold: float, colors: str, pen: float) -> None:
     if not (0 < width <= 8192 and 0 < height <= 8192):
         raise ValueError(f"size is {width}x{height}; give a width and height from 1 to 8192 pixels")
     if not 0 <= threshold < 1:
         raise ValueError(
             f"threshold is {threshold}; give a score from 0 up to, not including, 1 (0.3 is usual)"
         )
-    if colours not in ("vace", "openpose"):
-        raise ValueError(f"colours is {colours!r}; choose 'vace' or 'openpose'")
+    if colors not in ("vace", "openpose"):
+        raise ValueError(f"colors is {colors!r}; choose 'vace' or 'openpose'")
     if not 0.1 <= pen <= 16:
         raise ValueError(f"pen is {pen}; give a factor from 0.1 to 16")
 
@@ -116,16 +116,16 @@ def _draw_frame(
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
     scale = np.array([width, height, 1.0])
     bodies = [person.body * scale for person in crowd]
-    for (start, end), colour in zip(LIMBS, COLOURS, strict=False):
-        dim = [int(LIMB_DIM * level) for level in colour]
+    for (start, end), color in zip(LIMBS, COLORS, strict=False):
+        dim = [int(LIMB_DIM * level) for level in color]
         for body in bodies:
             if min(body[start, 2], body[end, 2]) > threshold:
                 outline = _limb(body[start, :2], body[end, :2], round(LIMB_HALF_WIDTH * pen))
                 paint(canvas, polygon(outline), dim)
-    for joint, colour in enumerate(COLOURS):
+    for joint, color in enumerate(COLORS):
         for body in bodies:
             if body[joint, 2] > threshold:
-                paint(canvas, disc(_pixel(body[joint]), round(JOINT_RADIUS * pen)), colour)
+                paint(canvas, disc(_pixel(body[joint]), round(JOINT_RADIUS * pen)), color)
     # The annotator has everyone's left hands first.
     for side in (1, 0) if hands else ():
         for person in crowd:
@@ -159,9 +159,9 @@ def _hand(canvas: np.ndarray, hand: np.ndarray, pen: float, threshold: float) ->
     width = max(1, round(HAND_WIDTH * pen))
     for index, (start, end) in enumerate(HAND_BONES if len(hand) else ()):
         if _visible(hand[start], threshold) and _visible(hand[end], threshold):
-            colour = [round(255 * level) for level in colorsys.hsv_to_rgb(index / len(HAND_BONES), 1, 1)]
+            color = [round(255 * level) for level in colorsys.hsv_to_rgb(index / len(HAND_BONES), 1, 1)]
             for spans in line(_pixel(hand[start]), _pixel(hand[end]), width):
-                paint(canvas, spans, colour)
+                paint(canvas, spans, color)
     for point in hand:
         if _visible(point, threshold):
-            paint(canvas, disc(_pixel(point), round(JOINT_RADIUS * pen)), HAND_JOINT_COLOUR)
+            paint(canvas, disc(_pixel(point), round(JOINT_RADIUS * pen)), HAND_JOINT_COLOR)

@@ -5,7 +5,7 @@ from .canvas import cover, letterbox, snap_length, snap_size
 from .compose import compose
 from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, VCUContext, encode
 from .extension import extend, keyframes
-from .grey_cache import GreyCache
+from .gray_cache import GrayCache
 from .layout import layout, layout_masks, move
 from .masks import EXPAND_RATIO, MASK_SHAPES, augment
 from .outpaint import outpaint
@@ -13,7 +13,7 @@ from .paste import Crop, crop_region, paste_back, stitch
 from .preview import preview
 from .references import reference
 from .repaint import inpaint
-from .tasks import NORMALISATIONS, control, depth, text
+from .tasks import NORMALIZATIONS, control, depth, text
 from .tracks import path_boxes
 from .unit import SIZE_MULTIPLE, VAE_STRIDE, VCU, num_latent_frames, strength_curve
 
@@ -22,12 +22,12 @@ __all__ = [
     "EXPAND_RATIO",
     "LATENT_CHANNELS",
     "MASK_SHAPES",
-    "NORMALISATIONS",
+    "NORMALIZATIONS",
     "SIZE_MULTIPLE",
     "VAE_STRIDE",
     "VCU",
     "Crop",
-    "GreyCache",
+    "GrayCache",
     "VCUContext",
     "augment",
     "box_masks",

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .checks import MAX_FRAMES, MAX_PIXELS, MAX_SIDE, as_tensor, whole
-from .unit import GREY, SIZE_MULTIPLE, VAE_STRIDE
+from .unit import GRAY, SIZE_MULTIPLE, VAE_STRIDE
 
 # Bicubic scaling by other nodes overshoots a little; more than this is a wrong range, not an overshoot.
 OVERSHOOT = 0.1
@@ -53,7 +53,7 @@ def as_clip(frames: Tensor, name: str = "frames") -> tuple[Tensor, list[str]]:
     if frames.ndim != 4 or frames.shape[-1] not in (1, 3, 4):
         raise ValueError(
             f"{name} has shape {list(frames.shape)}, expected [F, H, W, 3] (or one image [H, W, 3]); "
-            "give colours last"
+            "give colors last"
         )
     if frames.numel() == 0:
         raise ValueError(f"{name} is empty (shape {list(frames.shape)}); give at least one frame")
@@ -146,7 +146,7 @@ def target_length(available: int, asked: int | None, name: str = "frames") -> Le
 
 
 def cover(frames: Tensor, width: int, height: int) -> Tensor:
-    """Scale to cover the canvas and crop the centre: VACE's rule for videos and their masks alike.
+    """Scale to cover the canvas and crop the center: VACE's rule for videos and their masks alike.
 
     Args:
         frames: [F, H, W, C] float in [0, 1].
@@ -202,14 +202,14 @@ def fit_frames(clip: Tensor, width: int, height: int, name: str = "frames") -> t
 
 
 def lengthen(clip: Tensor, total: int, fill: float | str, upto: int | None = None) -> Tensor:
-    """Append frames to [F, ...]: filled with a number, or 'hold': the last one up to `upto`, then grey."""
+    """Append frames to [F, ...]: filled with a number, or 'hold': the last one up to `upto`, then gray."""
     missing = total - clip.shape[0]
     if missing <= 0:
         return clip[:total]
     held = 0
     if fill == "hold":
         held = min(total, upto or total) - clip.shape[0]
-        fill = GREY
+        fill = GRAY
     parts = [clip]
     if held > 0:
         parts.append(clip[-1:].expand(held, *clip.shape[1:]))
@@ -219,7 +219,7 @@ def lengthen(clip: Tensor, total: int, fill: float | str, upto: int | None = Non
 
 
 def letterbox(image: Tensor, width: int, height: int) -> Tensor:
-    """Place a whole image on a white canvas, aspect kept, centred: VACE's rule for references.
+    """Place a whole image on a white canvas, aspect kept, centered: VACE's rule for references.
 
     Args:
         image: [H, W, 3] float in [0, 1].

@@ -8,8 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from .masks import binarise
-from .unit import GREY, VCU, built, dense
+from .masks import binarize
+from .unit import GRAY, VCU, built, dense
 
 FOLD_ORDER = ("extension", "repaint", "control")
 # Two codecs of the same clip differ by about a level of eight bits; more is another picture.
@@ -165,7 +165,7 @@ _MERGES = {"extension": _two_extensions, "repaint": _two_repaints, "control": _t
 
 
 def _binary(unit: VCU) -> VCU:
-    """The unit with masks of 0 and 1, and grey where a repaint or an extension generates.
+    """The unit with masks of 0 and 1, and gray where a repaint or an extension generates.
 
     Builders give both already; a copy is made only of what a caller made otherwise, because clips are large.
     """
@@ -173,18 +173,18 @@ def _binary(unit: VCU) -> VCU:
     region = None if unit.region is None else _cut(unit.region)
     frames = unit.frames
     if unit.kind != "control" and not all(
-        bool((frame[mask > 0] == GREY).all()) for frame, mask in zip(frames, masks, strict=True)
+        bool((frame[mask > 0] == GRAY).all()) for frame, mask in zip(frames, masks, strict=True)
     ):
-        frames = torch.where(masks[..., None] > 0, GREY, frames)
+        frames = torch.where(masks[..., None] > 0, GRAY, frames)
     return unit.replace(frames=frames, masks=masks, region=region, references=(), notes=(), parts=())
 
 
 def _cut(mask: Tensor) -> Tensor:
-    """`binarise`, or the mask itself where it is 0 and 1 already."""
+    """`binarize`, or the mask itself where it is 0 and 1 already."""
     values = dense(mask)
     if all(bool(((part == 0) | (part == 1)).all()) for part in values):
         return mask
-    return binarise(mask)
+    return binarize(mask)
 
 
 def _where(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:

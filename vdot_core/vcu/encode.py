@@ -16,8 +16,8 @@ from torch import Tensor
 from ..networks.context_scale import ContextScale
 from .canvas import letterbox
 from .checks import as_list
-from .grey_cache import GreyCache
-from .unit import GREY, VAE_STRIDE, VCU, dense, grey_frames, num_latent_frames
+from .gray_cache import GrayCache
+from .unit import GRAY, VAE_STRIDE, VCU, dense, gray_frames, num_latent_frames
 
 LATENT_CHANNELS = 16
 MASK_CHANNELS = VAE_STRIDE[1] * VAE_STRIDE[2]
@@ -33,7 +33,7 @@ class VCUContext:
 
     Args:
         contexts: [1, K, 96, T, h, w] float32: 16 channels of kept pixels, 16 of controls, 64 of mask; latents
-            in the network's normalised space. T counts the reference latents, which come first.
+            in the network's normalized space. T counts the reference latents, which come first.
         num_reference_latents: how many latent frames at the start are references.
         num_frames, width, height: of the video in pixels.
         context_scale: the K units' strengths. `frames` holds K floats, or, as soon as one differs between
@@ -69,20 +69,20 @@ def encode(
     units: VCU | Sequence[VCU],
     vae_encode: VaeEncode,
     *,
-    cache: GreyCache | None = None,
+    cache: GrayCache | None = None,
     vae: object | None = None,
     max_batch: int | MaxBatch = 1,
 ) -> VCUContext:
     """Encode one unit, or several that keep their own strength, into contexts of one length.
 
     References of all units come first, in order, an image that several units share once. In the context of a
-    unit that does not bring it, a reference's place is left free (grey, mask 1).
+    unit that does not bring it, a reference's place is left free (gray, mask 1).
 
     Args:
         units: one VCU or several of one size and length.
-        vae_encode: video [B, F, H, W, 3] in [0, 1] -> latents [B, 16, T, h, w] in the network's normalised
+        vae_encode: video [B, F, H, W, 3] in [0, 1] -> latents [B, 16, T, h, w] in the network's normalized
             space.
-        cache: keeps the latents of grey clips between calls; None = only within this call.
+        cache: keeps the latents of gray clips between calls; None = only within this call.
         vae: the object the cache knows the VAE by; None = the owner of `vae_encode`, where it is a method, or
             itself.
         max_batch: how many new clips, such as the two halves of a masked one, may go to the VAE in one call:
@@ -96,7 +96,7 @@ def encode(
     units = (units,) if isinstance(units, VCU) else tuple(as_list(units, "units"))
     _check_units(units)
     owner = vae if vae is not None else getattr(vae_encode, "__self__", vae_encode)
-    coder = _Coder(vae_encode, GreyCache() if cache is None else cache, owner, max_batch)
+    coder = _Coder(vae_encode, GrayCache() if cache is None else cache, owner, max_batch)
     first = units[0]
 
     slots, places = _gather_references(units)
@@ -121,15 +121,15 @@ def encode(
 def split(unit: VCU) -> tuple[Tensor, Tensor]:
     """The inactive (kept) and the reactive (generated) half of a unit's frames, [F, H, W, 3] each."""
     if bool((dense(unit.masks) > 0.5).all()):
-        return grey_frames(unit.num_frames, unit.height, unit.width, unit.frames.device), unit.frames
+        return gray_frames(unit.num_frames, unit.height, unit.width, unit.frames.device), unit.frames
     generate = unit.masks[..., None] > 0.5
-    return torch.where(generate, GREY, unit.frames), torch.where(generate, unit.frames, GREY)
+    return torch.where(generate, GRAY, unit.frames), torch.where(generate, unit.frames, GRAY)
 
 
 def mask_channels(masks: Tensor) -> Tensor:
-    """Binarise masks [F, H, W] and fold 8x8 blocks into channels: [64, T, h, w], nearest-exact in time.
+    """Binarize masks [F, H, W] and fold 8x8 blocks into channels: [64, T, h, w], nearest-exact in time.
 
-    VACE's code binarises a mask only for the two halves of the frames: resizing leaves values between 0 and 1
+    VACE's code binarizes a mask only for the two halves of the frames: resizing leaves values between 0 and 1
     at the outline of its mask channels. Here both use the same binary mask.
     """
     num_frames = len(masks)
@@ -142,12 +142,12 @@ def mask_channels(masks: Tensor) -> Tensor:
 
 
 def _reference_slot(latent: Tensor, own: bool, coder: _Coder, unit: VCU) -> Tensor:
-    """One latent frame [96, 1, h, w]: the reference with zeros and mask 0, or grey twice with mask 1."""
+    """One latent frame [96, 1, h, w]: the reference with zeros and mask 0, or gray twice with mask 1."""
     mask = latent.new_full((MASK_CHANNELS, *latent.shape[1:]), 0.0 if own else 1.0)
     if own:
         return torch.cat([latent, torch.zeros_like(latent), mask])
-    grey = coder.clips([grey_frames(1, unit.height, unit.width, unit.frames.device)])[0]
-    return torch.cat([grey, grey, mask])
+    gray = coder.clips([gray_frames(1, unit.height, unit.width, unit.frames.device)])[0]
+    return torch.cat([gray, gray, mask])
 
 
 def _gather_references(units: tuple[VCU, ...]) -> tuple[list[Tensor], list[set[int]]]:
@@ -171,7 +171,7 @@ def _gather_references(units: tuple[VCU, ...]) -> tuple[list[Tensor], list[set[i
 class _Coder:
     """Encodes clips, each distinct one once."""
 
-    def __init__(self, vae_encode: VaeEncode, cache: GreyCache, owner: object, max_batch: int | MaxBatch):
+    def __init__(self, vae_encode: VaeEncode, cache: GrayCache, owner: object, max_batch: int | MaxBatch):
         self.vae_encode, self.cache, self.owner, self.max_batch = vae_encode, cache, owner, max_batch
         self.device: torch.device | None = None
 
@@ -180,23 +180,23 @@ class _Coder:
         found: list[Tensor | None] = [None] * len(clips)
         pending: list[tuple[Tensor, bool, list[int]]] = []
         for index, clip in enumerate(clips):
-            # Frame by frame: most clips show at the first one that they are not grey.
-            grey = all(bool((frame == GREY).all()) for frame in dense(clip))
-            known = self.cache.get(self.owner, tuple(clip.shape)) if grey else None
+            # Frame by frame: most clips show at the first one that they are not gray.
+            gray = all(bool((frame == GRAY).all()) for frame in dense(clip))
+            known = self.cache.get(self.owner, tuple(clip.shape)) if gray else None
             if known is not None:
                 found[index] = known
                 continue
             twin = next(
-                (item for item in pending if item[1] == grey and (grey or _equal(item[0], clip))), None
+                (item for item in pending if item[1] == gray and (gray or _equal(item[0], clip))), None
             )
             if twin is not None:
                 twin[2].append(index)
             else:
-                pending.append((clip, grey, [index]))
-        for (clip, grey, users), latents in zip(
+                pending.append((clip, gray, [index]))
+        for (clip, gray, users), latents in zip(
             pending, self._run([item[0] for item in pending]), strict=True
         ):
-            if grey:
+            if gray:
                 self.cache.put(self.owner, tuple(clip.shape), latents)
             for index in users:
                 found[index] = latents

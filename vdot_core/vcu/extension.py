@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .canvas import as_clip, fit_frames, snap_length, target_size
 from .checks import as_list, check_volume, whole
-from .unit import GREY, VCU, built
+from .unit import GRAY, VCU, built
 
 
 def extend(
@@ -134,12 +134,12 @@ def _place(
     strength: float | Sequence[float],
     notes: list[str],
 ) -> VCU:
-    """Put clips at their first frames on a grey canvas, all at the size of the first one."""
+    """Put clips at their first frames on a gray canvas, all at the size of the first one."""
     first = placed[0][1]
     width, height, more = target_size((first.shape[2], first.shape[1]), width, height)
     check_volume(total, width, height)
     notes = notes + more
-    frames = torch.full((total, height, width, 3), GREY, device=first.device)
+    frames = torch.full((total, height, width, 3), GRAY, device=first.device)
     masks = torch.ones(total, 1, 1, device=first.device)
     for start, clip, name in placed:
         fitted, more = fit_frames(clip, width, height, name)

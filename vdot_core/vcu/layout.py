@@ -58,7 +58,7 @@ def layout(
             outline is centered on the box's coordinates.
         strength, start, end: as in `control`.
     Raises:
-        ValueError: a box has no area or lies outside the canvas, or colours and boxes differ in number.
+        ValueError: a box has no area or lies outside the canvas, or colors and boxes differ in number.
     """
     canvas = text(width, height, num_frames)
     tracks = box_tracks(boxes, canvas.num_frames)
@@ -163,15 +163,15 @@ def move(
 
 
 def _colors(colors: Sequence[Color] | None, count: int) -> list[np.ndarray]:
-    """One colour for each thing."""
+    """One color for each thing."""
     colors = [BLACK] * count if colors is None else as_list(colors, "colors")
     if len(colors) != count:
-        raise ValueError(f"{len(colors)} colours for {count} boxes; give one colour for every box")
+        raise ValueError(f"{len(colors)} colors for {count} boxes; give one color for every box")
     checked = []
     for number, color in enumerate(colors, 1):
-        parts = [real(f"colour {number}", part, 0.0, 1.0) for part in as_list(color, f"colour {number}")]
+        parts = [real(f"color {number}", part, 0.0, 1.0) for part in as_list(color, f"color {number}")]
         if len(parts) != 3:
-            raise ValueError(f"colour {number} has {len(parts)} numbers, expected 3; give (red, green, blue)")
+            raise ValueError(f"color {number} has {len(parts)} numbers, expected 3; give (red, green, blue)")
         checked.append(np.array(parts, dtype=np.float32))
     return checked
 

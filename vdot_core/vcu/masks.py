@@ -1,4 +1,4 @@
-"""Masks: bringing them to the clip's size, binarising, and hiding the exact outline of what is removed.
+"""Masks: bringing them to the clip's size, binarizing, and hiding the exact outline of what is removed.
 
 Shape letters: F pixel frames, H W pixels. A mask is 1 where the model generates, 0 where it keeps.
 """
@@ -21,7 +21,7 @@ MAX_GROW = 1024
 MAX_BLUR = 128.0
 
 
-def binarise(mask: Tensor) -> Tensor:
+def binarize(mask: Tensor) -> Tensor:
     """1 where the mask is over one half, else 0; any shape."""
     return (mask > 0.5).float()
 
@@ -69,12 +69,12 @@ def as_mask(
 
 
 def fit_mask(mask: Tensor, width: int, height: int) -> Tensor:
-    """Scale and crop a mask [F, H, W] exactly as its clip, then binarise: the order VACE was trained with."""
+    """Scale and crop a mask [F, H, W] exactly as its clip, then binarize: the order VACE was trained with."""
     if mask.shape[1:] != (height, width):
         still = mask.stride(0) == 0 and mask.shape[0] > 1
         source = mask[:1] if still else mask
         mask = cover(source[..., None], width, height)[..., 0].expand(mask.shape[0], height, width)
-    return binarise(mask)
+    return binarize(mask)
 
 
 def augment(
@@ -106,7 +106,7 @@ def augment(
     """
     expand, grow_px, blur_px = check_augment(shape, expand, grow_px, blur_px)
     repeated = mask.shape[0] > 1 and mask.stride(0) == 0
-    binary = binarise(mask[:1] if repeated else mask)
+    binary = binarize(mask[:1] if repeated else mask)
     if flag("still", still):
         binary, repeated = binary.amax(0, keepdim=True), True
     if shape != "original" or expand or grow_px or blur_px:

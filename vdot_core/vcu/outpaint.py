@@ -15,10 +15,10 @@ from torch import Tensor
 from .canvas import as_clip, cover, cover_size, fit_frames, lengthen, resample, target_length, target_size
 from .checks import MAX_SIDE, as_list, check_volume, real, whole
 from .grow import mask_box
-from .unit import GREY, SIZE_MULTIPLE, VCU, built
+from .unit import GRAY, SIZE_MULTIPLE, VCU, built
 
 MAX_RATIO = 8.0
-CENTRE = (0.5, 0.5)
+CENTER = (0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def outpaint(
     num_frames: int | None = None,
     strength: float | Sequence[float] = 1.0,
     aspect: float | str | None = None,
-    anchor: tuple[float, float] = CENTRE,
+    anchor: tuple[float, float] = CENTER,
     feather_px: int = 0,
 ) -> VCU:
     """Keep a clip and generate a margin around it.
@@ -76,7 +76,7 @@ def outpaint(
             bottom.
         feather_px: how far, in pixels of the canvas, the mask reaches into the clip from every side that has
             a margin, so that the seam is made anew. Masks are hard when encoded, so this is VACE's mask blur
-            and no gradient; the covered pixels become grey.
+            and no gradient; the covered pixels become gray.
     Raises:
         ValueError: no margin, a negative one, sides with an aspect, or a wrong shape, dtype or range.
     """
@@ -99,7 +99,7 @@ def outpaint(
     if feather_px:
         clip, mask = _feather(clip, mask, feather_px)
     return built(
-        lengthen(clip, length.total, GREY),
+        lengthen(clip, length.total, GRAY),
         lengthen(mask, length.total, 1.0),
         kind="repaint",
         strength=strength,
@@ -186,7 +186,7 @@ def _feather(clip: Tensor, mask: Tensor, feather_px: int) -> tuple[Tensor, Tenso
         )
     mask = torch.ones_like(mask)
     mask[:, inner_top:inner_bottom, inner_left:inner_right] = 0.0
-    return torch.where(mask[..., None] > 0, GREY, clip), mask
+    return torch.where(mask[..., None] > 0, GRAY, clip), mask
 
 
 def _fit_unpadded_sides(clip: Tensor, pads: Pads) -> tuple[Tensor, list[str]]:
@@ -226,7 +226,7 @@ def _grow_pair(side: int, before: int, after: int) -> tuple[int, int]:
 def _pad(clip: Tensor, pads: Pads) -> tuple[Tensor, Tensor]:
     num_frames, height, width, _ = clip.shape
     shape = (num_frames, height + pads.top + pads.bottom, width + pads.left + pads.right)
-    frames, mask = clip.new_full((*shape, 3), GREY), clip.new_ones(shape)
+    frames, mask = clip.new_full((*shape, 3), GRAY), clip.new_ones(shape)
     inside = (slice(None), slice(pads.top, pads.top + height), slice(pads.left, pads.left + width))
     frames[inside] = clip
     mask[inside] = 0.0
@@ -236,7 +236,7 @@ def _pad(clip: Tensor, pads: Pads) -> tuple[Tensor, Tensor]:
 def _pad_and_cover(
     clip: Tensor, pads: Pads, width: int | None, height: int | None
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Scale the clip first and pad it at its final scale, so that no grey bleeds into what is kept."""
+    """Scale the clip first and pad it at its final scale, so that no gray bleeds into what is kept."""
     old_height, old_width = clip.shape[1:3]
     padded = old_width + pads.left + pads.right, old_height + pads.top + pads.bottom
     width, height, notes = target_size(padded, width, height)
@@ -256,7 +256,7 @@ def _pad_and_cover(
     note = f"video: {padded[0]}x{padded[1]} with its margins scaled to {full_width}x{full_height}"
     if (full_width, full_height) != (width, height):
         note += f" and cropped to {width}x{height}"
-    # Already at the covering size: this only crops the centre.
+    # Already at the covering size: this only crops the center.
     frames, mask = cover(frames, width, height), cover(mask[..., None], width, height)[..., 0]
     return frames, mask, notes if padded == (width, height) else [*notes, note]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from .canvas import FRAMES_PER_CHUNK, as_clip, resample
 from .checks import real, whole
 from .grow import mask_box
-from .masks import as_mask, binarise
+from .masks import as_mask, binarize
 from .unit import SIZE_MULTIPLE, VCU
 
 MAX_FEATHER = 256
@@ -108,7 +108,7 @@ def crop_region(
     crop = _window(soft, real("margin", margin, 0.0, MAX_CROP_MARGIN), _asked(width, height))
     y, x = crop.window
     part = resample(clip[:, y, x], *crop.size)
-    cut = binarise(resample(soft[:, y, x, None], *crop.size)[..., 0])
+    cut = binarize(resample(soft[:, y, x, None], *crop.size)[..., 0])
     return part.contiguous(), cut.contiguous(), crop
 
 
@@ -137,7 +137,7 @@ def stitch(original: Tensor, generated: Tensor, unit: VCU, crop: Crop, *, feathe
     y, x = crop.window
     out = original[: len(generated)].clone()
     made = resample(generated, crop.width, crop.height)
-    mask = binarise(resample(unit.masks[..., None], crop.width, crop.height)[..., 0])
+    mask = binarize(resample(unit.masks[..., None], crop.width, crop.height)[..., 0])
     _blend(out[:, y, x], original[: len(made), y, x], made, mask.to(out.device), feather_px)
     return out
 

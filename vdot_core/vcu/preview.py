@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .checks import whole
-from .unit import GREY, VCU
+from .unit import GRAY, VCU
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -140,7 +140,7 @@ def _frame(vcu: VCU, index: int, sheet: _Sheet) -> Image.Image:
     size = (sheet.height, sheet.width)
     pixels = _scaled(vcu.frames[index], size)
     mask = _nearest(vcu.masks[index] > 0.5, size)
-    unknown = _nearest((vcu.frames[index] - GREY).abs().amax(-1) < 1e-3, size)
+    unknown = _nearest((vcu.frames[index] - GRAY).abs().amax(-1) < 1e-3, size)
     y, x = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
     stripe = ((x + y) % HATCH_PERIOD < HATCH_WIDTH).float()
     sparse = ((x + y) % (3 * HATCH_PERIOD) < 2).float()
@@ -178,10 +178,10 @@ def _strip(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet, top: int) -> None
 def _shares(vcu: VCU, index: int) -> tuple[float, float, float]:
     """Parts of a frame that are kept, guided and free."""
     masked = vcu.masks[index] > 0.5
-    known = (vcu.frames[index] - GREY).abs().amax(-1) >= 1e-3
+    known = (vcu.frames[index] - GRAY).abs().amax(-1) >= 1e-3
     generated = float(masked.float().mean())
     guided = float((masked & known).float().mean())
-    if generated - guided < 0.01:  # grey that a control happens to hold
+    if generated - guided < 0.01:  # gray that a control happens to hold
         guided = generated
     return 1 - generated, guided, generated - guided
 

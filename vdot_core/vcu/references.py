@@ -13,9 +13,9 @@ from torch import Tensor
 from .canvas import as_clip, letterbox, to_unit_range
 from .checks import as_list, as_tensor, flag, real
 from .grow import mask_box
-from .masks import as_mask, binarise
+from .masks import as_mask, binarize
 from .tasks import canvas_of
-from .unit import VCU, built, full_mask, grey_frames
+from .unit import VCU, built, full_mask, gray_frames
 
 MAX_MARGIN = 4.0
 
@@ -32,8 +32,8 @@ def reference(
 ) -> VCU:
     """Show the model one or more subjects (faces, objects, backgrounds) to put into the video.
 
-    Each image is kept whole, centred on a white canvas of the video's size, and takes one latent frame of its
-    own. They keep the order given.
+    Each image is fitted onto the center of a white canvas of the video's size, and takes one latent frame.
+    They keep the order given.
 
     Args:
         images: [N, H, W, 3] or a sequence of [H, W, 3] or [H, W, 4] of any sizes; float in [0, 1]. Alpha
@@ -59,7 +59,7 @@ def reference(
             picture = _cropped(picture, subject, margin, name)
         canvases.append(letterbox(picture, width, height))
     return built(
-        grey_frames(num_frames, height, width),
+        gray_frames(num_frames, height, width),
         full_mask(num_frames, height, width),
         references=tuple(canvases),
         kind="generate",
@@ -114,7 +114,7 @@ def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) 
     """The subject's box, with white around it."""
     if subject is None:
         raise ValueError(f"{name} has neither mask nor alpha to crop to; give a mask, or crop=False")
-    box = mask_box(binarise(subject).bool().cpu().numpy())
+    box = mask_box(binarize(subject).bool().cpu().numpy())
     if box is None:
         raise ValueError(
             f"{name}'s mask is empty; mark the subject with 1, or give no mask to use the whole image"

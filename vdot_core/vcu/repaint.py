@@ -13,7 +13,7 @@ from torch import Tensor
 from .canvas import as_clip, fit_frames, lengthen, target_length, target_size
 from .checks import check_volume, flag
 from .masks import as_mask, augment, check_augment, fit_mask
-from .unit import GREY, VCU, built
+from .unit import GRAY, VCU, built
 
 
 def inpaint(
@@ -33,10 +33,10 @@ def inpaint(
     """Keep a clip and generate the masked region anew.
 
     Args:
-        frames: [F, H, W, 3] float in [0, 1]. The builder greys the masked region; what is in it does not
+        frames: [F, H, W, 3] float in [0, 1]. The builder grays the masked region; what is in it does not
             matter.
         mask: [F, H, W], or [1, H, W] or [H, W] for every frame; 1 = generate. Scaled as the clip, then
-            binarised.
+            binarized.
         mask_shape: 'original', 'hull' or 'box'; the latter two hide the outline of what was there.
         expand: grow the mask by this part of its box (VACE: 0.3), at most half of the way to the border.
         width, height: canvas; None = the clip's own size. Snapped to multiples of 16, the clip covers it.
@@ -64,9 +64,9 @@ def inpaint(
     notes += more
     if not bool(mask.any()) and length.used == length.total:
         notes.append("mask is empty (nothing over 0.5): the whole clip is kept, nothing is generated")
-    clip = torch.where(mask[..., None] > 0, GREY, clip)
+    clip = torch.where(mask[..., None] > 0, GRAY, clip)
     return built(
-        lengthen(clip, length.total, GREY),
+        lengthen(clip, length.total, GRAY),
         lengthen(mask, length.total, 1.0),
         kind="repaint",
         strength=strength,

@@ -16,13 +16,13 @@ from .canvas import as_clip, fit_frames, lengthen, snap_length, snap_size, targe
 from .checks import as_tensor, check_volume, flag, shown
 from .masks import as_mask, fit_mask
 from .span import Moment, guided_span
-from .unit import GREY, SIZE_MULTIPLE, VAE_STRIDE, VCU, built, full_mask, grey_frames
+from .unit import GRAY, SIZE_MULTIPLE, VAE_STRIDE, VCU, built, full_mask, gray_frames
 
-NORMALISATIONS = ("frame", "clip", "stable", "none")
+NORMALIZATIONS = ("frame", "clip", "stable", "none")
 
 
 def text(width: int, height: int, num_frames: int) -> VCU:
-    """Nothing but the prompt: every frame grey, everything to be generated.
+    """Nothing but the prompt: every frame gray, everything to be generated.
 
     Args:
         width, height: size in pixels, snapped down to multiples of 16.
@@ -30,7 +30,7 @@ def text(width: int, height: int, num_frames: int) -> VCU:
     """
     width, height, num_frames, notes = canvas_of(width, height, num_frames)
     return built(
-        grey_frames(num_frames, height, width),
+        gray_frames(num_frames, height, width),
         full_mask(num_frames, height, width),
         kind="generate",
         notes=notes,
@@ -48,18 +48,18 @@ def control(
     start: Moment = None,
     end: Moment = None,
 ) -> VCU:
-    """Let a control clip guide the video: depth, pose, optical flow, grey, scribble, or boxes already drawn.
+    """Let a control clip guide the video: depth, pose, optical flow, gray, scribble, or boxes already drawn.
 
     Args:
         frames: [F, H, W, 3] float in [0, 1], drawn as VACE's annotators draw it.
         width, height: canvas; None = the clip's own size. Snapped to multiples of 16, the clip covers it.
         num_frames: length; None = the clip's own. A clip that is shorter guides the start: its last frame is
             held to the end of its latent frame, the rest is left free.
-        region: [F, H, W], [1, H, W] or [H, W], 1 where this control speaks; grey elsewhere. None =
+        region: [F, H, W], [1, H, W] or [H, W], 1 where this control speaks; gray elsewhere. None =
             everywhere.
         strength: scale of its context; see `VCU`.
         start, end: the span it guides, as frame numbers (whole; `end` is the first frame that is free again)
-            or parts of the video (floats); None = from the first, to the last. Outside, the frames are grey,
+            or parts of the video (floats); None = from the first, to the last. Outside, the frames are gray,
             which is how the network was taught that nothing guides them; `strength` instead would turn
             down everything else that the unit says, references included. The span snaps to whole latent
             frames, and controls whose spans meet can be composed.
@@ -82,7 +82,7 @@ def control(
     if region is not None:
         region = fit_mask(region[: length.used], width, height)
         region = torch.cat([region, region[-1:].expand(length.total - length.used, height, width)])
-        clip = torch.where(region[..., None] > 0, clip, GREY)
+        clip = torch.where(region[..., None] > 0, clip, GRAY)
     if (first, last) != (0, length.total):
         clip, region = _only_between(clip, region, first, last)
     return built(
@@ -98,7 +98,7 @@ def control(
 def depth(
     depth: Tensor,
     *,
-    normalisation: str = "frame",
+    normalization: str = "frame",
     invert: bool = False,
     width: int | None = None,
     height: int | None = None,
@@ -111,36 +111,36 @@ def depth(
     """Let depth guide the video, from any estimator's output.
 
     Args:
-        depth: [F, H, W], [F, H, W, 1] or grey [F, H, W, 3]; any finite numbers, larger = nearer.
-        normalisation: 'frame' stretches each frame to 0..1 (what VACE was trained on), 'clip' the whole clip
+        depth: [F, H, W], [F, H, W, 1] or gray [F, H, W, 3]; any finite numbers, larger = nearer.
+        normalization: 'frame' stretches each frame to 0..1 (what VACE was trained on), 'clip' the whole clip
             at once, 'stable' also undoes the flicker of estimators that look at one frame at a time (see
             `signals.normalize_depth`), 'none' takes values in [0, 1] as they are.
         invert: the input is distance (larger = farther); turn it over, so that near is bright.
         width, height, num_frames, region, strength, start, end: as in `control`.
     Raises:
-        ValueError: the values are not finite, a colour map was applied, or 'none' is given values outside [0,
+        ValueError: the values are not finite, a color map was applied, or 'none' is given values outside [0,
             1].
     """
-    if not isinstance(normalisation, str) or normalisation not in NORMALISATIONS:
+    if not isinstance(normalization, str) or normalization not in NORMALIZATIONS:
         raise ValueError(
-            f"normalisation is {shown(normalisation)}, expected one of {', '.join(NORMALISATIONS)}"
+            f"normalization is {shown(normalization)}, expected one of {', '.join(NORMALIZATIONS)}"
         )
     invert = flag("invert", invert)
     values = as_tensor(depth, "depth", "[F, H, W] float")
     values = values.float() / 255 if values.dtype == torch.uint8 else values
     values = values[None] if values.ndim == 2 else values
-    if normalisation == "none":
+    if normalization == "none":
         values = single_channel(values).float()
         if values.amin() < 0 or values.amax() > 1:
             raise ValueError(
                 f"depth ranges from {values.amin():.4g} to {values.amax():.4g}; "
-                "normalisation 'none' needs [0, 1], use 'frame', 'clip' or 'stable'"
+                "normalization 'none' needs [0, 1], use 'frame', 'clip' or 'stable'"
             )
         values = 1 - values if invert else values
         frames = values[..., None].expand(*values.shape, 3)
     else:
         direction = "depth" if invert else "disparity"
-        frames = normalize_depth(values, mode=normalisation, values=direction, percentiles=(0, 100))
+        frames = normalize_depth(values, mode=normalization, values=direction, percentiles=(0, 100))
     return control(
         frames,
         width=width,
@@ -154,12 +154,12 @@ def depth(
 
 
 def _only_between(clip: Tensor, region: Tensor | None, first: int, last: int) -> tuple[Tensor, Tensor]:
-    """Grey the frames before `first` and from `last` on, and take them out of the region."""
+    """Gray the frames before `first` and from `last` on, and take them out of the region."""
     speaks = clip.new_zeros(len(clip), 1, 1)
     speaks[first:last] = 1.0
     speaks = speaks.expand(clip.shape[:3])
-    grey = clip.new_full((1, 1, 1, 1), GREY)
-    before, after = (grey.expand(count, *clip.shape[1:]) for count in (first, len(clip) - last))
+    gray = clip.new_full((1, 1, 1, 1), GRAY)
+    before, after = (gray.expand(count, *clip.shape[1:]) for count in (first, len(clip) - last))
     clip = torch.cat([before, clip[first:last], after])
     return clip, speaks if region is None else region * speaks
 

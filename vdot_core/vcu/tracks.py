@@ -62,7 +62,7 @@ def path_boxes(
     constant_speed: bool = False,
     first: int = 0,
 ) -> Tensor:
-    """A box that is carried along a drawn path by its centre, for `layout` and `move`.
+    """A box that is carried along a drawn path by its center, for `layout` and `move`.
 
     Args:
         points: [K, 2] (x, y) in pixels of the canvas, at K moments spread evenly over the video; or a mapping
@@ -94,11 +94,11 @@ def path_boxes(
         track = np.atleast_2d(_numbers(points, "points", 2, "(x, y)"))
         at = _evenly(len(track), num_frames, first)
         if constant_speed:
-            travelled = np.concatenate([[0.0], np.hypot(*np.diff(track, axis=0).T).cumsum()])
-            at = at[0] + travelled / max(travelled[-1], 1e-9) * (num_frames - 1 - at[0])
-    centres = torch.from_numpy(_between(at, track, num_frames)).float()
+            traveled = np.concatenate([[0.0], np.hypot(*np.diff(track, axis=0).T).cumsum()])
+            at = at[0] + traveled / max(traveled[-1], 1e-9) * (num_frames - 1 - at[0])
+    centers = torch.from_numpy(_between(at, track, num_frames)).float()
     half = torch.tensor(sides) / 2
-    return torch.cat([centres - half, centres + half], dim=1)
+    return torch.cat([centers - half, centers + half], dim=1)
 
 
 def _evenly(count: int, num_frames: int, first: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from .checks import MAX_FRAMES, MAX_STRENGTH, as_list, as_strength, real, shown,
 VAE_STRIDE = (4, 8, 8)
 PATCH_SIZE = (1, 2, 2)
 SIZE_MULTIPLE = VAE_STRIDE[1] * PATCH_SIZE[1]
-GREY = 0.5
+GRAY = 0.5
 KINDS = ("generate", "control", "repaint", "extension")
 # Resampling and half precision overshoot [0, 1] by rounding only; anything more is a wrong range.
 RANGE_TOLERANCE = 1e-3
@@ -36,9 +36,9 @@ class VCU:
     The tensors are shared, not copied: treat them as read-only.
 
     Args:
-        frames: [F, H, W, 3] float in [0, 1]; 0.5 (grey) where nothing is known. F is 4n+1, H and W multiples
+        frames: [F, H, W, 3] float in [0, 1]; 0.5 (gray) where nothing is known. F is 4n+1, H and W multiples
             of 16.
-        masks: [F, H, W] float in [0, 1]; 1 = generate, 0 = keep. Binarised at > 0.5 when encoded.
+        masks: [F, H, W] float in [0, 1]; 1 = generate, 0 = keep. Binarized at > 0.5 when encoded.
         references: images [H', W', 3] float in [0, 1] of things to show; letterboxed on white when encoded.
         kind: what the frames mean: 'generate', 'control', 'repaint' or 'extension'; `compose` goes by it.
         region: [F, H, W] of 0 and 1, where a control speaks; None = everywhere.
@@ -171,9 +171,9 @@ def num_latent_frames(num_frames: int) -> int:
     return (num_frames - 1) // VAE_STRIDE[0] + 1
 
 
-def grey_frames(num_frames: int, height: int, width: int, device: torch.device | str | None = None) -> Tensor:
+def gray_frames(num_frames: int, height: int, width: int, device: torch.device | str | None = None) -> Tensor:
     """A clip of which nothing is known, [F, H, W, 3]; one value in memory, however long."""
-    return torch.full((1, 1, 1, 1), GREY, device=device).expand(num_frames, height, width, 3)
+    return torch.full((1, 1, 1, 1), GRAY, device=device).expand(num_frames, height, width, 3)
 
 
 def full_mask(num_frames: int, height: int, width: int, device: torch.device | str | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every published layout is recognised and loads to the same bits under Wan's names."""
+"""Every published layout is recognized and loads to the same bits under Wan's names."""
 
 import json
 

@@ -11,7 +11,7 @@ TIMESTEP = torch.tensor([250.0, 700.0])
 
 
 class Score(torch.nn.Module):
-    """A velocity in which every latent frame sees its neighbours, as attention would let it."""
+    """A velocity in which every latent frame sees its neighbors, as attention would let it."""
 
     def __init__(self):
         super().__init__()

@@ -28,7 +28,7 @@ def _block(prefix: str, dim: int, ffn_dim: int) -> dict[str, tuple]:
 
 
 def released_shapes(dim: int, ffn_dim: int, num_layers: int, vace_layers: list[int]) -> dict[str, tuple]:
-    """The released files' keys, spelt out from the published sizes alone."""
+    """The released files' keys, spelled out from the published sizes alone."""
     shapes = {
         "patch_embedding.weight": (dim, 16, 1, 2, 2),
         "patch_embedding.bias": (dim,),

@@ -12,7 +12,7 @@ MIB = 2**20
 
 
 def textured(height: int, width: int, *, cells: int = 12, seed: int = 1) -> Tensor:
-    """A smooth random colour texture [H, W, 3] in [0, 1]."""
+    """A smooth random color texture [H, W, 3] in [0, 1]."""
     noise = torch.rand(
         1, 3, height // cells + 2, width // cells + 2, generator=torch.Generator().manual_seed(seed)
     )

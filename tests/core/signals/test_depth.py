@@ -1,4 +1,4 @@
-"""Properties of depth normalisation and of the flicker it is judged by."""
+"""Properties of depth normalization and of the flicker it is judged by."""
 
 import pytest
 import torch
@@ -195,7 +195,7 @@ def test_bad_input_is_refused(depth, options, message):
         normalize_depth(depth, **options)
 
 
-def test_a_stray_coloured_pixel_is_no_heat_map():
+def test_a_stray_colored_pixel_is_no_heat_map():
     depth = torch.rand(5, 16, 16, 1).expand(-1, -1, -1, 3).clone()
     depth[2, 3, 4, 0] += 8 / 255
     torch.testing.assert_close(normalize_depth(depth), normalize_depth(depth.mean(-1)))

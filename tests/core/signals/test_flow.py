@@ -1,4 +1,4 @@
-"""Flow against known motion, torchvision's colour wheel and torchvision's RAFT."""
+"""Flow against known motion, torchvision's color wheel and torchvision's RAFT."""
 
 import builtins
 

@@ -10,16 +10,16 @@ from vdot_core.signals import draw_lines
 bright_lines = partial(draw_lines, dark_on_white=False)
 
 
-def disc(*, centre=(32.0, 32.0), radius=18.0, size=64, contrast=0.8, level=0.1) -> torch.Tensor:
+def disc(*, center=(32.0, 32.0), radius=18.0, size=64, contrast=0.8, level=0.1) -> torch.Tensor:
     """An antialiased disc [H, W, 3] and nothing else."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    distance = ((x - centre[0]) ** 2 + (y - centre[1]) ** 2).sqrt()
+    distance = ((x - center[0]) ** 2 + (y - center[1]) ** 2).sqrt()
     return (level + contrast * (radius - distance + 0.5).clamp(0, 1)).unsqueeze(-1).expand(-1, -1, 3)
 
 
-def radii(size=64, centre=(32.0, 32.0)) -> torch.Tensor:
+def radii(size=64, center=(32.0, 32.0)) -> torch.Tensor:
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    return ((x - centre[0]) ** 2 + (y - centre[1]) ** 2).sqrt()
+    return ((x - center[0]) ** 2 + (y - center[1]) ** 2).sqrt()
 
 
 def test_draws_the_outline_and_nothing_else():

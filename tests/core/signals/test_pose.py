@@ -37,12 +37,12 @@ def person(*, face=None, right=None, left=None, **points) -> dict:
     }
 
 
-def colour(video, x, y) -> list[int]:
+def color(video, x, y) -> list[int]:
     return [round(float(level) * 255) for level in video[0, y, x]]
 
 
-# Every limb of OpenPose's convention by the names of its ends, and its colour there.
-LIMB_COLOURS = {
+# Every limb of OpenPose's convention by the names of its ends, and its color there.
+LIMB_COLORS = {
     ("neck", "r_shoulder"): (255, 0, 0),
     ("neck", "l_shoulder"): (255, 85, 0),
     ("r_shoulder", "r_elbow"): (255, 170, 0),
@@ -63,18 +63,18 @@ LIMB_COLOURS = {
 }
 
 
-@pytest.mark.parametrize("ends", LIMB_COLOURS)
-def test_limb_colours(ends):
+@pytest.mark.parametrize("ends", LIMB_COLORS)
+def test_limb_colors(ends):
     """Dimmed to 0.6 along the limb; as VACE has them, with red and blue exchanged."""
     keypoints = [frame(person(**{ends[0]: (100, 250), ends[1]: (400, 250)}))]
-    expected = [int(0.6 * level) for level in LIMB_COLOURS[ends]]
-    assert colour(draw_pose(keypoints, colours="openpose"), 250, 250) == expected
-    assert colour(draw_pose(keypoints), 250, 250) == expected[::-1]
+    expected = [int(0.6 * level) for level in LIMB_COLORS[ends]]
+    assert color(draw_pose(keypoints, colors="openpose"), 250, 250) == expected
+    assert color(draw_pose(keypoints), 250, 250) == expected[::-1]
 
 
-def test_joint_colours_and_radius():
-    video = draw_pose([frame(person(l_ear=(200, 300)))], colours="openpose", pen=4.0)
-    assert colour(video, 200, 300) == [255, 0, 85]
+def test_joint_colors_and_radius():
+    video = draw_pose([frame(person(l_ear=(200, 300)))], colors="openpose", pen=4.0)
+    assert color(video, 200, 300) == [255, 0, 85]
     area = float(video.sum(-1).div(float(video.sum(-1).max())).sum())
     assert area == pytest.approx(math.pi * (4 * 4 * SIZE / 1024) ** 2, rel=0.05)
 
@@ -82,11 +82,11 @@ def test_joint_colours_and_radius():
 @pytest.mark.parametrize("angle", [0, 17, 45, 90, 133, 270])
 def test_limb_is_an_ellipse_from_joint_to_joint(angle):
     """Area, centroid and second moments of the drawing against the ellipse's."""
-    centre, half = np.array([256.0, 250.0]), 150.0
+    center, half = np.array([256.0, 250.0]), 150.0
     along = np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
-    a, b = centre - half * along, centre + half * along
+    a, b = center - half * along, center + half * along
     pen = 3.0
-    video = draw_pose([frame(person(r_knee=tuple(a), r_ankle=tuple(b)))], colours="openpose", pen=pen)
+    video = draw_pose([frame(person(r_knee=tuple(a), r_ankle=tuple(b)))], colors="openpose", pen=pen)
     ink = (video[0, ..., 1] / 0.6).clamp(0, 1).double()  # both joints and the limb have full green
     y, x = torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="ij")
     near_joint = torch.zeros_like(ink, dtype=torch.bool)
@@ -94,8 +94,8 @@ def test_limb_is_an_ellipse_from_joint_to_joint(angle):
         near_joint |= (x - joint[0]) ** 2 + (y - joint[1]) ** 2 < (4 * pen * SIZE / 1024 + 2) ** 2
     ink[near_joint] = 0
     width = LIMB_HALF_WIDTH * pen
-    u = ((x - centre[0]) * along[0] + (y - centre[1]) * along[1]) / half
-    v = (-(x - centre[0]) * along[1] + (y - centre[1]) * along[0]) / width
+    u = ((x - center[0]) * along[0] + (y - center[1]) * along[1]) / half
+    v = (-(x - center[0]) * along[1] + (y - center[1]) * along[0]) / width
     expected = (u**2 + v**2 <= 1) & ~near_joint
     assert float(ink.sum()) == pytest.approx(float(expected.sum()), rel=0.05)
     overlap = (
@@ -107,27 +107,27 @@ def test_limb_is_an_ellipse_from_joint_to_joint(angle):
 def test_score_threshold():
     low = [frame(person(neck=(100, 250), nose=(400, 250, 0.3)))]
     high = [frame(person(neck=(100, 250), nose=(400, 250, 0.31)))]
-    assert colour(draw_pose(low), 250, 250) == [0, 0, 0]
-    assert colour(draw_pose(low), 400, 250) == [0, 0, 0]
-    assert colour(draw_pose(low), 100, 250) != [0, 0, 0]
-    assert colour(draw_pose(high), 250, 250) != [0, 0, 0]
+    assert color(draw_pose(low), 250, 250) == [0, 0, 0]
+    assert color(draw_pose(low), 400, 250) == [0, 0, 0]
+    assert color(draw_pose(low), 100, 250) != [0, 0, 0]
+    assert color(draw_pose(high), 250, 250) != [0, 0, 0]
 
 
 def test_face_is_white_dots_on_top():
     dots = [number for i in range(68) for number in (100 + 4 * i, 200, 0.9)] + [50, 50, 0.9, 60, 50, 0.9]
     keypoints = [frame(person(neck=(100, 200), nose=(300, 200), face=dots))]
     video = draw_pose(keypoints)
-    assert colour(video, 200, 200) == [255, 255, 255]
-    assert colour(video, 50, 50) == [0, 0, 0]  # points 68 and 69 are pupils: the body's eyes
-    assert colour(draw_pose(keypoints, face=False), 200, 200) == [153, 0, 0]
+    assert color(video, 200, 200) == [255, 255, 255]
+    assert color(video, 50, 50) == [0, 0, 0]  # points 68 and 69 are pupils: the body's eyes
+    assert color(draw_pose(keypoints, face=False), 200, 200) == [153, 0, 0]
 
 
 def test_hands_only_when_asked():
     hand = [number for i in range(21) for number in (250 + 10 * i, 400, 1.0)]
     keypoints = [frame(person(right=hand))]
     assert float(draw_pose(keypoints).max()) == 0
-    video = draw_pose(keypoints, hands=True, colours="openpose")
-    assert colour(video, 250, 400) == [0, 0, 255]
+    video = draw_pose(keypoints, hands=True, colors="openpose")
+    assert color(video, 250, 400) == [0, 0, 255]
     assert float(video[0, 400, 250:450].sum(-1).gt(0).float().mean()) > 0.95
 
 
@@ -182,7 +182,7 @@ def test_survives_json_and_empty_frames():
 
 def test_points_outside_are_cut_not_wrapped():
     video = draw_pose([frame(person(neck=(-100, 250), nose=(100, 250)))])
-    assert colour(video, 20, 250) != [0, 0, 0]
+    assert color(video, 20, 250) != [0, 0, 0]
     assert float(video[0, :, 200:].max()) == 0
 
 
@@ -199,7 +199,7 @@ def test_draws_where_comfyuis_own_drawer_draws(comfy):
     theirs = SDPoseDrawKeypoints.execute([frame(someone)], True, False, False, False, 4, 3, 0.3, True).result[
         0
     ]
-    ours = draw_pose([frame(someone)], colours="openpose", pen=2.0)
+    ours = draw_pose([frame(someone)], colors="openpose", pen=2.0)
     mask, other = ours[0].sum(-1) > 0.3, theirs[0].float().sum(-1) > 0.3
     assert (mask & other).sum() / (mask | other).sum() > 0.8
     hue, other_hue = ours[0][mask & other], theirs[0].float()[mask & other]
@@ -234,7 +234,7 @@ def test_bad_keypoints_are_refused(keypoints, message):
     [
         ({"threshold": 1.0}, "threshold is 1.0"),
         ({"width": 10000}, "10000x"),
-        ({"colours": "bgr"}, "'vace' or 'openpose'"),
+        ({"colors": "bgr"}, "'vace' or 'openpose'"),
         ({"pen": 0}, "pen is 0"),
         ({"coordinates": "percent"}, "'pixels' or 'fractions'"),
     ],

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdot_core.signals import draw_pose
-from vdot_core.signals.pose import COLOURS, LIMBS
+from vdot_core.signals.pose import COLORS, LIMBS
 from vdot_core.signals.resize import resize
 
 cv2 = pytest.importorskip("cv2")
@@ -28,9 +28,9 @@ def annotator(people: list[dict], width: int, height: int, hands: bool) -> np.nd
                 angle = math.degrees(math.atan2(y[0] - y[1], x[0] - x[1]))
                 center, axes = (int(x.mean()), int(y.mean())), (int(length / 2), 4)
                 limb = cv2.ellipse2Poly(center, axes, int(angle), 0, 360, 1)
-                cv2.fillConvexPoly(canvas, limb, COLOURS[number])
+                cv2.fillConvexPoly(canvas, limb, COLORS[number])
     canvas = (canvas * 0.6).astype(np.uint8)
-    for number, color in enumerate(COLOURS):
+    for number, color in enumerate(COLORS):
         for person in people:
             x, y, score = person["body"][number]
             if score > 0.3:

@@ -159,7 +159,7 @@ def test_sorted_limit_in_one_dimension_is_approached_as_eps_falls():
     assert errors[-1] < 0.25 * errors[0]
 
 
-def test_envelope_equals_autograd_of_the_regularised_objective_and_not_of_the_transport_cost():
+def test_envelope_equals_autograd_of_the_regularized_objective_and_not_of_the_transport_cost():
     """Differentiating <P, C> through the iterations, without the entropy, even points the wrong way."""
     base = torch.randn(1, 40, 8, dtype=torch.float64)
     a = (base + 0.05 * torch.randn_like(base)).requires_grad_()

@@ -41,7 +41,7 @@ def wan_vae():
 
 @pytest.fixture
 def wan_encode(wan_vae):
-    """`wan_vae` as vae_encode: video in 0..1 -> latents, normalised by the VAE's own mean and deviation."""
+    """`wan_vae` as vae_encode: video in 0..1 -> latents, normalized by the VAE's own mean and deviation."""
     mean = torch.tensor(wan_vae.config.latents_mean).view(1, -1, 1, 1, 1)
     std = torch.tensor(wan_vae.config.latents_std).view(1, -1, 1, 1, 1)
 

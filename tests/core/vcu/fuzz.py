@@ -32,7 +32,7 @@ NAMES = {
     "image": ("image",),
     "indices": ("index", "indices", "keyframe"),
     "boxes": ("box",),
-    "colors": ("colour",),
+    "colors": ("color",),
     "mask_shape": ("mask shape",),
     "width": ("width", "height", "size", "video", "nothing to outpaint"),
     "height": ("width", "height", "size", "video", "nothing to outpaint"),
@@ -104,8 +104,8 @@ def arguments(rng, name):
         region = {"region": rng.choice([mask, mask[0]])} if rng.random() < 0.3 else {}
         return {"frames": source, **fit, **region, **strength, **span}
     if name == "depth":
-        grey = torch.as_tensor(source)[..., 0]
-        return {"depth": grey, "normalisation": rng.choice(["frame", "clip"]), **fit, **strength, **span}
+        gray = torch.as_tensor(source)[..., 0]
+        return {"depth": gray, "normalization": rng.choice(["frame", "clip"]), **fit, **strength, **span}
     if name == "inpaint":
         more = {"grow_px": rng.randint(-3, 3), "blur_px": rng.choice([0, 1.5]), "still": rng.random() < 0.5}
         return {"frames": source, "mask": mask, **masks, **more, **fit, **strength}

@@ -33,15 +33,15 @@ class RealClip:
     def __init__(self, path, pictures=()):
         self.frames = vcu.cover(_read(Path(path))[:FRAMES], WIDTH, HEIGHT)
         total = len(self.frames)
-        centres = torch.stack([torch.linspace(250, 580, total), torch.linspace(220, 260, total)], 1)
+        centers = torch.stack([torch.linspace(250, 580, total), torch.linspace(220, 260, total)], 1)
         x, y = torch.arange(WIDTH), torch.arange(HEIGHT)[:, None]
         self.masks = torch.stack(
-            [(((x - cx) / 120) ** 2 + ((y - cy) / 150) ** 2 < 1).float() for cx, cy in centres]
+            [(((x - cx) / 120) ** 2 + ((y - cy) / 150) ** 2 < 1).float() for cx, cy in centers]
         )
         self.object_masks = self.masks[None]
         self.references = tuple(_read(Path(path))[0] for path in pictures) or (self.frames[0],)
-        self.objects = (SimpleNamespace(rgb=(0.2, 0.5, 0.9), centres=centres),)
-        left, top = centres[:, 0] - 120, centres[:, 1] - 150
+        self.objects = (SimpleNamespace(rgb=(0.2, 0.5, 0.9), centers=centers),)
+        left, top = centers[:, 0] - 120, centers[:, 1] - 150
         self.boxes = torch.stack([left, top, left + 240, top + 300], 1).round().long()[None]
 
     @cached_property

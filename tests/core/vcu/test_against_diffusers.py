@@ -4,8 +4,8 @@ Three differences are diffusers', not VACE's, or not consistent in it, and are s
 - diffusers first squeezes a reference to multiples of 8, which distorts it; VACE's own code does not, nor do
   we. The fixture turns that off, so that references of any size are compared.
 - diffusers prepends each reference in turn, which reverses their order; VACE's own code keeps it, so do we.
-- VACE and diffusers binarise the mask for the latents but leave it soft in the 64 mask channels, where a
-  pixel of 0.4 would say "keep" in one and "a bit of both" in the other. Here it is binarised once, before
+- VACE and diffusers binarize the mask for the latents but leave it soft in the 64 mask channels, where a
+  pixel of 0.4 would say "keep" in one and "a bit of both" in the other. Here it is binarized once, before
   both; clips with masks of 0 and 1 are the same either way.
 """
 
@@ -99,14 +99,14 @@ def test_masked_clip(pipeline, wan_encode, sizes, binary_mask):
 
 
 def test_builders_give_the_same_as_the_pipeline_on_the_raw_clip(pipeline, wan_encode):
-    """A control needs no mask; inpainting greys what lies under the mask."""
+    """A control needs no mask; inpainting grays what lies under the mask."""
     frames = torch.rand(NUM_FRAMES, HEIGHT, WIDTH, 3)
     close(encode(control(frames), wan_encode).contexts[0, 0], theirs(pipeline, frames, None, []))
 
     mask = torch.zeros(NUM_FRAMES, HEIGHT, WIDTH)
     mask[:, 8:20, 5:30] = 1
-    greyed = torch.where(mask[..., None] > 0, 0.5, frames)
-    close(encode(inpaint(frames, mask), wan_encode).contexts[0, 0], theirs(pipeline, greyed, mask, []))
+    grayed = torch.where(mask[..., None] > 0, 0.5, frames)
+    close(encode(inpaint(frames, mask), wan_encode).contexts[0, 0], theirs(pipeline, grayed, mask, []))
 
 
 def test_references_keep_their_order(wan_encode):

@@ -98,7 +98,7 @@ def check_kept(unit, scene, kept):
 
 
 def check_outpainting(frames, masks, scene):
-    """Kept is one rectangle, off every border, that shows the clip; the rest is grey."""
+    """Kept is one rectangle, off every border, that shows the clip; the rest is gray."""
     kept = masks == 0
     left, top, right, bottom = box(kept[0])
     assert kept.sum() == len(kept) * (right - left) * (bottom - top) and kept[:, top:bottom, left:right].all()
@@ -107,7 +107,7 @@ def check_outpainting(frames, masks, scene):
 
 
 def check_subject(images, scene):
-    """One reference, on white, as large as fits, of the nearest thing's colours only."""
+    """One reference, on white, as large as fits, of the nearest thing's colors only."""
     assert len(images) == 1 and images[0].shape == (HEIGHT, WIDTH, 3)
     masks = scene.object_masks[-1]
     frame = int(masks.sum((1, 2)).argmax())
@@ -122,7 +122,7 @@ def check_subject(images, scene):
 
 
 def check_all_references(images, scene):
-    """Each thing whole on white, in the clip's order, centred."""
+    """Each thing whole on white, in the clip's order, centered."""
     assert len(images) == len(scene.objects)
     for image, own in zip(images, scene.references, strict=True):
         middle = image[:, (WIDTH - HEIGHT) // 2 : (WIDTH + HEIGHT) // 2]

@@ -13,7 +13,7 @@ from vdot_core.vcu import control, cover, letterbox, outpaint, reference, snap_l
 
 
 def pillow_cover(frame, width, height):
-    """VACE's rule by Pillow in float: scale to cover (bicubic, antialiased), crop the centre."""
+    """VACE's rule by Pillow in float: scale to cover (bicubic, antialiased), crop the center."""
     old_height, old_width, _ = frame.shape
     scale = max(width / old_width, height / old_height)
     size = round(scale * old_width), round(scale * old_height)
@@ -130,7 +130,7 @@ def test_accepts_bytes_half_alpha_and_overshoot():
 @settings(deadline=None, max_examples=40)
 @given(width=st.integers(1, 200), height=st.integers(1, 200))
 def test_references_stay_whole_and_on_white(width, height):
-    """The whole image is inside the canvas, centred, its aspect kept; all else is white."""
+    """The whole image is inside the canvas, centered, its aspect kept; all else is white."""
     canvas = letterbox(torch.zeros(height, width, 3), 64, 48)
     dark = canvas[..., 0] < 0.5
     rows, columns = dark.any(1).nonzero().flatten(), dark.any(0).nonzero().flatten()
@@ -168,7 +168,7 @@ def test_reference_sources():
     pads=st.tuples(*[st.integers(0, 20)] * 4).filter(any),
     target=st.one_of(st.none(), st.tuples(st.sampled_from([32, 48, 64]), st.sampled_from([32, 48, 64]))),
 )
-def test_outpaint_keeps_the_clip_and_greys_the_margin(size, pads, target):
+def test_outpaint_keeps_the_clip_and_grays_the_margin(size, pads, target):
     left, right, top, bottom = pads
     clip = torch.full((5, size[1], size[0], 3), 0.9)
     where = {} if target is None else {"width": target[0], "height": target[1]}

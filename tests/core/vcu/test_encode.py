@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdot_core.vcu import VCU, GreyCache, compose, control, encode, extend, inpaint, reference, text
+from vdot_core.vcu import VCU, GrayCache, compose, control, encode, extend, inpaint, reference, text
 
 SIZE = {"width": 32, "height": 16, "num_frames": 9}
 
@@ -19,7 +19,7 @@ def masked():
 
 
 def test_number_of_vae_calls(folding_vae):
-    cache = GreyCache()
+    cache = GrayCache()
 
     def calls(units, **options):
         before = folding_vae.num_calls
@@ -43,7 +43,7 @@ def test_number_of_vae_calls(folding_vae):
     assert calls(text(32, 16, 5)) == 1 and len(cache) == 2
 
 
-def test_grey_halves_are_shared_without_a_cache(folding_vae):
+def test_gray_halves_are_shared_without_a_cache(folding_vae):
     encode(control(torch.rand(9, 16, 32, 3)), folding_vae)
     assert folding_vae.num_calls == 2
     encode(text(**SIZE), folding_vae)
@@ -53,7 +53,7 @@ def test_grey_halves_are_shared_without_a_cache(folding_vae):
 def test_caching_and_batching_change_nothing(folding_vae):
     unit = compose(masked(), reference(torch.rand(2, 30, 30, 3), **SIZE))
     units = [unit, control(torch.rand(9, 16, 32, 3)), text(**SIZE)]
-    cache = GreyCache()
+    cache = GrayCache()
     plain = encode(units, folding_vae).contexts
     for _ in range(2):
         assert torch.equal(encode(units, folding_vae, cache=cache, max_batch=2).contexts, plain)
@@ -78,14 +78,14 @@ def test_memory_decides_how_many_clips_go_together(folding_vae):
 
 
 def primed(vae):
-    """A cache that holds the grey clip of SIZE."""
-    cache = GreyCache()
+    """A cache that holds the gray clip of SIZE."""
+    cache = GrayCache()
     encode(text(**SIZE), vae, cache=cache)
     return cache
 
 
 def test_a_kept_clip_does_not_keep_the_others_of_its_batch(folding_vae):
-    cache = GreyCache()
+    cache = GrayCache()
     encode(control(torch.rand(9, 16, 32, 3)), folding_vae, cache=cache, max_batch=2)
     assert folding_vae.shapes == [(2, 9, 16, 32, 3)]
     ((_, kept),) = cache._entries.values()
@@ -93,7 +93,7 @@ def test_a_kept_clip_does_not_keep_the_others_of_its_batch(folding_vae):
 
 
 def test_cache_knows_its_vae_and_its_bounds(folding_vae):
-    cache = GreyCache(max_entries=2)
+    cache = GrayCache(max_entries=2)
 
     def other_vae(video):
         return folding_vae(video) + 1
@@ -106,7 +106,7 @@ def test_cache_knows_its_vae_and_its_bounds(folding_vae):
     encode(text(64, 64, 1), folding_vae, cache=cache)
     assert len(cache) == 2
     # A wrapper made anew for every call is known by the VAE that is named.
-    cache, before = GreyCache(), folding_vae.num_calls
+    cache, before = GrayCache(), folding_vae.num_calls
     for _ in range(3):
         encode(text(**SIZE), lambda video: folding_vae(video), cache=cache, vae=folding_vae)
     assert folding_vae.num_calls == before + 1
@@ -116,7 +116,7 @@ def test_cache_forgets_a_vae_that_is_gone():
     class Vae:
         pass
 
-    cache, vae = GreyCache(), Vae()
+    cache, vae = GrayCache(), Vae()
     cache.put(vae, (1, 8, 8, 3), torch.zeros(1))
     assert cache.get(vae, (1, 8, 8, 3)) is not None
     address = id(vae)
@@ -182,8 +182,8 @@ def test_several_contexts_have_one_length(folding_vae):
     assert torch.equal(result.contexts[0, 1, :, 2:], encode(b, folding_vae).contexts[0, 0, :, 1:])
     assert torch.equal(result.contexts[0, 1, :, 1], alone.contexts[0, 0, :, 1])
     free = result.contexts[0, 1, :, 0]
-    grey = folding_vae(torch.full((1, 1, 16, 32, 3), 0.5))[0, :, 0]
-    assert torch.equal(free[:16], grey) and torch.equal(free[16:32], grey) and (free[32:] == 1).all()
+    gray = folding_vae(torch.full((1, 1, 16, 32, 3), 0.5))[0, :, 0]
+    assert torch.equal(free[:16], gray) and torch.equal(free[16:32], gray) and (free[32:] == 1).all()
     assert torch.equal(result.contexts[0, 2, :, :2], torch.stack([free, free], 1))
 
 

@@ -39,7 +39,7 @@ def head_edges(joints, grow=0.0):
 
 
 def shown_on_white(crop):
-    """A crop [h, w, 3] as large as fits, centred on white, scaled by Pillow."""
+    """A crop [h, w, 3] as large as fits, centered on white, scaled by Pillow."""
     height, width = crop.shape[:2]
     scale = min(HEIGHT / height, WIDTH / width)
     new = int(width * scale), int(height * scale)
@@ -80,8 +80,8 @@ def test_a_heads_box_holds_the_head_and_touches_it(seed):
         scene.joints, scene.object_masks[0], scene.objects[0].head_boxes, strict=True
     ):
         reach = float(torch.dist(joints[HIP], joints[KNEE])) / THIGH_HEADS * HEAD_RADIUS
-        centre = joints[HEAD].mean(0)
-        torch.testing.assert_close(box, torch.cat([centre - reach, centre + reach]), atol=1e-3, rtol=0)
+        center = joints[HEAD].mean(0)
+        torch.testing.assert_close(box, torch.cat([center - reach, center + reach]), atol=1e-3, rtol=0)
         left, top, right, bottom = box.round().int().tolist()
         inside = mask[top:bottom, left:right]
         assert 0.7 < float(inside.mean()) < 0.9 and not mask[: top - 1].any()

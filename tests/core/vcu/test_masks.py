@@ -1,4 +1,4 @@
-"""Masks: binarised after scaling, and coarsened as VACE does, against scipy's convex hull."""
+"""Masks: binarized after scaling, and coarsened as VACE does, against scipy's convex hull."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_wrong_options_are_named():
         augment(random_mask(0), "box", -0.1)
 
 
-def test_scaled_before_binarised():
+def test_scaled_before_binarized():
     """The mask is cut at one half of its scaled values, not scaled after cutting."""
     mask = torch.rand(5, 64, 96)
     unit = inpaint(torch.rand(5, 64, 96, 3), mask, width=48, height=32)
@@ -93,8 +93,8 @@ def test_scaled_before_binarised():
     asked=st.one_of(st.none(), st.integers(1, 12)),
     kind=st.sampled_from(["clip", "one", "flat", "bool", "bytes"]),
 )
-def test_inpainting_keeps_and_greys(width, height, num_frames, asked, kind):
-    """Whatever the sizes: known pixels are the fitted clip's, unknown ones grey, masks 0 or 1."""
+def test_inpainting_keeps_and_grays(width, height, num_frames, asked, kind):
+    """Whatever the sizes: known pixels are the fitted clip's, unknown ones gray, masks 0 or 1."""
     frames = torch.rand(num_frames, height, width, 3)
     mask = torch.rand(num_frames if kind in ("clip", "bool", "bytes") else 1, height, width)
     given_mask = {"flat": mask[0], "bool": mask > 0.5, "bytes": (mask * 255).to(torch.uint8)}.get(kind, mask)

@@ -229,7 +229,7 @@ def test_a_path_carries_a_box():
     assert torch.equal(unit.frames[1:], layout(boxes, width=64, height=64, num_frames=5).frames[1:])
 
 
-def test_layout_masks_by_shape_and_colour():
+def test_layout_masks_by_shape_and_color():
     mask = torch.zeros(5, 32, 48)
     mask[:, 4:20, 8:24] = 1
     mask[:, 10:12, 10:12] = 0  # a hole has no contour

@@ -63,13 +63,13 @@ def test_command_line_composes_what_it_is_given(tmp_path, caplog):
 
 def test_command_line_reads_deep_pictures(tmp_path, caplog):
     for name, pixels in (
-        ("grey.png", np.full((16, 32), 32768, np.uint16)),
+        ("gray.png", np.full((16, 32), 32768, np.uint16)),
         ("float.tif", np.ones((16, 32), "f4")),
     ):
         Image.fromarray(pixels).save(tmp_path / name)
     out = tmp_path / "out.png"
     first = ["preview", "--num_frames", "5", "--out", str(out), "--first"]
-    assert main([*first, str(tmp_path / "grey.png")]) == 0
+    assert main([*first, str(tmp_path / "gray.png")]) == 0
     assert (128, 128, 128) in {color for _, color in Image.open(out).convert("RGB").getcolors(10**6)}
     assert main([*first, str(tmp_path / "float.tif")]) == 2
     assert "float.tif cannot be read: its pixels are of Pillow's mode F" in caplog.text

@@ -25,7 +25,7 @@ SIZE = {"width": WIDTH, "height": HEIGHT, "num_frames": TOTAL}
 
 
 def noise(seed, *shape):
-    """Never grey by chance: values in 0..0.4 and 0.6..1."""
+    """Never gray by chance: values in 0..0.4 and 0.6..1."""
     values = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
     return torch.where(values < 0.5, values * 0.8, 0.2 + values * 0.8)
 
@@ -87,8 +87,8 @@ def test_extensions_and_references_are_associative(seed, owners):
     seed=st.integers(0, 10**6),
     kinds=st.sets(st.sampled_from(KINDS), min_size=1),
 )
-def test_known_pixels_stay_and_what_nothing_speaks_of_is_grey(seed, kinds):
-    """In any order: an extension's frames first, then a repaint's pixels, then a control's, then grey."""
+def test_known_pixels_stay_and_what_nothing_speaks_of_is_gray(seed, kinds):
+    """In any order: an extension's frames first, then a repaint's pixels, then a control's, then gray."""
     units = {}
     if "extension" in kinds:
         units["extension"] = extension(seed, [0, 5, 6])
@@ -139,7 +139,7 @@ def test_lengths_and_sizes_are_the_models(size, frames, asked, target, builder):
 @settings(deadline=None, max_examples=40)
 @given(size=st.tuples(st.integers(1, 120), st.integers(1, 120)), crop=st.booleans(), margin=st.floats(0, 1))
 def test_references_are_whole_and_on_white(size, crop, margin):
-    """The subject's first and last rows and columns are all on the canvas, at one scale, centred."""
+    """The subject's first and last rows and columns are all on the canvas, at one scale, centered."""
     width, height = size
     image = torch.zeros(height, width, 4)
     image[..., 3] = 1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vdot_core.vcu import control, depth, extend, keyframes, layout, move, reference, text
 
 
-def test_text_is_grey_and_free():
+def test_text_is_gray_and_free():
     unit = text(64, 48, 9)
     assert unit.kind == "generate" and (unit.frames == 0.5).all() and (unit.masks == 1).all()
     with pytest.raises(ValueError, match="length is 0"):
@@ -38,21 +38,21 @@ def test_depth_stretches_each_frame_or_the_clip():
     assert torch.allclose(per_frame.amax((1, 2, 3)), torch.ones(5))
     low, high = raw.amin((1, 2), keepdim=True), raw.amax((1, 2), keepdim=True)
     torch.testing.assert_close(per_frame, ((raw - low) / (high - low))[..., None].expand(-1, -1, -1, 3))
-    clip = depth(raw, normalisation="clip").frames
+    clip = depth(raw, normalization="clip").frames
     torch.testing.assert_close(clip[..., 0], (raw - raw.min()) / (raw.max() - raw.min()))
     torch.testing.assert_close(depth(raw, invert=True).frames, 1 - per_frame)
-    grey = (raw - raw.min()) / (raw.max() - raw.min())
+    gray = (raw - raw.min()) / (raw.max() - raw.min())
     torch.testing.assert_close(
-        depth(grey[..., None].expand(-1, -1, -1, 3), normalisation="none").frames, clip
+        depth(gray[..., None].expand(-1, -1, -1, 3), normalization="none").frames, clip
     )
 
 
 def test_stable_depth_undoes_the_jumps_of_single_frames():
     still = torch.rand(1, 32, 48).expand(9, -1, -1)
     jumping = still * (1 + torch.rand(9, 1, 1)) + torch.rand(9, 1, 1)
-    frames = depth(jumping, normalisation="stable").frames
+    frames = depth(jumping, normalization="stable").frames
     assert frames.diff(dim=0).abs().max() < 1e-3
-    assert depth(jumping, normalisation="clip").frames.diff(dim=0).abs().max() > 0.1
+    assert depth(jumping, normalization="clip").frames.diff(dim=0).abs().max() > 0.1
 
 
 def test_depth_of_a_wall_is_finite():
@@ -63,12 +63,12 @@ def test_depth_of_a_wall_is_finite():
 @pytest.mark.parametrize(
     "values, options, words",
     [
-        (torch.rand(5, 16, 16, 3), {}, "in colours"),
+        (torch.rand(5, 16, 16, 3), {}, "in colors"),
         (torch.full((5, 16, 16), float("inf")), {}, "infinite"),
-        (torch.rand(5, 16, 16) * 9 + 1, {"normalisation": "none"}, "'stable'"),
+        (torch.rand(5, 16, 16) * 9 + 1, {"normalization": "none"}, "'stable'"),
         (
             torch.rand(5, 16, 16),
-            {"normalisation": "min-max"},
+            {"normalization": "min-max"},
             "'min-max', expected one of frame, clip, stable",
         ),
         (torch.rand(5, 16, 16, 4), {}, "without alpha"),

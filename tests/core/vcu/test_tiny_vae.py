@@ -1,7 +1,7 @@
 """The encoding of whole tasks with the trained VAE that comes with the pack, against diffusers' own pipeline.
 
 Both encode with the very same weights: here through `vdot_core.vcu.encode`, there through WanVACEPipeline's
-preprocessing of the raw clip, mask and pictures. What each puts on a white canvas, greys, normalises, folds
+preprocessing of the raw clip, mask and pictures. What each puts on a white canvas, grays, normalizes, folds
 and stacks is its own. test_against_diffusers.py says where the two differ by design.
 """
 
@@ -75,25 +75,25 @@ def scene():
     return clip.permute(1, 2, 3, 0).contiguous(), mask, picture
 
 
-GREY = 0.5
+GRAY = 0.5
 
 
-def grey_under(clip, mask):
-    return torch.where(mask[..., None] > 0, GREY, clip)
+def gray_under(clip, mask):
+    return torch.where(mask[..., None] > 0, GRAY, clip)
 
 
 def kept_only(clip, kept):
-    """The clip's kept frames in place, grey elsewhere, and the mask."""
+    """The clip's kept frames in place, gray elsewhere, and the mask."""
     mask = torch.ones(FRAMES, HEIGHT, WIDTH)
     mask[kept] = 0
-    return {"frames": grey_under(clip, mask), "mask": mask}
+    return {"frames": gray_under(clip, mask), "mask": mask}
 
 
 def margins(clip):
-    """The middle of the clip on grey, and the mask of what is around it."""
+    """The middle of the clip on gray, and the mask of what is around it."""
     mask = torch.ones(FRAMES, HEIGHT, WIDTH)
     mask[:, 16:-8, 8:-24] = 0
-    return {"frames": grey_under(clip, mask), "mask": mask}
+    return {"frames": gray_under(clip, mask), "mask": mask}
 
 
 def pil(picture):
@@ -117,7 +117,7 @@ def inside_region(clip, mask):
 CASES = {
     "text": (lambda c, m, p: text(WIDTH, HEIGHT, FRAMES), lambda c, m, p: {}),
     "control": (lambda c, m, p: control(c), lambda c, m, p: {"frames": c}),
-    "inpainting": (lambda c, m, p: inpaint(c, m), lambda c, m, p: {"frames": grey_under(c, m), "mask": m}),
+    "inpainting": (lambda c, m, p: inpaint(c, m), lambda c, m, p: {"frames": gray_under(c, m), "mask": m}),
     "outpainting": (
         lambda c, m, p: outpaint(c[:, 16:-8, 8:-24], left=8, right=24, top=16, bottom=8),
         lambda c, m, p: margins(c),
@@ -138,7 +138,7 @@ CASES = {
     ),
     "reference + inpainting": (
         lambda c, m, p: compose(inpaint(c, m), subject(p)),
-        lambda c, m, p: {"frames": grey_under(c, m), "mask": m, "pictures": [pil(p)]},
+        lambda c, m, p: {"frames": gray_under(c, m), "mask": m, "pictures": [pil(p)]},
     ),
     "references + first frame": (
         lambda c, m, p: compose(extend(c[:1], num_frames=FRAMES), two_subjects(p)),
@@ -156,5 +156,5 @@ def test_the_trained_vae_says_the_same_of_both(name, vae, pipeline, scene):
     build, tell = CASES[name]
     context, expected = ours(vae, build(*scene)), theirs(pipeline, **tell(*scene))
     assert context.shape == expected.shape and context.shape[0] == 96
-    assert context[:16].std() > 0.05, "a trained VAE tells grey from a picture"
+    assert context[:16].std() > 0.05, "a trained VAE tells gray from a picture"
     torch.testing.assert_close(context, expected, atol=2e-5, rtol=1e-5)

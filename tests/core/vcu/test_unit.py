@@ -58,7 +58,7 @@ def test_changes_are_checked_again():
 
 
 def test_empty_clips_take_no_memory():
-    """A text-only clip of any length is one grey value."""
+    """A text-only clip of any length is one gray value."""
     unit = text(832, 480, 81)
     assert unit.frames.untyped_storage().nbytes() < 100 and unit.frames.shape == (81, 480, 832, 3)
     assert unit == control(torch.full((81, 480, 832, 3), 0.5)).replace(kind="generate")

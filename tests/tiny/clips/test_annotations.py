@@ -27,7 +27,7 @@ def warped(image, flow):
 
 
 def grown(maps, side=3):
-    """[F, H, W] of 0 and 1, spread to neighbours."""
+    """[F, H, W] of 0 and 1, spread to neighbors."""
     return F.max_pool2d(maps[:, None], side, 1, side // 2)[:, 0]
 
 
@@ -38,7 +38,7 @@ def labels(clip):
 
 
 def worst_warp(clip, flow):
-    """Largest mean colour error, over frames, of pixels that are seen before and after, edges left out."""
+    """Largest mean color error, over frames, of pixels that are seen before and after, edges left out."""
     owner, errors = labels(clip), []
     for f in range(len(flow)):
         after, inside = warped(clip.frames[f + 1].movedim(-1, 0), flow[f])
@@ -93,8 +93,8 @@ def test_boxes_tracks_and_masks_agree_at_any_size(make, size):
         assert clip.boxes.shape == (len(clip.objects), num_frames, 4)
         assert clip.tracks.shape == (len(clip.objects), num_frames, 2)
         assert torch.equal(clip.masks, clip.object_masks.sum(0))
-        for boxes, masks, centres in zip(clip.boxes, clip.object_masks, clip.tracks, strict=True):
-            for (left, top, right, bottom), mask, centre in zip(boxes.tolist(), masks, centres, strict=True):
+        for boxes, masks, centers in zip(clip.boxes, clip.object_masks, clip.tracks, strict=True):
+            for (left, top, right, bottom), mask, center in zip(boxes.tolist(), masks, centers, strict=True):
                 cut = mask[top:bottom, left:right]
                 assert cut.sum() == mask.sum(), "the box holds all of it"
                 if not mask.any():
@@ -103,7 +103,7 @@ def test_boxes_tracks_and_masks_agree_at_any_size(make, size):
                 assert all(side.any() for side in sides), "and no more than it"
                 if len(clip.objects) == 1 and 0 < left and 0 < top and right < width and bottom < height:
                     middle = torch.tensor([(left + right) / 2, (top + bottom) / 2])
-                    assert (middle - centre).norm() < 0.6 * clip.objects[0].radius
+                    assert (middle - center).norm() < 0.6 * clip.objects[0].radius
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -165,14 +165,14 @@ def test_facts_are_the_caption_s_words():
     for seed in SEEDS:
         clip = shapes.clip(seed)
         known = truth.facts(clip)
-        words = f"{known.background_kind} {known.background_colour} background"
+        words = f"{known.background_kind} {known.background_color} background"
         assert words == clip.background and any(words in text for text in clip.captions)
         for fact, track in zip(known.objects, clip.objects, strict=True):
-            assert any(f"{fact.size_name} {fact.colour} {fact.shape}" in text for text in clip.captions)
+            assert any(f"{fact.size_name} {fact.color} {fact.shape}" in text for text in clip.captions)
             assert (fact.direction != "") == (track.path == "linear")
-            torch.testing.assert_close(fact.positions * 64, track.centres)
+            torch.testing.assert_close(fact.positions * 64, track.centers)
     with pytest.raises(ValueError, match="nothing is known"):
-        truth.truths(("colour",), clip, None)
+        truth.truths(("color",), clip, None)
 
 
 def test_clips_are_drawn_fast():

@@ -33,13 +33,13 @@ class Measured:
     Attributes:
         clip, track: What was drawn.
         cover: [F, 64, 64] how much of each pixel the object covers.
-        centres: [F, 2] where it is; areas: [F] its size in pixels; whole: [F] whether all of it is seen.
+        centers: [F, 2] where it is; areas: [F] its size in pixels; whole: [F] whether all of it is seen.
     """
 
     clip: shapes.Clip
     track: shapes.ShapeTrack
     cover: torch.Tensor
-    centres: torch.Tensor
+    centers: torch.Tensor
     areas: torch.Tensor
     whole: torch.Tensor
 
@@ -75,7 +75,7 @@ def test_directions_in_captions_are_the_way_the_object_goes(measured):
         frames = one.whole.nonzero().flatten()
         if len(frames) < 5:
             continue
-        step = (one.centres[frames[-1]] - one.centres[frames[0]]) / 64
+        step = (one.centers[frames[-1]] - one.centers[frames[0]]) / 64
         assert said == {_heading(step)}
         assert step.norm() > 0.25 * (len(frames) - 1) / shapes.FRAME_RATE, "it goes somewhere"
         seen |= said
@@ -86,9 +86,9 @@ def test_directions_are_said_of_the_object_that_goes_there():
     for seed in range(60):
         clip = shapes.clip(seed, height=32, width=32, num_objects=2)
         for track in clip.objects:
-            name = f"{track.colour} {track.shape}"
+            name = f"{track.color} {track.shape}"
             said = {way for text in clip.captions for way in re.findall(rf"{name} mov(?:es|ing) {WAY}", text)}
-            going = {_heading(track.centres[-1] - track.centres[0])} if track.path == "linear" else set()
+            going = {_heading(track.centers[-1] - track.centers[0])} if track.path == "linear" else set()
             assert said == going
 
 
@@ -111,9 +111,9 @@ def test_spinning_is_said_of_what_turns_and_of_nothing_else(measured):
     assert len(seen) == 8, "every path with and without"
 
 
-def _turn(centres: torch.Tensor) -> float:
+def _turn(centers: torch.Tensor) -> float:
     """By how much a path goes back along an axis in its largest step back, pixels."""
-    steps = centres.diff(dim=0)
+    steps = centers.diff(dim=0)
     return torch.minimum(steps.amax(0), -steps.amin(0)).max().item()
 
 
@@ -122,11 +122,11 @@ def test_what_is_said_to_bounce_bounces(measured):
         bounces = [bool(re.search(r"\bbounc(es|ing) around\b", text)) for text in one.clip.captions]
         assert sum(bounces) == (5 if one.track.path == "bounce" else 0)
         if any(bounces):
-            assert _turn(one.centres) > 0.15
-            travelled = one.centres.diff(dim=0).norm(dim=-1).sum()
-            assert travelled > 0.4 * 64, "in a second: half of the frame and more, less at the walls"
+            assert _turn(one.centers) > 0.15
+            traveled = one.centers.diff(dim=0).norm(dim=-1).sum()
+            assert traveled > 0.4 * 64, "in a second: half of the frame and more, less at the walls"
         elif one.track.path == "linear" and not one.track.spin and one.whole.all():
-            assert _turn(one.centres) < 0.1
+            assert _turn(one.centers) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_bounces_of_every_length_meet_a_wall(size):
     for seed in range(150):
         for track in shapes.clip(seed, height=height, width=width, num_frames=num_frames).objects:
             if track.path == "bounce":
-                assert _turn(track.centres) > 1e-3
-                assert track.centres.diff(dim=0).norm(dim=-1).max() > 0.45 * min(height, width) / 16
+                assert _turn(track.centers) > 1e-3
+                assert track.centers.diff(dim=0).norm(dim=-1).max() > 0.45 * min(height, width) / 16
                 seen += 1
     assert seen > 20
 
@@ -147,7 +147,7 @@ def test_bounces_of_every_length_meet_a_wall(size):
 def test_bounces_that_met_no_wall_in_a_second_meet_one():
     """One in some hundreds; these were found by drawing thousands."""
     for seed in (251, 1708, 5183, 5819):
-        assert all(_turn(t.centres) > 0.5 for t in shapes.clip(seed).objects if t.path == "bounce")
+        assert all(_turn(t.centers) > 0.5 for t in shapes.clip(seed).objects if t.path == "bounce")
 
 
 def _unit_area(shape: str) -> float:
@@ -163,7 +163,7 @@ def test_words_for_size_are_true_of_every_shape(measured):
     for one in measured:
         if not one.whole.any():
             continue
-        name = f"{one.track.colour} {one.track.shape}"
+        name = f"{one.track.color} {one.track.shape}"
         said = {w for text in one.clip.captions for w in re.findall(rf"(small|medium|large) {name}", text)}
         radius = (one.areas[one.whole].mean() / areas[one.track.shape]).sqrt() / 64
         assert said == {"small" if radius < 0.21 else "medium" if radius < 0.275 else "large"}
@@ -175,13 +175,13 @@ def test_words_for_other_motion_are_true_of_the_pixels(measured):
     for one in measured:
         if not one.whole.all():
             continue
-        steps = one.centres.diff(dim=0)
+        steps = one.centers.diff(dim=0)
         text = one.clip.captions[1]
         if one.track.path == "still":
             assert "still" in text or "in place" in text
             assert steps.norm(dim=-1).max() < (0.5 if "spin" in text else 1e-3)
         elif one.track.path == "linear":
-            assert (steps @ (one.centres[-1] - one.centres[0]) > 0).all(), "one way all the time"
+            assert (steps @ (one.centers[-1] - one.centers[0]) > 0).all(), "one way all the time"
         elif one.track.path == "circle":
             assert "moving in a circle" in text
             turns = steps[:-1, 0] * steps[1:, 1] - steps[:-1, 1] * steps[1:, 0]
@@ -190,7 +190,7 @@ def test_words_for_other_motion_are_true_of_the_pixels(measured):
 
 
 def _drift_errors(frames: torch.Tensor) -> dict[str, float]:
-    """Heading -> the colour error of the background three frames on, at the best of the speeds."""
+    """Heading -> the color error of the background three frames on, at the best of the speeds."""
     first, later = frames[0].movedim(-1, 0), frames[3].movedim(-1, 0)
     middles = torch.arange(64) + 0.5
     errors = {}

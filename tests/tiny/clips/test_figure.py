@@ -47,14 +47,14 @@ def test_captions_say_what_it_does(figures):
         assert (
             text.split(" on a")[0]
             in {
-                f"a {figure.colour} {SHAPE} {verbs[figure.path]}{rest}"
+                f"a {figure.color} {SHAPE} {verbs[figure.path]}{rest}"
                 for rest in ("", " a hand", " up and down", f" to the {figure.direction}")
             }
-            or figure.colour == "orange"
+            or figure.color == "orange"
         )
-        assert all(f"{figure.colour} {SHAPE}" in words for words in clip.captions)
+        assert all(f"{figure.color} {SHAPE}" in words for words in clip.captions)
         assert clip.background in text and clip.caption in clip.captions
-        step = figure.centres[-1] - figure.centres[0]
+        step = figure.centers[-1] - figure.centers[0]
         if figure.path in ("walk", "run"):
             assert step[0] * (1 if figure.direction == "right" else -1) > 10
         else:

@@ -44,24 +44,24 @@ def test_splits_never_meet_and_held_out_pairs_are_kept_out_of_training():
     drawn = {
         split: list(zip(range(300), shapes.clips(split, **size), strict=False)) for split in shapes.SPLITS
     }
-    pairs = {s: {(o.colour, o.shape) for _, c in clips for o in c.objects} for s, clips in drawn.items()}
+    pairs = {s: {(o.color, o.shape) for _, c in clips for o in c.objects} for s, clips in drawn.items()}
     assert all(c.split == split for split, clips in drawn.items() for _, c in clips)
     assert not pairs["train"] & shapes.HELD_OUT and not pairs["validation"] & shapes.HELD_OUT
     assert pairs["evaluation"] >= shapes.HELD_OUT
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_captions_name_the_colours_and_shapes_that_are_in_the_pixels(seed):
+def test_captions_name_the_colors_and_shapes_that_are_in_the_pixels(seed):
     clip = shapes.clip(seed)
-    palette = torch.tensor([shapes.COLOURS[name] for name in shapes.COLOURS])
+    palette = torch.tensor([shapes.COLORS[name] for name in shapes.COLORS])
     for track, mask in zip(clip.objects, clip.object_masks, strict=True):
         inner = -torch.nn.functional.max_pool2d(-mask[:, None], 3, 1, 1)[:, 0] > 0.5
         if inner.sum() < 20:
             continue
         measured = clip.frames[inner].mean(0)
-        nearest = list(shapes.COLOURS)[int((palette - measured).norm(dim=-1).argmin())]
-        assert nearest == track.colour
-        assert all(track.colour in text and track.shape in text for text in clip.captions)
+        nearest = list(shapes.COLORS)[int((palette - measured).norm(dim=-1).argmin())]
+        assert nearest == track.color
+        assert all(track.color in text and track.shape in text for text in clip.captions)
     assert clip.caption in clip.captions
 
 
@@ -92,7 +92,7 @@ def test_masks_are_where_the_shape_is_by_its_exact_distance():
     track, mask = clip.objects[-1], clip.object_masks[-1]
     y, x = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     for f in (0, 8, 16):
-        offset = torch.stack([x, y], -1) - track.centres[f]
+        offset = torch.stack([x, y], -1) - track.centers[f]
         cos, sin = track.angles[f].cos(), track.angles[f].sin()
         own = torch.stack(
             [cos * offset[..., 0] + sin * offset[..., 1], cos * offset[..., 1] - sin * offset[..., 0]], -1
@@ -137,14 +137,14 @@ def test_textures_have_falling_spectra_and_full_range():
     assert np.quantile(clips, 0.02) < 0.1 and np.quantile(clips, 0.98) > 0.9
 
 
-def test_backgrounds_have_the_colour_of_their_name():
-    """Every pixel is the named colour or between it and one lighter or darker shade."""
+def test_backgrounds_have_the_color_of_their_name():
+    """Every pixel is the named color or between it and one lighter or darker shade."""
     for seed in range(60):
         clip = shapes.clip(seed)
         kind, name = clip.background.split()[:2]
-        base = torch.tensor(shapes.COLOURS[name])
+        base = torch.tensor(shapes.COLORS[name])
         away = clip.background_frames - base
-        assert (away.abs().amin((0, 1, 2)) < 0.08).all(), "the colour itself is there"
+        assert (away.abs().amin((0, 1, 2)) < 0.08).all(), "the color itself is there"
         if kind == "plain":
             assert away.abs().max() < 1e-6
         for end in (0.0, 1.0):

@@ -8,7 +8,7 @@ import torch
 from tiny import text, vae
 from tiny.clips.backgrounds import BACKGROUNDS
 from tiny.clips.captions import DIRECTIONS
-from tiny.clips.shapes import COLOURS, OBJECT_COLOURS, SIZES, SPLITS, clip
+from tiny.clips.shapes import COLORS, OBJECT_COLORS, SIZES, SPLITS, clip
 from tiny.evaluation.accuracy import background_words
 from tiny.evaluation.generate import TEXT_FILE, TRANSFORMER_FILE, VAE_FILE
 from tiny.evaluation.network import PATHS, SEEN_SHAPES, Evaluator, EvaluatorWidths, save_evaluator
@@ -25,8 +25,8 @@ def _one_hot(index: int, size: int) -> torch.Tensor:
 
 def perfect_observation(drawn) -> Observation:
     """One clip's observation, from its annotations."""
-    count, frames = len(OBJECT_COLOURS), len(drawn.frames)
-    kind, colour = background_words(drawn)
+    count, frames = len(OBJECT_COLORS), len(drawn.frames)
+    kind, color = background_words(drawn)
     values = {
         "presence": torch.zeros(count),
         "seen": torch.zeros(frames, count),
@@ -35,19 +35,19 @@ def perfect_observation(drawn) -> Observation:
         "path": torch.zeros(count, len(PATHS)),
         "direction": torch.zeros(count, len(DIRECTIONS)),
         "positions": torch.full((frames, count, 2), 0.5),
-        "background": _one_hot(list(COLOURS).index(colour), len(COLOURS)),
+        "background": _one_hot(list(COLORS).index(color), len(COLORS)),
         "kind": _one_hot(BACKGROUNDS.index(kind), len(BACKGROUNDS)),
         "labels": torch.zeros(drawn.frames.shape[:3], dtype=torch.uint8),
     }
     for track, mask in zip(drawn.objects, drawn.object_masks, strict=True):
-        slot = OBJECT_COLOURS.index(track.colour)
+        slot = OBJECT_COLORS.index(track.color)
         values["seen"][:, slot] = (mask.sum((1, 2)) >= 12).float()
         values["presence"][slot] = values["seen"][:, slot].mean()
         values["shape"][slot] = _one_hot(SEEN_SHAPES.index(track.shape), len(SEEN_SHAPES))
         values["size"][slot] = _one_hot(tuple(SIZES).index(track.size_name), len(SIZES))
         values["path"][slot] = _one_hot(PATHS.index(track.path), len(PATHS))
         values["direction"][slot] = _one_hot(DIRECTIONS.index(track.direction), len(DIRECTIONS))
-        values["positions"][:, slot] = track.centres / drawn.frames.shape[1]
+        values["positions"][:, slot] = track.centers / drawn.frames.shape[1]
         values["labels"][mask > 0] = 1 + slot
     values["features"] = drawn.frames.mean((0, 1, 2))
     return Observation(**values)

@@ -15,7 +15,7 @@ CONFIG = EvaluationConfig(run="x", clips=6)
 
 
 def _pairs(case):
-    return {(track.colour, track.shape) for track in case.drawn.objects}
+    return {(track.color, track.shape) for track in case.drawn.objects}
 
 
 @pytest.mark.parametrize("task", ["text", "reference"])
@@ -38,7 +38,7 @@ def test_prompts_name_all_that_is_scored():
     for case in row_cases(CONFIG, TaskConfig("text")):
         assert case.prompt == full_caption(case.drawn)
         for track in case.drawn.objects:
-            assert f"{track.size_name} {track.colour} {track.shape}" in case.prompt
+            assert f"{track.size_name} {track.color} {track.shape}" in case.prompt
         assert case.drawn.background in case.prompt
     figure = next(row_cases(CONFIG, TaskConfig("pose")))
     assert "stick figure" in figure.prompt and figure.drawn.background in figure.prompt
@@ -57,7 +57,7 @@ def test_what_is_removed_is_neither_asked_for_nor_counted_as_right(observe_perfe
         (left,) = drawn.objects
         assert torch.equal(case.unit.frames[case.unit.masks < 0.5], drawn.frames[case.unit.masks < 0.5])
         assert kept_psnr(drawn.frames, case.unit) == 60
-        assert f"{left.size_name} {left.colour} {left.shape}" in case.prompt and " and a" not in case.prompt
+        assert f"{left.size_name} {left.color} {left.shape}" in case.prompt and " and a" not in case.prompt
         seen = observe_perfectly(drawn)
         (record,) = object_scores(seen, drawn)
         assert record["pair"] == 1 and scene_scores(seen, drawn)["extra_score"] == 1

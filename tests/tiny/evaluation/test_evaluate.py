@@ -14,7 +14,7 @@ from tiny.evaluation.curves import read_curves
 from tiny.evaluation.report import read_results, write_report
 from training.distributed import precision
 
-SCORE = {"colour": 1.0, "shape": 1.0, "kept_score": 2.0, "reference_kept": 1.0, "object_iou": 1.0}
+SCORE = {"color": 1.0, "shape": 1.0, "kept_score": 2.0, "reference_kept": 1.0, "object_iou": 1.0}
 ROWS = [
     {"task": "text", "family": "text", "seeds": 2},
     {"task": "inpainting", "family": "keep"},
@@ -61,7 +61,7 @@ def test_every_row_is_written_with_its_figures(evaluated):
     assert rows["text"]["metrics"]["diversity"] > 0 and rows["depth"]["videos"] == 3
     assert 0 <= rows["inpainting"]["metrics"]["kept_score"] <= 1
     assert {"depth_error", "object_iou", "flow_error_px"} <= rows["depth"]["metrics"].keys()
-    assert "background_colour" not in rows["reference_only"]["metrics"]
+    assert "background_color" not in rows["reference_only"]["metrics"]
     assert "reference_kept" in rows["reference_only"]["metrics"]
     assert (folder / "out" / "teacher" / "quick" / "text.jpg").is_file()
 
@@ -207,7 +207,7 @@ def test_mistakes_end_with_a_line_and_status_2(assets, tmp_path, capsys):
         "other.safetensors is missing: the transformer of the run 'teacher'": [
             "--transformer", str(tmp_path / "other.safetensors"),
         ],
-        "unknown task 'colourise'": ["--tasks", "[{task: colourise}]"],
+        "unknown task 'colorize'": ["--tasks", "[{task: colorize}]"],
     }  # fmt: skip
     for words, arguments in wrong.items():
         assert evaluate.main(["--config", path, *arguments]) == 2

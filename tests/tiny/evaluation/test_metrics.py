@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tiny.clips.shapes import HELD_OUT, OBJECT_COLOURS
+from tiny.clips.shapes import HELD_OUT, OBJECT_COLORS
 from tiny.evaluation import metrics, sets
 from tiny.evaluation.accuracy import counted_objects, mask_overlap
 from tiny.evaluation.network import SEEN_SHAPES
 from vdot_core import vcu
 
-SHARES = ("colour", "shape", "pair", "size")
+SHARES = ("color", "shape", "pair", "size")
 
 
 def _mean(records, name):
@@ -32,7 +32,7 @@ def test_true_clips_score_one(drawn_clips, perfect):
     )
     for seen, drawn in zip(perfect, drawn_clips, strict=True):
         scene = metrics.scene_scores(seen, drawn)
-        assert scene["background_colour"] == scene["background_kind"] == scene["extra_score"] == 1
+        assert scene["background_color"] == scene["background_kind"] == scene["extra_score"] == 1
         assert scene["extra_objects"] == 0
         assert metrics.object_iou(seen, drawn) == 1
         assert metrics.box_iou(seen, drawn) > 0.9
@@ -43,20 +43,18 @@ def test_true_clips_score_one(drawn_clips, perfect):
 def test_other_clips_score_low(drawn_clips, perfect):
     others = perfect[1:] + perfect[:1]
     records = _records(others, drawn_clips)
-    assert (
-        _mean(records, "colour") < 0.35 and _mean(records, "pair") < 0.15 and _mean(records, "motion") < 0.4
-    )
+    assert _mean(records, "color") < 0.35 and _mean(records, "pair") < 0.15 and _mean(records, "motion") < 0.4
     pairs = list(zip(others, drawn_clips, strict=True))
     assert sum(metrics.object_iou(*pair) for pair in pairs) / len(pairs) < 0.4
     assert sum(metrics.box_iou(*pair) for pair in pairs) / len(pairs) < 0.4
     assert sum(metrics.depth_error(*pair) for pair in pairs) / len(pairs) > 0.03
     assert sum(metrics.flow_error_px(*pair) for pair in pairs) / len(pairs) > 0.5
-    assert sum(metrics.scene_scores(*pair)["background_colour"] for pair in pairs) / len(pairs) < 0.4
+    assert sum(metrics.scene_scores(*pair)["background_color"] for pair in pairs) / len(pairs) < 0.4
 
 
-def _recoloured(seen, old: int, new: int):
-    """The same observation with one object in another colour."""
-    order = list(range(len(OBJECT_COLOURS)))
+def _recolored(seen, old: int, new: int):
+    """The same observation with one object in another color."""
+    order = list(range(len(OBJECT_COLORS)))
     order[old], order[new] = order[new], order[old]
     swapped = {
         name: getattr(seen, name)[order] for name in ("presence", "shape", "size", "path", "direction")
@@ -68,12 +66,12 @@ def _recoloured(seen, old: int, new: int):
     )
 
 
-def test_an_object_in_another_colour_loses_colour_and_pair_alone(drawn_clips, perfect):
+def test_an_object_in_another_color_loses_color_and_pair_alone(drawn_clips, perfect):
     drawn, seen = next((d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(d.objects) == 1)
-    old = OBJECT_COLOURS.index(drawn.objects[0].colour)
-    changed = _recoloured(seen, old, (old + 1) % len(OBJECT_COLOURS))
+    old = OBJECT_COLORS.index(drawn.objects[0].color)
+    changed = _recolored(seen, old, (old + 1) % len(OBJECT_COLORS))
     (record,) = metrics.object_scores(changed, drawn)
-    assert (record["colour"], record["shape"], record["pair"], record["size"], record["motion"]) == (
+    assert (record["color"], record["shape"], record["pair"], record["size"], record["motion"]) == (
         0,
         1,
         0,
@@ -84,12 +82,12 @@ def test_an_object_in_another_colour_loses_colour_and_pair_alone(drawn_clips, pe
     assert metrics.flow_error_px(changed, drawn) < 1e-4, "what stands for the object is followed"
 
 
-def test_swapped_colours_of_two_objects_keep_colours_and_lose_pairs(drawn_clips, perfect):
+def test_swapped_colors_of_two_objects_keep_colors_and_lose_pairs(drawn_clips, perfect):
     both = [(d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(counted_objects(d)) == 2]
     drawn, seen = next(p for p in both if p[0].objects[0].shape != p[0].objects[1].shape)
-    slots = [OBJECT_COLOURS.index(track.colour) for track in drawn.objects]
-    for record in metrics.object_scores(_recoloured(seen, *slots), drawn):
-        assert (record["colour"], record["pair"]) == (1, 0)
+    slots = [OBJECT_COLORS.index(track.color) for track in drawn.objects]
+    for record in metrics.object_scores(_recolored(seen, *slots), drawn):
+        assert (record["color"], record["pair"]) == (1, 0)
 
 
 def test_a_missing_object_scores_nothing_and_one_too_many_is_counted(drawn_clips, perfect):
@@ -100,16 +98,16 @@ def test_a_missing_object_scores_nothing_and_one_too_many_is_counted(drawn_clips
     assert metrics.object_iou(empty, drawn) == 0
     crowded = replace(seen, presence=torch.ones_like(seen.presence))
     scene = metrics.scene_scores(crowded, drawn)
-    assert scene["extra_objects"] == len(OBJECT_COLOURS) - 1 and scene["extra_score"] == 0
+    assert scene["extra_objects"] == len(OBJECT_COLORS) - 1 and scene["extra_score"] == 0
 
 
 def test_matching_gives_left_over_objects_to_the_right_shapes(drawn_clips, perfect):
     both = [(d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(counted_objects(d)) == 2]
     drawn, seen = next(p for p in both if p[0].objects[0].shape != p[0].objects[1].shape)
-    slots = [OBJECT_COLOURS.index(track.colour) for track in drawn.objects]
-    free = [slot for slot in range(len(OBJECT_COLOURS)) if slot not in slots][:2]
+    slots = [OBJECT_COLORS.index(track.color) for track in drawn.objects]
+    free = [slot for slot in range(len(OBJECT_COLORS)) if slot not in slots][:2]
     for targets in (free, free[::-1]):
-        changed = _recoloured(_recoloured(seen, slots[0], targets[0]), slots[1], targets[1])
+        changed = _recolored(_recolored(seen, slots[0], targets[0]), slots[1], targets[1])
         matched = metrics.match_objects(changed, drawn)
         assert [matched[0], matched[1]] == targets
         assert [SEEN_SHAPES[int(changed.shape[m].argmax())] for m in targets] == [
@@ -120,9 +118,7 @@ def test_matching_gives_left_over_objects_to_the_right_shapes(drawn_clips, perfe
 def test_held_out_pairs_are_marked(drawn_clips, perfect):
     for seen, drawn in zip(perfect, drawn_clips, strict=True):
         records = metrics.object_scores(seen, drawn)
-        marks = [
-            (drawn.objects[n].colour, drawn.objects[n].shape) in HELD_OUT for n in counted_objects(drawn)
-        ]
+        marks = [(drawn.objects[n].color, drawn.objects[n].shape) in HELD_OUT for n in counted_objects(drawn)]
         assert [bool(record["held_out"]) for record in records] == marks
 
 

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from tests.support.pretraining import pretrained
 from tiny import vae
-from tiny.clips.shapes import HELD_OUT, OBJECT_COLOURS, SPLITS, clip, figure_clip, split_of
+from tiny.clips.shapes import HELD_OUT, OBJECT_COLORS, SPLITS, clip, figure_clip, split_of
 from tiny.config import EvaluatorConfig, PretrainConfig
 from tiny.evaluation.accuracy import reading_accuracy, stack_frames, visible_frames
 from tiny.evaluation.network import (
@@ -59,9 +59,9 @@ def test_observation_does_not_depend_on_the_batch(small, drawn_clips):
 def test_targets_are_the_drawing(drawn_clips):
     drawn = next(d for d in drawn_clips if len(d.objects) == 2 and (visible_frames(d)[:, [0, 9]]).all())
     targets = frame_targets(drawn, [0, 9])
-    slots = {OBJECT_COLOURS.index(track.colour): track for track in drawn.objects}
+    slots = {OBJECT_COLORS.index(track.color): track for track in drawn.objects}
     assert set((targets["presence"] == 1).all(0).nonzero().flatten().tolist()) == set(slots)
-    for slot in range(len(OBJECT_COLOURS)):
+    for slot in range(len(OBJECT_COLORS)):
         named = SEEN_SHAPES.index(slots[slot].shape) if slot in slots else NO_TARGET
         assert set(targets["shape"][:, slot].tolist()) <= {named, NO_TARGET}
     assert (targets["shape"] != NO_TARGET).any()
@@ -91,7 +91,7 @@ def test_it_learns_from_clips_of_seeds_that_nothing_else_uses(tmp_path, seed):
 def test_it_learns_the_pairs_that_the_models_never_see(tmp_path):
     task = _task(tmp_path, 0)
     drawn = [one for step in range(12) for one in task._draw(step)]
-    shown = {(track.colour, track.shape) for one in drawn for track in one.objects}
+    shown = {(track.color, track.shape) for one in drawn for track in one.objects}
     assert shown >= HELD_OUT, f"in 384 clips it never saw {sorted(HELD_OUT - shown)}"
 
 
@@ -122,7 +122,7 @@ def test_shipped_weights_read_drawn_clips_right(drawn_clips):
     network = load_evaluator(ASSET)
     scores = reading_accuracy(observe(network, stack_frames(drawn_clips)), drawn_clips)
     # Of 40 clips; over 400 each share is at least 0.97 (docs/TINY.md).
-    shares = ("colours", "shape", "size", "background_colour", "background_kind", "direction")
+    shares = ("colors", "shape", "size", "background_color", "background_kind", "direction")
     for name, least in {**dict.fromkeys(shares, 0.95), "overlap": 0.9}.items():
         assert scores[name] >= least, f"{name} is {scores[name]:.3f}: train the evaluation network anew"
     assert scores["position_px"] < 1.5

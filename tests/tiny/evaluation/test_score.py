@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tiny.clips.shapes import OBJECT_COLOURS
+from tiny.clips.shapes import OBJECT_COLORS
 from tiny.evaluation.cases import row_cases
 from tiny.evaluation.config import EvaluationConfig, TaskConfig, parse_config
 from tiny.evaluation.score import RowScores, compare, family_scores, weighted_score
@@ -24,7 +24,7 @@ def _pair_case(row):
 
 def _misread(seen, drawn, number):
     """The same observation with one object in another shape than any drawn one."""
-    slot, shape = OBJECT_COLOURS.index(drawn.objects[number].colour), seen.shape.clone()
+    slot, shape = OBJECT_COLORS.index(drawn.objects[number].color), seen.shape.clone()
     taken = seen.shape.sum(0) > 0
     shape[slot] = 0
     shape[slot, int(taken.logical_not().nonzero()[0])] = 1
@@ -59,14 +59,14 @@ def test_each_of_two_references_counts(observe_perfectly):
     assert [_summary(row, case, one)["metrics"]["reference_kept"] for one in wrong] == [0.5, 0.5]
 
 
-def test_a_video_that_shows_every_colour_pays_for_it(observe_perfectly):
+def test_a_video_that_shows_every_color_pays_for_it(observe_perfectly):
     row = TaskConfig("text")
     case = next(row_cases(CONFIG, row))
     seen = observe_perfectly(case.drawn)
     crowded = replace(seen, presence=torch.ones_like(seen.presence))
     weights = parse_config(["--config", "tiny/configs/tiny_evaluation.yaml"])[0].score
     true, gamed = (_summary(row, case, one, weights) for one in (seen, crowded))
-    assert gamed["objects"]["colour"] == 1 and gamed["metrics"]["extra_score"] == 0
+    assert gamed["objects"]["color"] == 1 and gamed["metrics"]["extra_score"] == 0
     assert true["score"] == 1 and gamed["score"] <= 0.9
     silent = TaskConfig("reference", prompt="none")
     case = next(row_cases(CONFIG, silent))
@@ -90,9 +90,9 @@ def test_frechet_distances_stand_only_where_rows_have_equally_many_clips(observe
 
 
 def test_scores_are_weighted_means_of_what_a_row_has():
-    weights = {"colour": 1.0, "kept_score": 3.0}
-    assert weighted_score({"colour": 0.5, "kept_score": 1.0}, weights) == pytest.approx(0.875)
-    assert weighted_score({"colour": 0.5, "kept_score": None}, weights) == 0.5
+    weights = {"color": 1.0, "kept_score": 3.0}
+    assert weighted_score({"color": 0.5, "kept_score": 1.0}, weights) == pytest.approx(0.875)
+    assert weighted_score({"color": 0.5, "kept_score": None}, weights) == 0.5
     assert weighted_score({"depth_error": 0.1}, weights) is None
     rows = {
         "a": {"family": "x", "score": 0.2},

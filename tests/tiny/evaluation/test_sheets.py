@@ -20,7 +20,7 @@ STRIP = 4 * 64  # pixels: four frames
 
 
 def _shown(task):
-    """Cases with videos of one grey each."""
+    """Cases with videos of one gray each."""
     cases = list(row_cases(EvaluationConfig(run="x", clips=2), TaskConfig(task)))
     return [(case, torch.full_like(case.drawn.frames, 0.25)) for case in cases]
 
@@ -46,8 +46,8 @@ def test_a_sheet_shows_drawn_references_frames_and_made(task, count):
 @pytest.mark.parametrize(("task", "count"), [("depth", 0), ("references", 2)])
 def test_animations_show_references_and_are_joined_by_what_models_made(task, count, tmp_path):
     shown = _shown(task)
-    for name, grey in (("one", 0.25), ("two", 0.75)):
-        save_animation([(case, video * 0 + grey) for case, video in shown], tmp_path / f"{name}.webp")
+    for name, gray in (("one", 0.25), ("two", 0.75)):
+        save_animation([(case, video * 0 + gray) for case, video in shown], tmp_path / f"{name}.webp")
     join_animations([tmp_path / "one.webp", tmp_path / "two.webp"], tmp_path / "joined.webp")
     with Image.open(tmp_path / "one.webp") as one, Image.open(tmp_path / "joined.webp") as joined:
         assert one.size == ((3 + count) * COLUMN_PX, 2 * COLUMN_PX) and one.n_frames == 17

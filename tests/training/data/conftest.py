@@ -24,7 +24,7 @@ EVERY = {
 
 
 def moving_square(width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES, shade=220):
-    """[F, H, W, 3] uint8: a square that moves 4 pixels a frame over grey."""
+    """[F, H, W, 3] uint8: a square that moves 4 pixels a frame over gray."""
     clip = np.full((num_frames, height, width, 3), 90, np.uint8)
     for frame in range(num_frames):
         left = 4 + 4 * frame % (width - 16)

@@ -99,7 +99,7 @@ def test_a_sample_is_what_the_nodes_encoding_gives(whole, clips):
     encoded = vcu.encode(unit, video)
     stored = opened.read(at, 0, contexts=True)
     assert info.num_reference_latents == encoded.num_reference_latents == 2 and info.shape == (16, 4, 4, 6)
-    # Luma of a grey clip is the clip itself, to a rounding.
+    # Luma of a gray clip is the clip itself, to a rounding.
     assert torch.allclose(stored.contexts.float(), encoded.contexts[0], atol=2e-3)
     assert torch.equal(stored.contexts[0, :16, :2], encoded.contexts[0, 0, :16, :2].half())
     assert torch.equal(stored.latents[:, 2:], video(clip[None])[0].half())
@@ -180,8 +180,8 @@ def test_another_vae_is_refused(whole, models, tmp_path, manifest):
 
 
 def test_models_that_are_not_there_are_named_and_null_compares_nothing(whole, tmp_path):
-    gone = dataclasses.replace(whole, text_encoder=str(tmp_path / "mispelt"))
-    with pytest.raises(ValueError, match=r"data\.text_encoder is .*mispelt.* or null"):
+    gone = dataclasses.replace(whole, text_encoder=str(tmp_path / "mispelled"))
+    with pytest.raises(ValueError, match=r"data\.text_encoder is .*mispelled.* or null"):
         build_source(gone, seed=0)
     assert build_source(gone, seed=0, rank=1, world_size=2), "the first process compares for all"
     assert build_source(dataclasses.replace(whole, vae=None, text_encoder=None), seed=0)

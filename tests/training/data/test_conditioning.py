@@ -80,8 +80,8 @@ def test_what_is_kept_comes_from_the_real_clip_where_the_source_is_a_control(sce
     assert not made.masks[0].any() and made.masks[1:].all()
     mask = torch.zeros(SIZE)
     mask[:, 8:16, 8:16] = 1
-    grey = control[..., :1].expand(*SIZE, 3)
-    made = build_unit("inpainting_depth", Inputs(SIZE[2], SIZE[1], SIZE[0], grey, mask, target=scene.frames))
+    gray = control[..., :1].expand(*SIZE, 3)
+    made = build_unit("inpainting_depth", Inputs(SIZE[2], SIZE[1], SIZE[0], gray, mask, target=scene.frames))
     assert torch.equal(made.frames[mask == 0], scene.frames[mask == 0]) and torch.equal(made.masks, mask)
 
 

@@ -1,4 +1,4 @@
-"""Rows and lines that are not what their columns hold: skipped and named, with their neighbours kept."""
+"""Rows and lines that are not what their columns hold: skipped and named, with their neighbors kept."""
 
 import json
 from pathlib import Path

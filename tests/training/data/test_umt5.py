@@ -128,7 +128,7 @@ def test_scaled_fp8_weights_are_expanded(middle, tmp_path):
     assert len(expected) == 5 and all(torch.equal(weights[name], value) for name, value in expected.items())
     half = {**tensors, next(iter(expected)): torch.zeros(2, 2, dtype=torch.int8)}
     save_file(half, tmp_path / "int8.safetensors")
-    with pytest.raises(ValueError, match="quantisation that is not read; give umt5_xxl_fp16"):
+    with pytest.raises(ValueError, match="quantization that is not read; give umt5_xxl_fp16"):
         load_umt5(tmp_path / "int8.safetensors")
 
 

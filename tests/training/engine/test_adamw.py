@@ -1,4 +1,4 @@
-"""The optimiser equals torch's, and keeps no first moment where beta1 is 0."""
+"""The optimizer equals torch's, and keeps no first moment where beta1 is 0."""
 
 import pytest
 import torch

@@ -92,7 +92,7 @@ def test_offloading_of_one_unsharded_process_is_refused():
     assert not torch.distributed.is_initialized()
 
 
-def test_a_misspelt_key_on_the_command_line_or_in_a_file_ends_the_program(tmp_path, capsys):
+def test_a_misspelled_key_on_the_command_line_or_in_a_file_ends_the_program(tmp_path, capsys):
     assert main(["--losses.debbias", "true"]) == 2
     assert "did you mean losses.debias" in capsys.readouterr().err
     (tmp_path / "run.yaml").write_text("optim: {generatr_lr: 1.0e-6}")

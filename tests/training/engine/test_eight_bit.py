@@ -1,4 +1,4 @@
-"""Optimiser states in 8 bits: near 32-bit training, a quarter of the bytes, the same however rows are cut."""
+"""Optimizer states in 8 bits: near 32-bit training, a quarter of the bytes, the same however rows are cut."""
 
 import sys
 

@@ -32,7 +32,7 @@ WIDTH, HEIGHT, NUM_FRAMES = 32, 48, 5
 
 
 def _clip(color, num_frames=NUM_FRAMES):
-    """[F, H, W, 3]: a square moves down on grey-blue."""
+    """[F, H, W, 3]: a square moves down on gray-blue."""
     clip = torch.tensor([0.3, 0.35, 0.5]).expand(num_frames, HEIGHT, WIDTH, 3).clone()
     for frame in range(num_frames):
         clip[frame, 4 + 4 * frame : 20 + 4 * frame, 8:24] = torch.tensor(color)

@@ -223,10 +223,10 @@ def test_references_are_the_given_images_everywhere_and_train_nothing(make):
     torch.testing.assert_close(references(batch), batch.latents[:, :, :count])
     without = dataclasses.replace(batch, latents=None)
     torch.testing.assert_close(references(without), batch.latents[:, :, :count])
-    # A second context that does not bring the images: grey, which is no zero to a VAE, and mask 1.
-    grey = torch.full_like(batch.contexts, 0.3)
-    grey[:, :, 32:] = 1
-    for order in ([batch.contexts, grey], [grey, batch.contexts]):
+    # A second context that does not bring the images: gray, which is no zero to a VAE, and mask 1.
+    gray = torch.full_like(batch.contexts, 0.3)
+    gray[:, :, 32:] = 1
+    for order in ([batch.contexts, gray], [gray, batch.contexts]):
         two = dataclasses.replace(without, contexts=torch.cat(order, dim=1))
         torch.testing.assert_close(references(two), batch.latents[:, :, :count])
     set_trained(method, ["generator"])
@@ -319,7 +319,7 @@ def test_rollout_levels_are_the_published_ones(tmp_path, teacher):
     assert (1000 * released.sigmas).tolist() == pytest.approx([1000, 979.6, 941.2, 842.1, 0], abs=0.1)
 
 
-def test_draws_depend_on_the_sample_and_not_on_its_neighbours():
+def test_draws_depend_on_the_sample_and_not_on_its_neighbors():
     all_of = Draws(3, 7, (0, 1, 2, 3))
     some_of = Draws(3, 7, (2, 3))
     for name in ("normal", "uniform"):

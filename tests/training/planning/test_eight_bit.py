@@ -1,4 +1,4 @@
-"""The plan of optimiser states in 8 bits: the bytes that the optimiser holds, and what a step of it takes."""
+"""The plan of optimizer states in 8 bits: the bytes that the optimizer holds, and what a step of it takes."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def torchao():
 
 @pytest.mark.parametrize("preset", ["vdot_tiny", "wan_vace_14b"])
 @pytest.mark.parametrize("betas", [[0.0, 0.999], [0.9, 0.999]])
-def test_bytes_are_those_of_the_optimiser(torchao, preset, betas):
+def test_bytes_are_those_of_the_optimizer(torchao, preset, betas):
     config, network = _config(preset, betas=betas), PRESETS[preset]()
     taps = default_taps(network.num_layers)
     modules = [WanVace(network, device="meta"), Discriminator.for_network(network, len(taps), device="meta")]

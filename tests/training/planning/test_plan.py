@@ -167,7 +167,7 @@ def test_enough_gpus_are_the_fewest():
 
 
 def test_groups_that_take_least():
-    """More graphs at once favour larger groups; four to a group, the default, is near the best for 14B."""
+    """More graphs at once favor larger groups; four to a group, the default, is near the best for 14B."""
     best = {}
     for name in ("wan_14b_stage1", "wan_14b_stage2"):
         config = read(name, *ON_GPU)

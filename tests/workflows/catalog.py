@@ -75,7 +75,7 @@ def _grow(name: str, prefix: str, kind: str, least: int = 1) -> Socket:
 FIT = {"width": 0, "height": 0, "length": 0}
 CANVAS = {"width": 64, "height": 64, "length": 17}
 GUIDE = {"strength": 1.0, "start_frame": 0, "end_frame": 0}
-BOXES = {"colours": "", "box_width": 16, "box_height": 16}
+BOXES = {"colors": "", "box_width": 16, "box_height": 16}
 MARGINS = {"left": 0, "right": 0, "top": 0, "bottom": 0}
 SHAPING = {"mode": "pixels", "aspect": "16:9", "anchor_x": 0.5, "anchor_y": 0.5, "feather_px": 0}
 SAMPLING = {"seed": 1, "after": "fixed", "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc"}
@@ -161,7 +161,7 @@ KINDS = {
         _outputs("control:IMAGE"),
         {
             **{"width": 0, "height": 0, "face": True, "hands": False, "threshold": 0.3},
-            **{"colours": "vace", "pen": 1.0},
+            **{"colors": "vace", "pen": 1.0},
         },
     ),
     "VDOTBoxMask": NodeKind(
@@ -188,7 +188,7 @@ KINDS = {
     ),
     "VDOTText": _task("", **CANVAS),
     "VDOTControl": _task("frames:IMAGE region:MASK?", **FIT, **GUIDE),
-    "VDOTDepth": _task("depth:IMAGE region:MASK?", normalisation="frame", invert=False, **FIT, **GUIDE),
+    "VDOTDepth": _task("depth:IMAGE region:MASK?", normalization="frame", invert=False, **FIT, **GUIDE),
     "VDOTLayout": NodeKind(
         (_grow("masks", "mask", "MASK", 0),),
         (("unit", "VDOT_VCU"),),

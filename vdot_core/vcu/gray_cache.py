@@ -1,4 +1,4 @@
-"""Latents of grey clips, which most units need and no one wants to encode twice."""
+"""Latents of gray clips, which most units need and no one wants to encode twice."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections import OrderedDict
 from torch import Tensor
 
 
-class GreyCache:
-    """Latents of all-grey clips, kept per VAE and shape; the least recently used is dropped first.
+class GrayCache:
+    """Latents of all-gray clips, kept per VAE and shape; the least recently used is dropped first.
 
     A VAE is known by the object it belongs to, and forgotten with it.
 
@@ -28,7 +28,7 @@ class GreyCache:
         self._entries.clear()
 
     def get(self, vae: object, shape: tuple[int, ...]) -> Tensor | None:
-        """The latents of a grey clip of this shape, or None."""
+        """The latents of a gray clip of this shape, or None."""
         key = (id(vae), shape)
         entry = self._entries.get(key)
         # An id may be given again after its object is gone; only the same living object counts.
