@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from .comfy_bridge import report, vace_conditioning
 from .comfy_vae import check_vae, clips_at_once, gray_cache, vae_encoder
 from .inputs import VCUType
+from .trim import ReferenceCount
 
 REFERENCE_KEY = "vdot_num_reference_latents"
 LENGTH_KEY = "vdot_num_latent_frames"
@@ -85,8 +86,9 @@ class VDOTEncode(io.ComfyNode):
                 io.Int.Output(
                     "trim_latent",
                     tooltip=(
-                        "Number of reference frames at the start. VDOT Sampler cuts them off by itself; with "
-                        "KSampler connect this to Trim Video Latent."
+                        "Number of reference frames at the start. With KSampler connect this to Trim Video "
+                        "Latent. VDOT Sampler cuts them off by itself: there, Trim Video Latent may stay, "
+                        "and changes nothing."
                     ),
                 ),
             ],
@@ -113,9 +115,8 @@ class VDOTEncode(io.ComfyNode):
         samples = torch.zeros(context.latent_shape, device=comfy.model_management.intermediate_device())
         latent = {"samples": samples, REFERENCE_KEY: context.num_reference_latents}
         latent[LENGTH_KEY] = samples.shape[2]
-        return io.NodeOutput(
-            positive, negative, latent, context.num_reference_latents, ui=report(_describe(context))
-        )
+        trim = ReferenceCount(context.num_reference_latents)
+        return io.NodeOutput(positive, negative, latent, trim, ui=report(_describe(context)))
 
 
 def _with_strengths(unit, strength: float, further: dict) -> list:

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from .comfy_bridge import report
 from .encode import LENGTH_KEY, REFERENCE_KEY, ZERO_TEXT_KEY
+from .trim import trim_references
 
 CUSTOM = "custom"
 PRESETS = ("released", "trained", "sharp", CUSTOM)
@@ -115,7 +116,7 @@ class VDOTSampler(io.ComfyNode):
         samples = comfy_sampling.run_sampler(model, positive, used_negative, latent, **how)
         used_up = (REFERENCE_KEY, LENGTH_KEY, "noise_mask")
         out = {key: value for key, value in latent.items() if key not in used_up}
-        out["samples"] = samples[:, :, num_references:]
+        out["samples"] = trim_references(samples, num_references)
         return io.NodeOutput(out, ui=report([*described, *trimmed, *lines]))
 
 
@@ -129,7 +130,10 @@ def _references(latent: dict) -> tuple[int, list[str]]:
             f"the latent has {num_frames} frames, and VDOT Encode counted {count} references in front of the "
             "video; take the latent straight from VDOT Encode"
         )
-    return count, []
+    if not count:
+        return 0, []
+    cut = "1 reference was" if count == 1 else f"{count} references were"
+    return count, [f"{cut} cut off the start: connect VAE Decode directly, no Trim Video Latent is needed"]
 
 
 def _schedule(preset: str, steps: int, shift: float, solver: str):

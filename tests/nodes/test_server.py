@@ -86,6 +86,15 @@ def graph(loader="VDOTLoadModel", sampler="VDOTSampler", **changes):
     return nodes
 
 
+def native_trim():
+    """Trim Video Latent as in a graph with KSampler, between sampler and VAE Decode."""
+    return {
+        "11": {"class_type": "TrimVideoLatent", "inputs": {"samples": ["7", 0], "trim_amount": ["6", 3]}},
+        "12": {"class_type": "VAEDecode", "inputs": {"samples": ["11", 0], "vae": ["2", 0]}},
+        "13": {"class_type": "SaveImage", "inputs": {"images": ["12", 0], "filename_prefix": "trimmed"}},
+    }
+
+
 def images(run_, node="9"):
     return run_.outputs[node]["images"]
 
@@ -115,9 +124,10 @@ def test_object_info_explains_every_input(server, node_classes):
 
 
 def test_video_with_references_progress_and_previews(server):
-    run = server.run(graph())
+    run = server.run(graph() | native_trim())
     assert run.status == "success", run.error
     assert len(images(run)) == 17, "18 frames were asked for, 17 fit; the two references are cut off"
+    assert len(images(run, "13")) == 17, "and not cut off again"
     assert any("70x64 -> 64x64" in line for line in run.outputs["4"]["text"])
     assert any("18 -> 17" in line for line in run.outputs["4"]["text"])
     assert "2 reference(s)" in run.outputs["6"]["text"][0]
