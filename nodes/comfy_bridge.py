@@ -153,10 +153,12 @@ def load_model(path, vace_path=None, weight_dtype="default", network="vdot", dis
         ValueError: the file cannot be read, or the network cannot run it.
     """
     from ..vdot_core.checkpoints import inspect
+    from ..vdot_core.signals.conventions import control_conventions
 
     info = inspect(path, vace=vace_path)
     if info.problem:
         raise ValueError(info.problem)
+    control_conventions(info.metadata)
     if network == "vdot":
         transformer = {**info.config.to_dict(), "image_model": "wan2.1", "vdot": 1}
     else:

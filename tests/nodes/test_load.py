@@ -271,3 +271,11 @@ def test_bad_files_say_what_to_do(load, layouts, models_dir, model_folder):
 def test_loading_says_what_was_loaded(run, model_folder):
     out = run("VDOTLoadModel", model_name="vdot_release.pt", weight_dtype="default")
     assert "VACE model" in out.ui["text"][0] and "float32" in out.ui["text"][0]
+
+
+def test_a_model_of_newer_controls_is_refused(load, models_dir):
+    """Its controls would be drawn otherwise than it learned them, in silence."""
+    source = models_dir / "plain_vace.safetensors"
+    save_file(load_file(source), models_dir / "newer.safetensors", {"control_conventions": "99"})
+    with pytest.raises(ValueError, match="controls of version '99'"):
+        load("newer.safetensors")

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from devtools.demo import convert
 from devtools.demo.options import tasks
@@ -18,10 +19,12 @@ from tests.support.comfy import ROOT, comfyui_path
 from tests.workflows.make_workflows import files
 from tests.workflows.prompts import FRONTEND_ONLY, to_prompt
 from tiny.clips import render_examples
+from vdot_core.signals.conventions import control_conventions
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("vdot_*.json"))
 NATIVE = sorted((ROOT / "workflows").glob("native_*.json"))  # test_native.py has more of them
 EXAMPLES = ROOT / "assets/examples"
+STUDENT = ROOT / "assets/vdot_tiny_student.safetensors"
 TASKS = {
     *("text", "depth", "pose", "flow", "gray", "scribble", "layout", "inpaint", "outpaint", "reference"),
     *("firstframe", "lastframe", "firstlast", "extend", "keyframes", "swap", "tryon", "removal", "animate"),
@@ -144,7 +147,9 @@ def test_gray_is_what_the_bundled_model_was_trained_on(path):
     """The node's default is VACE's, whose weights exchange red and blue."""
     nodes = load(path)["nodes"]
     (gray,) = (node for node in nodes if node["type"] == "VDOTGray")
-    assert gray["widgets_values"] == ["bt601"]
+    with safe_open(STUDENT, framework="pt") as file:
+        trained_on = control_conventions(file.metadata())
+    assert gray["widgets_values"] == ["bt601" if trained_on == 1 else "vace"]
     assert any("*vace*" in node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote")
 
 

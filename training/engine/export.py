@@ -10,6 +10,8 @@ import torch
 
 from vdot_core.checkpoints.write import save_weights
 from vdot_core.networks import WanVaceConfig
+from vdot_core.signals.conventions import CONTROL_CONVENTIONS
+from vdot_core.signals.conventions import KEY as CONVENTIONS_KEY
 
 from .checkpoint import complete, read_progress, read_tensors
 from .config import RunConfig
@@ -24,7 +26,7 @@ def export(config: RunConfig, path: str | Path, metadata: Mapping[str, str]) -> 
     Args:
         config: The run.
         path: The `.safetensors` file.
-        metadata: Of the method; the step is added.
+        metadata: Of the method; the step and the version of control clips are added.
 
     Returns:
         The file's path.
@@ -48,6 +50,7 @@ def export(config: RunConfig, path: str | Path, metadata: Mapping[str, str]) -> 
                 f"{name} is not finite as {config.export_dtype}; set export_dtype to bf16 or fp32"
             )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_weights(path, sizes, weights, metadata={**metadata, "step": str(progress["step"])})
+    versions = {"step": str(progress["step"]), CONVENTIONS_KEY: str(CONTROL_CONVENTIONS)}
+    save_weights(path, sizes, weights, metadata={**metadata, **versions})
     logger.info("wrote %s, from %s", path, newest.path)
     return Path(path)

@@ -31,6 +31,7 @@ from training.engine.trainer import TrainingStoppedError
 from training.methods.vdot import Vdot, export_metadata
 from training.methods.vdot_networks import build_networks
 from vdot_core.checkpoints import acc_wan_init, inspect, load_network, read_weights
+from vdot_core.signals.conventions import CONTROL_CONVENTIONS, control_conventions
 
 SCRIPT = Path(__file__).with_name("run_tiny.py")
 
@@ -109,7 +110,9 @@ def test_every_network_learns_and_the_average_follows(whole, teacher):
 def test_export_is_the_averaged_generator_as_the_loader_reads_it(whole, tmp_path):
     trainer = whole[1]
     path = export(trainer.config, tmp_path / "new" / "student.safetensors", trainer.method.metadata())
-    assert inspect(path).config == SIZES and inspect(path).metadata["step"] == "10"
+    metadata = inspect(path).metadata
+    assert inspect(path).config == SIZES and metadata["step"] == "10"
+    assert control_conventions(metadata) == CONTROL_CONVENTIONS
     network = load_network(path)
     for (name, parameter), average in zip(
         network.named_parameters(), trainer.average.parameters, strict=True
