@@ -67,13 +67,14 @@ def checkpoint_path(name: str) -> Path:
     Raises:
         ValueError: nothing of that name is in ComfyUI's model folders.
     """
-    if name.endswith("/"):
+    path = None
+    # A name that is not offered, such as ../x/, may leave the model folders: it is not even looked for.
+    if name in list_checkpoints() and name.endswith("/"):
         roots = [Path(root, name) for root in folder_paths.get_folder_paths(MODEL_FOLDER)]
         path = next((path for path in roots if path.is_dir()), None)
-    else:
+    elif name in list_checkpoints():
         path = folder_paths.get_full_path(MODEL_FOLDER, name)
-    # A name that is not offered, such as ../x/, may come over a link and leave the model folders.
-    if path is None or name not in list_checkpoints():
+    if path is None:
         roots = listed(folder_paths.get_folder_paths(MODEL_FOLDER))
         raise ValueError(
             f"no model '{shown(name)}' in {roots}; put the file there and refresh the page (key R)"

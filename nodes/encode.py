@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from .comfy_bridge import report, vace_conditioning
 from .comfy_vae import check_vae, clips_at_once, gray_cache, vae_encoder
+from .guard import CheckedNode
 from .inputs import VCUType
 from .trim import ReferenceCount
 
@@ -41,7 +42,7 @@ def _further_units() -> list[io.Input]:
     return inputs
 
 
-class VDOTEncode(io.ComfyNode):
+class VDOTEncode(CheckedNode):
     """What the model is to look at, in the model's own terms."""
 
     @classmethod

@@ -4,11 +4,12 @@ from comfy_api.latest import io
 
 from ..vdot_core.text import shown
 from .comfy_bridge import NETWORKS, WEIGHT_DTYPES, checkpoint_path, list_checkpoints, load_model, report
+from .guard import CheckedNode
 
 SAME_FILE = "in the same file"
 
 
-class VDOTLoadModel(io.ComfyNode):
+class VDOTLoadModel(CheckedNode):
     """Any VDOT or VACE-Wan 2.1 checkpoint as a native MODEL."""
 
     @classmethod
@@ -72,7 +73,7 @@ class VDOTLoadModel(io.ComfyNode):
         )
 
 
-class VDOTLoadDemo(io.ComfyNode):
+class VDOTLoadDemo(CheckedNode):
     """The tiny model that comes with the pack."""
 
     @classmethod

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from .comfy_bridge import report
 from .encode import LENGTH_KEY, REFERENCE_KEY, ZERO_TEXT_KEY
+from .guard import CheckedNode
 from .trim import trim_references
 
 CUSTOM = "custom"
@@ -12,7 +13,7 @@ SOLVERS = ("unipc", "renoise", "euler")
 DEFAULT_STEPS, DEFAULT_SHIFT, DEFAULT_SOLVER = 4, 16.0, "unipc"
 
 
-class VDOTSampler(io.ComfyNode):
+class VDOTSampler(CheckedNode):
     """The few-step sampler of the distilled model."""
 
     @classmethod

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .comfy_bridge import report
+from .guard import CheckedNode
 from .signals_flow import CATEGORY, VDOTFlow, compute_device, control_output, frames_input, progress_bar
 
 POSE_KEYPOINT = io.Custom("POSE_KEYPOINT")
@@ -13,7 +14,7 @@ def _side(name: str) -> io.Input:
     return io.Int.Input(name, default=0, min=0, max=8192, step=16, tooltip=tooltip)
 
 
-class VDOTGray(io.ComfyNode):
+class VDOTGray(CheckedNode):
     """A weighted sum of red, green and blue, three times."""
 
     @classmethod
@@ -51,7 +52,7 @@ class VDOTGray(io.ComfyNode):
         )
 
 
-class VDOTLines(io.ComfyNode):
+class VDOTLines(CheckedNode):
     """A soft line drawing."""
 
     @classmethod
@@ -132,7 +133,7 @@ class VDOTLines(io.ComfyNode):
         return io.NodeOutput(lines)
 
 
-class VDOTNormalizeDepth(io.ComfyNode):
+class VDOTNormalizeDepth(CheckedNode):
     """Any depth -> gray, near bright, steady."""
 
     @classmethod
@@ -212,7 +213,7 @@ class VDOTNormalizeDepth(io.ComfyNode):
         return io.NodeOutput(video, text, ui=report([text]))
 
 
-class VDOTDrawPose(io.ComfyNode):
+class VDOTDrawPose(CheckedNode):
     """Keypoints -> skeletons on black."""
 
     @classmethod

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..vdot_core.text import shown
 from .comfy_bridge import report
+from .guard import CheckedNode
 
 CATEGORY = "VDOT/signals"
 FLOW_FOLDER = "optical_flow"
@@ -41,7 +42,7 @@ def progress_bar(total: int):
     return step
 
 
-class VDOTFlow(io.ComfyNode):
+class VDOTFlow(CheckedNode):
     """Optical flow on the color wheel."""
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io, ui
 
+from .guard import CheckedNode
 from .inputs import (
     CATEGORY,
     MAX_IMAGES,
@@ -25,7 +26,7 @@ NORMALIZATIONS = ("frame", "clip", "stable", "none")
 CROPS = {"auto": None, "crop": True, "whole": False}
 
 
-class VDOTText(io.ComfyNode):
+class VDOTText(CheckedNode):
     """Text alone."""
 
     @classmethod
@@ -42,7 +43,7 @@ class VDOTText(io.ComfyNode):
         return unit_output(vcu.text(width, height, length))
 
 
-class VDOTControl(io.ComfyNode):
+class VDOTControl(CheckedNode):
     """Any drawn control clip."""
 
     @classmethod
@@ -68,7 +69,7 @@ class VDOTControl(io.ComfyNode):
         return unit_output(vcu.control(frames, region=region, **how))
 
 
-class VDOTDepth(io.ComfyNode):
+class VDOTDepth(CheckedNode):
     """Depth from any estimator."""
 
     @classmethod
@@ -120,7 +121,7 @@ class VDOTDepth(io.ComfyNode):
         return unit_output(unit)
 
 
-class VDOTReference(io.ComfyNode):
+class VDOTReference(CheckedNode):
     """Subjects to show."""
 
     @classmethod
@@ -160,7 +161,7 @@ class VDOTReference(io.ComfyNode):
         return unit_output(references if unit is None else vcu.compose(unit, references))
 
 
-class VDOTCompose(io.ComfyNode):
+class VDOTCompose(CheckedNode):
     """Several units in one."""
 
     @classmethod
@@ -184,7 +185,7 @@ class VDOTCompose(io.ComfyNode):
         return unit_output(vcu.compose(*connected(units)))
 
 
-class VDOTStrength(io.ComfyNode):
+class VDOTStrength(CheckedNode):
     """A strength that changes over time."""
 
     @classmethod
@@ -211,7 +212,7 @@ class VDOTStrength(io.ComfyNode):
         return unit_output(unit.replace(strength=strength))
 
 
-class VDOTPreviewUnit(io.ComfyNode):
+class VDOTPreviewUnit(CheckedNode):
     """A picture of a unit."""
 
     @classmethod

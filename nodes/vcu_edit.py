@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from .guard import CheckedNode
 from .inputs import (
     MAX_SIDE,
     connected,
@@ -19,7 +20,7 @@ from .tracks import numbers_from_text
 MARGIN_MODES = ("pixels", "percent", "aspect")
 
 
-class VDOTMask(io.ComfyNode):
+class VDOTMask(CheckedNode):
     """Inpainting."""
 
     @classmethod
@@ -73,7 +74,7 @@ class VDOTMask(io.ComfyNode):
         return unit_output(vcu.inpaint(frames, mask, still=still, **how, **size))
 
 
-class VDOTOutpaint(io.ComfyNode):
+class VDOTOutpaint(CheckedNode):
     """Outpainting."""
 
     @classmethod
@@ -124,7 +125,7 @@ class VDOTOutpaint(io.ComfyNode):
         return unit_output(vcu.outpaint(frames, **sides, **how))
 
 
-class VDOTExtend(io.ComfyNode):
+class VDOTExtend(CheckedNode):
     """Continuation in time."""
 
     @classmethod
@@ -149,7 +150,7 @@ class VDOTExtend(io.ComfyNode):
         return unit_output(vcu.extend(first, last, num_frames=length, **size_arguments(width, height)))
 
 
-class VDOTKeyframes(io.ComfyNode):
+class VDOTKeyframes(CheckedNode):
     """Images or clips at chosen moments."""
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from .guard import CheckedNode
 from .inputs import (
     MAX_IMAGES,
     MAX_LENGTH,
@@ -24,7 +25,7 @@ MAX_LINE_WIDTH = 64
 FIRST_BOX = "The first box is drawn in frame 1, since frame 0 is the image."
 
 
-class VDOTLayout(io.ComfyNode):
+class VDOTLayout(CheckedNode):
     """Boxes or contours on white."""
 
     @classmethod
@@ -87,7 +88,7 @@ class VDOTLayout(io.ComfyNode):
         return _from_boxes(boxes, colors, (box_width, box_height), (width, height, length), how)
 
 
-class VDOTMove(io.ComfyNode):
+class VDOTMove(CheckedNode):
     """An image whose subject follows boxes."""
 
     @classmethod

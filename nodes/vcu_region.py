@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from .guard import CheckedNode
 from .inputs import CATEGORY, MAX_SIDE, VCUType
 
 CropType = io.Custom("VDOT_CROP")
@@ -10,7 +11,7 @@ CropType = io.Custom("VDOT_CROP")
 WHICH = ("all", "largest", "first")
 
 
-class VDOTBoxMask(io.ComfyNode):
+class VDOTBoxMask(CheckedNode):
     """Boxes -> masks."""
 
     @classmethod
@@ -51,7 +52,7 @@ class VDOTBoxMask(io.ComfyNode):
         return io.NodeOutput(vcu.box_masks(bboxes, **size, which=which))
 
 
-class VDOTCrop(io.ComfyNode):
+class VDOTCrop(CheckedNode):
     """A mask's surroundings."""
 
     @classmethod
@@ -99,7 +100,7 @@ class VDOTCrop(io.ComfyNode):
         return io.NodeOutput(part, cut, crop, ui={"text": [str(crop)]})
 
 
-class VDOTStitch(io.ComfyNode):
+class VDOTStitch(CheckedNode):
     """The region back into its clip."""
 
     @classmethod
@@ -130,7 +131,7 @@ class VDOTStitch(io.ComfyNode):
         return io.NodeOutput(vcu.stitch(original, images, unit, crop, feather_px=feather_px))
 
 
-class VDOTPasteBack(io.ComfyNode):
+class VDOTPasteBack(CheckedNode):
     """The kept pixels, exactly."""
 
     @classmethod

@@ -31,7 +31,7 @@ def _short_repr(value: object) -> str:
     try:
         return _REPR.repr(value)
     except Exception:  # such as an integer of more digits than Python prints
-        return f"a {type(value).__name__}"
+        return f"{'an' if isinstance(value, int) else 'a'} {type(value).__name__}"
 
 
 def listed(values: Iterable[object], limit: int = 10) -> str:

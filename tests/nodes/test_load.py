@@ -256,7 +256,7 @@ def test_registering_twice_changes_nothing(node_classes):
 
 
 def test_bad_files_say_what_to_do(load, layouts, models_dir, model_folder):
-    with pytest.raises(ValueError, match=r"no model 'missing\.safetensors'.*refresh"):
+    with pytest.raises(ValueError, match=r"model_name is 'missing\.safetensors'.*refresh"):
         load("missing.safetensors")
     save_file({"lora.up.weight": torch.zeros(4, 4)}, models_dir / "other.safetensors")
     with pytest.raises(ValueError, match="Wan"):

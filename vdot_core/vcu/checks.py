@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import text
+
 MAX_SIDE = 16384
 MAX_FRAMES = 65537
 # A thousand frames at 1080p; more is a slip of the hand, and would end in an allocation that fails.
@@ -25,7 +27,9 @@ def whole(name: str, value: Any, low: int | None = None, high: int | None = None
     if number is None or isinstance(value, bool):
         raise ValueError(f"{name} is {shown(value)}, expected a whole number; give one{_between(low, high)}")
     if (low is not None and number < low) or (high is not None and number > high):
-        raise ValueError(f"{name} is {number}, expected a whole number{_between(low, high)}; give such a one")
+        raise ValueError(
+            f"{name} is {shown(number)}, expected a whole number{_between(low, high)}; give such a one"
+        )
     return number
 
 
@@ -113,6 +117,8 @@ def _between(low: float | None, high: float | None) -> str:
 
 def shown(value: Any) -> str:
     """A value in an error: small ones as they are, others by their type."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return repr(value) if len(repr(value)) < 60 else f"{repr(value)[:57]}..."
+    if isinstance(value, str):
+        return f"'{text.shown(value, 57)}'"
+    if value is None or isinstance(value, (bool, int, float)):
+        return text.shown(value, 60)
     return f"a {type(value).__name__}"

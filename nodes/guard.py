@@ -1,0 +1,194 @@
+"""Checks a node's inputs before it runs: ComfyUI validates what is typed, not what arrives over a link."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..vdot_core.text import listed, shown
+
+MAX_CHARACTERS = 1_000_000
+IMAGES, MASKS = "images (connect a node that gives IMAGE)", "masks (connect a node that gives MASK)"
+
+
+class CheckedNode(io.ComfyNode):
+    """A node whose `execute` is called with values that fit its schema; all others are refused in words."""
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        own = cls.__dict__.get("execute")
+        # ComfyUI clones a class, with its methods, for every run.
+        if own is not None and not hasattr(own.__func__, "__wrapped__"):
+            cls.execute = classmethod(_checked(own.__func__))
+
+
+def _checked(execute: Callable) -> Callable:
+    @functools.wraps(execute)
+    def checked(cls, **values):
+        return execute(cls, **checked_inputs(cls.define_schema().inputs, values))
+
+    return checked
+
+
+def checked_inputs(inputs: Iterable[io.Input], values: dict[str, Any]) -> dict[str, Any]:
+    """A node's values with numbers as plain int and float.
+
+    Args:
+        inputs: of the node's schema.
+        values: what `execute` is called with, by input id; missing ones are left to its defaults.
+
+    Returns:
+        The same values under the same names.
+
+    Raises:
+        ValueError: a choice that is not offered, a number out of the widget's range, or another type; names
+            the input, as the node shows it.
+    """
+    values = dict(values)
+    for entry in inputs:
+        if isinstance(entry, io.Autogrow.Input):
+            group = values.get(entry.id) or {}
+            if not isinstance(group, dict):
+                raise _refusal(entry.id, group, "a group of inputs")
+            grown = {name: _check(entry.template.input, name, value) for name, value in group.items()}
+            values |= {entry.id: grown} if group else {}
+        elif entry.id in values:
+            values[entry.id] = _check(entry, entry.id, values[entry.id])
+    return values
+
+
+def _check(entry: io.Input, name: str, value: Any) -> Any:
+    check = CHECKS.get(entry.get_io_type())
+    # Growing inputs that are not connected, and optional ones, may arrive as None.
+    if check is None or (value is None and (entry.optional or name != entry.id)):
+        return value
+    return check(entry, name, value)
+
+
+def _refusal(name: str, value: Any, expected: str) -> ValueError:
+    got = f"'{shown(value, 60)}'" if isinstance(value, str) else shown(value, 60)
+    return ValueError(f"{name} is {_kind(value) or got}, expected {expected}")
+
+
+def _kind(value: Any) -> str:
+    """Objects are named by their type, tensors by their shape; '' for plain values."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return ""
+    shape = getattr(value, "shape", None)
+    kind = f"a {type(value).__name__}"
+    return f"{kind} of shape {shown(list(shape), 60)}" if isinstance(shape, tuple) else kind
+
+
+def _choice(entry, name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in entry.options:
+        choices = shown(listed(entry.options, 5), 200) or "there are none"
+        raise _refusal(name, value, f"one of its choices ({choices}); pick one, or press R to refresh them")
+    return value
+
+
+def _whole(entry, name: str, value: Any) -> int:
+    from ..vdot_core.vcu.checks import whole
+
+    return whole(name, value, entry.min, entry.max)
+
+
+def _real(entry, name: str, value: Any) -> float:
+    from ..vdot_core.vcu.checks import real
+
+    return real(name, value, entry.min, entry.max)
+
+
+def _switch(entry, name: str, value: Any) -> bool:
+    from ..vdot_core.vcu.checks import flag
+
+    return flag(name, value)
+
+
+def _text(entry, name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _refusal(name, value, "text; connect a node that gives STRING")
+    if len(value) > MAX_CHARACTERS:
+        raise ValueError(
+            f"{name} has {len(value)} characters, expected at most {MAX_CHARACTERS}; give a shorter text"
+        )
+    return value
+
+
+def _tensor(dims: tuple[int, ...], expected: str) -> Callable:
+    def check(entry, name: str, value: Any):
+        import torch
+
+        if not isinstance(value, torch.Tensor) or value.ndim not in dims or value.is_complex():
+            raise _refusal(name, value, expected)
+        if not value.numel():
+            raise _refusal(name, value, f"at least one of {expected}")
+        return value
+
+    return check
+
+
+def _latent(entry, name: str, value: Any) -> dict:
+    import torch
+
+    samples = value.get("samples") if isinstance(value, dict) else None
+    if not isinstance(samples, torch.Tensor):
+        raise _refusal(name, value if samples is None else samples, "a video's latent; connect VDOT Encode")
+    return value
+
+
+def _conditioning(entry, name: str, value: Any) -> list:
+    import torch
+
+    pairs = value if isinstance(value, (list, tuple)) else [None]
+    for pair in pairs:
+        fits = isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[1], dict)
+        if not fits or not isinstance(pair[0], torch.Tensor) or pair[0].ndim != 3:
+            raise _refusal(name, value, "the conditioning of a text; connect CLIP Text Encode")
+    return value
+
+
+def _task(entry, name: str, value: Any):
+    from ..vdot_core.vcu import VCU
+
+    if not isinstance(value, VCU):
+        raise _refusal(name, value, "a task; connect a VDOT task node")
+    return value
+
+
+def _crop(entry, name: str, value: Any):
+    from ..vdot_core.vcu import Crop
+
+    if not isinstance(value, Crop):
+        raise _refusal(name, value, "where a region was cut out; connect the crop of VDOT Crop")
+    return value
+
+
+def _with(attribute: str, expected: str) -> Callable:
+    """Of ComfyUI's classes, which other packs replace by look-alikes."""
+
+    def check(entry, name: str, value: Any):
+        if not hasattr(value, attribute):
+            raise _refusal(name, value, expected)
+        return value
+
+    return check
+
+
+CHECKS: dict[str, Callable] = {
+    "COMBO": _choice,
+    "INT": _whole,
+    "FLOAT": _real,
+    "BOOLEAN": _switch,
+    "STRING": _text,
+    "IMAGE": _tensor((4,), IMAGES),
+    "MASK": _tensor((2, 3, 4), MASKS),
+    "LATENT": _latent,
+    "CONDITIONING": _conditioning,
+    "MODEL": _with("model_options", "a model; connect VDOT Load Model"),
+    "VAE": _with("first_stage_model", "a VAE; connect Load VAE"),
+    "OPTICAL_FLOW": _with("model", "a RAFT; connect Load Optical Flow Model"),
+    "VDOT_VCU": _task,
+    "VDOT_CROP": _crop,
+}
+"""By ComfyUI's name of the type; boxes and key points are checked where they are read."""

@@ -1,0 +1,88 @@
+"""Values that come over a link are checked as typed ones are: ComfyUI looks only at the latter."""
+
+import math
+
+import pytest
+import torch
+
+from tests.support.pack import run_node, submodule
+
+NAMES = ["/etc/", "../../x/", "", "x" * 10**6, "\ud800", 5, None, True, ["vdot"], b"x", torch.zeros(3), {}]
+NO_NUMBERS = [math.nan, math.inf, -math.inf, 10**400, -(10**5000), "1", None, [1], torch.zeros(2), 1j]
+OTHERS = {
+    "COMBO": NAMES,
+    "INT": [*NO_NUMBERS, 0.5, True, 2**70],
+    "FLOAT": [*NO_NUMBERS, True],
+    "BOOLEAN": [2, "no", None, torch.zeros(2), math.nan],
+    "STRING": [5, b"x", ["a"], "x" * 1_000_001, torch.zeros(3)],
+    "IMAGE": [5, "x" * 10**6, torch.rand(5, 16, 16), torch.rand(0, 16, 16, 3), {}],
+    "MASK": [5, "x" * 10**6, torch.rand(1, 1, 5, 16, 16), torch.rand(0, 16, 16), []],
+    "LATENT": [5, torch.rand(1, 16, 1, 8, 8), {}, {"samples": None}, []],
+    "CONDITIONING": [5, "text", [5], [[torch.rand(1, 5, 8)]], [[torch.rand(3), {}]], {"a": 1}, None],
+    "MODEL": [5, "model", {}],
+    "VAE": [5, "vae", {}],
+    "OPTICAL_FLOW": [5, "raft", {}],
+    "VDOT_VCU": [5, torch.rand(5, 16, 16, 3), {}],
+    "VDOT_CROP": [5, (0, 0, 16, 16), {}],
+}
+
+
+def ports(node):
+    """(input, the values by which a node is called with one value of it), growing inputs included."""
+    for entry in node.define_schema().inputs:
+        if hasattr(entry, "template"):
+            name = f"{entry.template.input.id}0"
+            yield entry.template.input, name, lambda value, e=entry, n=name: {e.id: {n: value}}
+        else:
+            yield entry, entry.id, lambda value, e=entry: {e.id: value}
+
+
+def wrong_values(entry):
+    """Values that an input must refuse; None is how an optional one is left out."""
+    yield from (value for value in OTHERS.get(entry.get_io_type(), []) if value is not None)
+    if entry.get_io_type() in ("INT", "FLOAT"):
+        yield from (entry.min - 1, entry.max + 1)
+
+
+def test_every_input_of_every_node_refuses_what_it_does_not_offer(node_classes):
+    refused = 0
+    for node_id, node in node_classes.items():
+        for entry, name, call in ports(node):
+            for value in wrong_values(entry):
+                with pytest.raises(ValueError) as error:
+                    run_node(node, **call(value))
+                text = str(error.value)
+                where = f"{node_id}.{name} with {type(value).__name__}: {text}"
+                assert text.startswith(f"{name} ") and "expected" in text and len(text) <= 400, where
+                assert text.isprintable(), where
+                refused += 1
+    assert refused > 1000
+
+
+def test_a_required_input_is_never_none(node_classes):
+    for node in node_classes.values():
+        for entry, name, call in ports(node):
+            if entry.get_io_type() in OTHERS and not entry.optional and name == entry.id:
+                with pytest.raises(ValueError, match=f"^{name} is None, expected"):
+                    run_node(node, **call(None))
+
+
+def test_names_outside_the_model_folders_are_not_even_looked_for(model_folder, monkeypatch):
+    """Also where no node stands before it."""
+    import folder_paths
+
+    bridge = submodule("nodes.comfy_bridge")
+    (model_folder.parent / "secret").mkdir(exist_ok=True)
+    monkeypatch.setattr(folder_paths, "get_full_path", lambda *names: pytest.fail(f"looked for {names}"))
+    for name in ("/etc/", "../secret/", "/etc/passwd", "..", "vdot_meta.safetensors/../../secret/", 5, ""):
+        with pytest.raises(ValueError, match="no model '"):
+            bridge.checkpoint_path(name)
+
+
+def test_numbers_arrive_plain(node_classes):
+    """A whole number of another kind, such as numpy's or a tensor's, is an int for the node."""
+    guard = submodule("nodes.guard")
+    inputs = node_classes["VDOTPasteBack"].define_schema().inputs
+    for value in (8, 8.0, torch.tensor(8)):
+        checked = guard.checked_inputs(inputs, {"feather_px": value})
+        assert checked == {"feather_px": 8} and type(checked["feather_px"]) is int
