@@ -8,6 +8,15 @@ import pytest
 from tests.browser.page import DEADLINE_S, GraphPage
 from tests.support.comfy import ROOT
 
+# One of each kind of graph; --full opens all.
+REPRESENTATIVE = {
+    "vdot_depth",
+    "vdot_swap",
+    "vdot_keyframes",
+    "vdot_reference_pose",
+    "vdot_crop",
+    "native_sdpose",
+}
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 PRESET_VALUES = "import('/extensions/ComfyUI-VDOT/presets.js').then((module) => module.PRESETS)"
 
@@ -42,7 +51,13 @@ def test_search_dialog_adds_a_node(graph):
     assert len(graph.nodes_of("VDOTSampler")) == 1
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in REPRESENTATIVE else pytest.mark.full)
+        for path in WORKFLOWS
+    ],
+)
 def test_shipped_workflow_opens_and_keeps_its_values(graph, path):
     shipped = json.loads(path.read_text("utf-8"))
     graph.load(shipped)

@@ -1,4 +1,4 @@
-"""No input ends in anything but a unit or a sentence: ten thousand of them, drawn anew for each seed."""
+"""No input ends in anything but a unit or a sentence, at any `--fuzz`."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from tests.core.vcu.fuzz import run
 from vdot_core import vcu
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_anything_builds_and_encodes_or_is_refused_in_words(seed, fuzz_cases):
     results = run(fuzz_cases(2000), seed)
     assert min(results["built"], results["refused"]) > 400

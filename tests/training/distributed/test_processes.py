@@ -80,6 +80,7 @@ def test_processes_whose_tasks_are_guided_differently_pass_equally_often(tmp_pat
     _assert_close(losses_by_step(tmp_path / "one"), losses_by_step(tmp_path / "out"))
 
 
+@pytest.mark.full
 def test_in_bf16_two_processes_give_the_losses_of_one_that_shards_their_micro_batches(tmp_path, teacher):
     """Then products round alike; an update, at first by a gradient's sign, would tell other roundings."""
     given = {"parallel__precision": "bf16", "max_steps": 6}
@@ -91,6 +92,7 @@ def test_in_bf16_two_processes_give_the_losses_of_one_that_shards_their_micro_ba
     assert "generator/otd" in ones[1] and "generator/gan" in ones[6]
 
 
+@pytest.mark.full
 def test_8_bit_states_are_sharded_saved_and_read_by_another_number_of_processes(tmp_path):
     pytest.importorskip("torchao", reason="needs the package torchao: pip install torchao")
     wide = write_teacher(tmp_path / "wide.safetensors", dim=64, ffn_dim=128)
@@ -103,6 +105,7 @@ def test_8_bit_states_are_sharded_saved_and_read_by_another_number_of_processes(
     _assert_close(ones, losses_by_step(tmp_path / "two"))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("changes", [{"parallel__checkpoint_every": 2}, {"parallel__hsdp_replicas": 2}])
 def test_memory_options_change_no_losses(changes, tmp_path, teacher):
     """Recomputed groups (a block with its VACE block, the last block; both layers tapped); whole replicas."""
@@ -142,6 +145,7 @@ def test_a_lost_process_ends_the_job_which_goes_on_with_the_same_bits(two, tmp_p
     assert losses_by_step(tmp_path / "out") == losses_by_step(two)
 
 
+@pytest.mark.full
 def test_one_process_saved_what_two_replicas_go_on_with(two, tmp_path, teacher):
     """Unsharded data parallelism, from a checkpoint of a single process."""
     _one_process(tmp_path / "out", teacher, max_steps=5)

@@ -203,6 +203,7 @@ def test_samples_are_the_averaged_weights_and_training_keeps_its_own(cache, make
     assert write(cache, 1) != [video]
 
 
+@pytest.mark.full
 def test_two_sharded_processes_show_the_samples_of_one(cache, make, tmp_path, teacher):
     """They make every sample together: of these the third takes more passes through the VACE blocks."""
     write, *_ = make(log__num_samples=5)

@@ -203,7 +203,13 @@ def method():
     return Vdot(config, world, torch.zeros(1, 64, 128)), batch
 
 
-@pytest.mark.parametrize("changes", [{}, {"shared_scores": False, "gan_trains_score": False, "r1": 1.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, marks=pytest.mark.full),
+        {"shared_scores": False, "gan_trains_score": False, "r1": 1.0},
+    ],
+)
 def test_updates_cost_what_the_losses_really_run(method, changes, monkeypatch):
     method, batch = method
     losses = dataclasses.replace(method.config.losses, **changes)
