@@ -95,6 +95,11 @@ class DistillOptimConfig(OptimConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            self.optimizer == "adamw",
+            f"optim.optimizer is {self.optimizer}, which updates one network, and the critic of a "
+            "distillation is two; set adamw",
+        )
         for name in ("generator_lr", "critic_lr", "discriminator_lr"):
             value = getattr(self, name)
             valid = (value is None and name == "discriminator_lr") or (value is not None and 0 <= value < 1)

@@ -44,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[3]
         ({"optim": {"critic_lr": 3.0}}, "optim.critic_lr is 3.0"),
         ({"optim": {"discriminator_lr": float("nan")}}, "optim.discriminator_lr is nan"),
         ({"optim": {"warmup": -5}}, "optim.warmup is -5 steps"),
+        ({"optim": {"optimizer": "muon"}}, "optim.optimizer is muon, which updates one network"),
         ({"optim": {"betas": [0.9, 1.0]}}, "optim.betas are 0.9, 1.0; expected decays in [0, 1)"),
         ({"optim": {"weight_decay": -0.1}}, "optim.weight_decay is -0.1"),
         ({"parallel": {"checkpoint_every": -2}}, "parallel.checkpoint_every is -2; expected 0 or more"),

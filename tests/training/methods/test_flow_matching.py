@@ -13,7 +13,7 @@ from training.engine.run import train
 from training.engine.trainer import Trainer
 from training.methods import flow_matching
 from training.methods.flow_matching import FlowMatching, draw_sigmas
-from training.methods.flow_matching_config import FlowMatchingLossConfig
+from training.methods.flow_matching_config import FlowMatchingLossConfig, SampleConfig
 from training.methods.programs import finetune_config
 from vdot_core.checkpoints import inspect, load_network, read_weights
 
@@ -71,6 +71,44 @@ def test_noise_levels_are_uniform_shifted_or_logit_normal():
     assert normal.mean().item() == pytest.approx(0.5, abs=0.02)
     assert normal.logit().std().item() == pytest.approx(1.0, abs=0.05)
     assert shifted.min() >= 1e-3 and shifted.max() <= 1
+
+
+# Key -> its other value, and what it changes.
+CHANGES = {
+    "seed": (6, {"loss", "sample"}),
+    "losses.timestep_shift": (1.0, {"loss"}),
+    "losses.logit_normal_share": (1.0, {"loss"}),
+    "losses.text_drop": (1.0, {"loss"}),
+    "losses.task_text_drop": ({"depth": 1.0}, {"loss"}),
+    "samples.steps": (3, {"sample"}),
+    "samples.shift": (2.0, {"sample"}),
+    "samples.guidance": (2.0, {"sample"}),
+}
+
+
+def _results(folder, start, **changes) -> dict[str, float]:
+    """The loss of a batch and the mean of a sample, at the first weights."""
+    dropped_rarely = {"losses__text_drop": 0.0, "losses__logit_normal_share": 0.0}
+    method = make(folder, model__start_from=str(start), **{**dropped_rarely, **changes}).method
+    batch = NoiseSource().batches(1)[0]
+    draws = Draws(method.config.seed, 1, batch.positions)
+    batch = prepare(batch, draws, method, torch.device("cpu"))
+    shown = prepare(NoiseSource().batches(1)[0], draws, method, torch.device("cpu"), drop=False)
+    return {
+        "loss": method.flow_matching(batch, draws).total.item(),
+        "sample": method.sample(shown, draws).abs().mean().item(),
+    }
+
+
+def test_a_setting_changes_the_loss_or_the_sample_that_it_is_for(tmp_path):
+    start = write_teacher(tmp_path / "start.safetensors")
+    usual = _results(tmp_path, start)
+    named = {f"losses.{field.name}" for field in dataclasses.fields(FlowMatchingLossConfig)}
+    named |= {f"samples.{field.name}" for field in dataclasses.fields(SampleConfig)}
+    assert named <= set(CHANGES)
+    for key, (value, expected) in CHANGES.items():
+        changed = _results(tmp_path, start, **{key.replace(".", "__"): value})
+        assert {name for name in usual if changed[name] != usual[name]} == expected, key
 
 
 def test_captions_are_dropped_by_task(tmp_path):
