@@ -10,10 +10,12 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+from devtools.comfyui import VERSION, version_of
 from devtools.errors import DevError
 from devtools.paths import ROOT, cache_dir, writing_to
+from devtools.pins import all_pins, write_pins
 from devtools.server import ComfyServer, require_port
-from devtools.setup import peers, say, set_up, set_up_floor
+from devtools.setup import layer_of, project_table, say, set_up, set_up_floor
 
 HAS_ACCELERATOR = "import torch; print(torch.cuda.is_available() or torch.backends.mps.is_available())"
 BENCHMARKS_WITH_PEERS = ("transport",)
@@ -128,9 +130,24 @@ def bench(arguments: Sequence[str]) -> int:
     script = ROOT / "benchmarks" / f"{name}.py"
     python = set_up().python
     if name in BENCHMARKS_WITH_PEERS:
-        python = peers(python, install_them="--install-peers" in options)
+        python = layer_of(python, "bench", install_it="--install-peers" in options)
         options = [option for option in options if option != "--install-peers"]
     return run([str(python), str(script), *options], {"PYTHONPATH": str(ROOT)})
+
+
+def pins(arguments: Sequence[str]) -> int:
+    """pins/*.txt from pyproject.toml and ComfyUI's requirements; --upgrade: newer versions."""
+    if unknown := [argument for argument in arguments if argument != "--upgrade"]:
+        raise DevError(f"pins takes --upgrade alone, got {' '.join(unknown)}")
+    environment = set_up()
+    comfyui = environment.comfyui
+    if version_of(comfyui) != VERSION:
+        raise DevError(f"COMFYUI_PATH has {version_of(comfyui)}, the pins are for {VERSION}: unset it")
+    for listed in all_pins(project_table(environment.python), comfyui):
+        say(f"writing {listed.path.relative_to(ROOT)}")
+        if status := write_pins(environment.python, listed, upgrade="--upgrade" in arguments):
+            return status
+    return 0
 
 
 def run(command: Sequence[str], variables: dict[str, str] | None = None) -> int:

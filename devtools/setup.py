@@ -1,4 +1,4 @@
-"""Puts an environment together: which packages, which ComfyUI, which constraints."""
+"""Puts an environment together: which packages, which ComfyUI, which Python."""
 
 import json
 import os
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from devtools.comfyui import ensure_comfyui, require_place
+from devtools.comfyui import VERSION, ensure_comfyui, require_place, version_of
 from devtools.errors import DevError
+from devtools.install import install
 from devtools.lock import locked
 from devtools.paths import GIB, ROOT, python_of, venv_dir
-from devtools.venv import STAMP, create_venv, install, require_usable
+from devtools.pins import FLOOR, FOLDER, FULL, requirement_lines
+from devtools.venv import STAMP, create_venv, require_usable, site_packages
 
 # tomllib is in the standard library from Python 3.11 on; pip has carried it for the versions before.
 READ_PROJECT = """
@@ -25,8 +27,6 @@ try: import tomllib
 except ImportError: from pip._vendor import tomli as tomllib
 with open(sys.argv[1], "rb") as file: print(json.dumps(tomllib.load(file)["project"]))
 """
-# What tests/core needs besides the pack's own dependencies.
-FLOOR_TOOLS = ("pytest", "hypothesis", "POT", "opencv-python-headless", "av", "transformers")
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,6 @@ def project_table(python: Path) -> dict:
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
-def requirement_lines(path: Path) -> list[str]:
-    """The requirements in a pip file, without comments and empty lines."""
-    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line]
-
-
 def set_up(*, tell: Callable[[str], None] = say) -> Environment:
     """The full environment: ComfyUI and its requirements, the pack's, and the development tools."""
     started = time.monotonic()
@@ -63,12 +57,13 @@ def set_up(*, tell: Callable[[str], None] = say) -> Environment:
     with environment_lock(venv, tell) as lock:
         python = create_venv(venv, 8 * GIB, tell)
         comfyui = ensure_comfyui(python, tell)
-        project = project_table(python)
-        extras = project["optional-dependencies"]
-        requirements = [*requirement_lines(comfyui / "requirements.txt"), *project["dependencies"]]
-        requirements += [*extras["train"], *extras["dev"]]
-        install(venv, requirements, ROOT / "constraints.txt", tell, lock)
+        install(venv, FULL, tell, lock, own_requirements(comfyui))
     return Environment(python, comfyui, time.monotonic() - started)
+
+
+def own_requirements(comfyui: Path) -> list[str]:
+    """Requirements of a ComfyUI of another version than the pins are for."""
+    return [] if version_of(comfyui) == VERSION else requirement_lines(comfyui / "requirements.txt")
 
 
 def environment_lock(venv: Path, tell: Callable[[str], None]) -> AbstractContextManager[TextIO | None]:
@@ -93,41 +88,31 @@ def set_up_floor(*, tell: Callable[[str], None] = say) -> Path:
         tell("no Python 3.10 found (set VDOT_FLOOR_PYTHON): the floor of torch is tested with this Python")
     with environment_lock(venv, tell) as lock:
         python = create_venv(venv, 7 * GIB, tell, base)
-        requirements = [*project_table(python)["dependencies"], *FLOOR_TOOLS]
-        install(venv, requirements, ROOT / "constraints-floor.txt", tell, lock)
+        install(venv, FLOOR, tell, lock)
     return python
 
 
-def peers(python: Path, *, install_them: bool, tell: Callable[[str], None] = say) -> Path:
-    """The interpreter that also sees what benchmarks compare with (the extra `bench` of pyproject.toml).
-
-    Those packages are in an environment of their own that looks into the full one, so that nobody else's
-    set-up grows.
+def layer_of(python: Path, name: str, *, install_it: bool, tell: Callable[[str], None] = say) -> Path:
+    """The interpreter of a small environment on top of the full one, so that nobody else's set-up grows.
 
     Args:
         python: the full environment's interpreter.
-        install_them: install them; otherwise they are used only where that was done before.
+        name: the layer: `bench`, what benchmarks compare with; `gpu`, what only an NVIDIA GPU can use.
+        install_it: install it; otherwise it is used only where that was done before.
         tell: told in one line what happens.
 
     Returns:
-        The peers' interpreter, or `python` where there is none.
+        The layer's interpreter, or `python` where there is none.
     """
-    venv = venv_dir("-bench")
-    if not install_them:
+    venv = venv_dir(f"-{name}")
+    if not install_it:
         return python_of(venv) if (venv / STAMP).exists() else python
     with environment_lock(venv, tell) as lock:
         own = create_venv(venv, 2 * GIB, tell, str(python))
         full, link = (site_packages(interpreter) for interpreter in (python, own))
         Path(link, "vdot.pth").write_text(full + "\n", encoding="utf-8")
-        extra = project_table(python)["optional-dependencies"]["bench"]
-        install(venv, extra, ROOT / "constraints.txt", tell, lock)
+        install(venv, FOLDER / f"{name}.txt", tell, lock)
     return own
-
-
-def site_packages(python: Path) -> str:
-    """The folder into which an interpreter's pip installs."""
-    command = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def find_python(version: str) -> str | None:

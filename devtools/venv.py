@@ -1,20 +1,15 @@
 """Virtual environments that are either complete or rebuilt.
 
-Small files inside the environment record its state. `vdot-environment` is written before anything else: only
-what has it was made here and is ever deleted. `vdot-stamp.json` is written last and holds a hash of the
-requirements: when it matches, nothing is installed. `vdot-installing` exists while pip changes packages: when
-it is there at the start, an earlier run was cut off and the environment is rebuilt.
+`vdot-environment` is written into an environment before anything else: only what has it was made here and is
+ever deleted. `vdot-installing` exists while packages change (see install.py): when it is there at the start,
+an earlier run was cut off and the environment is rebuilt.
 """
 
-import hashlib
-import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from devtools.errors import DevError
 from devtools.lock import LOCK
@@ -26,32 +21,12 @@ STAMP = "vdot-stamp.json"
 INSTALLING = "vdot-installing"
 LOG = "vdot-install.log"
 SCRATCH = "vdot-scratch"
-# What venv, pip and this file put into an environment; all else in its folder is somebody's and stays.
+# What venv, pip, uv and dev.py put into an environment; all else in its folder is somebody's and stays.
 VENV_PARTS = (
-    *("bin", "lib", "lib64", "include", "Scripts", "Lib", "Include"),
-    *("pyvenv.cfg", ".gitignore", SCRATCH, STAMP, LOG, INSTALLING),
+    *("bin", "lib", "lib64", "include", "Scripts", "Lib", "Include", "share"),
+    *("pyvenv.cfg", ".gitignore", ".lock", "CACHEDIR.TAG", SCRATCH, STAMP, LOG, INSTALLING),
 )
 NEWEST_PYTHON = (3, 14)  # the newest with wheels of the pinned torch
-HINTS = (
-    ("No space left on device", "the disk is full: make room and run the same command again"),
-    ("Errno 28", "the disk is full: make room and run the same command again"),
-    (
-        "NewConnectionError",
-        "the package index cannot be reached: check the network, then run the same command again",
-    ),
-    (
-        "name resolution",
-        "the package index cannot be reached: check the network, then run the same command again",
-    ),
-    ("Read timed out", "the download was interrupted: run the same command again"),
-    ("IncompleteRead", "the download was interrupted: run the same command again"),
-    ("ProxyError", "the proxy refused the connection: check HTTPS_PROXY, then run the same command again"),
-    ("THESE PACKAGES DO NOT MATCH THE HASHES", "a download arrived damaged: run the same command again"),
-    (
-        "No matching distribution",
-        "no wheel for this Python and platform; 64-bit Python 3.12 is the safest choice",
-    ),
-)
 
 
 def create_venv(
@@ -120,121 +95,10 @@ def require_usable(venv: Path) -> None:
         )
 
 
-def install(
-    venv: Path,
-    requirements: Sequence[str],
-    constraints: Path,
-    say: Callable[[str], None],
-    lock: TextIO | None = None,
-) -> bool:
-    """Bring the packages of an environment to what is asked for.
-
-    Args:
-        venv: an environment from create_venv().
-        requirements: pip requirement lines.
-        constraints: file with the exact versions.
-        say: told in one line what happens.
-        lock: the environment's lock file; pip shares it, so that it outlives this process if pip does.
-
-    Returns:
-        Whether anything had to be done; False when the stamp matched.
-
-    Raises:
-        DevError: pip failed; the message has its last lines and what to do.
-    """
-    python = python_of(venv)
-    stamp = venv / STAMP
-    key = install_key(python, requirements, constraints)
-    if read_stamp(stamp) == key:
-        return False
-    say(f"installing {len(requirements)} requirements into {venv} (several GB the first time)")
-    # pip unpacks gigabytes: next to what it installs, where there is room and where a cut-off run is cleared.
-    scratch = venv / SCRATCH
-    with writing_to(venv, "VDOT_VENV"):
-        stamp.unlink(missing_ok=True)
-        _delete(scratch)
-        scratch.mkdir()
-        (scratch / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-        command = [str(python), "-m", "pip", "install", "--progress-bar", "off", "--no-input"]
-        command += ["-r", str(scratch / "requirements.txt"), "-c", str(constraints)]
-        try:
-            _run_pip(command, venv, lock)
-        finally:
-            _delete(scratch)
-        stamp.write_text(json.dumps({"key": key}), encoding="utf-8")
-    return True
-
-
-def install_key(python: Path, requirements: Sequence[str], constraints: Path) -> str:
-    """Hash of everything that decides what gets installed."""
-    # pyvenv.cfg changes with the interpreter that the environment stands on.
-    parts = [str((python.parent.parent / "pyvenv.cfg").read_text(encoding="utf-8")), sys.platform]
-    parts += [*requirements, constraints.read_text(encoding="utf-8")]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def read_stamp(stamp: Path) -> str | None:
-    """The key in a stamp file; None where there is no readable one."""
-    try:
-        return json.loads(stamp.read_text(encoding="utf-8"))["key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _run_pip(command: Sequence[str], venv: Path, lock: TextIO | None) -> None:
-    """Run pip with its output in a log file; on a terminal one changing line shows its progress."""
-    marker, log = venv / INSTALLING, venv / LOG
-    changed = False
-    marker.touch()
-    environment = {
-        **os.environ,
-        **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(venv / SCRATCH)),
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-    shared = (lock.fileno(),) if lock and os.name == "posix" else ()
-    with (
-        open(log, "w", encoding="utf-8") as sink,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-            pass_fds=shared,
-        ) as pip,
-    ):
-        try:
-            for line in pip.stdout:
-                sink.write(line)
-                changed = changed or line.startswith("Installing collected packages")
-                _show(line)
-        except BaseException:
-            pip.terminate()
-            raise
-    _show("")
-    if pip.returncode == 0 or not changed:
-        marker.unlink()  # pip failed before it touched a package: the environment is what it was
-    if pip.returncode:
-        raise DevError(explain_pip_failure(log.read_text(encoding="utf-8"), log))
-
-
-def explain_pip_failure(output: str, log: Path) -> str:
-    """pip's last words and, for the known causes, what to do."""
-    lines = [line for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")] or lines
-    hint = next(
-        (hint for sign, hint in HINTS if sign in output), "see the log, then run the same command again"
-    )
-    return "\n".join(["pip failed:", *("  " + line for line in errors[-6:]), hint, f"log: {log}"])
-
-
-def _show(line: str) -> None:
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns - 1
-        sys.stdout.write("\r\033[K" + line.strip()[:width])
-        sys.stdout.flush()
+def site_packages(python: Path) -> str:
+    """The folder into which an interpreter's pip installs."""
+    command = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def _works(python: Path) -> bool:
@@ -270,12 +134,13 @@ def _remove(venv: Path, reason: str, say: Callable[[str], None]) -> None:
     with writing_to(venv, "VDOT_VENV"):
         (venv / INSTALLING).touch()  # it goes last, so that a run that is killed here is taken up by the next
         for name in VENV_PARTS:
-            _delete(venv / name)
+            delete(venv / name)
         if [path.name for path in venv.iterdir()] == [MARKER]:
             shutil.rmtree(venv)
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
+    """Delete a file, a link or a folder with all that is in it; nothing happens where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

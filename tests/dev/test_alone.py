@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from devtools.paths import ROOT
-from devtools.setup import requirement_lines
+from devtools.pins import requirement_lines
 from tests.support.alone import normalized
 from tests.support.shipped import copy_shipped
 

@@ -13,37 +13,14 @@ from devtools.errors import DevError
 from devtools.lock import LOCK, locked
 from devtools.paths import ROOT, python_of
 from devtools.venv import INSTALLING, MARKER, STAMP
+from tests.support.packages import Index, make_wheel, pin
 
-# Builds the package when `go` exists, so that a test decides how long the installation takes.
-BACKEND = """
-import time, zipfile
-from pathlib import Path
-
-def build_wheel(folder, config_settings=None, metadata_directory=None):
-    here = Path.cwd()
-    with open(here / "builds", "a") as builds:
-        builds.write("x")
-    deadline = time.monotonic() + 60
-    while not (here / "go").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    info = "tiny-1.0.dist-info"
-    with zipfile.ZipFile(Path(folder, "tiny-1.0-py3-none-any.whl"), "w") as wheel:
-        wheel.writestr("tiny.py", "version = 1\\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1.0\\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        names = [*wheel.namelist(), f"{info}/RECORD"]
-        wheel.writestr(f"{info}/RECORD", "".join(f"{name},,\\n" for name in names))
-    return "tiny-1.0-py3-none-any.whl"
-"""
 # The floor's set-up is the whole way without ComfyUI.
 SET_UP = """
 import sys
 from pathlib import Path
-from devtools import setup
-source = Path(sys.argv[1])
-setup.project_table = lambda python: {"dependencies": [f"tiny @ {source.as_uri()}"]}
-setup.FLOOR_TOOLS = ()
-setup.ROOT = source
+from devtools import installer, setup
+setup.FLOOR, installer.UV = map(Path, sys.argv[1:])
 setup.find_python = lambda version: sys.executable
 setup.set_up_floor()
 """
@@ -57,23 +34,25 @@ with locked(Path(sys.argv[1]), "VDOT_VENV", print): print("mine")
 
 
 @pytest.fixture
-def source(tmp_path, monkeypatch) -> Path:
-    """The package's source, next to which the environment is made."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    (folder / "own.py").write_text(BACKEND)
-    (folder / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "own"\nbackend-path = ["."]\n'
-    )
-    (folder / "constraints-floor.txt").write_text("tiny==1.0\n")
+def index(tmp_path, monkeypatch):
+    """A package index that holds back the package's file, so that a test decides how long it takes."""
+    wheel = make_wheel(tmp_path / "wheels", "tiny", "1.0")
+    (tmp_path / "pins.txt").write_text(pin(wheel))
+    (tmp_path / "uv.txt").write_text(f"uv==1 --hash=sha256:{'0' * 64}\n")
+    running = Index(tmp_path / "wheels")
+    running.start()
     monkeypatch.setenv("VDOT_VENV", str(tmp_path / "venv"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_INDEX_URL", running.url)
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    return folder
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX", "PIP_CONSTRAINT"):
+        monkeypatch.delenv(name, raising=False)
+    yield running
+    running.close()
 
 
-def start(source: Path) -> subprocess.Popen:
-    command = [sys.executable, "-u", "-c", SET_UP, str(source)]
+def start(folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-u", "-c", SET_UP, str(folder / "pins.txt"), str(folder / "uv.txt")]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -89,9 +68,9 @@ def line_with(process: subprocess.Popen, words: str) -> str:
     return next((line for line in process.stdout if words in line), "")
 
 
-def complete(source: Path) -> bool:
-    venv = source.parent / "venv-floor"
-    check = [str(python_of(venv)), "-c", "import tiny; assert tiny.version == 1"]
+def complete(folder: Path) -> bool:
+    venv = folder / "venv-floor"
+    check = [str(python_of(venv)), "-c", "import tiny; assert tiny.version == '1.0'"]
     return (
         (venv / STAMP).exists()
         and (venv / MARKER).exists()
@@ -100,44 +79,44 @@ def complete(source: Path) -> bool:
     )
 
 
-def test_the_second_waits_for_the_first_and_uses_what_it_made(source):
-    first = start(source)
-    wait_until((source / "builds").exists, first)
-    second = start(source)
+def test_the_second_waits_for_the_first_and_uses_what_it_made(tmp_path, index):
+    first = start(tmp_path)
+    wait_until(lambda: index.downloads, first)
+    second = start(tmp_path)
     assert f"(process {first.pid} on " in line_with(second, "another dev.py is setting up")
     assert second.poll() is None
-    (source / "go").touch()
+    index.go.set()
     said = [process.communicate(timeout=120)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), said
-    assert (source / "builds").read_text() == "x" and complete(source)
+    assert len(index.downloads) == 1 and complete(tmp_path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL and inherited locks")
-def test_after_a_kill_the_next_waits_for_its_pip_and_repairs(source):
-    """The pip of a killed run goes on installing: to delete what it fills would leave half an environment."""
-    (source.parent / "venv-floor").mkdir()
-    first = start(source)
-    wait_until((source / "builds").exists, first)
-    (source.parent / "venv-floor" / "thesis.txt").write_text("years of work")
+def test_after_a_kill_the_next_waits_for_its_pip_and_repairs(tmp_path, index):
+    """The pip of a killed run still installs: deleting what it fills would leave half an environment."""
+    (tmp_path / "venv-floor").mkdir()
+    first = start(tmp_path)
+    wait_until(lambda: index.downloads, first)
+    (tmp_path / "venv-floor" / "thesis.txt").write_text("years of work")
     first.send_signal(signal.SIGKILL)
     first.wait()
-    second = start(source)
+    second = start(tmp_path)
     assert line_with(second, "waiting for it")
-    (source / "go").touch()
+    index.go.set()
     said = second.communicate(timeout=120)[0]
     assert second.returncode == 0 and "cut off; making it again" in said
-    assert (source / "builds").read_text() == "xx" and complete(source)
-    assert (source.parent / "venv-floor" / "thesis.txt").exists()
+    assert len(index.downloads) == 2 and complete(tmp_path)
+    assert (tmp_path / "venv-floor" / "thesis.txt").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGTERM")
-def test_a_terminated_run_ends_its_pip(source):
-    first = start(source)
-    wait_until((source / "builds").exists, first)
+def test_a_terminated_run_ends_its_pip(tmp_path, index):
+    first = start(tmp_path)
+    wait_until(lambda: index.downloads, first)
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=60)
-    (source / "go").touch()
-    with locked(source.parent / "venv-floor", "VDOT_VENV", pytest.fail):
+    index.go.set()
+    with locked(tmp_path / "venv-floor", "VDOT_VENV", pytest.fail):
         pass
 
 

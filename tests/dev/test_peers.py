@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from devtools import cli, commands, setup
+from devtools.paths import ROOT
 from devtools.venv import STAMP
 
 
@@ -17,31 +18,33 @@ def beside(tmp_path, monkeypatch):
 
 
 def test_without_being_asked_nothing_is_made(beside):
-    assert setup.peers(Path(sys.executable), install_them=False) == Path(sys.executable)
+    assert setup.layer_of(Path(sys.executable), "bench", install_it=False) == Path(sys.executable)
     assert not beside.exists()
 
 
-def test_it_sees_the_full_environment_and_installs_the_extra(beside, monkeypatch):
-    wanted = []
+def test_it_sees_the_full_environment_and_installs_its_own_pins(beside, monkeypatch):
+    calls = []
 
-    def install(venv, requirements, constraints, tell, lock):
-        wanted.extend(requirements)
+    def install(venv, pins, tell, lock):
+        calls.append(pins)
         (venv / STAMP).write_text("{}")
 
     monkeypatch.setattr(setup, "install", install)
-    python = setup.peers(Path(sys.executable), install_them=True, tell=lambda line: None)
-    assert {line.split(">")[0] for line in wanted} == {"POT", "geomloss", "ott-jax", "jax"}
+    python = setup.layer_of(Path(sys.executable), "bench", install_it=True, tell=lambda line: None)
+    assert calls == [ROOT / "pins" / "bench.txt"]
     link = next(beside.rglob("vdot.pth"))
     assert link.read_text().strip() == sysconfig.get_path("purelib")
-    assert setup.peers(Path(sys.executable), install_them=False) == python
+    assert setup.layer_of(Path(sys.executable), "bench", install_it=False) == python
 
 
 def test_the_option_is_for_dev_and_the_rest_for_the_benchmark(monkeypatch):
     calls = []
     environment = setup.Environment(Path("full"), Path("comfyui"), 0.0)
     monkeypatch.setattr(commands, "set_up", lambda: environment)
-    monkeypatch.setattr(commands, "peers", lambda python, install_them: calls.append(install_them) or python)
+    monkeypatch.setattr(
+        commands, "layer_of", lambda python, name, install_it: calls.append((name, install_it)) or python
+    )
     monkeypatch.setattr(commands, "run", lambda command, variables: calls.append(command[2:]) or 0)
     assert cli.main(["bench", "transport", "--install-peers", "--rounds", "1"]) == 0
     assert cli.main(["bench", "network", "--repeats", "1"]) == 0
-    assert calls == [True, ["--rounds", "1"], ["--repeats", "1"]]
+    assert calls == [("bench", True), ["--rounds", "1"], ["--repeats", "1"]]
