@@ -1,1 +1,1 @@
-"""The training programs of VDOT: data, pretraining of the tiny models and distillation."""
+"""Training of VDOT: data, distillation, fine-tuning."""

@@ -1,9 +1,9 @@
-"""The named recipes: dotted keys that differ from the defaults of `training/engine/config.py`."""
+"""The named recipes: dotted keys that differ from the defaults of the configuration classes."""
 
 from typing import Any
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # A starting point, to be changed by evidence: the defaults of the fields below.
+    # The defaults, a starting point.
     "corrected": {},
     # The authors' released constants, without the faults that keep their program from running.
     "released": {
