@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,8 @@ from torch import Tensor
 from tiny.config import PretrainConfig, parse_config
 from training.distributed import world as processes
 from training.distributed.config import ParallelConfig
-from training.engine.checkpoint import Checkpoints, read_progress
+from training.engine.checkpoint import Checkpoints
+from training.engine.lock import locked
 
 logger = logging.getLogger("vdot")
 CHECKPOINT_FILES = 8
@@ -96,11 +98,9 @@ class Run:
         self.task = build_task(config, world)
         folder = Path(config.out_dir) / "checkpoints"
         self.checkpoints = Checkpoints(folder, world, keep=1, asynchronous=False, files=CHECKPOINT_FILES)
-        newest = self.checkpoints.newest
-        if newest is not None:
-            state = self.task.state_dict()
-            self.checkpoints.load(newest, tensors_of(state))
-            progress = read_progress(newest)
+        state = self.task.state_dict()
+        if restored := self.checkpoints.restore(tensors_of(state)):
+            newest, progress = restored
             self.step = progress["step"]
             self.task.load_state_dict(with_values(state, progress["values"]))
             logger.info("resuming from step %d of %s", self.step, newest.path)
@@ -176,12 +176,15 @@ def with_values(state: Any, values: dict[str, Any], name: str = "") -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status, 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    try:
-        run = Run(parse_config(argv))
-    except ValueError as error:
-        logger.error("%s", error)
-        return 2
-    run.train()
+    with ExitStack() as stack:
+        try:
+            config = parse_config(argv)
+            stack.enter_context(locked(config.out_dir, "out_dir"))
+            run = Run(config)
+        except ValueError as error:
+            logger.error("%s", error)
+            return 2
+        run.train()
     return 0
 
 

@@ -18,6 +18,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tiny.pipeline import TimeOverError, read_pipeline, run_stage
+from training.engine.lock import locked
 
 logger = logging.getLogger("vdot")
 
@@ -28,11 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin = time.monotonic()
     try:
         config = read_pipeline(sys.argv[1:] if argv is None else argv)
-        for stage in config.stages:
-            left = 60 * config.minutes - (time.monotonic() - begin) if config.minutes else None
-            if status := run_stage(config, stage, left):
-                logger.error("%s: failed with status %d; its lines above say why", stage.name, status)
-                return 1
+        with locked(config.out_dir, "out_dir"):
+            for stage in config.stages:
+                left = 60 * config.minutes - (time.monotonic() - begin) if config.minutes else None
+                if status := run_stage(config, stage, left):
+                    logger.error("%s: failed with status %d; its lines above say why", stage.name, status)
+                    return 1
     except ValueError as error:
         logger.error("%s", error)
         return 2

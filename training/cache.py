@@ -26,7 +26,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from training.data.cache import INDEX, Cache, cached_rows
-from training.data.cache_writer import encode_all, forget_skipped, missing_shards
+from training.data.cache_writer import encode_all, missing_shards
 from training.data.config import DataConfig
 from training.data.producer import Producer, make_producer
 from training.methods.programs import distill_parser, finetune_parser
@@ -89,11 +89,9 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
         True if the cache is complete.
     """
     folder = Path(config.cache_dir)
-    if retry_skipped:
-        forget_skipped(folder, rank, world_size)
     local_rank = _from_environment("LOCAL_RANK", "SLURM_LOCALID")
     producer = build_producer(config, rank if local_rank is None else local_rank)
-    if encode_all(folder, producer, rank, world_size, wait=False):
+    if encode_all(folder, producer, rank, world_size, wait=False, retry_skipped=retry_skipped):
         _report(Cache(folder))
         return True
     count = len(missing_shards(folder, producer.num_shards))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 if __package__ in (None, ""):
     # Replaces the script's own folder, whose names would hide other packages' (`data`, `methods`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from training.engine.lock import locked
 
 logger = logging.getLogger("vdot")
 JOB, DONE, LOG = "sweep_job.json", "sweep_done.json", "sweep.log"
@@ -193,7 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     try:
         sweep = read_sweep(sys.argv[1:] if argv is None else argv)
-        done = sweep.only_table or run_jobs(jobs_of(sweep), sweep.jobs)
+        with nullcontext() if sweep.only_table else locked(sweep.out_dir, "out_dir"):
+            done = sweep.only_table or run_jobs(jobs_of(sweep), sweep.jobs)
         text = table_of(sweep)
         Path(sweep.out_dir).mkdir(parents=True, exist_ok=True)
         (Path(sweep.out_dir) / "table.md").write_text(text)

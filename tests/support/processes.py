@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 RUN_TINY = Path(__file__).resolve().parents[1] / "training" / "engine" / "run_tiny.py"
@@ -37,6 +38,29 @@ def launch(
     folders = [str(path) for path in out_dirs]
     given.write_text(json.dumps({"config": values, "source": source or {}, "out_dirs": folders}))
     return torchrun(folder, str(RUN_TINY), str(given))
+
+
+HOLD = """
+import sys, time
+from training.engine.lock import locked
+with locked(sys.argv[1], "out_dir"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[subprocess.Popen]:
+    """A process that holds the lock of a folder."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    process = subprocess.Popen(command, cwd=RUN_TINY.parents[3], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline().strip() == "held"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def wait(process: subprocess.Popen, folder: Path, seconds: float = 300) -> int:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from ..engine.files import save_safetensors
+from ..engine.lock import LOCK, holder, is_held, locked
 from .bad_rows import RETRIED, Skipped
 from .cache import EMPTY, FORMAT, HEADER, INDEX, check_header, read_header, read_json, shard_path, write_json
 from .encoded import EncodedSample, pack
@@ -80,10 +84,14 @@ def fill(
     return finish(folder, producer.num_shards)
 
 
+def _header(producer: Producer) -> dict[str, Any]:
+    """The header of a producer's cache, as it is read back."""
+    return json.loads(json.dumps({"format": FORMAT, **producer.header(), "num_shards": producer.num_shards}))
+
+
 def _write_header(folder: Path, producer: Producer) -> None:
     """Write the header of a new cache, or compare with the one that is there."""
-    own = {"format": FORMAT, **producer.header(), "num_shards": producer.num_shards}
-    own, header = json.loads(json.dumps(own)), read_header(folder)
+    own, header = _header(producer), read_header(folder)
     if header is not None:
         before, rows = header.get("rows"), own.get("rows")
         # Rows that were appended have shards of their own, after those that are there.
@@ -116,26 +124,76 @@ def finish(folder: Path, num_shards: int) -> bool:
     return True
 
 
-def encode_all(folder: Path, producer: Producer, rank: int, world_size: int, *, wait: bool = True) -> bool:
+@contextmanager
+def sharing(folder: Path, rank: int, world_size: int, *, wait: bool = False) -> Iterator[None]:
+    """Hold this process's share of a cache: one job at a time writes it, whose processes are one.
+
+    Args:
+        folder: The cache.
+        rank, world_size: The share; processes of another world size are another job.
+        wait: Wait for another job to end; False refuses at once.
+
+    Raises:
+        ValueError: Another job writes the cache.
+    """
+    own, others = f"-of-{world_size}{LOCK}", f".encoding-*-of-*{LOCK}"
+    grace_s, told = STUCK_SECONDS if wait else None, False
+    while True:
+        with locked(folder, "data.cache_dir", name=f".encoding-{rank}{own}", grace_s=grace_s):
+            paths = (path for path in folder.glob(others) if not path.name.endswith(own))
+            other = next((path for path in paths if is_held(path)), None)
+            if other is None:
+                yield
+                return
+            message = f"{folder} is being encoded by {holder(other)}, of a job of another number of processes"
+            if not wait:
+                raise ValueError(
+                    f"{message}; wait until that ends, or give another data.cache_dir. If it no longer runs, "
+                    f"remove {other}"
+                )
+        if not told:
+            logger.info("%s: waiting for it", message)
+            told = True
+        time.sleep(WAIT_SECONDS * (1 + random.random()))
+
+
+def encode_all(
+    folder: Path,
+    producer: Producer,
+    rank: int,
+    world_size: int,
+    *,
+    wait: bool = True,
+    retry_skipped: bool = False,
+) -> bool:
     """Fill the cache together with the other processes.
 
     Args:
         folder, producer, rank, world_size: As in `fill`.
-        wait: Wait until the others are done, too.
+        wait: Wait until the others are done, too, and for other jobs that encode into the folder.
+        retry_skipped: Encode shards again that have rows worth another try.
 
     Returns:
         True if the cache is complete.
 
     Raises:
+        ValueError: Another job encodes into the folder, and `wait` is off.
         RuntimeError: No shard was finished for half an hour.
     """
+    # Complete, it may be read by many runs and lie on storage that is not writable.
+    if wait and read_header(folder) == _header(producer) and finish(folder, producer.num_shards):
+        return True
     start = time.monotonic()
 
     def progress(done: int, total: int) -> None:
         seconds = (total - done) * (time.monotonic() - start) / done
         logger.info("encoded shard %d of %d into %s, about %.0f s left", done, total, folder, seconds)
 
-    if fill(folder, producer, rank, world_size, progress) or not wait:
+    with sharing(folder, rank, world_size, wait=wait):
+        if retry_skipped:
+            forget_skipped(folder, rank, world_size)
+        complete = fill(folder, producer, rank, world_size, progress)
+    if complete or not wait:
         return finish(folder, producer.num_shards)
     missing, since = missing_shards(folder, producer.num_shards), time.monotonic()
     while not finish(folder, producer.num_shards):

@@ -1,6 +1,7 @@
 """Checkpoints of a whole run, by torch.distributed.checkpoint: written aside, moved into place when complete.
 
-A process killed at any moment leaves the last complete checkpoint as it was. What is read may be spread over
+A process killed at any moment leaves the last complete checkpoint as it was. The folder is to be locked
+(`lock.py`): what an earlier run left unfinished is removed at the start. What is read may be spread over
 another number of processes than what was written.
 """
 
@@ -13,7 +14,7 @@ import secrets
 import shutil
 import socket
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,37 +28,44 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from ..distributed.world import World
+from .damage import PROGRESS, damage, misfit
 
 logger = logging.getLogger("vdot")
 # One process alone saves and loads without a process group on purpose.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
-PREFIX, PARTIAL, PROGRESS = "step-", ".partial-", "progress.json"
+PREFIX, PARTIAL = "step-", ".partial-"
+Check = Callable[["Found", dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Found:
-    """A complete checkpoint."""
+    """A checkpoint."""
 
     path: Path
     step: int
 
 
-def complete(folder: str | Path) -> list[Found]:
-    """The complete checkpoints of a run, oldest first.
+def numbered(folder: str | Path) -> list[Found]:
+    """All checkpoints of a run, oldest first, damaged ones too.
 
     Args:
         folder: The run's folder of checkpoints.
     """
-    folder = Path(folder)
-    names = sorted(folder.glob(f"{PREFIX}*")) if folder.is_dir() else []
-    return [Found(path, int(path.name[len(PREFIX) :])) for path in names if (path / PROGRESS).is_file()]
+    steps = ((path, path.name[len(PREFIX) :]) for path in Path(folder).glob(f"{PREFIX}*"))
+    found = (Found(path, int(step)) for path, step in steps if step.isdecimal() and path.is_dir())
+    return sorted(found, key=lambda one: one.step)
+
+
+def complete(folder: str | Path) -> list[Found]:
+    """The checkpoints of a run that are not damaged, oldest first; arguments as `numbered`."""
+    return [found for found in numbered(folder) if damage(found.path) is None]
 
 
 class Checkpoints:
     """The folder of a run's checkpoints.
 
     Args:
-        folder: Where they lie.
+        folder: Where they lie, locked by this run.
         world: The processes that write together.
         keep: How many of the newest stay.
         asynchronous: Write while training continues.
@@ -75,6 +83,8 @@ class Checkpoints:
         self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self.asynchronous, self.writer = asynchronous, ThreadPoolExecutor(1)
         self.pending: tuple[Future, Path, int, dict[str, Any]] | None = None
+        # Part of the names of unfinished checkpoints, so that two runs never write to one.
+        self.token = world.gather(secrets.token_hex(8))[0]
         if world.rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(f"{PARTIAL}*"):
@@ -83,7 +93,7 @@ class Checkpoints:
 
     def _check_shared(self) -> None:
         """A part that another process cannot see would make a checkpoint that looks complete and is not."""
-        mark = self.folder / f".shared-{self.world.gather(secrets.token_hex(8))[0]}"
+        mark = self.folder / f".shared-{self.token}"
         if self.world.rank == 0:
             mark.touch()
         self.world.barrier()
@@ -111,7 +121,7 @@ class Checkpoints:
             progress: Plain values, for a JSON file.
         """
         self.wait()
-        folder = self.folder / f"{PARTIAL}{step:08d}"
+        folder = self.folder / f"{PARTIAL}{step:08d}-{self.token}"
         write = partial(
             dcp.save,
             storage_writer=dcp.FileSystemWriter(folder, thread_count=self.files),
@@ -151,32 +161,74 @@ class Checkpoints:
         (partial / PROGRESS).write_text(json.dumps(progress, indent=1))
         _sync(partial / PROGRESS)
         final = self.folder / f"{PREFIX}{step:08d}"
+        replaced = partial.with_name(f"{partial.name}-replaced")
         if final.exists():
-            shutil.rmtree(final)
+            os.replace(final, replaced)
         os.replace(partial, final)
         _sync(self.folder)
+        shutil.rmtree(replaced, ignore_errors=True)
         logger.info("checkpoint %s", final)
-        for old in complete(self.folder)[: -self.keep]:
-            shutil.rmtree(old.path)
+        kept = complete(self.folder)[-self.keep :]
+        for old in numbered(self.folder):
+            if old.step < kept[0].step:
+                shutil.rmtree(old.path)
 
-    def load(self, found: Found, tensors: dict[str, Tensor]) -> None:
-        """Read a checkpoint into tensors, in place, whatever they were spread over when it was written.
+    def restore(
+        self, tensors: dict[str, Tensor], check: Check = lambda found, progress: None
+    ) -> tuple[Found, dict[str, Any]] | None:
+        """Read the newest checkpoint into tensors, in place; damaged ones are named and passed over.
 
         Args:
-            found: Which.
-            tensors: As given to `save`.
+            tensors: As given to `save`; they may have been spread over other processes then.
+            check: Called with a checkpoint and its progress before it is read; raises ValueError where it
+                does not fit the run.
+
+        Returns:
+            The checkpoint and its progress; None where there is none yet.
 
         Raises:
-            ValueError: the checkpoint is of other networks.
+            ValueError: it does not fit the run, or all checkpoints are damaged.
         """
+        candidates = self.world.gather(numbered(self.folder))[0]
+        for found in reversed(candidates):
+            reason = self.world.gather(damage(found.path) if self.world.rank == 0 else None)[0]
+            if reason is None:
+                progress = read_progress(found)
+                check(found, progress)
+                reason = self._load(found, tensors)
+            if reason is None:
+                return found, progress
+            if self.world.rank == 0:
+                logger.warning("%s is damaged: %s; trying the checkpoint before it", found.path, reason)
+        if candidates:
+            raise ValueError(
+                f"all checkpoints in {self.folder} are damaged, as the log says above; remove that folder to "
+                "start from step 0, or give another out_dir"
+            )
+        return None
+
+    def _load(self, found: Found, tensors: dict[str, Tensor]) -> str | None:
+        """Read a checkpoint; returns what is damaged in it, None if all was read."""
+        if difference := misfit(found.path, tensors):
+            raise ValueError(
+                f"{found.path} does not fit this run: {difference}; give the configuration it was made with, "
+                "or another out_dir"
+            )
+        reason = None
         try:
             reader = dcp.FileSystemReader(found.path)
             dcp.load(tensors, storage_reader=reader, process_group=self.group)
-        except (CheckpointException, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"{found.path} does not fit this run; give the configuration it was made with, or another "
-                f"out_dir: {error}"
-            ) from error
+        except (CheckpointException, Exception) as error:
+            # Its names and shapes fit: what is wrong is in the bytes.
+            reason = f"it cannot be read ({_first_line(error)})"
+        return next((one for one in self.world.gather(reason) if one), None)
+
+
+def _first_line(error: BaseException) -> str:
+    """An error of one process, also where torch lists those of all."""
+    if isinstance(error, CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
 def _sync(path: Path) -> None:
@@ -201,7 +253,21 @@ def read_tensors(found: Found, prefix: str) -> Iterator[tuple[str, Tensor]]:
 
     Yields:
         (name, tensor on the CPU).
+
+    Raises:
+        ValueError: The checkpoint is damaged.
     """
+    try:
+        tensors = _read_tensors(found, prefix)
+    except Exception as error:
+        raise ValueError(
+            f"{found.path} is damaged ({_first_line(error)}); remove it to use the checkpoint before it"
+        ) from error
+    for name, tensor in tensors.items():
+        yield name[len(prefix) :], tensor
+
+
+def _read_tensors(found: Found, prefix: str) -> dict[str, Tensor]:
     reader = dcp.FileSystemReader(found.path)
     metadata = reader.read_metadata()
     wanted = {
@@ -216,5 +282,4 @@ def read_tensors(found: Found, prefix: str) -> Iterator[tuple[str, Tensor]]:
     plan = reader.prepare_local_plan(planner.create_local_plan())
     (plan,) = reader.prepare_global_plan(planner.create_global_plan([plan]))
     reader.read_data(planner.finish_plan(plan), planner).wait()
-    for name, tensor in wanted.items():
-        yield name[len(prefix) :], tensor
+    return wanted

@@ -101,6 +101,7 @@ class RunConfig:
         steps: Training steps in all.
         max_steps: Stop at this step with the schedule unchanged; null: run to the end.
         export_dtype: Dtype of the exported weights: bf16, fp16 or fp32.
+        allow_changes: Resume although settings that the run's result depends on differ from the checkpoint's.
         data: Training data.
         optim: Optimizers.
         parallel: Processes and precision.
@@ -112,6 +113,7 @@ class RunConfig:
     steps: int = 1200
     max_steps: int | None = None
     export_dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
+    allow_changes: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)

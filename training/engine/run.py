@@ -14,6 +14,7 @@ from ..distributed import world as processes
 from ..distributed.world import World
 from .config import RunConfig
 from .export import export
+from .lock import locked_by_all
 from .method import Method
 from .progress import logged_to
 from .trainer import Trainer
@@ -44,13 +45,14 @@ def ready(
         The trainer.
 
     Raises:
-        ValueError: A file, a key or the machine does not fit; only before it yields.
+        ValueError: A file, a key or the machine does not fit, or another job trains in `config.out_dir`;
+            only before it yields.
     """
     world = processes.start(config.parallel)
     if world.rank:
         logger.setLevel(logging.WARNING)
     try:
-        with logged_to(Path(config.out_dir), world.rank):
+        with locked_by_all(config.out_dir, "out_dir", world), logged_to(Path(config.out_dir), world.rank):
             source = build_source(
                 config.data,
                 seed=config.seed,

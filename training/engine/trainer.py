@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +16,13 @@ from ..data.loader import step_batches
 from ..data.source import Source
 from ..distributed.world import World, average_gradients
 from .average import AveragedWeights
-from .checkpoint import Checkpoints, read_progress
+from .checkpoint import Checkpoints, Found
 from .config import RunConfig
 from .draws import Draws
 from .method import Method, Update, prepare, set_trained, trainable
 from .optimizers import Player, clip_gradients
 from .progress import Progress, Values
+from .record import changes, settings, versions, write_record
 from .samples import shows_samples, write_samples
 
 logger = logging.getLogger("vdot")
@@ -65,7 +67,11 @@ class Trainer:
             files=config.log.checkpoint_files,
         )
         self.step, self.bad_steps = 0, 0
+        # One process looks at the files for all.
+        self.settings = world.gather(settings(config) if world.rank == 0 else {})[0]
         self._resume()
+        if world.rank == 0:
+            write_record(config)
         self.progress = Progress(config, world, self.step)
 
     def run(self) -> int:
@@ -226,15 +232,27 @@ class Trainer:
             "network": self.method.sizes.to_dict(),
             "data": self.source.state_dict(),
             "processes": self.world.size,
+            "settings": self.settings,
+            "versions": versions(),
         }
         self.progress.flush()
         self.checkpoints.save(self.step, self.tensors(), progress)
 
     def _resume(self) -> None:
-        newest = self.checkpoints.newest
-        if newest is None:
+        restored = self.checkpoints.restore(self.tensors(), self._check)
+        if restored is None:
             return
-        progress = read_progress(newest)
+        newest, progress = restored
+        self.step, self.bad_steps = progress["step"], progress["bad_steps"]
+        self.average.num_updates = progress["average_updates"]
+        for name, state in self._optimizer_states():
+            if "step" in state:
+                state["step"] = progress["optimizer_steps"][name]
+        self.source.load_state_dict(progress["data"])
+        logger.info("resuming from step %d of %s", self.step, newest.path)
+
+    def _check(self, newest: Found, progress: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other networks, of another seed, or of settings that must not change."""
         if progress["network"] != self.method.sizes.to_dict():
             raise ValueError(
                 f"{newest.path} holds networks of other sizes, {progress['network']}; it does not fit this "
@@ -248,11 +266,12 @@ class Trainer:
                 raise ValueError(
                     f"{key} is {value}, and {newest.path} was made with {saved}; give it, or another out_dir"
                 )
-        self.checkpoints.load(newest, self.tensors())
-        self.step, self.bad_steps = progress["step"], progress["bad_steps"]
-        self.average.num_updates = progress["average_updates"]
-        for name, state in self._optimizer_states():
-            if "step" in state:
-                state["step"] = progress["optimizer_steps"][name]
-        self.source.load_state_dict(progress["data"])
-        logger.info("resuming from step %d of %s", self.step, newest.path)
+        differences = changes(progress.get("settings", {}), self.settings)
+        for change in differences if self.world.rank == 0 else ():
+            logger.warning("changed since step %d: %s", newest.step, change)
+        refused = ", ".join(change.key for change in differences if not change.free)
+        if refused and not self.config.allow_changes:
+            raise ValueError(
+                f"{newest.path} does not fit this run: it was made with another {refused} (values above); "
+                "give the same, or another out_dir, or set allow_changes true to resume with the new values"
+            )

@@ -1,5 +1,8 @@
 """Checkpoints by the interface of the oldest torch that trains: 2.6, where nothing is called `no_dist`."""
 
+import json
+import os
+import re
 import threading
 
 import pytest
@@ -47,12 +50,12 @@ def test_what_is_saved_is_read_back(tmp_path, torch_2_6, asynchronous, group_of_
         first, second = complete(tmp_path)
         assert (first.step, second.step) == (3, 6) and read_progress(second) == {"seed": 7, "step": 6}
         tensors = {"average.a": torch.zeros(2, 3), "generator.a": torch.zeros(2, 3)}
-        checkpoints.load(second, tensors)
+        assert checkpoints.restore(tensors) == (second, read_progress(second))
         assert torch.equal(tensors["average.a"], weight) and torch.equal(tensors["generator.a"], -weight)
         ((name, read),) = read_tensors(first, "average.")
         assert name == "a" and torch.equal(read, torch.arange(6.0).view(2, 3))
         with pytest.raises(ValueError, match="does not fit this run"):
-            checkpoints.load(second, {"average.a": torch.zeros(4, 4)})
+            checkpoints.restore({"average.a": torch.zeros(4, 4)})
     finally:
         parallel.stop()
 
@@ -88,3 +91,107 @@ def test_one_process_reads_tensors_while_the_others_of_its_group_are_busy(tmp_pa
     finally:
         monkeypatch.undo()
         parallel.stop()
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Checkpoints of steps 3 and 6, whose tensors hold these numbers."""
+    checkpoints = _checkpoints(tmp_path)
+    for step in (3, 6):
+        checkpoints.save(
+            step, {"a": torch.full((40,), float(step)), "b": torch.full((2, 3), float(step))}, {}
+        )
+    checkpoints.wait()
+    return complete(tmp_path)
+
+
+def _checkpoints(folder, keep=2):
+    world = parallel.start(ParallelConfig(device="cpu", precision="fp32"))
+    return Checkpoints(folder, world, keep=keep, asynchronous=False, files=2)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path):
+    """Other bytes of the same number."""
+    content = bytearray(path.read_bytes())
+    content[: len(content) // 2] = bytes(255 - byte for byte in content[: len(content) // 2])
+    path.write_bytes(content)
+
+
+def _largest(folder):
+    return max(folder.glob("*.distcp"), key=lambda path: path.stat().st_size)
+
+
+DAMAGES = {
+    "a file cut off": (lambda folder: _cut(_largest(folder)), r"has \d+ bytes of \d+"),
+    "an empty file": (lambda folder: _largest(folder).write_bytes(b""), "has 0 bytes of"),
+    "a missing file": (lambda folder: _largest(folder).unlink(), "is missing"),
+    "other bytes": (lambda folder: _flip(_largest(folder)), "cannot be read"),
+    "no metadata": (lambda folder: (folder / ".metadata").unlink(), r"\.metadata cannot be read"),
+    "metadata cut off": (lambda folder: _cut(folder / ".metadata"), r"\.metadata cannot be read"),
+    "no progress": (lambda folder: (folder / "progress.json").unlink(), r"progress\.json cannot be read"),
+    "progress cut off": (lambda folder: _cut(folder / "progress.json"), r"progress\.json cannot be read"),
+    "empty progress": (lambda folder: (folder / "progress.json").write_text("{}"), "has no step"),
+    "an empty folder": (lambda folder: [path.unlink() for path in folder.iterdir()], "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_read(two, tmp_path, caplog, kind):
+    do, words = DAMAGES[kind]
+    do(two[1].path)
+    checkpoints = _checkpoints(tmp_path)
+    tensors = {"a": torch.zeros(40), "b": torch.zeros(2, 3)}
+    found, progress = checkpoints.restore(tensors)
+    assert (found.step, progress["step"]) == (3, 3)
+    assert all((tensor == 3).all() for tensor in tensors.values())
+    assert re.search(rf"{two[1].path} is damaged: .*{words}.* before it", caplog.text)
+    # The run saves that step again, over the damaged one, and nothing good is removed for a damaged one.
+    checkpoints.save(6, tensors, {})
+    assert [found.step for found in complete(tmp_path)] == [3, 6]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000006"]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(two, tmp_path):
+    for found in two:
+        _cut(_largest(found.path))
+    with pytest.raises(ValueError, match=r"all checkpoints in .* are damaged.*start from step 0"):
+        _checkpoints(tmp_path).restore({"a": torch.zeros(40), "b": torch.zeros(2, 3)})
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_checkpoint_of_other_networks_is_not_called_damaged(two, tmp_path, caplog):
+    for tensors, words in (
+        ({"a": torch.zeros(41)}, r"a is \[40\] there and \[41\] here"),
+        ({"c": torch.zeros(1)}, "it has no c"),
+    ):
+        with pytest.raises(ValueError, match=f"step-00000006 does not fit this run: {words}"):
+            _checkpoints(tmp_path).restore(tensors)
+    assert "damaged" not in caplog.text
+
+
+def test_a_damaged_checkpoint_that_is_exported_is_named(two):
+    _flip(_largest(two[1].path))
+    with pytest.raises(ValueError, match=r"step-00000006 is damaged \(.*use the checkpoint before it"):
+        list(read_tensors(two[1], ""))
+
+
+def test_killed_between_two_files_of_a_checkpoint_the_one_before_stays(tmp_path, monkeypatch):
+    """At any point: while tensors are written, before the progress, before the folder gets its name."""
+    checkpoints = _checkpoints(tmp_path)
+    checkpoints.save(3, {"a": torch.ones(4)}, {})
+    for module, name in ((dcp, "save"), (json, "dumps"), (os, "replace")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, _killed)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints.save(6, {"a": torch.zeros(4)}, {})
+        checkpoints, tensors = _checkpoints(tmp_path), {"a": torch.zeros(4)}
+        assert checkpoints.restore(tensors)[0].step == 3 and tensors["a"].all()
+        assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def _killed(*given, **named):
+    raise KeyboardInterrupt

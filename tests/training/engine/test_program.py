@@ -1,7 +1,10 @@
 """The program itself on one process: drawn clips, cache, training, samples and export; and its errors."""
 
+import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ import yaml
 from PIL import Image
 
 from tests.support.distill import SIZES, losses_by_step, tiny_values, write_teacher
-from tests.support.processes import torchrun, wait
+from tests.support.processes import holding, torchrun, wait
 from training.distill import main
+from training.engine import lock
 from training.engine.checkpoint import complete, read_tensors
 from training.engine.cli import nest
 from training.engine.trainer import Trainer
@@ -99,6 +103,41 @@ def test_mistakes_found_while_setting_up_are_one_line(given, capsys):
         assert message in said.splitlines()[-1] and "Traceback" not in said
     assert main([*words, "--export", str(given / "again.safetensors")]) == 0
     assert read_weights(given / "again.safetensors").state_dict.keys()
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_start_in_the_folder_of_a_running_one_is_refused_and_changes_nothing(given, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "GRACE_S", 0.3)
+    unfinished = given / "out" / "checkpoints" / ".partial-00000099-abc"
+    unfinished.mkdir()
+    (unfinished / "shard").write_bytes(b"being written")
+    with holding(given / "out") as process:
+        before = _files(given / "out")
+        assert main(["--config", str(given / "run.yaml")]) == 2
+        assert f"in use by process {process.pid} on" in capsys.readouterr().err.splitlines()[-1]
+        assert _files(given / "out") == before
+    assert main(["--config", str(given / "run.yaml")]) == 0
+    assert "taking it over" in capsys.readouterr().err and not unfinished.exists()
+
+
+@pytest.mark.full
+def test_of_two_starts_at_once_one_trains_and_the_other_is_refused(given, tmp_path):
+    """As a job that was requeued while it still ran; every step and checkpoint is the one's."""
+    words = ["--config", str(given / "run.yaml"), "--out_dir", str(tmp_path / "out"), "--steps", "60"]
+    words += ["--log.save_every", "5", "--log.keep", "3", "--log.sample_every", "0"]
+    command = [sys.executable, str(ROOT / "training" / "distill.py"), *words]
+    starts = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
+    said = [process.communicate()[1] for process in starts]
+    assert sorted(process.returncode for process in starts) == [0, 2], said
+    trained = starts[0] if starts[0].returncode == 0 else starts[1]
+    refused = said[1 - starts.index(trained)]
+    assert f"in use by process {trained.pid} on" in refused and "Traceback" not in refused
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 61))
+    assert [found.step for found in complete(tmp_path / "out" / "checkpoints")] == [50, 55, 60]
 
 
 def test_samples_left_out_are_named_in_a_file_of_the_run(given, capsys):

@@ -1,0 +1,116 @@
+"""A run's settings: saved, shown where they differ at a resume, refused where the result depends on them."""
+
+import dataclasses
+import shutil
+
+import pytest
+import yaml
+
+from tests.support.distill import new_trainer, tiny_config, write_teacher
+from training.engine.checkpoint import complete, read_progress
+from training.engine.record import FILE, FREE, changes, identity, settings
+from training.methods.programs import distill_config, finetune_config
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """A run that was stopped after one step."""
+    folder = tmp_path_factory.mktemp("started")
+    write_teacher(folder / "teacher.safetensors")
+    new_trainer(tiny_config(folder / "out", folder / "teacher.safetensors", max_steps=1)).run()
+    return folder
+
+
+def _resumed(started, folder, teacher=None, **given):
+    """A trainer that resumes a copy of the run with some settings changed."""
+    shutil.copytree(started / "out", folder / "out")
+    return new_trainer(tiny_config(folder / "out", teacher or started / "teacher.safetensors", **given))
+
+
+def test_settings_are_saved_as_a_configuration_with_versions(started):
+    text = (started / "out" / FILE).read_text()
+    config = tiny_config(started / "out", started / "teacher.safetensors", max_steps=1)
+    assert distill_config(yaml.safe_load(text)) == config
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    assert any(line.startswith("# commit ") for line in comments)
+    assert any(line.startswith("# torch 2.") for line in comments)
+    progress = read_progress(complete(started / "out" / "checkpoints")[-1])
+    assert progress["settings"] == settings(config) and progress["versions"]["torch"]
+
+
+@pytest.mark.parametrize(
+    "key, value, shown",
+    [
+        ("losses__guidance", 2.0, "losses.guidance 3.0 -> 2.0"),
+        ("losses__task_guidance", {"depth": 1.0}, 'losses.task_guidance {} -> {"depth": 1.0}'),
+        ("optim__ema", 0.5, "optim.ema 0.99 -> 0.5"),
+        ("optim__generator_lr", 1e-4, "optim.generator_lr 0.001 -> 0.0001"),
+        ("optim__generator_every", 2, "optim.generator_every 5 -> 2"),
+        ("rollout__steps", 2, "rollout.steps 4 -> 2"),
+        ("model__frozen", ["vace_"], 'model.frozen [] -> ["vace_"]'),
+        ("data__batch_size", 24, "data.batch_size 12 -> 24"),
+    ],
+)
+def test_settings_that_the_result_depends_on_are_refused_unless_allowed(
+    started, tmp_path, caplog, key, value, shown
+):
+    name = key.replace("__", ".")
+    with pytest.raises(ValueError, match=rf"does not fit this run: .* another {name} .*allow_changes"):
+        _resumed(started, tmp_path, **{key: value})
+    assert f"changed since step 1: {shown}" in caplog.text
+    assert not list((tmp_path / "out").glob(f"{FILE}.*"))
+    assert (tmp_path / "out" / FILE).read_text() == (started / "out" / FILE).read_text()
+
+
+def test_allowed_changes_are_resumed_with_and_saved(started, tmp_path, caplog):
+    given = {"losses__guidance": 2.0, "allow_changes": True, "max_steps": 2}
+    trainer = _resumed(started, tmp_path, **given)
+    assert trainer.step == 1 and "losses.guidance 3.0 -> 2.0" in caplog.text
+    trainer.run()
+    assert yaml.safe_load((tmp_path / "out" / FILE).read_text())["losses"]["guidance"] == 2.0
+    caplog.clear()
+    # From now on they are the run's own, and the next change has to be allowed again.
+    again = tiny_config(tmp_path / "out", started / "teacher.safetensors", losses__guidance=2.0)
+    assert new_trainer(again).step == 2 and "losses.guidance" not in caplog.text
+    with pytest.raises(ValueError, match=r"another losses\.guidance"):
+        new_trainer(tiny_config(tmp_path / "out", started / "teacher.safetensors"))
+
+
+def test_length_log_and_processes_may_change_and_are_shown(started, tmp_path, caplog):
+    given = {"steps": 20, "log__save_every": 1, "data__workers": 1, "parallel__fsdp": False}
+    assert _resumed(started, tmp_path, **given).step == 1
+    for line in ("steps 10 -> 20", "log.save_every 4 -> 1", 'parallel.fsdp "auto" -> false'):
+        assert f"changed since step 1: {line}" in caplog.text
+
+
+def test_another_teacher_is_refused_at_any_path_and_the_same_one_is_not(started, tmp_path):
+    same = shutil.copy(started / "teacher.safetensors", tmp_path / "moved.safetensors")
+    assert _resumed(started, tmp_path / "a", same).step == 1
+    other = write_teacher(tmp_path / "other.safetensors", seed=1)
+    with pytest.raises(ValueError, match=r"another model\.real_score"):
+        _resumed(started, tmp_path / "b", other)
+    shutil.copy(other, same)
+    with pytest.raises(ValueError, match=r"another model\.real_score"):
+        _resumed(started, tmp_path / "c", same)
+
+
+def test_a_checkpoint_of_before_settings_were_saved_is_resumed():
+    assert changes({}, {"losses.guidance": 2.0}) == []
+
+
+def test_the_identity_of_weights_is_of_their_content(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part.bin").write_bytes(b"x" * 3000)
+    assert identity(tmp_path / "a") == identity(tmp_path / "b") != identity(tmp_path / "a" / "part.bin")
+    (tmp_path / "b" / "part.bin").write_bytes(b"x" * 2999 + b"y")
+    assert identity(tmp_path / "a") != identity(tmp_path / "b")
+    assert identity(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("config", [distill_config({}), finetune_config({})])
+def test_what_may_change_is_named_by_keys_that_exist(config):
+    keys = settings(config)
+    known = FREE if hasattr(config, "samples") else [key for key in FREE if key != "samples."]
+    assert all(any(key.startswith(free) for key in keys) for free in known)
+    assert dataclasses.is_dataclass(config) and not any(key.startswith(("losses.", "optim.")) for key in FREE)

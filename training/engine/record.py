@@ -1,0 +1,177 @@
+"""The record of a run's settings: written to run.yaml and to its checkpoints, compared at a resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .config import RunConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = "run.yaml"
+PACKAGES = ("torch", "numpy", "diffusers", "transformers", "safetensors")
+# Keys, or groups of keys that end in a dot, that may differ at a resume: how long, where and how fast a run
+# computes and with which log, not what it learns.
+FREE = (
+    "allow_changes",
+    "out_dir",
+    "steps",
+    "max_steps",
+    "export_dtype",
+    "log.",
+    "samples.",
+    "parallel.",
+    "data.source",
+    "data.path",
+    "data.cache_dir",
+    "data.rows_per_shard",
+    "data.workers",
+    "data.device",
+)
+# Files of weights: another path to the same file is no change, another file at the same path is one.
+WEIGHTS = (
+    "model.real_score",
+    "model.generator",
+    "model.fake_score",
+    "model.acc_wan_init",
+    "model.start_from",
+    "data.vae",
+    "data.text_encoder",
+)
+EDGE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that differs from the checkpoint's.
+
+    Attributes:
+        key: Dotted key.
+        before: The checkpoint's value.
+        now: This run's.
+        free: True if it may differ.
+    """
+
+    key: str
+    before: Any
+    now: Any
+    free: bool
+
+    def __str__(self) -> str:
+        return f"{self.key} {_shown(self.before)} -> {_shown(self.now)}"
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """Dotted key -> value of every setting, as JSON reads it back; files of weights with their identity."""
+    values = dict(_flat(json.loads(json.dumps(dataclasses.asdict(config)))))
+    for key in WEIGHTS:
+        if values.get(key):
+            values[key] = {"path": values[key], "identity": identity(Path(values[key]))}
+    return values
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """Compare the settings of a checkpoint and of a run, leaving out those that only one of them knows."""
+    return [
+        Change(key, before[key], value, _is_free(key))
+        for key, value in now.items()
+        if key in before and _identified(before[key]) != _identified(value)
+    ]
+
+
+def identity(path: Path) -> str | None:
+    """A short digest of a file's size, beginning and end, or of all files of a folder; None if not there."""
+    if not path.exists():
+        return None
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        name = "" if file == path else file.relative_to(path).as_posix()
+        size = file.stat().st_size
+        digest.update(f"{name}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(EDGE_BYTES))
+            stream.seek(max(0, size - EDGE_BYTES))
+            digest.update(stream.read(EDGE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def write_record(config: RunConfig) -> None:
+    """Write the settings of a run to `out_dir`, as `--config` reads them, with the versions of its code."""
+    import yaml
+
+    folder = Path(config.out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = json.loads(json.dumps(dataclasses.asdict(config)))
+    # A file that is read again must not allow anything.
+    values.pop("allow_changes")
+    lines = [f"# {name} {value}" for name, value in versions().items()]
+    text = "\n".join([*lines, yaml.safe_dump(values, sort_keys=False, allow_unicode=True)])
+    partial = folder / f"{FILE}.partial"
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, folder / FILE)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The commit of this repository, of Python and of the packages that numbers depend on."""
+    found = {"commit": _commit(), "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str:
+    """The commit, "with changes" if files differ from it; "unknown" outside of a clone."""
+    try:
+        command = [
+            "git",
+            "-C",
+            str(ROOT),
+            "describe",
+            "--always",
+            "--abbrev=40",
+            "--exclude=*",
+            "--dirty= with changes",
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of the sections; a table inside of a section, such as task weights, is one value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and not prefix:
+            yield from _flat(value, f"{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE)
+
+
+def _identified(value: Any) -> Any:
+    """What is compared of a value: of a file that is there its identity, otherwise all of it."""
+    if isinstance(value, Mapping) and value.keys() == {"path", "identity"}:
+        return value["identity"] or value["path"]
+    return value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping) and value.keys() == {"path", "identity"}:
+        return f"{value['path']} ({value['identity'] or 'missing'})"
+    return json.dumps(value)
