@@ -16,6 +16,7 @@ import comfy.utils
 import folder_paths
 import torch
 
+from ..vdot_core.dtypes import DTYPES
 from ..vdot_core.networks import ContextScale
 from ..vdot_core.text import listed, shown
 from .comfy_network import ComfyWanVace, config_from_unet, config_to_unet
@@ -30,14 +31,7 @@ ONLY_OUR_NETWORK = (
 
 _SHARD = re.compile(r"^(?P<folder>.+)[/\\][^/\\]*-\d{5}-of-\d{5}\.safetensors$")
 _DIFFUSERS = re.compile(r"^(?P<folder>.+)[/\\]diffusion_pytorch_model\.safetensors$")
-_TORCH_DTYPES = {
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-    "fp8_e4m3fn": torch.float8_e4m3fn,
-    "fp8_e4m3fn_fast": torch.float8_e4m3fn,
-    "fp8_e5m2": torch.float8_e5m2,
-}
+FAST = "_fast"  # fp8 of the weights and of the matrix products
 _log = logging.getLogger("vdot")
 
 
@@ -165,8 +159,8 @@ def load_model(path, vace_path=None, weight_dtype="default", network="vdot", dis
     else:
         check_comfyui_network(info.config)
         transformer = {**config_to_unet(info.config), "image_model": "wan2.1"}
-    options = {} if weight_dtype == "default" else {"dtype": _TORCH_DTYPES[weight_dtype]}
-    if weight_dtype == "fp8_e4m3fn_fast":
+    options = {} if weight_dtype == "default" else {"dtype": DTYPES[weight_dtype.removesuffix(FAST)]}
+    if weight_dtype.endswith(FAST):
         options["fp8_optimizations"] = True
     state_dict, metadata = _read(info, vace_path, options.get("dtype"))
     register_network()

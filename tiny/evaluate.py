@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from tiny.evaluation.report import read_results, write_report
 from tiny.evaluation.score import RowScores
 from tiny.evaluation.sheets import save_animation, save_sheet
 from training.distributed.precision import uses_bf16
+from training.engine.files import write_json
 
 logger = logging.getLogger("vdot")
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,12 +113,6 @@ class Evaluation:
         return {**summary, "family": row.family, "cpu_seconds": cpu_seconds / max(len(cases), 1)}
 
 
-def _write(result: dict, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(result, indent=1))
-    os.replace(partial, path)
-
-
 def run(config: EvaluationConfig) -> None:
     """Evaluate every row with every sampler; what is done already is kept.
 
@@ -147,7 +141,7 @@ def run(config: EvaluationConfig) -> None:
             result = evaluation.row(row, sampler, folder)
             about = {"fingerprint": mark, "measured_with": measured_with, "run": config.run}
             about |= {"sampler": sampler, "row": asdict(row)}
-            _write({**about, **result, "settings": settings, "evaluations": evaluations, **count}, path)
+            write_json({**about, **result, "settings": settings, "evaluations": evaluations, **count}, path)
             score = f"{result['score']:.3f}" if result["score"] is not None else "none"
             seconds = result["cpu_seconds"]
             logger.info(

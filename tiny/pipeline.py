@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from vdot_core.files import atomic_write
+
 logger = logging.getLogger("vdot")
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = Path(__file__).with_name("configs") / "train.yaml"
@@ -153,15 +155,18 @@ def run_stage(config: PipelineConfig, stage: Stage, seconds: float | None) -> in
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(values, sort_keys=False))
-    mark.write_text(json.dumps(digest))
+    with atomic_write(mark) as partial:
+        partial.write_text(json.dumps(digest))
     logger.info("%s: %s", stage.name, stage.program)
     command = [sys.executable, str(ROOT / stage.program), "--config", str(file)]
     if status := _run(command, stage.name, seconds):
         return status
     config.weights.mkdir(parents=True, exist_ok=True)
     for name, path in stage.gives.items():
-        shutil.copyfile(folder / path, config.weights / name)
-    done.write_text(json.dumps({"files": sorted(stage.gives)}))
+        with atomic_write(config.weights / name) as partial:
+            shutil.copyfile(folder / path, partial)
+    with atomic_write(done) as partial:
+        partial.write_text(json.dumps({"files": sorted(stage.gives)}))
     return 0
 
 

@@ -11,7 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from training.data.wan_vae import LATENTS_MEAN, LATENTS_STD, read_tensors
+from training.data.wan_vae import LATENTS_MEAN, LATENTS_STD
+from vdot_core.checkpoints import read_tensors
 from vdot_core.vcu import LATENT_CHANNELS
 
 
@@ -131,7 +132,7 @@ def save_vae(vae: nn.Module, path: str | Path, metadata: dict[str, str] | None =
 def weights_digest(path: str | Path) -> str:
     """SHA-256 of a safetensors file's tensors: names, types, shapes and values, whatever else is in it."""
     total = hashlib.sha256()
-    for name, tensor in sorted(read_tensors(path).items()):
+    for name, tensor in sorted(read_tensors(path)[0].items()):
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()

@@ -26,6 +26,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from training.engine.lock import locked
+from vdot_core.files import atomic_write
 
 logger = logging.getLogger("vdot")
 JOB, DONE, LOG = "sweep_job.json", "sweep_done.json", "sweep.log"
@@ -112,7 +113,8 @@ def claim(folder: Path, commands: list[list[str]]) -> None:
         raise ValueError(
             f"{folder} was started with other settings ({JOB} there): give another out_dir or name"
         )
-    mark.write_text(json.dumps(commands))
+    with atomic_write(mark) as partial:
+        partial.write_text(json.dumps(commands))
 
 
 def run_job(folder: Path, commands: list[list[str]], running: set[subprocess.Popen], threads: str) -> bool:

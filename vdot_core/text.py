@@ -1,16 +1,21 @@
-"""Text from outside (file names, keys, metadata) in a form that messages, logs and terminals can show."""
+"""Text from outside: names and values in a form that terminals can show, and JSON, read with care."""
 
 from __future__ import annotations
 
+import json
+import math
 import reprlib
 from collections.abc import Iterable
 from pathlib import PurePath
+from typing import Any
 
+MAX_JSON_BYTES = 8_000_000  # Python's objects take up to 20 times as much
+_MAX_DIGITS = 20  # of 2**64, the largest seed
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 2
 
 
-def shown(value: object, limit: int = 300) -> str:
+def shown(value: object, limit: int = 160) -> str:
     """Escape and shorten a value that comes from outside.
 
     Args:
@@ -34,8 +39,56 @@ def _short_repr(value: object) -> str:
         return f"{'an' if isinstance(value, int) else 'a'} {type(value).__name__}"
 
 
-def listed(values: Iterable[object], limit: int = 10) -> str:
-    """The first values of many, shown, such as "a, b and 3 more"."""
+def listed(values: Iterable[object], limit: int = 10, width: int = 160) -> str:
+    """The first values of many, shown, such as "a, b and 3 more".
+
+    Args:
+        values: any values.
+        limit: how many are shown at most.
+        width: characters of all that are shown; the first one always is, shortened where it must.
+    """
     values = list(values)
-    first = ", ".join(shown(value, 160) for value in values[:limit])
-    return first + (f" and {len(values) - limit} more" if len(values) > limit else "")
+    texts: list[str] = []
+    for value in values[:limit]:
+        text = shown(value, min(width, 80))
+        if texts and sum(map(len, texts)) + 2 * len(texts) + len(text) > width:
+            break
+        texts.append(text)
+    rest = len(values) - len(texts)
+    return ", ".join(texts) + (f" and {rest} more" if rest else "")
+
+
+def parse_json(text: str | bytes, *, allow_nan: bool = False) -> Any:
+    """Parse JSON that comes from outside.
+
+    Args:
+        text: at most `MAX_JSON_BYTES`; bytes are UTF-8.
+        allow_nan: read NaN and Infinity, which some tables have in empty cells.
+    Returns:
+        The value; its numbers are finite and at most 20 digits long.
+    Raises:
+        ValueError: anything else, in one short line that says why.
+    """
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"{len(text)} characters, expected at most {MAX_JSON_BYTES}")
+    try:
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        constants = float if allow_nan else _real
+        return json.loads(text, parse_int=_integer, parse_float=_real, parse_constant=constants)
+    except RecursionError:
+        raise ValueError("brackets nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(shown(error, 120)) from None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {shown(digits, 20)}, expected a finite one")
+    return value

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vdot_core.text import listed, shown
+from vdot_core.text import MAX_JSON_BYTES, listed, parse_json, shown
 
 HOSTILE = [
     "mod\udce8le",
@@ -46,3 +46,42 @@ def test_long_and_deep_values_are_short():
     for value in (nested, 10**6000, {"a" * 10**6: 1}, ["[" * 10**6], b"x" * 10**6):
         assert len(shown(value)) <= 300
     assert listed(range(12), 3) == "0, 1, 2 and 9 more"
+
+
+def test_json_from_outside():
+    assert parse_json('{"a": [1, 2.5, "x", null, true], "seed": 18446744073709551615}') == {
+        "a": [1, 2.5, "x", None, True],
+        "seed": 2**64 - 1,
+    }
+    assert parse_json(b'"\xc3\xa9"') == "é"
+    assert parse_json("[NaN]", allow_nan=True)[0] != 0
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("9" * 400, "a number of 400 digits"),
+        ("9" * 100_000, "a number of 100000 digits"),
+        ("1e999", "the number 1e999, expected a finite one"),
+        ("-" + "9" * 400 + ".5", "expected a finite one"),
+        ("NaN", "the number NaN"),
+        ("[-Infinity]", "the number -Infinity"),
+        (b"\xff", "codec can't decode"),
+        (b"\xff\xfe[\x00", "codec can't decode"),
+        ("", "Expecting value"),
+        ("x" * 100, "Expecting value"),
+        (" " * (MAX_JSON_BYTES + 1), "expected at most 8000000"),
+    ],
+    ids=lambda value: str(value[:12]),
+)
+def test_json_that_is_refused(text, reason):
+    with pytest.raises(ValueError, match=reason) as error:
+        parse_json(text)
+    assert len(str(error.value)) <= 150 and str(error.value).isprintable()
+
+
+def test_lists_fit_a_width():
+    assert listed(["x" * 200, "b"], width=40) == "x" * 18 + "..." + "x" * 18 + " and 1 more"
+    assert len(listed(["name"] * 1000, 100, width=50)) < 70

@@ -43,13 +43,7 @@ def unreachable(monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("torch.load was reached"))
 
 
-def read_training_file(path):
-    from training.engine.files import load_checkpoint
-
-    return load_checkpoint(path)
-
-
-READERS = [load_torch_file, inspect, read_weights, load_raft, read_training_file]
+READERS = [load_torch_file, inspect, read_weights, load_raft]
 
 
 @pytest.mark.parametrize("archive", [True, False])
@@ -68,7 +62,6 @@ def test_what_torch_saves_is_read(tmp_path, archive, name, mapped):
     assert all(torch.equal(read[key], CONTENT[key]) and read[key].dtype == CONTENT[key].dtype for key in "ab")
     read["a"].zero_()
     assert torch.equal(load_torch_file(path)["a"], CONTENT["a"])
-    assert load_torch_file(path, device="meta")["b"].is_meta
 
 
 def test_nothing_else_calls_torch_load():
@@ -199,10 +192,10 @@ def test_a_large_record_is_not_read(saved, tmp_path):
     for name in ("saved/data.pkl", "saved/readme"):
         path = tmp_path / "hole.pt"
         with zipfile.ZipFile(path, "w") as archive, archive.open(name, "w", force_zip64=True) as record:
-            for _ in range(101):
+            for _ in range(17):
                 record.write(bytes(10**6))
         tracemalloc.start()
-        with pytest.raises(ValueError, match=r"no data\.pkl of at most 100 MB"):
+        with pytest.raises(ValueError, match=r"no data\.pkl of at most 16 MB"):
             load_torch_file(path)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -216,13 +216,13 @@ def load_evaluator(path: str | Path) -> Evaluator:
     Raises:
         ValueError: The file is something else.
     """
-    from safetensors import safe_open
+    from vdot_core.checkpoints import read_tensors
 
-    with safe_open(str(path), framework="pt") as file:
-        config = json.loads((file.metadata() or {}).get("config", "{}"))
-        if "evaluator" not in config:
-            raise ValueError(f"{path} holds no evaluation network; give a file of save_evaluator")
-        tensors = {key: file.get_tensor(key).float() for key in file.keys()}
+    weights, metadata = read_tensors(path, "an evaluation network")
+    config = json.loads(metadata.get("config", "{}"))
+    if "evaluator" not in config:
+        raise ValueError(f"{path} holds no evaluation network; give a file of save_evaluator")
+    tensors = {key: value.float() for key, value in weights.items()}
     network = Evaluator(EvaluatorWidths(**config["evaluator"]))
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)

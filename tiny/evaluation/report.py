@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from vdot_core.files import atomic_write
+
 from .curves import plot_curves, read_curves
 from .score import counted_rows, family_scores
 from .sheets import join_animations
@@ -231,7 +233,8 @@ def write_report(
     lines += ["## Held-out pairs", "", *held_out_table(results), "", *row_tables(results)]
     lines += _join_sides(folder, images, results)
     lines += _copy_sheets(folder, images, results)
-    (docs / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n")
+    with atomic_write(docs / RESULTS_FILE) as partial:
+        partial.write_text(json.dumps(results, indent=1) + "\n")
     page = docs / "RESULTS.md"
     page.write_text("\n".join(lines).rstrip() + "\n")
     return page

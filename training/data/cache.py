@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from vdot_core.checkpoints import read_tensors
 
 from .bad_rows import Skipped
 from .encoded import EncodedSample, SampleInfo, unpack
@@ -44,15 +44,6 @@ def digest(*paths: str | Path) -> str:
 def _visible(folder: Path) -> list[Path]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return sorted(p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
-
-
-def write_json(values: Mapping[str, Any], path: Path) -> None:
-    """Write a JSON file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may write the same header at once; each moves a file under a unique name.
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text(json.dumps(values, indent=1))
-    os.replace(partial, path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -127,8 +118,6 @@ class Cache:
     MAX_OPEN = 256
 
     def __init__(self, folder: str | Path) -> None:
-        from safetensors.torch import load_file
-
         self.folder = Path(folder)
         header, index = read_header(folder), self.folder / INDEX
         shards = read_json(index)["shards"] if index.is_file() else []
@@ -142,7 +131,7 @@ class Cache:
             raise ValueError(
                 f"{self.folder} has format {header.get('format')}, expected {FORMAT}; encode it again"
             )
-        self.empty_text = load_file(str(self.folder / EMPTY))["text"]
+        self.empty_text = read_tensors(self.folder / EMPTY)[0]["text"]
         self.text_len = int(self.header["text_len"])
         self.samples: list[tuple[int, SampleInfo]] = []
         self.skipped: list[Skipped] = []

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine.files import save_safetensors
+from ..engine.files import save_safetensors, write_json
 from ..engine.lock import LOCK, holder, is_held, locked
 from .bad_rows import RETRIED, Skipped
-from .cache import EMPTY, FORMAT, HEADER, INDEX, check_header, read_header, read_json, shard_path, write_json
+from .cache import EMPTY, FORMAT, HEADER, INDEX, check_header, read_header, read_json, shard_path
 from .encoded import EncodedSample, pack
 from .producer import Producer
 

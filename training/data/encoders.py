@@ -17,7 +17,6 @@ from .cache import digest
 from .umt5 import TEXT_LEN, embed, load_umt5
 from .wan_vae import decode_video, denormalize, encode_video, load_vae, normalize
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # From this width on a whole clip at once needs too much memory: diffusers' own passes take it in chunks.
 CHUNKED_FROM_DIM = 48
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vdot_core import vcu
+from vdot_core.dtypes import DTYPES
 
 from ..distributed.precision import uses_bf16
 from .bad_rows import BadRowError, Skipped
@@ -19,7 +20,6 @@ from .conditioning import Inputs, build_unit, canonical, needed, takes_short_sou
 from .config import ENCODE_SETTINGS, DataConfig
 from .encoded import EncodedSample
 from .encoders import (
-    DTYPES,
     TextEncoder,
     VideoEncoder,
     pick_device,

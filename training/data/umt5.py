@@ -5,7 +5,6 @@ Letters: B batch, L tokens, D text width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vdot_core.checkpoints import read_tensors
+from vdot_core.text import parse_json
 
 # Tokens that Wan's networks read.
 TEXT_LEN = 512
@@ -110,7 +112,7 @@ def load_umt5(path: str | Path, dtype: torch.dtype = torch.float32) -> Umt5File:
     """
     from transformers import UMT5Config, UMT5EncoderModel
 
-    tensors, metadata = _read(Path(path))
+    tensors, metadata = read_tensors(path, "a UMT5 encoder as a safetensors file")
     if "shared.weight" not in tensors or f"{PREFIX}0.layer.0.SelfAttention.q.weight" not in tensors:
         raise ValueError(
             f"{path} is not a UMT5 file: it has no shared.weight and {PREFIX}0; give ComfyUI's "
@@ -125,7 +127,7 @@ def load_umt5(path: str | Path, dtype: torch.dtype = torch.float32) -> Umt5File:
     tensors = _expanded(tensors, path)
     try:
         text_len = int(metadata.get("text_len", TEXT_LEN))
-        config = {**DEFAULTS, **json.loads(metadata.get("config", "{}")), **_sizes(tensors, path)}
+        config = {**DEFAULTS, **parse_json(metadata.get("config", "{}")), **_sizes(tensors, path)}
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"the metadata of {path} cannot be read ({error}); text_len is a number, config a JSON object"
@@ -143,24 +145,12 @@ def load_umt5(path: str | Path, dtype: torch.dtype = torch.float32) -> Umt5File:
     return Umt5File(encoder, Tokenizer(model, text_len), config, text_len)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); give a UMT5 encoder as a safetensors file"
-        ) from error
-
-
 def _expanded(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     """The weights themselves where a file holds scaled fp8."""
     from vdot_core.checkpoints.quantized import expand_scaled, find_quantization
     from vdot_core.checkpoints.tensor_files import TensorSpec
 
-    specs = {name: TensorSpec(tuple(value.shape), value.dtype) for name, value in tensors.items()}
+    specs = {name: TensorSpec.of(value) for name, value in tensors.items()}
     quantization = find_quantization(specs)
     if quantization.problem:
         raise ValueError(f"{path}: {quantization.problem}; give umt5_xxl_fp16.safetensors")

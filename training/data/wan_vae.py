@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from vdot_core.checkpoints import read_tensors
 from vdot_core.vcu import LATENT_CHANNELS
 
 from .vae_passes import decode_latents, encode_moments
@@ -74,7 +75,7 @@ def load_vae(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
 def _load_native(path: Path, dtype: torch.dtype) -> nn.Module:
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
-    tensors = read_tensors(path)
+    tensors, _ = read_tensors(path, "a Wan VAE as a safetensors file")
     if "decoder.head.0.gamma" not in tensors or "conv2.weight" not in tensors:
         raise ValueError(f"{path} is not a Wan VAE file: it has no decoder.head.0.gamma")
     channels = tensors["conv2.weight"].shape[0]
@@ -91,17 +92,6 @@ def _load_native(path: Path, dtype: torch.dtype) -> nn.Module:
     except RuntimeError as error:
         raise ValueError(f"{path} is not a Wan 2.1 VAE: {error}") from error
     return vae.eval().requires_grad_(False)
-
-
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read all tensors of a VAE's safetensors file; ValueError names it where it is none."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(str(path))
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); give a Wan VAE as a safetensors file") from error
 
 
 def normalize(raw: Tensor) -> Tensor:

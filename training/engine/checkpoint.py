@@ -27,8 +27,11 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
+from vdot_core.files import sync
+
 from ..distributed.world import World
 from .damage import PROGRESS, damage, misfit
+from .files import write_json
 
 logger = logging.getLogger("vdot")
 # One process alone saves and loads without a process group on purpose.
@@ -158,14 +161,13 @@ class Checkpoints:
     def _finish(self, partial: Path, step: int, progress: Mapping[str, Any]) -> None:
         if self.world.rank != 0:
             return
-        (partial / PROGRESS).write_text(json.dumps(progress, indent=1))
-        _sync(partial / PROGRESS)
+        write_json(progress, partial / PROGRESS)
         final = self.folder / f"{PREFIX}{step:08d}"
         replaced = partial.with_name(f"{partial.name}-replaced")
         if final.exists():
             os.replace(final, replaced)
         os.replace(partial, final)
-        _sync(self.folder)
+        sync(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
         logger.info("checkpoint %s", final)
         kept = complete(self.folder)[-self.keep :]
@@ -229,14 +231,6 @@ def _first_line(error: BaseException) -> str:
     if isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
     return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_progress(found: Found) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from vdot_core.checkpoints.write import save_weights
+from vdot_core.dtypes import DTYPES
 from vdot_core.networks import WanVaceConfig
 from vdot_core.signals.conventions import CONTROL_CONVENTIONS
 from vdot_core.signals.conventions import KEY as CONVENTIONS_KEY
@@ -17,7 +18,6 @@ from .checkpoint import complete, read_progress, read_tensors
 from .config import RunConfig
 
 logger = logging.getLogger("vdot")
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def export(config: RunConfig, path: str | Path, metadata: Mapping[str, str]) -> Path:

@@ -1,20 +1,18 @@
-"""Writing files whole or not at all, so that a killed run never leaves half of one."""
+"""Files of a run: complete or absent, so that a killed run never leaves half of one."""
 
 from __future__ import annotations
 
-import os
-import uuid
+import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from vdot_core.torch_files import load_torch_file
+from vdot_core.files import atomic_write
 
 
 def save_safetensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file beside its place, then move it there.
+    """Write a safetensors file in one step; its folder is created.
 
     Args:
         tensors: Name -> tensor.
@@ -25,24 +23,14 @@ def save_safetensors(tensors: dict[str, Tensor], path: str | Path, metadata: dic
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes may write one shard of a cache at once; each needs a file of its own to move.
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     ready = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    save_file(ready, str(partial), metadata={"format": "pt", **metadata})
-    # safetensors makes files that only their owner reads.
-    os.chmod(partial, 0o644)
-    os.replace(partial, path)
+    with atomic_write(path) as partial:
+        save_file(ready, str(partial), metadata={"format": "pt", **metadata})
 
 
-def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
-    """`torch.save` beside the destination, then move it there."""
+def write_json(values: Any, path: str | Path) -> None:
+    """Write a JSON file in one step; its folder is created."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of ours; nothing but tensors and plain values is unpickled."""
-    return load_torch_file(path)
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(values, indent=1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from vdot_core.files import atomic_write
 
 from .config import RunConfig
 
@@ -116,9 +117,8 @@ def write_record(config: RunConfig) -> None:
     values.pop("allow_changes")
     lines = [f"# {name} {value}" for name, value in versions().items()]
     text = "\n".join([*lines, yaml.safe_dump(values, sort_keys=False, allow_unicode=True)])
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, folder / FILE)
+    with atomic_write(folder / FILE) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 @cache

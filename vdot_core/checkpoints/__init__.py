@@ -4,6 +4,7 @@ from .acc_wan_init import acc_wan_init
 from .convert import convert
 from .read import NetworkWeights, inspect, load_network, read_weights
 from .survey import CheckpointInfo
+from .tensor_files import read_tensors
 from .write import save_network, save_weights
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "convert",
     "inspect",
     "load_network",
+    "read_tensors",
     "read_weights",
     "save_network",
     "save_weights",

@@ -7,14 +7,11 @@ import logging
 import sys
 from collections.abc import Sequence
 
-import torch
-
+from ..dtypes import DTYPES
 from ..text import shown
 from .convert import convert
 from .read import inspect
 from .survey import CheckpointInfo
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def describe(info: CheckpointInfo) -> str:
@@ -85,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     for command in (look, rewrite):
         command.add_argument("--vace", metavar="FILE", help="VACE module, where IN is a T2V network")
     rewrite.add_argument(
-        "--dtype", choices=DTYPES, help="convert every parameter; by default dtypes are kept"
+        "--dtype",
+        choices=("bf16", "fp16", "fp32"),
+        help="convert every parameter; by default dtypes are kept",
     )
     rewrite.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
     return parser

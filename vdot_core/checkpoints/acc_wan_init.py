@@ -41,7 +41,7 @@ def acc_wan_init(vace: Weights, wan: torch.nn.Module | Mapping[str, torch.Tensor
             f"the Wan network has a VACE branch ({extra[0]}, ...); give stage 1's text-to-video network"
         )
     expected = {name: tuple(tensor.shape) for name, tensor in targets.items() if name not in set(branch)}
-    given = {name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in sources.items()}
+    given = {name: TensorSpec.of(tensor) for name, tensor in sources.items()}
     fault = mismatch(given, expected)
     if fault:
         raise ValueError(f"the Wan network does not fit the VACE network: {fault}")

@@ -110,26 +110,28 @@ def mismatch(specs: Mapping[str, TensorSpec], expected: Mapping[str, tuple[int, 
         specs: Wan name -> shape and dtype.
         expected: Wan name -> shape of every parameter of the network.
     Returns:
-        A sentence that names the first ten of each kind of fault; empty where all fits.
+        A sentence that names the first of each kind of fault; empty where all fits.
     """
     missing = [name for name in expected if name not in specs]
     unexpected = [name for name in specs if name not in expected]
     misshapen = [
-        f"{shown(name, 120)} is {shown(list(specs[name].shape))}, expected {list(shape)}"
+        f"{shown(name, 60)} is {shown(list(specs[name].shape), 40)}, expected {shown(list(shape), 40)}"
         for name, shape in expected.items()
         if name in specs and specs[name].shape != tuple(shape)
     ]
     faults = (("misses", missing), ("has unexpected", unexpected), ("has misshapen", misshapen))
-    said = [f"it {verb} {_count(items)}: {listed(items)}" for verb, items in faults if items]
-    if not said:
+    faults = [(verb, items) for verb, items in faults if items]
+    if not faults:
         return ""
+    width = 150 // len(faults)
+    sentences = [f"it {verb} {_count(items)}: {listed(items, width=width)}" for verb, items in faults]
     if not missing and not misshapen:
         cause = "these keys belong to another variant of the network"
     elif unexpected:
         cause = "another variant of the network, or names that are not known"
     else:
         cause = "an incomplete file, or a config that is not this file's"
-    return f"{'; '.join(said)}. Likely cause: {cause}"
+    return f"{'; '.join(sentences)}. Likely cause: {cause}"
 
 
 def _count(items: list[str]) -> str:

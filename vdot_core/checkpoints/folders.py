@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..text import listed, shown
+from ..files import read_file
+from ..text import MAX_JSON_BYTES, listed, parse_json, shown
 
 INDEX_SUFFIX = ".index.json"
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}(?P<suffix>\.safetensors|\.bin)")
 _CONFIG_BESIDE = re.compile(r"diffusion_pytorch_model.*")
-_MAX_JSON_BYTES = 50_000_000
+_MAX_SHARDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,10 @@ def _from_index(index: Path) -> WeightSet:
                 "shard must be a file in the same folder"
             )
     shards = sorted(set(weight_map.values()))
+    if len(shards) > _MAX_SHARDS:
+        raise ValueError(
+            f"{shown(index)} lists {len(shards)} shards, expected at most {_MAX_SHARDS}; download it again"
+        )
     missing = [shard for shard in shards if not (index.parent / shard).is_file()]
     if missing:
         raise ValueError(
@@ -116,14 +120,11 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():  # a pipe or a device would never end
-        raise ValueError(f"{shown(path)} is not a file; download it again")
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise ValueError(f"{shown(path)} has {path.stat().st_size} bytes: too many for what it should be")
+    content = read_file(path, MAX_JSON_BYTES)
     try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{shown(path)} is not readable JSON ({shown(error)}); download it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{shown(path)} holds a {type(content).__name__}; expected a JSON object")
-    return content
+        value = parse_json(content)
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} is not readable JSON ({error}); download it again") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{shown(path)} holds a {type(value).__name__}; expected a JSON object")
+    return value

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..networks import PRESETS, WanVaceConfig
-from ..text import shown
+from ..text import parse_json, shown
 from .tensor_files import TensorSpec
 
 log = logging.getLogger("vdot")
@@ -51,9 +51,9 @@ def config_from_metadata(metadata: Mapping[str, str]) -> WanVaceConfig | None:
         )
     text = metadata.get("config", "")
     try:
-        fields = json.loads(text)["transformer"]
+        fields = parse_json(text)["transformer"]
         ours = isinstance(fields, dict) and fields.get("vdot") == 1
-    except (KeyError, ValueError, TypeError, RecursionError):
+    except (KeyError, ValueError, TypeError):
         ours = False
     if not ours:
         if version is None:
@@ -109,9 +109,10 @@ def config_from_json(content: Mapping[str, Any]) -> WanVaceConfig | None:
         words |= {"in_channels": "in_channels", "out_channels": "out_channels"}
         head_dim = content.get("attention_head_dim", 128)
         heads = content.get("num_attention_heads")
-        if not isinstance(heads, int) or not isinstance(head_dim, int):
+        if type(heads) is not int or type(head_dim) is not int:
             raise ValueError(
-                f"its config.json has {shown(heads)} heads of {shown(head_dim)} channels; expected integers"
+                f"its config.json has {shown(heads, 60)} heads of {shown(head_dim, 60)} channels; expected "
+                "integers"
             )
         fields["dim"] = heads * head_dim
     else:

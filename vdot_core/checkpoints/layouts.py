@@ -82,7 +82,8 @@ class Layout:
             wan_name = self.rename(bare[len(self.prefix) :]) if known else bare
             if wan_name in mapped:
                 raise ValueError(
-                    f"'{shown(mapped[wan_name])}' and '{shown(name)}' are both {shown(wan_name)}"
+                    f"'{shown(mapped[wan_name], 60)}' and '{shown(name, 60)}' are both "
+                    f"{shown(wan_name, 60)}; remove one"
                 )
             mapped[wan_name] = name
         return mapped

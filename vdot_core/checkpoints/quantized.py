@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..dtypes import FP8_DTYPES
 from ..text import shown
 from .tensor_files import TensorSpec
 
-FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
 _SCALES = (".scale_weight", ".weight_scale")
 # Scales of activations matter only to fp8 matrix products; the weights' values do not depend on them.
 _IGNORED = (".scale_input", ".input_scale", ".comfy_quant")
@@ -54,7 +54,7 @@ def find_quantization(specs: Mapping[str, TensorSpec]) -> Quantization:
             weight = name.rpartition(".")[0] + ".weight"
             if weight not in specs:
                 return Quantization(
-                    problem=f"{shown(name)} scales {shown(weight)}, which the file does not hold"
+                    problem=f"{shown(name, 80)} scales {shown(weight, 80)}, which the file does not hold"
                 )
             problem = _check_scale(name, spec, specs[weight])
             if problem:

@@ -119,7 +119,7 @@ def iterate_tensors(
         (Wan name, tensor on the CPU).
     """
     for batch in _batches(entries, bounded):
-        tensors = batch[0][1].file.map()
+        tensors = batch[0][1].file.read()
         for name, entry in batch:
             scale = tensors[entry.scale] if entry.scale else None
             yield name, _convert(name, tensors.pop(entry.name), scale, targets[name])
@@ -181,7 +181,7 @@ def _batches(entries: Mapping[str, Entry], bounded: bool) -> Iterator[list[tuple
     batch: list[tuple[str, Entry]] = []
     size = 0
     for name, entry in entries.items():
-        full = bounded and entry.file.remappable and size + entry.spec.num_bytes > limit
+        full = bounded and entry.file.mapped and size + entry.spec.num_bytes > limit
         if batch and (full or entry.file is not batch[0][1].file):
             yield batch
             batch, size = [], 0

@@ -1,78 +1,121 @@
-"""Safetensors files: a strict header reader, a memory map of the tensors, and an atomic streaming writer."""
+"""Safetensors files: headers checked by the format's own library, tensors mapped, and a streaming writer."""
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
-import secrets
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..dtypes import SAFETENSORS_CODES, SAFETENSORS_DTYPES
+from ..files import atomic_write, file_size, open_file
 from ..text import shown
-from .tensor_files import TensorSpec, map_file, tensor_at
+from .tensor_files import TensorFile, TensorSpec
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+# The format allows 100 MB. A network of 14B has 0.2 MB; a parsed header takes some ten times its size.
+_MAX_HEADER_BYTES = 16_000_000
 _HEADER_ALIGNMENT = 8
 
 
 def looks_like_safetensors(start: bytes) -> bool:
     """Whether a file's first bytes are a header length and the opening of a JSON object."""
-    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _MAX_HEADER_BYTES
+    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= 100_000_000
 
 
-@dataclass(frozen=True)
-class SafetensorsFile:
-    """A safetensors file whose header has been read and checked against the file's size."""
+def open_safetensors(path: Path) -> TensorFile:
+    """Read the header alone; ValueError where it and the file's size do not fit together."""
+    from safetensors import SafetensorError, safe_open
 
-    path: Path
-    specs: dict[str, TensorSpec]
-    metadata: dict[str, str]
-    offsets: dict[str, int]
-    num_bytes: int
-    container: str = ""
-    remappable: bool = True
+    size = file_size(path)
+    with open_file(path) as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        if 8 + header_size > size or size < 8:
+            raise ValueError(
+                f"{shown(path)} is truncated or not safetensors: {size} bytes, and its header alone would "
+                f"take {header_size}; download it again"
+            )
+        if header_size > _MAX_HEADER_BYTES:
+            raise ValueError(
+                f"{shown(path)} has a header of {header_size} bytes, expected at most {_MAX_HEADER_BYTES}; "
+                "give a file of weights"
+            )
+        raw = file.read(header_size)
+    try:
+        # The library checks types, overflows, and that the tensors fill the file without gap or overlap.
+        with safe_open(path, framework="np"):
+            pass
+        header = json.loads(raw, object_pairs_hook=_unique)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{shown(path)} is truncated, corrupt or not safetensors ({shown(error)}); download it again"
+        ) from error
+    metadata = header.pop("__metadata__", None) or {}
+    specs = {name: _spec_of(path, name, entry) for name, entry in header.items()}
+    offsets = {name: 8 + header_size + entry["data_offsets"][0] for name, entry in header.items()}
+    return TensorFile(path, specs, partial(_map_tensors, path, size, specs, offsets), metadata)
 
-    @classmethod
-    def open(cls, path: Path) -> SafetensorsFile:
-        """Read the header alone; ValueError where it and the file's size do not fit together."""
-        size = path.stat().st_size
-        header_size, header = _read_header(path, size)
-        metadata = header.pop("__metadata__", {})
-        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError(f"{shown(path)} has a corrupt header: its metadata is not a table of strings")
-        specs, spans = {}, {}
-        for name, entry in header.items():
-            specs[name], spans[name] = _read_entry(path, name, entry)
-        _check_spans(path, specs, spans, size - 8 - header_size)
-        offsets = {name: 8 + header_size + begin for name, (begin, _) in spans.items()}
-        return cls(path, specs, metadata, offsets, size)
 
-    def map(self) -> dict[str, torch.Tensor]:
-        """Every tensor as a private (copy on write) memory map of the file; nothing is read yet."""
-        buffer = map_file(self.path, self.num_bytes)
-        return {
-            name: tensor_at(buffer, self.offsets[name], spec.num_elements, spec.dtype).view(spec.shape)
-            for name, spec in self.specs.items()
-        }
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name occurs twice in its header")
+    return table
+
+
+def _spec_of(path: Path, name: str, entry: dict[str, Any]) -> TensorSpec:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{shown(path)} has a corrupt header at '{shown(name, 80)}'; download it again")
+    dtype = SAFETENSORS_DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise ValueError(
+            f"{shown(path)}: '{shown(name, 80)}' has dtype '{shown(entry['dtype'], 20)}', which is not read; "
+            "give a bf16, fp16, fp32 or fp8 file"
+        )
+    return TensorSpec(tuple(entry["shape"]), dtype)
+
+
+def _map_tensors(
+    path: Path, num_bytes: int, specs: Mapping[str, TensorSpec], offsets: Mapping[str, int]
+) -> dict[str, torch.Tensor]:
+    """Every tensor as a private (copy on write) memory map of the file; nothing is read yet."""
+    buffer = _map_file(path, num_bytes)
+    return {
+        name: torch.frombuffer(buffer, dtype=spec.dtype, count=spec.num_elements, offset=offsets[name]).view(
+            spec.shape
+        )
+        if spec.num_elements
+        else torch.empty(spec.shape, dtype=spec.dtype)
+        for name, spec in specs.items()
+    }
+
+
+def _map_file(path: Path, num_bytes: int) -> mmap.mmap:
+    """Map a file privately: writing to the memory copies the page and never changes the file.
+
+    Args:
+        path: the file.
+        num_bytes: the size it had when its header was checked.
+    Returns:
+        The mapping, which lives as long as a tensor refers to it.
+    Raises:
+        ValueError: the file has changed its size meanwhile.
+    """
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size != num_bytes:
+            raise ValueError(f"{shown(path)} changed while it was being read; try again")
+        if sys.platform != "linux":
+            return mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_COPY)
+        # Without NORESERVE Linux refuses a private map larger than memory and swap together, and so a 35 GB
+        # network on a machine of 32 GB, though hardly a page of it is ever written. That is why the tensors
+        # do not come from safe_open itself.
+        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000)
+        return mmap.mmap(file.fileno(), num_bytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 def write_safetensors(
@@ -95,122 +138,31 @@ def write_safetensors(
         raise ValueError(
             f"cannot write {shown(path)}: the folder {shown(path.parent)} does not exist; create it first"
         )
-    # A name of its own in the same folder: os.replace is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(_encode_header(path, specs, metadata))
-            remaining = iter(specs.items())
-            for name, tensor in tensors:
-                expected, spec = next(remaining)
-                assert name == expected, f"{name} written where the header has {expected}"
-                assert tuple(tensor.shape) == spec.shape and tensor.dtype == spec.dtype, (
-                    f"{shown(name)} is not {spec}"
-                )
-                flat = tensor.detach().cpu().contiguous().reshape(-1)
-                file.write(memoryview(flat.view(torch.uint8).numpy()))
-                del tensor, flat
-            assert next(remaining, None) is None, "tensors are missing from the stream"
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as partial_path, partial_path.open("wb") as file:
+        file.write(_encode_header(path, specs, metadata))
+        remaining = iter(specs.items())
+        for name, tensor in tensors:
+            expected, spec = next(remaining)
+            assert name == expected, f"{name} written where the header has {expected}"
+            assert TensorSpec.of(tensor) == spec, f"{shown(name)} is not {spec}"
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            file.write(memoryview(flat.view(torch.uint8).numpy()))
+            del tensor, flat
+        assert next(remaining, None) is None, "tensors are missing from the stream"
 
 
 def _encode_header(path: Path, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> bytes:
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset = 0
     for name, spec in specs.items():
-        if spec.dtype not in _DTYPE_NAMES:
+        if spec.dtype not in SAFETENSORS_CODES:
             raise ValueError(
                 f"cannot write {shown(path)}: {shown(name)} is {spec.dtype}, which safetensors does not hold"
             )
         end = offset + spec.num_bytes
-        header[name] = {"dtype": _DTYPE_NAMES[spec.dtype], "shape": spec.shape, "data_offsets": (offset, end)}
+        code = SAFETENSORS_CODES[spec.dtype]
+        header[name] = {"dtype": code, "shape": spec.shape, "data_offsets": (offset, end)}
         offset = end
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % _HEADER_ALIGNMENT)
     return len(raw).to_bytes(8, "little") + raw
-
-
-def _read_header(path: Path, size: int) -> tuple[int, dict[str, Any]]:
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
-        if size < 8 or header_size > size - 8:
-            raise ValueError(
-                f"{shown(path)} is truncated or not safetensors: {size} bytes, and its header alone would "
-                f"take {header_size}; download it again"
-            )
-        if header_size > _MAX_HEADER_BYTES:
-            raise ValueError(
-                f"{shown(path)} is corrupt: a header of {header_size} bytes is over the format's limit"
-            )
-        raw = file.read(header_size)
-    try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{shown(path)} has a corrupt safetensors header ({shown(error)}); download it again"
-        ) from error
-    if not isinstance(header, dict):
-        raise ValueError(
-            f"{shown(path)} has a corrupt safetensors header: not a JSON object; download it again"
-        )
-    return header_size, header
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return table
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _read_entry(path: Path, name: str, entry: Any) -> tuple[TensorSpec, tuple[int, int]]:
-    """One line of the header: what the tensor is, and where its bytes lie after the header."""
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(
-            f"{shown(path)} has a corrupt header at '{shown(name)}': {shown(entry, 80)}; download it again"
-        )
-    shape, span = entry["shape"], entry["data_offsets"]
-    if not isinstance(shape, list) or not all(map(_is_count, shape)):
-        raise ValueError(f"{shown(path)} has a corrupt header at '{shown(name)}': shape {shown(shape, 80)}")
-    if not isinstance(span, list) or len(span) != 2 or not all(map(_is_count, span)):
-        raise ValueError(
-            f"{shown(path)} has a corrupt header at '{shown(name)}': data_offsets {shown(span, 80)}"
-        )
-    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
-        raise ValueError(
-            f"{shown(path)}: '{shown(name)}' has dtype '{shown(entry['dtype'], 20)}', which is not read "
-            f"(known: {', '.join(DTYPES)})"
-        )
-    return TensorSpec(tuple(shape), DTYPES[entry["dtype"]]), (span[0], span[1])
-
-
-def _check_spans(
-    path: Path, specs: dict[str, TensorSpec], spans: dict[str, tuple[int, int]], size: int
-) -> None:
-    """The tensors must fill the file after the header without gap or overlap: the format says so."""
-    position = 0
-    for name in sorted(spans, key=lambda name: spans[name]):
-        begin, end = spans[name]
-        if begin != position or end - begin != specs[name].num_bytes:
-            raise ValueError(
-                f"{shown(path)} has a corrupt header: '{shown(name)}' {shown(specs[name].shape)} lies at "
-                f"{begin}:{end}, expected {position}:{position + specs[name].num_bytes}; download it again"
-            )
-        position = end
-    if position > size:
-        raise ValueError(
-            f"{shown(path)} is truncated: its header promises {position} bytes of weights, it has {size}; "
-            "download it again"
-        )
-    if position < size:
-        raise ValueError(
-            f"{shown(path)} is corrupt: {size - position} bytes after its last tensor; download it again"
-        )

@@ -93,7 +93,7 @@ def survey(path: str | Path, vace: str | Path | None = None, config: WanVaceConf
 
 
 def _refused(found: Survey, problem: Problem) -> Survey:
-    reason = f"{shown(found.info.path)}: {problem.reason}"
+    reason = f"{shown(found.info.path, 100)}: {problem.reason}"
     return Survey(replace(found.info, layout=problem.layout, problem=reason), found.entries)
 
 
@@ -225,11 +225,13 @@ def _with_vace(config: WanVaceConfig, module: Survey) -> WanVaceConfig:
 
 
 def _choose_config(
-    info: CheckpointInfo, specs: Mapping[str, TensorSpec], given: WanVaceConfig | None
+    info: CheckpointInfo, specs: Mapping[str, TensorSpec], argument: WanVaceConfig | None
 ) -> WanVaceConfig:
-    if given is not None and info.config is not None and given != info.config:
-        raise ValueError(f"it carries the config {info.config}, and another was given; leave config= out")
-    return given or info.config or infer.config_from_shapes(specs)
+    if argument is not None and info.config is not None and argument != info.config:
+        name = next(name for name, value in vars(argument).items() if value != getattr(info.config, name))
+        own, other = (shown(getattr(config, name), 60) for config in (info.config, argument))
+        raise ValueError(f"it carries a config with {name} {own}, config= has {other}; leave config= out")
+    return argument or info.config or infer.config_from_shapes(specs)
 
 
 def _fault(specs: Mapping[str, TensorSpec], config: WanVaceConfig) -> str:

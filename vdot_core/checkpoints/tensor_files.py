@@ -1,21 +1,19 @@
-"""What every kind of weight file offers: names, shapes and dtypes first, the tensors only when asked for."""
+"""One weight file of any kind: names, shapes and dtypes first, the tensors only when asked for."""
 
 from __future__ import annotations
 
 import math
-import mmap
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
+from ..files import open_file
 from ..text import shown
+from ..torch_files import PICKLE_MAGIC, ZIP_MAGIC
 
-ZIP_MAGIC = b"PK\x03\x04"
 GGUF_MAGIC = b"GGUF"
-PICKLE_MAGIC = b"\x80"
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,10 @@ class TensorSpec:
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> TensorSpec:
+        return cls(tuple(tensor.shape), tensor.dtype)
 
     @property
     def num_elements(self) -> int:
@@ -34,46 +36,25 @@ class TensorSpec:
         return self.num_elements * self.dtype.itemsize
 
 
-class TensorFile(Protocol):
-    """One file of weights, its header read and checked."""
-
-    path: Path
-    specs: dict[str, TensorSpec]
-    metadata: dict[str, str]
-    container: str
-    remappable: bool
-
-    def map(self) -> dict[str, torch.Tensor]:
-        """Every tensor by its name in the file; memory-mapped (and so not read yet) where `remappable`."""
-
-
-def map_file(path: Path, num_bytes: int) -> mmap.mmap:
-    """Map a whole file privately: writing to the memory copies the page and never changes the file.
+@dataclass(frozen=True)
+class TensorFile:
+    """One file of weights whose header has been read and checked.
 
     Args:
         path: the file.
-        num_bytes: the size it had when its header was checked.
-    Returns:
-        The mapping, which lives as long as a tensor refers to it.
-    Raises:
-        ValueError: the file has changed its size meanwhile.
+        specs: shape and dtype of every tensor by its name in the file.
+        read: every tensor by its name; a private memory map of the file where it is `mapped`.
+        metadata: strings of a safetensors header.
+        container: the key that the tensors lie under in a torch file.
+        mapped: `read` maps the file, whose pages are read at use and dropped with the tensors.
     """
-    with path.open("rb") as file:
-        if file.seek(0, 2) != num_bytes:
-            raise ValueError(f"{shown(path)} changed while it was being read; try again")
-        if sys.platform != "linux":
-            return mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_COPY)
-        # Without NORESERVE Linux refuses a private map larger than memory and swap together, and so a 35 GB
-        # network on a machine of 32 GB, though hardly a page of it is ever written.
-        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000)
-        return mmap.mmap(file.fileno(), num_bytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 
-
-def tensor_at(buffer: mmap.mmap, offset: int, num_elements: int, dtype: torch.dtype) -> torch.Tensor:
-    """A flat tensor over part of a mapping; nothing is read."""
-    if num_elements == 0:
-        return torch.empty(0, dtype=dtype)
-    return torch.frombuffer(buffer, dtype=dtype, count=num_elements, offset=offset)
+    path: Path
+    specs: dict[str, TensorSpec]
+    read: Callable[[], dict[str, torch.Tensor]] = field(repr=False, compare=False)
+    metadata: dict[str, str] = field(default_factory=dict)
+    container: str = ""
+    mapped: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,10 +62,10 @@ class Problem:
     """Why a readable file is not a network that can be loaded."""
 
     layout: str
-    reason: str = field(default="")
+    reason: str = ""
 
 
-def open_tensor_file(path: Path) -> TensorFile:
+def open_tensor_file(path: str | Path) -> TensorFile:
     """Read and check the header of one weight file; the content decides its format, not its name.
 
     Args:
@@ -94,12 +75,11 @@ def open_tensor_file(path: Path) -> TensorFile:
     Raises:
         ValueError: the file is truncated, corrupt, unsafe, or of a format that is not read.
     """
-    from .safetensors_files import SafetensorsFile, looks_like_safetensors
-    from .torch_files import TorchFile
+    from .pt_files import open_pt
+    from .safetensors_files import looks_like_safetensors, open_safetensors
 
-    if not path.is_file():
-        raise ValueError(f"{shown(path)} is not a file; check the path")
-    with path.open("rb") as file:
+    path = Path(path)
+    with open_file(path) as file:
         magic = file.read(64)
     if magic.startswith(GGUF_MAGIC):
         raise ValueError(
@@ -113,5 +93,21 @@ def open_tensor_file(path: Path) -> TensorFile:
         raise ValueError(f"{shown(path)} is a web page, not weights; download the file itself")
     is_pickle = magic.startswith((ZIP_MAGIC, PICKLE_MAGIC))
     if looks_like_safetensors(magic) or (path.suffix == ".safetensors" and not is_pickle):
-        return SafetensorsFile.open(path)
-    return TorchFile.open(path)
+        return open_safetensors(path)
+    return open_pt(path)
+
+
+def read_tensors(path: str | Path, kind: str = "weights") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Every tensor of one weight file, memory-mapped where its format allows, and the header's strings.
+
+    Args:
+        path: as for `open_tensor_file`.
+        kind: what the file should be, for the error.
+    Raises:
+        ValueError: as for `open_tensor_file`.
+    """
+    try:
+        file = open_tensor_file(path)
+        return file.read(), file.metadata
+    except ValueError as error:
+        raise ValueError(f"{error} (expected {kind})") from error

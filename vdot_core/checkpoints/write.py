@@ -53,7 +53,7 @@ def save_weights(
     """
     path = checked_path(path)
     tensors = {strip_wrappers(name): tensor for name, tensor in state_dict.items()}
-    specs = {name: TensorSpec(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    specs = {name: TensorSpec.of(tensor) for name, tensor in tensors.items()}
     fault = mismatch(specs, expected_shapes(config))
     if fault:
         raise ValueError(f"cannot write {shown(path)}: the network does not fit its config; {fault}")

@@ -6,10 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-_POSITIVE = (
-    "dim", "ffn_dim", "num_heads", "num_layers", "text_dim", "freq_dim", "text_len",
-    "in_channels", "out_channels", "vace_in_channels",
-)  # fmt: skip
+from ..text import listed, shown
+
+# Largest values: far above any released network, and low enough that no product of two overflows.
+_LARGEST = {
+    **dict.fromkeys(("dim", "ffn_dim", "text_dim", "freq_dim"), 2**20),
+    **dict.fromkeys(("in_channels", "out_channels", "vace_in_channels", "text_len"), 2**16),
+    "num_heads": 2**12,
+    "num_layers": 256,
+}
+_LARGEST_PATCH = 64
 
 
 @dataclass(frozen=True)
@@ -55,17 +61,12 @@ class WanVaceConfig:
     cross_attn_norm: bool = True
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} is {value!r}; give a positive integer")
-        for name in ("vace_layers", "patch_size"):
-            value = getattr(self, name)
-            if isinstance(value, (str, int)) or not all(isinstance(entry, int) for entry in value):
-                raise ValueError(f"{name} is {value!r}; give a sequence of integers")
-            object.__setattr__(self, name, tuple(value))
-        if len(self.patch_size) != 3 or min(self.patch_size) < 1:
-            raise ValueError(f"patch_size is {self.patch_size}; give three positive integers (T, h, w)")
+        self._check_types()
+        if len(self.patch_size) != 3 or not all(1 <= side <= _LARGEST_PATCH for side in self.patch_size):
+            raise ValueError(
+                f"patch_size is {shown(self.patch_size, 60)}; give three integers (T, h, w) from 1 to "
+                f"{_LARGEST_PATCH}"
+            )
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
             raise ValueError(f"num_heads is {self.num_heads}; dim {self.dim} divided by it must be even")
         if self.dim // self.num_heads < 6:
@@ -77,19 +78,38 @@ class WanVaceConfig:
             raise ValueError(
                 f"freq_dim is {self.freq_dim}; it is half sines and half cosines: give an even number"
             )
-        if not self.eps > 0:
-            raise ValueError(f"eps is {self.eps}; give a positive number")
         self._check_vace_layers()
+
+    def _check_types(self) -> None:
+        for name, largest in _LARGEST.items():
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= largest:
+                raise ValueError(f"{name} is {shown(value, 60)}; give a positive integer up to {largest}")
+        for name in ("vace_layers", "patch_size"):
+            value = getattr(self, name)
+            is_sequence = isinstance(value, (list, tuple, range)) and len(value) <= _LARGEST["num_layers"]
+            if not is_sequence or any(type(entry) is not int for entry in value):
+                raise ValueError(f"{name} is {shown(value, 60)}; give a sequence of integers")
+            object.__setattr__(self, name, tuple(value))
+        for name in ("qk_norm", "cross_attn_norm"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} is {shown(getattr(self, name), 60)}; give true or false")
+        if type(self.eps) not in (int, float) or not 0 < self.eps <= 1:
+            raise ValueError(f"eps is {shown(self.eps, 60)}; give a number above 0, up to 1")
 
     def _check_vace_layers(self) -> None:
         layers = self.vace_layers
         if not layers:
             return
         if list(layers) != sorted(set(layers)) or layers[0] != 0:
-            raise ValueError(f"vace_layers is {layers}; give rising layer indices that start at 0, or ()")
+            raise ValueError(
+                f"vace_layers is {shown(layers, 60)}; give rising layer indices that start at 0, or ()"
+            )
         if layers[-1] >= self.num_layers:
-            raise ValueError(f"vace_layers is {layers}; num_layers is {self.num_layers}, so the last is "
-                             f"{self.num_layers - 1}")  # fmt: skip
+            raise ValueError(
+                f"vace_layers is {shown(layers, 60)}; num_layers is {self.num_layers}, so the last is "
+                f"{self.num_layers - 1}"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -114,8 +134,8 @@ class WanVaceConfig:
             ValueError: a name is unknown or missing, or a value is out of range.
         """
         known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown network config fields {unknown}; known are {sorted(known)}")
+        if unknown := sorted(set(values) - known, key=str):
+            raise ValueError(f"unknown network config fields {listed(unknown)}; remove them")
         required = ("dim", "ffn_dim", "num_heads", "num_layers")
         if missing := [name for name in required if name not in values]:
             raise ValueError(f"network config lacks {missing}; these have no default")

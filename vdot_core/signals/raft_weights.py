@@ -48,15 +48,9 @@ def load_raft(path: str | Path) -> nn.Module:
 
     path = Path(path)
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from ..checkpoints import read_tensors
 
-        try:
-            weights = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(
-                f"{shown(path)} is truncated or corrupt ({shown(error)}); download it again"
-            ) from error
+        weights, _ = read_tensors(path, "RAFT weights")
     else:
         weights = load_torch_file(path)
     names = _torchvision_names(weights) if isinstance(weights, dict) else {}

@@ -72,7 +72,7 @@ def faulty(tmp_path, change, config=TINY):
     return str(error.value)
 
 
-def test_missing_keys_are_named_ten_at_most(tmp_path):
+def test_the_first_missing_keys_are_named(tmp_path):
     def remove(weights):
         for name in [name for name in weights if name.endswith(".bias")]:
             del weights[name]
@@ -80,7 +80,7 @@ def test_missing_keys_are_named_ten_at_most(tmp_path):
     message = faulty(tmp_path, remove)
     num_missing = sum(name.endswith(".bias") for name in weights_of())
     assert f"misses {num_missing} keys: patch_embedding.bias, text_embedding.0.bias" in message
-    assert message.count(".bias") == 10 and f"and {num_missing - 10} more" in message
+    assert f"and {num_missing - message.count('.bias')} more" in message and len(message) < 400
     assert "incomplete file" in message
 
 

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from tests.core.checkpoints.helpers import TINY, prefixed, weights_of, write_shards
 from vdot_core.checkpoints import convert, inspect, load_network, read_weights, save_weights
 from vdot_core.checkpoints.__main__ import main
-from vdot_core.checkpoints.tensor_files import open_tensor_file
 
 
 class Payload:
@@ -62,7 +61,7 @@ def test_malicious_pickle_runs_nothing(tmp_path, monkeypatch, write, place, suff
             attempt(path)
         assert path.name in str(error.value) and "weights_only" not in str(error.value)
         if write is not plain_pickle:
-            assert "system, which could run code; nothing of it was run" in str(error.value)
+            assert "asks for posix.system; nothing of it was run" in str(error.value)
     assert main(["inspect", str(path)]) == 1
     assert not marker.exists() and not (tmp_path / "o.safetensors").exists()
     if write is plain_pickle:  # the payload is a real one
@@ -103,7 +102,7 @@ def test_extended_files_are_refused(tmp_path, kind):
     path = written(tmp_path, kind)
     path.write_bytes(path.read_bytes() + b"\0" * 9)
     if kind == "ours":
-        with pytest.raises(ValueError, match="9 bytes after its last tensor"):
+        with pytest.raises(ValueError, match=r"truncated, corrupt .*not fully covered.*download it again"):
             load_network(path)
 
 
@@ -169,7 +168,7 @@ def test_expanded_tensor_is_refused(tmp_path):
     weights = weights_of()
     weights["head.head.weight"] = torch.ones(1, 1).expand(64, 24)
     torch.save(weights, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=r"head\.head\.weight \[64, 24\] has fewer values than its shape"):
+    with pytest.raises(ValueError, match=r"tensor \[64, 24\] lies over 1 values, fewer than its shape"):
         inspect(tmp_path / "w.pt", config=TINY)
 
 
@@ -201,8 +200,8 @@ def test_false_headers_are_refused(tmp_path, kind):
 def data_places(path):
     """Offsets of all bytes of the file that are a weight's value."""
     if path.suffix == ".safetensors":
-        file = open_tensor_file(path)
-        records = {file.offsets[name]: spec.num_bytes for name, spec in file.specs.items()}
+        start = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+        records = {start: path.stat().st_size - start}
     else:
         with zipfile.ZipFile(path) as archive:
             places = [(record, record.header_offset + 30) for record in archive.infolist()]

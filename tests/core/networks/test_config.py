@@ -75,6 +75,46 @@ def test_presets_are_the_released_checkpoints(name):
     assert total == num_parameters
 
 
+ABSURD = {
+    "huge": 10**9,
+    "beyond 64 bits": 2**64,
+    "400 digits": 10**400,
+    "zero": 0,
+    "negative": -1,
+    "true": True,
+    "float": 24.0,
+    "infinity": float("inf"),
+    "nan": float("nan"),
+    "text": "9" * 100_000,
+    "none": None,
+    "list": list(range(100_000)),
+    "object": {"a": 1},
+    "deep": json.loads("[" * 900 + "]" * 900),
+}
+
+
+@pytest.mark.parametrize("field", WanVaceConfig(24, 40, 2, 4).to_dict())
+@pytest.mark.parametrize("kind", ABSURD)
+def test_absurd_values_are_refused_in_a_short_sentence(field, kind):
+    values = {**PRESETS["vdot_tiny"]().to_dict(), field: ABSURD[kind]}
+    if kind == "true" and field in ("qk_norm", "cross_attn_norm"):
+        return
+    with pytest.raises(ValueError, match=field) as error:
+        WanVaceConfig.from_dict(values)
+    assert len(str(error.value)) <= 200 and str(error.value).isprintable()
+
+
+def test_the_largest_sizes_can_be_described():
+    """No product of sizes that are let through overflows."""
+    large = WanVaceConfig(
+        dim=2**20, ffn_dim=2**20, num_heads=2**12, num_layers=2, vace_layers=(0, 1), text_dim=2**20,
+        freq_dim=2**20, in_channels=2**16, out_channels=2**16, vace_in_channels=2**16,
+        patch_size=(64, 64, 64), eps=1.0,
+    )  # fmt: skip
+    shapes = expected_shapes(large)
+    assert shapes["patch_embedding.weight"] == (2**20, 2**16, 64, 64, 64)
+
+
 def test_text_only_network_is_the_backbone_alone():
     config = PRESETS["vdot_tiny"]()
     with_branch = expected_shapes(config)
@@ -112,7 +152,7 @@ def test_a_wrong_field_is_named(change, message):
 
 
 def test_from_dict_names_unknown_and_missing_fields():
-    with pytest.raises(ValueError, match=r"unknown .*'heads'"):
+    with pytest.raises(ValueError, match=r"unknown .* fields heads; remove"):
         WanVaceConfig.from_dict({"dim": 64, "ffn_dim": 96, "num_heads": 2, "num_layers": 4, "heads": 1})
     with pytest.raises(ValueError, match=r"lacks \['num_layers'\]"):
         WanVaceConfig.from_dict({"dim": 64, "ffn_dim": 96, "num_heads": 2})

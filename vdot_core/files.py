@@ -1,0 +1,124 @@
+"""Opening files that came from outside, and writing files that are complete or absent."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from .text import shown
+
+# A pipe, or a device that waits for someone, must not block the call; Windows has neither flag.
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def file_size(path: str | Path) -> int:
+    """Number of bytes of a regular file, or of the file that a link points to.
+
+    Raises:
+        ValueError: it is missing or cannot be accessed, or is a folder, a pipe, a socket or a device.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise ValueError(f"{shown(path)} is not a file ({_reason(error)}); check the path") from error
+    return _regular_size(path, status)
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading; nothing else is opened, and the call never blocks.
+
+    Raises:
+        ValueError: as for `file_size`.
+    """
+    file_size(path)  # opening some devices has an effect, so they are refused by name
+    try:
+        descriptor = os.open(path, _OPEN_FLAGS)
+    except OSError as error:
+        raise ValueError(f"{shown(path)} cannot be read ({_reason(error)}); check the path") from error
+    try:
+        _regular_size(path, os.fstat(descriptor))  # it may have been exchanged meanwhile
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_file(path: str | Path, max_bytes: int) -> bytes:
+    """Content of a regular file.
+
+    Args:
+        path: the file.
+        max_bytes: largest size that is read.
+    Raises:
+        ValueError: as for `file_size`, or the file is larger.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise ValueError(
+                f"{shown(path)} has {size} bytes, expected at most {max_bytes}; give the right file"
+            )
+        return file.read(max_bytes)
+
+
+def _regular_size(path: str | Path, status: os.stat_result) -> int:
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
+        raise ValueError(f"{shown(path)} is not a file but {kind}; check the path")
+    return status.st_size
+
+
+def _reason(error: Exception) -> str:
+    return shown(error.strerror if isinstance(error, OSError) and error.strerror else error, 80)
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Write a file in one step: `with atomic_write(path) as partial: ...` write to `partial`.
+
+    At the end of the block the data is flushed to the disk and takes the name `path`; after an exception,
+    or where the process is killed, `path` is as before.
+
+    Args:
+        path: destination; its folder exists.
+    Yields:
+        An empty file of a unique name in the same folder. An exception removes it.
+    """
+    path = Path(path)
+    # In the same folder, since a rename is atomic only within one file system; unique, since several
+    # processes may write one file.
+    partial = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        yield partial
+        if stat.S_IMODE(partial.stat().st_mode) != mode:  # safetensors lets only the owner read its files
+            partial.chmod(mode)
+        sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows flushes no folders
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
