@@ -106,6 +106,7 @@ def otd_gradient(
     gradient w.r.t. a point is ``2 / N (a_i - T(a_i))`` with T the barycentric projection; ``N / 2`` times it
     is the displacement ``a_i - T(a_i)``: the same units as DMD's ``fake - real``, to which it is equal
     where the plan is the identity. The gradient stops at the prediction; `through_score` pulls it back.
+    Frames whose transport did not converge have gradient zero; the result's `transport.converged` names them.
 
     Args:
         sample, fake, real: as in `dmd_gradient`.
@@ -150,6 +151,8 @@ def otd_gradient(
     batch, _, _, height, width = frames[0].shape
     displacement = result.grad_a * (height * width / 2)
     displacement = rearrange(displacement, "(b t) (h w) c -> b c t h w", b=batch, h=height)
+    # Where the transport has not converged, its gradient is not the one asked for: it does not steer.
+    displacement = displacement * result.converged.view(batch, 1, -1, 1, 1)
     gradient = torch.zeros_like(fake, dtype=torch.float32)
     gradient[:, :, num_reference_latents:] = _unpooled(displacement, pool, fake.shape[-2:])
     if normalized:

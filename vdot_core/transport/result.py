@@ -20,12 +20,13 @@ class OTResult:
             actual row mass of the plan.
             With ``debias`` the gradient of OT(a, a) by its first argument is already subtracted.
         value: [F] float32, regularized (dual) objective; with ``debias`` the Sinkhorn divergence.
-        num_iter: [F] int64, passes over the cost matrix, those for ``debias`` not counted.
+        num_iter: [F] int64, passes over the cost matrix, accelerated and plain ones, those for ``debias`` not
+            counted.
         marginal_error: [F] float32, L1 distance of the plan's second marginal from its condition (the first
             marginal's holds exactly); with ``debias`` the largest of the three plans that are solved for.
         converged: [F] bool, ``marginal_error <= tol``.
-        valid: [F] bool, False where the input held NaN or infinity; its potentials, value and
-            gradient are zero.
+        valid: [F] bool, False where the input held NaN or infinity, or no finite gradient was found; its
+            potentials, value and gradient are zero.
         eps: [F] float32, the absolute regularization that was used.
         backend: 'torch' or 'flash', what solved it.
     """

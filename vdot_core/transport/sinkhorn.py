@@ -11,6 +11,9 @@ from .initial import gaussian_potential
 from .problem import Problem
 from .tiling import Tiling
 
+# A marginal error at which acceleration has done its work, whatever is left to a smaller `tol`.
+NEARLY_SOLVED = 1e-4
+
 
 class Pass:
     """One Gauss-Seidel iteration in a single sweep over the cost.
@@ -140,6 +143,43 @@ def iterate(problem: Problem, step, g: torch.Tensor, tol: float, max_iter: int, 
             accelerate.select(keep)
             step.select(keep, problem)
     return result_f, result_g, result_columns, errors, num_iter
+
+
+def solve_pair(problem: Problem, step, g: torch.Tensor, tol: float, max_iter: int, memory: int):
+    """`iterate`, never to a worse end than without acceleration; arguments and result are its own.
+
+    At an eps far below the distance of neighbors acceleration can end in potentials beyond all costs, whose
+    plan float32 cannot hold. A problem that it did not solve gets as many plain iterations from the same
+    start, and keeps the better end of both.
+    """
+    ends = iterate(problem, step, g, tol, max_iter, memory)
+    # NaN is open too.
+    unsolved = (~(ends[3] <= max(tol, NEARLY_SOLVED))).nonzero()[:, 0]
+    if not memory or not len(unsolved):
+        return ends
+    rest = problem.select(unsolved)
+    step.restart(rest)
+    plain = iterate(rest, step, g[unsolved], tol, max_iter, 0)
+    strayed = _spread(ends[1][unsolved]) > 2 * _largest_cost(rest)
+    better = strayed | ~(ends[3][unsolved] <= plain[3])
+    for end, other in zip(ends[:4], plain[:4], strict=True):
+        end[unsolved[better]] = other[better]
+    ends[4][unsolved] += plain[4]
+    return ends
+
+
+def _spread(potential: torch.Tensor) -> torch.Tensor:
+    """[B] largest less smallest value; infinite where one is not finite."""
+    spread = potential.amax(-1) - potential.amin(-1)
+    return torch.where(spread.isfinite(), spread, torch.full_like(spread, float("inf")))
+
+
+def _largest_cost(problem: Problem) -> torch.Tensor:
+    """[B] bound of the cost in units of eps, which is one of a Sinkhorn potential's spread too."""
+    if problem.cost == "sqeuclidean":
+        reach = problem.a.norm(dim=-1).amax(-1) + problem.b.norm(dim=-1).amax(-1)
+        return reach.square() / problem.eps[:, 0]
+    return (problem.a.abs().sum(-1).amax(-1) + problem.b.abs().sum(-1).amax(-1)) / problem.eps[:, 0]
 
 
 def iterate_self(problem: Problem, step, tol: float, max_iter: int):

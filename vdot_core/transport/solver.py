@@ -13,7 +13,7 @@ from .flash import FlashPass, why_not_flash
 from .initial import gaussian_potential
 from .problem import Problem, make_problem
 from .result import OTResult, join
-from .sinkhorn import Pass, dual_value, iterate, iterate_self
+from .sinkhorn import Pass, dual_value, iterate_self, solve_pair
 from .tiling import group_size
 
 logger = logging.getLogger("vdot")
@@ -60,7 +60,8 @@ def entropic_ot(
         cost: 'sqeuclidean' (C = |a - b|^2) or 'l1' (C = sum |a - b|).
         tol: marginal L1 error at which a frame stops.
         max_iter: most passes over the cost; 0 < max_iter.
-        anderson: steps that Anderson acceleration combines; 0 is the plain iteration.
+        anderson: steps that Anderson acceleration combines; 0 is the plain iteration. Frames that it does not
+            bring to `tol` get up to max_iter plain iterations more, and the better end of both.
         init: 'gaussian' (closed form between Gaussian fits), 'zeros', or potentials (f [F, I], g [F, J]), of
             which g is used, in units of the cost.
         debias: solve for the Sinkhorn divergence S(a, b) = OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2, whose
@@ -130,7 +131,7 @@ def _say_once(line: str) -> None:
 def _solve(problem: Problem, make_pass, g, tol, max_iter, anderson, debias):
     """Potentials, gradient and value of a batch of problems, in the problem's own units."""
     step = make_pass(problem)
-    f, g, columns, error, num_iter = iterate(problem, step, g, tol, max_iter, anderson)
+    f, g, columns, error, num_iter = solve_pair(problem, step, g, tol, max_iter, anderson)
     if step.problem is not problem:
         step.restart(problem)
     gradient = step.gradient(f, g)
@@ -153,6 +154,7 @@ def _solve(problem: Problem, make_pass, g, tol, max_iter, anderson, debias):
 def _result(problem: Problem, valid, tol, backend, f, g, gradient, value, error, num_iter) -> OTResult:
     """Back to the caller's units; frames that were not valid become zero."""
     eps = problem.eps[:, 0].double() * problem.scale
+    valid = valid & gradient.isfinite().flatten(1).all(1) & value.isfinite()
     slope = problem.scale / problem.length
 
     def restore(x: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:

@@ -195,3 +195,18 @@ def test_guidance_and_timesteps():
 def test_wrong_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(*latents())
+
+
+def test_frames_whose_transport_did_not_converge_do_not_steer():
+    """The others' gradients are what they are alone, and the result counts the frames."""
+    fake, real = torch.randn(2, 4, 3, 6, 6), torch.randn(2, 4, 3, 6, 6)
+    # Equal up to a shift: solved by the start. The other frames are not, in one pass.
+    fake[0, :, 1], fake[1, :, 2] = real[0, :, 1] + 0.5, real[1, :, 2] - 0.5
+    options = {"eps": 1e-3, "eps_mode": "mean_cost", "max_iter": 1, "tol": 1e-2}
+    result = otd_gradient(fake, fake, real, **options)
+    converged = result.transport.converged.view(2, 3)
+    assert converged.tolist() == [[False, True, False], [False, False, True]]
+    gradient = result.gradient.transpose(1, 2)
+    assert (gradient[~converged] == 0).all() and (gradient[converged].abs() > 0).any()
+    solved = otd_gradient(fake, fake, real, **{**options, "eps": 0.1, "max_iter": 3000})
+    assert solved.transport.converged.all() and (solved.gradient != 0).flatten(3).any(-1).all()

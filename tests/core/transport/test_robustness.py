@@ -151,3 +151,59 @@ def test_wrong_arguments_are_refused_with_the_cure(change, message):
     a, b = pair()
     with pytest.raises(ValueError, match=message):
         entropic_ot(**{"a": a, "b": b, "eps": 1.0, **change})
+
+
+def _unit_cube(seed, *, frames=6, num_a=40, num_b=50):
+    """Points in the unit cube of R^5 with random weights: nothing converges at a tiny eps."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b = (torch.rand(frames, num, 5, generator=generator) for num in (num_a, num_b))
+    weights_a, weights_b = (torch.rand(frames, n, generator=generator) + 0.01 for n in (num_a, num_b))
+    return a, b, {"weights_a": weights_a, "weights_b": weights_b}
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "l1"])
+@pytest.mark.parametrize("eps", [1e-6, 1e-4, 1e-3])
+def test_acceleration_never_ends_worse_than_plain_iterations(eps, cost):
+    """Nor in a gradient beyond its bound, the mass of a point times the slope of its cost."""
+    for seed in range(2):
+        a, b, weights = _unit_cube(seed)
+        options = {"eps": eps, "max_iter": 60, "cost": cost, **weights}
+        fast, plain = (entropic_ot(a, b, anderson=memory, **options) for memory in (8, 0))
+        assert fast.valid.all() and not fast.converged.any(), "the case is meant to be a hard one"
+        assert (fast.marginal_error <= plain.marginal_error + 1e-6).all()
+        mass = weights["weights_a"] / weights["weights_a"].sum(-1, keepdim=True)
+        slope = 2 * torch.cdist(a, b).amax(-1) if cost == "sqeuclidean" else 5**0.5
+        assert (fast.grad_a.norm(dim=-1) <= 1.5 * slope * mass).all()
+
+
+def test_frames_that_acceleration_solves_take_no_further_passes():
+    """In a batch with one that it does not solve; their results are those of a batch without it."""
+    a, b, _ = _unit_cube(0, frames=3)
+    a[1] *= 1e-3  # far denser than the cost's scale: not solved in so few iterations
+    a[1, 0] = 1
+    options = {"eps": 0.05, "eps_mode": "mean_cost", "max_iter": 40}
+    together = entropic_ot(a, b, **options)
+    easy = [0, 2]
+    alone = entropic_ot(a[easy], b[easy], **options)
+    assert together.converged[easy].all()
+    for name in ("grad_a", "f", "g", "num_iter", "value"):
+        torch.testing.assert_close(getattr(together, name)[easy], getattr(alone, name), rtol=1e-5, atol=1e-6)
+
+
+def test_a_solution_that_is_not_finite_is_marked_and_zero(monkeypatch):
+    from vdot_core.transport.sinkhorn import Pass
+
+    gradient, frames = Pass.gradient, []
+
+    def overflowing(self, f, g):
+        """The second frame's is not finite; frames are solved one by one."""
+        result = gradient(self, f, g)
+        frames.extend(result)
+        return result * float("nan") if len(frames) == 2 else result
+
+    monkeypatch.setattr(Pass, "gradient", overflowing)
+    a, b, _ = _unit_cube(0, frames=3)
+    result = entropic_ot(a, b, eps=0.1)
+    assert len(frames) == 3
+    assert result.valid.tolist() == [True, False, True] == result.converged.tolist()
+    assert (result.grad_a[1] == 0).all() and (result.grad_a[0] != 0).any()
