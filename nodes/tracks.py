@@ -3,9 +3,11 @@
 Shape letters: F pixel frames.
 """
 
-import json
+import math
 import re
 from typing import Any
+
+from ..vdot_core.text import parse_json, shown
 
 BOX_FORM = "write one line for each moment, as 0: 8, 20, 40, 52 (frame: left, top, right, bottom)"
 CURVE_FORM = "write frame: strength, separated by commas, as 0: 1.0, 40: 0.5, -1: 0"
@@ -46,9 +48,9 @@ def curve_from_text(text: str) -> dict[int, float]:
     for part in re.split(r"[,;\n]", text):
         if not part.strip():
             continue
-        match = re.fullmatch(r"\s*(-?\d+)\s*:\s*(\d*\.?\d+)\s*", part)
+        match = re.fullmatch(r"\s*(-?\d{1,9})\s*:\s*(\d{0,9}\.?\d{1,20})\s*", part)
         if match is None:
-            raise ValueError(f"{part.strip()!r} in curve is not understood; {CURVE_FORM}")
+            raise ValueError(f"'{shown(part.strip(), 60)}' in curve is not understood; {CURVE_FORM}")
         if int(match[1]) in points:
             raise ValueError(f"curve gives frame {match[1]} twice; remove one")
         points[int(match[1])] = float(match[2])
@@ -63,12 +65,12 @@ def numbers_from_text(text: str) -> list[int]:
     Raises:
         ValueError: something is not a whole number.
     """
-    try:
-        return [int(part) for part in re.split(r"[,;\n]", text) if part.strip()]
-    except ValueError:
+    parts = [part.strip() for part in re.split(r"[,;\n]", text) if part.strip()]
+    if not all(re.fullmatch(r"[+-]?\d{1,9}", part) for part in parts):
         raise ValueError(
-            f"positions is {text!r}; give whole numbers separated by commas, such as 0, 40, -1"
-        ) from None
+            f"positions is '{shown(text, 60)}'; give whole numbers separated by commas, such as 0, 40, -1"
+        )
+    return list(map(int, parts))
 
 
 def colors_from_text(text: str, count: int) -> list[tuple[float, ...]] | None:
@@ -86,7 +88,8 @@ def colors_from_text(text: str, count: int) -> list[tuple[float, ...]] | None:
             colors.append(tuple(part / 255 for part in ImageColor.getrgb(name)[:3]))
         except ValueError:
             raise ValueError(
-                f"colors has {name!r}; give names or #rrggbb separated by commas, such as black, #e03020"
+                f"colors has '{shown(name, 60)}'; give names or #rrggbb separated by commas, such as black, "
+                "#e03020"
             ) from None
     if len(colors) == 1:
         return colors * count
@@ -105,8 +108,8 @@ def _from_lines(text: str) -> list[Any]:
         keyed = ":" in lines[0]
         if any((":" in line) != keyed for line in lines):
             raise ValueError(
-                f"boxes has lines with and without a frame number in one thing ({lines[0]!r} and others); "
-                "give all of them one, or none"
+                f"boxes has lines with and without a frame number in one thing ('{shown(lines[0], 60)}' and "
+                "others); give all of them one, or none"
             )
         rows = [_numbers(line.partition(":")[2] if keyed else line, line) for line in lines]
         if len({len(row) for row in rows}) > 1:
@@ -119,8 +122,8 @@ def _keyed(lines: list[str], rows: list[list[float]]) -> dict[int, list[float]]:
     thing: dict[int, list[float]] = {}
     for line, row in zip(lines, rows, strict=True):
         frame = line.partition(":")[0].strip()
-        if not re.fullmatch(r"-?\d+", frame):
-            raise ValueError(f"line {line!r} of boxes is not understood; {BOX_FORM}")
+        if not re.fullmatch(r"-?\d{1,9}", frame):
+            raise ValueError(f"line '{shown(line, 60)}' of boxes is not understood; {BOX_FORM}")
         if int(frame) in thing:
             raise ValueError(f"boxes gives frame {frame} twice for one thing; remove one of the lines")
         thing[int(frame)] = row
@@ -132,18 +135,21 @@ def _numbers(part: str, line: str) -> list[float]:
         row = [float(number) for number in re.split(r"[,;\s]+", part.strip())]
     except ValueError:
         row = []
-    if len(row) not in (2, 4):
-        raise ValueError(f"line {line!r} of boxes is not understood; {BOX_FORM}")
+    if len(row) not in (2, 4) or not all(map(math.isfinite, row)):
+        raise ValueError(f"line '{shown(line, 60)}' of boxes is not understood; {BOX_FORM}")
     return row
 
 
 def _from_json(text: str) -> list[list[list[float]]]:
     """Paths from the JSON of path-drawing nodes."""
     try:
-        paths = json.loads(text)
+        paths = parse_json(text)
         if paths and isinstance(paths[0], dict):
             paths = [paths]
-        return [[[float(point["x"]), float(point["y"])] for point in path] for path in paths if path]
+        points = [[[float(point["x"]), float(point["y"])] for point in path] for path in paths if path]
+        if not all(math.isfinite(number) for path in points for point in path for number in point):
+            raise ValueError
+        return points
     except (ValueError, KeyError, TypeError):
         raise ValueError(
             'boxes begins with "[" but is no list of {"x": .., "y": ..} points; connect a path-drawing node, '

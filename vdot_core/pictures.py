@@ -5,10 +5,13 @@ Pillow's own conversion to RGB cuts deeper pixels off at 255, so that a 16-bit g
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
+
+from .files import open_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,11 +36,13 @@ def read_picture(file: str | Path | IO[bytes]) -> np.ndarray:
 
     Raises:
         OSError: not a picture that Pillow can decode.
-        ValueError: pixels without a known black and white: floats, 32-bit integers, CIELAB.
+        ValueError: no file, but a pipe or a device; or pixels without a known black and white: floats, 32-bit
+            integers, CIELAB.
     """
     from PIL import Image, ImageOps
 
-    with Image.open(file) as image:
+    opened = open_file(file) if isinstance(file, (str, Path)) else nullcontext(file)
+    with opened as stream, Image.open(stream) as image:
         maximum = _deep_maximum(image)
         if maximum is None and image.mode in UNKNOWN_RANGE:
             raise ValueError(

@@ -57,6 +57,40 @@ def test_what_is_not_understood_is_named(tracks, text, message):
         tracks.boxes_from_text(text, SIZE, 17)
 
 
+HOSTILE = {
+    "brackets": "[" * 100_000,
+    "objects": '[{"a":' * 50_000,
+    "digits": '[{"x": ' + "9" * 400 + ', "y": 1}]',
+    "more digits": '[{"x": ' + "9" * 5000 + ', "y": 1}]',
+    "infinity": '[{"x": 1e999, "y": 1}]',
+    "nan": '[{"x": NaN, "y": 1}]',
+    "nan as text": '[{"x": "nan", "y": 1}]',
+    "no table": '[{"x": {"x": 1}, "y": []}]',
+    "long line": "0: " + "1, " * 100_000,
+    "long number": "0: 1, 2, 3, " + "9" * 400,
+    "long frame": "9" * 5000 + ": 1, 2, 3, 4",
+    "infinite box": "0: 1, 2, 3, inf",
+    "control characters": "0: 1, 2, \x1b[31m, \udce8",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_text_is_refused_in_a_short_sentence(tracks, kind):
+    text = HOSTILE[kind]
+    with pytest.raises(ValueError, match="boxes") as error:
+        tracks.boxes_from_text(text, SIZE, 17)
+    errors = [error.value]
+    for reader in (
+        tracks.curve_from_text,
+        tracks.numbers_from_text,
+        lambda text: tracks.colors_from_text(text, 1),
+    ):
+        with pytest.raises(ValueError) as error:
+            reader(text)
+        errors.append(error.value)
+    assert all(len(str(error)) <= 400 and str(error).isprintable() for error in errors)
+
+
 def test_colors(tracks):
     assert tracks.colors_from_text("", 3) is None
     assert tracks.colors_from_text("red", 2) == [(1, 0, 0)] * 2

@@ -25,6 +25,8 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
+from vdot_core.text import parse_json, shown
+
 from .bad_rows import BadRowError, Skipped
 from .records import Record, read_table
 from .video_files import Media
@@ -233,9 +235,11 @@ def _list(value: Any) -> list[str]:
         return []
     if isinstance(value, str) and value.startswith("["):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise BadRowError("wrong", f"ref_image_path is {value!r}, no JSON list ({error})") from error
+            value = parse_json(value)
+        except ValueError as error:
+            raise BadRowError(
+                "wrong", f"ref_image_path is {shown(value, 80)!r}, no JSON list ({error})"
+            ) from error
     _check_type("ref_image_path", value)
     parts = value.split(";") if isinstance(value, str) else value
     return [part.strip() for part in parts if _cell(part) is not None]

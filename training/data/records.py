@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 import re
 import reprlib
 from collections.abc import Iterator
 from typing import Any
+
+from vdot_core.text import parse_json
 
 from .bad_rows import Skipped
 from .video_files import read_bytes
@@ -68,8 +69,8 @@ def _json_lines(data: bytes) -> Iterator[Record | tuple[int, str]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode())
-        except (ValueError, RecursionError) as error:
+            record = parse_json(line, allow_nan=True)
+        except ValueError as error:
             yield number, f"the line is no JSON object ({error}); give one object a line"
             continue
         if isinstance(record, dict):

@@ -14,9 +14,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from vdot_core.text import parse_json
+
 from .bad_rows import BadRowError, Skipped
 from .manifest import RENAMED, Row, read_texts
-from .video_files import Media
+from .video_files import Media, open_stream
 
 logger = logging.getLogger("vdot")
 CLIPS = ("src_video", "mask_video", "target_video")
@@ -79,11 +81,10 @@ class TarRows:
 
 def _samples(url: str, name: str) -> Iterator[dict[str, Any] | Skipped]:
     """The groups of files of a tar; where it breaks off, why."""
-    import fsspec
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
     try:
-        with fsspec.open(url, "rb") as stream:
+        with open_stream(url) as stream:
             yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
     except FileNotFoundError:
         yield Skipped(name, name, "missing", f"{url} does not exist")
@@ -108,8 +109,8 @@ def _row(shard: str, key: str, place: str, sample: dict[str, Any]) -> Row:
         elif match := re.fullmatch(r"ref_image(?:_(\d+))?", field):
             references.append((int(match[1] or 0), Media(f"{shard}/{key}.{ending}", data)))
     try:
-        record = json.loads(sample.get("json", b"{}"))
-    except (ValueError, RecursionError) as error:
+        record = parse_json(sample.get("json", b"{}"), allow_nan=True)
+    except ValueError as error:
         raise BadRowError("unreadable", f"{key}.json is no JSON: {error}") from error
     if not isinstance(record, dict):
         raise BadRowError("unreadable", f"{key}.json is no JSON object")

@@ -6,14 +6,16 @@ Letters: F pixel frames, H W pixels, C channels.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vdot_core.files import open_file
 from vdot_core.pictures import read_picture
 from vdot_core.vcu import cover
 from vdot_core.vcu.canvas import FRAMES_PER_CHUNK, resample
@@ -21,6 +23,8 @@ from vdot_core.vcu.canvas import FRAMES_PER_CHUNK, resample
 from .bad_rows import BadRowError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+# A small file can decode to any number of pixels; 81 frames of 3840 x 2160 are 2 GB.
+MAX_CLIP_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,8 @@ def read_bytes(path: str) -> bytes:
     Raises:
         OSError: It cannot be read, whatever its backend raised: FileNotFoundError where it does not exist.
     """
-    import fsspec
-
     try:
-        with fsspec.open(path, "rb") as stream:
+        with open_stream(path) as stream:
             return stream.read()
     except (FileNotFoundError, ImportError):
         # A backend that is not installed would skip every row.
@@ -64,6 +66,27 @@ def read_bytes(path: str) -> bytes:
     except Exception as error:
         # Object stores have errors of their own, such as aiohttp's ClientPayloadError or fsspec's timeout.
         raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def open_stream(path: str) -> IO[bytes]:
+    """Open a local or remote file; a local one must be a regular file, for a pipe or a device never ends.
+
+    Raises:
+        OSError, or an error of the path's backend: it cannot be opened.
+    """
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.utils import get_protocol
+
+    if "::" in path or get_protocol(path) not in LocalFileSystem.protocol:
+        return fsspec.open(path, "rb").open()
+    local = LocalFileSystem._strip_protocol(path)
+    if not os.path.exists(local):
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        return open_file(local)
+    except ValueError as error:
+        raise OSError(str(error)) from error
 
 
 def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
@@ -90,7 +113,7 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
             if not container.streams.video:
                 raise BadRowError("unreadable", f"{media.name} holds no video stream")
             frames = _resampled(_timed(container), frame_rate, max_frames)
-            arrays = [_upright(frame) for frame in frames]
+            arrays = list(_bounded(map(_upright, frames), media.name))
     except (av.error.FFmpegError, ValueError, OSError) as error:
         if isinstance(error, BadRowError):
             raise
@@ -142,6 +165,20 @@ def _resampled(frames: Iterator[tuple[float, Any]], rate: float, limit: int) -> 
     while before is not None and count < limit and (not count or count / rate < before[0] + gap / 2):
         yield before[1]
         count += 1
+
+
+def _bounded(arrays: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    """The same arrays; BadRowError where they fill the memory."""
+    total = 0
+    for array in arrays:
+        total += array.nbytes
+        if total > MAX_CLIP_BYTES:
+            raise BadRowError(
+                "unreadable",
+                f"{name} decodes to more than {MAX_CLIP_BYTES / 2**30:.3g} GiB ({array.shape[1]} x "
+                f"{array.shape[0]} pixels a frame); scale it down",
+            )
+        yield array
 
 
 def _upright(frame: Any) -> np.ndarray:

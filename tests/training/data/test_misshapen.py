@@ -75,7 +75,9 @@ def test_a_broken_line_is_named_by_its_number(tmp_path):
     assert isinstance(rows[0], Row) and isinstance(rows[-1], Row) and rows[-1].id == "00000005"
     assert [row.place for row in rows[1:-1]] == [f"rows.jsonl line {number}" for number in (3, 4, 5, 6)]
     assert {row.kind for row in rows[1:-1]} == {"misshapen"}
-    for row, said in zip(rows[1:-1], ("no JSON object", "a JSON list", "utf-8", "recursion"), strict=True):
+    for row, said in zip(
+        rows[1:-1], ("no JSON object", "a JSON list", "utf-8", "nested too deeply"), strict=True
+    ):
         assert said in row.reason, row
         assert "one object a line" in row.reason
 

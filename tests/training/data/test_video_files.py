@@ -1,6 +1,7 @@
 """Clips read from real files: which frames, what size, and what is refused."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from training.data import video_files
 from training.data.bad_rows import BadRowError
+from training.data.records import read_table
+from training.data.shards import TarRows
 from training.data.video_files import Media, fit, own_size, read_clip
 
 from .conftest import HEIGHT, NUM_FRAMES, WIDTH, moving_square, png, write_video
@@ -46,6 +50,34 @@ def test_bad_files_are_named(clips, name, kind):
     with pytest.raises(BadRowError, match=name) as caught:
         read_clip(Media(str(clips / name)), 16, 81)
     assert caught.value.kind == kind
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX's kinds of files")
+@pytest.mark.parametrize("ending", ["mp4", "png", "csv", "tar"])
+def test_pipes_and_devices_are_not_read(tmp_path, ending):
+    """They never end; at a relative path, an absolute one and one with a protocol."""
+    os.mkfifo(tmp_path / f"pipe.{ending}")
+    (tmp_path / f"device.{ending}").symlink_to("/dev/zero")
+    for path in (f"{tmp_path}/pipe.{ending}", f"file://{tmp_path}/device.{ending}"):
+        if ending == "csv":
+            with pytest.raises(ValueError, match=r"cannot be read.*not a file but a"):
+                read_table(path)
+        elif ending == "tar":
+            (skipped,) = TarRows(path).rows(0)
+            assert skipped.kind == "unreadable" and "is not a file but a" in skipped.reason
+        else:
+            with pytest.raises(BadRowError, match="is not a file but a") as error:
+                read_clip(Media(path), 16, 81)
+            assert error.value.kind == "unreadable"
+
+
+def test_a_clip_that_fills_the_memory_is_left_out(clips, monkeypatch):
+    monkeypatch.setattr(video_files, "MAX_CLIP_BYTES", 5 * HEIGHT * WIDTH * 3)
+    with pytest.raises(
+        BadRowError, match=rf"real\.mp4 decodes to more than .*{WIDTH} x {HEIGHT} pixels a frame"
+    ):
+        read_clip(Media(str(clips / "real.mp4")), 16, NUM_FRAMES)
+    assert len(read_clip(Media(str(clips / "real.mp4")), 16, 5)) == 5
 
 
 def test_pictures_keep_their_alpha_and_their_turn():
