@@ -80,13 +80,10 @@ def test_hostile_text_is_refused_in_a_short_sentence(tracks, kind):
     with pytest.raises(ValueError, match="boxes") as error:
         tracks.boxes_from_text(text, SIZE, 17)
     errors = [error.value]
-    for reader in (
-        tracks.curve_from_text,
-        tracks.numbers_from_text,
-        lambda text: tracks.colors_from_text(text, 1),
-    ):
+    others = (tracks.curve_from_text,), (tracks.numbers_from_text,), (tracks.colors_from_text, 1)
+    for reader, *more in others:
         with pytest.raises(ValueError) as error:
-            reader(text)
+            reader(text, *more)
         errors.append(error.value)
     assert all(len(str(error)) <= 400 and str(error).isprintable() for error in errors)
 
