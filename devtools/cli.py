@@ -14,6 +14,7 @@ USAGE = """usage: python dev.py COMMAND [options]
   test    the test suite; --full: rare and long tests too; --fuzz N: N times as many fuzz cases;
           --floor: Python 3.10 and torch 2.7; further arguments go to pytest
   lint    ruff, formatting and the layers
+  gpu     measure an NVIDIA GPU in at most nine minutes (gpu --help)
   pins    write pins/*.txt, the exact packages of every environment (--upgrade: newer versions)
   bench   measurements: bench lists them, bench NAME runs one; --install-peers adds what it compares with
 
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         "comfy": commands.comfy,
         "test": commands.test,
         "lint": commands.lint,
+        "gpu": commands.gpu,
         "pins": commands.pins,
         "bench": commands.bench,
     }

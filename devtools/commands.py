@@ -12,6 +12,8 @@ from pathlib import Path
 
 from devtools.comfyui import VERSION, version_of
 from devtools.errors import DevError
+from devtools.gpu import NO_DRIVER, NO_GPU, has_driver, measure, probe, read_options, why_no_gpu
+from devtools.groups import signals_deferred
 from devtools.paths import ROOT, cache_dir, writing_to
 from devtools.pins import all_pins, write_pins
 from devtools.server import ComfyServer, require_port
@@ -135,6 +137,24 @@ def bench(arguments: Sequence[str]) -> int:
     return run([str(python), str(script), *options], {"PYTHONPATH": str(ROOT)})
 
 
+def gpu(arguments: Sequence[str]) -> int:
+    """Figures of this machine's GPU, part by part; see devtools/gpu.py."""
+    started = time.monotonic()
+    options = read_options(arguments)
+    cuda = options.device == "cuda"
+    if cuda and not options.no_setup and not has_driver():
+        print(NO_DRIVER, file=sys.stderr)
+        return NO_GPU
+    python = Path(sys.executable) if options.no_setup else set_up().python
+    seen = probe(python)
+    if cuda and seen["name"] is None:
+        print(why_no_gpu(seen), file=sys.stderr)
+        return NO_GPU
+    if cuda and not options.no_setup:
+        python = layer_of(python, "gpu", install_it=True)
+    return measure(python, options, seen, say, started)
+
+
 def pins(arguments: Sequence[str]) -> int:
     """pins/*.txt from pyproject.toml and ComfyUI's requirements; --upgrade: newer versions."""
     if unknown := [argument for argument in arguments if argument != "--upgrade"]:
@@ -155,10 +175,14 @@ def run(command: Sequence[str], variables: dict[str, str] | None = None) -> int:
 
     The child gets time to clean up (the demo stops its server) before this process ends.
     """
-    child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(variables or {})})
+    child = None
     try:
+        with signals_deferred():
+            child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(variables or {})})
         return child.wait()
     except BaseException:
+        if child is None:
+            raise
         if not isinstance(
             sys.exc_info()[1], KeyboardInterrupt
         ):  # the terminal sent that one to the child too
