@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 from pathlib import Path
@@ -65,4 +66,5 @@ def make_producer(config: DataConfig) -> NamedProducer:
         producer = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"data.producer {name!r} cannot be imported ({error}); try {EXAMPLE}") from error
-    return producer(config)
+    # A parser of its settings may write to them; the run's are saved and compared as they were given.
+    return producer(copy.deepcopy(config))

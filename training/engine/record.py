@@ -74,7 +74,7 @@ class Change:
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """Dotted key -> value of every setting, as JSON reads it back; files of weights with their identity."""
-    values = dict(_flat(json.loads(json.dumps(dataclasses.asdict(config)))))
+    values = dict(_flat(_plain(config)))
     for key in WEIGHTS:
         if values.get(key):
             values[key] = {"path": values[key], "identity": identity(Path(values[key]))}
@@ -112,13 +112,18 @@ def write_record(config: RunConfig) -> None:
 
     folder = Path(config.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    values = json.loads(json.dumps(dataclasses.asdict(config)))
+    values = _plain(config)
     # A file that is read again must not allow anything.
     values.pop("allow_changes")
     lines = [f"# {name} {value}" for name, value in versions().items()]
     text = "\n".join([*lines, yaml.safe_dump(values, sort_keys=False, allow_unicode=True)])
     with atomic_write(folder / FILE) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """A configuration as JSON holds it: lists for tuples."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 @cache

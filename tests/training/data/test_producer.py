@@ -9,6 +9,7 @@ from training import cache as program
 from training.data import build_source
 from training.data.cache import Cache
 from training.data.config import DataConfig
+from training.data.producer import make_producer
 
 NAME = f"{__name__}.Numbered"
 
@@ -71,3 +72,17 @@ def test_settings_that_encoding_needs(tmp_path):
     for missing in ("producer", "vae", "text_encoder"):
         with pytest.raises(ValueError, match=r"set data\.producer, data\.vae and data\.text_encoder"):
             config(tmp_path, **{missing: None})
+
+
+def test_a_producer_leaves_its_configuration_as_it_was(tmp_path):
+    """Settings are saved with a run, and compared at a resume."""
+    group = {"width": 16, "height": 16, "num_frames": 1, "num_clips": 1, "tasks": ["text"]}
+    config = DataConfig(
+        source="producer",
+        producer="tiny.producer.ShapesProducer",
+        producer_args={"groups": [group]},
+        vae="assets/vdot_tiny_vae.safetensors",
+        text_encoder="assets/vdot_tiny_text.safetensors",
+    )
+    make_producer(config)
+    assert config.producer_args == {"groups": [group]} and type(config.producer_args["groups"][0]) is dict
