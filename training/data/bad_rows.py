@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,8 @@ import torch
 KINDS = ("missing", "unreadable", "misshapen", "wrong", "failed")
 # Encoding another row may go well after these; `training/cache.py --retry_skipped` tries them again.
 RETRIED = ("missing", "unreadable", "failed")
-# torch's CPU allocator raises a plain RuntimeError.
-CPU_ALLOCATOR = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
+# torch's CPU allocator, cuBLAS and cuDNN raise a plain RuntimeError, the system an OSError.
+ALLOCATORS = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 
 
 class BadRowError(ValueError):
@@ -75,4 +76,6 @@ class Skipped:
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in CPU_ALLOCATOR)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in ALLOCATORS)

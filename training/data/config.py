@@ -99,7 +99,7 @@ class DataConfig:
                 )
         if self.min_frames > self.num_frames:
             raise ValueError(f"data.min_frames {self.min_frames} exceeds num_frames {self.num_frames}")
-        if self.max_pixels < 256 or self.frame_rate <= 0:
+        if self.max_pixels < 256 or not 0 < self.frame_rate < float("inf"):
             raise ValueError("data.max_pixels must be at least 256 (16x16), data.frame_rate above 0")
         if self.source in ("manifest", "webdataset") and not self.path:
             raise ValueError(

@@ -17,6 +17,7 @@ from torch import Tensor
 from vdot_core.networks.context_scale import ContextScale
 from vdot_core.vcu import CONTEXT_CHANNELS, LATENT_CHANNELS
 
+from .bad_rows import BadRowError
 from .batch import Batch
 
 PICTURE_CHANNELS = 2 * LATENT_CHANNELS
@@ -106,8 +107,23 @@ class EncodedSample:
         )
 
 
+def check_finite(sample: EncodedSample) -> EncodedSample:
+    """The sample; BadRowError where an encoder gave NaN, infinity, or more than its number format holds."""
+    named = {"latents": sample.latents, "contexts": sample.contexts}
+    named |= {f"caption {number}": text for number, text in enumerate(sample.texts)}
+    for name, tensor in named.items():
+        if tensor is not None and not bool(tensor.isfinite().all()):
+            raise BadRowError(
+                "failed",
+                f"its encoded {name} holds NaN or infinity as {str(tensor.dtype).removeprefix('torch.')}; "
+                "look at the clip, or set data.encode_dtype fp32",
+            )
+    return sample
+
+
 def pack(sample: EncodedSample, slot: int) -> dict[str, Tensor]:
     """A sample's tensors under names that begin with its slot, masks packed to bits."""
+    check_finite(sample)
     masks = sample.contexts[:, PICTURE_CHANNELS:]
     if not bool(((masks == 0) | (masks == 1)).all()):
         raise ValueError(

@@ -18,7 +18,7 @@ from ..distributed.precision import uses_bf16
 from .bad_rows import BadRowError, Skipped
 from .conditioning import Inputs, build_unit, canonical, needed, takes_short_source, task_parts
 from .config import ENCODE_SETTINGS, DataConfig
-from .encoded import EncodedSample
+from .encoded import EncodedSample, check_finite
 from .encoders import (
     TextEncoder,
     VideoEncoder,
@@ -119,7 +119,7 @@ class RowsProducer:
                 skipped.append(row)
                 continue
             try:
-                samples.append(self._sample(row))
+                samples.append(check_finite(self._sample(row)))
             except Exception as error:
                 skipped.append(Skipped.from_error(row.id, row.place, error))
         return samples, skipped

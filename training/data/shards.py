@@ -75,7 +75,7 @@ class TarRows:
             place = f"{name} sample {key}"
             try:
                 yield _row(name, key, place, sample)
-            except BadRowError as error:
+            except Exception as error:
                 yield Skipped.from_error(key, place, error)
 
 
@@ -88,8 +88,8 @@ def _samples(url: str, name: str) -> Iterator[dict[str, Any] | Skipped]:
             yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
     except FileNotFoundError:
         yield Skipped(name, name, "missing", f"{url} does not exist")
-    except ImportError:
-        # A backend that is not installed would skip every tar.
+    except (ImportError, MemoryError):
+        # A backend that is not installed would skip every tar, and so would a lack of memory.
         raise
     except Exception as error:
         # Object stores have errors of their own, which are no OSErrors; webdataset adds to their arguments.

@@ -60,8 +60,8 @@ def read_bytes(path: str) -> bytes:
     try:
         with open_stream(path) as stream:
             return stream.read()
-    except (FileNotFoundError, ImportError):
-        # A backend that is not installed would skip every row.
+    except (FileNotFoundError, ImportError, MemoryError):
+        # A backend that is not installed would skip every row, and so would a lack of memory.
         raise
     except Exception as error:
         # Object stores have errors of their own, such as aiohttp's ClientPayloadError or fsspec's timeout.
@@ -115,7 +115,8 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
             frames = _resampled(_timed(container), frame_rate, max_frames)
             arrays = list(_bounded(map(_upright, frames), media.name))
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        if isinstance(error, BadRowError):
+        # PyAV's own MemoryError is one of its errors, too.
+        if isinstance(error, (BadRowError, MemoryError)):
             raise
         raise BadRowError("unreadable", f"{media.name} cannot be decoded: {error}") from error
     if not arrays:

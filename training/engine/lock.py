@@ -80,7 +80,8 @@ def _released_on_sigterm(lock: SoftFileLock) -> Iterator[None]:
         signal.signal(number, before)
         os.kill(os.getpid(), number)
 
-    before = signal.signal(signal.SIGTERM, release)
+    # None: a handler that was not installed from Python, and that Python cannot install again.
+    before = signal.signal(signal.SIGTERM, release) or signal.SIG_DFL
     try:
         yield
     finally:

@@ -112,6 +112,15 @@ def network_sizes(preset: str | None, path: str | None, *, text_only: bool = Fal
     return dataclasses.replace(sizes, vace_layers=()) if text_only else sizes
 
 
+def check_text(text: Tensor, sizes: WanVaceConfig) -> None:
+    """Refuse, by ValueError, captions [.., D] of another width than a run's networks take."""
+    if text.shape[-1] != sizes.text_dim:
+        raise ValueError(
+            f"captions were encoded to width {text.shape[-1]}, the network takes {sizes.text_dim}; encode "
+            "them with the network's own text encoder"
+        )
+
+
 def read_transformer(path: str | Path, sizes: WanVaceConfig, key: str) -> dict[str, Tensor]:
     """Weights of a file for a network of given sizes, memory-mapped where possible.
 

@@ -19,7 +19,7 @@ from ..data.batch import Batch
 from ..distributed.world import World
 from ..engine.draws import Draws, keyed_generator
 from ..engine.method import Losses, Update, pad_text
-from ..engine.networks import build_transformer, network_sizes, read_transformer, velocity
+from ..engine.networks import build_transformer, check_text, network_sizes, read_transformer, velocity
 from .flow_matching_config import FineTuneConfig, FlowMatchingLossConfig
 
 
@@ -41,11 +41,7 @@ class FlowMatching:
         self.config, self.world, self.empty_text = config, world, empty_text
         self.losses = config.losses
         self.sizes = network_sizes(config.model.preset, None)
-        if empty_text.shape[-1] != self.sizes.text_dim:
-            raise ValueError(
-                f"captions were encoded to width {empty_text.shape[-1]}, the network takes "
-                f"{self.sizes.text_dim}; encode them with the network's own text encoder"
-            )
+        check_text(empty_text, self.sizes)
         self.transformer = build_transformer(self._first_weights(), self.sizes, world, config.parallel)
         self.networks = {"transformer": self.transformer}
         self.frozen = {"transformer": config.model.frozen}

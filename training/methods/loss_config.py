@@ -113,8 +113,10 @@ class LossConfig:
             0 <= self.min_timestep < self.max_timestep <= 1000,
             f"losses: timesteps {self.min_timestep}..{self.max_timestep}; expected rising, within 0..1000",
         )
-        for task, scale in self.task_guidance.items():
-            require(scale >= 0, f"losses.task_guidance.{task} is {scale}; expected 0 or more, 1 for none")
+        scales = {"guidance": self.guidance}
+        scales |= {f"task_guidance.{task}": scale for task, scale in self.task_guidance.items()}
+        for name, scale in scales.items():
+            require(0 <= scale < math.inf, f"losses.{name} is {scale}; expected 0 or more, 1 for none")
         require(0 <= self.text_drop <= 1, f"losses.text_drop is {self.text_drop}; expected 0..1")
         for name in ("dmd_weight", "otd_weight", "gan_weight", "r1", "r2"):
             value = getattr(self, name)

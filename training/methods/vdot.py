@@ -41,7 +41,7 @@ from ..data.batch import Batch, doubled, with_references
 from ..distributed.world import World
 from ..engine.draws import Draws
 from ..engine.method import Losses, Update, pad_text
-from ..engine.networks import features, velocity
+from ..engine.networks import check_text, features, velocity
 from .loss_config import LossConfig
 from .vdot_config import DistillConfig, RolloutConfig
 from .vdot_networks import build_networks
@@ -93,6 +93,7 @@ class Vdot:
         self.config, self.world, self.empty_text = config, world, empty_text
         self.losses, optim = config.losses, config.optim
         built = build_networks(config, world)
+        check_text(empty_text, built.sizes)
         self.sizes, self.taps, self.teacher = built.sizes, built.taps, built.teacher
         self.generator, self.fake_score = built.generator, built.fake_score
         self.discriminator = built.discriminator

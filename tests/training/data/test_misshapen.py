@@ -1,10 +1,8 @@
 """Rows and lines that are not what their columns hold: skipped and named, with their neighbors kept."""
 
 import json
-from pathlib import Path
 
 import pytest
-import torch
 
 from training import cache as program
 from training.data.bad_rows import Skipped
@@ -186,63 +184,3 @@ def test_half_a_surrogate_pair_costs_its_row_alone(tmp_path):
     assert (prompt.kind, name.kind, name.id) == ("misshapen", "misshapen", "00000001")
     assert prompt.reason == r"prompt holds '\ud800', half of a surrogate pair; write whole characters"
     str(prompt).encode(), str(name).encode()
-
-
-ERRORS = {
-    "RuntimeError": RuntimeError("Unable to cast Python instance"),
-    "TypeError": TypeError("TextInputSequence must be str"),
-    "UnicodeEncodeError": UnicodeEncodeError("utf-8", "a\ud800", 1, 2, "surrogates not allowed"),
-    "AssertionError": AssertionError("a decoder's own"),
-}
-
-
-@pytest.mark.parametrize("name", ERRORS)
-@pytest.mark.parametrize("stage", ["decoding", "tokenizing", "encoding"])
-def test_any_error_of_a_rows_encoding_costs_it_alone(config, clips, records, monkeypatch, stage, name):
-    """Restarts go on, too, and --retry_skipped tries it again."""
-    rows = [{**row, "target_video_path": str(clips / "real.mp4")} for row in (records[1], records[5])]
-    settings = config(path=str(write_manifest(clips / "rows.jsonl", [*rows, records[1]])))
-
-    def broken(original, *, bad):
-        def call(*arguments):
-            if bad(*arguments):
-                raise ERRORS[name]
-            return original(*arguments)
-
-        return call
-
-    from training.data import rows as module
-    from training.data.encoders import TextEncoder
-
-    with monkeypatch.context() as patch:
-        if stage == "decoding":
-            bad = broken(module.load_inputs, bad=lambda row, config: row.task == "firstframe")
-            patch.setattr(module, "load_inputs", bad)
-        elif stage == "tokenizing":
-            bad = broken(TextEncoder._tokens, bad=lambda self, text: "goes on" in text)
-            patch.setattr(TextEncoder, "_tokens", bad)
-        else:
-            bad = broken(module.build_unit, bad=lambda task, inputs: task == "firstframe")
-            patch.setattr(module, "build_unit", bad)
-        assert program.encode(settings)
-    cache = Cache(settings.cache_dir)
-    assert [info.id for _, info in cache.samples] == ["00000000", "00000002"]
-    (bad,) = cache.skipped
-    assert (bad.id, bad.kind, bad.place) == ("00000001", "failed", "rows.jsonl row 2")
-    assert bad.reason.startswith(f"{name}: ")
-    str(bad).encode()
-    assert program.encode(settings, retry_skipped=True) and not Cache(settings.cache_dir).skipped
-
-
-@pytest.mark.parametrize("error", [
-    MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
-], ids=["python", "gpu", "cpu"])  # fmt: skip
-def test_out_of_memory_is_said_and_skips_no_row(config, clips, records, monkeypatch, error):
-    from training.data import rows as module
-
-    settings = config(path=str(write_manifest(clips / "rows.jsonl", records[1:3])))
-    monkeypatch.setattr(module, "build_unit", lambda *_: (_ for _ in ()).throw(error))
-    with pytest.raises(RuntimeError, match=r"out of memory at rows\.jsonl row 1 \(00000000\).*max_pixels"):
-        program.encode(settings)
-    assert not list(Path(settings.cache_dir).glob("shard-*"))

@@ -242,6 +242,13 @@ def test_stage_one_then_stage_two(tmp_path, teacher):
         )
 
 
+def test_captions_of_another_width_are_refused(tmp_path, teacher):
+    """As of a cache that was made with another text encoder."""
+    config = tiny_config(tmp_path, teacher)
+    with pytest.raises(ValueError, match="width 99, the network takes 8; encode them with"):
+        Vdot(config, parallel.start(config.parallel), torch.zeros(1, 3, 99))
+
+
 def test_files_of_other_sizes_are_refused_by_key(tmp_path, teacher):
     other = write_teacher(tmp_path / "wide.safetensors", ffn_dim=20)
     for key in ("generator", "fake_score", "acc_wan_init"):
