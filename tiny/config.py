@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -53,7 +54,8 @@ class VaeConfig:
         stages: The schedule, in order.
         texture_share: Part of the clips that are natural-looking textures; the rest are drawn shapes.
         annotation_share: Part of the shape clips shown as conditions are: depth, lines or grayed regions.
-        edge_weight, kl_weight: Weights beside L1 + MSE.
+        edge_weight: Weight of the loss of edges, next to L1 + MSE.
+        kl_weight: Weight of the latents' KL divergence from a standard normal.
         bf16: Compute under bfloat16 autocast: true, false, or auto: where the device has it in hardware.
         decoder_only: Train the decoder alone, on an encoder that is already in use.
         start_from: A VAE file to begin with instead of fresh weights.
@@ -128,10 +130,13 @@ class EvaluatorConfig:
 
     Attributes:
         vae: VAE file whose artifacts it is to bear.
-        steps: Optimizer steps; clips: clips a step; frames: frames read of each.
+        steps: Optimizer steps.
+        clips: Clips in a step.
+        frames: Frames read of each clip.
         vae_clips: How many of a step's clips pass through the VAE.
         latent_noise: Largest standard deviation added to their latents.
-        lr, lr_end: Learning rate, falling by a cosine.
+        lr: Learning rate at the start, falling by a cosine.
+        lr_end: Learning rate at the end.
         bf16: Compute under bfloat16 autocast: true, false, or auto: where the device has it in hardware.
         num_validation: Held-out clips.
     """
@@ -162,8 +167,11 @@ class TextConfig:
     Attributes:
         layers: Blocks of the encoder.
         num_clips: Clips whose captions, six or seven each, are read.
-        steps: Optimizer steps; batch: captions a step.
-        lr, lr_end, warmup: Learning rate after `warmup` steps, falling by a cosine to `lr_end`.
+        steps: Optimizer steps.
+        batch: Captions in a step.
+        lr: Learning rate after the warm-up, falling by a cosine.
+        lr_end: Learning rate at the end.
+        warmup: Steps over which the learning rate rises from 0.
         num_validation: Held-out clips.
     """
 
@@ -232,12 +240,14 @@ def parse_config(argv: Sequence[str] | None = None) -> PretrainConfig:
         argv: Command line without the program's name; None reads the process's own.
 
     Returns:
-        The configuration; a wrong or unknown key ends the program with the key's name.
-    """
-    from jsonargparse import ArgumentParser
+        The configuration.
 
-    parser = ArgumentParser(prog="python tiny/pretrain.py", description="Train a part of the tiny model.")
-    parser.add_argument("--config", action="config", help="YAML file with the keys below")
-    parser.add_class_arguments(PretrainConfig, nested_key=None)
-    instance = parser.instantiate(parser.parse_args(argv))
-    return PretrainConfig(**{name: getattr(instance, name) for name in PretrainConfig.__dataclass_fields__})
+    Raises:
+        ValueError: A key is unknown, or a value is wrong.
+    """
+    from training.engine.cli import RunParser
+
+    parser = RunParser(
+        PretrainConfig, prog="python tiny/pretrain.py", description="Train a part of the tiny model."
+    )
+    return parser.read(sys.argv[1:] if argv is None else argv)[0]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from training.data.wan_vae import load_vae
 from training.distributed.precision import uses_bf16
-from training.engine.average import AveragedWeights, cosine_lr, set_lr
+from training.engine.average import AveragedWeights
 from training.engine.muon import split_optimizers
 
 from .clips.backgrounds import BACKGROUNDS
@@ -35,6 +35,7 @@ from .evaluation.network import (
     save_evaluator,
 )
 from .evaluation.observe import observe
+from .learning import cosine_lr, set_lr
 
 VAE_FRAMES = 5
 POSITION_NOISE = 0.012

@@ -9,10 +9,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from training.engine.cli import RunParser
 from vdot_core.files import atomic_write
 
 logger = logging.getLogger("vdot")
@@ -86,18 +87,9 @@ class PipelineConfig:
 
 def read_pipeline(argv: Sequence[str]) -> PipelineConfig:
     """Read a command line; `--config` is the bundled recipe unless given. ValueError for a wrong setting."""
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    parser = ArgumentParser(prog="python tiny/train.py", description=__doc__, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file of the stages")
-    parser.add_class_arguments(PipelineConfig, nested_key=None)
+    parser = RunParser(PipelineConfig, prog="python tiny/train.py", description=__doc__)
     given = any(word.partition("=")[0] == "--config" for word in argv)
-    try:
-        values = parser.parse_args([*([] if given else ["--config", str(DEFAULT)]), *argv])
-        ready = parser.instantiate(values)
-    except ArgumentError as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    return PipelineConfig(**{field.name: getattr(ready, field.name) for field in fields(PipelineConfig)})
+    return parser.read([*([] if given else ["--config", str(DEFAULT)]), *argv])[0]
 
 
 def settings(config: PipelineConfig, stage: Stage) -> dict[str, Any]:

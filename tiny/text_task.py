@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.data.umt5 import Tokenizer, embed
-from training.engine.average import AveragedWeights, cosine_lr, set_lr
+from training.engine.average import AveragedWeights
 from training.engine.muon import split_optimizers
 
 from .clips.backgrounds import BACKGROUNDS
@@ -23,6 +23,7 @@ from .clips.shapes import COLORS, OBJECT_COLORS, SIZES, SPLITS, Clip, clip, figu
 from .config import PretrainConfig
 from .evaluation.accuracy import background_words
 from .evaluation.network import SEEN_SHAPES
+from .learning import cosine_lr, set_lr
 from .text import FILE_NAME, TEXT_LEN, build_encoder, save_text_encoder, train_vocabulary, umt5_config
 
 UNSAID = "unsaid"

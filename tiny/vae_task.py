@@ -15,12 +15,13 @@ from torch import Tensor
 from training.data.vae_passes import decode_latents, encode_moments
 from training.data.wan_vae import build_vae, load_vae
 from training.distributed.precision import uses_bf16
-from training.engine.average import AveragedWeights, psnr, set_lr
+from training.engine.average import AveragedWeights
 from training.engine.muon import split_optimizers
 
 from .clips.shapes import SPLITS, clip
 from .clips.textures import texture_clip
 from .config import PretrainConfig, VaeStage
+from .learning import psnr, set_lr
 from .vae import fold_statistics, initialize_vae, save_vae
 
 FILE_NAME = "vdot_tiny_vae.safetensors"

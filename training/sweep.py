@@ -15,16 +15,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from jsonargparse import ArgumentError, ArgumentParser
 
 if __package__ in (None, ""):
     # Replaces the script's own folder, whose names would hide other packages' (`data`, `methods`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from training.engine.cli import RunParser
 from training.engine.lock import locked
 from vdot_core.files import atomic_write
 
@@ -74,14 +73,7 @@ class SweepConfig:
 
 def read_sweep(argv: Sequence[str]) -> SweepConfig:
     """Parse a command line such as `--config FILE --jobs 2`; ValueError for a wrong key or value."""
-    parser = ArgumentParser(prog="python training/sweep.py", description=__doc__, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file with the keys below")
-    parser.add_class_arguments(SweepConfig, nested_key=None)
-    try:
-        values = parser.instantiate(parser.parse_args(list(argv)))
-    except ArgumentError as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    return SweepConfig(**{one.name: getattr(values, one.name) for one in fields(SweepConfig)})
+    return RunParser(SweepConfig, prog="python training/sweep.py", description=__doc__).read(argv)[0]
 
 
 def jobs_of(sweep: SweepConfig) -> dict[Path, list[list[str]]]:

@@ -14,9 +14,9 @@ from tiny.evaluation.config import SamplerConfig
 from tiny.evaluation.generate import UnitEncoder, generate, load_tiny
 from tiny.evaluation.network import load_evaluator
 from tiny.evaluation.observe import PRESENT, observe
+from tiny.learning import psnr
 from tiny.tasks import build_unit
 from training.data.wan_vae import decode_video, encode_video
-from training.engine.average import psnr
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 FILES = {

@@ -99,7 +99,9 @@ class EvaluationConfig:
             and their reconstructions: what a perfect model would get.
         tasks: The rows.
         only: Titles of rows to run (empty: all).
-        split: Whose seeds; clips: number of clips a row; first: index of the first one.
+        split: Whose seeds.
+        clips: Number of clips in a row.
+        first: Index of the first clip.
         seed: Of the noise.
         batch: Videos made together.
         trainings: Name -> `out_dir` of distillations whose curves the report shows.

@@ -11,13 +11,13 @@ import itertools
 import torch
 from torch import Tensor
 
-from training.engine.average import psnr
 from vdot_core import vcu
 
 from ..clips.annotations import depth_map
 from ..clips.backgrounds import BACKGROUNDS
 from ..clips.captions import DIRECTIONS
 from ..clips.shapes import COLORS, HELD_OUT, OBJECT_COLORS, SIZES, Clip, ShapeTrack
+from ..learning import psnr
 from .accuracy import background_words, counted_objects, mask_overlap
 from .network import PATHS, SEEN_SHAPES
 from .observe import PRESENT, Observation

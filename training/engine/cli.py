@@ -13,10 +13,8 @@ from typing import Any, Generic, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from .config import RunConfig
-
 ROOT = Path(__file__).resolve().parents[2]
-Config = TypeVar("Config", bound=RunConfig)
+Config = TypeVar("Config")
 # Files that a run reads: keys whose last part is one of these.
 INPUTS = (
     "path",
@@ -35,10 +33,10 @@ class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 
 class RunParser(Generic[Config]):
-    """Parser of a configuration class: a key for every field, explained by the class's docstring.
+    """Parser of a dataclass of settings: a key for every field, explained by the class's docstring.
 
     Args:
-        config_class: Dataclass of the run.
+        config_class: Dataclass of the settings.
         recipes: Name -> dotted keys with other defaults; the key `recipe` chooses.
         prog: Name of the program in messages.
         description: First lines of `--help`.

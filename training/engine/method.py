@@ -7,7 +7,9 @@ which loss each of them is updated by. Letters: B batch, T latent frames, h w la
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,13 +86,30 @@ class Method(Protocol):
 
 
 def trainable(module: nn.Module, frozen: Sequence[str] = ()) -> dict[str, nn.Parameter]:
-    """Name -> parameter of a network, frozen prefixes left out."""
-    prefixes = tuple(frozen)
-    return {
-        name: parameter
-        for name, parameter in module.named_parameters()
-        if not (prefixes and name.startswith(prefixes))
-    }
+    """Name -> parameter of a network, frozen prefixes left out; ValueError as `trained_names`."""
+    parameters = dict(module.named_parameters())
+    return {name: parameters[name] for name in trained_names(parameters, frozen)}
+
+
+def trained_names(names: Collection[str], frozen: Sequence[str]) -> list[str]:
+    """Leave the names out that begin with a frozen prefix.
+
+    Raises:
+        ValueError: A prefix fits no name, or none is left.
+    """
+    for prefix in frozen:
+        if not prefix or not any(name.startswith(prefix) for name in names):
+            # Beginnings of names: those of modules, and of numbered blocks.
+            starts = sorted({re.match(r"[^.]+(\.\d+)?\.?", name)[0] for name in names})
+            near = difflib.get_close_matches(prefix, starts, 3, 0.5) or starts[:8]
+            raise ValueError(
+                f"model.frozen has {prefix!r}, with which no parameter's name begins; give a beginning such "
+                f"as {', '.join(near)}, or remove it"
+            )
+    trained = [name for name in names if not name.startswith(tuple(frozen))] if frozen else list(names)
+    if not trained:
+        raise ValueError(f"model.frozen is {list(frozen)}, which leaves no parameter to train; remove some")
+    return trained
 
 
 def set_trained(method: Method, names: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from vdot_core.transport import working_bytes
 from vdot_core.vcu import LATENT_CHANNELS
 
 from ..engine.eight_bit import moment_bytes
+from ..engine.method import trained_names
 from ..methods.vdot_config import DistillConfig
 from .activations import GraphActivations, graph_activations
 from .workload import Clip, Workload
@@ -67,8 +68,7 @@ class Sizes:
             if name.startswith(("blocks.", "vace_blocks.")):
                 block = ".".join(name.split(".")[:2])
                 blocks[block] = blocks.get(block, 0) + count
-        frozen = tuple(config.model.frozen)
-        learned = {name for name in counts if not (frozen and name.startswith(frozen))}
+        learned = set(trained_names(counts, config.model.frozen))
         moments = {name: moment_bytes(shape, bits) for name, shape in shapes.items()}
         total = sum(counts.values())
         widths = {

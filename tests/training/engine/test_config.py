@@ -1,6 +1,8 @@
 """The configuration: typed, every key known and explained, recipes as defaults."""
 
 import dataclasses
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -35,6 +37,9 @@ ROOT = Path(__file__).resolve().parents[3]
         ({"losses": {"rho_fake": 0.0}}, "losses.rho_fake is 0.0; expected above 0, or null"),
         ({"losses": {"rho_real": -1.0}}, "losses.rho_real is -1.0"),
         ({"losses": {"rho_fake": 0.5}}, "losses.debias is true, rho_fake 0.5 and rho_real null"),
+        ({"losses": {"guidance": float("nan")}}, "losses.guidance is nan; expected 0 or more"),
+        ({"losses": {"task_guidance": {"depth": -1.0}}}, "losses.task_guidance.depth is -1.0; expected 0"),
+        ({"data": {"frame_rate": float("nan")}}, "data.frame_rate above 0"),
         ({"losses": {"r1": -1.0}}, "losses.r1 is -1.0; expected 0 or more"),
         ({"losses": {"r2": float("nan")}}, "losses.r2 is nan"),
         ({"losses": {"gan_weight": -0.1}}, "losses.gan_weight is -0.1"),
@@ -144,6 +149,32 @@ def test_every_key_is_explained_with_its_default(parser, monkeypatch):
         action = actions[key]
         assert action.help and len(action.help.strip()) > 10, f"{key} is not explained"
         assert action.default == attrgetter(key)(config) or key.startswith("data."), key
+
+
+PROGRAMS = ("training.distill", "training.finetune", "training.cache", "training.plan", "training.sweep")
+PROGRAMS += ("tiny.train", "tiny.pretrain", "tiny.evaluate")
+
+
+@pytest.mark.parametrize("dedented", [False, True])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_option_of_a_program_has_a_help_text(program, dedented, monkeypatch, capsys):
+    """Also with dedented docstrings, as Python 3.13 has them."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    main = importlib.import_module(program).main
+    if dedented:
+        ours = [module for name, module in sys.modules.items() if name.startswith(("training.", "tiny."))]
+        for config in {x for module in ours for x in vars(module).values() if isinstance(x, type)}:
+            if dataclasses.is_dataclass(config) and config.__doc__:
+                monkeypatch.setattr(config, "__doc__", inspect.cleandoc(config.__doc__))
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    entries = re.findall(r"^  (?:-\w, )?--([\w.]+)(.*?)(?=^  -|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert len(entries) > 3
+    # Without what stands for the value, and without type and default.
+    said = {key: re.sub(r"^ *(\S+ )? *|\(type: .*", "", words, flags=re.DOTALL) for key, words in entries}
+    assert {key: words for key, words in said.items() if len(words.split()) < 2} == {}
 
 
 UNITS = {

@@ -155,6 +155,24 @@ def test_frozen_parameters_stay_and_the_rest_moves(tmp_path):
     assert moved and not any(name.startswith("blocks.") for name in moved)
 
 
+@pytest.mark.parametrize(
+    "frozen, message",
+    [
+        (["nonexistent_"], "has 'nonexistent_'"),
+        (["blocks.", "vace_block."], "has 'vace_block.'.* such as vace_blocks"),
+        (["blocks.7."], r"has 'blocks\.7\.'.* such as blocks\.[01]"),
+        (["lora_"], "has 'lora_'"),
+        (["blocks.*.attn"], "has 'blocks"),
+        ([""], "has ''"),
+        (["transformer.blocks."], "has 'transformer.blocks.'"),
+        (["blocks", "vace", "head", "patch", "text", "time"], "leaves no parameter to train"),
+    ],
+)
+def test_prefixes_that_freeze_nothing_or_everything_are_refused(tmp_path, frozen, message):
+    with pytest.raises(ValueError, match=rf"model\.frozen .*{message}"):
+        make(tmp_path, model__frozen=frozen)
+
+
 class BrightSource(NoiseSource):
     """Noise about 2: its mean is what a network of any size can learn."""
 
