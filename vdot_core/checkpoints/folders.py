@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,16 +44,16 @@ def find_weights(path: str | Path) -> WeightSet:
         ValueError: nothing there, several candidates, a shard that is missing or outside the folder.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _in_folder(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise ValueError(f"{shown(path)} does not exist; give a weight file or a folder with a shard index")
     if path.name.endswith(INDEX_SUFFIX):
         return _from_index(path)
     shard = _SHARD.fullmatch(path.name)
     if shard:
         index = path.with_name(f"{shard['stem']}{shard['suffix']}{INDEX_SUFFIX}")
-        if not index.is_file():
+        if not os.path.isfile(index):
             raise ValueError(
                 f"{shown(path)} is one shard of several, and {shown(index.name)} is not beside it; put "
                 "all shards and the index in one folder"
@@ -79,9 +80,11 @@ def _in_folder(folder: Path) -> WeightSet:
         raise ValueError(
             f"{shown(folder)} has no index and several weight files ({_names(files)}); give the one to read"
         )
-    if (folder / "transformer").is_dir():
+    if os.path.isdir(folder / "transformer"):
         return _in_folder(folder / "transformer")
-    raise ValueError(f"{shown(folder)} holds no weights: no *{INDEX_SUFFIX}, no .safetensors, .pt or .pth")
+    raise ValueError(
+        f"{shown(folder)} holds no weights: no *{INDEX_SUFFIX}, no .safetensors, .pt or .pth; give another"
+    )
 
 
 def _names(files: list[Path]) -> str:
@@ -97,14 +100,14 @@ def _from_index(index: Path) -> WeightSet:
         if not isinstance(shard, str) or shard in ("", ".", "..") or re.search(r"[/\\:\0]", shard):
             raise ValueError(
                 f"{shown(index)} is refused: it places '{shown(name)}' in '{shown(shard, 80)}'; a "
-                "shard must be a file in the same folder"
+                "shard must be a file in the same folder: download it again"
             )
     shards = sorted(set(weight_map.values()))
     if len(shards) > _MAX_SHARDS:
         raise ValueError(
             f"{shown(index)} lists {len(shards)} shards, expected at most {_MAX_SHARDS}; download it again"
         )
-    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
+    missing = [shard for shard in shards if not os.path.isfile(index.parent / shard)]
     if missing:
         raise ValueError(
             f"{shown(index.parent)} lacks {len(missing)} of {len(shards)} shards: {listed(missing)}; "
@@ -116,7 +119,7 @@ def _from_index(index: Path) -> WeightSet:
 
 def _read_config(folder: Path) -> dict[str, Any] | None:
     path = folder / "config.json"
-    return _read_json(path) if path.is_file() else None
+    return _read_json(path) if os.path.isfile(path) else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -118,7 +118,10 @@ def _survey_set(path: Path) -> Survey:
     problem = diagnose.foreign(specs)
     if problem is None and layout is None:
         names = listed(specs) or "no tensors at all"
-        problem = Problem("unknown", f"nothing in it looks like a Wan transformer; it has {names}")
+        problem = Problem(
+            "unknown",
+            f"nothing in it looks like a Wan transformer; it has {names}; give a VACE or VDOT network",
+        )
     if problem is not None:
         return _refused(Survey(info, {}), problem)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -88,6 +89,6 @@ def checked_path(path: str | Path) -> Path:
         raise ValueError(
             f"cannot write {shown(path)}: the format is safetensors; give a name that ends in .safetensors"
         )
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"cannot write {shown(path)}: it is a folder; give a file name")
     return path
