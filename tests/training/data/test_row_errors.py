@@ -82,19 +82,21 @@ def test_out_of_memory_is_said_and_skips_no_row(config, clips, records, monkeypa
 def test_out_of_memory_while_a_file_is_read_skips_no_row(config, clips, records, monkeypatch, place):
     """Not even where the library's own error for it is also one of a broken file."""
     import av
-    import fsspec
+
+    from training.data import video_files
 
     settings = config(path=str(write_manifest(clips / "rows.jsonl", records[1:3])))
     error = av.error.MemoryError(12, "Cannot allocate memory") if place == "decoder" else MemoryError()
-    module = av if place == "decoder" else fsspec
-    original = module.open
 
-    def fail(path, *given, **named):
-        if place == "storage" and not str(path).endswith(".mp4"):
-            return original(path, *given, **named)
+    module, name = (av, "open") if place == "decoder" else (video_files, "open_stream")
+    original = getattr(module, name)
+
+    def fail(file, *given, **named):
+        if str(file).endswith(".jsonl"):
+            return original(file, *given, **named)
         raise error
 
-    monkeypatch.setattr(module, "open", fail)
+    monkeypatch.setattr(module, name, fail)
     with pytest.raises(RuntimeError, match=r"out of memory at rows\.jsonl row 1"):
         program.encode(settings)
     assert not list(Path(settings.cache_dir).glob("shard-*"))

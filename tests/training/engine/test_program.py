@@ -96,6 +96,8 @@ def test_mistakes_found_while_setting_up_are_one_line(given, capsys):
     for more, message in (
         (["--losses.task_guidance", "{gray: 1.5}"], "losses.task_guidance"),
         (["--seed", "6"], "seed is 6"),
+        (["--losses.guidance", "2.0"], "does not fit this run: it was made with another losses.guidance"),
+        (["--model.frozen", "[nonexistent_]"], "model.frozen has 'nonexistent_', with which no parameter's"),
         (["--model.real_score", str(given / "none.safetensors")], "none.safetensors"),
     ):
         assert main([*words, *more]) == 2
