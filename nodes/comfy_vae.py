@@ -15,6 +15,10 @@ import comfy.patcher_extension
 import comfy.taesd.taehv
 import torch
 
+from ..vdot_core.memory import check_size
+
+WAN_WIDTH = 96
+"""Channels of Wan 2.1's VAE, for which ComfyUI estimates memory."""
 MAX_CLIPS_AT_ONCE = 2
 """The two halves of a masked clip; more at once gain nothing and hold more pixels."""
 
@@ -48,12 +52,27 @@ def vae_encoder(vae) -> Callable[[torch.Tensor], torch.Tensor]:
     latent_format = comfy.latent_formats.Wan21()
 
     def encode(video: torch.Tensor) -> torch.Tensor:
+        _check_memory(vae, video.shape)
         latents = _encode_together(vae, video) if len(video) > 1 and _can_batch(vae) else None
         if latents is None:
             latents = torch.cat([vae.encode(clip) for clip in video])
         return latent_format.process_in(latents.float())
 
     return encode
+
+
+def _check_memory(vae, shape: tuple[int, ...]) -> None:
+    """Refuse what does not fit on the CPU, where ComfyUI cannot notice it and go on in tiles."""
+    if vae.device.type != "cpu":
+        return
+    _, num_frames, height, width, channels = shape
+    num_bytes = vae.memory_used_encode((1, channels, num_frames, height, width), vae.vae_dtype)
+    num_bytes *= getattr(vae.first_stage_model, "dim", WAN_WIDTH) / WAN_WIDTH
+    check_size(
+        num_bytes,
+        f"encoding a clip of {num_frames} frames of {width}x{height} on the CPU",
+        "give the task a smaller width or height",
+    )
 
 
 def clips_at_once(vae) -> Callable[[tuple[int, ...]], int]:

@@ -1,4 +1,7 @@
-"""Checks a node's inputs before it runs: ComfyUI validates what is typed, not what arrives over a link."""
+"""What every node has in common: checked inputs, progress, and a way to interrupt it.
+
+ComfyUI validates what is typed into a widget, but not what arrives over a link.
+"""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -26,9 +29,27 @@ class CheckedNode(io.ComfyNode):
 def _checked(execute: Callable) -> Callable:
     @functools.wraps(execute)
     def checked(cls, **values):
-        return execute(cls, **checked_inputs(cls.define_schema().inputs, values))
+        from ..vdot_core.progress import reporting
+
+        values = checked_inputs(cls.define_schema().inputs, values)
+        with reporting(_progress_bar()):
+            return execute(cls, **values)
 
     return checked
+
+
+def _progress_bar() -> Callable[[int, int], None]:
+    """ComfyUI's progress bar for the loops of vdot_core; it also lets the user interrupt them."""
+    import comfy.model_management
+    import comfy.utils
+
+    bar = comfy.utils.ProgressBar(1)
+
+    def report(done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return report
 
 
 def checked_inputs(inputs: Iterable[io.Input], values: dict[str, Any]) -> dict[str, Any]:

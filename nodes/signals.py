@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from .comfy_bridge import report
 from .guard import CheckedNode
-from .signals_flow import CATEGORY, VDOTFlow, compute_device, control_output, frames_input, progress_bar
+from .signals_flow import CATEGORY, VDOTFlow, compute_device, control_output, frames_input
 
 POSE_KEYPOINT = io.Custom("POSE_KEYPOINT")
 
@@ -47,9 +47,7 @@ class VDOTGray(CheckedNode):
     def execute(cls, frames, weights="vace") -> io.NodeOutput:
         from ..vdot_core.signals import to_gray
 
-        return io.NodeOutput(
-            to_gray(frames, weights=weights, device=compute_device(), progress=progress_bar(len(frames)))
-        )
+        return io.NodeOutput(to_gray(frames, weights=weights, device=compute_device()))
 
 
 class VDOTLines(CheckedNode):
@@ -128,7 +126,6 @@ class VDOTLines(CheckedNode):
             blur=blur,
             dark_on_white=dark_on_white,
             device=compute_device(),
-            progress=progress_bar(len(frames)),
         )
         return io.NodeOutput(lines)
 

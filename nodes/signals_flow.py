@@ -28,20 +28,6 @@ def compute_device():
     return comfy.model_management.get_torch_device()
 
 
-def progress_bar(total: int):
-    """ComfyUI's progress bar as the signals' callback; it also lets the user interrupt."""
-    import comfy.model_management
-    import comfy.utils
-
-    bar = comfy.utils.ProgressBar(max(total, 1))
-
-    def step(done: int, of: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, of)
-
-    return step
-
-
 class VDOTFlow(CheckedNode):
     """Optical flow on the color wheel."""
 
@@ -111,10 +97,7 @@ class VDOTFlow(CheckedNode):
         from ..vdot_core.signals import flow_video
 
         network, why = _raft(estimator, optical_flow)
-        done = progress_bar(len(frames) - 1)
-        video = flow_video(
-            frames, network=network, scale=scale, still_px=still_px, device=compute_device(), progress=done
-        )
+        video = flow_video(frames, network=network, scale=scale, still_px=still_px, device=compute_device())
         speeds = f"fastest pixel {max(video.peak_px):.1f} px a frame, slowest frame {min(video.peak_px):.1f}"
         text = f"optical flow by {video.estimator} ({why}); {speeds}"
         return io.NodeOutput(video.frames, text, ui=report([text]))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..vdot_core.text import parse_json, shown
 
+MAX_THINGS = 100
 BOX_FORM = "write one line for each moment, as 0: 8, 20, 40, 52 (frame: left, top, right, bottom)"
 CURVE_FORM = "write frame: strength, separated by commas, as 0: 1.0, 40: 0.5, -1: 0"
 
@@ -35,6 +36,11 @@ def boxes_from_text(text: str, box_size: tuple[int, int], num_frames: int, *, fi
     things = _from_json(text) if text.startswith("[") else _from_lines(text)
     if not things:
         raise ValueError(f"boxes is empty; {BOX_FORM}")
+    if len(things) > MAX_THINGS:
+        raise ValueError(
+            f"boxes names {len(things)} things, expected at most {MAX_THINGS}; an empty line begins the next "
+            "thing: give fewer of them"
+        )
     return [_as_boxes(thing, box_size, num_frames, first) for thing in things]
 
 

@@ -86,3 +86,34 @@ def test_numbers_arrive_plain(node_classes):
     for value in (8, 8.0, torch.tensor(8)):
         checked = guard.checked_inputs(inputs, {"feather_px": value})
         assert checked == {"feather_px": 8} and type(checked["feather_px"]) is int
+
+
+def test_a_node_shows_progress_and_ends_when_interrupted(run, comfy, monkeypatch):
+    import comfy.model_management
+    import comfy.utils
+
+    seen = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda done, total, *_, **__: seen.append((done, total))
+    )
+    inputs = {"frames": torch.rand(5, 32, 32, 3), "mask": torch.ones(5, 32, 32), "mask_shape": "box"}
+    inputs |= {"expand": 0.0, "width": 0, "height": 0, "length": 0}
+    run("VDOTMask", **inputs)
+    assert seen[-1] == (5, 5)
+    comfy.model_management.interrupt_current_processing(True)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run("VDOTMask", **inputs)
+    run("VDOTMask", **inputs)
+
+
+def test_a_vae_on_the_cpu_is_not_given_more_than_fits(run, vae, text, monkeypatch):
+    """It is estimated by its own width: Wan's would take six times as much."""
+    unit = run("VDOTText", width=256, height=256, length=1).args[0]
+    inputs = {"positive": text, "vae": vae, "unit": unit, "strength": 1.0}
+    needed = vae.memory_used_encode((1, 3, 1, 256, 256), vae.vae_dtype) * vae.first_stage_model.dim / 96
+    memory = submodule("vdot_core.memory")
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0.9 * needed / memory.USABLE)
+    with pytest.raises(ValueError, match=r"256x256 on the CPU needs .*smaller width"):
+        run("VDOTEncode", **inputs)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1.1 * needed / memory.USABLE)
+    run("VDOTEncode", **inputs)

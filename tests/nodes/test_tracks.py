@@ -1,6 +1,7 @@
 """What nodes read from text: every form that is offered, and an error that names what is wrong."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -103,3 +104,51 @@ def test_curves(tracks):
     for text, message in (("", "empty"), ("0.5", "not understood"), ("0: 1, 0: 2", "twice")):
         with pytest.raises(ValueError, match=message):
             tracks.curve_from_text(text)
+
+
+ABSURD = {
+    "deep lists": "[" * 100_000,
+    "deep objects": '[{"x":' * 50_000,
+    "no point": "[1, 2]",
+    "400 digits": "0: " + "9" * 400 + ", 1, 2, 3, 4",
+    "5000 digits as a frame": "9" * 5000 + ": 1, 2, 3, 4",
+    "5000 digits in JSON": '[{"x": ' + "9" * 5000 + ', "y": 1}]',
+    "digits without end": "1" * 200_000 + "x",
+    "a megabyte": "x" * 1_000_000,
+    "spaces": "0" + " " * 500_000 + "x",
+    "lines": "\n" * 500_000,
+    "many things": "1, 2, 3, 4\n\n" * 50_000,
+    "a lone surrogate": "\ud800: 1, 2, 3, 4",
+    "an escape": "\x1b[31m\u202e",
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_absurd_text_is_refused_shortly_and_soon(tracks, name):
+    """Each of the texts that nodes read."""
+    text = ABSURD[name]
+    start = time.perf_counter()
+    readers = (
+        lambda: tracks.boxes_from_text(text, SIZE, 17),
+        lambda: tracks.curve_from_text(text),
+        lambda: tracks.numbers_from_text(text + "x"),
+        lambda: tracks.colors_from_text(text + "x", 1),
+    )
+    for number, read in enumerate(readers):
+        with pytest.raises(ValueError) as error:
+            read()
+        message = str(error.value)
+        assert len(message) <= 400 and message.isprintable(), (number, message[:500])
+        assert any(word in message for word in ("give", "write", "connect")), message
+    assert time.perf_counter() - start < 5
+
+
+def test_absurd_numbers_are_refused_by_the_builders(tracks):
+    vcu = submodule("vdot_core.vcu")
+    for text in ("nan, 1, 2, 3", "0: inf, 1, 2, 3", "0: 1e999, 1, 2, 3", "999999999: 1, 2, 3, 4"):
+        with pytest.raises(ValueError, match=r"expected|not understood") as error:
+            vcu.layout(tracks.boxes_from_text(text, SIZE, 17), width=64, height=64, num_frames=17)
+        assert len(str(error.value)) <= 400
+    with pytest.raises(ValueError, match=r"index 1 is .*expected") as error:
+        vcu.keyframes([torch.rand(16, 16, 3)], [int("9" * 400)], num_frames=17)
+    assert len(str(error.value)) <= 400

@@ -1,7 +1,8 @@
-"""Memory of tensors on the CPU."""
+"""Memory of tensors on the CPU, and of the process."""
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -15,3 +16,23 @@ def peak_bytes(call: Callable[[], object]) -> int:
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     live = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda e: e.start_ns()))
     return max(live)
+
+
+class Resident:
+    """The most memory that this process held since `start`, beyond what it held then; only Linux counts."""
+
+    def __init__(self):
+        self.available = Path("/proc/self/clear_refs").exists()
+        self._before = 0
+
+    def start(self) -> None:
+        if self.available:
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = self._peak()
+
+    def grown_bytes(self) -> int:
+        return self._peak() - self._before if self.available else 0
+
+    def _peak(self) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..text import shown
 from .schedules import Schedule
 
 SOLVERS = ("unipc", "renoise", "euler")
@@ -212,5 +213,5 @@ class _UniPC(_Solver):
 def _solver(name: str, schedule: Schedule, generator: NoiseSource) -> _Solver:
     solvers = dict(zip(SOLVERS, (_UniPC, _Renoise, _Euler), strict=True))
     if name not in solvers:
-        raise ValueError(f"solver is {name!r}, expected one of {', '.join(SOLVERS)}")
+        raise ValueError(f"solver is '{shown(name, 60)}', expected one of {', '.join(SOLVERS)}")
     return solvers[name](schedule, generator)

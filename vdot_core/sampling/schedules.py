@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..text import listed, shown
+
 NUM_TRAIN_TIMESTEPS = 1000
 # Wan's UniPC reads its first level from a float32 table, 1.3e-8 above 0.999: that decides labels such as 666.
 WAN_FIRST_LEVEL = float(torch.tensor(1.0 - 1.0 / NUM_TRAIN_TIMESTEPS, dtype=torch.float32))
@@ -45,13 +47,13 @@ class Schedule:
                 f"{len(self.sigmas)} sigmas for {len(self.timesteps)} timesteps; expected one sigma more"
             )
         if not bool((self.sigmas[1:] < self.sigmas[:-1]).all()):
-            raise ValueError(f"sigmas {self.sigmas.tolist()} do not descend")
+            raise ValueError(f"sigmas {listed(self.sigmas.tolist(), 4)} do not descend")
         if not (0 <= float(self.sigmas[-1]) and float(self.sigmas[0]) <= 1):
             raise ValueError(
                 f"sigmas range over {self.sigmas[-1]:.4g}..{self.sigmas[0]:.4g}, expected within 0..1"
             )
         if not bool(((self.timesteps >= 0) & (self.timesteps <= NUM_TRAIN_TIMESTEPS)).all()):
-            raise ValueError(f"timesteps {self.timesteps.tolist()} leave 0..{NUM_TRAIN_TIMESTEPS}")
+            raise ValueError(f"timesteps {listed(self.timesteps.tolist(), 4)} leave 0..{NUM_TRAIN_TIMESTEPS}")
 
     @property
     def num_steps(self) -> int:
@@ -79,11 +81,11 @@ class Schedule:
             ValueError: fewer than one step, a shift that is not positive, or unknown labels.
         """
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise ValueError(f"steps is {steps!r}, expected a whole number of at least 1")
+            raise ValueError(f"steps is {shown(steps, 60)}, expected a whole number of at least 1")
         if not isinstance(shift, (int, float)) or not 0 < shift < math.inf:
-            raise ValueError(f"shift is {shift!r}, expected a positive number")
+            raise ValueError(f"shift is {shown(shift, 60)}, expected a positive number")
         if labels not in LABELINGS:
-            raise ValueError(f"labels is {labels!r}, expected one of {', '.join(LABELINGS)}")
+            raise ValueError(f"labels is '{shown(labels, 60)}', expected one of {', '.join(LABELINGS)}")
         if labels == "exact":
             sigmas = _levels(1.0, steps, shift)
             return cls(sigmas, sigmas[:-1] * NUM_TRAIN_TIMESTEPS)

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..progress import steps
+from ..text import shown
 from .gray import luma
 
 SAMPLES_PER_FRAME = 16384  # enough for percentiles and scale-shift fits at any resolution
@@ -99,7 +101,7 @@ def flicker(video: Tensor, *, guide: Tensor | None = None, tolerance: float = 0.
     if high - low <= FLAT * max(abs(low), abs(high), FLAT):
         return 0.0
     changes = []
-    for index in range(1, len(samples)):
+    for index in steps(range(1, len(samples))):
         before, after = samples[index - 1], samples[index]
         if lights is not None:
             static = (lights[index] - lights[index - 1]).abs() <= tolerance
@@ -127,9 +129,9 @@ def cut_frames(depth: Tensor) -> list[int]:
 
 def _check_parameters(mode: str, values: str, percentiles: tuple[float, float], window: float) -> None:
     if mode not in ("frame", "clip", "stable"):
-        raise ValueError(f"mode is {mode!r}; choose 'frame', 'clip' or 'stable'")
+        raise ValueError(f"mode is '{shown(mode, 60)}'; choose 'frame', 'clip' or 'stable'")
     if values not in ("disparity", "depth", "metric"):
-        raise ValueError(f"values is {values!r}; choose 'disparity', 'depth' or 'metric'")
+        raise ValueError(f"values is '{shown(values, 60)}'; choose 'disparity', 'depth' or 'metric'")
     low, high = percentiles
     if not 0 <= low < high <= 100:
         raise ValueError(f"percentiles are {low} and {high}; give 0 <= low < high <= 100")
@@ -243,7 +245,7 @@ def _stable_ranges(samples: Tensor, percentiles: tuple[float, float], window: fl
     samples = samples.double()
     fits = [(1.0, 0.0)]
     shots = [0]
-    for index in range(1, len(samples)):
+    for index in steps(range(1, len(samples))):
         step = _fit(samples[index], samples[index - 1])
         cut = step.correlation < CUT_CORRELATION
         scale, shift = fits[-1]
@@ -261,7 +263,8 @@ def _stable_ranges(samples: Tensor, percentiles: tuple[float, float], window: fl
 def _stretch(near: Tensor, fits: Tensor, ranges: Tensor) -> Tensor:
     """(scale * near + shift - low) / (high - low), clamped, three channels, one frame at a time."""
     out = torch.empty(*near.shape, 3, dtype=torch.float32, device=near.device)
-    for index, frame in enumerate(near):
+    for index in steps(range(len(near))):
+        frame = near[index]
         scale, shift = (float(value) for value in fits[index])
         low, high = (float(value) for value in ranges[index])
         if high - low <= FLAT * max(abs(low), abs(high), 1e-30):

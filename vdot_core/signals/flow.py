@@ -17,7 +17,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .frames import Progress, check_frames
+from ..progress import steps
+from ..text import shown
+from .frames import check_frames
 from .gray import luma
 
 RAFT_UPDATES = 20  # as the annotator
@@ -51,7 +53,6 @@ def flow_video(
     scale: Literal["frame", "clip"] = "frame",
     still_px: float = 0.0,
     device: torch.device | str | None = None,
-    progress: Progress | None = None,
 ) -> FlowVideo:
     """Estimate a clip's optical flow and paint it.
 
@@ -64,7 +65,6 @@ def flow_video(
         still_px: a map is never scaled by less than this, so that noise in a still shot stays pale; 0 as the
             annotator.
         device: where the network runs; its own when None.
-        progress: called with (pairs done, F - 1).
 
     Returns:
         A `FlowVideo` of F maps on the clip's device.
@@ -80,15 +80,13 @@ def flow_video(
     maps = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
     kept = []  # a clip's scale is known at its end only
     peaks = []
-    for index in range(len(frames) - 1):
+    for index in steps(range(len(frames) - 1)):
         flow = pair(frames[index], frames[index + 1]).to(frames.device)
         peaks.append(float(flow.norm(dim=0).max()))
         if scale == "clip":
             kept.append(flow)
         else:
             maps[index + 1] = _paint(flow, max(peaks[-1], still_px))
-        if progress is not None:
-            progress(index + 1, len(frames) - 1)
     for index, flow in enumerate(kept):
         maps[index + 1] = _paint(flow, max(*peaks, still_px))
     maps[0] = maps[1]
@@ -162,7 +160,7 @@ def raft_flow(frames: Tensor, network: nn.Module, *, device: torch.device | str 
 
 def _check_scale(scale: str, still_px: float) -> None:
     if scale not in ("frame", "clip"):
-        raise ValueError(f"scale is {scale!r}; choose 'frame' or 'clip'")
+        raise ValueError(f"scale is '{shown(scale, 60)}'; choose 'frame' or 'clip'")
     if not 0 <= still_px < float("inf"):
         raise ValueError(f"still_px is {still_px}; give a length in pixels, 0 or more")
 
@@ -181,7 +179,7 @@ def _paint(flow: Tensor, scale_px: float) -> Tensor:
 def _dis_pair(preset: str, frames: Tensor) -> PairFlow:
     """The DIS estimator for one pair of frames; says what to install where OpenCV is missing."""
     if preset not in DIS_PRESETS:
-        raise ValueError(f"preset is {preset!r}; choose one of {', '.join(DIS_PRESETS)}")
+        raise ValueError(f"preset is '{shown(preset, 60)}'; choose one of {', '.join(DIS_PRESETS)}")
     height, width = frames.shape[1:3]
     if min(height, width) < DIS_SMALLEST:
         raise ValueError(f"frames are {width}x{height}; DIS needs at least {DIS_SMALLEST} pixels a side")

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-OVERSHOOT = 0.1  # bicubic resizing rings past [0, 1] by a few per cent: clamped, not refused
+from ..progress import steps
 
-Progress = Callable[[int, int], None]  # (frames done, frames in all)
+OVERSHOOT = 0.1  # bicubic resizing rings past [0, 1] by a few per cent: clamped, not refused
 
 
 def check_frames(frames: Tensor, *, minimum: int = 1, what: str = "frames") -> None:
@@ -57,7 +57,6 @@ def map_chunks(
     *,
     size: int,
     device: torch.device | str | None = None,
-    progress: Progress | None = None,
 ) -> Tensor:
     """Apply `function` to a few frames at a time, so that temporaries stay small however long the clip is.
 
@@ -66,20 +65,17 @@ def map_chunks(
         frames: [F, H, W, 3] float.
         size: frames a chunk.
         device: where `function` runs; the clip's own when None. The result is on the clip's device.
-        progress: called with (frames done, F) after each chunk.
 
     Returns:
         [F, H, W, 3] float32 in [0, 1]; a single channel is repeated.
     """
     out = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
-    for start in range(0, len(frames), size):
+    for start in steps(range(0, len(frames), size)):
         chunk = (
             frames[start : start + size].to(device=device or frames.device, dtype=torch.float32).clamp(0, 1)
         )
         result = function(chunk)
         out[start : start + size] = result if result.ndim == 4 else result.unsqueeze(-1)
-        if progress is not None:
-            progress(min(start + size, len(frames)), len(frames))
     return out
 
 

@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .frames import Progress, check_frames, map_chunks
+from ..text import shown
+from .frames import check_frames, map_chunks
 
 LUMA_WEIGHTS = {  # of red, green, blue
     "bt601": (0.299, 0.587, 0.114),
@@ -33,8 +34,8 @@ def luma(frames: Tensor, weights: Literal["bt601", "vace"] = "bt601") -> Tensor:
     Raises:
         ValueError: unknown weights.
     """
-    if weights not in LUMA_WEIGHTS:
-        raise ValueError(f"weights is {weights!r}; choose one of {', '.join(LUMA_WEIGHTS)}")
+    if not isinstance(weights, str) or weights not in LUMA_WEIGHTS:
+        raise ValueError(f"weights is '{shown(weights, 60)}'; choose one of {', '.join(LUMA_WEIGHTS)}")
     return frames @ torch.tensor(LUMA_WEIGHTS[weights], dtype=frames.dtype, device=frames.device)
 
 
@@ -43,7 +44,6 @@ def to_gray(
     *,
     weights: Literal["bt601", "vace"] = "vace",
     device: torch.device | str | None = None,
-    progress: Progress | None = None,
 ) -> Tensor:
     """The gray control video.
 
@@ -51,7 +51,6 @@ def to_gray(
         frames: [F, H, W, 3] float in [0, 1].
         weights: "vace" for released VACE and VDOT weights, "bt601" for the bundled tiny model; see `luma`.
         device: where to compute; the clip's own when None.
-        progress: called with (frames done, F).
 
     Returns:
         [F, H, W, 3] float32 in [0, 1], three equal channels, on the clip's device.
@@ -60,4 +59,4 @@ def to_gray(
         ValueError: not a clip in [0, 1], or unknown weights.
     """
     check_frames(frames)
-    return map_chunks(lambda chunk: luma(chunk, weights), frames, size=8, device=device, progress=progress)
+    return map_chunks(lambda chunk: luma(chunk, weights), frames, size=8, device=device)

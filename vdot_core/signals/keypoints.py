@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..text import listed, shown
+
+MAX_CANVAS = 1_000_000
 NUM_BODY, NUM_HAND, NUM_FACE = 18, 21, 68
 BODY_25_TO_18 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # BODY_25 adds a mid hip at 8
 
@@ -21,6 +24,10 @@ class Person:
     body: np.ndarray  # [18, 3]
     face: np.ndarray  # [68 or so, 3]
     hands: tuple[np.ndarray, np.ndarray]  # right, left: [21, 3]
+
+    @property
+    def parts(self) -> tuple[np.ndarray, ...]:
+        return self.body, self.face, *self.hands
 
 
 def parse_keypoints(
@@ -43,9 +50,10 @@ def parse_keypoints(
         ValueError: not such a structure; names the frame and the field.
     """
     if coordinates not in ("auto", "pixels", "fractions"):
-        raise ValueError(f"coordinates is {coordinates!r}; choose 'auto', 'pixels' or 'fractions'")
+        raise ValueError(f"coordinates is '{shown(coordinates, 60)}'; choose 'auto', 'pixels' or 'fractions'")
     if not isinstance(keypoints, Sequence) or isinstance(keypoints, str | bytes) or not keypoints:
-        got = "an empty list" if keypoints in ([], ()) else type(keypoints).__name__
+        empty = isinstance(keypoints, list | tuple) and not keypoints
+        got = "an empty list" if empty else type(keypoints).__name__
         raise ValueError(f"keypoints is {got}; give a list with one OpenPose dict a frame")
     frames = [_read_frame(frame, index) for index, frame in enumerate(keypoints)]
     largest = max(
@@ -53,7 +61,7 @@ def parse_keypoints(
             float(np.abs(part[part[:, 2] > 0, :2]).max(initial=0))
             for people in frames
             for p in people
-            for part in _parts(p)
+            for part in p.parts
         ),
         default=0.0,
     )
@@ -65,21 +73,18 @@ def parse_keypoints(
     ]
 
 
-def _parts(person: Person) -> tuple[np.ndarray, ...]:
-    return person.body, person.face, *person.hands
-
-
 def _scaled(person: Person, canvas: tuple[int, int]) -> Person:
-    body, face, right, left = (part / (*canvas, 1) for part in _parts(person))
+    body, face, right, left = (part / (*canvas, 1) for part in person.parts)
     return Person(body, face, (right, left))
 
 
 def canvas_size(frame: dict[str, Any], index: int) -> tuple[int, int]:
     """Width and height of a frame's canvas."""
     size = tuple(frame.get(key) for key in ("canvas_width", "canvas_height"))
-    if not all(isinstance(side, int | float) and side > 0 for side in size):
+    if not all(isinstance(side, int | float) and 1 <= side <= MAX_CANVAS for side in size):
         raise ValueError(
-            f"keypoints of frame {index} have canvas_width {size[0]} and canvas_height {size[1]}; "
+            f"keypoints of frame {index} have canvas_width {shown(size[0], 40)} and canvas_height "
+            f"{shown(size[1], 40)}, expected 1 to {MAX_CANVAS}; "
             "give both, in pixels, or give the video's width and height and coordinates='fractions'"
         )
     return int(size[0]), int(size[1])
@@ -87,7 +92,7 @@ def canvas_size(frame: dict[str, Any], index: int) -> tuple[int, int]:
 
 def _read_frame(frame: Any, index: int) -> list[Person]:
     if not isinstance(frame, dict) or not isinstance(frame.get("people"), list):
-        found = f"keys {sorted(frame)}" if isinstance(frame, dict) else type(frame).__name__
+        found = f"keys {shown(listed(frame, 5), 100)}" if isinstance(frame, dict) else type(frame).__name__
         raise ValueError(f"keypoints of frame {index} are {found}; give a dict with a list 'people'")
     return [_read_person(person, index) for person in frame["people"]]
 
@@ -120,8 +125,11 @@ def _read_points(person: dict[str, Any], field: str, index: int) -> np.ndarray:
         return np.zeros((0, 3))
     try:
         points = np.asarray(raw, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{field} of frame {index} is not a list of numbers: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{field} of frame {index} is not a list of numbers ({shown(error, 100)}); "
+            "give x, y, score for each point"
+        ) from error
     if points.size % 3:
         raise ValueError(
             f"{field} of frame {index} has {points.size} numbers; give x, y, score for each point"

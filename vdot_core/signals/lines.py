@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from .frames import Progress, check_frames, map_chunks, spread
+from .frames import check_frames, map_chunks, spread
 from .gray import luma
 
 CHUNK = 2  # kornia's thinning holds some 40 planes per frame
@@ -30,7 +30,6 @@ def draw_lines(
     blur: float = 1.4,
     dark_on_white: bool = True,
     device: torch.device | str | None = None,
-    progress: Progress | None = None,
 ) -> Tensor:
     """Draw the contours of a clip.
 
@@ -45,7 +44,6 @@ def draw_lines(
         dark_on_white: dark lines on white, as VACE's scribble annotator gives its network's drawing
             (vace/annotators/scribble.py); False draws bright lines on black.
         device: where to compute; the clip's own when None.
-        progress: called with (frames done, F).
 
     Returns:
         [F, H, W, 3] float32 in [0, 1], three equal channels, on the clip's device.
@@ -64,7 +62,7 @@ def draw_lines(
         ink = _pen(strength * strength * (3 - 2 * strength), thickness)
         return 1 - ink if dark_on_white else ink
 
-    return map_chunks(draw, frames, size=CHUNK, device=device, progress=progress)
+    return map_chunks(draw, frames, size=CHUNK, device=device)
 
 
 def _check_parameters(threshold: float, thickness: float, softness: float, blur: float) -> None:

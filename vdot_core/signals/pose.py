@@ -20,13 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..memory import RGB, check_size
+from ..progress import steps
 from ..raster import disc, ellipse, line, paint, polygon
+from ..text import shown
 from .keypoints import Person, canvas_size, parse_keypoints
 from .resize import resize
 
 CANVAS_SIDE, CANVAS_MULTIPLE = 1024, 64  # the annotator's canvas; pen sizes below are in its pixels
 LIMB_HALF_WIDTH, JOINT_RADIUS, HAND_WIDTH, FACE_RADIUS = 4, 4, 2, 3
 LIMB_DIM = 0.6
+MAX_REACH = 8
 
 # OpenPose's COCO-18 order: nose, neck, right shoulder elbow wrist, left shoulder elbow wrist, right hip knee
 # ankle, left hip knee ankle, right eye, left eye, right ear, left ear
@@ -77,13 +81,16 @@ def draw_pose(
         ValueError: see `parse_keypoints`; no size known; a parameter out of its range.
     """
     people = parse_keypoints(keypoints, coordinates=coordinates)
+    _check_reach(people, threshold)
     if width is None or height is None:
         canvas = canvas_size(keypoints[0], 0)
         width, height = width or canvas[0], height or canvas[1]
     _check_drawing(width, height, threshold, colors, pen)
     sides = [_canvas_side(side, min(width, height)) for side in (width, height)]
+    _check_memory(len(people), width, height, *sides)
     out = torch.zeros(len(people), height, width, 3)
-    for index, crowd in enumerate(people):
+    for index in steps(range(len(people))):
+        crowd = people[index]
         if not crowd:
             continue
         pixels = resize(_draw_frame(crowd, *sides, pen, threshold, face, hands), width, height)
@@ -104,9 +111,32 @@ def _check_drawing(width: int, height: int, threshold: float, colors: str, pen: 
             f"threshold is {threshold}; give a score from 0 up to, not including, 1 (0.3 is usual)"
         )
     if colors not in ("vace", "openpose"):
-        raise ValueError(f"colors is {colors!r}; choose 'vace' or 'openpose'")
+        raise ValueError(f"colors is '{shown(colors, 60)}'; choose 'vace' or 'openpose'")
     if not 0.1 <= pen <= 16:
         raise ValueError(f"pen is {pen}; give a factor from 0.1 to 16")
+
+
+def _check_reach(people: list[list[Person]], threshold: float) -> None:
+    """Refuse points so far outside of the canvas that they are another unit's, or garbage."""
+    for index, crowd in enumerate(people):
+        for part in (part for person in crowd for part in person.parts):
+            drawn = part[part[:, 2] > threshold, :2]
+            if np.abs(drawn).max(initial=0) > MAX_REACH:
+                x, y = drawn[np.abs(drawn).max(1).argmax()]
+                raise ValueError(
+                    f"frame {index} has a keypoint at {x:.3g}, {y:.3g} times the canvas's width and height, "
+                    f"expected at most {MAX_REACH} times; look at the node that made the keypoints"
+                )
+
+
+def _check_memory(num_frames: int, width: int, height: int, canvas_width: int, canvas_height: int) -> None:
+    """The video; a canvas, and while it is resized its rows and then its columns, each twice."""
+    canvas, rows, frame = canvas_width * canvas_height, canvas_width * height, width * height
+    check_size(
+        num_frames * frame * RGB + canvas * 3 + 2 * RGB * (rows + frame),
+        f"drawing {num_frames} poses of {width}x{height} on a canvas of {canvas_width}x{canvas_height}",
+        "give a smaller width or height, of a shape nearer to a square",
+    )
 
 
 def _draw_frame(

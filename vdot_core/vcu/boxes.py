@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..memory import MASK
+from ..progress import steps
 from .checks import as_list, check_volume, real, shown, whole
 
 WHICH = ("all", "largest", "first")
@@ -34,11 +36,11 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
     """
     width, height = whole("width", width, 1), whole("height", height, 1)
     num_frames = whole("num_frames", num_frames, 1)
-    check_volume(num_frames, width, height)
+    check_volume(num_frames, width, height, MASK)
     if not isinstance(which, str) or which not in WHICH:
         raise ValueError(f"which is {shown(which)}, expected one of {', '.join(WHICH)}")
     masks = torch.zeros(num_frames, height, width)
-    for mask, found in zip(masks, _per_frame(boxes, num_frames), strict=True):
+    for mask, found in zip(masks, steps(_per_frame(boxes, num_frames)), strict=True):
         corners = [_corners(box) for box in found]
         if which != "all":
             corners = corners[:1] if which == "first" else sorted(corners, key=_area)[-1:]

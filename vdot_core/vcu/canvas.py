@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..memory import check_size, chunk_length
+from ..progress import steps
 from .checks import MAX_FRAMES, MAX_PIXELS, MAX_SIDE, as_tensor, whole
 from .unit import GRAY, SIZE_MULTIPLE, VAE_STRIDE
 
@@ -179,11 +181,18 @@ def resample(frames: Tensor, width: int, height: int) -> Tensor:
     """Bicubic, antialiased scaling of [F, H, W, C] in [0, 1]; a few frames at a time, to spare memory."""
     if frames.shape[1:3] == (height, width):
         return frames
-    out = frames.new_empty(frames.shape[0], height, width, frames.shape[3])
-    for start in range(0, frames.shape[0], FRAMES_PER_CHUNK):
-        chunk = rearrange(frames[start : start + FRAMES_PER_CHUNK], "f h w c -> f c h w")
+    total, old_height, old_width, channels = frames.shape
+    length = chunk_length(height * width, FRAMES_PER_CHUNK)
+    check_size(
+        (total + 2 * length) * height * width * channels * frames.element_size(),
+        f"scaling {total} frames of {old_width}x{old_height} to {width}x{height}",
+        "give a smaller width or height, or fewer frames",
+    )
+    out = frames.new_empty(total, height, width, channels)
+    for start in steps(range(0, total, length)):
+        chunk = rearrange(frames[start : start + length], "f h w c -> f c h w")
         chunk = F.interpolate(chunk, size=(height, width), mode="bicubic", antialias=True)
-        out[start : start + FRAMES_PER_CHUNK] = rearrange(chunk.clamp(0, 1), "f c h w -> f h w c")
+        out[start : start + length] = rearrange(chunk.clamp(0, 1), "f c h w -> f h w c")
     return out
 
 
@@ -193,12 +202,12 @@ def fit_frames(clip: Tensor, width: int, height: int, name: str = "frames") -> t
     if (old_width, old_height) == (width, height):
         return clip, []
     scaled = cover_size((old_width, old_height), width, height)
-    steps = []
+    changes = []
     if scaled != (old_width, old_height):
-        steps.append(f"scaled to {scaled[0]}x{scaled[1]}")
+        changes.append(f"scaled to {scaled[0]}x{scaled[1]}")
     if scaled != (width, height):
-        steps.append(f"cropped to {width}x{height}")
-    return cover(clip, width, height), [f"{name}: {old_width}x{old_height} {' and '.join(steps)}"]
+        changes.append(f"cropped to {width}x{height}")
+    return cover(clip, width, height), [f"{name}: {old_width}x{old_height} {' and '.join(changes)}"]
 
 
 def lengthen(clip: Tensor, total: int, fill: float | str, upto: int | None = None) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import text
+from ..memory import check_size
 
 MAX_SIDE = 16384
 MAX_FRAMES = 65537
@@ -66,14 +67,24 @@ def as_tensor(value: Any, name: str, expected: str) -> Tensor:
         ) from error
 
 
-def check_volume(num_frames: int, width: int, height: int) -> None:
-    """Refuse a clip of so many pixels that no machine holds it."""
+def check_volume(num_frames: int, width: int, height: int, pixel_bytes: int = 0) -> None:
+    """Refuse a clip of so many pixels that no machine holds it, or not this one.
+
+    Args:
+        num_frames, width, height: of the video.
+        pixel_bytes: most bytes that building it takes for each of its pixels.
+    """
     if num_frames * width * height > MAX_PIXELS:
         raise ValueError(
             f"the video is {width}x{height} with {num_frames} frames, "
             f"{num_frames * width * height:.1e} pixels in all, "
             f"expected at most {MAX_PIXELS:.1e}; give a smaller width, height or num_frames"
         )
+    check_size(
+        num_frames * width * height * pixel_bytes,
+        f"a video of {width}x{height} with {num_frames} frames",
+        "give a smaller width or height, or fewer frames",
+    )
 
 
 def as_strength(value: Any, num_latent_frames: int) -> float | tuple[float, ...]:

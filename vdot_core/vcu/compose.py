@@ -8,6 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from ..memory import MASK, RGB
+from .checks import check_volume
 from .masks import binarize
 from .unit import GRAY, VCU, built, dense
 
@@ -48,6 +50,10 @@ def compose(*units: VCU) -> VCU:
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
     notes += _check_alike(named, content)
 
+    if len(content) > 1:
+        # One merged unit, and the one before it.
+        first = content[0][1]
+        check_volume(first.num_frames, first.width, first.height, 2 * (RGB + MASK))
     base = _fold(content) if content else parts[0]
     kinds = {unit.kind for _, unit in content}
     kind = next((k for k in ("repaint", "extension", "control") if k in kinds), "generate")

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..memory import RGB
 from ..networks.context_scale import ContextScale
+from ..progress import steps
 from .canvas import letterbox
-from .checks import as_list
+from .checks import as_list, check_volume
 from .gray_cache import GrayCache
 from .unit import GRAY, VAE_STRIDE, VCU, dense, gray_frames, num_latent_frames
 
@@ -95,9 +97,10 @@ def encode(
     """
     units = (units,) if isinstance(units, VCU) else tuple(as_list(units, "units"))
     _check_units(units)
-    owner = vae if vae is not None else getattr(vae_encode, "__self__", vae_encode)
-    coder = _Coder(vae_encode, GrayCache() if cache is None else cache, owner, max_batch)
     first = units[0]
+    owner = vae if vae is not None else getattr(vae_encode, "__self__", vae_encode)
+    check_volume(first.num_frames, first.width, first.height, RGB * (1 + _num_halves(units)))
+    coder = _Coder(vae_encode, GrayCache() if cache is None else cache, owner, max_batch)
 
     slots, places = _gather_references(units)
     halves = coder.clips([half for unit in units for half in split(unit)])
@@ -116,6 +119,11 @@ def encode(
         context_scale=_context_scale(units, len(slots)),
         notes=tuple(dict.fromkeys(note for unit in units for note in unit.notes)),
     )
+
+
+def _num_halves(units: tuple[VCU, ...]) -> int:
+    """Halves that are clips of their own: of a unit that keeps something both, of others none."""
+    return 2 * sum(not bool((dense(unit.masks) > 0.5).all()) for unit in units)
 
 
 def split(unit: VCU) -> tuple[Tensor, Tensor]:
@@ -207,7 +215,9 @@ class _Coder:
 
     def _run(self, clips: list[Tensor]) -> list[Tensor]:
         done: list[Tensor] = []
-        while len(done) < len(clips):
+        for start in steps(range(len(clips))):
+            if start < len(done):
+                continue  # was encoded with the one before
             group = clips[len(done) : len(done) + self._batch_size(clips[len(done) :])]
             if len(group) == 1:
                 done.append(self._call(group[0][None])[0])

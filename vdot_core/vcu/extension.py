@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..memory import RGB
 from .canvas import as_clip, fit_frames, snap_length, target_size
-from .checks import as_list, check_volume, whole
+from .checks import MAX_FRAMES, as_list, check_volume, whole
 from .unit import GRAY, VCU, built
 
 
@@ -79,7 +80,8 @@ def keyframes(
     """
     total, notes = _length(num_frames)
     images = as_list(images, "images")
-    indices = [whole(f"index {k + 1}", i) for k, i in enumerate(as_list(indices, "indices"))]
+    numbers = enumerate(as_list(indices, "indices"), 1)
+    indices = [whole(f"index {k}", index, -MAX_FRAMES, MAX_FRAMES) for k, index in numbers]
     if not images or len(images) != len(indices):
         raise ValueError(
             f"{len(images)} keyframes for {len(indices)} indices; give one index for every image"
@@ -137,7 +139,7 @@ def _place(
     """Put clips at their first frames on a gray canvas, all at the size of the first one."""
     first = placed[0][1]
     width, height, more = target_size((first.shape[2], first.shape[1]), width, height)
-    check_volume(total, width, height)
+    check_volume(total, width, height, RGB)
     notes = notes + more
     frames = torch.full((total, height, width, 3), GRAY, device=first.device)
     masks = torch.ones(total, 1, 1, device=first.device)

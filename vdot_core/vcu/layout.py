@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..memory import MASK, RGB
+from ..progress import steps
 from ..raster import disc, paint, pen_radius
 from .canvas import as_clip, target_size
 from .checks import as_list, as_tensor, check_volume, real, whole
@@ -63,10 +65,12 @@ def layout(
     canvas = text(width, height, num_frames)
     tracks = box_tracks(boxes, canvas.num_frames)
     line_width = whole("line_width", line_width, 1, MAX_LINE_WIDTH)
+    check_volume(canvas.num_frames, canvas.width, canvas.height, RGB)
     frames = torch.ones(canvas.num_frames, canvas.height, canvas.width, 3)
     for number, (track, color) in enumerate(zip(tracks, _colors(colors, len(tracks)), strict=True), 1):
-        pairs = zip(frames.numpy(), track, strict=True)
-        visible = [_draw_box(frame, box, color, line_width) for frame, box in pairs]
+        visible = [
+            _draw_box(frames[f].numpy(), track[f], color, line_width) for f in steps(range(len(track)))
+        ]
         if not any(visible):
             raise ValueError(
                 f"box {number}, {track[0]}, lies outside the canvas of {canvas.width}x{canvas.height}; "
@@ -111,7 +115,7 @@ def layout_masks(
     if first.ndim != 3 or not first.numel():
         raise ValueError(f"mask 1 has shape {list(first.shape)}, expected [F, H, W]; give one mask per frame")
     width, height, notes = target_size((first.shape[2], first.shape[1]), width, height)
-    check_volume(len(first), width, height)
+    check_volume(len(first), width, height, RGB + MASK)
     frames = torch.ones(len(first), height, width, 3)
     for number, (mask, color) in enumerate(zip(things, _colors(colors, len(things)), strict=True), 1):
         mask, more = as_mask(mask, len(first), *first.shape[1:], f"mask {number}", owner="mask 1")
@@ -119,8 +123,8 @@ def layout_masks(
         if not bool(mask.any()):
             raise ValueError(f"mask {number} is empty in every frame; mark the thing with 1")
         notes += more
-        for frame, picture in zip(frames, mask.bool().cpu().numpy(), strict=True):
-            frame.numpy()[contours(picture, line_width)] = color
+        for index in steps(range(len(frames))):
+            frames[index].numpy()[contours(mask[index].bool().cpu().numpy(), line_width)] = color
     unit = control(frames, num_frames=num_frames, strength=strength, start=start, end=end)
     return unit.replace(notes=(*notes, *unit.notes))
 

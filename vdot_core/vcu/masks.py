@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..progress import steps
 from .canvas import cover, resample, to_unit_range
 from .checks import as_tensor, flag, real, shown, whole
 from .grow import fill_hull, grow, mask_box, smooth, spread
@@ -111,7 +112,7 @@ def augment(
         binary, repeated = binary.amax(0, keepdim=True), True
     if shape != "original" or expand or grow_px or blur_px:
         frames = binary.bool().cpu().numpy()
-        frames = np.stack([_augment_frame(frame, shape, expand, grow_px, blur_px) for frame in frames])
+        frames = np.stack([_augment_frame(frame, shape, expand, grow_px, blur_px) for frame in steps(frames)])
         binary = torch.from_numpy(frames).to(device=mask.device, dtype=torch.float32)
     return binary.expand_as(mask) if repeated else binary
 

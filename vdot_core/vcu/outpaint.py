@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..memory import MASK, RGB, check_size
 from .canvas import as_clip, cover, cover_size, fit_frames, lengthen, resample, target_length, target_size
-from .checks import MAX_SIDE, as_list, check_volume, real, whole
+from .checks import MAX_SIDE, as_list, check_volume, real, shown, whole
 from .grow import mask_box
 from .unit import GRAY, SIZE_MULTIPLE, VCU, built
 
@@ -87,14 +88,18 @@ def outpaint(
     length = target_length(clip.shape[0], num_frames, "video")
     notes += length.notes
     clip = clip[: length.used]
-    check_volume(length.total, clip.shape[2] + pads.left + pads.right, clip.shape[1] + pads.top + pads.bottom)
+    # Frames and masks, once more where the mask grows into the clip.
+    pixel_bytes = (RGB + MASK) * (2 if feather_px else 1)
     if width is None and height is None:
+        padded = clip.shape[2] + pads.left + pads.right, clip.shape[1] + pads.top + pads.bottom
+        check_volume(length.total, *padded, pixel_bytes)
         clip, more = _fit_unpadded_sides(clip, pads)
         pads, grown = _grow_pads(clip.shape[2], clip.shape[1], pads)
         clip, mask = _pad(clip, pads)
         notes += more + grown
     else:
         clip, mask, more = _pad_and_cover(clip, pads, width, height)
+        check_volume(length.total, clip.shape[2], clip.shape[1], pixel_bytes)
         notes += more
     if feather_px:
         clip, mask = _feather(clip, mask, feather_px)
@@ -164,9 +169,11 @@ def _aspect(value: float | str) -> float:
             across, down = (float(part) for part in value.split(":"))
             value = across / down
         except (ValueError, ZeroDivisionError, OverflowError) as error:
-            raise ValueError(f"aspect is {value!r}, expected two numbers; give one like '16:9'") from error
+            raise ValueError(
+                f"aspect is {shown(value)}, expected two numbers; give one like '16:9'"
+            ) from error
     elif isinstance(value, str):
-        raise ValueError(f"aspect is {value!r}, expected two numbers; give one like '16:9'")
+        raise ValueError(f"aspect is {shown(value)}, expected two numbers; give one like '16:9'")
     return real("aspect", value, 1 / 64, 64.0)
 
 
@@ -240,7 +247,7 @@ def _pad_and_cover(
     old_height, old_width = clip.shape[1:3]
     padded = old_width + pads.left + pads.right, old_height + pads.top + pads.bottom
     width, height, notes = target_size(padded, width, height)
-    check_volume(len(clip), width, height)
+    check_volume(len(clip), width, height, 2 * (RGB + MASK))
     scale = max(width / padded[0], height / padded[1])
     x0, x1 = round(pads.left * scale), round((pads.left + old_width) * scale)
     y0, y1 = round(pads.top * scale), round((pads.top + old_height) * scale)
@@ -250,6 +257,11 @@ def _pad_and_cover(
             f"the video of {old_width}x{old_height} is lost in a canvas of {width}x{height} with its margins "
             f"({padded[0]}x{padded[1]} before scaling); give smaller margins or a larger width and height"
         )
+    check_size(
+        len(clip) * full_width * full_height * (RGB + MASK),
+        f"scaling {len(clip)} frames with their margins to {full_width}x{full_height}",
+        "give smaller margins, a smaller width or height, or fewer frames",
+    )
     clip = resample(clip, x1 - x0, y1 - y0)
     scaled = _ScaledPads(x0, full_width - x0 - clip.shape[2], y0, full_height - y0 - clip.shape[1])
     frames, mask = _pad(clip, scaled)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..memory import chunk_length
+from ..progress import steps
 from .canvas import FRAMES_PER_CHUNK, as_clip, resample
 from .checks import real, whole
 from .grow import mask_box
@@ -165,8 +167,9 @@ def feathered(mask: Tensor, radius: int) -> Tensor:
 
 def _blend(out: Tensor, kept: Tensor, made: Tensor, mask: Tensor, radius: int) -> None:
     """Write the mixture into `out`, a few frames at a time; both ends exact."""
-    for start in range(0, len(out), FRAMES_PER_CHUNK):
-        part = slice(start, start + FRAMES_PER_CHUNK)
+    length = chunk_length(mask[0].numel(), FRAMES_PER_CHUNK)
+    for start in steps(range(0, len(out), length)):
+        part = slice(start, start + length)
         weight = feathered(mask[part], radius)[..., None]
         mixed = kept[part] + weight * (made[part] - kept[part])
         out[part] = torch.where(weight == 0, kept[part], torch.where(weight == 1, made[part], mixed))

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..memory import RGB, check_size
+from ..progress import steps
 from .checks import whole
-from .unit import GRAY, VCU
+from .unit import GRAY, VCU, dense
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -79,6 +81,11 @@ def preview(vcu: VCU, columns: int = 6) -> Tensor:
         columns=columns,
         side=len(vcu.references),
         rows=1,
+    )
+    check_size(
+        sheet.size[0] * sheet.size[1] * (2 * RGB),
+        f"a sheet of {sheet.size[0]}x{sheet.size[1]} pixels with {sheet.side} references",
+        "give fewer references or columns",
     )
     picture = Image.new("RGB", sheet.size, BACKGROUND)
     draw = ImageDraw.Draw(picture)
@@ -162,7 +169,7 @@ def _strip(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet, top: int) -> None
     """One bar for each frame: how much of it is kept, guided and free."""
     left, right = PAD, PAD + sheet.columns * (sheet.width + GAP) - GAP
     highest = max(max(vcu.strengths), 1e-6) if isinstance(vcu.strength, tuple) else None
-    for index in range(vcu.num_frames):
+    for index in steps(range(vcu.num_frames)):
         x0 = left + (right - left) * index / vcu.num_frames
         x1 = left + (right - left) * (index + 1) / vcu.num_frames
         bar = STRIP
@@ -177,8 +184,8 @@ def _strip(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet, top: int) -> None
 
 def _shares(vcu: VCU, index: int) -> tuple[float, float, float]:
     """Parts of a frame that are kept, guided and free."""
-    masked = vcu.masks[index] > 0.5
-    known = (vcu.frames[index] - GRAY).abs().amax(-1) >= 1e-3
+    masked = dense(vcu.masks[index]) > 0.5
+    known = (dense(vcu.frames[index]) - GRAY).abs().amax(-1) >= 1e-3
     generated = float(masked.float().mean())
     guided = float((masked & known).float().mean())
     if generated - guided < 0.01:  # gray that a control happens to hold

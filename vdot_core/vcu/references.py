@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..memory import RGB, check_size
+from ..progress import steps
 from .canvas import as_clip, letterbox, to_unit_range
 from .checks import as_list, as_tensor, flag, real
 from .grow import mask_box
@@ -18,6 +20,7 @@ from .tasks import canvas_of
 from .unit import VCU, built, full_mask, gray_frames
 
 MAX_MARGIN = 4.0
+LETTERBOXES = 3  # while one is drawn: scaled, clamped, and placed
 
 
 def reference(
@@ -50,8 +53,13 @@ def reference(
     margin = real("margin", margin, 0.0, MAX_MARGIN)
     items = _image_list(images)
     cutouts = [None] * len(items) if masks is None else _mask_list(masks, len(items))
+    check_size(
+        (len(items) + LETTERBOXES) * width * height * RGB,
+        f"{len(items)} references on a canvas of {width}x{height}",
+        "give a smaller width or height, or fewer pictures",
+    )
     canvases = []
-    for index, (image, mask) in enumerate(zip(items, cutouts, strict=True)):
+    for index, (image, mask) in enumerate(zip(steps(items), cutouts, strict=True)):
         name = f"reference {index + 1}"
         picture, subject, more = _on_white(image, mask, name)
         notes += more
@@ -124,6 +132,11 @@ def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) 
     border = round(margin * max(part.shape[:2]))
     if not border:
         return part
+    check_size(
+        (part.shape[0] + 2 * border) * (part.shape[1] + 2 * border) * RGB,
+        f"{name} of {part.shape[1]}x{part.shape[0]} with a margin of {border} pixels",
+        "give a smaller margin or a smaller picture",
+    )
     canvas = torch.ones(part.shape[0] + 2 * border, part.shape[1] + 2 * border, 3, device=part.device)
     canvas[border:-border, border:-border] = part
     return canvas

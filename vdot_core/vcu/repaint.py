@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..memory import MASK, RGB
 from .canvas import as_clip, fit_frames, lengthen, target_length, target_size
 from .checks import check_volume, flag
 from .masks import as_mask, augment, check_augment, fit_mask
@@ -54,7 +55,8 @@ def inpaint(
     notes += more
     width, height, more = target_size(source, width, height)
     length = target_length(clip.shape[0], num_frames, "video")
-    check_volume(length.total, width, height)
+    scaled = 0 if (width, height) == source else RGB
+    check_volume(length.total, width, height, RGB + MASK + scaled)
     notes += [*more, *length.notes]
     clip, more = fit_frames(clip[: length.used], width, height, "video")
     mask = mask[: length.used]

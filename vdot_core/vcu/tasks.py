@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..memory import RGB
 from ..signals.depth import normalize_depth, single_channel
 from .canvas import as_clip, fit_frames, lengthen, snap_length, snap_size, target_length, target_size
 from .checks import as_tensor, check_volume, flag, shown
@@ -73,7 +74,8 @@ def control(
         notes += more
     width, height, more = target_size(source, width, height)
     length = target_length(clip.shape[0], num_frames, "control")
-    check_volume(length.total, width, height)
+    scaled = 0 if (width, height) == source else RGB
+    check_volume(length.total, width, height, RGB + scaled)
     first, last, span_notes = guided_span(start, end, length.total)
     notes += [*more, *length.notes, *span_notes]
     clip, more = fit_frames(clip[: length.used], width, height, "control")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from vdot_core.progress import reporting
 from vdot_core.signals import to_gray
 from vdot_core.signals.frames import check_frames, map_chunks, spread
 
@@ -67,9 +68,10 @@ def test_minimum_length_names_both_numbers():
 def test_chunks_cover_every_frame_once():
     seen = []
     frames = torch.rand(7, 4, 4, 3)
-    out = map_chunks(lambda chunk: chunk, frames, size=3, progress=lambda done, of: seen.append((done, of)))
+    with reporting(lambda done, total: seen.append((done, total))):
+        out = map_chunks(lambda chunk: chunk, frames, size=3)
     assert torch.equal(out, frames)
-    assert seen == [(3, 7), (6, 7), (7, 7)]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(("num_frames", "limit"), [(1, 16), (5, 16), (81, 16), (2, 1)])

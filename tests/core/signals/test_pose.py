@@ -214,7 +214,7 @@ def test_draws_where_comfyuis_own_drawer_draws(comfy):
         ("[]", "str"),
         ({"people": []}, "dict"),
         ([[1, 2]], "frame 0 are list"),
-        ([{"persons": []}], r"keys \['persons'\]"),
+        ([{"persons": []}], r"keys persons"),
         ([frame(), {"people": [3]}], "frame 1 is int"),
         ([frame({"pose_keypoints_2d": [0.0] * 51})], "17 points"),
         ([frame({"pose_keypoints_2d": [0.0] * 10})], "10 numbers"),
@@ -247,3 +247,29 @@ def test_bad_options_are_refused(options, message):
 def test_size_must_be_known():
     with pytest.raises(ValueError, match="canvas_width None and canvas_height None"):
         draw_pose([{"people": []}])
+
+
+FAR = [[0.5, 0.5, 1.0]] * 17 + [[1e9, 0.5, 1.0]]
+ABSURD_KEYPOINTS = {
+    "far away": {"people": [{"pose_keypoints_2d": FAR}]},
+    "a huge canvas": {"people": [{"pose_keypoints_2d": [9.0, 9, 1] * 18}], "canvas_width": 10**400},
+    "an endless canvas": {"people": [{"pose_keypoints_2d": [9.0, 9, 1] * 18}], "canvas_width": float("inf")},
+    "400 digits": {"people": [{"pose_keypoints_2d": [10**400, 9, 1] * 18}]},
+    "words": {"people": [{"pose_keypoints_2d": ["x" * 10**6] * 54}]},
+    "other keys": {"x" * 10**6: 1, 5: 2},
+    "infinite": {"people": [{"pose_keypoints_2d": [float("inf"), 9, 1] * 18}]},
+}
+
+
+@pytest.mark.parametrize("name", ABSURD_KEYPOINTS)
+def test_absurd_keypoints_are_refused_shortly(name):
+    with pytest.raises(ValueError, match=r"give|look at") as error:
+        draw_pose([{"canvas_height": 64, **ABSURD_KEYPOINTS[name]}], width=64, height=64)
+    assert len(str(error.value)) <= 400
+
+
+def test_points_beyond_the_canvas_that_are_not_drawn_do_not_matter():
+    points = [[0.5, 0.5, 1.0]] * 17 + [[1e9, 0.5, 0.1]]
+    people = [{"pose_keypoints_2d": points}]
+    video = draw_pose([{"people": people}], width=64, height=64, coordinates="fractions")
+    assert video.shape == (1, 64, 64, 3) and float(video.max()) > 0

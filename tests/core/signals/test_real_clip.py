@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from vdot_core.progress import reporting
 from vdot_core.signals import draw_lines, flicker, flow_video, luma, normalize_depth, to_gray
 
 pytest.importorskip("cv2")
@@ -32,7 +33,8 @@ def test_flow(real_clip, peak_mib, scale):
     seen = []
 
     def run():
-        video = flow_video(clip, preset="ultrafast", scale=scale, progress=lambda done, of: seen.append(done))
+        with reporting(lambda done, total: seen.append(done)):
+            video = flow_video(clip, preset="ultrafast", scale=scale)
         assert video.frames.shape == clip.shape
         assert max(video.peak_px) > 5  # boxers
         assert 0.3 < float(video.frames.mean()) < 0.99

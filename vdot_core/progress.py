@@ -1,0 +1,35 @@
+"""Progress of long loops, for whoever shows it or wants to stop them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Progress = Callable[[int, int], None]
+
+_listener: ContextVar[Progress | None] = ContextVar("vdot_progress", default=None)
+
+
+@contextmanager
+def reporting(listener: Progress) -> Iterator[None]:
+    """Call a function with (steps done, steps in all) after every step of a loop over `steps`.
+
+    What it raises ends the loop: so work is canceled.
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def steps(items: Sequence[Item]) -> Iterator[Item]:
+    """The items in order, each of them reported when it is done."""
+    listener = _listener.get()
+    for number, item in enumerate(items, 1):
+        yield item
+        if listener is not None:
+            listener(number, len(items))
