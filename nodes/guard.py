@@ -155,6 +155,9 @@ def _latent(entry, name: str, value: Any) -> dict:
     samples = value.get("samples") if isinstance(value, dict) else None
     if not isinstance(samples, torch.Tensor):
         raise _refusal(name, value if samples is None else samples, "a video's latent; connect VDOT Encode")
+    mask = value.get("noise_mask")
+    if mask is not None and not (isinstance(mask, torch.Tensor) and 2 <= mask.ndim <= 5 and mask.numel()):
+        raise _refusal(f"{name}'s noise mask", mask, "a mask; connect a MASK to Set Latent Noise Mask")
     return value
 
 
@@ -189,7 +192,8 @@ def _with(attribute: str, expected: str) -> Callable:
     """Of ComfyUI's classes, which other packs replace by look-alikes."""
 
     def check(entry, name: str, value: Any):
-        if not hasattr(value, attribute):
+        owner = functools.reduce(lambda part, name: getattr(part, name, None), attribute.split("."), value)
+        if owner is None:
             raise _refusal(name, value, expected)
         return value
 
@@ -208,7 +212,7 @@ CHECKS: dict[str, Callable] = {
     "CONDITIONING": _conditioning,
     "MODEL": _with("model_options", "a model; connect VDOT Load Model"),
     "VAE": _with("first_stage_model", "a VAE; connect Load VAE"),
-    "OPTICAL_FLOW": _with("model", "a RAFT; connect Load Optical Flow Model"),
+    "OPTICAL_FLOW": _with("model.feature_encoder", "a RAFT; connect Load Optical Flow Model"),
     "VDOT_VCU": _task,
     "VDOT_CROP": _crop,
 }
