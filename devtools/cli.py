@@ -1,6 +1,7 @@
 """The command line of dev.py: finds the command and turns what went wrong into one message."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     if command is None:
         print(f"dev.py: no command {arguments[0]!r}; there are {', '.join(table)}", file=sys.stderr)
         return 2
+    make_absolute()
     # A terminated run stops its server like an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -63,6 +65,14 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command takes up where it was", file=sys.stderr)
         return 130
+
+
+def make_absolute() -> None:
+    """Make relative paths in the variables absolute: programs run in the repository's root, not here."""
+    for name in ("VDOT_VENV", "VDOT_CACHE", "COMFYUI_PATH"):
+        value = os.environ.get(name)
+        if value and not value.startswith("~"):
+            os.environ[name] = os.path.abspath(value)
 
 
 def comfy_parser() -> argparse.ArgumentParser:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from devtools.errors import DevError
+
 AGAIN = "then run the same command again"
 # In the order in which they are looked for: after a failed connection pip also finds no distribution.
 CAUSES = {
@@ -43,8 +45,20 @@ def cause_of(output: str) -> str:
     return next((cause for cause, signs in CAUSES.items() if any(sign in output for sign in signs)), "")
 
 
-def explain_failure(program: str, output: str, log: Path) -> str:
-    """The program's last words and what to do.
+class InstallError(DevError):
+    """An installation that failed.
+
+    Attributes:
+        cause: a key of CAUSES, or "".
+    """
+
+    def __init__(self, message: str, cause: str):
+        super().__init__(message)
+        self.cause = cause
+
+
+def explain_failure(program: str, output: str, log: Path) -> InstallError:
+    """The program's last words and what to do, as an error to raise.
 
     Args:
         program: 'pip' or 'uv'.
@@ -54,4 +68,5 @@ def explain_failure(program: str, output: str, log: Path) -> str:
     lines = [line for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines
     words = ["  " + line for line in errors[-6:]]
-    return "\n".join([f"{program} failed:", *words, ADVICE[cause_of(output)], f"log: {log}"])
+    cause = cause_of(output)
+    return InstallError("\n".join([f"{program} failed:", *words, ADVICE[cause], f"log: {log}"]), cause)

@@ -22,6 +22,8 @@ from devtools.paths import python_of, writing_to
 from devtools.pins import pinned_names
 from devtools.venv import INSTALLING, LOG, SCRATCH, STAMP, delete, site_packages
 
+MANY_PACKAGES = 50  # torch is among so many
+
 
 def install(
     venv: Path,
@@ -50,7 +52,9 @@ def install(
     key = install_key(python, pins, requirements)
     if read_stamp(stamp) == key:
         return False
-    say(f"installing {len(pinned_names(pins))} packages into {venv} (several GB the first time)")
+    count = len(pinned_names(pins))
+    size = " (several GB the first time)" if count >= MANY_PACKAGES else ""
+    say(f"installing {count} package{'s' * (count != 1)} into {venv}{size}")
     if requirements:
         say(f"and {len(requirements)} requirements of the ComfyUI in COMFYUI_PATH, of which no hash is known")
     # Gigabytes are unpacked: next to what is installed, where a cut-off run is cleared.
@@ -144,7 +148,7 @@ def _run(installer: Installer, arguments: Sequence[str], venv: Path, lock: TextI
             raise
     _show("")
     if process.returncode:
-        raise DevError(explain_failure(installer.name, "".join(output), log))
+        raise explain_failure(installer.name, "".join(output), log)
     return "".join(output)
 
 

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from devtools.errors import DevError
-from devtools.explain import cause_of
+from devtools.explain import InstallError
 from devtools.pins import UV
 
 # pip's settings and uv's options for them.
@@ -51,17 +50,17 @@ def find_installer(
     Args:
         python: the environment's interpreter.
         scratch: folder that may be filled and is deleted afterwards.
-        run: runs an installer with arguments and returns its output; raises DevError when it fails.
+        run: runs an installer with arguments and returns its output; raises InstallError when it fails.
         say: told why pip installs.
 
     Raises:
-        DevError: the package index cannot be reached, or the disk is full: pip would fail too.
+        InstallError: the package index cannot be reached, or the disk is full: pip would fail too.
     """
     pip = pip_installer(python)
     try:
         run(pip, [*PINNED_OPTIONS, "-r", str(UV)])
-    except DevError as error:
-        if cause_of(str(error)) != "no wheel":
+    except InstallError as error:
+        if error.cause != "no wheel":
             raise
         say("this package index has no uv for this machine: pip installs, which takes a few times longer")
         return pip

@@ -227,5 +227,5 @@ def test_uv_gets_what_pip_is_told(tmp_path, monkeypatch):
     ],
 )
 def test_failures_say_what_to_do(output, hint, tmp_path):
-    message = explain_failure("pip", "Collecting x\n" + output, tmp_path / "log")
+    message = str(explain_failure("pip", "Collecting x\n" + output, tmp_path / "log"))
     assert hint in message and output in message and str(tmp_path / "log") in message

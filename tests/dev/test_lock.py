@@ -13,7 +13,7 @@ from devtools.errors import DevError
 from devtools.lock import LOCK, locked
 from devtools.paths import ROOT, python_of
 from devtools.venv import INSTALLING, MARKER, STAMP
-from tests.support.packages import Index, make_wheel, pin
+from tests.support.packages import Index, installed_uv, make_wheel, pin
 
 # The floor's set-up is the whole way without ComfyUI.
 SET_UP = """
@@ -34,14 +34,24 @@ with locked(Path(sys.argv[1]), "VDOT_VENV", print): print("mine")
 
 
 @pytest.fixture
-def index(tmp_path, monkeypatch):
+def place(tmp_path) -> Path:
+    """A folder whose path has spaces and letters of several scripts."""
+    folder = tmp_path / "mein Ordner für 視頻"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def index(place, monkeypatch):
     """A package index that holds back the package's file, so that a test decides how long it takes."""
-    wheel = make_wheel(tmp_path / "wheels", "tiny", "1.0")
-    (tmp_path / "pins.txt").write_text(pin(wheel))
-    (tmp_path / "uv.txt").write_text(f"uv==1 --hash=sha256:{'0' * 64}\n")
-    running = Index(tmp_path / "wheels")
+    wheel = make_wheel(place / "wheels", "tiny", "1.0")
+    (place / "pins.txt").write_text(pin(wheel))
+    uv = installed_uv(place / "wheels")  # without it pip installs
+    (place / "uv.txt").write_text(pin(uv) if uv else f"uv==1 --hash=sha256:{'0' * 64}\n")
+    running = Index(place / "wheels")
     running.start()
-    monkeypatch.setenv("VDOT_VENV", str(tmp_path / "venv"))
+    monkeypatch.setenv("VDOT_VENV", str(place / "venv"))
+    monkeypatch.setenv("UV_CACHE_DIR", str(place / "cache"))
     monkeypatch.setenv("PIP_INDEX_URL", running.url)
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -79,44 +89,44 @@ def complete(folder: Path) -> bool:
     )
 
 
-def test_the_second_waits_for_the_first_and_uses_what_it_made(tmp_path, index):
-    first = start(tmp_path)
+def test_the_second_waits_for_the_first_and_uses_what_it_made(place, index):
+    first = start(place)
     wait_until(lambda: index.downloads, first)
-    second = start(tmp_path)
+    second = start(place)
     assert f"(process {first.pid} on " in line_with(second, "another dev.py is setting up")
     assert second.poll() is None
     index.go.set()
     said = [process.communicate(timeout=120)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), said
-    assert len(index.downloads) == 1 and complete(tmp_path)
+    assert set(index.downloads) == {"tiny-1.0-py3-none-any.whl"} and complete(place)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL and inherited locks")
-def test_after_a_kill_the_next_waits_for_its_pip_and_repairs(tmp_path, index):
-    """The pip of a killed run still installs: deleting what it fills would leave half an environment."""
-    (tmp_path / "venv-floor").mkdir()
-    first = start(tmp_path)
+def test_after_a_kill_the_next_waits_for_its_installer_and_repairs(place, index):
+    """The uv or pip of a killed run still installs: what it fills must not be deleted under it."""
+    (place / "venv-floor").mkdir()
+    first = start(place)
     wait_until(lambda: index.downloads, first)
-    (tmp_path / "venv-floor" / "thesis.txt").write_text("years of work")
+    (place / "venv-floor" / "thesis.txt").write_text("years of work")
     first.send_signal(signal.SIGKILL)
     first.wait()
-    second = start(tmp_path)
+    second = start(place)
     assert line_with(second, "waiting for it")
     index.go.set()
     said = second.communicate(timeout=120)[0]
     assert second.returncode == 0 and "cut off; making it again" in said
-    assert len(index.downloads) == 2 and complete(tmp_path)
-    assert (tmp_path / "venv-floor" / "thesis.txt").exists()
+    assert complete(place)
+    assert (place / "venv-floor" / "thesis.txt").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGTERM")
-def test_a_terminated_run_ends_its_pip(tmp_path, index):
-    first = start(tmp_path)
+def test_an_interrupted_run_ends_its_installer(place, index):
+    first = start(place)
     wait_until(lambda: index.downloads, first)
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=60)
     index.go.set()
-    with locked(tmp_path / "venv-floor", "VDOT_VENV", pytest.fail):
+    with locked(place / "venv-floor", "VDOT_VENV", pytest.fail):
         pass
 
 

@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from devtools import pins
-from devtools.comfyui import find_comfyui, version_of
+from devtools.comfyui import VERSION, find_comfyui, version_of
 from devtools.paths import ROOT
 from devtools.setup import project_table
 
@@ -50,7 +50,7 @@ def versions(path: Path, environment: dict[str, str]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def expected() -> list[pins.Pins]:
     comfyui = find_comfyui()
-    if comfyui is None or version_of(comfyui) != "0.30.0":
+    if comfyui is None or version_of(comfyui) != VERSION:
         pytest.skip("needs the ComfyUI that dev.py installs")
     return pins.all_pins(project_table(Path(sys.executable)), comfyui)
 

@@ -3,14 +3,15 @@
 import hashlib
 import http.server
 import importlib.metadata
+import sys
 import threading
 import zipfile
 from pathlib import Path
 from urllib.parse import unquote
 
 
-def make_wheel(folder: Path, name: str, version: str) -> Path:
-    """A wheel with one module that knows its version."""
+def make_wheel(folder: Path, name: str, version: str, num_bytes: int = 0) -> Path:
+    """A wheel with one module that knows its version, and a file of so many zeros."""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": f'version = "{version}"\n',
@@ -20,9 +21,11 @@ def make_wheel(folder: Path, name: str, version: str) -> Path:
     files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for inner, text in files.items():
             wheel.writestr(inner, text)
+        if num_bytes:
+            wheel.writestr(f"{name}.zeros", bytes(num_bytes))
     return path
 
 
@@ -56,7 +59,7 @@ def pin(wheel: Path) -> str:
 
 
 class Index(threading.Thread):
-    """A package index on this machine: a folder of wheels, which it holds back until `go` is set."""
+    """A package index on this machine, of a folder's wheels; those of `tiny` wait until `go` is set."""
 
     def __init__(self, folder: Path):
         super().__init__(daemon=True)
@@ -78,8 +81,9 @@ class Index(threading.Thread):
             def do_GET(self):
                 parts = unquote(self.path).strip("/").split("/")
                 if parts[0] == "files" and (folder / parts[-1]).is_file():
-                    index.downloads.append(parts[-1])
-                    index.go.wait(60)
+                    if parts[-1].startswith("tiny-"):
+                        index.downloads.append(parts[-1])
+                        index.go.wait(60)
                     self.answer((folder / parts[-1]).read_bytes(), "application/octet-stream")
                 elif names := sorted(path.name for path in folder.glob(f"{parts[-1]}-*.whl")):
                     links = "".join(f'<a href="/files/{name}">{name}</a>\n' for name in names)
@@ -87,7 +91,13 @@ class Index(threading.Thread):
                 else:
                     self.send_error(404)
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(http.server.ThreadingHTTPServer):
+            def handle_error(self, request, client_address):
+                """Say nothing of a client that was killed while it waited."""
+                if not isinstance(sys.exc_info()[1], ConnectionError):
+                    super().handle_error(request, client_address)
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}/simple"
 

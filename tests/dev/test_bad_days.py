@@ -1,0 +1,116 @@
+"""What goes wrong on people's machines is one sentence that says what to do, and loses nothing."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from devtools import cli, commands
+from devtools import installer as installers
+from devtools import venv as environments
+from devtools.errors import DevError
+from devtools.install import install
+from devtools.paths import ROOT, python_of
+from tests.support.packages import installed_uv, make_wheel, pin
+
+SMALL_DISK_MIB = 96
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Path:
+    """A disk of its own that is full after some megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_MIB}m", "vdot-test", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("mounting a small disk needs root on Linux")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def wheels(tmp_path, monkeypatch) -> Path:
+    """A folder of wheels in place of a package index."""
+    folder = tmp_path / "wheels"
+    make_wheel(folder, "tiny", "1.0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return folder
+
+
+@pytest.mark.parametrize("program", ["uv", pytest.param("pip", marks=pytest.mark.full)])
+def test_a_full_disk_is_a_sentence_and_the_next_run_succeeds(small_disk, wheels, monkeypatch, program):
+    uv = installed_uv(wheels) if program == "uv" else None
+    if program == "uv" and uv is None:
+        pytest.skip("this environment has no uv")
+    (wheels / "uv.txt").write_text(pin(uv) if uv else f"uv==1 --hash=sha256:{'0' * 64}\n")
+    monkeypatch.setattr(installers, "UV", wheels / "uv.txt")
+    pins = wheels / "pins.txt"
+    pins.write_text(pin(make_wheel(wheels, "large", "1.0", num_bytes=SMALL_DISK_MIB << 20)))
+    venv = small_disk / "venv"
+    environments.create_venv(venv, 0, lambda line: None)
+    (venv / "thesis.txt").write_text("years of work")
+    with pytest.raises(DevError, match=rf"(?s){program} failed:.*the disk is full: make room"):
+        install(venv, pins, lambda line: None)
+    pins.write_text(pin(wheels / "tiny-1.0-py3-none-any.whl"))
+    environments.create_venv(venv, 0, lambda line: None)
+    assert install(venv, pins, lambda line: None) is True
+    check = [str(python_of(venv)), "-c", "import tiny; print(tiny.version)"]
+    assert subprocess.run(check, capture_output=True, text=True, cwd=venv).stdout == "1.0\n"
+    assert (venv / "thesis.txt").read_text() == "years of work"
+
+
+def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch):
+    """pip looks for uv first: what cannot be reached then is not tried again without uv."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    pins = tmp_path / "pins.txt"
+    pins.write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
+    environments.create_venv(tmp_path / "venv", 0, lambda line: None)
+    said, begin = [], time.monotonic()
+    with pytest.raises(DevError, match="package index cannot be reached: check the network"):
+        install(tmp_path / "venv", pins, said.append)
+    assert time.monotonic() - begin < 60 and len(said) == 1
+    assert not (tmp_path / "venv" / environments.INSTALLING).exists()
+
+
+def test_relative_paths_are_those_of_the_folder_where_the_command_was_given(tmp_path, monkeypatch):
+    """Programs are run in the repository's root, where the same words would name another folder."""
+    seen = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "lint", lambda arguments: seen.update(os.environ) or 0)
+    for name in ("VDOT_VENV", "VDOT_CACHE", "COMFYUI_PATH"):
+        monkeypatch.setenv(name, f"my {name}/ü")
+    assert cli.main(["lint"]) == 0
+    for name in ("VDOT_VENV", "VDOT_CACHE", "COMFYUI_PATH"):
+        assert seen[name] == str(tmp_path / f"my {name}" / "ü")
+    monkeypatch.setenv("VDOT_CACHE", "~/somewhere")
+    monkeypatch.setenv("COMFYUI_PATH", "")
+    cli.main(["lint"])
+    assert (os.environ["VDOT_CACHE"], os.environ["COMFYUI_PATH"]) == ("~/somewhere", "")
+
+
+def test_it_runs_from_any_folder(tmp_path):
+    folder = tmp_path / "anders wo ñ"
+    folder.mkdir()
+    command = [sys.executable, str(ROOT / "dev.py"), "bench"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert run.returncode == 0 and "transport" in run.stdout
+    assert not list(folder.iterdir())
+    nonsense = subprocess.run([*command[:2], "nonsense"], cwd=folder, capture_output=True, text=True)
+    assert nonsense.returncode == 2 and nonsense.stderr.count("\n") == 1
