@@ -5,6 +5,7 @@ Shape letters: K contexts, T latent frames, h w latents.
 
 import json
 import logging
+import math
 import re
 from pathlib import Path
 
@@ -76,7 +77,19 @@ def checkpoint_path(name: str) -> Path:
     return Path(path)
 
 
-class VDOTTextModel(comfy.model_base.WAN21):
+class Float32Tokens:
+    """Adds to ComfyUI's estimate of memory what our network holds beyond ComfyUI's own: float32 tokens."""
+
+    def memory_required(self, input_shape, *args, **kwargs):
+        """Bytes of a pass over latents [B, C, T, h, w]."""
+        needed = super().memory_required(input_shape, *args, **kwargs)
+        network, dtype = self.diffusion_model.config, self.get_dtype_inference()
+        num_tokens = input_shape[0] * math.prod(input_shape[2:]) / math.prod(network.patch_size)
+        num_streams = 2 if network.vace_layers else 1
+        return needed + num_streams * num_tokens * network.dim * max(0, 4 - dtype.itemsize)
+
+
+class VDOTTextModel(Float32Tokens, comfy.model_base.WAN21):
     """ComfyUI's Wan 2.1 text-to-video model around our network."""
 
     def __init__(self, model_config, device=None):
@@ -87,7 +100,7 @@ class VDOTTextModel(comfy.model_base.WAN21):
         self.image_to_video = False
 
 
-class VDOTVaceModel(comfy.model_base.WAN21_Vace):
+class VDOTVaceModel(Float32Tokens, comfy.model_base.WAN21_Vace):
     """ComfyUI's VACE-Wan 2.1 model around our network; conditioning, hooks and sampling stay ComfyUI's."""
 
     def __init__(self, model_config, device=None):

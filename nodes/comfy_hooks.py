@@ -16,6 +16,9 @@ from ..vdot_core.networks import Hooks, RotaryTable, apply_rotary
 class ComfyHooks(Hooks):
     """ComfyUI's patches and options on one forward pass.
 
+    Patches see tokens in the dtype that ComfyUI chose, as in its own network, for their layers may take no
+    other; their changes are then added to the float32 tokens.
+
     Args:
         options: transformer_options; written to, as ComfyUI's networks do, so that patches know their place.
         num_blocks: of the backbone.
@@ -27,6 +30,8 @@ class ComfyHooks(Hooks):
         self.replacements = options.get("patches_replace", {}).get("dit", {})
         # Patches may split the batch by cond_or_uncond, so they must see one context at a time.
         self.batch_contexts = not self.patches and "optimized_attention_override" not in options
+        self.in_place = not self.patches and not self.replacements
+        self.dtype: torch.dtype | None = None
         options["total_blocks"] = num_blocks
         options["block_type"] = "double"
         self._turns: tuple[Any, RotaryTable] | None = None
@@ -37,7 +42,8 @@ class ComfyHooks(Hooks):
         return attention(q, k, v, heads=num_heads, transformer_options=self.options)
 
     def begin(self, latents: Tensor, grid: tuple[int, int, int]) -> None:
-        """Publish the token grid."""
+        """Publish the token grid; note the dtype that ComfyUI chose."""
+        self.dtype = latents.dtype
         self.options["grid_sizes"] = torch.Size(grid)
 
     def rotate(self, x: Tensor, rope: Tensor) -> Tensor:
@@ -58,14 +64,28 @@ class ComfyHooks(Hooks):
         if replacement is None:
             return block(x, modulation, text, rope, self)
 
+        exact, seen_modulation = x, modulation.to(self.dtype)
+
         def original_block(args: dict) -> dict:
+            nonlocal exact
             hooks = self
             if args["transformer_options"] is not self.options:
                 hooks = ComfyHooks(args["transformer_options"], self.options["total_blocks"])
-            return {"img": block(args["img"], args["vec"], args["txt"], args["pe"], hooks)}
+                hooks.dtype, hooks.in_place = self.dtype, False
+            vec = modulation if args["vec"] is seen_modulation else args["vec"]
+            exact = block(self._carry(x, args["img"]), vec, args["txt"], args["pe"], hooks)
+            return {"img": exact.to(self.dtype)}
 
-        args = {"img": x, "txt": text, "vec": modulation, "pe": rope, "transformer_options": self.options}
-        return replacement(args, {"original_block": original_block})["img"]
+        args = {"img": x.to(self.dtype), "txt": text, "vec": seen_modulation, "pe": rope}
+        args["transformer_options"] = self.options
+        result = replacement(args, {"original_block": original_block})["img"]
+        return self._carry(exact, result)
+
+    def _carry(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Carry over to x what a patch changed of it; `seen` was x in the patches' dtype."""
+        if x.dtype == self.dtype or x.shape != seen.shape:
+            return seen.to(x.dtype)
+        return x + (seen.to(x.dtype) - x.to(self.dtype))
 
     def after_self_attention(self, x: Tensor, q: Tensor, k: Tensor) -> Tensor:
         """Apply `attn1_patch`."""
@@ -76,12 +96,13 @@ class ComfyHooks(Hooks):
     def after_cross_attention(self, x: Tensor) -> Tensor:
         """Apply `attn2_patch`."""
         for patch in self.patches.get("attn2_patch", ()):
-            x = patch({"x": x, "transformer_options": self.options})
+            x = self._carry(x, patch({"x": x.to(self.dtype), "transformer_options": self.options}))
         return x
 
     def after_block(self, index: int, x: Tensor, latents: Tensor, time: Tensor) -> Tensor:
         """Apply `double_block` patches."""
         for patch in self.patches.get("double_block", ()):
-            args = {"img": x, "x": latents, "vec": time, "block_index": index, "img_offset": 0}
-            x = patch({**args, "transformer_options": self.options})["img"]
+            args = {"img": x.to(self.dtype), "x": latents, "vec": time}
+            args |= {"block_index": index, "img_offset": 0}
+            x = self._carry(x, patch({**args, "transformer_options": self.options})["img"])
         return x

@@ -211,4 +211,4 @@ class ComfyWanVace(WanVace):
 
     def embed_patches(self, embedding: torch.nn.Module, latents: Tensor) -> Tensor:
         """Embed in float32, whatever dtype the weights were stored in."""
-        return embedding(latents.float()).to(latents.dtype)
+        return embedding(latents.float())

@@ -133,6 +133,20 @@ def test_weight_dtypes(load, inputs, expected, weight_dtype, dtype, tolerance):
     assert error < tolerance
 
 
+@pytest.mark.parametrize(("weight_dtype", "more_bytes"), [("bf16", 2), ("fp32", 0)])
+def test_memory_of_float32_tokens_is_counted(load, weight_dtype, more_bytes):
+    ours, native = (
+        load("plain_vace.safetensors", weight_dtype, network=name).model for name in ("vdot", "comfyui")
+    )
+    for model in (ours, native):
+        model.manual_cast_dtype = None  # compute in the dtype of the weights, as GPUs do
+    shape = (2, 16, 3, 8, 10)
+    tokens = 2 * 3 * 4 * 5
+    more = ours.memory_required(shape) - native.memory_required(shape)
+    # The video's tokens and those of a context.
+    assert more == pytest.approx(2 * tokens * NATIVE_CONFIG["dim"] * more_bytes, abs=1)
+
+
 @pytest.mark.parametrize("network", ["vdot", "comfyui"])
 def test_scaled_fp8_stays_fp8_and_is_read_right(layouts, load, inputs, expected, network):
     model = load("scaled_fp8.safetensors", network=network)

@@ -173,6 +173,9 @@ def build_transformer(
     """
     network = WanVace(sizes, attention=attention_for(world), device="meta", dtype=dtype)
     network.gradient_checkpointing(parallel.checkpoint_every)
+    network.residual_dtype = (
+        torch.bfloat16
+    )  # or every checkpoint of a sharded run would take twice the memory
     return build_sharded(network, weights, world, parallel)
 
 

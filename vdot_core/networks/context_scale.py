@@ -149,5 +149,6 @@ def add_hints(x: Tensor, hints: Tensor, weights: Sequence[Weight], in_place: boo
         if isinstance(weight, float):
             x = x.add_(hint, alpha=weight) if in_place else torch.add(x, hint, alpha=weight)
         else:
+            hint = hint.to(x.dtype)
             x = x.add_(hint.mul_(weight)) if in_place else x + (hint * weight).to(x.dtype)
     return x

@@ -17,8 +17,10 @@ class Hooks:
     """Extension points of one forward pass; every one of them does nothing until a subclass overrides it.
 
     Pass an instance as `net(..., hooks=...)`. VACE blocks call the same attention hooks as backbone blocks,
-    right after the `run_block` and `after_block` of the layer they belong to. Where gradients are off and
-    nothing is tapped, hints are written into the tokens that `after_block` returned.
+    right after the `run_block` and `after_block` of the layer they belong to. Tokens between blocks, x of
+    `run_block`, `after_cross_attention` and `after_block`, are float32 also where the weights are bf16 or
+    fp16; attention and text are in the weights' dtype. Where gradients are off, blocks and hints overwrite
+    the tokens they are given: clone what you keep, or set `in_place` to False.
 
     Args:
         attention: what every attention goes through (`vdot_core.networks.attention.AttentionFunction`).
@@ -28,6 +30,9 @@ class Hooks:
 
     batch_contexts = True
     """Several contexts may share a pass of a VACE block; set False where hooks read the batch axis."""
+
+    in_place = True
+    """Blocks may overwrite their input where gradients are off; set False where hooks keep it."""
 
     _self_attention: AttentionFunction | None = None
 

@@ -2,11 +2,15 @@
 
 B batch, K contexts, L tokens, S text tokens, D width. Every layer with weights comes from `operations`
 (torch.nn, or a host's offloading and quantized layers); raw parameters are cast where they are used.
+
+Precision: the token streams x and c, the modulation and the gates are float32 whatever the weights are, as in
+Wan's own code (see `WanVace.residual_dtype`); layers get and give the dtype of `text`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +21,9 @@ from torch import Tensor, nn
 
 from .config import WanVaceConfig
 from .hooks import Hooks
+
+CHUNK_TOKENS = 2048
+"""Tokens normalized at a time where the result is rounded and gradients are off."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,26 @@ def sinusoidal_embedding(timestep: Tensor, dim: int) -> Tensor:
     return torch.cat((angle.cos(), angle.sin()), dim=-1).float()
 
 
+def rounded(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Apply a function to each token in x's precision, and round the result.
+
+    Args:
+        function: [B, L, D] to [B, L, D].
+        x: [B, L, D].
+        dtype: of the result.
+
+    Returns:
+        function(x) in `dtype`; without gradients a few tokens at a time, to hold no full result of x's dtype.
+    """
+    whole = x.dtype == dtype or x.shape[1] <= CHUNK_TOKENS
+    if whole or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(x).to(dtype)
+    result = torch.empty_like(x, dtype=dtype)
+    for source, target in zip(x.split(CHUNK_TOKENS, 1), result.split(CHUNK_TOKENS, 1), strict=True):
+        target.copy_(function(source))
+    return result
+
+
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     """Layer-normalize tokens, then scale by 1 + scale and shift.
 
@@ -89,6 +116,11 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tenso
     if scale.shape[0] == 1:  # one timestep: the modulation is the norm's own affine map, in a single pass
         return F.layer_norm(x, dim, (1 + scale).view(-1), shift.reshape(-1), eps)
     return torch.addcmul(shift, F.layer_norm(x, dim, eps=eps), 1 + scale)
+
+
+def writes_in_place(hooks: Hooks) -> bool:
+    """Tell whether blocks may overwrite the tokens that they are given."""
+    return hooks.in_place and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -165,30 +197,40 @@ class Block(nn.Module):
         """Transform the tokens.
 
         Args:
-            x: [B, L, D].
+            x: [B, L, D], in the dtype of the token stream.
             modulation: [B or 1, 6, D] of the timestep.
-            text: [B or a divisor of it, S, D].
+            text: [B or a divisor of it, S, D], in the dtype that layers compute in.
             rope: for `hooks.rotate`.
             hooks: extension points.
 
         Returns:
-            [B, L, D], never x itself.
+            [B, L, D] of x's dtype; x itself, overwritten, where `writes_in_place(hooks)`.
         """
+        in_place, dtype = writes_in_place(hooks), text.dtype
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.to(x) + modulation).chunk(
             6, dim=1
         )
-        y = self.self_attn(modulated_norm(x, shift, scale, self.eps), rope, hooks)
-        x = torch.addcmul(x, y, gate)
+        y = rounded(lambda x: modulated_norm(x, shift, scale, self.eps), x, dtype)
+        y = self.self_attn(y, rope, hooks)
+        x = x.addcmul_(y, gate) if in_place else torch.addcmul(x, y, gate)
         del y
-        y = self.cross_attn(self.norm3(x), text, hooks)
+        y = self.cross_attn(self._norm_queries(x, dtype), text, hooks)
         x = x + y if torch.is_grad_enabled() else x.add_(y)  # this x is the block's own
         x = hooks.after_cross_attention(x)
         # Layer by layer, so that each intermediate is freed as the next is made.
-        y = modulated_norm(x, ffn_shift, ffn_scale, self.eps)
+        y = rounded(lambda x: modulated_norm(x, ffn_shift, ffn_scale, self.eps), x, dtype)
         y = self.ffn[0](y)
         y = gelu(y)
         y = self.ffn[2](y)
-        return torch.addcmul(x, y, ffn_gate)
+        return x.addcmul_(y, ffn_gate) if in_place else torch.addcmul(x, y, ffn_gate)
+
+    def _norm_queries(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Normalize the tokens [B, L, D] that attend to the text, in `dtype`."""
+        if x.dtype != dtype and self.cross_attn_norm:
+            # The layer takes what its weights are in. Normed tokens, which its norm leaves as they are, stay
+            # in float16's range; raw ones may not.
+            x = rounded(lambda x: F.layer_norm(x, x.shape[-1:], eps=self.eps), x, dtype)
+        return self.norm3(x.to(dtype))
 
 
 class VaceBlock(Block):
@@ -207,7 +249,8 @@ class VaceBlock(Block):
         """Transform the context's tokens.
 
         Args:
-            c: [B * K, L, D] context tokens, K of them for each video.
+            c: [B * K, L, D] context tokens, K of them for each video; of the first VACE block in `text`'s
+                dtype, of later ones in that of the token stream.
             x: [B, L, D] the video's tokens before any block; only the first VACE block needs them.
             modulation: [B * K or 1, 6, D].
             text: [B, S, D].
@@ -215,13 +258,13 @@ class VaceBlock(Block):
             hooks: extension points.
 
         Returns:
-            (hint [B * K, L, D], context tokens [B * K, L, D]).
+            (hint [B * K, L, D] of `text`'s dtype, context tokens [B * K, L, D] of the token stream's).
         """
         if self.block_id == 0:
             c = self.before_proj(c)
-            c = c + repeat(x, "b l d -> (b k) l d", k=c.shape[0] // x.shape[0])
+            c = c.to(modulation.dtype) + repeat(x, "b l d -> (b k) l d", k=c.shape[0] // x.shape[0])
         c = super().forward(c, modulation, text, rope, hooks)
-        return self.after_proj(c), c
+        return self.after_proj(c.to(text.dtype)), c
 
 
 class Head(nn.Module):
@@ -234,7 +277,17 @@ class Head(nn.Module):
         self.head = factory.linear(config.dim, math.prod(config.patch_size) * config.out_channels)
         self.modulation = factory.table(2, config.dim)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Project. x: [B, L, D]; time: [B or 1, D] embedded timestep. Returns [B, L, patch * C_out]."""
+    def forward(self, x: Tensor, time: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Project tokens to patches.
+
+        Args:
+            x: [B, L, D].
+            time: [B or 1, D] embedded timestep.
+            dtype: that the layer computes in; x's by default.
+
+        Returns:
+            [B, L, patch * C_out].
+        """
         shift, scale = (self.modulation.to(x) + time.unsqueeze(1)).chunk(2, dim=1)
-        return self.head(modulated_norm(x, shift, scale, self.eps))
+        x = rounded(lambda x: modulated_norm(x, shift, scale, self.eps), x, dtype or x.dtype)
+        return self.head(x)

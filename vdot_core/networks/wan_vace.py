@@ -20,7 +20,7 @@ from .config import WanVaceConfig
 from .context_scale import ContextScale, Scale, Weight, add_hints, context_weights
 from .hooks import Hooks
 from .initialize import initialize_weights
-from .layers import Block, Factory, Head, VaceBlock, sinusoidal_embedding
+from .layers import Block, Factory, Head, VaceBlock, sinusoidal_embedding, writes_in_place
 from .rope import grid_table
 
 MAX_BATCHED_TOKENS = 16384
@@ -30,8 +30,9 @@ MAX_BATCHED_TOKENS = 16384
 class WanVace(nn.Module):
     """Wan-VACE: predicts the velocity `noise - x0` of a noised video latent, given text and contexts.
 
-    Parameter names are Wan's and VACE's own, so released checkpoints load as they are. Activations have the
-    dtype of the network's weights. A layer's VACE hint counts as part of its output.
+    Parameter names are Wan's and VACE's own, so released checkpoints load as they are. Layers compute in the
+    dtype of the network's weights; tokens between them and the modulation are float32 also for bf16 and fp16
+    weights, as in Wan's own code. A layer's VACE hint counts as part of its output.
 
     Args:
         config: sizes.
@@ -40,6 +41,10 @@ class WanVace(nn.Module):
         self_attention: what attention among the video's tokens goes through; `attention` by default.
         device: of the parameters.
         dtype: of the parameters; the two patch embeddings stay float32, as in Wan.
+
+    Attributes:
+        residual_dtype: least precision of the tokens between layers; set it to bfloat16 to keep them as the
+            weights are, for training in half the memory of stored activations.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class WanVace(nn.Module):
         self.config = config
         self.default_hooks = Hooks(attention or sdpa_attention, self_attention)
         self.checkpoint_every = 0
+        self.residual_dtype = torch.float32
         make = Factory(operations, device, dtype)
         dim = config.dim
         self.patch_embedding = make.patches(config.in_channels, config)
@@ -127,16 +133,18 @@ class WanVace(nn.Module):
         """
         check_inputs(self.config, x, timestep, text, contexts, taps)
         hooks = hooks or self.default_hooks
-        latents = pad_to_patch(x.to(self.activation_dtype(x)), self.config.patch_size)
-        tokens, grid = self.patchify(self.patch_embedding, latents)
+        padded = pad_to_patch(x, self.config.patch_size)
+        latents = padded.to(self.activation_dtype(x))
+        tokens, grid = self.patchify(self.patch_embedding, padded, self._stream_dtype(latents.dtype))
         hooks.begin(latents, grid)
         time, modulation, text = self._embed_conditions(timestep, text, latents.dtype)
         rope = grid_table(grid, self.config.head_dim, x.device) if rope is None else rope
         streams, weights, vace_modulation = self._embed_contexts(
-            contexts, context_scale, tokens, grid, modulation, hooks
+            contexts, context_scale, latents.dtype, tokens, grid, modulation, hooks
         )
 
-        video, features, in_place = tokens, [], not taps and not torch.is_grad_enabled()
+        overwritten, features, in_place = writes_in_place(hooks), [], not taps and not torch.is_grad_enabled()
+        video = tokens.to(latents.dtype, copy=overwritten) if streams else None
         for layers in self._groups(taps, streams):
             tokens = self._run(self._run_blocks, layers, tokens, modulation, text, rope, latents, time, hooks)
             place = self.vace_layers_mapping.get(layers[-1])
@@ -149,9 +157,9 @@ class WanVace(nn.Module):
                     del hints  # or they live until the next VACE block
             video = None  # only the first VACE block reads it, and that is at layer 0
             if layers[-1] in taps:
-                features.append(tokens)
+                features.append(tokens.clone() if overwritten else tokens)
 
-        velocity = self.unpatchify(self.head(tokens, time), grid)
+        velocity = self.unpatchify(self.head(tokens, time, latents.dtype), grid)
         velocity = velocity[:, :, : x.shape[2], : x.shape[3], : x.shape[4]].to(x.dtype)
         return (velocity, features) if taps else velocity
 
@@ -190,12 +198,14 @@ class WanVace(nn.Module):
         """Embed the timestep [B or 1, D], its modulation of blocks [B or 1, 6, D], and the text [B, S, D]."""
         time = self.time_embedding(sinusoidal_embedding(timestep.reshape(-1), self.config.freq_dim).to(dtype))
         modulation = rearrange(self.time_projection(time), "b (rows d) -> b rows d", rows=6)
-        return time, modulation, self.text_embedding(text.to(dtype))
+        # Autocast would embed the text in another dtype than blocks are to compute in.
+        return time, modulation.to(self._stream_dtype(dtype)), self.text_embedding(text.to(dtype)).to(dtype)
 
     def _embed_contexts(
         self,
         contexts: Tensor | None,
         scale: Scale | ContextScale,
+        dtype: torch.dtype,
         video: Tensor,
         grid: tuple[int, int, int],
         modulation: Tensor,
@@ -211,11 +221,11 @@ class WanVace(nn.Module):
         num_contexts, (batch, num_tokens, _) = contexts.shape[1], video.shape
         weights = context_weights(scale, num_contexts, len(self.vace_blocks), grid, video.device)
         share = contexts_per_pass(num_contexts, batch * num_tokens, hooks.batch_contexts)
-        contexts = contexts.to(video.dtype).expand(batch, -1, -1, -1, -1, -1)
+        contexts = contexts.expand(batch, -1, -1, -1, -1, -1)
         streams = []
         for part in contexts.split(share, dim=1):
             padded = pad_to_patch(rearrange(part, "b k c t h w -> (b k) c t h w"), self.config.patch_size)
-            tokens, context_grid = self.patchify(self.vace_patch_embedding, padded)
+            tokens, context_grid = self.patchify(self.vace_patch_embedding, padded, dtype)
             if context_grid != grid:
                 raise ValueError(
                     f"contexts of {list(contexts.shape[3:])} latents (frames, rows, columns) make a grid of "
@@ -228,9 +238,15 @@ class WanVace(nn.Module):
         by_stream = [[row[n : n + share] for n in range(0, num_contexts, share)] for row in weights]
         return streams, by_stream, modulation
 
-    def patchify(self, embedding: nn.Module, latents: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    def _stream_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype of tokens and modulation around layers that compute in `dtype`."""
+        return torch.promote_types(dtype, self.residual_dtype)
+
+    def patchify(
+        self, embedding: nn.Module, latents: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, tuple[int, int, int]]:
         """Embed latents [B, C, T, h, w], of whole patches, as (tokens [B, L, D], the grid they form)."""
-        patches = self.embed_patches(embedding, latents)
+        patches = self.embed_patches(embedding, latents).to(dtype)
         return rearrange(patches, "b d t h w -> b (t h w) d").contiguous(), tuple(patches.shape[2:])
 
     def unpatchify(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -246,7 +262,7 @@ class WanVace(nn.Module):
 
     def embed_patches(self, embedding: nn.Module, latents: Tensor) -> Tensor:
         """Embed [B, C, T, h, w] as [B, D, T', h', w'], in the embedding's own precision."""
-        return embedding(latents.to(embedding.weight.dtype)).to(latents.dtype)
+        return embedding(latents.to(embedding.weight.dtype))
 
 
 def block_groups(num_layers: int, ends: Collection[int], size: int) -> list[range]:

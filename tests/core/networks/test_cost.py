@@ -65,8 +65,10 @@ def test_inference_keeps_few_temporaries(dtype, one_thread):
     network = random_network(replace(WIDE, qk_norm=False)).to(dtype).requires_grad_(False)
     x, timestep, text, contexts = (v.to(dtype) if v.ndim > 1 else v for v in inputs(WIDE, **SIZE))
     peak = peak_bytes(lambda: network(x, timestep, text, contexts))
-    # Video, backbone, context before and in its first block, normed, q, k, v, attention; rotary table.
-    assert peak <= 10.6 * TOKENS * WIDE.dim * x.element_size()
+    # Video, backbone, context before and in its first block, normed, q, k, v, attention; rotary table. In
+    # bfloat16, backbone and context take twice the space: they are float32.
+    tensors = 10.6 if dtype == torch.float32 else 12.6
+    assert peak <= tensors * TOKENS * WIDE.dim * x.element_size()
 
 
 def test_inference_needs_less_memory_than_diffusers():

@@ -120,6 +120,7 @@ def test_peak_of_the_backward_pass_by_size_of_the_recomputed_groups():
 def test_bf16_activations_with_kernels_as_on_a_gpu(every):
     network = WanVace(SMALL, FusedOperations).bfloat16()  # the patch embeddings too, as under autocast
     network.gradient_checkpointing(every)
+    network.residual_dtype = torch.bfloat16  # as in training
     with kept_bytes(network) as found:
         run(network, 1)
     work = Workload(1, 4 * 8 * 8, 32, 1)
