@@ -1,7 +1,7 @@
 """The project's one command: `python dev.py demo | test | comfy | bench | lint`.
 
 Runs on a bare Python: each command sets up what it needs (see devtools/). This file itself stays readable
-by very old Pythons, so that they get a sentence and not a syntax error.
+by very old Pythons, so that they print an error message and not a syntax error.
 """
 
 import sys
@@ -15,7 +15,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - the very case this line is for
 
 
 def find_comfyui():
-    """Where ComfyUI is: $COMFYUI_PATH, else the copy that dev.py installed, else None."""
+    """ComfyUI's folder: $COMFYUI_PATH, else the copy that dev.py installed, else None."""
     from devtools.comfyui import find_comfyui as find
 
     return find()

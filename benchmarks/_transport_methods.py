@@ -1,7 +1,7 @@
-"""What benchmarks/transport.py compares: clouds, a float64 oracle, ours, the release's method and the peers.
+"""Methods compared by benchmarks/transport.py: a float64 oracle, ours, the release's, and peers.
 
-Every method is a function of clouds a [N, D], b [N, D], eps and a number of iterations, that does what a
-training step needs, potentials and the gradient by a, and returns a Solution in this project's convention:
+Every method is a function of clouds a [N, D], b [N, D], eps and a number of iterations. It computes what a
+training step needs, potentials and the gradient w.r.t. a, as a Solution in this project's convention:
 C = |a - b|^2, P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps), weights 1 / N.
 """
 
@@ -95,7 +95,7 @@ def oracle(a, b, eps: float, max_iter: int = 2000, tol: float = 1e-8) -> tuple[t
 
 
 def ours(a, b, eps: float, iterations: int | None) -> Solution:
-    """So many plain iterations from zero, as the others do; with None the defaults, to a tolerance."""
+    """Plain iterations from zero, as in the other methods; with None the defaults, to a tolerance."""
     options = {"tol": 1e-3, "max_iter": 1000}
     if iterations:
         options = {"tol": 1e-30, "max_iter": iterations, "anderson": 0, "init": "zeros"}
@@ -104,7 +104,7 @@ def ours(a, b, eps: float, iterations: int | None) -> Solution:
 
 
 def ours_debiased(a, b, eps: float, iterations: int | None) -> Solution:
-    """What training asks for by default: debiased, to a tolerance, an eps that is a share of the mean cost.
+    """Training's default: debiased, to a tolerance, an eps that is a share of the mean cost.
 
     The eps and the number of iterations given are those of the others, and not used.
     """
@@ -175,7 +175,7 @@ def geomloss(a, b, eps: float, iterations: int) -> Solution:
 
 
 def ott(a, b, eps: float, iterations: int) -> Solution:
-    """ott-jax on a dense cost, log domain, compiled as a whole, gradient from the plan included."""
+    """ott-jax on a dense cost, log domain, compiled, gradient from the plan included."""
     f, g, gradient = _ott_program(iterations)(a.numpy(), b.numpy(), eps)
     return Solution(*(torch.from_numpy(_writable(x)) for x in (f, g, gradient)))
 
@@ -228,11 +228,11 @@ MEASURED = {**{name: method for name, (method, _) in METHODS.items()}, DEBIASED:
 
 def available() -> tuple[dict[str, Callable], dict[str, str]]:
     """The methods that can run, and for each other what its packages are and how to get them."""
-    found, missing = {}, {}
+    methods, missing = {}, {}
     for name, (method, packages) in METHODS.items():
         absent = [package for package in packages if importlib.util.find_spec(package) is None]
         if absent:
             missing[name] = f"not installed ({', '.join(absent)}): {INSTALL}"
         else:
-            found[name] = method
-    return found, missing
+            methods[name] = method
+    return methods, missing

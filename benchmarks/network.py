@@ -1,9 +1,9 @@
-"""Times the network beside ComfyUI's and diffusers' own on the same weights, and compiled beside eager.
+"""Compares the network's speed with ComfyUI's and diffusers' on the same weights, compiled and eager.
 
     python benchmarks/network.py [--device cuda] [--dtype bfloat16] [--only NAME] [--repeats N] [--no-compile]
 
-All contenders run in one process, turn by turn, and a ratio is the median of the turns' ratios, so what
-else the machine does falls on all alike; on a CPU it is processor time that counts. Prints a Markdown table.
+All contenders run in one process, turn by turn, and a ratio is the median of the turns' ratios, so that
+other load affects all equally; on a CPU, processor time is measured. Prints a Markdown table.
 """
 
 import argparse
@@ -66,8 +66,8 @@ def contenders(config: WanVaceConfig, size: tuple, args: argparse.Namespace) -> 
         "ComfyUI": comfyui_network(network),
         "diffusers": diffusers_network(network).requires_grad_(False),
     }
-    given = inputs(config, frames=frames, height=height, width=width, tokens=config.text_len)
-    x, timestep, text, contexts = (v.to(device, dtype if v.ndim > 1 else v.dtype) for v in given)
+    arguments = inputs(config, frames=frames, height=height, width=width, tokens=config.text_len)
+    x, timestep, text, contexts = (v.to(device, dtype if v.ndim > 1 else v.dtype) for v in arguments)
     network = network.to(device, dtype)
     calls = {"ours": lambda: network(x, timestep, text, contexts)}
     if peers["ComfyUI"] is not None:

@@ -1,4 +1,4 @@
-"""Times the tiny student's four steps beside its teacher's fifty with guidance, on the same clips.
+"""Compares the time of the tiny student's four steps with its teacher's fifty with guidance.
 
     python benchmarks/student.py [--videos N] [--rounds N]
 
@@ -36,28 +36,28 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of both (default: 5)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    drawn = [clip(SPLITS["evaluation"].start + index) for index in range(args.videos)]
+    clips = [clip(SPLITS["evaluation"].start + index) for index in range(args.videos)]
     models = {name: load_tiny(ROOT / "assets", ROOT / "assets" / file) for name, file in FILES.items()}
     encode = UnitEncoder(models["teacher"], bf16=True)
-    contexts, _ = encode([build_unit("depth", one) for one in drawn])
-    prompts, seeds = [one.captions[-1] for one in drawn], range(args.videos)
-    whole, sampling = {name: [] for name in models}, {name: [] for name in models}
+    contexts, _ = encode([build_unit("depth", one) for one in clips])
+    prompts, seeds = [one.captions[-1] for one in clips], range(args.videos)
+    total, sampling = {name: [] for name in models}, {name: [] for name in models}
     for _ in range(args.rounds + 1):  # the first one warms up
         for name, model in models.items():
             begun = time.process_time()
             latents = sample_latents(model, contexts, prompts, SAMPLERS[name], seeds, bf16=True)
             sampling[name].append((time.process_time() - begun) / args.videos)
             decode(model, latents, bf16=True)
-            whole[name].append((time.process_time() - begun) / args.videos)
+            total[name].append((time.process_time() - begun) / args.videos)
     videos = f"{args.videos} videos at a time, {args.rounds} rounds"
     print(f"torch {torch.__version__}, bfloat16, one thread, {videos}\n")
     print("| | evaluations | sampling, s a video | with decoding |\n|---|---|---|---|")
     for name, sampler in SAMPLERS.items():
-        cells = (f"{statistics.median(x[name][1:]):.3f}" for x in (sampling, whole))
+        cells = (f"{statistics.median(x[name][1:]):.3f}" for x in (sampling, total))
         print(f"| {name} | {sampler.evaluations} | {' | '.join(cells)} |")
     ratios = [
         statistics.median(t / s for t, s in zip(x["teacher"][1:], x["student"][1:], strict=True))
-        for x in (sampling, whole)
+        for x in (sampling, total)
     ]
     print(f"| teacher / student | | {ratios[0]:.1f} | {ratios[1]:.1f} |")
     return 0

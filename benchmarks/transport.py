@@ -1,10 +1,10 @@
-"""Times the optimal transport beside the release's method, POT, geomloss and ott-jax.
+"""Compares the optimal transport's speed with the release's method, POT, geomloss and ott-jax.
 
     python benchmarks/transport.py [--rounds N] [--only TABLE] [--device cuda]
 
 Prints Markdown tables: 60 fixed iterations, iterations to a tolerance, and a large frame. On a CPU all
 methods run in one process on one thread of one core, turn by turn, and a ratio is the median of the turns'
-ratios; extra memory is measured in a process for each. It is processor time that counts. Errors are against
+ratios; extra memory is measured in a process for each. Processor time is measured. Errors are against
 a converged float64 solution.
 """
 
@@ -42,7 +42,7 @@ from vdot_core.transport import entropic_ot  # noqa: E402
 
 NUM_POINTS, LARGE, ITERATIONS, LARGE_ITERATIONS = 1560, 6240, 60, 30
 SETTINGS = (("indep", 0.1), ("real", 0.32), ("small", 0.64))
-# How much faster ours is to be than each, over the fixed iterations.
+# Required speed-up of ours over each, for the fixed iterations.
 GOALS = {"the release, forward and backward": 60, "POT sinkhorn_log": 12, "ott-jax dense": 2.5}
 LARGE_GOAL, MEMORY_GOAL_MB, ITERATION_GOAL = 3, 200, 0.25
 TABLES = ("fixed", "tolerance", "large")
@@ -64,7 +64,7 @@ def interleaved(calls: dict, rounds: int) -> tuple[dict[str, list[float]], dict]
 
 @cache
 def expected(kind: str, eps: float) -> tuple[torch.Tensor, float]:
-    """The converged gradient by the first cloud and the marginal error at which it was taken."""
+    """The converged gradient w.r.t. the first cloud and the marginal error at which it was taken."""
     return oracle(*clouds(kind, NUM_POINTS), eps)
 
 
@@ -79,8 +79,8 @@ def extra_memory(name: str, num_points: int, iterations: int) -> float | None:
         return None
     command = [sys.executable, __file__, "--memory-of", name, "--points", str(num_points)]
     command += ["--iterations", str(iterations)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return float(process.stdout.split()[-1])
 
 
 def print_extra_memory(name: str, num_points: int, iterations: int) -> int:
@@ -107,10 +107,10 @@ def cell(megabytes: float | None) -> str:
 
 def fixed_table(rounds: int) -> list[str]:
     """60 iterations of every method on all clouds; the goals that were missed."""
-    found, missing = available()
+    methods, missing = available()
     failed = []
-    memory = {name: extra_memory(name, NUM_POINTS, ITERATIONS) for name in found}
-    for method in found.values():  # compile, allocate
+    memory = {name: extra_memory(name, NUM_POINTS, ITERATIONS) for name in methods}
+    for method in methods.values():  # compile, allocate
         method(*clouds("indep", NUM_POINTS if method is ott else 64), 1.0, ITERATIONS)
     print(f"### {ITERATIONS} fixed iterations, N = {NUM_POINTS}\n")
     print("| clouds, eps | method | s | by ours | extra MB | marginal error | gradient error |")
@@ -118,7 +118,7 @@ def fixed_table(rounds: int) -> list[str]:
     for kind, eps in SETTINGS:
         a, b = clouds(kind, NUM_POINTS)
         truth, converged = expected(kind, eps)
-        calls = {name: partial(method, a, b, eps, ITERATIONS) for name, method in found.items()}
+        calls = {name: partial(method, a, b, eps, ITERATIONS) for name, method in methods.items()}
         seconds, solutions = interleaved(calls, rounds)
         for name, solution in solutions.items():
             error = (solution.gradient - truth).norm() / truth.norm()
@@ -161,11 +161,11 @@ def tolerance_table(rounds: int) -> list[str]:
 
 def large_table(rounds: int) -> list[str]:
     """A frame of 480p without pooling, against the fastest of the dense peers."""
-    found, missing = available()
+    methods, missing = available()
     failed = []
     a, b = clouds("indep", LARGE)
-    names = [name for name in ("ours", "ott-jax dense") if name in found]
-    calls = {name: partial(found[name], a, b, 0.1, LARGE_ITERATIONS) for name in names}
+    names = [name for name in ("ours", "ott-jax dense") if name in methods]
+    calls = {name: partial(methods[name], a, b, 0.1, LARGE_ITERATIONS) for name in names}
     memory = {name: extra_memory(name, LARGE, LARGE_ITERATIONS) for name in [*names, DEBIASED]}
     for call in calls.values():
         call()

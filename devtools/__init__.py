@@ -1,1 +1,1 @@
-"""What dev.py does: environments, ComfyUI, the demo. Only the standard library, except for devtools.demo."""
+"""The implementation of dev.py: environments, ComfyUI, the demo; standard library only, but for the demo."""

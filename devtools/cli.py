@@ -1,4 +1,4 @@
-"""The command line of dev.py: finds the command and turns what went wrong into one message."""
+"""The command line of dev.py: runs a command and prints an error as one message."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ USAGE = """usage: python dev.py COMMAND [options]
   bench   measurements: bench lists them, bench NAME runs one; --install-peers adds what it compares with
 
 Each command sets up what it needs: .venv here and ComfyUI in a per-user cache.
-VDOT_VENV and VDOT_CACHE put them elsewhere, COMFYUI_PATH uses a ComfyUI that is there already."""
+VDOT_VENV and VDOT_CACHE change these folders, COMFYUI_PATH uses an existing ComfyUI."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"\nerror: {error.strerror or error}{place}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command takes up where it was", file=sys.stderr)
+        print("\ninterrupted; the same command resumes", file=sys.stderr)
         return 130
 
 
@@ -78,11 +78,9 @@ def make_absolute() -> None:
 def comfy_parser() -> argparse.ArgumentParser:
     """Options of `dev.py comfy`."""
     parser = argparse.ArgumentParser(
-        prog="dev.py comfy", description="A ComfyUI with the pack, in the browser."
+        prog="dev.py comfy", description="Start ComfyUI with the pack and open it in the browser."
     )
     parser.add_argument("--port", type=int, default=8188, help="port to listen on (default: %(default)s)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
-    parser.add_argument(
-        "--cpu", action="store_true", help="run on the CPU even where there is an accelerator"
-    )
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU even if there is a GPU")
     return parser

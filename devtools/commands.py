@@ -1,4 +1,4 @@
-"""What each command of dev.py does, in the order that a newcomer meets them."""
+"""The commands of dev.py, in the order in which a new user meets them."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ FLOOR_TESTS = ("tests/core", "tests/dev/test_floor.py")
 
 
 def demo(arguments: Sequence[str]) -> int:
-    """One video from a shipped workflow, with a contact sheet; the work is done inside the environment."""
+    """Make a video and a contact sheet from a shipped workflow, inside the environment."""
     from devtools.demo.options import parse
 
     options = parse(arguments)  # before the set-up: a mistyped path should not cost minutes
@@ -36,7 +36,7 @@ def demo(arguments: Sequence[str]) -> int:
 
 
 def comfy(arguments: Sequence[str]) -> int:
-    """A ComfyUI with the pack that stays until Ctrl-C; its files are in the per-user cache."""
+    """Run ComfyUI with the pack until Ctrl-C; its files are in the per-user cache."""
     from devtools.cli import comfy_parser
 
     options = comfy_parser().parse_args(arguments)
@@ -65,7 +65,7 @@ def comfy(arguments: Sequence[str]) -> int:
 
 
 def test(arguments: Sequence[str]) -> int:
-    """pytest over the default tests; --full: over all; --floor: over what must run on the oldest versions.
+    """Run pytest: the default tests; --full: all; --floor: those for the oldest supported versions.
 
     On two cores or more, two workers share the tests, with one torch thread each.
     """
@@ -73,11 +73,11 @@ def test(arguments: Sequence[str]) -> int:
     if "--floor" in arguments:
         arguments.remove("--floor")
         python = str(set_up_floor())
-        # This environment has not ComfyUI's requirements: what compares with ComfyUI is skipped.
+        # This environment lacks ComfyUI's requirements: comparisons with ComfyUI are skipped.
         with tempfile.TemporaryDirectory() as nothing:
             hidden = {"VDOT_CACHE": nothing, "COMFYUI_PATH": ""}
-            chosen = any((ROOT / argument.split("::")[0]).exists() for argument in arguments)
-            return run([python, "-m", "pytest", *([] if chosen else FLOOR_TESTS), *arguments], hidden)
+            has_paths = any((ROOT / argument.split("::")[0]).exists() for argument in arguments)
+            return run([python, "-m", "pytest", *([] if has_paths else FLOOR_TESTS), *arguments], hidden)
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     return run([str(set_up().python), "-m", "pytest", *worker_options(arguments), *arguments], threads)
 
@@ -85,7 +85,7 @@ def test(arguments: Sequence[str]) -> int:
 def worker_options(arguments: Sequence[str]) -> list[str]:
     """Options for two pytest workers; none where the arguments choose otherwise or there is one core.
 
-    A file's tests stay together, because they share what is slow to make: servers, trained weights.
+    A file's tests stay in one worker, because they share slow fixtures: servers, trained weights.
     """
     single = {"--pdb", "--trace", "no:xdist"}.intersection(arguments)
     counted = any(argument.startswith(("-n", "--numprocesses")) for argument in arguments)
@@ -99,7 +99,7 @@ def num_cores() -> int:
 
 
 def lint(arguments: Sequence[str]) -> int:
-    """All checks, each of them even when one before has failed."""
+    """Run all checks, also after one has failed."""
     if arguments:
         raise DevError(f"lint takes no arguments, got {' '.join(arguments)}")
     python = str(set_up().python)
@@ -118,9 +118,9 @@ def lint(arguments: Sequence[str]) -> int:
 
 
 def bench(arguments: Sequence[str]) -> int:
-    """benchmarks/NAME.py with the rest of the arguments; without a name, the list.
+    """Run benchmarks/NAME.py with the remaining arguments; without a name, list them.
 
-    `--install-peers` adds other projects' packages to compare with, in an environment of their own.
+    `--install-peers` installs other projects' packages to compare with, in a separate environment.
     """
     names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("_"))
     if not arguments:

@@ -2,8 +2,8 @@
 
 
 class DevError(Exception):
-    """Something a user can act on; the message says what was found and what to do."""
+    """An error that a user can act on; the message says what was found and what to do."""
 
 
 class UsageError(DevError):
-    """A flag that does not fit; nothing has failed."""
+    """A wrong command-line flag."""

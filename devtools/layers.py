@@ -2,8 +2,8 @@
 
 Run as `python -m devtools.layers` in the repository's root.
 
-import-linter wants packages by name, and this repository is itself one (ComfyUI imports its root), under
-whatever name its folder has. So it is made importable here as `vdot_pack`, and the contracts in
+import-linter wants packages by name, and this repository is itself one (ComfyUI imports its root), under any
+folder name. So it is made importable here as `vdot_pack`, and the contracts in
 pyproject.toml speak of `vdot_pack.nodes` and its siblings: relative imports then resolve as they do inside
 ComfyUI.
 """
@@ -36,7 +36,7 @@ class PackFinder(MetaPathFinder):
 
 
 def distributed_users(folder: Path) -> Iterator[str]:
-    """Places in a folder that name torch.distributed; import-linter sees external packages only as a whole.
+    """Places in a folder that name torch.distributed; import-linter sees only top-level external packages.
 
     Yields:
         `file:line` of each import of it, and of each attribute chain torch.distributed.
@@ -83,7 +83,7 @@ def check(root: Path = ROOT, config: Path | None = None) -> list[str]:
 
 
 def main() -> int:
-    """Print what is broken; the exit status says whether anything is."""
+    """Print broken contracts; exit status 1 if there are any."""
     problems = check()
     for problem in problems:
         print(problem, file=sys.stderr)

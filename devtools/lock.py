@@ -1,4 +1,4 @@
-"""A lock on a folder: one dev.py at a time changes it, the next one waits and says so.
+"""A lock on a folder: one dev.py at a time changes it, the next one waits and prints a message.
 
 The operating system holds the lock on an open file until the last process that has the file open ends. So a
 killed run leaves no stale lock, and a pip that outlives it (it gets the file too) still keeps others out.
@@ -27,7 +27,7 @@ def locked(folder: Path, variable: str, say: Callable[[str], None]) -> Iterator[
     Args:
         folder: the folder that is going to be changed.
         variable: the environment variable that puts it elsewhere, for the error.
-        say: told in one line that somebody else holds the lock.
+        say: called with one line if another process holds the lock.
 
     Yields:
         The open lock file, to be inherited by child processes that change the folder; None where the folder
@@ -41,7 +41,7 @@ def locked(folder: Path, variable: str, say: Callable[[str], None]) -> Iterator[
         try:
             file = _acquire(folder / LOCK, say)
         except PermissionError:
-            file = None  # what is complete can be used; a change fails with a sentence of its own
+            file = None  # a complete environment can be used; a change fails with its own message
     try:
         yield file
     finally:
@@ -50,7 +50,7 @@ def locked(folder: Path, variable: str, say: Callable[[str], None]) -> Iterator[
 
 
 def _acquire(path: Path, say: Callable[[str], None]) -> TextIO:
-    told = False
+    announced = False
     while True:
         file = open(path, "a+", encoding="utf-8")
         if _try_lock(file):
@@ -59,17 +59,17 @@ def _acquire(path: Path, say: Callable[[str], None]) -> TextIO:
                 file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
                 file.flush()
                 return file
-        elif not told:
+        elif not announced:
             file.seek(0)
             holder = file.readline().strip() or "a process that has not said its number"
             say(f"another dev.py is setting up {path.parent} ({holder}): waiting for it")
-            told = True
+            announced = True
         file.close()
         time.sleep(POLL_SECONDS)
 
 
 def _is_still(path: Path, file: TextIO) -> bool:
-    """Whether the locked file is the one at this path: somebody may have deleted the folder meanwhile."""
+    """True if the locked file is still the one at this path, not deleted meanwhile."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
     except FileNotFoundError:

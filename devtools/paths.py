@@ -1,4 +1,4 @@
-"""Where things live on this machine, and whether they fit."""
+"""Paths on this machine, and checks of free disk space."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ def path_from(variable: str) -> Path | None:
     """The absolute path in an environment variable; None where it is unset or empty.
 
     Raises:
-        DevError: it names the home folder of nobody, or a loop of links.
+        DevError: it names an unknown user's home folder, or a loop of links.
     """
     value = os.environ.get(variable)
     if not value:
@@ -57,7 +57,7 @@ def venv_dir(suffix: str = "") -> Path:
     """The virtual environment: $VDOT_VENV, else .venv next to dev.py; others have a suffix to that name."""
     base = path_from("VDOT_VENV") or ROOT / ".venv"
     if not base.name:
-        raise DevError(f"VDOT_VENV={base} is the root of the disk: give a folder of its own")
+        raise DevError(f"VDOT_VENV={base} is the root of the disk: give a separate folder")
     return base.with_name(base.name + suffix)
 
 
@@ -67,7 +67,7 @@ def python_of(venv: Path) -> Path:
 
 
 def require_space(where: Path, num_bytes: int, purpose: str) -> None:
-    """Refuse up front what would fill the disk half-way.
+    """Refuse early if the disk is too full.
 
     Args:
         where: folder that will be written to; it need not exist yet.

@@ -1,4 +1,4 @@
-"""A real ComfyUI server with the pack linked in, in a folder of its own."""
+"""A real ComfyUI server with the pack linked in, in a separate base folder."""
 
 import os
 import shutil
@@ -51,7 +51,7 @@ def link_pack(custom_nodes: Path, pack: Path = ROOT) -> Path:
         target.symlink_to(pack, target_is_directory=True)
     except OSError:
         # Windows asks for a privilege for links, not for junctions; a copy works on any disk.
-        made = (
+        process = (
             subprocess.run(
                 ["cmd", "/c", "mklink", "/J", str(target), str(pack)],
                 stdout=subprocess.DEVNULL,
@@ -60,13 +60,13 @@ def link_pack(custom_nodes: Path, pack: Path = ROOT) -> Path:
             if os.name == "nt"
             else None
         )
-        if made is None or made.returncode:
+        if process is None or process.returncode:
             shutil.copytree(pack, target, ignore=shutil.ignore_patterns(*NOT_THE_PACK))
     return target
 
 
 class ComfyServer:
-    """Runs main.py as a child process; as a context manager it is stopped whatever happens.
+    """Runs main.py as a child process; as a context manager it is always stopped.
 
     Args:
         python: interpreter with ComfyUI's requirements.

@@ -31,7 +31,7 @@ with open(sys.argv[1], "rb") as file: print(json.dumps(tomllib.load(file)["proje
 
 @dataclass(frozen=True)
 class Environment:
-    """What a command runs in: the interpreter with everything installed, ComfyUI, and how long it took."""
+    """The environment of a command: interpreter, ComfyUI, and seconds of the set-up."""
 
     python: Path
     comfyui: Path

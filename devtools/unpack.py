@@ -21,7 +21,7 @@ def unpack_folder(archive: Path, folder: str, destination: Path) -> int:
     """Write the files under `folder` of a .tar.gz to `destination`, and nothing else.
 
     Only regular files are written, each under its own relative path; owners, modes and times of the archive
-    are ignored. One suspicious entry refuses the whole archive.
+    are ignored. One suspicious entry refuses the archive.
 
     Args:
         archive: a .tar.gz whose entries share one top folder, as sdists and release archives do.
@@ -35,15 +35,15 @@ def unpack_folder(archive: Path, folder: str, destination: Path) -> int:
         DevError: the archive is damaged, has a link, a device or a path that leaves `destination`, or has no
             such folder.
     """
-    wanted = PurePosixPath(folder).parts
+    prefix = PurePosixPath(folder).parts
     num_files = 0
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 relative = _checked_parts(member, archive)[1:]
-                if relative[: len(wanted)] != wanted or len(relative) <= len(wanted):
+                if relative[: len(prefix)] != prefix or len(relative) <= len(prefix):
                     continue
-                target = destination.joinpath(*relative[len(wanted) :])
+                target = destination.joinpath(*relative[len(prefix) :])
                 if member.isdir():
                     target.mkdir(parents=True, exist_ok=True)
                     continue
@@ -73,7 +73,7 @@ def _checked_parts(member: tarfile.TarInfo, archive: Path) -> tuple[str, ...]:
 def source_digest(folder: Path) -> str:
     """One SHA-256 over the names and contents of a folder's Python files.
 
-    GitHub packs its archives anew now and then, so their bytes prove nothing; what is in them does. Files in
+    GitHub repacks its archives now and then, so the digest is of their contents, not their bytes. Files in
     hidden and test folders do not count: source distributions leave them out.
     """
     digest = hashlib.sha256()

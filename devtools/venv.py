@@ -37,7 +37,7 @@ def create_venv(
     Args:
         venv: its folder.
         num_bytes: disk space that a full installation needs, checked before a new one is begun.
-        say: told in one line what happens.
+        say: called with one-line progress messages.
         base_python: interpreter to make it from; the running one if None.
 
     Returns:
@@ -120,7 +120,7 @@ def _contents(venv: Path) -> list[str]:
 
 
 def _remove(venv: Path, reason: str, say: Callable[[str], None]) -> None:
-    """Delete an environment that was made here; what else is in its folder stays."""
+    """Delete an environment that was made here; other files in its folder are kept."""
     if not (venv / MARKER).exists():
         raise DevError(
             f"{venv}: {reason}. dev.py did not make this environment, so it does not delete it: repair or "
@@ -132,7 +132,7 @@ def _remove(venv: Path, reason: str, say: Callable[[str], None]) -> None:
         )
     say(f"{venv}: {reason}; making it again")
     with writing_to(venv, "VDOT_VENV"):
-        (venv / INSTALLING).touch()  # it goes last, so that a run that is killed here is taken up by the next
+        (venv / INSTALLING).touch()  # deleted last, so that the next run continues a killed one
         for name in VENV_PARTS:
             delete(venv / name)
         if [path.name for path in venv.iterdir()] == [MARKER]:

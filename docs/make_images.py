@@ -98,9 +98,9 @@ def input_clip(workflow: Path) -> Path | None:
 
 def render(workflow: Path, video: Path) -> bytes:
     """The thumbnail of one workflow's result, with its input above where there is one."""
-    given = input_clip(workflow)
+    source = input_clip(workflow)
     result = read_frames(video)
-    rows = _halves(pick(result, 4)) if given is None else [pick(read_frames(given), 2), pick(result, 2)]
+    rows = _halves(pick(result, 4)) if source is None else [pick(read_frames(source), 2), pick(result, 2)]
     return jpeg_bytes(contact_sheet(rows))
 
 

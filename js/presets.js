@@ -1,6 +1,6 @@
 /**
- * Presets on VDOT Sampler: a preset picked by hand shows the numbers it stands for, grayed out, so that what is shown is what runs.
- * "custom" makes them editable: from the preset's numbers at first, from your own when you come back to it.
+ * Presets on VDOT Sampler: selecting a preset shows its values, grayed out, so that the shown values are those that run.
+ * "custom" makes them editable, starting from the preset's values or your last ones.
  */
 
 const CUSTOM = "custom"

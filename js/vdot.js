@@ -1,7 +1,7 @@
 /**
- * The pack's face in the browser: the moving preview on VDOT Sampler, the notes that nodes write while they run, and sampler presets.
+ * The pack's front end: the moving preview on VDOT Sampler, the notes that nodes write while they run, and sampler presets.
  *
- * Everything here is for looking at. Nodes, workflows and their saved values work the same where this file is not loaded.
+ * Display only: nodes, workflows and saved values work the same without this file.
  */
 
 import { app } from "../../scripts/app.js"

@@ -21,8 +21,8 @@ def entry(schema: dict) -> dict:
         "display_name": schema["display_name"],
         "description": schema["description"],
         "inputs": {
-            name: {"name": given.get("display_name") or name, "tooltip": given.get("tooltip")}
-            for name, given in options.items()
+            name: {"name": values.get("display_name") or name, "tooltip": values.get("tooltip")}
+            for name, values in options.items()
         },
         "outputs": {
             str(index): {"name": name, "tooltip": tooltip}

@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 
 class VDOTExtension(ComfyExtension):
-    """What ComfyUI asks for the nodes."""
+    """The extension through which ComfyUI gets the nodes."""
 
     async def on_load(self) -> None:
         """Let ComfyUI's own loaders recognize VDOT files."""
@@ -19,7 +19,7 @@ class VDOTExtension(ComfyExtension):
         try:
             return _nodes()
         except Exception:
-            # ComfyUI logs one line of whatever goes wrong here.
+            # ComfyUI logs only one line of an error here.
             logging.getLogger("vdot").exception("ComfyUI-VDOT could not load its nodes")
             raise
 

@@ -1,4 +1,4 @@
-"""Where ComfyUI meets vdot_core: model files, the MODEL patcher and the conditioning keys.
+"""The adapter between ComfyUI and vdot_core: model files, the MODEL patcher and the conditioning keys.
 
 Shape letters: K contexts, T latent frames, h w latents.
 """
@@ -27,7 +27,7 @@ WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_fa
 NETWORKS = ("vdot", "comfyui")
 ONLY_OUR_NETWORK = (
     "a unit's strength changes over time, which ComfyUI's own VACE network cannot do; load the model with "
-    "VDOT Load Model and network 'vdot', or take VDOT Strength out"
+    "VDOT Load Model and network 'vdot', or remove VDOT Strength"
 )
 
 _SHARD = re.compile(r"^(?P<folder>.+)[/\\][^/\\]*-\d{5}-of-\d{5}\.safetensors$")
@@ -37,7 +37,7 @@ _log = logging.getLogger("vdot")
 
 
 def report(lines) -> dict:
-    """Log what a node has to say and make it the node's `text` UI output."""
+    """Log a node's messages and make them its `text` UI output."""
     lines = list(lines)
     for line in lines:
         _log.info("%s", line)
@@ -57,7 +57,7 @@ def list_checkpoints() -> list[str]:
 
 
 def checkpoint_path(name: str) -> Path:
-    """The file or folder that a name from `list_checkpoints` stands for.
+    """The file or folder of a name from `list_checkpoints`.
 
     Raises:
         ValueError: nothing of that name is in ComfyUI's model folders.
@@ -131,7 +131,7 @@ def register_network() -> None:
 
 
 def check_comfyui_network(config) -> None:
-    """Refuse a network that ComfyUI's own cannot stand for: it spreads VACE blocks evenly.
+    """Refuse a network that ComfyUI's own cannot represent: it spaces VACE blocks evenly.
 
     Raises:
         ValueError: names the layers that it expects.
@@ -149,7 +149,7 @@ def load_model(path, vace_path=None, weight_dtype="default", network="vdot", dis
 
     Args:
         path: file or folder of the transformer.
-        vace_path: file of the VACE blocks where they are stored on their own.
+        vace_path: file of the VACE blocks, if they are stored separately.
         weight_dtype: one of WEIGHT_DTYPES; 'default' leaves the choice to ComfyUI.
         network: 'vdot' for our network, 'comfyui' for ComfyUI's own.
         disable_dynamic: ComfyUI's: make a patcher without dynamic memory.
@@ -192,7 +192,7 @@ def load_model(path, vace_path=None, weight_dtype="default", network="vdot", dis
 
 
 def _read(info, vace_path, dtype: torch.dtype | None) -> tuple[dict, dict]:
-    """Weights under Wan's names, and metadata that ComfyUI needs beside them."""
+    """Weights under Wan's names, and the metadata that ComfyUI needs."""
     from ..vdot_core.checkpoints import read_weights
 
     if not info.scaled:
@@ -228,7 +228,7 @@ def vace_conditioning(contexts: torch.Tensor, scale: ContextScale) -> dict:
 
 
 class FrameScale(ContextScale):
-    """A context's scale by latent frame; a network that multiplies hints by it is told why it cannot."""
+    """A context's scale by latent frame; explains itself to a network that multiplies hints by it."""
 
     def __mul__(self, other):
         raise ValueError(ONLY_OUR_NETWORK)
@@ -237,7 +237,7 @@ class FrameScale(ContextScale):
 
 
 def check_frame_strengths(model, conditioning) -> None:
-    """Refuse strengths by latent frame where one number for each context is all that can be used.
+    """Refuse strengths by latent frame where only one number per context is supported.
 
     Raises:
         ValueError: a strength changes over time, and the model is not this pack's network or is run in

@@ -1,4 +1,4 @@
-"""Our network as ComfyUI drives its own: the call, the wrappers, the options of the Wan models.
+"""Our network behind ComfyUI's interface: call, wrappers and options of its Wan models.
 
 B batch, K contexts, C channels, S text tokens, T h w latent frames, rows, columns, L tokens, P pairs of a
 head's channels.
@@ -147,7 +147,7 @@ class ComfyWanVace(WanVace):
     ) -> Tensor:
         if context_latents is not None:
             raise ValueError(
-                "context_latents (in-context references) are not known to VACE; use a VDOT Reference"
+                "context_latents (in-context references) are not supported by VACE; use a VDOT Reference"
             )
         options = {} if transformer_options is None else transformer_options
         t, h, w = x.shape[2:]
@@ -210,5 +210,5 @@ class ComfyWanVace(WanVace):
         return x.dtype
 
     def embed_patches(self, embedding: torch.nn.Module, latents: Tensor) -> Tensor:
-        """Embed in float32, whatever dtype the weights were stored in."""
+        """Embed in float32 at any dtype of the stored weights."""
         return embedding(latents.float())

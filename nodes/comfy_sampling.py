@@ -23,7 +23,7 @@ PREVIEW_VERSION = 1
 MAX_PREVIEW_FRAMES = 32
 MAX_PREVIEW_SIDE = 128
 MAX_PREVIEW_BYTES = 192 * 1024  # of JPEG, before base64 adds a third
-LATENT_FPS = 4.0  # Wan videos have 16 frames a second, a latent frame stands for four of them
+LATENT_FPS = 4.0  # Wan videos have 16 frames a second, a latent frame covers four of them
 
 _log = logging.getLogger("vdot")
 
@@ -51,10 +51,10 @@ def check_model(model) -> None:
 
 
 def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str]:
-    """See that a conditioning fits the model and the latent.
+    """Check that a conditioning fits the model and the latent.
 
     Returns:
-        Lines to tell the user: things that are allowed but probably not meant.
+        Messages about settings that are allowed but probably not intended.
 
     Raises:
         ValueError: there is no text or one of another model's encoder, the VACE context has another size than
@@ -132,7 +132,7 @@ def few_step_sampler(schedule, solver: str, generator: torch.Generator | None) -
         # `x` was scaled by sigmas[0], which is the network's 0.999; the solver starts from the noise itself.
         out = sample(velocity, model.noise, schedule, solver, generator=generator, callback=on_step)
         mask = (extra_args or {}).get("denoise_mask")
-        # The truncated labels leave a trace of noise in what is kept.
+        # The truncated labels leave a trace of noise in kept regions.
         return out if mask is None else out * mask + model.latent_image * (1 - mask)
 
     return comfy.samplers.KSAMPLER(vdot_few_step)
@@ -155,7 +155,7 @@ def run_sampler(model, positive, negative, latent, *, seed, schedule, solver, cf
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     generator = torch.Generator().manual_seed(seed)
-    # What re-noising draws comes after the first noise, so that it is not the same noise again.
+    # Re-noising continues after the first noise, so that it does not repeat it.
     torch.randn(samples.shape, generator=generator)
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive} | ({} if negative is None else {"negative": negative}))

@@ -1,4 +1,4 @@
-"""ComfyUI's VAE as vdot_core wants it: checked, several clips in one pass where they fit, gray clips kept.
+"""ComfyUI's VAE as a vdot_core encoder: checked, several clips in one pass if they fit, gray clips cached.
 
 Shape letters: B batch, F pixel frames, T latent frames, H W pixels, h w latents.
 """
@@ -20,7 +20,7 @@ from ..vdot_core.memory import check_size
 WAN_WIDTH = 96
 """Channels of Wan 2.1's VAE, for which ComfyUI estimates memory."""
 MAX_CLIPS_AT_ONCE = 2
-"""The two halves of a masked clip; more at once gain nothing and hold more pixels."""
+"""The two halves of a masked clip; larger batches gain nothing and need more memory."""
 
 _log = logging.getLogger("vdot")
 
@@ -33,8 +33,8 @@ def check_vae(vae) -> None:
     """
     network, channels = vae.first_stage_model, vae.latent_channels
     expected = comfy.latent_formats.Wan21.latent_channels
-    known = isinstance(network, (comfy.ldm.wan.vae.WanVAE, comfy.taesd.taehv.TAEHV))
-    if not known or channels != expected:
+    is_wan = isinstance(network, (comfy.ldm.wan.vae.WanVAE, comfy.taesd.taehv.TAEHV))
+    if not is_wan or channels != expected:
         raise ValueError(
             f"this VAE is a {type(network).__name__} with latents of {channels} channels; VDOT needs the Wan "
             f"2.1 VAE ({expected} channels): load wan_2.1_vae.safetensors with Load VAE"
@@ -76,7 +76,7 @@ def _check_memory(vae, shape: tuple[int, ...]) -> None:
 
 
 def clips_at_once(vae) -> Callable[[tuple[int, ...]], int]:
-    """How many clips fit into the memory that is free, by the VAE's own estimate.
+    """Number of clips that fit into free memory, by the VAE's own estimate.
 
     Memory that models hold is not counted as free: a second clip is not worth unloading one.
 

@@ -43,7 +43,7 @@ def _further_units() -> list[io.Input]:
 
 
 class VDOTEncode(CheckedNode):
-    """What the model is to look at, in the model's own terms."""
+    """Encodes units as conditioning and an empty latent."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -121,7 +121,7 @@ class VDOTEncode(CheckedNode):
 
 
 def _with_strengths(unit, strength: float, further: dict) -> list:
-    """The connected units in order, each with its node strength on top of its own."""
+    """The connected units in order, each with its own strength times the node's."""
     units = [unit.scaled(strength)]
     for number in range(2, MAX_UNITS + 1):
         extra = further.get(f"unit_{number}")

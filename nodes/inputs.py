@@ -1,4 +1,4 @@
-"""What the task nodes share: the VDOT_VCU type, recurring inputs, and what builders take them as."""
+"""Shared by task nodes: the VDOT_VCU type, recurring inputs, and their conversion to builder arguments."""
 
 from comfy_api.latest import io
 
@@ -24,7 +24,7 @@ def canvas_inputs(width: int = 832, height: int = 480, length: int = 81) -> list
 
 
 def fit_inputs(length: bool = True) -> list[io.Input]:
-    """Size (and length) of a video that may take them from its clip: 0 leaves it to the clip."""
+    """Size (and length) of a video; 0 takes them from its clip."""
     rule = "0 takes it from the clip. Rounded down to a multiple of 16; the clip is scaled and cropped."
     inputs: list[io.Input] = [
         io.Int.Input(
@@ -65,7 +65,7 @@ def mask_shape_input(tooltip: str, optional: bool = False) -> io.Input:
 
 
 def guide_inputs() -> list[io.Input]:
-    """How strongly, and from when to when, a control guides. They were added later: optional, at the end."""
+    """Strength and span of a control; optional, at the end of a node's inputs."""
     moment = {"default": 0, "min": 0, "max": MAX_LENGTH, "optional": True}
     return [
         strength_input("How strongly this control steers the video. 1 is what the model was trained with."),
@@ -93,7 +93,7 @@ def strength_input(tooltip: str) -> io.Input:
 def box_inputs() -> list[io.Input]:
     """Optional inputs of nodes that read boxes: colors, and the size of a box on a path."""
     side = "of the box that is carried along a path, in pixels; only for boxes given by two numbers."
-    how = {"default": 128, "min": 1, "max": MAX_SIDE, "optional": True}
+    limits = {"default": 128, "min": 1, "max": MAX_SIDE, "optional": True}
     return [
         io.String.Input(
             "colors",
@@ -104,8 +104,8 @@ def box_inputs() -> list[io.Input]:
                 "object. Empty: black."
             ),
         ),
-        io.Int.Input("box_width", tooltip=f"Width {side}", **how),
-        io.Int.Input("box_height", tooltip=f"Height {side}", **how),
+        io.Int.Input("box_width", tooltip=f"Width {side}", **limits),
+        io.Int.Input("box_height", tooltip=f"Height {side}", **limits),
     ]
 
 
@@ -136,12 +136,12 @@ def size_arguments(width: int, height: int, length: int | None = None) -> dict:
 
 
 def unit_output(unit) -> io.NodeOutput:
-    """The unit, and what was changed to make it fit; the builder has logged that already."""
+    """The unit and its notes on changed sizes; the builder has logged them already."""
     return io.NodeOutput(unit, ui={"text": [str(unit), *unit.notes]})
 
 
 def connected(inputs: dict | None) -> list:
-    """What is connected to growing inputs, in order."""
+    """Connected values of growing inputs, in order."""
     return [value for value in (inputs or {}).values() if value is not None]
 
 

@@ -112,7 +112,7 @@ class VDOTLoadDemo(CheckedNode):
 
 
 def _describe(model) -> str:
-    """What was loaded, in a few words."""
+    """A short description of a loaded model."""
     import torch
 
     network = model.model.diffusion_model

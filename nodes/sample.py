@@ -24,8 +24,7 @@ class VDOTSampler(CheckedNode):
             category="VDOT/sampling",
             description=(
                 "Generates the video in four steps. It steps exactly as the model was trained, shows a "
-                "moving preview, and hands back the video alone: reference pictures are already cut off, so "
-                "connect VAE Decode directly."
+                "moving preview, and returns the video without reference frames: connect VAE Decode directly."
             ),
             search_aliases=["vace sampler", "4 steps", "wan sampler", "unipc"],
             inputs=[
@@ -65,7 +64,7 @@ class VDOTSampler(CheckedNode):
                     min=0.1,
                     max=100.0,
                     step=0.05,
-                    tooltip="For the preset 'custom' only. Higher: more work on motion; lower: on detail.",
+                    tooltip="For the preset 'custom' only. Higher: more steps for motion; lower: for detail.",
                 ),
                 io.Combo.Input(
                     "solver",
@@ -113,8 +112,17 @@ class VDOTSampler(CheckedNode):
         num_references, trimmed = _references(latent)
         callback = comfy_sampling.preview_callback(model, schedule.num_steps, num_references, preview)
         used_negative = None if cfg == 1.0 else negative
-        how = {"seed": seed, "schedule": schedule, "solver": solver, "cfg": cfg, "callback": callback}
-        samples = comfy_sampling.run_sampler(model, positive, used_negative, latent, **how)
+        samples = comfy_sampling.run_sampler(
+            model,
+            positive,
+            used_negative,
+            latent,
+            seed=seed,
+            schedule=schedule,
+            solver=solver,
+            cfg=cfg,
+            callback=callback,
+        )
         used_up = (REFERENCE_KEY, LENGTH_KEY, "noise_mask")
         out = {key: value for key, value in latent.items() if key not in used_up}
         out["samples"] = trim_references(samples, num_references)
@@ -122,7 +130,7 @@ class VDOTSampler(CheckedNode):
 
 
 def _references(latent: dict) -> tuple[int, list[str]]:
-    """How many latent frames to cut off the start, and a line where the count no longer holds."""
+    """Number of latent frames to cut off the start, and a message if the count no longer holds."""
     count, num_frames = latent.get(REFERENCE_KEY, 0), latent["samples"].shape[2]
     if latent.get(LENGTH_KEY, num_frames) != num_frames:
         return 0, ["the latent's length changed since VDOT Encode: nothing is cut off its start"]
@@ -143,21 +151,21 @@ def _schedule(preset: str, steps: int, shift: float, solver: str):
 
     labels = "exact" if solver == "renoise" else "wan"  # as in the presets that use these solvers
     schedule = custom = sampling.Schedule.shifted(steps, shift, labels=labels)
-    asked = solver
+    requested = solver
     if preset != CUSTOM:
         factory, solver = sampling.PRESETS[preset]
         schedule = factory()
-    shown = "/".join(f"{label:.4g}" for label in schedule.timesteps.tolist())
-    lines = [f"{preset}: {schedule.num_steps} steps, {solver}, timesteps {shown}"]
+    timesteps = "/".join(f"{label:.4g}" for label in schedule.timesteps.tolist())
+    lines = [f"{preset}: {schedule.num_steps} steps, {solver}, timesteps {timesteps}"]
     # The page writes a preset's own settings into the unused widgets; the defaults are left alone too.
-    untouched = (steps, shift, asked) == (DEFAULT_STEPS, DEFAULT_SHIFT, DEFAULT_SOLVER)
-    if not untouched and (schedule != custom or solver != asked):
+    untouched = (steps, shift, requested) == (DEFAULT_STEPS, DEFAULT_SHIFT, DEFAULT_SOLVER)
+    if not untouched and (schedule != custom or solver != requested):
         lines.append("steps, shift and solver are only used with the preset 'custom'")
     return schedule, solver, lines
 
 
 def _validate(model, positive, negative, latent: dict, cfg: float) -> list[str]:
-    """Refuse what cannot work before anything heavy runs; returns lines about what is allowed but odd."""
+    """Refuse impossible settings before anything heavy runs; returns messages about unusual ones."""
     from .comfy_sampling import check_conditioning, check_model
 
     check_model(model)

@@ -1,4 +1,4 @@
-"""IMAGE or keypoints -> control video: gray, lines, depth, pose; optical flow is beside this."""
+"""IMAGE or keypoints -> control video: gray, lines, depth, pose; optical flow is in `signals_flow.py`."""
 
 from comfy_api.latest import io
 

@@ -1,4 +1,4 @@
-"""The flow node, which finds RAFT weights where ComfyUI keeps models, and what all signal nodes share."""
+"""The flow node, which looks for RAFT weights in ComfyUI's model folders, and helpers of all signal nodes."""
 
 from comfy_api.latest import io
 
@@ -22,7 +22,7 @@ def control_output(tooltip: str) -> io.Output:
 
 
 def compute_device():
-    """Where ComfyUI runs models."""
+    """The device on which ComfyUI runs models."""
     import comfy.model_management
 
     return comfy.model_management.get_torch_device()
@@ -79,9 +79,7 @@ class VDOTFlow(CheckedNode):
                 OPTICAL_FLOW.Input(
                     "optical_flow",
                     optional=True,
-                    tooltip=(
-                        "A RAFT from Load Optical Flow Model; it is then used whatever the estimator says."
-                    ),
+                    tooltip=("A RAFT from Load Optical Flow Model; it replaces the choice of estimator."),
                 ),
             ],
             outputs=[

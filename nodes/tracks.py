@@ -1,4 +1,4 @@
-"""What task nodes take as text: boxes and paths over time, strengths over time, colors.
+"""Parses text inputs of task nodes: boxes and paths over time, strengths over time, colors.
 
 Shape letters: F pixel frames.
 """

@@ -1,4 +1,4 @@
-"""Text, controls and references -> VCU, and what one does with units: join, weigh, look at."""
+"""Text, controls and references -> VCU; nodes that join, weight and preview units."""
 
 from comfy_api.latest import io, ui
 
@@ -65,8 +65,9 @@ class VDOTControl(CheckedNode):
     ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        how = size_arguments(width, height, length) | guide_arguments(strength, start_frame, end_frame)
-        return unit_output(vcu.control(frames, region=region, **how))
+        size = size_arguments(width, height, length)
+        guide = guide_arguments(strength, start_frame, end_frame)
+        return unit_output(vcu.control(frames, region=region, **size, **guide))
 
 
 class VDOTDepth(CheckedNode):
@@ -115,10 +116,12 @@ class VDOTDepth(CheckedNode):
     ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        how = size_arguments(width, height, length) | guide_arguments(strength, start_frame, end_frame)
-        depth = depth[..., :3]  # a fourth channel is alpha, which a depth clip has no use for
-        unit = vcu.depth(depth, normalization=normalization, invert=invert, region=region, **how)
-        return unit_output(unit)
+        size = size_arguments(width, height, length)
+        guide = guide_arguments(strength, start_frame, end_frame)
+        depth = depth[..., :3]  # the fourth channel is alpha, which means nothing for depth
+        return unit_output(
+            vcu.depth(depth, normalization=normalization, invert=invert, region=region, **size, **guide)
+        )
 
 
 class VDOTReference(CheckedNode):
@@ -155,9 +158,15 @@ class VDOTReference(CheckedNode):
 
         if unit is not None:
             width, height, length = unit.width, unit.height, unit.num_frames
-        how = {"width": width, "height": height, "num_frames": length}
-        how |= {"crop": CROPS[cut_out], "margin": margin}
-        references = vcu.reference(flatten(images), masks=_masks_of(images, masks or {}), **how)
+        references = vcu.reference(
+            flatten(images),
+            masks=_masks_of(images, masks or {}),
+            width=width,
+            height=height,
+            num_frames=length,
+            crop=CROPS[cut_out],
+            margin=margin,
+        )
         return unit_output(references if unit is None else vcu.compose(unit, references))
 
 
@@ -275,18 +284,18 @@ def _masks_of(images: dict, masks: dict) -> list | None:
     pictures = {name: batch for name, batch in images.items() if batch is not None}
     if not flat or len(flat) == sum(len(batch) for batch in pictures.values()):
         return flat or None
-    given = {name.removeprefix("mask"): batch for name, batch in masks.items() if batch is not None}
+    by_number = {name.removeprefix("mask"): batch for name, batch in masks.items() if batch is not None}
     aligned = []
     for name, batch in pictures.items():
-        own = given.pop(name.removeprefix("image"), None)
+        own = by_number.pop(name.removeprefix("image"), None)
         if own is not None and len(own) != len(batch):
             raise ValueError(
                 f"{name} holds {len(batch)} pictures and the mask with its number {len(own)}; "
                 "give one mask for each picture"
             )
         aligned += [None] * len(batch) if own is None else list(own)
-    if given:
+    if by_number:
         raise ValueError(
-            f"mask{next(iter(given))} has no picture with its number; connect that, or remove it"
+            f"mask{next(iter(by_number))} has no picture with its number; connect that, or remove it"
         )
     return aligned

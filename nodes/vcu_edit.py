@@ -26,8 +26,8 @@ class VDOTMask(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         description = (
-            "Keeps a clip and regenerates the masked region: remove, replace or repair things. What was "
-            "under the mask is hidden from the model, whatever its color."
+            "Keeps a clip and regenerates the masked region: remove, replace or repair things. The "
+            "content under the mask is hidden from the model."
         )
         inputs = [
             io.Image.Input("frames", tooltip="The clip to change."),
@@ -55,23 +55,21 @@ class VDOTMask(CheckedNode):
 
     @classmethod
     def execute(
-        cls,
-        frames,
-        mask,
-        mask_shape,
-        expand,
-        width,
-        height,
-        length,
-        still=False,
-        grow_px=0,
-        blur_px=0.0,
+        cls, frames, mask, mask_shape, expand, width, height, length, still=False, grow_px=0, blur_px=0.0
     ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        how = {"mask_shape": mask_shape, "expand": expand, "grow_px": grow_px, "blur_px": blur_px}
-        size = size_arguments(width, height, length)
-        return unit_output(vcu.inpaint(frames, mask, still=still, **how, **size))
+        unit = vcu.inpaint(
+            frames,
+            mask,
+            mask_shape=mask_shape,
+            expand=expand,
+            grow_px=grow_px,
+            blur_px=blur_px,
+            still=still,
+            **size_arguments(width, height, length),
+        )
+        return unit_output(unit)
 
 
 class VDOTOutpaint(CheckedNode):
@@ -80,8 +78,8 @@ class VDOTOutpaint(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         description = (
-            "Keeps a clip and paints what lies beyond its borders: by pixels or percent on each side, or to "
-            "a given aspect ratio. A single image gives the video's first frame."
+            "Keeps a clip and generates the area beyond its borders: by pixels or percent on each side, or "
+            "to a given aspect ratio. A single image gives the video's first frame."
         )
         tip = (
             "How much to add on this side: pixels of the clip's own scale, or percent of its width or height."
@@ -117,12 +115,12 @@ class VDOTOutpaint(CheckedNode):
     ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        how = {"anchor": (anchor_x, anchor_y), "feather_px": feather_px}
-        how |= {"aspect": aspect if mode == "aspect" else None, **size_arguments(width, height, length)}
-        sides = {"left": left, "right": right, "top": top, "bottom": bottom}
-        if mode == "percent":
-            sides = {name: value / 100 for name, value in sides.items()}
-        return unit_output(vcu.outpaint(frames, **sides, **how))
+        sides = _sides(mode, left=left, right=right, top=top, bottom=bottom)
+        size = size_arguments(width, height, length)
+        aspect = aspect if mode == "aspect" else None
+        anchor = (anchor_x, anchor_y)
+        unit = vcu.outpaint(frames, **sides, aspect=aspect, anchor=anchor, feather_px=feather_px, **size)
+        return unit_output(unit)
 
 
 class VDOTExtend(CheckedNode):
@@ -155,7 +153,9 @@ class VDOTKeyframes(CheckedNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        description = "Puts images or clips at chosen moments of the video and makes everything between them."
+        description = (
+            "Puts images or clips at chosen moments of the video and generates everything between them."
+        )
         tip = (
             "Frame number of each image, in order, separated by commas. 0 is the first frame, -1 the last. A "
             "clip begins there; with a negative number it ends there."
@@ -184,9 +184,9 @@ class VDOTKeyframes(CheckedNode):
     def execute(cls, images, positions, length, width, height, clips=False) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        given = connected(images) if clips else flatten(images)
+        items = connected(images) if clips else flatten(images)
         size = size_arguments(width, height)
-        return unit_output(vcu.keyframes(given, numbers_from_text(positions), num_frames=length, **size))
+        return unit_output(vcu.keyframes(items, numbers_from_text(positions), num_frames=length, **size))
 
 
 def _coarsen_inputs() -> list[io.Input]:
@@ -206,7 +206,7 @@ def _coarsen_inputs() -> list[io.Input]:
             min=-1024,
             max=1024,
             optional=True,
-            tooltip="Grow the mask by so many pixels of the clip; negative shrinks it.",
+            tooltip="Grow the mask by this many pixels of the clip; negative shrinks it.",
         ),
         io.Float.Input(
             "blur_px",
@@ -215,9 +215,14 @@ def _coarsen_inputs() -> list[io.Input]:
             max=128.0,
             step=0.5,
             optional=True,
-            tooltip="Round the mask's outline over so many pixels. It stays hard: the model knows no other.",
+            tooltip="Round the mask's outline over this many pixels. The mask stays binary, as in training.",
         ),
     ]
+
+
+def _sides(mode: str, **values: int) -> dict[str, int | float]:
+    """Margins by side as `vcu.outpaint` takes them: integers are pixels, floats shares of the clip's side."""
+    return {name: value / 100 if mode == "percent" else value for name, value in values.items()}
 
 
 def _margin_inputs() -> list[io.Input]:
@@ -241,12 +246,12 @@ def _margin_inputs() -> list[io.Input]:
         ),
         io.Float.Input(
             "anchor_x",
-            tooltip="Where the clip lies in a picture given by aspect or size: 0 left, 1 right.",
+            tooltip="Position of the clip in a picture given by aspect or size: 0 left, 1 right.",
             **anchor,
         ),
         io.Float.Input(
             "anchor_y",
-            tooltip="Where the clip lies in a picture given by aspect or size: 0 top, 1 bottom.",
+            tooltip="Position of the clip in a picture given by aspect or size: 0 top, 1 bottom.",
             **anchor,
         ),
         io.Int.Input(

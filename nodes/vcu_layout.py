@@ -1,4 +1,4 @@
-"""Boxes, paths and tracked masks -> VCU: where things are, and where an image's subject goes."""
+"""Boxes, paths and tracked masks -> VCU: positions of objects, and the path of an image's subject."""
 
 from comfy_api.latest import io
 
@@ -80,12 +80,13 @@ class VDOTLayout(CheckedNode):
         start_frame=0,
         end_frame=0,
     ) -> io.NodeOutput:
-        how = guide_arguments(strength, start_frame, end_frame)
-        how |= {"line_width": line_width} if line_width else {}
+        style = guide_arguments(strength, start_frame, end_frame)
+        if line_width:
+            style["line_width"] = line_width
         tracked = connected(masks)
         if tracked:
-            return _from_masks(boxes, tracked, colors, mask_shape, (width, height, length), how)
-        return _from_boxes(boxes, colors, (box_width, box_height), (width, height, length), how)
+            return _from_masks(boxes, tracked, colors, mask_shape, (width, height, length), style)
+        return _from_boxes(boxes, colors, (box_width, box_height), (width, height, length), style)
 
 
 class VDOTMove(CheckedNode):
@@ -95,7 +96,7 @@ class VDOTMove(CheckedNode):
     def define_schema(cls) -> io.Schema:
         description = (
             "Sets an image in motion: it is the first frame, and boxes say where its subject goes. Let the "
-            "first box lie around the subject in the image."
+            "first box surround the subject in the image."
         )
         inputs = [
             io.Image.Input("image", tooltip="The first frame: one image."),
@@ -124,9 +125,15 @@ class VDOTMove(CheckedNode):
         from ..vdot_core import vcu
 
         things = boxes_from_text(boxes, (box_width, box_height), length, first=1)
-        how = {"colors": colors_from_text(colors, len(things)), "strength": strength}
-        size = size_arguments(width, height)
-        return unit_output(vcu.move(image, things, num_frames=length, **how, **size))
+        unit = vcu.move(
+            image,
+            things,
+            num_frames=length,
+            colors=colors_from_text(colors, len(things)),
+            strength=strength,
+            **size_arguments(width, height),
+        )
+        return unit_output(unit)
 
 
 def _boxes_input(more: str = "") -> io.Input:
@@ -163,16 +170,22 @@ def _canvas_inputs() -> list[io.Input]:
     ]
 
 
-def _from_masks(boxes: str, masks: list, colors: str, mask_shape: str, size: tuple, how: dict):
+def _from_masks(boxes: str, masks: list, colors: str, mask_shape: str, size: tuple, style: dict):
     from ..vdot_core import vcu
 
     if boxes.strip():
         raise ValueError("boxes has text and masks are connected; empty the one or disconnect the other")
-    how |= {"colors": colors_from_text(colors, len(masks)), "mask_shape": mask_shape}
-    return unit_output(vcu.layout_masks(masks, **how, **size_arguments(*size)))
+    unit = vcu.layout_masks(
+        masks,
+        colors=colors_from_text(colors, len(masks)),
+        mask_shape=mask_shape,
+        **style,
+        **size_arguments(*size),
+    )
+    return unit_output(unit)
 
 
-def _from_boxes(boxes: str, colors: str, box_size: tuple, size: tuple, how: dict):
+def _from_boxes(boxes: str, colors: str, box_size: tuple, size: tuple, style: dict):
     from ..vdot_core import vcu
 
     if not all(size):
@@ -181,6 +194,13 @@ def _from_boxes(boxes: str, colors: str, box_size: tuple, size: tuple, how: dict
             "own to take for a 0: set all three, or connect masks"
         )
     things = boxes_from_text(boxes, box_size, size[2])
-    how |= {"colors": colors_from_text(colors, len(things))}
     width, height, length = size
-    return unit_output(vcu.layout(things, width=width, height=height, num_frames=length, **how))
+    unit = vcu.layout(
+        things,
+        width=width,
+        height=height,
+        num_frames=length,
+        colors=colors_from_text(colors, len(things)),
+        **style,
+    )
+    return unit_output(unit)

@@ -1,4 +1,4 @@
-"""Parts of the picture: a detector's boxes as masks, a region made on its own, kept pixels put back."""
+"""Parts of the picture: a detector's boxes as masks, cropping and stitching, restoring kept pixels."""
 
 from comfy_api.latest import io
 
@@ -87,7 +87,7 @@ class VDOTCrop(CheckedNode):
             outputs=[
                 io.Image.Output(display_name="frames", tooltip="The region, for VDOT Mask."),
                 io.Mask.Output(display_name="mask", tooltip="Its mask, for VDOT Mask."),
-                CropType.Output(display_name="crop", tooltip="Where it was, for VDOT Stitch."),
+                CropType.Output(display_name="crop", tooltip="Position of the region, for VDOT Stitch."),
             ],
         )
 
@@ -95,8 +95,9 @@ class VDOTCrop(CheckedNode):
     def execute(cls, frames, mask, margin, width, height) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        how = {"margin": margin, "width": width or None, "height": height or None}
-        part, cut, crop = vcu.crop_region(frames, mask, **how)
+        part, cut, crop = vcu.crop_region(
+            frames, mask, margin=margin, width=width or None, height=height or None
+        )
         return io.NodeOutput(part, cut, crop, ui={"text": [str(crop)]})
 
 
@@ -116,9 +117,9 @@ class VDOTStitch(CheckedNode):
             search_aliases=["crop and stitch", "uncrop", "paste", "blend"],
             inputs=[
                 io.Image.Input("original", tooltip="The clip that VDOT Crop was given."),
-                io.Image.Input("images", tooltip="The region as it was made, from VAE Decode."),
+                io.Image.Input("images", tooltip="The generated region, from VAE Decode."),
                 VCUType.Input("unit", tooltip="The task that the region was made from."),
-                CropType.Input("crop", tooltip="Where it was, from VDOT Crop."),
+                CropType.Input("crop", tooltip="Position of the region, from VDOT Crop."),
                 _feather_input(),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The full clip with the new region.")],
@@ -141,8 +142,8 @@ class VDOTPasteBack(CheckedNode):
             display_name="VDOT Paste Back",
             category=CATEGORY,
             description=(
-                "Puts what a task keeps back over its decoded video, exactly as it was: the VAE changes "
-                "every pixel a little. For inpainting, outpainting, and given frames."
+                "Restores the pixels that a task keeps in its decoded video: the VAE changes every pixel a "
+                "little. For inpainting, outpainting and given frames."
             ),
             search_aliases=["composite", "keep original", "color shift", "blend", "restore"],
             inputs=[

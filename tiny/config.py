@@ -10,16 +10,16 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class VaeStage:
-    """One stretch of the VAE's schedule.
+    """One stage of the VAE's schedule.
 
     Attributes:
         steps: Optimizer steps.
         num_frames: Frames of a clip, 4n + 1 (1: images).
         size_px: Height and width of the batch, cropped from clips of `draw_px` where that is larger, so that
-            small crops show the detail that whole clips have.
+            small crops show the detail of full clips.
         batch: Clips a step.
         lr_start, lr_end: The learning rate goes linearly between them.
-        image_every: Every so many steps a batch of single large images instead (0: never).
+        image_every: Steps between batches of single large images (0: never).
         image_size_px, image_batch: Size and number of those.
     """
 
@@ -87,12 +87,12 @@ class CacheGroup:
 
     Attributes:
         width, height, num_frames: Of the clips; multiples of 16, 4n + 1 frames.
-        num_clips: How many clips.
+        num_clips: Number of clips.
         tasks: Tasks that every clip is encoded for.
         extra: Tasks of which each clip is encoded for one, chosen at random.
         texture_share: Part of the clips that are textures instead of drawn shapes.
-        simple: One shape on a background without a pattern: what a caption says of it is most of the clip.
-        weight: How often a sample is taken, against one of the same task in a group of weight 1.
+        simple: One shape on a background without a pattern: the caption describes most of the clip.
+        weight: Sampling frequency relative to the same task in a group of weight 1.
     """
 
     width: int
@@ -129,11 +129,11 @@ class EvaluatorConfig:
     """The network that scores generated clips.
 
     Attributes:
-        vae: VAE file whose artifacts it is to bear.
+        vae: VAE file to whose artifacts it must be robust.
         steps: Optimizer steps.
         clips: Clips in a step.
         frames: Frames read of each clip.
-        vae_clips: How many of a step's clips pass through the VAE.
+        vae_clips: Number of a step's clips that pass through the VAE.
         latent_noise: Largest standard deviation added to their latents.
         lr: Learning rate at the start, falling by a cosine.
         lr_end: Learning rate at the end.
@@ -162,7 +162,7 @@ class EvaluatorConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The tiny text encoder, trained to tell what captions say.
+    """The tiny text encoder, trained to extract the facts of captions.
 
     Attributes:
         layers: Blocks of the encoder.

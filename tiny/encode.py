@@ -34,7 +34,7 @@ def encode_clips(
         group: Size and tasks.
         numbers: Scenes of the training split.
         name: First part of the samples' ids.
-        bf16: Whether to encode under bfloat16 autocast.
+        bf16: Encode under bfloat16 autocast.
 
     Yields:
         About `len(numbers) * len(group.tasks)` samples, on the CPU.

@@ -1,8 +1,8 @@
 """Score models: `python tiny/evaluate.py --config tiny/configs/tiny_evaluation.yaml`.
 
-Every row of every planned run is made, looked at by the evaluation network and written to
-`out_dir/run/sampler/row.json` beside a contact sheet; then docs/RESULTS.md is written. Kill it and run the
-same command: rows that are done, by the same weights, settings and version of the clips, are not done again.
+Every row of every planned run is generated, scored by the evaluation network and written to
+`out_dir/run/sampler/row.json` with a contact sheet; then docs/RESULTS.md is written. The same command
+resumes: finished rows of the same weights, settings and version of the clips are skipped.
 One model alone: `--run NAME [--transformer FILE] [--use '[guided50]'] [--only '[text]']`. The page alone:
 `--report`.
 """
@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def fingerprint(paths: Sequence[str | Path], settings: dict) -> str:
-    """A name for weights, settings and the drawn clips: results of the same one need not be made again."""
+    """A key for weights, settings and the drawn clips: results with the same key are reused."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(f"clips {CLIPS_VERSION}".encode())
     for path in paths:
@@ -51,7 +51,7 @@ def fingerprint(paths: Sequence[str | Path], settings: dict) -> str:
 
 
 class Evaluation:
-    """One model under evaluation; each drawn clip is looked at and reconstructed once for all rows."""
+    """One model under evaluation; each drawn clip is observed and reconstructed once for all rows."""
 
     def __init__(self, config: EvaluationConfig) -> None:
         config = replace(config, bf16=uses_bf16(config.bf16, torch.device(config.device), "bf16"))
@@ -64,25 +64,25 @@ class Evaluation:
         self._known: dict[bytes, tuple[Tensor, Observation]] = {}
 
     def _drawn(self, cases: list[Case]) -> tuple[Tensor, list[Observation]]:
-        """[B, F, H, W, 3] reconstructions of the cases' clips, and what is seen in the drawn clips."""
-        keys = [hashlib.sha256(case.drawn.frames.numpy().tobytes()).digest() for case in cases]
+        """[B, F, H, W, 3] reconstructions of the cases' clips, and observations of the drawn clips."""
+        keys = [hashlib.sha256(case.scene.frames.numpy().tobytes()).digest() for case in cases]
         new = {
-            key: case.drawn.frames for key, case in zip(keys, cases, strict=True) if key not in self._known
+            key: case.scene.frames for key, case in zip(keys, cases, strict=True) if key not in self._known
         }
         if new:
-            drawn = torch.stack(list(new.values()))
-            made = reconstruct(self.model, drawn, bf16=self.config.bf16)
+            truth = torch.stack(list(new.values()))
+            decoded = reconstruct(self.model, truth, bf16=self.config.bf16)
             # Half precision, so that the clips of all rows stay in memory.
-            pairs = zip(made.half(), observe(self.evaluator, drawn), strict=True)
+            pairs = zip(decoded.half(), observe(self.evaluator, truth), strict=True)
             self._known |= dict(zip(new, pairs, strict=True))
-        videos, seen = zip(*(self._known[key] for key in keys), strict=True)
-        return torch.stack(videos).float(), list(seen)
+        videos, observations = zip(*(self._known[key] for key in keys), strict=True)
+        return torch.stack(videos).float(), list(observations)
 
     def _videos(
-        self, row: TaskConfig, cases: list[Case], sampler: str, drawn: Tensor, bound: Tensor
+        self, row: TaskConfig, cases: list[Case], sampler: str, truth: Tensor, bound: Tensor
     ) -> Tensor:
         if sampler == "truth":
-            return drawn
+            return truth
         if sampler == "vae":
             return bound
         contexts, num_references = self.encoder([case.unit for case in cases])
@@ -91,30 +91,30 @@ class Evaluation:
         return generate(self.model, contexts, num_references, prompts, settings, seeds, bf16=self.config.bf16)
 
     def row(self, row: TaskConfig, sampler: str, folder: Path) -> dict:
-        """Make and score one row; its contact sheet is written into the folder."""
-        scores, shown, size = RowScores(row), [], self.config.batch
-        # Processor time: on a busy machine a clock would measure the others.
+        """Generate and score one row, and write its contact sheet into the folder."""
+        scores, pictures, size = RowScores(row), [], self.config.batch
+        # Processor time: a clock would measure the load of a busy machine.
         cpu_seconds = 0.0
         cases = list(row_cases(self.config, row))
         for first in range(0, len(cases), size):
             batch = cases[first : first + size]
-            drawn = torch.stack([case.drawn.frames for case in batch])
+            truth = torch.stack([case.scene.frames for case in batch])
             bound, true_seen = self._drawn(batch)
             begun = time.process_time()
-            videos = self._videos(row, batch, sampler, drawn, bound)
+            videos = self._videos(row, batch, sampler, truth, bound)
             cpu_seconds += time.process_time() - begun
-            seen = observe(self.evaluator, videos)
+            observations = observe(self.evaluator, videos)
             for i, case in enumerate(batch):
-                scores.add(case, videos[i], bound[i], seen[i], true_seen[i])
-            shown += list(zip(batch, videos, strict=True))[: max(0, self.config.pictures - len(shown))]
-        save_sheet(shown, folder / f"{row.title}.jpg")
-        save_animation(shown, folder / f"{row.title}.webp")
+                scores.add(case, videos[i], bound[i], observations[i], true_seen[i])
+            pictures += list(zip(batch, videos, strict=True))[: max(0, self.config.pictures - len(pictures))]
+        save_sheet(pictures, folder / f"{row.title}.jpg")
+        save_animation(pictures, folder / f"{row.title}.webp")
         summary = scores.summary(self.config.score)
         return {**summary, "family": row.family, "cpu_seconds": cpu_seconds / max(len(cases), 1)}
 
 
 def run(config: EvaluationConfig) -> None:
-    """Evaluate every row with every sampler; what is done already is kept.
+    """Evaluate every row with every sampler; finished rows are kept.
 
     Args:
         config: The evaluation.
@@ -123,7 +123,7 @@ def run(config: EvaluationConfig) -> None:
     evaluation = Evaluation(config)
     common = {"split": config.split, "first": config.first, "seed": config.seed, "score": config.score}
     files = [*evaluation.model.files, config.evaluator]
-    # What a report's rows must have in common, whichever transformer they are of.
+    # The settings that all rows of a report must share, for any transformer.
     measured_with = fingerprint(files[1:], {name: common[name] for name in ("split", "first", "score")})
     rows = [row for row in config.tasks if not config.only or row.title in config.only]
     for sampler in config.use or [*config.samplers, "truth", "vae"]:

@@ -1,4 +1,4 @@
-"""Training the evaluation network on clips of seeds that nothing else uses, degraded as generated ones are.
+"""Trains the evaluation network on clips of separate seeds, degraded like generated ones.
 
 Letters: B clips, N frames, K object colors, H W pixels.
 """
@@ -42,15 +42,15 @@ POSITION_NOISE = 0.012
 NO_TARGET = -100
 
 
-def frame_targets(drawn: Clip, frames: list[int]) -> dict[str, Tensor]:
-    """The truth of some frames of a clip, in the shapes of `FrameReading`; `NO_TARGET` where none is asked.
+def frame_targets(scene: Clip, frames: list[int]) -> dict[str, Tensor]:
+    """The truth of some frames of a clip, in the shapes of `FrameReading`; `NO_TARGET` where there is none.
 
     Args:
-        drawn: The clip.
-        frames: Which of its frames.
+        scene: The clip.
+        frames: Indices of its frames.
     """
     count, num_colors = len(frames), len(OBJECT_COLORS)
-    masks = drawn.object_masks[:, frames]
+    masks = scene.object_masks[:, frames]
     labels = torch.zeros(count, 1 + num_colors, *masks.shape[2:])
     targets = {
         "presence": torch.zeros(count, num_colors),
@@ -60,22 +60,22 @@ def frame_targets(drawn: Clip, frames: list[int]) -> dict[str, Tensor]:
     }
     shapes = torch.zeros(count, len(SEEN_SHAPES))
     cells = torch.full((count, *(side // 4 for side in masks.shape[2:])), NO_TARGET)
-    for track, mask in zip(drawn.objects, masks, strict=True):
+    for track, mask in zip(scene.objects, masks, strict=True):
         slot, shape = OBJECT_COLORS.index(track.color), SEEN_SHAPES.index(track.shape)
         labels[:, 1 + slot] = mask
         cells[F.avg_pool2d(mask, 4) > 0.4] = shape
         area = mask.sum((1, 2))
-        seen = area >= VISIBLE_PIXELS
+        visible = area >= VISIBLE_PIXELS
         # A few pixels are neither absence nor presence.
-        targets["presence"][:, slot] = torch.where(seen, 1.0, torch.where(area > 0, 0.5, 0.0))
-        shapes[seen, shape] = 1
-        # What is mostly hidden does not show its shape.
+        targets["presence"][:, slot] = torch.where(visible, 1.0, torch.where(area > 0, 0.5, 0.0))
+        shapes[visible, shape] = 1
+        # Mostly hidden objects have no shape target.
         clear = area >= 0.6 * area.amax().clamp_min(1)
-        targets["shape"][seen & clear, slot] = shape
-        targets["size"][seen & clear, slot] = tuple(SIZES).index(track.size_name)
-        targets["position"][seen, slot] = (track.centers[frames] / masks.shape[-1])[seen]
+        targets["shape"][visible & clear, slot] = shape
+        targets["size"][visible & clear, slot] = tuple(SIZES).index(track.size_name)
+        targets["position"][visible, slot] = (track.centers[frames] / masks.shape[-1])[visible]
     labels[:, 0] = 1 - labels[:, 1:].sum(1)
-    kind, color = background_words(drawn)
+    kind, color = background_words(scene)
     return {
         **targets,
         "labels": F.avg_pool2d(labels, 2),
@@ -117,11 +117,11 @@ def turned_and_mirrored(positions: Tensor, headings: Tensor) -> tuple[Tensor, Te
     """
     x, y = (positions - 0.5).unbind(-1)
     turned = [((x, y), 0), ((-y, x), 2), ((-x, -y), 4), ((y, -x), 6)]
-    known = headings != NO_TARGET
+    has_heading = headings != NO_TARGET
     tracks, names = [], []
     for (u, v), quarter in turned:
-        heading = torch.where(known, (headings + quarter) % 8, NO_TARGET)
-        mirrored = torch.where(known, (4 - headings - quarter) % 8, NO_TARGET)
+        heading = torch.where(has_heading, (headings + quarter) % 8, NO_TARGET)
+        mirrored = torch.where(has_heading, (4 - headings - quarter) % 8, NO_TARGET)
         tracks += [torch.stack([u, v], -1), torch.stack([-u, v], -1)]
         names += [heading, mirrored]
     return torch.cat(tracks) + 0.5, torch.cat(names)
@@ -153,46 +153,48 @@ class EvaluatorTask:
         # Every eighth clip shows the stick figure.
         return [(figure_clip if i % 8 == 7 else clip)(first + i) for i in range(self.settings.clips)]
 
-    def _frames(self, drawn: list[Clip], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _frames(self, clips: list[Clip], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Degraded frames [N, H, W, 3] and their targets."""
         rng = np.random.default_rng([self.config.seed, step, 23])
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
         count, settings = self.settings.frames, self.settings
         starts = rng.integers(0, CLIP_FRAMES - VAE_FRAMES + 1, settings.vae_clips)
-        stretches = [d.frames[s : s + VAE_FRAMES] for d, s in zip(drawn, starts, strict=False)]
+        stretches = [d.frames[s : s + VAE_FRAMES] for d, s in zip(clips, starts, strict=False)]
         if stretches:
             noise = float(rng.uniform(0, settings.latent_noise))
             videos = torch.stack(stretches)
             stretches = list(through_vae(self.vae, videos, noise, generator, bf16=settings.bf16))
         images, targets = [], []
-        for i, one in enumerate(drawn):
+        for i, one in enumerate(clips):
             if i < len(stretches):
                 within = rng.choice(VAE_FRAMES, count, replace=False)
                 images.append(stretches[i][within])
-                chosen = [int(starts[i] + w) for w in within]
+                indices = [int(starts[i] + w) for w in within]
             else:
-                chosen = rng.choice(CLIP_FRAMES, count, replace=False).tolist()
+                indices = rng.choice(CLIP_FRAMES, count, replace=False).tolist()
                 # The rest of the time the pixels are as drawn: real clips are read too.
-                images.append(degrade(one.frames[chosen], rng) if rng.random() < 0.75 else one.frames[chosen])
-            targets.append(frame_targets(one, chosen))
+                images.append(
+                    degrade(one.frames[indices], rng) if rng.random() < 0.75 else one.frames[indices]
+                )
+            targets.append(frame_targets(one, indices))
         joined = {key: torch.cat([t[key] for t in targets]).to(self.device) for key in targets[0]}
         return torch.cat(images).to(self.device), joined
 
-    def _motion_loss(self, drawn: list[Clip], step: int) -> Tensor:
-        """Naming paths from the true centers, about as inexact as they are read."""
+    def _motion_loss(self, clips: list[Clip], step: int) -> Tensor:
+        """Naming paths from the true centers, with noise like that of the reading."""
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        everything = [(track, one.object_masks[n]) for one in drawn for n, track in enumerate(one.objects)]
-        # A figure's actions are not told by where its middle is.
+        everything = [(track, one.object_masks[n]) for one in clips for n, track in enumerate(one.objects)]
+        # A figure's actions do not show in its center's path.
         tracks = [(track, mask) for track, mask in everything if track.path in PATHS]
-        side = drawn[0].frames.shape[1]
+        side = clips[0].frames.shape[1]
         positions = torch.stack([track.centers for track, _ in tracks]) / side
         paths = torch.tensor([PATHS.index(track.path) for track, _ in tracks])
         headings = [DIRECTIONS.index(t.direction) if t.path == "linear" else NO_TARGET for t, _ in tracks]
         positions, headings = turned_and_mirrored(positions, torch.tensor(headings))
         positions = positions + POSITION_NOISE * torch.randn(positions.shape, generator=generator)
-        seen = torch.stack([mask.sum((1, 2)) >= VISIBLE_PIXELS for _, mask in tracks]).float().repeat(8, 1)
-        seen = seen * (torch.rand(seen.shape, generator=generator) > 0.03)
-        path, direction = self.network.name_motion(positions.to(self.device), seen.to(self.device))
+        visible = torch.stack([mask.sum((1, 2)) >= VISIBLE_PIXELS for _, mask in tracks]).float().repeat(8, 1)
+        visible = visible * (torch.rand(visible.shape, generator=generator) > 0.03)
+        path, direction = self.network.name_motion(positions.to(self.device), visible.to(self.device))
         paths, headings = paths.repeat(8).to(self.device), headings.to(self.device)
         return 0.5 * (F.cross_entropy(path, paths) + F.cross_entropy(direction, headings))
 
@@ -202,11 +204,11 @@ class EvaluatorTask:
         lr = cosine_lr(step, settings.steps, settings.lr, settings.lr_end)
         lr *= min(1.0, (step + 1) / 50)
         set_lr(self.optimizers, lr)
-        drawn = self._draw(step)
-        frames, targets = self._frames(drawn, step)
+        clips = self._draw(step)
+        frames, targets = self._frames(clips, step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bf16):
             reading = self.network(frames)
-        losses = {**reading_loss(reading, targets), "motion": self._motion_loss(drawn, step)}
+        losses = {**reading_loss(reading, targets), "motion": self._motion_loss(clips, step)}
         loss = sum(losses.values())
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
@@ -223,13 +225,13 @@ class EvaluatorTask:
     def validate(self) -> dict[str, float]:
         """Right answers on held-out clips, as drawn and through the VAE ('vae_..'), averaged weights."""
         start = SPLITS["validation"].start
-        drawn = [clip(start + i) for i in range(self.settings.num_validation)]
-        videos = stack_frames(drawn)
+        clips = [clip(start + i) for i in range(self.settings.num_validation)]
+        videos = stack_frames(clips)
         generator = torch.Generator().manual_seed(0)
         passed = torch.cat([through_vae(self.vae, video, 0.0, generator) for video in videos.split(4)])
         self.ema.swap(self.network)
-        scores = reading_accuracy(observe(self.network, videos), drawn)
-        after = reading_accuracy(observe(self.network, passed), drawn)
+        scores = reading_accuracy(observe(self.network, videos), clips)
+        after = reading_accuracy(observe(self.network, passed), clips)
         self.ema.swap(self.network)
         return {**scores, **{f"vae_{name}": value for name, value in after.items()}}
 

@@ -30,12 +30,12 @@ SCALED = {
     "save_every": 1,
     "sample_every": 1,
 }
-# A small run may have no clip of some task: its samples count alike.
+# A small run may have no clip of some task: all samples have equal weight.
 BY_TASK = ("task_weights", "task_guidance", "task_text_drop")
 
 
 class TimeOverError(RuntimeError):
-    """The time of this start is over; everything done is saved."""
+    """The time limit is reached; all progress is saved."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """The making of the bundled weights.
+    """The recipe of the bundled weights.
 
     Attributes:
         stages: Stages in order.
         out_dir: Folder of the stages; finished weights are in its folder weights.
         scale: Share of the steps and clips of the recipe, above 0 and at most 1.
-        minutes: Stop after so many minutes; 0: run to the end.
+        minutes: Stop after this many minutes; 0: run to the end.
         device: Device of the trainings: auto, cpu or cuda.
     """
 
@@ -88,8 +88,8 @@ class PipelineConfig:
 def read_pipeline(argv: Sequence[str]) -> PipelineConfig:
     """Read a command line; `--config` is the bundled recipe unless given. ValueError for a wrong setting."""
     parser = RunParser(PipelineConfig, prog="python tiny/train.py", description=__doc__)
-    given = any(word.partition("=")[0] == "--config" for word in argv)
-    return parser.read([*([] if given else ["--config", str(DEFAULT)]), *argv])[0]
+    has_config = any(word.partition("=")[0] == "--config" for word in argv)
+    return parser.read([*([] if has_config else ["--config", str(DEFAULT)]), *argv])[0]
 
 
 def settings(config: PipelineConfig, stage: Stage) -> dict[str, Any]:
@@ -105,8 +105,8 @@ def settings(config: PipelineConfig, stage: Stage) -> dict[str, Any]:
 
 def _filled(value: Any, config: PipelineConfig, key: str = "") -> Any:
     if isinstance(value, dict):
-        kept = {k: v for k, v in value.items() if config.scale == 1 or k not in BY_TASK}
-        return {k: _filled(v, config, k) for k, v in kept.items()}
+        entries = {k: v for k, v in value.items() if config.scale == 1 or k not in BY_TASK}
+        return {k: _filled(v, config, k) for k, v in entries.items()}
     if isinstance(value, list):
         return [_filled(inner, config, key) for inner in value]
     if isinstance(value, str):
@@ -123,8 +123,8 @@ def run_stage(config: PipelineConfig, stage: Stage, seconds: float | None) -> in
 
     Args:
         config: The run.
-        stage: Which.
-        seconds: Time that is left; None: no limit.
+        stage: The stage.
+        seconds: Remaining time; None: no limit.
 
     Returns:
         The program's exit status.
@@ -138,12 +138,12 @@ def run_stage(config: PipelineConfig, stage: Stage, seconds: float | None) -> in
     folder = Path(config.out_dir).absolute() / stage.name
     values = settings(config, stage)
     digest = hashlib.sha256(json.dumps([stage.program, values], sort_keys=True).encode()).hexdigest()
-    file, mark, done = folder / "config.yaml", folder / "started.json", folder / DONE
+    file, mark, marker = folder / "config.yaml", folder / "started.json", folder / DONE
     if mark.exists() and json.loads(mark.read_text()) != digest:
         raise ValueError(
             f"{folder} was started with other settings: give another out_dir, or remove that folder"
         )
-    if done.exists() and all((config.weights / name).exists() for name in stage.gives):
+    if marker.exists() and all((config.weights / name).exists() for name in stage.gives):
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(values, sort_keys=False))
@@ -157,21 +157,21 @@ def run_stage(config: PipelineConfig, stage: Stage, seconds: float | None) -> in
     for name, path in stage.gives.items():
         with atomic_write(config.weights / name) as partial:
             shutil.copyfile(folder / path, partial)
-    with atomic_write(done) as partial:
+    with atomic_write(marker) as partial:
         partial.write_text(json.dumps({"files": sorted(stage.gives)}))
     return 0
 
 
 def _run(command: list[str], name: str, seconds: float | None) -> int:
     if seconds is not None and seconds <= 0:
-        raise TimeOverError(f"the time is over before {name}")
+        raise TimeOverError(f"the time limit was reached before {name}")
     process = subprocess.Popen(command)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
-        raise TimeOverError(f"the time is over in {name}") from None
+        raise TimeOverError(f"the time limit was reached in {name}") from None
     finally:
-        # Every program here survives a kill: it loses the steps since its last checkpoint.
+        # Every program here can be killed: it loses only the steps since its last checkpoint.
         if process.poll() is None:
             process.terminate()
             try:

@@ -56,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python tiny/plot_curves.py", description=__doc__)
     parser.add_argument("picture", help="file to write, such as curves.png")
     parser.add_argument("runs", nargs="+", help="out_dir of runs")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.ERROR, format="%(message)s", force=True)
     try:
-        curves = {Path(run).name: read_validation(run) for run in given.runs}
-        plot_panels(curves, given.picture)
+        curves = {Path(run).name: read_validation(run) for run in arguments.runs}
+        plot_panels(curves, arguments.picture)
     except ValueError as error:
         logger.error("%s", error)
         return 2

@@ -31,7 +31,7 @@ CHECKPOINT_FILES = 8
 
 
 class Task(Protocol):
-    """A model in training, as the loop needs it."""
+    """The interface of a model in training."""
 
     num_steps: int
 
@@ -45,7 +45,7 @@ class Task(Protocol):
         """Write the averaged weights in their final file format."""
 
     def state_dict(self) -> dict:
-        """All that a resumed run needs; its tensors are the training's own."""
+        """The state of a resumable run; its tensors are not copied."""
 
     def load_state_dict(self, state: dict) -> None:
         """Restore `state_dict`'s."""

@@ -1,4 +1,4 @@
-"""Drawn clips as the content of a training cache: no files are needed but a VAE and a text encoder."""
+"""Drawn clips as the samples of a training cache; the only input files are a VAE and a text encoder."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Every task by name: what the teacher learns, what the benchmarks ask, and the clips that each is made from.
+"""All tasks by name, for the teacher and the benchmarks, with the clips that each is built from.
 
 `TASKS[name](clip, generator)` gives a unit, made by the builders that the nodes call; without a generator it
 is the task's plain example. Names of UVCBench and VACE stand for the plain examples alone ('inpainting',
 'firstframe'); `TRAINING` holds the tasks that leave something to the generator ('inpaint', 'extend'), which
-is what a network should learn from. What the video should become is the clip itself, but for 'removal', whose
-result is `clip.without(-1)`, and for 'pose' on a clip that shows no figure: those are for trying only.
+is what a network should learn from. The target video is the clip itself, except for 'removal', whose
+target is `clip.without(-1)`, and for 'pose' on a clip that shows no figure: these are only for trying out.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ SIMPLE = ("plain", "gradient")  # backgrounds of simple scenes
 
 @dataclass(frozen=True)
 class Task:
-    """How a task is made and from what.
+    """A task: its builder and the scenes that it needs.
 
     Attributes:
         build: Makes the unit from a clip and a generator (None: the plain example).
-        scene: What clip it needs: 'any', 'shapes' (something drawn), 'pair' (two shapes) or 'figure'.
+        scene: The clip that it needs: 'any', 'shapes' (something drawn), 'pair' (two shapes) or 'figure'.
         num_references: References of a unit of such a clip.
-        tells: What the unit says of the video besides the caption: names of `tiny.clips.truth.TRUTHS`.
+        tells: The unit's signals, in addition to the caption: names of `tiny.clips.truth.TRUTHS`.
     """
 
     build: Build
@@ -47,7 +47,7 @@ class Task:
 
 
 def _fixed(build: Build) -> Build:
-    """The plain example, whatever the generator."""
+    """The plain example, with any generator."""
     return lambda clip, rng=None: build(clip)
 
 
@@ -158,7 +158,7 @@ def draw_scene(
         split: 'train', 'validation' or 'evaluation'.
         texture_share: Chance of a natural-looking texture instead of drawn shapes, for the kind 'any'.
         size: (frames, height, width).
-        kind: What is needed, one of `SCENES`.
+        kind: Kind of scene, one of `SCENES`.
         simple: No more shapes than needed, on a background without a pattern.
 
     Returns:
@@ -202,13 +202,14 @@ def draw_scenes(
     scenes: dict[str, Clip] = {}
     for kind in sorted({task_named(name).scene for name in names}, key=SCENES.index):
         shared = [scene for scene in scenes.values() if kind != "figure" and _shows(scene, kind)]
-        given = (index, split, texture_share, size)
-        scenes[kind] = shared[0] if shared else draw_scene(*given, kind=kind, simple=simple)
+        scenes[kind] = (
+            shared[0] if shared else draw_scene(index, split, texture_share, size, kind=kind, simple=simple)
+        )
     return {name: scenes[TASKS[name].scene] for name in names}
 
 
 def _shows(scene: Clip, kind: str) -> bool:
-    """Whether a clip is of a kind."""
+    """True if a clip is of a kind."""
     if kind == "figure":
         return any(isinstance(track, FigureTrack) for track in scene.objects)
     return len(scene.objects) >= {"any": 0, "shapes": 1, "pair": 2}[kind]
@@ -222,11 +223,11 @@ def task_named(name: str) -> Task:
 
 
 def build_unit(task: str, scene: Clip, rng: Rng = None) -> vcu.VCU:
-    """Make the unit of a task, fit for training: the scene is what the video should become.
+    """Build the unit of a task for training; the scene is the target video.
 
     Args:
         task: One of `TASKS`.
-        scene: What it is made from.
+        scene: The clip that it is made from.
         rng: Draws regions, margins and lengths; None makes the plain example.
 
     Returns:
@@ -235,16 +236,16 @@ def build_unit(task: str, scene: Clip, rng: Rng = None) -> vcu.VCU:
     Raises:
         ValueError: The task is unknown, or the scene does not show what it needs.
     """
-    made = task_named(task)
-    if not _shows(scene, made.scene):
-        shown = [f"{track.color} {track.shape}" for track in scene.objects] or "nothing drawn"
+    definition = task_named(task)
+    if not _shows(scene, definition.scene):
+        objects = [f"{track.color} {track.shape}" for track in scene.objects] or "nothing drawn"
         raise ValueError(
-            f"the task {task!r} needs a scene of the kind {made.scene!r}; this one shows {shown}"
+            f"the task {task!r} needs a scene of the kind {definition.scene!r}; this one shows {objects}"
         )
-    unit = made(scene, rng)
-    if unit.frames.shape != scene.frames.shape or len(unit.references) != made.num_references:
+    unit = definition(scene, rng)
+    if unit.frames.shape != scene.frames.shape or len(unit.references) != definition.num_references:
         raise ValueError(
-            f"{task} made {list(unit.frames.shape)} with {len(unit.references)} references of a scene "
-            f"{list(scene.frames.shape)}; expected {made.num_references} references and the scene's size"
+            f"{task} gave frames {list(unit.frames.shape)} and {len(unit.references)} references for a scene "
+            f"{list(scene.frames.shape)}; expected the scene's size, {definition.num_references} references"
         )
     return unit

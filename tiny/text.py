@@ -53,7 +53,7 @@ def _sentences(num_captions: int) -> Iterator[str]:
 
 
 def train_vocabulary(num_captions: int = 400, vocab_size: int = VOCAB_SIZE) -> bytes:
-    """Train the sentencepiece model; any text can be written in it, by bytes where need be.
+    """Train the sentencepiece model; with byte fallback for any text.
 
     Args:
         num_captions: Clips whose captions are read.
@@ -64,10 +64,10 @@ def train_vocabulary(num_captions: int = 400, vocab_size: int = VOCAB_SIZE) -> b
     """
     import sentencepiece
 
-    written = io.BytesIO()
+    buffer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_sentences(num_captions),
-        model_writer=written,
+        model_writer=buffer,
         model_type="unigram",
         vocab_size=vocab_size,
         hard_vocab_limit=False,
@@ -82,11 +82,11 @@ def train_vocabulary(num_captions: int = 400, vocab_size: int = VOCAB_SIZE) -> b
         minloglevel=2,
         num_threads=1,
     )
-    return written.getvalue()
+    return buffer.getvalue()
 
 
 def save_text_encoder(encoder: nn.Module, config: dict, tokenizer: Tokenizer, path: str | Path) -> None:
-    """Write encoder and vocabulary into one safetensors file, as ComfyUI reads them; replaced whole."""
+    """Write encoder and vocabulary into one safetensors file, as ComfyUI reads them, atomically."""
     from training.engine.files import save_safetensors
 
     tensors = {

@@ -1,7 +1,7 @@
-"""Training the tiny text encoder by itself: to tell every fact of a caption, and of which object.
+"""Trains the tiny text encoder to extract every fact of a caption, by object.
 
-Learned beside the transformer alone, from the video's loss, words are bound to their objects only slowly; a
-real model begins with a text encoder that has read much. Letters: B captions, L tokens, Q facts.
+Trained with the transformer alone, from the video's loss, words bind to their objects only slowly; real
+models start from a pretrained text encoder. Letters: B captions, L tokens, Q facts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OBJECT_FACTS = {
     "spin": ("False", "True"),
 }
 SCENE_FACTS = {"background": tuple(COLORS), "kind": BACKGROUNDS, "drift": DIRECTIONS}
-# Fact -> what it can be; objects are counted from the farthest.
+# Fact -> its values; objects are counted from the farthest.
 FACTS = {
     **{f"{name} {slot}": (UNSAID, *values) for slot in range(2) for name, values in OBJECT_FACTS.items()},
     **{name: (UNSAID, *values) for name, values in SCENE_FACTS.items()},
@@ -46,45 +46,45 @@ FACTS = {
 FIGURE_EVERY = 8
 
 
-def facts(drawn: Clip, caption: str) -> dict[str, str]:
-    """What a caption says of its clip.
+def facts(scene: Clip, caption: str) -> dict[str, str]:
+    """The facts that a caption states of its clip.
 
     Args:
-        drawn: The clip.
+        scene: The clip.
         caption: One of its captions.
 
     Returns:
         Each of `FACTS`; `UNSAID` where this caption is silent.
     """
-    said = dict.fromkeys(FACTS, UNSAID)
-    for slot, track in enumerate(drawn.objects):
+    labels = dict.fromkeys(FACTS, UNSAID)
+    for slot, track in enumerate(scene.objects):
         spin = getattr(track, "spin", False)
-        name, found = f"{track.color} {track.shape}", {"color": track.color, "shape": track.shape}
+        name, values = f"{track.color} {track.shape}", {"color": track.color, "shape": track.shape}
         if f"{track.size_name} {name}" in caption:
-            found["size"] = track.size_name
+            values["size"] = track.size_name
         moves = [motion_phrase(track.path, track.direction, spin, finite=finite) for finite in (True, False)]
         if any(phrase in caption for phrase in moves):
-            found |= {"motion": track.path, "spin": str(bool(spin))}
+            values |= {"motion": track.path, "spin": str(bool(spin))}
             if track.path in GOING:
-                found["direction"] = track.direction
-        said |= {f"{fact} {slot}": value for fact, value in found.items()}
-    if drawn.background in caption:
-        said["kind"], said["background"] = background_words(drawn)
+                values["direction"] = track.direction
+        labels |= {f"{fact} {slot}": value for fact, value in values.items()}
+    if scene.background in caption:
+        labels["kind"], labels["background"] = background_words(scene)
     drift = caption.partition("the background drifts ")[2].removeprefix("to the ")
-    return said | {"drift": drift or UNSAID}
+    return labels | {"drift": drift or UNSAID}
 
 
 def read_captions(split: str, count: int) -> tuple[list[str], Tensor]:
-    """Captions of a split's first clips, and [B, Q] indices of what each says."""
-    captions, said = [], []
+    """Captions of a split's first clips, and [B, Q] indices of their facts."""
+    captions, targets = [], []
     for number in range(count):
         draw = figure_clip if number % FIGURE_EVERY == FIGURE_EVERY - 1 else clip
-        drawn = draw(SPLITS[split][number], height=16, width=16, num_frames=1)
-        for caption in drawn.captions:
-            found = facts(drawn, caption)
+        scene = draw(SPLITS[split][number], height=16, width=16, num_frames=1)
+        for caption in scene.captions:
+            labels = facts(scene, caption)
             captions.append(caption)
-            said.append([values.index(found[fact]) for fact, values in FACTS.items()])
-    return captions, torch.tensor(said)
+            targets.append([values.index(labels[fact]) for fact, values in FACTS.items()])
+    return captions, torch.tensor(targets)
 
 
 class Reader(nn.Module):
@@ -128,21 +128,21 @@ class TextTask:
         self.captions, self.said = read_captions("train", self.settings.num_clips)
 
     def _tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Without the padding that no caption of the batch needs."""
+        """Tokens without padding that no caption of the batch needs."""
         ids, mask = self.tokenizer(captions)
         longest = int(mask.sum(1).max())
         return ids[:, :longest].to(self.device), mask[:, :longest].to(self.device)
 
     def train_step(self, step: int) -> dict[str, float]:
-        """One step; returns the loss, the share of facts told right and the learning rate."""
-        given = self.settings
-        lr = cosine_lr(step, given.steps, given.lr, given.lr_end, given.warmup)
+        """One step; returns the loss, the share of right facts and the learning rate."""
+        settings = self.settings
+        lr = cosine_lr(step, settings.steps, settings.lr, settings.lr_end, settings.warmup)
         set_lr(self.optimizers, lr)
         rng = np.random.default_rng([self.config.seed, step, 29])
         picks = rng.integers(len(self.captions), size=self.settings.batch)
         logits = self.reader(*self._tokens([self.captions[pick] for pick in picks]))
-        said = self.said[torch.from_numpy(picks)].to(self.device)
-        losses = [F.cross_entropy(found, said[:, number]) for number, found in enumerate(logits)]
+        targets = self.said[torch.from_numpy(picks)].to(self.device)
+        losses = [F.cross_entropy(scores, targets[:, number]) for number, scores in enumerate(logits)]
         loss = torch.stack(losses).mean()
         self.reader.zero_grad(set_to_none=True)
         loss.backward()
@@ -150,21 +150,21 @@ class TextTask:
         for optimizer in self.optimizers:
             optimizer.step()
         self.ema.update(self.reader)
-        right = torch.stack([found.argmax(-1) for found in logits], 1) == said
+        right = torch.stack([scores.argmax(-1) for scores in logits], 1) == targets
         return {"loss": loss.item(), "right": right.float().mean().item(), "grad": norm.item(), "lr": lr}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Share of the facts of held-out captions that are told right, by kind, averaged weights."""
-        captions, said = read_captions("validation", self.settings.num_validation)
+        """Share of right facts of held-out captions, by kind, with averaged weights."""
+        captions, targets = read_captions("validation", self.settings.num_validation)
         self.ema.swap(self.reader)
-        logits = [found.cpu() for found in self.reader(*self._tokens(captions))]
+        logits = [scores.cpu() for scores in self.reader(*self._tokens(captions))]
         self.ema.swap(self.reader)
         right: dict[str, list[Tensor]] = {}
-        for number, (fact, found) in enumerate(zip(FACTS, logits, strict=True)):
-            asked = said[:, number] > 0
+        for number, (fact, scores) in enumerate(zip(FACTS, logits, strict=True)):
+            mentioned = targets[:, number] > 0
             kind = fact.split()[0]
-            right.setdefault(kind, []).append(found.argmax(-1)[asked] == said[asked, number])
+            right.setdefault(kind, []).append(scores.argmax(-1)[mentioned] == targets[mentioned, number])
         return {kind: torch.cat(parts).float().mean().item() for kind, parts in right.items()}
 
     @torch.no_grad()

@@ -1,8 +1,8 @@
-"""Make every bundled weight from nothing: `python tiny/train.py [--scale 0.01] [--minutes 8]`.
+"""Train all bundled weights from scratch: `python tiny/train.py [--scale 0.01] [--minutes 8]`.
 
 Runs the stages of `tiny/configs/train.yaml` in order: VAE, text encoder, evaluation network, teacher,
 student. A finished stage is skipped and an interrupted one resumes, so the same command continues after any
-stop. Exit status: 0 all stages are done, 1 a stage failed, 2 a wrong setting, 3 the time is over.
+stop. Exit status: 0 all stages are done, 1 a stage failed, 2 a wrong setting, 3 the time limit was reached.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = read_pipeline(sys.argv[1:] if argv is None else argv)
         with locked(config.out_dir, "out_dir"):
             for stage in config.stages:
-                left = 60 * config.minutes - (time.monotonic() - begin) if config.minutes else None
-                if status := run_stage(config, stage, left):
+                remaining = 60 * config.minutes - (time.monotonic() - begin) if config.minutes else None
+                if status := run_stage(config, stage, remaining):
                     logger.error("%s: failed with status %d; its lines above say why", stage.name, status)
                     return 1
     except ValueError as error:

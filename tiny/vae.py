@@ -18,7 +18,7 @@ from vdot_core.vcu import LATENT_CHANNELS
 
 @torch.no_grad()
 def initialize_vae(vae: nn.Module, generator: torch.Generator) -> None:
-    """Initialize in place so that the network is a sound image autoencoder over time from the first step.
+    """Initialize in place so that the network is a working image autoencoder over time from the first step.
 
     Default initialization mixes frames at random and lets the residual stream grow: training then needs many
     times the steps. Here a temporal convolution starts on its newest tap alone and blocks start small.
@@ -130,7 +130,7 @@ def save_vae(vae: nn.Module, path: str | Path, metadata: dict[str, str] | None =
 
 
 def weights_digest(path: str | Path) -> str:
-    """SHA-256 of a safetensors file's tensors: names, types, shapes and values, whatever else is in it."""
+    """SHA-256 of a safetensors file's tensors: names, types, shapes and values, without metadata."""
     total = hashlib.sha256()
     for name, tensor in sorted(read_tensors(path)[0].items()):
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())

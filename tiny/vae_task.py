@@ -46,9 +46,9 @@ def sample_clip(
     Returns:
         [F, H, W, 3] float in [0, 1].
     """
-    num_frames, drawn, size = stage_size
-    frames = _draw(seed, (num_frames, drawn), texture_share, annotation_share)
-    top, left = np.random.default_rng([seed, 6]).integers(0, drawn - size + 1, 2)
+    num_frames, full_size, size = stage_size
+    frames = _draw(seed, (num_frames, full_size), texture_share, annotation_share)
+    top, left = np.random.default_rng([seed, 6]).integers(0, full_size - size + 1, 2)
     return frames[:, top : top + size, left : left + size]
 
 
@@ -66,15 +66,15 @@ def _draw(seed: int, clip_size: tuple[int, int], texture_share: float, annotatio
             mask[top : top + size // 2, left : left + size // 2] = 1
             frames = _gray_region(frames, mask if rng.random() < 0.5 else 1 - mask)
         return frames
-    drawn = clip(seed, **shape)
+    scene = clip(seed, **shape)
     if annotated > annotation_share:
-        return drawn.frames
+        return scene.frames
     choice = rng.integers(4)
     if choice == 0:
-        return drawn.depth[..., None].expand_as(drawn.frames)
+        return scene.depth[..., None].expand_as(scene.frames)
     if choice == 1:
-        return drawn.lines[..., None].expand_as(drawn.frames)
-    return _gray_region(drawn.frames, drawn.masks if choice == 2 else 1 - drawn.masks)
+        return scene.lines[..., None].expand_as(scene.frames)
+    return _gray_region(scene.frames, scene.masks if choice == 2 else 1 - scene.masks)
 
 
 def held_out_clips(count: int, size_px: int, num_frames: int) -> dict[str, list[Tensor]]:
@@ -92,10 +92,10 @@ def held_out_clips(count: int, size_px: int, num_frames: int) -> dict[str, list[
     held_out: dict[str, list[Tensor]] = {"plain": [], "textured": []}
     seed = SPLITS["validation"].start
     while min(map(len, held_out.values())) < count:
-        drawn = clip(seed, **size)
-        kind = "plain" if drawn.background.split()[0] in ("plain", "gradient") else "textured"
+        scene = clip(seed, **size)
+        kind = "plain" if scene.background.split()[0] in ("plain", "gradient") else "textured"
         if len(held_out[kind]) < count:
-            held_out[kind].append(drawn.frames)
+            held_out[kind].append(scene.frames)
         seed += 1
     natural = [texture_clip(TEXTURE_VALIDATION_START + i, **size) for i in range(count)]
     return {**held_out, "natural": natural}

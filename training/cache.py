@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):
-    # In place of the script's own folder, whose names would hide other packages' (`dataset`, `parallel`).
+    # Replaces the script's own folder, whose names would hide other packages' (`data`, `methods`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from training.data.cache import INDEX, Cache, cached_rows
@@ -51,22 +51,24 @@ def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     rank, size = _from_environment("RANK", "SLURM_PROCID"), _from_environment("WORLD_SIZE", "SLURM_NTASKS")
     flags.add_argument(
-        "--rank", type=int, default=rank or 0, help="this process's share (default: %(default)s)"
+        "--rank", type=int, default=rank or 0, help="this process's share, from 0 (default: %(default)s)"
     )
-    flags.add_argument("--world_size", type=int, default=size or 1, help="shares (default: %(default)s)")
-    flags.add_argument("--retry_skipped", action="store_true", help="encode rows again that were left out")
+    flags.add_argument(
+        "--world_size", type=int, default=size or 1, help="shares in all (default: %(default)s)"
+    )
+    flags.add_argument("--retry_skipped", action="store_true", help="retry rows that were left out")
     return flags.parse_known_args(list(argv))
 
 
 def build_producer(config: DataConfig, local_rank: int = 0) -> Producer:
-    """Make what encodes a configuration's samples.
+    """Make the producer that encodes a configuration's samples.
 
     Args:
-        config: Where they come from.
-        local_rank: Which of a machine's GPUs to use.
+        config: The data settings.
+        local_rank: Index of the machine's GPU to use.
 
     Raises:
-        ValueError: They are encoded already, or a setting that encoding needs is not there.
+        ValueError: They are encoded already, or a setting that encoding needs is missing.
     """
     if config.source == "cache":
         raise ValueError("data.source is cache, which is encoded already; give the manifest or the shards")
@@ -100,12 +102,12 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
 
 
 def _report(cache: Cache) -> None:
-    """Log what the cache holds, and every row that it does not."""
+    """Log the cache's contents, and every row that was left out."""
     tasks = Counter(info.task for _, info in cache.samples)
     shapes = Counter(info.shape for _, info in cache.samples)
-    held = ", ".join(f"{task} {count}" for task, count in sorted(tasks.items()))
+    summary = ", ".join(f"{task} {count}" for task, count in sorted(tasks.items()))
     logger.info(
-        "%s: %d samples (%s) of %d shapes", cache.folder / INDEX, len(cache.samples), held, len(shapes)
+        "%s: %d samples (%s) of %d shapes", cache.folder / INDEX, len(cache.samples), summary, len(shapes)
     )
     kinds = Counter(row.kind for row in cache.skipped)
     if kinds:

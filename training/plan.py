@@ -54,7 +54,7 @@ def clip_of(config: DistillConfig, references: int = 0, contexts: int = 1) -> Cl
 
 
 def plan_budget(config: DistillConfig, arguments: PlanArguments) -> Budget:
-    """What a run needs on a machine.
+    """Estimate the memory and time of a run on a machine.
 
     Args:
         config: The run.
@@ -89,13 +89,13 @@ def plan_text(config: DistillConfig, arguments: PlanArguments) -> str:
             machine = dataclasses.replace(machine, gpus=gpus) if gpus else machine
             return plan_budget(changed, dataclasses.replace(arguments, machine=machine))
 
-        found = remedies(budget, rebuild)
-        parts.append(remedy_lines(found, enough_gpus(budget, rebuild), arguments.machine.memory_gib))
+        fixes = remedies(budget, rebuild)
+        parts.append(remedy_lines(fixes, enough_gpus(budget, rebuild), arguments.machine.memory_gib))
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
 def plan(config: DistillConfig, arguments: PlanArguments) -> int:
-    """Print what a run needs.
+    """Print the memory and time that a run needs.
 
     Args:
         config: The run.

@@ -1,4 +1,4 @@
-"""Many runs from one file: `python training/sweep.py --config tiny/configs/tiny_ablation.yaml`.
+"""Runs a sweep from one file: `python training/sweep.py --config tiny/configs/tiny_ablation.yaml`.
 
 Every run with every seed is a process. Finished ones are skipped, so the same command resumes a sweep; at the
 end a table of means over seeds is printed and written to out_dir/table.md.
@@ -42,7 +42,7 @@ class SweepConfig:
         seeds: Seeds; every run is started with each.
         command: Command of a run; python is this interpreter. --config, keys, --seed and --out_dir follow.
         after: Further commands of a run, in order; {out_dir}, {run} and {seed} in them are filled in.
-        jobs: Processes at once, each with one CPU thread where there are several.
+        jobs: Parallel processes; with several, each has one CPU thread.
         metrics: File in a run's folder with its numbers, JSON or JSON lines (the last value of each counts);
             with *, all files that match: the number score of text.json is then text/score.
         table: Columns of the table; empty: all numbers.
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sweep = read_sweep(sys.argv[1:] if argv is None else argv)
         with nullcontext() if sweep.only_table else locked(sweep.out_dir, "out_dir"):
-            done = sweep.only_table or run_jobs(jobs_of(sweep), sweep.jobs)
+            success = sweep.only_table or run_jobs(jobs_of(sweep), sweep.jobs)
         text = table_of(sweep)
         Path(sweep.out_dir).mkdir(parents=True, exist_ok=True)
         (Path(sweep.out_dir) / "table.md").write_text(text)
@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         logger.error("%s", error)
         return 2
-    return 0 if done else 1
+    return 0 if success else 1
 
 
 if __name__ == "__main__":

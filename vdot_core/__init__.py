@@ -1,4 +1,4 @@
 """VDOT in plain torch: the Wan-VACE network, the video condition unit, few-step sampling and checkpoints.
 
-The package knows neither ComfyUI nor the trainer; both stand on it.
+The package imports neither ComfyUI nor the trainer; both use it.
 """

@@ -1,4 +1,4 @@
-"""Picture files as 8-bit pixels, whatever their mode and depth.
+"""Reads picture files of any mode and depth as 8-bit pixels.
 
 Pillow's own conversion to RGB cuts deeper pixels off at 255, so that a 16-bit gray picture turns white.
 """

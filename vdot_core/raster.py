@@ -142,7 +142,7 @@ def _pixel_outline(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _subpixel_outline(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of a polygon of fixed-point points: whole steps along the longer axis, and each edge's end."""
+    """Pixels of a polygon of fixed-point points: integer steps along the longer axis, and each edge's end."""
     dx, dy = abs(np.roll(points, -1, axis=0) - points).T
     long = (dy >= dx).astype(np.int64)
     start, end = _edges(points, long)
@@ -160,7 +160,7 @@ def _subpixel_outline(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scanlines(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the edges of a polygon of fixed-point points cross the rows."""
+    """Crossings of a polygon's edges with the rows, from fixed-point points."""
     start, end = _edges(points, 1)
     row = (start[:, 1] + HALF) >> SHIFT
     count = ((end[:, 1] + HALF) >> SHIFT) - row

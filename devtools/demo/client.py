@@ -16,7 +16,7 @@ from devtools.errors import DevError
 
 @dataclass
 class Outcome:
-    """What a prompt left behind.
+    """The results of a prompt.
 
     Attributes:
         outputs: each output node's UI values, by node id.
@@ -51,7 +51,7 @@ class ComfyClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "ComfyClient":
-        # No time limit for a whole request: uploads may be large, and the server is on this machine.
+        # No time limit for requests: uploads may be large, and the server is on this machine.
         self._session = aiohttp.ClientSession(
             self._url, timeout=aiohttp.ClientTimeout(total=None, connect=10)
         )
@@ -73,7 +73,7 @@ class ComfyClient:
 
         Args:
             path: the file.
-            name: what to call it there, `folder/file` allowed; its own name if None.
+            name: its name there, `folder/file` allowed; its own name if None.
 
         Returns:
             The name that a loader node takes.
@@ -111,7 +111,7 @@ class ComfyClient:
             DevError: the server refused the prompt or a part of it, or a node failed.
         """
         outcome = Outcome()
-        # The socket before the prompt: what is sent to nobody is lost.
+        # The socket opens before the prompt is queued: earlier events would be lost.
         async with self._session.ws_connect(f"/ws?clientId={self._id}", max_msg_size=0) as socket:
             prompt_id = await self._queue(prompt)
             node_id, since = None, 0.0
@@ -148,7 +148,7 @@ class ComfyClient:
     async def _queue(self, prompt: dict) -> str:
         async with self._session.post("/prompt", json={"prompt": prompt, "client_id": self._id}) as answer:
             body = await answer.json()
-        # A graph that is bad in parts is answered with 200 and runs without those parts.
+        # A partly invalid graph is answered with 200 and runs without the invalid parts.
         if answer.status != 200 or body.get("node_errors"):
             raise DevError(_describe_refusal(prompt, body))
         return body["prompt_id"]

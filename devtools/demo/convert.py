@@ -1,4 +1,4 @@
-"""UI workflow -> API prompt: what ComfyUI's front end does when one presses Run.
+"""UI workflow -> API prompt: as ComfyUI's front end does on Run.
 
 A workflow file keeps widget values as a bare list in the order in which the node shows its widgets; the API
 wants them by name. The names come from the server's /object_info.
@@ -94,9 +94,11 @@ class _Graph:
 def _matching_inputs(node: dict, slot: int) -> list[dict]:
     """Inputs that a bypassed node may pass on as its output: the one at the same place first."""
     entries = node.get("inputs") or []
-    wanted = node["outputs"][slot]["type"]
+    output_type = node["outputs"][slot]["type"]
     ordered = entries[slot : slot + 1] + entries
-    return [entry for entry in ordered if entry["type"] == wanted or "*" in (entry["type"], wanted)][:1]
+    return [
+        entry for entry in ordered if entry["type"] == output_type or "*" in (entry["type"], output_type)
+    ][:1]
 
 
 def _widgets(node: dict, info: dict) -> Iterator[tuple[str, Any]]:
@@ -123,10 +125,10 @@ class _Values:
         self._next += 1
         return self._values[self._next - 1]
 
-    def skip_if(self, wanted: set) -> None:
+    def skip_if(self, values: set) -> None:
         """Pass over the next value if it is one of those."""
         if self._next < len(self._values) and isinstance(self._values[self._next], str):
-            self._next += self._values[self._next] in wanted
+            self._next += self._values[self._next] in values
 
 
 def _take(inputs: dict, values: _Values, on_node: set[str], prefix: str) -> Iterator[tuple[str, Any]]:

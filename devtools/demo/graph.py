@@ -1,6 +1,6 @@
-"""Puts the user's text and numbers into a prompt, and taps what the model is told.
+"""Writes the user's text and numbers into a prompt, and adds taps that show the model's inputs.
 
-Nodes are found by what they are and what they feed, never by their ids: a workflow may be rearranged freely.
+Nodes are identified by class and connections, never by id: a workflow may be rearranged freely.
 """
 
 from collections.abc import Iterator
@@ -45,22 +45,22 @@ def region_nodes(prompt: dict, object_info: dict) -> list[str]:
 
 def final_units(prompt: dict, object_info: dict) -> list[tuple[str, int]]:
     """The links by which finished units reach the encoder, in the order of its inputs."""
-    found = []
+    units = []
     for node in prompt.values():
         info = object_info[node["class_type"]]
         if UNIT in info["output"] or info.get("output_node"):
             continue
         for name, value in node["inputs"].items():
-            if input_type(info, name) == UNIT and is_link(value) and tuple(value) not in found:
-                found.append(tuple(value))
-    return found
+            if input_type(info, name) == UNIT and is_link(value) and tuple(value) not in units:
+                units.append(tuple(value))
+    return units
 
 
 def tap_prompt(prompt: dict, units: list[tuple[str, int]], indices: list[int]) -> dict:
-    """A prompt that shows some moments of units; it runs only what makes them, so no model.
+    """A prompt that shows some moments of units; it runs only the nodes that make them, so no model.
 
     Args:
-        prompt: the whole workflow.
+        prompt: the workflow.
         units: from final_units().
         indices: frame numbers to show.
 
@@ -76,14 +76,14 @@ def tap_prompt(prompt: dict, units: list[tuple[str, int]], indices: list[int]) -
 
 
 def _ancestors(prompt: dict, roots: Any) -> dict:
-    kept, waiting = {}, list(roots)
+    ancestors, waiting = {}, list(roots)
     while waiting:
         node_id = waiting.pop()
-        if node_id in kept:
+        if node_id in ancestors:
             continue
-        kept[node_id] = prompt[node_id]
+        ancestors[node_id] = prompt[node_id]
         waiting += [value[0] for value in prompt[node_id]["inputs"].values() if is_link(value)]
-    return kept
+    return ancestors
 
 
 def _positive_texts(prompt: dict) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Reads a prompt's links: what is one, what type an input has, and which nodes make units."""
+"""Reads a prompt's links, input types and task nodes."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ REGION = "VDOT_CROP"
 
 
 def is_link(value: Any) -> bool:
-    """Whether an input's value is [node id, output slot]."""
+    """True if an input's value is [node id, output slot]."""
     return isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str)
 
 

@@ -1,6 +1,6 @@
-"""The nodes of a prompt that read files: what each file is used as, and which of the user's files it gets.
+"""The nodes of a prompt that read files: the role of each file, and the user's file that replaces it.
 
-They are known by what they feed, never by their ids: a workflow may be rearranged freely.
+They are identified by their connections, never by id: a workflow may be rearranged freely.
 """
 
 import re
@@ -17,7 +17,7 @@ CONTINUED = ("VDOTExtend", "first")  # the clip at this input must be shorter th
 
 @dataclass(frozen=True)
 class Loader:
-    """A node that reads a file: where in the prompt its name stands, and what the file is used as.
+    """A node that reads a file: the input with the file's name, and the file's role.
 
     Attributes:
         node_id, input_name: the place of the file's name.
@@ -25,7 +25,7 @@ class Loader:
         reads_video: the node decodes a video; else a picture.
         uses: (node id, input name) of the nodes that its data ends at.
         partner: of a mask, the id of the loader whose clip or picture it is drawn on; None if on its own.
-        continued: the video goes on from the clip's end.
+        continued: the video continues from the clip's end.
     """
 
     node_id: str
@@ -39,7 +39,7 @@ class Loader:
 
 def loaders(prompt: dict, object_info: dict) -> list[Loader]:
     """Every file-reading node, in id order."""
-    found = []
+    entries = []
     for node_id in sorted(prompt, key=lambda key: (len(key), key)):
         kind = prompt[node_id]["class_type"]
         if kind not in VIDEO_LOADERS and kind not in IMAGE_LOADERS:
@@ -50,55 +50,54 @@ def loaders(prompt: dict, object_info: dict) -> list[Loader]:
         types = {input_type(object_info[prompt[at]["class_type"]], name) for at, name in uses}
         if types == {"MASK"}:
             partner = _partner(prompt, object_info, uses)
-            found.append(Loader(node_id, input_name, "mask", reads_video, uses, partner))
+            entries.append(Loader(node_id, input_name, "mask", reads_video, uses, partner))
         else:
             continued = reads_video and any((prompt[at]["class_type"], n) == CONTINUED for at, n in uses)
             role = "video" if reads_video else "image"
-            found.append(Loader(node_id, input_name, role, reads_video, uses, continued=continued))
-    return found
+            entries.append(Loader(node_id, input_name, role, reads_video, uses, continued=continued))
+    return entries
 
 
-def assign(found: list[Loader], options: DemoOptions) -> dict[Loader, str]:
-    """Which loader reads which of the user's files.
+def assign(entries: list[Loader], options: DemoOptions) -> dict[Loader, str]:
+    """Assign the user's files to loaders.
 
     A single mask goes to a clip's mask before it goes to a picture's.
 
     Raises:
         UsageError: the workflow has no place for a file, or its own mask would be laid over the user's clip.
     """
-    pictures = {loader.node_id for loader in found if not loader.reads_video}
+    pictures = {loader.node_id for loader in entries if not loader.reads_video}
     files: dict[Loader, str] = {}
-    for flag, role, given in (
+    for flag, role, paths in (
         ("--video", "video", [options.video] if options.video else []),
         ("--image", "image", list(options.images)),
         ("--mask", "mask", [options.mask] if options.mask else []),
     ):
-        places = [loader for loader in found if loader.role == role]
+        places = [loader for loader in entries if loader.role == role]
         places.sort(key=lambda loader: loader.partner in pictures)
-        if len(given) > len(places):
-            others = [loader.role for loader in found if loader.role != role]
+        if len(paths) > len(places):
+            others = [loader.role for loader in entries if loader.role != role]
             counts = ", ".join(f"{others.count(other)} {other}(s)" for other in dict.fromkeys(others))
             raise UsageError(
-                f"{flag} was given {len(given)} time(s), the {options.task} workflow reads "
+                f"{flag} was given {len(paths)} time(s), the {options.task} workflow reads "
                 f"{len(places)} {role}(s)" + (f"; it does read {counts}" if counts else "")
             )
-        files.update(zip(places, given, strict=False))
-    for loader in _without_partner(found, files):
+        files.update(zip(places, paths, strict=False))
+    for loader in _without_partner(entries, files):
         if loader.partner not in pictures:
             raise UsageError(
                 f"--video: the {options.task} workflow needs a mask, and its own was drawn for its own clip; "
-                "give --mask FILE as well: a picture for all frames or a video, white where the clip is made "
-                "anew"
+                "give --mask FILE as well: a picture for all frames, or a video; white is regenerated"
             )
     return files
 
 
-def drop_unfit_masks(prompt: dict, found: list[Loader], files: dict[Loader, str]) -> list[Loader]:
+def drop_unfit_masks(prompt: dict, entries: list[Loader], files: dict[Loader, str]) -> list[Loader]:
     """Unlink the example's masks of pictures that the user replaced without giving a mask.
 
     Args:
         prompt: changed in place.
-        found: its loaders.
+        entries: its loaders.
         files: from assign().
 
     Returns:
@@ -109,12 +108,12 @@ def drop_unfit_masks(prompt: dict, found: list[Loader], files: dict[Loader, str]
     """
     replaced = {loader.node_id: file for loader, file in files.items()}
     dropped = []
-    for loader in _without_partner(found, files):
+    for loader in _without_partner(entries, files):
         for node_id, name in loader.uses:
             if "." not in name:  # only a growing input may be left open
                 raise UsageError(
                     f"--image: the workflow's own mask does not belong to {replaced[loader.partner]}; "
-                    "give --mask FILE as well, a picture that is white where it is made anew"
+                    "give --mask FILE as well, a picture; white is regenerated"
                 )
             inputs = prompt[node_id]["inputs"]
             prompt[node_id]["inputs"] = {key: value for key, value in inputs.items() if key != name}
@@ -152,12 +151,12 @@ def _node(kind: str, title: str, **inputs) -> dict:
     return {"class_type": kind, "inputs": inputs, "_meta": {"title": title}}
 
 
-def _without_partner(found: list[Loader], files: dict[Loader, str]) -> list[Loader]:
-    """Masks that stay the example's while what they are drawn on does not."""
+def _without_partner(entries: list[Loader], files: dict[Loader, str]) -> list[Loader]:
+    """Example masks whose clip or picture was replaced."""
     replaced = {loader.node_id for loader in files}
     return [
         loader
-        for loader in found
+        for loader in entries
         if loader.role == "mask" and loader not in files and loader.partner in replaced
     ]
 
@@ -165,9 +164,9 @@ def _without_partner(found: list[Loader], files: dict[Loader, str]) -> list[Load
 def _uses(prompt: dict, object_info: dict, start: str) -> tuple[tuple[str, str], ...]:
     """Where a loader's data ends: inputs of task nodes, and masks that are joined with something else.
 
-    What comes out of a join is no longer the mask's alone: VDOT Crop hands on frames and mask.
+    A join's output is no longer the mask's alone: VDOT Crop returns frames and mask.
     """
-    found, waiting, seen = [], [start], set()
+    uses, waiting, visited = [], [start], set()
     units = set(unit_nodes(prompt, object_info))
     while waiting:
         source = waiting.pop(0)
@@ -176,15 +175,15 @@ def _uses(prompt: dict, object_info: dict, start: str) -> tuple[tuple[str, str],
             for name in (name for name, value in links.items() if value[0] == source):
                 joined = len(links) > 1 and input_type(object_info[node["class_type"]], name) == "MASK"
                 if node_id in units or joined:
-                    found.append((node_id, name))
-                elif node_id not in seen:
-                    seen.add(node_id)
+                    uses.append((node_id, name))
+                elif node_id not in visited:
+                    visited.add(node_id)
                     waiting.append(node_id)
-    return tuple(found)
+    return tuple(uses)
 
 
 def _partner(prompt: dict, object_info: dict, uses: tuple[tuple[str, str], ...]) -> str | None:
-    """The loader of the pictures beside a mask; of growing inputs, those with the mask's number."""
+    """The loader of the pictures that belong to a mask; of growing inputs, those with the mask's number."""
     for node_id, mask_name in uses:
         info = object_info[prompt[node_id]["class_type"]]
         number = _number(mask_name)
@@ -202,12 +201,12 @@ def _number(name: str) -> str:
 
 def _origin(prompt: dict, node_id: str) -> str | None:
     """The nearest file-reading node that a node's data comes from."""
-    waiting, seen = [node_id], set()
+    waiting, visited = [node_id], set()
     while waiting:
         current = waiting.pop(0)
-        if current in seen:
+        if current in visited:
             continue
-        seen.add(current)
+        visited.add(current)
         node = prompt[current]
         if node["class_type"] in VIDEO_LOADERS or node["class_type"] in IMAGE_LOADERS:
             return current

@@ -1,4 +1,4 @@
-"""Looks into clips and pictures before they are sent, cuts and fits them, and reads back what came out."""
+"""Inspects, cuts and fits clips and pictures before they are uploaded, and decodes results."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ FRAME_RATE = 16  # the model's, for files that do not say theirs
 
 @dataclass(frozen=True)
 class Clip:
-    """What a video or picture holds: its size in pixels as it is shown, and the number of readable frames."""
+    """A video's or picture's displayed size in pixels, and its number of readable frames."""
 
     width: int
     height: int
@@ -38,7 +38,7 @@ def probe(path: Path, name: str) -> Clip:
 
     Args:
         path: the file; a moving GIF, PNG or WebP counts as a video.
-        name: what to call it in messages.
+        name: its name in messages.
 
     Raises:
         DevError: it is neither.
@@ -52,7 +52,7 @@ def probe(path: Path, name: str) -> Clip:
 
 
 def probe_video(path: Path, flag: str) -> Clip:
-    """Decode a video once, to know that ComfyUI will be able to.
+    """Decode a video once, to check that ComfyUI can.
 
     Raises:
         DevError: it is no video, or has no frame that can be decoded.
@@ -101,7 +101,7 @@ def scaled_mask(mask: Path, size: tuple[int, int], folder: Path) -> Path:
 def cut_video(
     source: Path, target: Path, num_frames: int, *, start: int = 0, size: tuple[int, int] | None = None
 ) -> None:
-    """Write a part of a video without loss, frame by frame: the rest is never held.
+    """Write a part of a video without loss, frame by frame, with little memory.
 
     Args:
         source: any readable video.
@@ -151,7 +151,7 @@ def _lossless_codec(frame: av.VideoFrame) -> tuple[str, str]:
     kind = frame.format.name
     odd = frame.width % 2 or frame.height % 2  # where colors are halved, H.264 takes even sizes alone
     for codec in ("ffv1",) if odd else ("libx264", "ffv1"):
-        if kind in {known.name for known in av.Codec(codec, "w").video_formats}:
+        if kind in {pixel_format.name for pixel_format in av.Codec(codec, "w").video_formats}:
             return codec, kind
     return "libx264rgb", "rgb24"
 
@@ -173,7 +173,7 @@ def _to_rgb(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def _quarter_turns(frame: av.VideoFrame) -> int:
-    """How often ComfyUI turns a frame by 90 degrees: phones film lying down and say so beside the pixels."""
+    """Number of turns by 90 degrees that ComfyUI applies to a frame: phones store rotation as metadata."""
     return round(frame.rotation // 90) % 4
 
 

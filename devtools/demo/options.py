@@ -12,19 +12,19 @@ from devtools.paths import ROOT
 
 WORKFLOWS = ROOT / "workflows"
 PREFIX = "vdot_"
-NATIVE_PREFIX = "native_"  # workflows that need model files besides the bundled ones
+NATIVE_PREFIX = "native_"  # workflows that need more than the bundled model files
 DEFAULT_TASK = "depth"
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What to run. None and () leave the workflow's own value.
+    """Options of a demo run. None and () keep the workflow's own value.
 
     Attributes:
         task: workflows/vdot_<task>.json.
         video: clip to use instead of the workflow's.
         images: pictures to use instead of the workflow's, in order.
-        mask: picture or video whose white part is made anew.
+        mask: picture or video; white is regenerated.
         prompt: text to use.
         num_frames: length of the video.
         size: (width, height) in pixels.
@@ -69,32 +69,32 @@ def parse(arguments: Sequence[str]) -> DemoOptions:
     """Read and check the command line of `dev.py demo`.
 
     Raises:
-        DevError: a flag's value cannot work; the message says which and why.
+        DevError: a flag's value is invalid; the message says which and why.
     """
-    given = _parser().parse_args(arguments)
-    native = WORKFLOWS / f"{NATIVE_PREFIX}{given.task}.json"
-    if given.task not in tasks() and native.is_file():
+    parsed = _parser().parse_args(arguments)
+    native = WORKFLOWS / f"{NATIVE_PREFIX}{parsed.task}.json"
+    if parsed.task not in tasks() and native.is_file():
         raise DevError(
-            f"--task {given.task} needs model files that the demo does not have: load "
+            f"--task {parsed.task} needs model files that the demo does not have: load "
             f"{native.relative_to(ROOT)} in ComfyUI, its note says which"
         )
-    if given.task not in tasks():
-        raise DevError(f"--task {given.task}: there is no such workflow; choose from {', '.join(tasks())}")
-    if given.frames is not None and (given.frames < 1 or given.frames % 4 != 1):
-        below = max(1, (given.frames - 1) // 4 * 4 + 1)
-        raise DevError(f"--frames {given.frames}: the count must be 4n+1, as in {below} or {below + 4}")
-    if given.seed is not None and not 0 <= given.seed < 2**64:
-        raise DevError(f"--seed {given.seed}: a seed is a whole number from 0 to 2^64 - 1")
+    if parsed.task not in tasks():
+        raise DevError(f"--task {parsed.task}: there is no such workflow; choose from {', '.join(tasks())}")
+    if parsed.frames is not None and (parsed.frames < 1 or parsed.frames % 4 != 1):
+        below = max(1, (parsed.frames - 1) // 4 * 4 + 1)
+        raise DevError(f"--frames {parsed.frames}: the count must be 4n+1, as in {below} or {below + 4}")
+    if parsed.seed is not None and not 0 <= parsed.seed < 2**64:
+        raise DevError(f"--seed {parsed.seed}: a seed is an integer from 0 to 2^64 - 1")
     return DemoOptions(
-        task=given.task,
-        video=_existing("--video", given.video),
-        images=tuple(_existing("--image", image) for image in given.image),
-        mask=_existing("--mask", given.mask),
-        prompt=given.prompt,
-        num_frames=given.frames,
-        size=_size(given.size),
-        seed=given.seed,
-        out=str(_out_folder(given.out)),
+        task=parsed.task,
+        video=_existing("--video", parsed.video),
+        images=tuple(_existing("--image", image) for image in parsed.image),
+        mask=_existing("--mask", parsed.mask),
+        prompt=parsed.prompt,
+        num_frames=parsed.frames,
+        size=_size(parsed.size),
+        seed=parsed.seed,
+        out=str(_out_folder(parsed.out)),
     )
 
 
@@ -111,12 +111,12 @@ def _parser() -> argparse.ArgumentParser:
         "--image", metavar="FILE", action="append", default=[], help="picture to use (repeatable)"
     )
     parser.add_argument(
-        "--mask", metavar="FILE", help="picture, or video of the clip's length, white where it is made anew"
+        "--mask", metavar="FILE", help="picture, or video of the clip's length; white is regenerated"
     )
-    parser.add_argument("--prompt", metavar="TEXT", help="what the video shows")
+    parser.add_argument("--prompt", metavar="TEXT", help="text prompt of the video")
     parser.add_argument("--frames", type=int, metavar="N", help="length in frames, 4n+1: 9, 13, 17 ..")
     parser.add_argument("--size", metavar="WxH", help="size in pixels, multiples of 16: 64x64")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the noise")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the noise")
     parser.add_argument("--out", metavar="FOLDER", default=str(ROOT / "outputs"), help="default: %(default)s")
     return parser
 

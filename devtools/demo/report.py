@@ -1,4 +1,4 @@
-"""What the demo says while it runs and at its end."""
+"""Console output of the demo: progress, and the final summary."""
 
 import shutil
 import sys
@@ -17,7 +17,7 @@ WORTH_A_LINE = 0.05  # seconds
 
 
 class Stages:
-    """Names and seconds of what was done, in order."""
+    """Names and seconds of the finished stages, in order."""
 
     def __init__(self):
         self.items: list[tuple[str, float]] = []
@@ -28,7 +28,7 @@ class Stages:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Measure a block; announced when it begins, so that a wait has a name."""
+        """Measure a block; its name is printed when it begins."""
         print(f"[demo] {name} ...", flush=True)
         started = time.monotonic()
         yield
@@ -83,7 +83,7 @@ class Progress:
 def closing_words(
     options: DemoOptions, video: Path, sheet: Path, frames: "list[Image.Image]", stages: Stages
 ) -> str:
-    """Where the results are, how long each stage took, and what to try next."""
+    """The final summary: result files, seconds of each stage, and next commands."""
     width, height = frames[0].size
     table = "\n".join(f"  {name:<32}{seconds:>7.1f} s" for name, seconds in stages.items)
     total = sum(seconds for _, seconds in stages.items)

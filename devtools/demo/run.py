@@ -1,4 +1,4 @@
-"""The demo from its options to two files in the output folder."""
+"""Runs the demo: from options to a video and a contact sheet."""
 
 import asyncio
 import io
@@ -30,8 +30,8 @@ VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv")
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the model was told by one unit: pictures of the shown moments, and all references."""
+class UnitPreview:
+    """A unit's inputs to the model: frames and masks at the shown moments, and all references."""
 
     frames: list[Image.Image]
     masks: list[Image.Image]
@@ -39,18 +39,18 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What the server made: the video's bytes and file name, and the pictures for the sheet."""
+class DemoResult:
+    """The server's results: the video's bytes and suffix, and the pictures for the sheet."""
 
     video: bytes
     suffix: str
     frames: list[Image.Image]
-    told: list[Told]
+    previews: list[UnitPreview]
     prompt: dict
 
 
 def run_demo(options: DemoOptions, comfyui: str, setup_seconds: float) -> None:
-    """Start ComfyUI, run the task's workflow, write the video and the sheet, say where they are.
+    """Start ComfyUI, run the task's workflow, write the video and the sheet, and print their paths.
 
     Args:
         options: what to run.
@@ -70,7 +70,7 @@ def run_demo(options: DemoOptions, comfyui: str, setup_seconds: float) -> None:
             shutil.copy(TAP_NODE, Path(base) / "custom_nodes" / "vdot_demo_tap.py")
             server.start()
         try:
-            made = asyncio.run(_make(options, clips, server.url, stages))
+            result = asyncio.run(_make(options, clips, server.url, stages))
         except UsageError:
             raise
         except (DevError, aiohttp.ClientError) as error:
@@ -83,14 +83,14 @@ def run_demo(options: DemoOptions, comfyui: str, setup_seconds: float) -> None:
         finally:
             server.stop()
     with stages.measure("contact sheet"):
-        video = out / f"{options.workflow.stem}{made.suffix}"
-        video.write_bytes(made.video)
+        video = out / f"{options.workflow.stem}{result.suffix}"
+        video.write_bytes(result.video)
         sheet = video.with_name(f"{options.workflow.stem}_sheet.png")
-        draw_sheet(options, made).save(sheet)
-    print(closing_words(options, video, sheet, made.frames, stages))
+        draw_sheet(options, result).save(sheet)
+    print(closing_words(options, video, sheet, result.frames, stages))
 
 
-async def _make(options: DemoOptions, clips: dict[str, Clip], url: str, stages: Stages) -> Made:
+async def _make(options: DemoOptions, clips: dict[str, Clip], url: str, stages: Stages) -> DemoResult:
     async with ComfyClient(url) as client:
         with stages.measure("load and convert the workflow"):
             object_info = await client.object_info()
@@ -109,8 +109,8 @@ async def _make(options: DemoOptions, clips: dict[str, Clip], url: str, stages: 
             video, suffix = await _saved_video(client, outcome)
             frames = _decode(video, suffix)
             units = final_units(prompt, object_info)
-            told = await _told(client, prompt, units, spread(len(frames), NUM_COLUMNS))
-    return Made(video, suffix, frames, told, prompt)
+            previews = await _previews(client, prompt, units, spread(len(frames), NUM_COLUMNS))
+    return DemoResult(video, suffix, frames, previews, prompt)
 
 
 async def _saved_video(client: ComfyClient, outcome: Outcome) -> tuple[bytes, str]:
@@ -128,50 +128,50 @@ def _decode(video: bytes, suffix: str) -> list[Image.Image]:
         return read_frames(path)
 
 
-async def _told(
+async def _previews(
     client: ComfyClient, prompt: dict, units: list[tuple[str, int]], indices: list[int]
-) -> list[Told]:
-    """What each unit says at some moments, by a second prompt without any model."""
+) -> list[UnitPreview]:
+    """Each unit's frames at some moments, by a second prompt without any model."""
     outcome = await client.run(tap_prompt(prompt, units, indices))
 
     async def pictures(node_id: str, name: str) -> list[Image.Image]:
         items = outcome.outputs[node_id].get(name) or []
         return [Image.open(io.BytesIO(await client.download(item))) for item in items]
 
-    told = []
+    previews = []
     for number in range(len(units)):
         kinds = [await pictures(f"tap{number}", name) for name in ("frames", "masks", "references")]
-        told.append(Told(*kinds))
-    return told
+        previews.append(UnitPreview(*kinds))
+    return previews
 
 
-def draw_sheet(options: DemoOptions, made: Made) -> Image.Image:
-    """The contact sheet: what went in, the mask, the references, the result."""
-    indices = spread(len(made.frames), NUM_COLUMNS)
-    size = made.frames[0].size
+def draw_sheet(options: DemoOptions, result: DemoResult) -> Image.Image:
+    """Draw the contact sheet: inputs, masks, references, result."""
+    indices = spread(len(result.frames), NUM_COLUMNS)
+    size = result.frames[0].size
     rows = []
-    for number, told in enumerate(made.told):
-        rows += _told_rows(told, f" {number + 1}" if len(made.told) > 1 else "", len(indices))
-    rows.append(Row("Result", "four steps", [made.frames[i] for i in indices]))
-    texts = (str(node["inputs"].get("text") or "") for node in made.prompt.values())
-    seeds = (node["inputs"]["seed"] for node in made.prompt.values() if "seed" in node["inputs"])
+    for number, preview in enumerate(result.previews):
+        rows += _preview_rows(preview, f" {number + 1}" if len(result.previews) > 1 else "", len(indices))
+    rows.append(Row("Result", "four steps", [result.frames[i] for i in indices]))
+    texts = (str(node["inputs"].get("text") or "") for node in result.prompt.values())
+    seeds = (node["inputs"]["seed"] for node in result.prompt.values() if "seed" in node["inputs"])
     return contact_sheet(
         rows,
         [f"frame {i}" for i in indices],
         title=f"{options.task.replace('_', ' ').capitalize()}: {next(filter(None, texts), '')}",
-        subtitle=f"{size[0]} x {size[1]} pixels, {len(made.frames)} frames, seed {next(seeds, '-')}",
+        subtitle=f"{size[0]} x {size[1]} pixels, {len(result.frames)} frames, seed {next(seeds, '-')}",
         footer="Made by the bundled model: a tiny one that knows moving shapes.",
     )
 
 
-def _told_rows(told: Told, number: str, num_columns: int) -> list[Row]:
-    """Input and mask, and the references in rows of their own."""
+def _preview_rows(preview: UnitPreview, number: str, num_columns: int) -> list[Row]:
+    """Rows of input and mask, then rows of references."""
     rows = [
-        Row(f"Input{number}", "what the model is given", told.frames),
-        Row(f"Mask{number}", "white is made, black is kept", told.masks),
+        Row(f"Input{number}", "input to the model", preview.frames),
+        Row(f"Mask{number}", "white: generate, black: keep", preview.masks),
     ]
-    for start in range(0, len(told.references), num_columns):
-        pictures = told.references[start : start + num_columns]
+    for start in range(0, len(preview.references), num_columns):
+        pictures = preview.references[start : start + num_columns]
         empty = [None] * (num_columns - len(pictures))
-        rows.append(Row(f"Reference{number}", "what it shall look like", [*pictures, *empty]))
+        rows.append(Row(f"Reference{number}", "subjects to show", [*pictures, *empty]))
     return rows

@@ -1,4 +1,4 @@
-"""The contact sheet: what went in, which part was to be made, and what came out, moment by moment."""
+"""The contact sheet: inputs, masks and result, moment by moment."""
 
 import textwrap
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ def contact_sheet(
     Args:
         rows: at least one, each with as many pictures as there are columns.
         columns: a caption for each column.
-        title: what was made.
-        subtitle: one line on how.
+        title: heading.
+        subtitle: one line of details.
         footer: one line at the bottom.
 
     Returns:

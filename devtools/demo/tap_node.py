@@ -1,4 +1,4 @@
-"""A custom node of the demo's own ComfyUI: it shows what the model is told. Run there, never imported here.
+"""A custom node of the demo's own ComfyUI: it shows the model's inputs. Run there, never imported here.
 
 The pack's task nodes hand over a unit (frames, masks, references); this saves some moments of it as pictures.
 """

@@ -1,4 +1,4 @@
-"""What is sent to the server: the user's files, cut and stretched to what the workflow can use of them."""
+"""Uploads the user's files, cut and scaled to the workflow's length and size."""
 
 import tempfile
 from dataclasses import dataclass, replace
@@ -31,8 +31,8 @@ class Given:
     """A file to send.
 
     Attributes:
-        path: the file, or what was made of it.
-        clip: what is in it.
+        path: the file, or its converted copy.
+        clip: its size and length.
         name: how messages call the file that was given; `flag` is the same, with the user's words.
     """
 
@@ -64,7 +64,7 @@ def inspect_files(options: DemoOptions) -> dict[str, Clip]:
 def fitted(
     options: DemoOptions, files: dict[Loader, str], clips: dict[str, Clip], *, what: str = "video"
 ) -> DemoOptions:
-    """Choose a size and length that the bundled model can do, from the user's clip or a mask that has none.
+    """Choose a size and length for the bundled model, from the user's clip or its mask.
 
     Args:
         options: what the user asked for; what is in it stays.
@@ -101,7 +101,7 @@ async def send(
 
     Args:
         client: the server.
-        prompt: changed in place: it names the uploads; masks that fit no longer are taken out.
+        prompt: changed in place: it names the uploads; masks that no longer fit are removed.
         object_info: the server's node descriptions.
         options: with size and length as fitted() chose them.
         files: the user's file of each loader.
@@ -110,21 +110,21 @@ async def send(
     Raises:
         UsageError: a mask cannot be laid over what it is for, or a file is missing.
     """
-    found = loaders(prompt, object_info)
-    given = {loader: _given(loader, prompt, files, clips) for loader in found}
-    by_id = {loader.node_id: item for loader, item in given.items()}
-    for loader in drop_unfit_masks(prompt, found, files):
-        mask = given.pop(loader)
+    entries = loaders(prompt, object_info)
+    items = {loader: _given(loader, prompt, files, clips) for loader in entries}
+    by_id = {loader.node_id: item for loader, item in items.items()}
+    for loader in drop_unfit_masks(prompt, entries, files):
+        mask = items.pop(loader)
         print(
-            f"[demo] {by_id[loader.partner].name} is used whole: "
+            f"[demo] {by_id[loader.partner].name} is used without a mask: "
             f"the example's {mask.name} was not drawn for it"
         )
-    kept = [item.name for loader, item in given.items() if loader not in files]
-    if files and kept:
-        print(f"[demo] the rest comes with the workflow: {', '.join(kept)}")
+    defaults = [item.name for loader, item in items.items() if loader not in files]
+    if files and defaults:
+        print(f"[demo] other files are the workflow's examples: {', '.join(defaults)}")
     with tempfile.TemporaryDirectory() as scratch:
         fitting = Fitting(prompt, object_info, options, Path(scratch))
-        for loader, path in fitting.all_of(given):
+        for loader, path in fitting.all_of(items):
             # A folder for each: two files may have the same name.
             name = f"node_{loader.node_id}/{path.name}"
             prompt[loader.node_id]["inputs"][loader.input_name] = await client.upload(path, name)
@@ -157,31 +157,31 @@ class Fitting:
         self._prompt, self._object_info, self._options = prompt, object_info, options
         self._scratch = scratch
 
-    def all_of(self, given: dict[Loader, Given]) -> list[tuple[Loader, Path]]:
-        """The file that each loader shall read; a mask's loader may have been replaced.
+    def all_of(self, items: dict[Loader, Given]) -> list[tuple[Loader, Path]]:
+        """The file of each loader; a mask's loader may have been replaced.
 
         Raises:
             UsageError: a mask is too short, or moves where a still one is needed.
         """
-        ready = {loader.node_id: (loader, item) for loader, item in given.items()}
-        for loader, item in given.items():
+        ready = {loader.node_id: (loader, item) for loader, item in items.items()}
+        for loader, item in items.items():
             if loader.role != "mask":
                 ready[loader.node_id] = (loader, self._cut(loader, item))
-        for loader, item in given.items():
+        for loader, item in items.items():
             if loader.role == "mask":
                 partner = ready[loader.partner][1] if loader.partner in ready else None
                 ready[loader.node_id] = self._masked(loader, item, partner)
         return [(loader, item.path) for loader, item in ready.values()]
 
     def _cut(self, loader: Loader, item: Given) -> Given:
-        available, wanted = item.clip.num_frames, self._options.num_frames
-        if not loader.reads_video or wanted is None:
+        available, length = item.clip.num_frames, self._options.num_frames
+        if not loader.reads_video or length is None:
             return item
-        if loader.continued and available >= wanted:
+        if loader.continued and available >= length:
             # A third is given, as in the example; the rest of the video is what comes after it.
-            count = (wanted - 1) // 12 * 4 + 1
+            count = (length - 1) // 12 * 4 + 1
             return self._part(loader, item, count, item.clip.size, start=available - count)
-        return self._part(loader, item, min(available, wanted), item.clip.size)
+        return self._part(loader, item, min(available, length), item.clip.size)
 
     def _masked(self, loader: Loader, item: Given, partner: Given | None) -> tuple[Loader, Given]:
         """A mask as its clip or picture needs it, and the loader that reads it."""
@@ -230,7 +230,7 @@ class Fitting:
             return item
         if count < item.clip.num_frames:
             which = "last" if start else "first"
-            why = ": the video goes on from them" if start else ""
+            why = ": the video continues from them" if start else ""
             print(
                 f"[demo] only the {which} {count} of {item.name}'s {item.clip.num_frames} frames are "
                 f"used{why}"

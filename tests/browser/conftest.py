@@ -17,7 +17,7 @@ def server(tmp_path_factory):
     """A ComfyUI with the pack and its example inputs, which does not greet with the template browser."""
     base = tmp_path_factory.mktemp("browser")
     shutil.copytree(ROOT / "assets" / "examples", base / "input")
-    # ComfyUI's own still previews on: they must not stand beside the moving one.
+    # ComfyUI's own still previews on: they must not appear next to the moving one.
     with ComfyServer(base, "--preview-method", "latent2rgb") as running:
         running.post("/settings", {"Comfy.TutorialCompleted": True})
         yield running

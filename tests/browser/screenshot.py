@@ -21,7 +21,7 @@ log = logging.getLogger("vdot")
 
 MAX_BYTES = 300 * 1024
 CHROME_LEFT_PX, CHROME_TOP_PX, MARGIN_PX = 60, 100, 16
-# Lays the graph out beside the menus at `scale` and answers its size on the screen.
+# Lays the graph out next to the menus at `scale` and answers its size on the screen.
 _FRAME = """([left, top, scale]) => {
     const boxes = [...app.graph._nodes.map((n) => [n.pos[0], n.pos[1] - 30, n.size[0], n.size[1] + 30]),
                    ...app.graph._groups.map((g) => [g.pos[0], g.pos[1], g.size[0], g.size[1]])]

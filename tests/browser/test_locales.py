@@ -16,7 +16,7 @@ MESSAGE_SYNTAX = re.compile(r"[{}@|]|\$t")
 
 @pytest.fixture(scope="module")
 def schemas(server) -> dict:
-    """What the running server says of the pack's nodes, by node id."""
+    """The running server's description of the pack's nodes, by node id."""
     info = server.get("/object_info")
     ours = {name: node for name, node in info.items() if node["python_module"].endswith("ComfyUI-VDOT")}
     assert len(ours) >= 11, f"the server knows only {sorted(ours)} of the pack; see {server.log_path}"
@@ -59,14 +59,14 @@ def leaves(tree: dict, path: tuple = ()) -> dict[tuple, str]:
 
 
 def test_english_is_the_schema_itself(schemas):
-    wanted = {name: expected_entry(schema) for name, schema in schemas.items()}
-    assert locale("en", "nodeDefs") == wanted, "bring it up to date: python locales/sync.py"
+    expected = {name: expected_entry(schema) for name, schema in schemas.items()}
+    assert locale("en", "nodeDefs") == expected, "bring it up to date: python locales/sync.py"
 
 
 def test_every_text_is_translated(schemas):
-    wanted = leaves({name: expected_entry(schema) for name, schema in schemas.items()})
+    expected = leaves({name: expected_entry(schema) for name, schema in schemas.items()})
     chinese = leaves(locale("zh", "nodeDefs"))
-    assert set(chinese) == set(wanted)
+    assert set(chinese) == set(expected)
     for path, text in chinese.items():
         assert re.search(r"[\u4e00-\u9fff]", text) or path[-1] == "name" or path[-1] == "display_name", path
         assert text.strip(), path

@@ -94,12 +94,12 @@ def test_preset_grays_out_what_it_governs(graph):
 def test_preset_numbers_are_the_samplers_own(graph):
     from vdot_core import sampling
 
-    shown = graph.evaluate(PRESET_VALUES)
-    assert set(shown) == set(sampling.PRESETS)
+    presets = graph.evaluate(PRESET_VALUES)
+    assert set(presets) == set(sampling.PRESETS)
     for name, (factory, solver) in sampling.PRESETS.items():
         labels = "exact" if solver == "renoise" else "wan"
-        same = sampling.Schedule.shifted(shown[name]["steps"], shown[name]["shift"], labels=labels)
-        assert (shown[name]["solver"], same) == (solver, factory()), name
+        same = sampling.Schedule.shifted(presets[name]["steps"], presets[name]["shift"], labels=labels)
+        assert (presets[name]["solver"], same) == (solver, factory()), name
 
 
 def test_saved_workflow_opens_as_it_was_saved(graph):

@@ -20,19 +20,19 @@ OPTIONAL = {"cv2", "flash_sinkhorn", "av", "psutil"}
 
 def imports(folder: str) -> set[str]:
     """Top-level names of all absolute imports in a folder, those inside functions included."""
-    found = set()
+    modules = set()
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
+                modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
-                found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"vdot_core", "training"}
+                modules.add(node.module.split(".")[0])
+    return modules - set(sys.stdlib_module_names) - {"vdot_core", "training"}
 
 
 @pytest.fixture(scope="module")
 def required() -> set[str]:
-    """What [project.dependencies] installs, by the names under which it is imported."""
+    """Import names of the packages in [project.dependencies]."""
     packages = [line.split(">=")[0] for line in project_table(Path(sys.executable))["dependencies"]]
     return {IMPORT_NAMES.get(package, package) for package in packages}
 

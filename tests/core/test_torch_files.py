@@ -1,4 +1,4 @@
-"""What must not reach torch's unpickler is refused before; what `torch.save` writes is read."""
+"""Unsafe files are refused before torch's unpickler sees them; files of `torch.save` are read."""
 
 import ast
 import io
@@ -65,7 +65,7 @@ def test_what_torch_saves_is_read(tmp_path, archive, name, mapped):
 
 
 def test_nothing_else_calls_torch_load():
-    """Neither torch.load nor pickle, by whatever name, anywhere but in the one module that checks first."""
+    """Neither torch.load nor pickle, by any name, anywhere but in the one module that checks first."""
     loaders = {("torch", "load"), ("pickle", "load"), ("pickle", "loads"), ("pickle", "Unpickler")}
     callers = set()
     for path in (file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")):

@@ -41,14 +41,14 @@ def reachable(requirements: Iterable[str]) -> set[str]:
 
 def hidden(requirements: Iterable[str]) -> dict[str, list[str]]:
     """The installed modules and distributions that these requirements do not reach."""
-    kept = reachable(requirements)
+    required = reachable(requirements)
     modules = [
         module
         for module, owners in importlib.metadata.packages_distributions().items()
-        if not kept.intersection(map(normalized, owners))
+        if not required.intersection(map(normalized, owners))
     ]
     installed = {normalized(distribution.name) for distribution in importlib.metadata.distributions()}
-    return {"modules": sorted(modules), "distributions": sorted(installed - kept)}
+    return {"modules": sorted(modules), "distributions": sorted(installed - required)}
 
 
 @pytest.fixture(scope="module")

@@ -39,10 +39,10 @@ def run_dev(*arguments: str, python: str = sys.executable, **variables: str) -> 
 
 
 def test_an_old_python_gets_one_line():
-    found = old_pythons()
-    if not found:
+    pythons = old_pythons()
+    if not pythons:
         pytest.skip("no Python below 3.10 on this machine")
-    for python in found:
+    for python in pythons:
         run = run_dev("demo", python=python)
         assert run.returncode == 1, python
         assert run.stderr.startswith("dev.py needs Python 3.10 or newer, this is "), run.stderr
@@ -73,7 +73,7 @@ def test_an_unknown_command_names_the_known_ones(capsys):
         (["--size", "0x64"], "both sides must be multiples of 16, as in 16x64"),
         (["--frames", "16"], "--frames 16: the count must be 4n.1, as in 13 or 17"),
         (["--frames", "0"], "--frames 0: the count must be 4n.1, as in 1 or 5"),
-        (["--seed", "-1"], "--seed -1: a seed is a whole number"),
+        (["--seed", "-1"], "--seed -1: a seed is an integer"),
         (["--out", str(ROOT / "dev.py")], "--out .* cannot be made or is no folder"),
     ],
 )

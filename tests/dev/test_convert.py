@@ -115,8 +115,8 @@ def test_widgets_get_their_names_and_the_seeds_button_is_passed_over(flow):
     flow.node("Sample", [7, "randomize", 5, "sharp", 2.0, "fixed"], image=load)
     prompt = flow.convert()
     assert prompt["1"]["inputs"] == {"image": "b.png"}
-    wanted = {"image": ["1", 0], "seed": 7, "steps": 5, "preset": "sharp", "cfg": 2.0, "note": "fixed"}
-    assert prompt["2"]["inputs"] == wanted
+    expected = {"image": ["1", 0], "seed": 7, "steps": 5, "preset": "sharp", "cfg": 2.0, "note": "fixed"}
+    assert prompt["2"]["inputs"] == expected
 
 
 def test_a_seed_saved_without_its_button_is_read_too(flow):
@@ -144,7 +144,7 @@ def test_a_connected_widget_takes_the_link_and_still_uses_up_its_value(flow):
 
 
 @pytest.mark.parametrize(
-    ("values", "wanted"),
+    ("values", "expected"),
     [
         (
             ["by size", 64, 32, "cubic"],
@@ -160,9 +160,9 @@ def test_a_connected_widget_takes_the_link_and_still_uses_up_its_value(flow):
         ),
     ],
 )
-def test_dynamic_combos_bring_the_inputs_of_their_choice(flow, values, wanted):
+def test_dynamic_combos_bring_the_inputs_of_their_choice(flow, values, expected):
     flow.node("Resize", values)
-    assert flow.convert()["1"]["inputs"] == wanted
+    assert flow.convert()["1"]["inputs"] == expected
 
 
 def test_growing_inputs_keep_their_full_names(flow):
@@ -246,9 +246,9 @@ def test_what_cannot_be_converted_is_named(flow):
 
 
 def test_shipped_workflows_are_there_and_need_no_subgraphs():
-    found = sorted(WORKFLOWS.glob("*.json"))
-    assert {path.stem for path in found} >= {"vdot_text", "vdot_depth", "vdot_inpaint"}
-    for path in found:
+    paths = sorted(WORKFLOWS.glob("*.json"))
+    assert {path.stem for path in paths} >= {"vdot_text", "vdot_depth", "vdot_inpaint"}
+    for path in paths:
         assert not (json.loads(path.read_text(encoding="utf-8")).get("definitions") or {}).get("subgraphs"), (
             path.name
         )

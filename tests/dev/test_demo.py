@@ -48,8 +48,8 @@ def test_the_templates_that_comfyui_ships_convert(object_info):
                 value = node["inputs"].get(name)
                 if value is None or isinstance(value, (list, dict)) or not isinstance(spec[0], str):
                     continue
-                wanted = CHECKS.get(spec[0], object)
-                assert isinstance(value, wanted), (
+                kind = CHECKS.get(spec[0], object)
+                assert isinstance(value, kind), (
                     f"{path.name}: node {node_id} {node['class_type']}.{name} is {value!r}"
                 )
     assert num_converted >= 20
@@ -96,12 +96,12 @@ def test_the_demo_makes_a_video_and_a_sheet_from_a_users_clip(comfyui, tmp_path)
     options = parse([*arguments, "--frames", "9", "--seed", "7", "--out", str(tmp_path / "out")])
     environment = {**os.environ, "VDOT_DEMO_COMFYUI": str(comfyui), "VDOT_DEMO_SETUP": "0"}
     command = [sys.executable, "-m", "devtools.demo", options.to_json()]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert process.returncode == 0, process.stdout + process.stderr
     video, sheet = tmp_path / "out/vdot_inpaint.mp4", tmp_path / "out/vdot_inpaint_sheet.png"
     assert probe_video(video, "") == Clip(192, 112, 9)
     for words in (str(video), str(sheet), "start ComfyUI", "208x120", "tiny one"):
-        assert words in done.stdout
+        assert words in process.stdout
     with Image.open(sheet) as image:
         # The clip's frames get redder by 8 a frame: the upper row shows them in order, and the mask is black.
         image = image.convert("RGB")

@@ -1,4 +1,4 @@
-"""What must hold on the oldest versions too: Python 3.10 and torch 2.7, `python dev.py test --floor`."""
+"""Tests for the oldest supported versions: Python 3.10 and torch 2.7, `python dev.py test --floor`."""
 
 import importlib
 import pkgutil
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Imports the pack as ComfyUI does, by file location and under a name of its own, where there is no ComfyUI.
+# Imports the pack as ComfyUI does, by file location and under another name, without ComfyUI.
 IMPORT_PACK = """
 import importlib.util, sys, time
 root = sys.argv[1]

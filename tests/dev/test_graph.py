@@ -85,8 +85,8 @@ def run(prompt, /, **options):
 
 
 def test_loaders_are_known_by_what_they_feed(prompt):
-    found = {loader.node_id: loader.role for loader in loaders(prompt, INFO)}
-    assert found == {"1": "video", "3": "mask", "5": "image", "10": "image"}
+    roles = {loader.node_id: loader.role for loader in loaders(prompt, INFO)}
+    assert roles == {"1": "video", "3": "mask", "5": "image", "10": "image"}
 
 
 def test_files_go_to_their_loaders_in_order(prompt):

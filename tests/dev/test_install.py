@@ -77,11 +77,11 @@ def installed(venv: Path) -> str:
 
 @by_both
 def test_installs_what_is_pinned_once(venv, program):
-    said = []
-    assert install(venv, say=said.append) is True
+    lines = []
+    assert install(venv, say=lines.append) is True
     assert installed(venv) == "1.0"
     assert not (venv / environments.INSTALLING).exists() and not (venv / environments.SCRATCH).exists()
-    assert ("no uv for this machine: pip installs" in said[-1]) == (program == "pip")
+    assert ("no uv for this machine: pip installs" in lines[-1]) == (program == "pip")
     log = (venv / environments.LOG).read_text()
     assert ("Installed 1 package" in log) == (program == "uv")  # uv's words
     assert install(venv) is False
@@ -125,9 +125,9 @@ def test_requirements_of_another_comfyui_come_after_the_pins_and_unpack_in_the_e
         '[build-system]\nrequires = []\nbuild-backend = "own"\nbackend-path = ["."]\n'
     )
     (source / "own.py").write_text(BACKEND)
-    said = []
-    assert install(venv, f"other @ {source.as_uri()}", "tiny>=1", say=said.append) is True
-    assert "1 requirements" in said[1] or "2 requirements" in said[1]
+    lines = []
+    assert install(venv, f"other @ {source.as_uri()}", "tiny>=1", say=lines.append) is True
+    assert "1 requirements" in lines[1] or "2 requirements" in lines[1]
     assert installed(venv) == "1.0"
     temporary = Path((source / "temporary").read_text())
     assert venv in temporary.parents and not temporary.exists()
@@ -156,9 +156,9 @@ def test_a_failure_before_anything_changed_keeps_the_environment(venv):
         install(venv)
     assert not (venv / environments.INSTALLING).exists()
     assert installations.read_stamp(venv / environments.STAMP) is None
-    said = []
-    environments.create_venv(venv, 0, said.append)
-    assert said == [] and installed(venv) == "1.0"
+    lines = []
+    environments.create_venv(venv, 0, lines.append)
+    assert lines == [] and installed(venv) == "1.0"
     (venv.parent / "pins.txt").write_text(good)
     assert install(venv) is True
 
@@ -175,9 +175,9 @@ def test_a_failure_while_packages_change_makes_it_again(venv):
     with pytest.raises(DevError, match="failed:"):
         install(venv)
     assert (venv / environments.INSTALLING).exists()
-    said = []
-    environments.create_venv(venv, 0, said.append)
-    assert "cut off" in said[0]
+    lines = []
+    environments.create_venv(venv, 0, lines.append)
+    assert "cut off" in lines[0]
     (venv.parent / "pins.txt").write_text(pin(wheels / "tiny-1.0-py3-none-any.whl"))
     assert install(venv) is True and installed(venv) == "1.0"
 

@@ -15,7 +15,7 @@ from devtools.paths import ROOT, python_of
 from devtools.venv import INSTALLING, MARKER, STAMP
 from tests.support.packages import Index, installed_uv, make_wheel, pin
 
-# The floor's set-up is the whole way without ComfyUI.
+# The floor's set-up is the full one without ComfyUI.
 SET_UP = """
 import sys
 from pathlib import Path
@@ -96,8 +96,8 @@ def test_the_second_waits_for_the_first_and_uses_what_it_made(place, index):
     assert f"(process {first.pid} on " in line_with(second, "another dev.py is setting up")
     assert second.poll() is None
     index.go.set()
-    said = [process.communicate(timeout=120)[0] for process in (first, second)]
-    assert (first.returncode, second.returncode) == (0, 0), said
+    output = [process.communicate(timeout=120)[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), output
     assert set(index.downloads) == {"tiny-1.0-py3-none-any.whl"} and complete(place)
 
 
@@ -113,8 +113,8 @@ def test_after_a_kill_the_next_waits_for_its_installer_and_repairs(place, index)
     second = start(place)
     assert line_with(second, "waiting for it")
     index.go.set()
-    said = second.communicate(timeout=120)[0]
-    assert second.returncode == 0 and "cut off; making it again" in said
+    output = second.communicate(timeout=120)[0]
+    assert second.returncode == 0 and "cut off; making it again" in output
     assert complete(place)
     assert (place / "venv-floor" / "thesis.txt").exists()
 
@@ -131,15 +131,15 @@ def test_an_interrupted_run_ends_its_installer(place, index):
 
 
 def test_a_lock_is_for_one_at_a_time_and_its_file_may_be_deleted(tmp_path):
-    said = []
-    with locked(tmp_path / "a", "VDOT_VENV", said.append):
+    output = []
+    with locked(tmp_path / "a", "VDOT_VENV", output.append):
         command = [sys.executable, "-u", "-c", TAKE_THE_LOCK, str(tmp_path / "a")]
         other = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert "waiting" in other.stdout.readline()
     assert other.communicate(timeout=60)[0] == "mine\n"
-    with locked(tmp_path / "a", "VDOT_VENV", said.append):
+    with locked(tmp_path / "a", "VDOT_VENV", output.append):
         pass
-    assert not said and (tmp_path / "a" / LOCK).read_text().startswith("process ")
+    assert not output and (tmp_path / "a" / LOCK).read_text().startswith("process ")
 
 
 def test_a_folder_that_cannot_be_made_names_the_variable(tmp_path):

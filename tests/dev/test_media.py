@@ -1,4 +1,4 @@
-"""A cut clip is, to ComfyUI, the same frames as the whole one's; a mask keeps its two values."""
+"""ComfyUI decodes the same frames from a cut clip as from the full one; a mask keeps its two values."""
 
 import random
 from fractions import Fraction
@@ -18,14 +18,14 @@ QUARTER_TURN = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a, b, u, c, d, 
 
 def write(path, codec, pixel_format, size, *, num_frames=24, rate=24, **options):
     """A clip in which every frame is its own: noise on a moving ramp."""
-    drawn = random.Random(5)
+    rng = random.Random(5)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
         for i in range(num_frames):
             y, x = np.mgrid[: size[1], : size[0]]
             pixels = np.stack([(x * 3 + i * 11) % 256, (y * 5 + i * 7) % 256, (x + y + i * 29) % 256], -1)
-            pixels[: size[1] // 3, : size[0] // 3] = drawn.randrange(256)
+            pixels[: size[1] // 3, : size[0] // 3] = rng.randrange(256)
             frame = av.VideoFrame.from_ndarray(pixels.astype(np.uint8), format="rgb24")
             container.mux(stream.encode(frame.reformat(format=pixel_format)))
         container.mux(stream.encode())
@@ -74,11 +74,11 @@ def test_comfyui_sees_the_same_frames_in_a_part(comfy, tmp_path, kind, start, co
     cut_video(source, tmp_path / "part.mp4", count, start=start)
     whole, part = seen_by_comfyui(source), seen_by_comfyui(tmp_path / "part.mp4")
     assert part.frame_rate == whole.frame_rate
-    wanted = whole.images[start : start + count, ..., :3]
-    assert part.images.shape == wanted.shape
-    assert len(whole.images) == 24 and (wanted[1:] - wanted[:-1]).abs().mean() > 0.01
+    expected = whole.images[start : start + count, ..., :3]
+    assert part.images.shape == expected.shape
+    assert len(whole.images) == 24 and (expected[1:] - expected[:-1]).abs().mean() > 0.01
     tolerance = 1.5 / 255 if kind in INEXACT else 0
-    torch.testing.assert_close(part.images, wanted, rtol=0, atol=tolerance)
+    torch.testing.assert_close(part.images, expected, rtol=0, atol=tolerance)
 
 
 def test_a_part_of_a_phones_clip_stays_upright(comfy, tmp_path):
@@ -103,26 +103,26 @@ def test_a_stretched_mask_stays_black_and_white_and_in_its_place(tmp_path):
     frames = [np.asarray(frame) for frame in read_frames(tmp_path / "part.mp4")]
     assert len(frames) == 5
     for i, frame in enumerate(frames):
-        wanted = np.zeros((64, 96, 3), np.uint8)
-        wanted[16:32, 6 * i : 6 * i + 18] = 255
-        assert (frame == wanted).all()
+        expected = np.zeros((64, 96, 3), np.uint8)
+        expected[16:32, 6 * i : 6 * i + 18] = 255
+        assert (frame == expected).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "RGB", "P", "RGBA", "I;16"])
 def test_a_picture_stands_still_as_a_video(tmp_path, mode):
     mask = Image.new("L", (20, 10))
     mask.paste(255, (5, 0, 10, 10))
-    if mode == "I;16":  # gray levels of its own: 128 of 65535 is black
+    if mode == "I;16":  # 16-bit gray levels: 128 of 65535 is black
         mask = Image.fromarray(np.where(np.asarray(mask) > 0, 65535, 128).astype(np.uint16))
     mask.convert(mode).save(tmp_path / "mask.png")
     still_video(tmp_path / "mask.png", tmp_path / "still.mp4", 5, (40, 30))
     frames = [np.asarray(frame) for frame in read_frames(tmp_path / "still.mp4")]
-    wanted = np.zeros((30, 40, 3), np.uint8)
-    wanted[:, 10:20] = 255
-    assert len(frames) == 5 and all((frame == wanted).all() for frame in frames)
+    expected = np.zeros((30, 40, 3), np.uint8)
+    expected[:, 10:20] = 255
+    assert len(frames) == 5 and all((frame == expected).all() for frame in frames)
 
 
-def test_pictures_and_videos_are_told_apart_by_what_is_in_them(tmp_path):
+def test_pictures_and_videos_are_recognized_by_content(tmp_path):
     colors = [Image.new("RGB", (24, 16), (i * 40, 0, 0)) for i in range(4)]
     colors[0].save(tmp_path / "still.png")
     colors[0].save(tmp_path / "still.gif")

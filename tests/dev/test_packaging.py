@@ -1,4 +1,4 @@
-"""What is published fits together: the lists of dependencies, the wheel, the pinned tools, the license."""
+"""Published metadata is consistent: dependencies, the wheel, the pinned tools, the license."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def test_the_lint_passes_in_a_clone_of_the_usual_name(tmp_path):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    """The wheel of a copy of the repository, since building leaves files beside the sources."""
+    """The wheel of a copy of the repository, since building leaves files next to the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in ("vdot_core", "training", "tiny", "nodes", "devtools", "tests/support"):
@@ -112,7 +112,7 @@ def test_the_registry_finds_what_it_needs():
     assert "web" not in comfy, "WEB_DIRECTORY in __init__.py serves the scripts already"
 
 
-def test_the_license_is_apache_2_and_whole(project):
+def test_the_license_is_the_complete_apache_2(project):
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert project["license"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in text and "APPENDIX" in text and len(text) > 11_000

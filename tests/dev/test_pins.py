@@ -37,14 +37,14 @@ def environments():
 
 def versions(path: Path, environment: dict[str, str]) -> dict[str, str]:
     """The version of each package that a file pins for one Python and platform."""
-    found: dict[str, str] = {}
+    pinned: dict[str, str] = {}
     for line in pins.pinned_lines(path):
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate(environment):
             name = normalized(requirement.name)
-            assert name not in found, f"{path.name} pins {name} twice for {environment}"
-            found[name] = str(requirement.specifier).removeprefix("==")
-    return found
+            assert name not in pinned, f"{path.name} pins {name} twice for {environment}"
+            pinned[name] = str(requirement.specifier).removeprefix("==")
+    return pinned
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +74,12 @@ def test_one_pin_answers_every_requirement_on_every_python_and_platform(expected
         for environment in environments():
             if environment["python_version"] not in pythons:
                 continue
-            found = versions(listed.path, environment)
+            pinned = versions(listed.path, environment)
             if listed.layer:
-                found = {**versions(pins.FULL, environment), **found}
+                pinned = {**versions(pins.FULL, environment), **pinned}
             for line in listed.requirements:
                 requirement = Requirement(line)
-                version = found.get(normalized(requirement.name))
+                version = pinned.get(normalized(requirement.name))
                 assert version and requirement.specifier.contains(version, prereleases=True), (
                     f"{listed.path.name} pins {requirement.name} at {version}, {line} is required: "
                     f"{pins.COMMAND} writes it again"

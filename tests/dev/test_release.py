@@ -1,4 +1,4 @@
-"""What a release rests on: what the registry ships, who publishes it and after what, and how it is cited."""
+"""A release: its archive, publisher, required tests, and citation."""
 
 import re
 import subprocess

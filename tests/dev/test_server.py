@@ -103,5 +103,5 @@ def test_the_pack_is_linked_once_and_copied_where_links_are_not_allowed(tmp_path
     if os.name == "nt":
         monkeypatch.setattr(servers.subprocess, "run", lambda *a, **k: type("R", (), {"returncode": 1}))
     copied = servers.link_pack(tmp_path / "two", pack)
-    found = {p.relative_to(copied).as_posix() for p in copied.rglob("*") if p.is_file()}
-    assert found == {"nodes/load.py", "js/vdot.js"}
+    files = {p.relative_to(copied).as_posix() for p in copied.rglob("*") if p.is_file()}
+    assert files == {"nodes/load.py", "js/vdot.js"}

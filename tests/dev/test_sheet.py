@@ -34,7 +34,7 @@ def write_video(path, num_frames, size=(64, 48)):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (80, 48), (48, 80), (832, 480), (512, 16)])
-def test_every_picture_is_whole_in_its_row_and_column(size):
+def test_every_picture_fills_its_cell(size):
     rows = [
         Row("Input", "what goes in", [picture(COLORS[0], size), picture(COLORS[1], size)]),
         Row("Result", "four steps", [picture(COLORS[2], size), picture(COLORS[3], size)]),
@@ -85,7 +85,7 @@ def test_missing_pictures_leave_an_empty_frame_and_wrong_counts_are_refused():
 
 
 @pytest.mark.parametrize(("num_frames", "columns"), [(1, 6), (5, 6), (6, 6), (17, 6), (81, 6), (2, 1)])
-def test_columns_spread_over_the_whole_video(num_frames, columns):
+def test_columns_spread_over_the_video(num_frames, columns):
     indices = spread(num_frames, columns)
     assert len(indices) == len(set(indices)) == min(num_frames, columns)
     assert indices == sorted(indices) and indices[0] == 0

@@ -72,7 +72,7 @@ def converted(task, object_info):
 
 
 def told(server, object_info, out, task, *arguments):
-    """What the workflow's unit holds, [F, H, W] frames and masks in 0..255; and the sizes of the uploads."""
+    """Frames and masks [F, H, W] in 0..255 of the workflow's unit, and the sizes of the uploads."""
     size = f"{SIZE[0]}x{SIZE[1]}"
     options = parse(["--task", task, "--size", size, "--out", str(out), *arguments])
     clips = inspect_files(options)
@@ -81,9 +81,9 @@ def told(server, object_info, out, task, *arguments):
         async with ComfyClient(server.url) as client:
             prompt = converted(task, object_info)
             files = assign(loaders(prompt, object_info), options)
-            chosen = fitted(options, files, clips)
-            apply(prompt, object_info, chosen)
-            await send(client, prompt, object_info, chosen, files, clips)
+            fitted_options = fitted(options, files, clips)
+            apply(prompt, object_info, fitted_options)
+            await send(client, prompt, object_info, fitted_options, files, clips)
             uploads = {}
             for node_id, node in prompt.items():
                 if node["class_type"] == "LoadVideo":
@@ -91,12 +91,12 @@ def told(server, object_info, out, task, *arguments):
                     data = await client.download({"filename": name, "subfolder": folder, "type": "input"})
                     (out / "upload.mp4").write_bytes(data)
                     uploads[node_id] = probe_video(out / "upload.mp4", "").num_frames, data
-            indices = range(chosen.num_frames or 17)
+            indices = range(fitted_options.num_frames or 17)
             units = final_units(prompt, object_info)
-            shown = (await client.run(tap_prompt(prompt, units, list(indices)))).outputs["tap0"]
+            outputs = (await client.run(tap_prompt(prompt, units, list(indices)))).outputs["tap0"]
             pictures = {}
             for name in ("frames", "masks", "references"):
-                files = [await client.download(item) for item in shown.get(name) or []]
+                files = [await client.download(item) for item in outputs.get(name) or []]
                 images = [Image.open(io.BytesIO(data)).convert("L") for data in files]
                 pictures[name] = np.stack([np.asarray(image) for image in images]) if images else None
             return pictures, uploads
@@ -109,9 +109,9 @@ def test_every_shipped_workflow_knows_its_masks_and_what_they_are_drawn_on(objec
     num_masks = 0
     for task in tasks():
         prompt = converted(task, object_info)
-        found = loaders(prompt, object_info)
-        names = {loader.node_id: prompt[loader.node_id]["inputs"][loader.input_name] for loader in found}
-        for loader in found:
+        entries = loaders(prompt, object_info)
+        names = {loader.node_id: prompt[loader.node_id]["inputs"][loader.input_name] for loader in entries}
+        for loader in entries:
             name = names[loader.node_id]
             assert (loader.role == "mask") == ("mask" in name), (task, name)
             assert loader.reads_video == name.endswith(".mp4")
@@ -121,28 +121,28 @@ def test_every_shipped_workflow_knows_its_masks_and_what_they_are_drawn_on(objec
                 continue
             num_masks += 1
             stem, suffix = os.path.splitext(name)
-            wanted = stem.removesuffix("_mask") + suffix if stem.endswith("_mask") else "clip.mp4"
-            assert names.get(loader.partner) == (None if task == "layout_track" else wanted), (task, name)
+            expected = stem.removesuffix("_mask") + suffix if stem.endswith("_mask") else "clip.mp4"
+            assert names.get(loader.partner) == (None if task == "layout_track" else expected), (task, name)
     assert num_masks > 15
 
 
 @pytest.mark.parametrize("task", ["inpaint", "tryon"])
 @pytest.mark.parametrize("mask", ["mask", "small_mask"])
 def test_a_moving_mask_moves_with_the_users_clip(server, object_info, media, tmp_path, task, mask, capsys):
-    """Whether the workflow reads a picture (inpaint) or a video (try-on) itself."""
+    """For workflows that read a picture (inpaint) or a video (try-on) themselves."""
     pictures, uploads = told(
         server, object_info, tmp_path, task, "--video", media["clip"], "--mask", media[mask], "--frames", "9"
     )
     assert sorted(count for count, _ in uploads.values()) == [9, 9]
     slack = 5 if task == "tryon" else 1  # pixels: it grows and rounds the mask
-    for i, (frame, made) in enumerate(zip(pictures["frames"], pictures["masks"], strict=True)):
-        rows, columns = np.nonzero(made > 127)
+    for i, (frame, mask_frame) in enumerate(zip(pictures["frames"], pictures["masks"], strict=True)):
+        rows, columns = np.nonzero(mask_frame > 127)
         corners = np.array([columns.min(), columns.max() + 1, rows.min(), rows.max() + 1])
         assert np.abs(corners - [2 * i, 2 * i + SIDE, 20, 20 + SIDE]).max() <= slack, i
-        assert abs(int(np.median(frame[made < 128])) - gray(i)) <= 2, i
-    said = capsys.readouterr().out
-    assert "only the first 9 of clip.mp4's 41 frames are used" in said
-    assert ("is stretched from 48x32 to 96x64" in said) == (mask == "small_mask")
+        assert abs(int(np.median(frame[mask_frame < 128])) - gray(i)) <= 2, i
+    output = capsys.readouterr().out
+    assert "only the first 9 of clip.mp4's 41 frames are used" in output
+    assert ("is stretched from 48x32 to 96x64" in output) == (mask == "small_mask")
 
 
 @pytest.mark.parametrize("task", ["tryon", "inpaint"])
@@ -175,9 +175,9 @@ def test_a_continued_clip_gives_its_end_and_leaves_frames_to_make(
     server, object_info, media, tmp_path, capsys
 ):
     pictures, _ = told(server, object_info, tmp_path, "extend", "--video", media["clip"])
-    kept = [i for i in range(17) if pictures["masks"][i].max() == 0]
-    assert kept == list(range(5))
-    for i in kept:
+    indices = [i for i in range(17) if pictures["masks"][i].max() == 0]
+    assert indices == list(range(5))
+    for i in indices:
         assert abs(int(np.median(pictures["frames"][i])) - gray(NUM_FRAMES - 5 + i)) <= 2
     assert "only the last 5 of clip.mp4's 41 frames are used" in capsys.readouterr().out
 
@@ -191,10 +191,10 @@ def test_an_examples_mask_is_not_laid_over_the_users_picture(server, object_info
     red = np.abs(reference.astype(int) - 81) < 4  # the cat's gray
     rows, columns = np.nonzero(red)
     assert columns.max() - columns.min() + 1 == 32 and rows.max() - rows.min() + 1 == 64  # 40x80, whole
-    assert "cat.png is used whole" in capsys.readouterr().out
+    assert "cat.png is used without a mask" in capsys.readouterr().out
 
 
-def test_what_stays_the_examples_is_said(server, object_info, media, tmp_path, capsys):
+def test_remaining_example_files_are_listed(server, object_info, media, tmp_path, capsys):
     arguments = ("--video", media["clip"], "--mask", media["mask"])
     told(server, object_info, tmp_path, "replace", *arguments)
     assert "comes with the workflow: pose.mp4, subject.png, subject_mask.png" in capsys.readouterr().out

@@ -73,9 +73,9 @@ def test_the_marker_is_there_before_anything_else(tmp_path, monkeypatch):
 
 def test_an_environment_whose_python_is_gone_is_made_anew(venv):
     python_of(venv).unlink()
-    said = []
-    environments.create_venv(venv, 0, said.append)
-    assert "does not run" in said[0] and _works(venv)
+    lines = []
+    environments.create_venv(venv, 0, lines.append)
+    assert "does not run" in lines[0] and _works(venv)
 
 
 def test_a_folder_with_something_else_in_it_is_never_deleted(tmp_path):

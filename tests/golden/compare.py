@@ -12,7 +12,7 @@ SHOWN = 4
 
 @dataclass
 class Comparison:
-    """How an item compares with its recording.
+    """The comparison of an item with its recording.
 
     Attributes:
         differences: What differs by more than the tolerance, or must not differ at all.
@@ -26,7 +26,7 @@ class Comparison:
 
     @property
     def exact(self) -> bool:
-        """Whether no bit differs."""
+        """True if no bit differs."""
         return not self.differences and not self.bits
 
     def describe(self, rtol: float) -> str:
@@ -34,8 +34,8 @@ class Comparison:
         more = f"; new: {', '.join(self.added[:SHOWN])}" if self.added else ""
         if self.differences:
             rest = len(self.differences) - SHOWN
-            shown = "; ".join(self.differences[:SHOWN])
-            return f"DIFFERENT: {shown}{f'; and {rest} more' if rest > 0 else ''}{more}"
+            text = "; ".join(self.differences[:SHOWN])
+            return f"DIFFERENT: {text}{f'; and {rest} more' if rest > 0 else ''}{more}"
         return (f"equal to {rtol:g} (bits differ)" if self.bits else "bit-equal") + more
 
 
@@ -44,7 +44,7 @@ def compare(recorded: Any, now: Any, rtol: float, atol: float) -> Comparison:
 
     Args:
         recorded, now: JSON values; keys that only `now` has are no difference.
-        rtol, atol: How far floats may be apart; strings, whole numbers and all else must be equal.
+        rtol, atol: How far floats may be apart; strings, integers and all else must be equal.
     """
     result = Comparison()
     _compare(recorded, now, "", rtol, atol, result)

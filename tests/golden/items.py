@@ -1,4 +1,4 @@
-"""What is recorded: each function makes one JSON file's items, by name, from the code as it is now."""
+"""The recorded items: each function makes one JSON file's items, by name, from the current code."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ RANDOM = frozenset(
 
 
 def fingerprint() -> dict[str, str]:
-    """What float bits depend on besides the code."""
+    """The environment on which float bits depend."""
     return {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
 
 
@@ -78,13 +78,13 @@ class GradientWatch:
 
     def take(self) -> dict[str, dict[str, Any]]:
         """Player -> number of parameters, hash and L1 norm, of all gradients since the last call."""
-        taken = {}
+        summaries = {}
         for player, gradients in self._gradients.items():
             if gradients:
                 ordered = [gradients[name] for name in sorted(gradients)]
-                taken[player] = {"parameters": len(ordered), **sizes(ordered)}
+                summaries[player] = {"parameters": len(ordered), **sizes(ordered)}
             gradients.clear()
-        return taken
+        return summaries
 
 
 class DrawWatch(TorchFunctionMode):

@@ -46,18 +46,18 @@ def write_lines(values: dict[str, Any], path) -> None:
 
 
 def bare_inputs(inputs: dict) -> dict:
-    """What of a node's inputs decides how widget values are named; lists of files are left out."""
+    """The parts of a node's inputs that decide the names of widget values; lists of files are left out."""
     bare: dict[str, dict] = {}
     for section in ("required", "optional"):
         for name, (kind, *options) in (inputs.get(section) or {}).items():
             options = options[0] if options else {}
-            chosen = {key: options[key] for key in OPTIONS if key in options}
+            entry = {key: options[key] for key in OPTIONS if key in options}
             if kind == "COMFY_DYNAMICCOMBO_V3":
-                chosen["options"] = [
+                entry["options"] = [
                     {"key": option["key"], "inputs": bare_inputs(option["inputs"])}
                     for option in options["options"]
                 ]
-            bare.setdefault(section, {})[name] = [[] if isinstance(kind, list) else kind, chosen]
+            bare.setdefault(section, {})[name] = [[] if isinstance(kind, list) else kind, entry]
     return bare
 
 
@@ -69,8 +69,8 @@ def _definitions() -> dict[str, dict]:
 
 def prompt(workflow: dict) -> dict[str, Any]:
     """Node id -> {class type: {input: value}}."""
-    made = subjects.prompt_of(workflow, _definitions())
-    return {node_id: {node["class_type"]: node["inputs"]} for node_id, node in made.items()}
+    nodes = subjects.prompt_of(workflow, _definitions())
+    return {node_id: {node["class_type"]: node["inputs"]} for node_id, node in nodes.items()}
 
 
 def renamed(recorded: dict[str, Any]) -> dict[str, Any]:
@@ -93,11 +93,11 @@ def _value(value: Any, names: dict[Any, Any] | None) -> Any:
 
 
 def saved_prompts() -> dict[str, Any]:
-    """What the workflows as they were saved become with today's nodes."""
+    """Prompts of the saved workflows with today's nodes."""
     graphs = json.loads(GRAPHS.read_text("utf-8"))
     return {name: prompt(graph) for name, graph in graphs.items()}
 
 
 def bundled_prompts() -> dict[str, Any]:
-    """What today's workflow files become with today's nodes."""
+    """Prompts of today's workflow files with today's nodes."""
     return {name: prompt(graph) for name, graph in read_graphs().items()}

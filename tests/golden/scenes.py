@@ -1,4 +1,4 @@
-"""Synthetic clips and the units made of them: whole numbers divided once, so that all machines draw the same.
+"""Synthetic clips and the units made of them: integers divided once, so that all machines draw the same.
 
 Shape letters: F frames, H W pixels.
 """

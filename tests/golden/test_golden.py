@@ -25,7 +25,7 @@ def assert_equal(results: dict) -> None:
         for item, result in results.items()
         if result.differences or (EXACT and not result.exact)
     }
-    assert not wrong, "\n".join(f"{item}: {said}" for item, said in wrong.items())
+    assert not wrong, "\n".join(f"{item}: {difference}" for item, difference in wrong.items())
 
 
 @pytest.mark.parametrize("name", IN_SUITE)

@@ -1,4 +1,4 @@
-"""What a transport takes of an NVIDIA GPU is what is said of it."""
+"""A transport takes the predicted memory of an NVIDIA GPU."""
 
 import pytest
 import torch
@@ -9,14 +9,14 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an 
 
 
 @pytest.mark.parametrize("options", [{}, {"debias": True}, {"cost": "l1"}])
-def test_the_torch_backend_takes_what_is_said(options):
+def test_the_torch_backend_takes_the_predicted_memory(options):
     """Eight frames of 6240 points: six at a time have their kernels in memory, then two."""
     a, b = (torch.randn(8, 6240, 16, device="cuda") for _ in range(2))
-    given = {"eps": 0.05, "eps_mode": "mean_cost", "max_iter": 5, "backend": "torch", **options}
-    entropic_ot(a[:, :64], b[:, :64], **given)  # libraries take their workspaces
+    arguments = {"eps": 0.05, "eps_mode": "mean_cost", "max_iter": 5, "backend": "torch", **options}
+    entropic_ot(a[:, :64], b[:, :64], **arguments)  # libraries take their workspaces
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    entropic_ot(a, b, **given)
-    taken = torch.cuda.max_memory_allocated() - before
-    said = working_bytes(8, 6240, 6240, 16, device="cuda", **options)
-    assert 4 * 6 * 6240**2 < taken <= said <= 1.3 * taken
+    entropic_ot(a, b, **arguments)
+    peak = torch.cuda.max_memory_allocated() - before
+    predicted = working_bytes(8, 6240, 6240, 16, device="cuda", **options)
+    assert 4 * 6 * 6240**2 < peak <= predicted <= 1.3 * peak

@@ -24,7 +24,7 @@ NATIVE_CONFIG = {
 
 @pytest.fixture(scope="session")
 def pack(comfy):
-    """The node pack, loaded by file location beside the real ComfyUI."""
+    """The node pack, loaded by file location next to the real ComfyUI."""
     return pack_support.load_pack()
 
 

@@ -1,4 +1,4 @@
-"""What ComfyUI's nodes do to conditioning, latents and models, on our MODEL and in our sampler.
+"""ComfyUI's nodes for conditioning, latents and models, on our MODEL and in our sampler.
 
 ComfyUI's own network with the same weights is the reference.
 """
@@ -73,7 +73,7 @@ def test_two_videos_at_once(ours, sample, agree, encoded):
     alone = sample(ours)
     assert both.shape == (2, *alone.shape[1:])
     torch.testing.assert_close(both[:1], alone, atol=2e-3, rtol=2e-3)
-    assert not torch.allclose(both[0], both[1], atol=0.1), "each has noise of its own"
+    assert not torch.allclose(both[0], both[1], atol=0.1), "each has its own noise"
 
 
 def test_combined_conditionings_are_averaged(ours, sample, agree, encoded, other):
@@ -107,8 +107,8 @@ def test_mask_limits_a_conditioning_to_a_region(agree, sample, ours, encoded, ot
 
     mask = torch.zeros(1, 4, 6)
     mask[..., :3] = 1
-    (left,) = nodes.ConditioningSetMask().append(other, mask, "default", 8.0)
-    (both,) = nodes.ConditioningCombine().combine(encoded[0], left)
+    (masked,) = nodes.ConditioningSetMask().append(other, mask, "default", 8.0)
+    (both,) = nodes.ConditioningCombine().combine(encoded[0], masked)
     one_step = {"preset": "custom", "steps": 1, "solver": "euler", "shift": 1.0}
     difference = (agree(positive=both, **one_step) - sample(ours, **one_step)).abs()
     assert difference[..., 3:].max() < 1e-3 < difference[..., :3].mean()
@@ -121,25 +121,25 @@ def test_timestep_range_of_a_conditioning(ours, sample, agree, encoded, other):
     set_range = nodes.ConditioningSetTimestepRange().set_range
     early, late = set_range(encoded[0], 0.0, 0.5)[0], set_range(other, 0.5, 1.0)[0]
     (switched,) = nodes.ConditioningCombine().combine(early, late)
-    how = {"preset": "custom", "steps": 4, "solver": "euler", "shift": 1.0}
-    result = agree(positive=switched, **how)
+    settings = {"preset": "custom", "steps": 4, "solver": "euler", "shift": 1.0}
+    result = agree(positive=switched, **settings)
     for alone in (encoded[0], other):
-        assert not torch.allclose(result, sample(ours, positive=alone, **how), atol=1e-2)
+        assert not torch.allclose(result, sample(ours, positive=alone, **settings), atol=1e-2)
     model, sizes = count_calls(ours)
-    sample(model, positive=switched, **how)
+    sample(model, positive=switched, **settings)
     assert sizes == [1, 1, 1, 1], "one text at a time"
 
 
 def test_easycache_skips_the_same_steps_on_both_networks(ours, native, sample):
     from comfy_extras.nodes_easycache import EasyCacheNode
 
-    how = {"preset": "custom", "steps": 12, "solver": "euler", "shift": 3.0}
+    settings = {"preset": "custom", "steps": 12, "solver": "euler", "shift": 3.0}
     results, counts = [], []
     for model in (ours, native):
         model, sizes = count_calls(model)
         (cached,) = EasyCacheNode.execute(model, 0.5, 0.1, 0.95, False).args
-        results.append(sample(cached, **how))
+        results.append(sample(cached, **settings))
         counts.append(len(sizes))
     torch.testing.assert_close(*results, atol=2e-3, rtol=2e-3)
     assert torch.isfinite(results[0]).all() and counts[0] == counts[1]
-    torch.testing.assert_close(sample(ours, **how), sample(native, **how), atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(sample(ours, **settings), sample(native, **settings), atol=2e-3, rtol=2e-3)

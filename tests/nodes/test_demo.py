@@ -70,8 +70,8 @@ def test_previews_have_the_video_s_colors(demo, comfy):
             stock = latent_preview.Latent2RGBPreviewer(
                 formats.latent_rgb_factors, formats.latent_rgb_factors_bias
             )
-            shown = torch.from_numpy(np.array(stock.decode_latent_to_preview(latents))).float() / 255
-            errors[name].append((shown - expected).abs().mean().item())
+            preview = torch.from_numpy(np.array(stock.decode_latent_to_preview(latents))).float() / 255
+            errors[name].append((preview - expected).abs().mean().item())
     assert max(errors["own"]) < 0.1
     assert sum(errors["own"]) < sum(errors["wan"]) / 2, errors
     load_again, arguments = demo[0].cached_patcher_init

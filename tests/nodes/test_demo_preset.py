@@ -19,18 +19,18 @@ def demo_preset(pack) -> str:
         schedule = file.metadata()["schedule"]
     steps, shift, solver = re.fullmatch(r"(\d+) steps, shift ([\d.]+), (\w+)", schedule).groups()
     sampling = submodule("vdot_core.sampling")
-    wanted = sampling.Schedule.shifted(int(steps), float(shift), labels="exact")
+    expected = sampling.Schedule.shifted(int(steps), float(shift), labels="exact")
     (name,) = (
         name
         for name, (factory, used) in sampling.PRESETS.items()
-        if used == solver and factory().sigmas.tolist() == wanted.sigmas.tolist()
+        if used == solver and factory().sigmas.tolist() == expected.sigmas.tolist()
     )
     return name
 
 
 @pytest.fixture(scope="module")
 def default_preset(node_classes) -> str:
-    """What a new VDOT Sampler is set to: the preset for the authors' weights."""
+    """A new VDOT Sampler's setting: the preset for the authors' weights."""
     (entry,) = (entry for entry in node_classes["VDOTSampler"].GET_SCHEMA().inputs if entry.id == "preset")
     return entry.default
 

@@ -49,8 +49,8 @@ def test_equals_comfyui_for_inpainting_with_a_binary_mask(run, native, vae, text
     mask[3:, 8:24, :16] = 1
     gray = torch.where(mask[..., None] > 0, 0.5, clip)
     expected = native(text, text, vae, 32, 32, 9, 1, 1.0, control_video=gray, control_masks=mask)
-    how = {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0}
-    unit = run("VDOTMask", frames=clip, mask=mask, **how).args[0]
+    options = {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0}
+    unit = run("VDOTMask", frames=clip, mask=mask, **options).args[0]
     frames, masks, _ = vace(run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args[0])
     their_frames, their_masks, _ = vace(expected[0])
     torch.testing.assert_close(frames[0], their_frames[0], atol=1e-5, rtol=1e-5)

@@ -36,11 +36,11 @@ def free_bytes(comfy, monkeypatch):
 
 @pytest.fixture
 def context(run, vae, text):
-    """context(): VDOT Encode's latents of a clip with a masked half, both halves encoded anew."""
+    """context(): VDOT Encode's latents of a clip with a masked half, both halves encoded again."""
     clip, mask = torch.rand(9, 32, 48, 3), torch.zeros(9, 32, 48)
     mask[:, :, 24:] = 1
-    how = {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0}
-    unit = run("VDOTMask", frames=clip, mask=mask, **how).args[0]
+    options = {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0}
+    unit = run("VDOTMask", frames=clip, mask=mask, **options).args[0]
 
     def call():
         submodule("nodes.comfy_vae").gray_cache(vae).clear()

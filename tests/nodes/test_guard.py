@@ -80,7 +80,7 @@ def test_names_outside_the_model_folders_are_not_even_looked_for(model_folder, m
 
 
 def test_numbers_arrive_plain(node_classes):
-    """A whole number of another kind, such as numpy's or a tensor's, is an int for the node."""
+    """An integer of another type, such as numpy's or a tensor's, becomes an int."""
     guard = submodule("nodes.guard")
     inputs = node_classes["VDOTPasteBack"].define_schema().inputs
     for value in (8, 8.0, torch.tensor(8)):

@@ -12,20 +12,22 @@ OUTPUTS = {"en": ("Outputs", "Output"), "zh": ("输出",)}
 
 
 def section(text: str, headings: tuple[str, ...]) -> str:
-    """What stands under the one heading of these that the page has; empty where it has none."""
+    """The text under the page's one heading of these; empty if it has none."""
     parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
-    found = [body for heading, body in zip(parts[1::2], parts[2::2], strict=True) if heading in headings]
-    assert len(found) < 2, f"more than one of {headings}"
-    return found[0] if found else ""
+    bodies = [body for heading, body in zip(parts[1::2], parts[2::2], strict=True) if heading in headings]
+    assert len(bodies) < 2, f"more than one of {headings}"
+    return bodies[0] if bodies else ""
 
 
 def tables(body: str) -> list[list[tuple[str, str]]]:
     """(name, text) of every name in the first column, by table; a row may explain several names."""
-    found = []
+    result = []
     for table in re.findall(r"(?:^\|.*\n)+", body, flags=re.MULTILINE):
         cells = [line.strip().strip("|").split("|", 1) for line in table.splitlines()[2:]]
-        found.append([(name, text.strip()) for first, text in cells for name in re.findall("`(.+?)`", first)])
-    return found
+        result.append(
+            [(name, text.strip()) for first, text in cells for name in re.findall("`(.+?)`", first)]
+        )
+    return result
 
 
 def page(node_id: str, language: str) -> tuple[list, list]:
@@ -34,9 +36,9 @@ def page(node_id: str, language: str) -> tuple[list, list]:
     return tables(section(text, INPUTS[language])), tables(section(text, OUTPUTS[language]))
 
 
-def names(found: list[list[tuple[str, str]]]) -> list[str]:
+def names(rows: list[list[tuple[str, str]]]) -> list[str]:
     """Those that the first table explains, in its order."""
-    return [name for name, _ in found[0]] if found else []
+    return [name for name, _ in rows[0]] if rows else []
 
 
 @pytest.mark.parametrize("language", INPUTS)
@@ -53,7 +55,7 @@ def test_inputs_and_outputs_stand_where_they_belong(node_classes, language):
 def test_no_output_is_explained_with_an_inputs_text(node_classes, language):
     for node_id in node_classes:
         pages = page(node_id, language)
-        inputs, outputs = ({text for table in found for _, text in table} for found in pages)
+        inputs, outputs = ({text for table in tables for _, text in table} for tables in pages)
         assert not inputs & outputs, f"js/docs/{node_id}/{language}.md"
         assert "" not in inputs | outputs, f"js/docs/{node_id}/{language}.md"
 

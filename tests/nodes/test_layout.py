@@ -24,8 +24,8 @@ def test_boxes_move_from_moment_to_moment(run):
 
 
 def test_a_path_carries_a_box(run):
-    how = {"box_width": 10, "box_height": 6}
-    unit = run("VDOTLayout", boxes="0: 10, 10\n-1: 42, 26", **CANVAS, **how, line_width=1).args[0]
+    options = {"box_width": 10, "box_height": 6}
+    unit = run("VDOTLayout", boxes="0: 10, 10\n-1: 42, 26", **CANVAS, **options, line_width=1).args[0]
     assert drawn(unit.frames[0]) == (5, 7, 16, 14) and drawn(unit.frames[-1]) == (37, 23, 48, 30)
 
 

@@ -22,7 +22,7 @@ def load(run, model_folder):
 
 @pytest.fixture(scope="module")
 def inputs(comfy):
-    """What a Wan network is called with."""
+    """Arguments of a Wan network."""
     generator = torch.Generator().manual_seed(1)
     context = torch.randn(1, 1, 96, 3, 4, 6, generator=generator)
     return {
@@ -241,7 +241,7 @@ def test_offloaded_weights_give_the_same(load, inputs, expected):
 
 
 def test_patcher_can_be_made_again(load, inputs, expected):
-    """What ComfyUI's multi-GPU and hook code asks of a loader."""
+    """A loader supports ComfyUI's multi-GPU and hook code."""
     model = load("vdot_release.pt")
     function, arguments = model.cached_patcher_init[:2]
     again = function(*arguments, disable_dynamic=True)

@@ -33,8 +33,8 @@ def test_a_control_guides_only_its_span(run):
 
 def test_depth_has_a_span_and_a_strength_too(run):
     ramp = torch.linspace(0, 1, 32).view(1, 1, 32, 1).expand(9, 32, 32, 3)
-    how = {"depth": ramp, "normalization": "frame", "invert": False, **FIT}
-    unit = unit_of(run("VDOTDepth", **how, strength=1.5, end_frame=5))
+    options = {"depth": ramp, "normalization": "frame", "invert": False, **FIT}
+    unit = unit_of(run("VDOTDepth", **options, strength=1.5, end_frame=5))
     assert spoken(unit) == [0, 1, 2, 3, 4] and unit.strength == 1.5
 
 
@@ -42,16 +42,16 @@ def test_masks_are_coarsened(run):
     clip, mask = torch.rand(5, 48, 48, 3), torch.zeros(5, 48, 48)
     for frame in range(5):
         mask[frame, 20:28, 8 * frame : 8 * frame + 8] = 1
-    how = {"frames": clip, "mask": mask, "mask_shape": "original", "expand": 0.0, **FIT}
-    plain = unit_of(run("VDOTMask", **how)).masks
+    options = {"frames": clip, "mask": mask, "mask_shape": "original", "expand": 0.0, **FIT}
+    plain = unit_of(run("VDOTMask", **options)).masks
     assert torch.equal(plain, mask)
-    grown = unit_of(run("VDOTMask", **how, grow_px=3)).masks
+    grown = unit_of(run("VDOTMask", **options, grow_px=3)).masks
     assert bool((grown >= mask).all()) and bool(grown[0, 24, 10]) and not bool(grown[0, 24, 12])
-    smaller = unit_of(run("VDOTMask", **how, grow_px=-2)).masks
+    smaller = unit_of(run("VDOTMask", **options, grow_px=-2)).masks
     assert bool((smaller <= mask).all()) and 0 < smaller.sum() < mask.sum()
-    still = unit_of(run("VDOTMask", **how, still=True)).masks
+    still = unit_of(run("VDOTMask", **options, still=True)).masks
     assert torch.equal(still, mask.amax(0, keepdim=True).expand(5, -1, -1))
-    rounded = unit_of(run("VDOTMask", **how, blur_px=2.0)).masks
+    rounded = unit_of(run("VDOTMask", **options, blur_px=2.0)).masks
     assert set(rounded.unique().tolist()) == {0, 1} and not bool(rounded[2, 20, 16])
 
 
@@ -76,8 +76,8 @@ def test_outpaint_by_percent_and_by_aspect(run):
 def test_outpaint_feathers_only_sides_with_a_margin(run):
     clip = torch.rand(5, 32, 32, 3)
     unit = unit_of(run("VDOTOutpaint", frames=clip, **{**SIDES, "left": 16}, **FIT, feather_px=4))
-    kept = (unit.masks[0] == 0).nonzero()
-    assert kept.amin(0).tolist() == [0, 20] and kept.amax(0).tolist() == [31, 47]
+    unmasked = (unit.masks[0] == 0).nonzero()
+    assert unmasked.amin(0).tolist() == [0, 20] and unmasked.amax(0).tolist() == [31, 47]
     assert bool((unit.frames[:, :, 16:20] == GRAY).all())
 
 
@@ -89,13 +89,13 @@ def test_one_picture_is_widened_into_a_first_frame(run):
 
 def test_keyframes_may_be_clips(run):
     images = {"image0": torch.rand(3, 32, 32, 3), "image1": torch.rand(2, 32, 32, 3)}
-    how = {"images": images, "length": 17, "width": 0, "height": 0}
-    unit = unit_of(run("VDOTKeyframes", **how, positions="4, -1", clips=True))
+    options = {"images": images, "length": 17, "width": 0, "height": 0}
+    unit = unit_of(run("VDOTKeyframes", **options, positions="4, -1", clips=True))
     assert [i for i in range(17) if unit.masks[i].sum() == 0] == [4, 5, 6, 15, 16]
     assert torch.equal(unit.frames[4:7], images["image0"])
     assert torch.equal(unit.frames[15:], images["image1"])
     with pytest.raises(ValueError, match="5 keyframes for 2 indices"):
-        run("VDOTKeyframes", **how, positions="4, -1")
+        run("VDOTKeyframes", **options, positions="4, -1")
 
 
 CANVAS = {"width": 64, "height": 64, "length": 5}
@@ -116,13 +116,13 @@ def is_red(reference):
 
 def test_a_reference_is_cut_out_by_mask_or_alpha(run):
     picture, mask, cut = subject()
-    how = {"images": {"image0": picture}, "masks": {"mask0": mask}, **CANVAS}
-    (tight,) = unit_of(run("VDOTReference", **how)).references
+    options = {"images": {"image0": picture}, "masks": {"mask0": mask}, **CANVAS}
+    (tight,) = unit_of(run("VDOTReference", **options)).references
     assert bool(is_red(tight).all()), "the crop fills the square canvas"
-    (loose,) = unit_of(run("VDOTReference", **how, margin=0.5)).references
+    (loose,) = unit_of(run("VDOTReference", **options, margin=0.5)).references
     rows = is_red(loose).any(1).nonzero().flatten()
     assert loose[0, 0].tolist() == [1, 1, 1] and 30 <= len(rows) <= 34, "half of the canvas is margin"
-    (whole,) = unit_of(run("VDOTReference", **how, cut_out="whole")).references
+    (whole,) = unit_of(run("VDOTReference", **options, cut_out="whole")).references
     assert int(is_red(whole).sum()) == 16 * 16 and whole[40, 40].tolist() == [1, 1, 1]
     (alpha,) = unit_of(run("VDOTReference", images={"image0": cut}, **CANVAS, cut_out="crop")).references
     assert torch.equal(alpha, tight)
@@ -153,8 +153,8 @@ def test_strength_over_time_multiplies_the_units_own(run):
 def test_preview_shows_the_unit(run):
     clip, mask = torch.ones(9, 64, 64, 3) * torch.tensor([0.0, 1, 0]), torch.zeros(1, 64, 64)
     mask[:, :, 32:] = 1
-    how = {"mask_shape": "original", "expand": 0.0, **FIT}
-    unit = unit_of(run("VDOTMask", frames=clip, mask=mask, **how))
+    options = {"mask_shape": "original", "expand": 0.0, **FIT}
+    unit = unit_of(run("VDOTMask", frames=clip, mask=mask, **options))
     out = run("VDOTPreviewUnit", unit=unit, columns=3)
     image = out.args[0]
     assert image.ndim == 4 and image.shape[0] == 1 and image.shape[-1] == 3
@@ -162,5 +162,5 @@ def test_preview_shows_the_unit(run):
     assert 0.1 < green.float().mean() < 0.6, "the kept half of three frames"
     wider = run("VDOTPreviewUnit", unit=unit, columns=6).args[0]
     assert wider.shape[2] > image.shape[2]
-    shown = out.ui.as_dict()["images"]
-    assert len(shown) == 1 and shown[0]["type"] == "temp"
+    images = out.ui.as_dict()["images"]
+    assert len(images) == 1 and images[0]["type"] == "temp"

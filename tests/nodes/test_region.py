@@ -21,10 +21,10 @@ def fit(**more):
 
 def test_box_mask(run):
     box = {"x": 30, "y": 10, "width": 14, "height": 12}
-    (found,) = run("VDOTBoxMask", image=clip(), bboxes=box, which="all").result
-    assert torch.equal(found, mask().expand(5, -1, -1))
-    (unit,) = run("VDOTMask", frames=clip(), mask=found, **fit()).result
-    assert torch.equal(unit.masks, found)
+    (box_mask,) = run("VDOTBoxMask", image=clip(), bboxes=box, which="all").result
+    assert torch.equal(box_mask, mask().expand(5, -1, -1))
+    (unit,) = run("VDOTMask", frames=clip(), mask=box_mask, **fit()).result
+    assert torch.equal(unit.masks, box_mask)
 
 
 def test_a_face_with_a_control(run):
@@ -61,11 +61,11 @@ def test_a_character_replaced(run):
 
 
 def test_paste_back(run):
-    frames, made = clip(), clip()
+    frames, video = clip(), clip()
     (unit,) = run("VDOTMask", frames=frames, mask=mask(), **fit()).result
-    (result,) = run("VDOTPasteBack", images=made, unit=unit, feather_px=0).result
+    (result,) = run("VDOTPasteBack", images=video, unit=unit, feather_px=0).result
     inside = mask().expand(5, -1, -1) > 0
-    assert torch.equal(result[inside], made[inside]) and torch.equal(result[~inside], frames[~inside])
+    assert torch.equal(result[inside], video[inside]) and torch.equal(result[~inside], frames[~inside])
 
 
 def test_crop_and_stitch(run):
@@ -74,8 +74,8 @@ def test_crop_and_stitch(run):
     part, cut, crop = output.result
     assert output.ui["text"] == [str(crop)] and part.shape == (5, 32, 32, 3) and cut.shape == (5, 32, 32)
     (unit,) = run("VDOTMask", frames=part, mask=cut, **fit()).result
-    made = torch.zeros_like(part)
-    (result,) = run("VDOTStitch", original=frames, images=made, unit=unit, crop=crop, feather_px=0).result
+    video = torch.zeros_like(part)
+    (result,) = run("VDOTStitch", original=frames, images=video, unit=unit, crop=crop, feather_px=0).result
     inside = mask(96, 160).expand(5, -1, -1) > 0
     assert not result[inside].any() and torch.equal(result[~inside], frames[~inside])
 

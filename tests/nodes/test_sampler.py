@@ -36,16 +36,16 @@ def watched(model):
     """A clone of a model that notes the timesteps and latents its network is called with."""
     import comfy.patcher_extension
 
-    seen = []
+    calls = []
 
     def wrapper(executor, x, timestep, *args, **kwargs):
-        seen.append((timestep.clone(), x.clone()))
+        calls.append((timestep.clone(), x.clone()))
         return executor(x, timestep, *args, **kwargs)
 
     clone = model.clone()
     kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
     clone.add_wrapper_with_key(kind, "watch", wrapper)
-    return clone, seen
+    return clone, calls
 
 
 def pixels(image):
@@ -69,22 +69,22 @@ def test_our_network_is_chosen_by_metadata_only(ours, native):
 )
 @pytest.mark.parametrize("which", ["ours", "native"])
 def test_network_sees_the_published_labels(request, sample, preset, labels, which):
-    model, seen = watched(request.getfixturevalue(which))
+    model, calls = watched(request.getfixturevalue(which))
     sample(model, preset=preset)
-    shown = torch.cat([timestep for timestep, _ in seen])
+    timesteps = torch.cat([timestep for timestep, _ in calls])
     if preset == "trained":
-        torch.testing.assert_close(shown, torch.tensor(labels), atol=1e-3, rtol=0)
+        torch.testing.assert_close(timesteps, torch.tensor(labels), atol=1e-3, rtol=0)
     else:
-        assert shown.tolist() == labels, "exactly these integers"
+        assert timesteps.tolist() == labels, "exactly these integers"
 
 
 def test_starts_from_comfyui_s_noise_unscaled(ours, sample, encoded):
     import comfy.sample
 
-    model, seen = watched(ours)
+    model, calls = watched(ours)
     sample(model)
     noise = comfy.sample.prepare_noise(encoded[2]["samples"], 7)
-    torch.testing.assert_close(seen[0][1], noise, atol=0, rtol=0)
+    torch.testing.assert_close(calls[0][1], noise, atol=0, rtol=0)
 
 
 def test_result_is_vdot_core_s_own(ours, sample, encoded):
@@ -155,15 +155,15 @@ def test_renoise_noise_follows_the_seed_and_differs_from_the_first(ours, sample)
         velocities.append(executor(*args, **kwargs).clone())
         return velocities[-1]
 
-    model, seen = watched(ours)
+    model, calls = watched(ours)
     kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
     model.add_wrapper_with_key(kind, "keep", keep)
     first = sample(model, preset="trained").args[0]["samples"]
     assert torch.equal(first, sample(ours, preset="trained").args[0]["samples"])
     sigmas = submodule("vdot_core.sampling").trained().sigmas
-    noises = [seen[0][1]]
+    noises = [calls[0][1]]
     for (_, x), v, (_, following), sigma, lower in zip(
-        seen, velocities, seen[1:], sigmas, sigmas[1:], strict=False
+        calls, velocities, calls[1:], sigmas, sigmas[1:], strict=False
     ):
         noises.append((following - (1 - lower) * (x - sigma * v)) / lower)
     flat = torch.stack([noise.flatten() for noise in noises])
@@ -172,9 +172,9 @@ def test_renoise_noise_follows_the_seed_and_differs_from_the_first(ours, sample)
 
 
 def test_custom_settings(ours, sample):
-    model, seen = watched(ours)
+    model, calls = watched(ours)
     out = sample(model, preset="custom", steps=3, shift=5.0, solver="euler")
-    assert len(seen) == 3 and "custom: 3 steps, euler" in out.ui["text"][0]
+    assert len(calls) == 3 and "custom: 3 steps, euler" in out.ui["text"][0]
     custom = sample(ours, preset="custom", steps=4, shift=8.0, solver="renoise").args[0]["samples"]
     assert torch.equal(custom, sample(ours, preset="trained").args[0]["samples"])
     assert any("only used with" in line for line in sample(ours, steps=9).ui["text"])
@@ -191,9 +191,9 @@ def with_text(negative):
 
 
 def test_cfg_uses_the_negative(ours, sample, encoded):
-    model, seen = watched(ours)
+    model, calls = watched(ours)
     plain = sample(model).args[0]["samples"]
-    assert [len(x) for _, x in seen] == [1] * 4, "no second pass without guidance"
+    assert [len(x) for _, x in calls] == [1] * 4, "no second pass without guidance"
     guided = sample(ours, cfg=3.0, negative=with_text(encoded[1])).args[0]["samples"]
     assert not torch.allclose(plain, guided, atol=1e-2)
     assert torch.equal(plain, sample(ours, cfg=1.0, negative=encoded[1]).args[0]["samples"])
@@ -204,8 +204,8 @@ def test_noise_mask_keeps_the_rest(ours, sample, encoded):
     mask = torch.zeros(1, 1, 5, 4, 6)
     mask[..., :3] = 1
     out = sample(ours, latent={**latent, "noise_mask": mask}).args[0]["samples"]
-    kept = latent["samples"][:, :, 2:, :, 3:]
-    torch.testing.assert_close(out[..., 3:], kept, atol=1e-3, rtol=1e-3)
+    content = latent["samples"][:, :, 2:, :, 3:]
+    torch.testing.assert_close(out[..., 3:], content, atol=1e-3, rtol=1e-3)
     assert not torch.allclose(out[..., :3], latent["samples"][:, :, 2:, :, :3], atol=0.1)
     assert any("not empty" in line for line in sample(ours, latent=latent).ui["text"])
 
@@ -233,14 +233,14 @@ def test_cancel_stops_at_once(ours, sample):
 def test_progress_and_stock_preview_show_the_video(ours, sample, encoded, monkeypatch):
     import latent_preview
 
-    shown = []
+    timesteps = []
 
     def prepare(model, steps, x0_output_dict=None):
-        return lambda step, x0, x, total: shown.append((step, tuple(x0.shape), total))
+        return lambda step, x0, x, total: timesteps.append((step, tuple(x0.shape), total))
 
     monkeypatch.setattr(latent_preview, "prepare_callback", prepare)
     sample(ours)
-    assert shown == [(step, (1, 16, 3, 4, 6), 4) for step in range(4)]
+    assert timesteps == [(step, (1, 16, 3, 4, 6), 4) for step in range(4)]
 
 
 def test_preview_message(comfy):
@@ -337,13 +337,13 @@ def test_more_references_than_frames_are_refused(ours, sample, encoded):
 
 
 def test_another_models_text_is_refused_before_sampling(ours, sample, encoded):
-    model, seen = watched(ours)
+    model, calls = watched(ours)
     wide = [[torch.zeros(1, 512, 77), encoded[0][0][1]]]
     with pytest.raises(ValueError, match=r"77 numbers wide, this model reads .* Load CLIP"):
         sample(model, positive=wide)
     with pytest.raises(ValueError, match="positive is empty"):
         sample(model, positive=[])
-    assert not seen
+    assert not calls
 
 
 def test_guidance_needs_a_real_negative_text(ours, sample, encoded):
@@ -352,7 +352,7 @@ def test_guidance_needs_a_real_negative_text(ours, sample, encoded):
     assert sample(ours, cfg=3.0, negative=with_text(encoded[1])).args[0]["samples"].isfinite().all()
 
 
-def test_settings_that_are_not_used_are_said(ours, sample):
+def test_unused_settings_are_reported(ours, sample):
     from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
     def lines(model, **changes):

@@ -1,4 +1,4 @@
-"""What the pack shows of itself: names, explanations, and how little it costs to import."""
+"""The pack's names, explanations and import time."""
 
 import ast
 import inspect

@@ -49,7 +49,7 @@ def _with_models(base, models_dir):
 
 
 def graph(loader="VDOTLoadModel", sampler="VDOTSampler", **changes):
-    """Load, reference, encode, sample, decode, preview; the whole way of a video."""
+    """Load, reference, encode, sample, decode, preview; all steps of a video."""
     load = {
         "VDOTLoadModel": {"model_name": "vdot_meta.safetensors", "weight_dtype": "default"},
         "UNETLoader": {"unet_name": "plain_vace.safetensors", "weight_dtype": "default"},
@@ -164,7 +164,7 @@ def test_native_model_in_our_sampler_gives_our_video(server):
     assert max(differences) <= 1
 
 
-def test_a_failing_node_says_why_and_the_queue_goes_on(server):
+def test_a_failing_node_says_why_and_the_queue_continues(server):
     bad = server.run(graph(n7__cfg=2.0))
     assert bad.status == "error" and bad.error["node_id"] == "7"
     assert "nothing is connected to negative" in bad.error["exception_message"]
@@ -198,7 +198,7 @@ def test_impossible_values_are_refused_before_running(server):
     assert server.run(graph(n7__seed=5)).status == "success"
 
 
-def test_cancel_in_the_middle_and_go_on(server):
+def test_cancel_in_the_middle_and_continue(server):
     def press_stop(kind, data):
         if kind == "vdot.preview" and data["step"] == 2:
             server.interrupt()

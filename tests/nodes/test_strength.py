@@ -70,5 +70,5 @@ def test_ksampler_on_comfyui_s_own_network_hears_the_same(run, vae, text, contro
 
     unit = run("VDOTStrength", unit=control, curve="0: 1, -1: 0").args[0]
     positive, negative, latent, _ = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args
-    with torch.inference_mode(), pytest.raises(ValueError, match="take VDOT Strength out"):
+    with torch.inference_mode(), pytest.raises(ValueError, match="remove VDOT Strength"):
         common_ksampler(native, 1, 1, 1.0, "euler", "simple", positive, negative, latent)

@@ -1,4 +1,4 @@
-"""What nodes read from text: every form that is offered, and an error that names what is wrong."""
+"""Text inputs of nodes: every documented form, and errors that name the wrong part."""
 
 import json
 import time
@@ -34,9 +34,9 @@ def test_two_numbers_are_the_middle_of_a_box(tracks, length):
 
 def test_paths_from_a_drawing_node(tracks):
     points = [{"x": 10, "y": 30}, {"x": 42, "y": 30}]
-    (drawn,) = tracks.boxes_from_text(json.dumps(points), SIZE, 17)
-    (written,) = tracks.boxes_from_text("10, 30\n42, 30", SIZE, 17)
-    assert torch.equal(drawn, written)
+    (json_boxes,) = tracks.boxes_from_text(json.dumps(points), SIZE, 17)
+    (text_boxes,) = tracks.boxes_from_text("10, 30\n42, 30", SIZE, 17)
+    assert torch.equal(json_boxes, text_boxes)
     assert len(tracks.boxes_from_text(json.dumps([points, points]), SIZE, 17)) == 2
 
 

@@ -46,8 +46,8 @@ def test_depth_stretches_each_frame_near_bright(run):
 def test_mask_hides_what_was_under_it(run):
     clip, mask = torch.rand(5, 32, 32, 3), torch.zeros(1, 32, 32)
     mask[:, 8:20, 4:12] = 1
-    how = {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0}
-    unit = run("VDOTMask", frames=clip, mask=mask, **how).args[0]
+    options = {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0}
+    unit = run("VDOTMask", frames=clip, mask=mask, **options).args[0]
     inside = unit.masks[..., None].expand_as(clip) > 0.5
     assert bool((unit.frames[inside] == 0.5).all()) and torch.equal(unit.frames[~inside], clip[~inside])
     assert float(unit.masks.sum()) == 5 * 12 * 8

@@ -46,7 +46,7 @@ class NoiseSource:
         global_batch, accumulation: As of a data configuration.
         references: Leading latent frames that are references.
         text_only: Without contexts.
-        latents: Whether there are real clips.
+        latents: Add real clips.
         poison: Steps whose sample 0 holds a NaN.
         tasks: Taken in turn by the samples of a batch.
     """
@@ -153,7 +153,7 @@ def tiny_values(folder: Path, teacher: Path, **changes: Any) -> dict[str, Any]:
 
 
 def losses_by_step(folder: Path) -> dict[int, dict[str, float]]:
-    """What metrics.jsonl says of each step, times left out; the last line of a step counts."""
+    """The numbers of each step in metrics.jsonl, without times; the last line of a step counts."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     return {row["step"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}

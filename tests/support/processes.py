@@ -34,10 +34,10 @@ def launch(
     folder: Path, values: dict, source: dict | None = None, out_dirs: Sequence[Path] = ()
 ) -> subprocess.Popen:
     """Start two processes on a configuration and batches of noise; two folders: each has its own."""
-    given = folder / "run.json"
+    config_file = folder / "run.json"
     folders = [str(path) for path in out_dirs]
-    given.write_text(json.dumps({"config": values, "source": source or {}, "out_dirs": folders}))
-    return torchrun(folder, str(RUN_TINY), str(given))
+    config_file.write_text(json.dumps({"config": values, "source": source or {}, "out_dirs": folders}))
+    return torchrun(folder, str(RUN_TINY), str(config_file))
 
 
 HOLD = """

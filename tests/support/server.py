@@ -23,7 +23,7 @@ from tests.support.comfy import ROOT, comfyui_path
 
 @dataclass
 class Run:
-    """What one queued prompt did.
+    """The result of one queued prompt.
 
     Attributes:
         prompt_id: ComfyUI's id of the prompt.

@@ -117,28 +117,28 @@ def sampled(request, model):
 
 def test_prompts_decide_colors(sampled):
     model, few = sampled
-    drawn = [clip(SPLITS["evaluation"].start + index) for index in range(12)]
-    contexts, _ = UnitEncoder(model)([build_unit("text", one) for one in drawn])
-    made = generate(model, contexts, 0, [full_caption(one) for one in drawn], few, range(12))
-    seen = observe(load_evaluator(ASSETS / "vdot_tiny_evaluator.safetensors"), made)
+    clips = [clip(SPLITS["evaluation"].start + index) for index in range(12)]
+    contexts, _ = UnitEncoder(model)([build_unit("text", one) for one in clips])
+    videos = generate(model, contexts, 0, [full_caption(one) for one in clips], few, range(12))
+    observations = observe(load_evaluator(ASSETS / "vdot_tiny_evaluator.safetensors"), videos)
     named = [
         (index, OBJECT_COLORS.index(one.objects[n].color))
-        for index, one in enumerate(drawn)
+        for index, one in enumerate(clips)
         for n in counted_objects(one)
     ]
-    assert sum(bool(seen.presence[at] > PRESENT) for at in named) >= 0.85 * len(named)
-    backgrounds = [list(COLORS)[int(chances.argmax())] for chances in seen.background]
-    right = [found == background_words(one)[1] for found, one in zip(backgrounds, drawn, strict=True)]
+    assert sum(bool(observations.presence[at] > PRESENT) for at in named) >= 0.85 * len(named)
+    backgrounds = [list(COLORS)[int(chances.argmax())] for chances in observations.background]
+    right = [name == background_words(one)[1] for name, one in zip(backgrounds, clips, strict=True)]
     assert sum(right) >= 10
 
 
 def test_depth_decides_where_things_are(sampled):
     model, few = sampled
     encode = UnitEncoder(model)
-    drawn = [clip(SPLITS["evaluation"].start + index) for index in range(3)]
-    prompts, totals = [one.captions[-2] for one in drawn], {}
+    clips = [clip(SPLITS["evaluation"].start + index) for index in range(3)]
+    prompts, totals = [one.captions[-2] for one in clips], {}
     for task in ("depth", "text"):
-        contexts, _ = encode([build_unit(task, one) for one in drawn])
-        made = generate(model, contexts, 0, prompts, few, range(3))
-        totals[task] = sum(_contrast(video, one.masks) for video, one in zip(made, drawn, strict=True))
+        contexts, _ = encode([build_unit(task, one) for one in clips])
+        videos = generate(model, contexts, 0, prompts, few, range(3))
+        totals[task] = sum(_contrast(video, one.masks) for video, one in zip(videos, clips, strict=True))
     assert totals["depth"] > 2 * totals["text"], totals

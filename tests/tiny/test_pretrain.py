@@ -83,9 +83,9 @@ def test_the_program_starts_from_any_folder(tmp_path):
         "--max_steps",
         "1",
     ]
-    done = subprocess.run([*command, "--vae.base_dim", "5"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "step 1/4" in done.stderr + done.stdout
+    process = subprocess.run([*command, "--vae.base_dim", "5"], cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "step 1/4" in process.stderr + process.stdout
     weights = dict(read_tensors(complete(tmp_path / "out" / "checkpoints")[-1], "vae."))
     assert weights["decoder.conv_out.weight"].shape[1] == 5
 
@@ -124,8 +124,8 @@ def test_batched_attention_is_attention():
 def test_orthogonalized_matrices_keep_directions_and_lose_scales(shape):
     matrix = torch.randn(shape) @ torch.diag(torch.logspace(-1, 1, shape[1]))
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    found = orthogonalize(matrix)
-    singular = torch.linalg.svdvals(found)
+    result = orthogonalize(matrix)
+    singular = torch.linalg.svdvals(result)
     assert 0.3 < singular.min() and singular.max() < 1.4
     assert (
         torch.nn.functional.cosine_similarity(orthogonalize(matrix).flatten(), (u @ vh).flatten(), 0) > 0.95

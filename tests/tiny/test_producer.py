@@ -58,13 +58,17 @@ def test_drawn_clips_need_no_files(config):
     before = files_of(settings.cache_dir)
     again = build_source(settings, seed=1)
     assert files_of(settings.cache_dir) == before, "a second start encodes nothing"
-    seen = {}
+    samples = {}
     for step in range(12):
         (one,), (other,) = source.batches(step), again.batches(step)
         assert one.ids == other.ids and torch.equal(one.contexts, other.contexts)
         for task in one.tasks:
-            seen[task] = one.shape, one.num_reference_latents
-    assert seen == {"text": ((16, 2, 4, 4), 0), "depth": ((16, 2, 4, 4), 0), "reference": ((16, 3, 4, 4), 1)}
+            samples[task] = one.shape, one.num_reference_latents
+    assert samples == {
+        "text": ((16, 2, 4, 4), 0),
+        "depth": ((16, 2, 4, 4), 0),
+        "reference": ((16, 3, 4, 4), 1),
+    }
     with pytest.raises(ValueError, match="another first_clip: it has 0, this run 6"):
         build_source(config({"groups": groups, "first_clip": 6}), seed=1)
 

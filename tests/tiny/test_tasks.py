@@ -32,13 +32,13 @@ def test_what_a_unit_keeps_is_the_clip_and_what_it_asks_for_is_hidden(task):
         assert unit.frames.shape == scene.frames.shape and not unit.notes
         assert set(unit.masks.unique().tolist()) <= {0.0, 1.0} and unit.masks.any()
         assert len(unit.references) == tasks.TASKS[task].num_references
-        kept = unit.masks < 0.5
-        assert torch.equal(unit.frames[kept], scene.frames[kept]), "what is kept is the clip itself"
+        unmasked = unit.masks < 0.5
+        assert torch.equal(unit.frames[unmasked], scene.frames[unmasked]), "what is kept is the clip itself"
         tells = tasks.TASKS[task].tells
         if "kept" not in tells:
-            assert not kept.any()
+            assert not unmasked.any()
         if set(tells) <= {"kept", "references", "boxes", "masks"} and task not in CONTROLLED:
-            assert (unit.frames[~kept] == 0.5).all(), "no pixel of what is to be made is shown"
+            assert (unit.frames[~unmasked] == 0.5).all(), "no pixel of what is to be made is shown"
         assert set(truth.truths(tells, scene, unit)) == set(tells)
 
 
@@ -58,15 +58,15 @@ def test_references_show_the_colors_of_what_the_clip_shows(task):
     for seed in range(4):
         scene = scene_for(task, seed)
         unit = tasks.build_unit(task, scene, np.random.default_rng(seed))
-        shown = []
+        colors = []
         for image in unit.references:
             if task.startswith("face"):
                 # A face brings its box's background along; in the middle there is nothing but the head.
                 image = image[SIZE[1] // 3 : -SIZE[1] // 3, SIZE[2] // 3 : -SIZE[2] // 3]
             inked = image.amin(-1) < 0.98
             nearest = (palette - image[inked][:, None]).norm(dim=-1).argmin(-1).mode().values
-            shown.append(list(shapes.COLORS)[int(nearest)])
-        assert sorted(shown) == sorted(
+            colors.append(list(shapes.COLORS)[int(nearest)])
+        assert sorted(colors) == sorted(
             color for color, _ in truth.truths(("references",), scene, unit)["references"]
         )
 

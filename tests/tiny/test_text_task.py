@@ -20,36 +20,36 @@ WORDS |= {"walk": "walk", "run": "run", "wave": "waves waving", "jump": "jump"}
 @pytest.mark.parametrize("draw", [clip, figure_clip])
 def test_facts_are_what_the_words_say(draw):
     for seed in SPLITS["validation"][:40]:
-        drawn = draw(seed, height=16, width=16, num_frames=1)
-        for caption in drawn.captions:
-            said = facts(drawn, caption)
-            assert said.keys() == FACTS.keys()
-            assert all(value in FACTS[name] for name, value in said.items())
-            for slot, track in enumerate(drawn.objects):
-                assert (said[f"color {slot}"], said[f"shape {slot}"]) == (track.color, track.shape)
+        scene = draw(seed, height=16, width=16, num_frames=1)
+        for caption in scene.captions:
+            labels = facts(scene, caption)
+            assert labels.keys() == FACTS.keys()
+            assert all(value in FACTS[name] for name, value in labels.items())
+            for slot, track in enumerate(scene.objects):
+                assert (labels[f"color {slot}"], labels[f"shape {slot}"]) == (track.color, track.shape)
                 sized = any(f"{size} {track.color} {track.shape}" in caption for size in OBJECT_FACTS["size"])
-                assert (said[f"size {slot}"] != UNSAID) == sized
-                motion = said[f"motion {slot}"]
+                assert (labels[f"size {slot}"] != UNSAID) == sized
+                motion = labels[f"motion {slot}"]
                 assert motion == UNSAID or any(word in caption for word in WORDS[motion].split())
-                if said[f"direction {slot}"] != UNSAID:
-                    assert said[f"direction {slot}"] in caption
-            if len(drawn.objects) == 1:
-                assert all(said[f"{name} 1"] == UNSAID for name in OBJECT_FACTS)
-            assert (said["background"] != UNSAID) == ("background" in caption.partition(", the ")[0])
-            assert said["background"] == UNSAID or f"{said['kind']} {said['background']}" in caption
-            assert (said["drift"] in DIRECTIONS) == ("drifts" in caption)
+                if labels[f"direction {slot}"] != UNSAID:
+                    assert labels[f"direction {slot}"] in caption
+            if len(scene.objects) == 1:
+                assert all(labels[f"{name} 1"] == UNSAID for name in OBJECT_FACTS)
+            assert (labels["background"] != UNSAID) == ("background" in caption.partition(", the ")[0])
+            assert labels["background"] == UNSAID or f"{labels['kind']} {labels['background']}" in caption
+            assert (labels["drift"] in DIRECTIONS) == ("drifts" in caption)
 
 
 def test_a_sentence_that_turns_the_order_round_still_names_the_same_objects():
-    drawn = next(
+    scene = next(
         d
         for d in (clip(s, height=16, width=16, num_frames=1) for s in SPLITS["train"])
         if len(d.objects) == 2
     )
-    last = [caption for caption in drawn.captions if "in front of a" in caption][-1]
-    near, far = drawn.objects[1], drawn.objects[0]
+    last = [caption for caption in scene.captions if "in front of a" in caption][-1]
+    near, far = scene.objects[1], scene.objects[0]
     assert last.index(near.shape) < last.index(far.shape) or near.shape == far.shape
-    assert facts(drawn, last)["color 0"] == far.color and facts(drawn, last)["color 1"] == near.color
+    assert facts(scene, last)["color 0"] == far.color and facts(scene, last)["color 1"] == near.color
 
 
 def _run(folder: Path, *arguments: str):

@@ -28,9 +28,9 @@ WEIGHTS = {
 }  # fmt: skip
 
 
-def start(*words: str, **given) -> subprocess.Popen:
+def start(*words: str, **options) -> subprocess.Popen:
     """The program in its own process group, so that a kill ends its stage too."""
-    return subprocess.Popen([sys.executable, str(PROGRAM), *words], process_group=0, **given)
+    return subprocess.Popen([sys.executable, str(PROGRAM), *words], process_group=0, **options)
 
 
 def test_the_recipe_is_valid_at_every_scale(tmp_path):
@@ -102,14 +102,14 @@ def test_killed_in_two_stages_it_ends_with_the_weights_of_an_uninterrupted_run(t
 def test_the_time_limit_ends_it_with_status_3_and_changed_settings_are_refused(tmp_path):
     path = small(tmp_path)
     process = start("--config", str(path), "--minutes", "0.0001", stderr=subprocess.PIPE, text=True)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 3 and "the same command resumes" in said
+    output = process.communicate(timeout=120)[1]
+    assert process.returncode == 3 and "the same command resumes" in output
     process = start("--config", str(small(tmp_path, base_dim=8)), stderr=subprocess.PIPE, text=True)
     process.communicate(timeout=300)
     assert process.returncode == 0, "a stage that was not started may change"
     process = start("--config", str(small(tmp_path, base_dim=4)), stderr=subprocess.PIPE, text=True)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 2 and "vae was started with other settings" in said
+    output = process.communicate(timeout=120)[1]
+    assert process.returncode == 2 and "vae was started with other settings" in output
     process = start("--scale", "2", stderr=subprocess.PIPE, text=True)
     assert "scale is 2" in process.communicate(timeout=60)[1] and process.returncode == 2
 
@@ -117,8 +117,8 @@ def test_the_time_limit_ends_it_with_status_3_and_changed_settings_are_refused(t
 def test_a_stage_that_fails_ends_the_run_and_is_named(tmp_path):
     path = small(tmp_path, start_from="nowhere.safetensors")
     process = start("--config", str(path), stderr=subprocess.PIPE, text=True)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 1 and "vae: failed with status 2" in said and "nowhere" in said
+    output = process.communicate(timeout=120)[1]
+    assert process.returncode == 1 and "vae: failed with status 2" in output and "nowhere" in output
 
 
 def test_settings_of_a_stage_are_filled_in():
@@ -132,7 +132,7 @@ def test_settings_of_a_stage_are_filled_in():
 
 @pytest.mark.full
 def test_every_weight_from_nothing(tmp_path):
-    """The whole recipe at a hundredth: five minutes of two idle cores."""
+    """The full recipe at a hundredth: five minutes of two idle cores."""
     assert start("--out_dir", str(tmp_path), "--scale", "0.01").wait(3000) == 0
     weights = tmp_path / "weights"
     assert {path.name for path in weights.iterdir()} == WEIGHTS

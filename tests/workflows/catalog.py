@@ -15,7 +15,7 @@ class Socket:
     """An input: optional ones are drawn hollow; a growing one shows what is connected and one more.
 
     Attributes:
-        name: of the input; of a growing input the name of the whole.
+        name: of the input; of a growing input the name of the group.
         type: what it takes.
         optional: whether it may stay open.
         grows: the prefix of its entries where it grows ('image' for images.image0 ..), else ''.
@@ -31,7 +31,7 @@ class Socket:
 
 @dataclass(frozen=True)
 class NodeKind:
-    """What is known of a node type.
+    """The description of a node type.
 
     Attributes:
         inputs: sockets in order.

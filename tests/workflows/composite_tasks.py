@@ -1,4 +1,4 @@
-"""Workflows that join tasks: a function makes the graph, its note says what to change."""
+"""Workflows that join tasks: a function builds the graph and its note."""
 
 from tests.workflows.graph import EXAMPLES, Output, Workflow
 from tests.workflows.single_tasks import Task
@@ -6,8 +6,8 @@ from tests.workflows.single_tasks import Task
 
 def with_subject(w: Workflow, unit: Output, subject: str = "subject") -> Output:
     """The unit with one cut-out picture as reference."""
-    how = {"images": [w.image(f"{subject}.png")], "masks": [w.mask(f"{subject}_mask.png")]}
-    return w.add("VDOTReference", **how, unit=unit)[0]
+    subject_inputs = {"images": [w.image(f"{subject}.png")], "masks": [w.mask(f"{subject}_mask.png")]}
+    return w.add("VDOTReference", **subject_inputs, unit=unit)[0]
 
 
 def reference_depth(w: Workflow, seed: int) -> dict:
@@ -15,22 +15,22 @@ def reference_depth(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTDepth", depth=w.clip("depth.mp4"))
     note = f"""# A subject in the space of a depth clip
 
-The picture says who, the depth clip where and how it moves. {EXAMPLES}
+The picture sets the subject, the depth clip its position and motion. {EXAMPLES}
 
-- **VDOT Reference** takes the task at *unit*, and size and length from it.
-- For strengths of their own, connect both tasks to **VDOT Encode** (*unit*, *unit_2*) instead."""
+- **VDOT Reference** gets the task at *unit*, and takes size and length from it.
+- For separate strengths, connect both tasks to **VDOT Encode** (*unit*, *unit_2*) instead."""
     return w.finish(with_subject(w, unit), note, seed)
 
 
 def reference_pose(w: Workflow, seed: int) -> dict:
     w.prompt("a yellow stick figure walking to the right over a plain black background")
     (control,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
-    how = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
-    (subject,) = w.add("VDOTReference", **how)
+    subject_inputs = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
+    (subject,) = w.add("VDOTReference", **subject_inputs)
     (unit,) = w.add("VDOTCompose", units=[control, subject])
     note = f"""# A subject that moves like a skeleton
 
-The picture says who, the pose clip how they move. {EXAMPLES}
+The picture sets the subject, the pose clip its motion. {EXAMPLES}
 
 - **VDOT Compose** joins tasks of one size and length; connecting the control to *unit* of **VDOT Reference**
   does the same."""
@@ -42,9 +42,9 @@ def reference_firstframe(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTExtend", first=w.image("subject.png"))
     note = f"""# A subject and a first frame
 
-The video begins with the picture; the reference shows who is in it, or who comes in later. {EXAMPLES}
+The video starts with the picture; the reference shows who is in it, or who enters later. {EXAMPLES}
 
-- Say in the text what happens: who enters, from where."""
+- Describe the action in the text: who enters, from where."""
     return w.finish(with_subject(w, unit), note, seed)
 
 
@@ -54,10 +54,10 @@ def swap(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.3)
     note = f"""# Swap something in a clip
 
-What is under the mask becomes what the reference shows; the rest of the clip stays. {EXAMPLES}
+The masked object becomes the referenced one; the rest of the clip stays. {EXAMPLES}
 
-- *mask_shape* `box` and *expand* 0.3 hide the old shape, which would shine through otherwise.
-- Describe the whole new picture in the text."""
+- *mask_shape* `box` and *expand* 0.3 hide the old shape, which would show through otherwise.
+- Describe the new scene in the text."""
     return w.finish(with_subject(w, unit), note, seed)
 
 
@@ -65,13 +65,13 @@ def tryon(w: Workflow, seed: int) -> dict:
     w.prompt("a purple heart moving to the upper right over a plain cyan background")
     frames, mask = w.clip("clip.mp4"), w.mask("mask.mp4")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, grow_px=2, blur_px=1.0)
-    how = {"images": [w.image("second.png")], "masks": [w.mask("second_mask.png")]}
-    (unit,) = w.add("VDOTReference", **how, unit=unit)
+    subject_inputs = {"images": [w.image("second.png")], "masks": [w.mask("second_mask.png")]}
+    (unit,) = w.add("VDOTReference", **subject_inputs, unit=unit)
     note = f"""# Try something on
 
 The masked part, such as a shirt, becomes the one of the reference. {EXAMPLES}
 
-- The mask keeps its outline, because who wears it stays: only a few pixels wider (*grow_px*) and rounder
+- The mask keeps its outline, because the wearer stays: only a few pixels wider (*grow_px*) and rounder
   (*blur_px*).
 - Take the new garment from a picture where it lies flat, cut out by a mask."""
     return w.finish(unit, note, seed)
@@ -85,8 +85,8 @@ def removal(w: Workflow, seed: int) -> dict:
 
 The text describes the scene without it. {EXAMPLES}
 
-- *still* masks, in every frame, every place it ever has, so that not even its motion is seen.
-- Take shadow and reflection into the mask, or the thing comes back."""
+- *still* masks all positions of the object in every frame, so that its motion is hidden too.
+- Include shadow and reflection in the mask, or the object comes back."""
     return w.finish(unit, note, seed)
 
 
@@ -98,7 +98,7 @@ def animate(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTReference", images=pictures, masks=masks, unit=control)
     note = f"""# Animate anything
 
-Characters, and what they carry, from pictures; their motion from a pose clip. {EXAMPLES}
+Characters and objects come from pictures, their motion from a pose clip. {EXAMPLES}
 
 - Up to eight pictures; each takes one latent frame of memory and time.
 - A background is a reference too: give its picture without a mask."""
@@ -112,10 +112,10 @@ def expand(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTOutpaint", frames=w.image("subject.png"), **sides, mode="percent", **size)
     note = f"""# Expand anything
 
-One picture becomes a wider one and a video; the reference says how its subject looks. {EXAMPLES}
+One picture becomes a wider video; the reference sets the look of its subject. {EXAMPLES}
 
-- **VDOT Outpaint** with one picture and a *length* keeps it as the middle of the first frame.
-- *mode* `aspect` widens it to a shape instead of by its sides."""
+- **VDOT Outpaint** with one picture and a *length* keeps it as the center of the first frame.
+- *mode* `aspect` widens it to an aspect ratio instead of by margins."""
     return w.finish(with_subject(w, unit), note, seed)
 
 
@@ -125,19 +125,19 @@ def move(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTMove", image=w.image("first.png"), boxes=boxes)
     note = f"""# Move anything
 
-The picture is the first frame; the boxes say where its subject goes. {EXAMPLES}
+The picture is the first frame; the boxes set the path of its subject. {EXAMPLES}
 
-- The first box lies around the subject in the picture, in pixels of the video.
-- Write a line for each turn of the way, or two numbers a line for a path of the box's middle."""
+- Put the first box around the subject in the picture, in pixels of the video.
+- Write one line per turn of the path, or two numbers per line for the path of the box's center."""
     return w.finish(unit, note, seed)
 
 
 def reference_layout(w: Workflow, seed: int) -> dict:
     w.prompt("a yellow heart moving up over a plain blue background")
     (unit,) = w.add("VDOTLayout", boxes="0: 16, 28, 48, 60\n-1: 16, 4, 48, 36")
-    note = f"""# A subject on its way
+    note = f"""# A subject on a path
 
-The picture says who, the boxes where and when. {EXAMPLES}
+The picture sets the subject, the boxes its position over time. {EXAMPLES}
 
 - Several subjects: a box for each (an empty line between them), and pictures in the same order."""
     return w.finish(with_subject(w, unit), note, seed)

@@ -21,5 +21,5 @@ def server(comfy, tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def info(server):
-    """What the server says of its nodes."""
+    """The server's description of its nodes."""
     return server.get("/object_info")

@@ -1,4 +1,4 @@
-"""Builds a workflow file: nodes by type, links by handing outputs around, a tidy layout, groups, a note."""
+"""Builds a workflow file: nodes by type, links by passing outputs, a tidy layout, groups, a note."""
 
 import json
 import uuid
@@ -37,7 +37,7 @@ STAGES = (
         WIDTH,
     ),
     ("Look at the clip", "#A88", NATIVE_NODES, WIDTH),
-    ("Task", "#8A8", (), TASK_WIDTH),  # whatever is in no other stage
+    ("Task", "#8A8", (), TASK_WIDTH),  # all nodes of no other stage
     ("Encode and sample", "#b58b2a", ("VDOTEncode", "VDOTSampler"), WIDTH),
     ("Video", "#a1309b", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
 )
@@ -55,8 +55,8 @@ The demo model only knows colored shapes. For the 14B model replace **VDOT Load 
 
 set a real size and length (832 x 480, 81 frames), and in **VDOT Sampler** the preset `released`."""
 EXAMPLES = (
-    "Copy the files of the pack's `assets/examples` into ComfyUI's `input` folder first, or load files of "
-    "your own."
+    "Copy the files of the pack's `assets/examples` into ComfyUI's `input` folder first, or load your own "
+    "files."
 )
 GRAY_WEIGHTS = (
     "- The demo model was trained on true brightness, `weights` *bt601* in **VDOT Gray**. For the 14B model "
@@ -66,7 +66,7 @@ GRAY_WEIGHTS = (
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a node, to be handed to another node."""
+    """One output of a node, to be connected to another node."""
 
     node: int
     slot: int
@@ -97,30 +97,30 @@ class Workflow:
         Returns:
             Its outputs.
         """
-        known, number = KINDS[kind], len(self._nodes) + 2  # the note is 1
-        widgets = {name: values.pop(name, default) for name, default in known.widgets.items()}
+        schema, number = KINDS[kind], len(self._nodes) + 2  # the note is 1
+        widgets = {name: values.pop(name, default) for name, default in schema.widgets.items()}
         inputs: list[dict] = []
-        for socket in known.inputs:
+        for socket in schema.inputs:
             for entry, source in _entries(socket, values.pop(socket.name, None)):
                 if source is not None:
                     entry["link"] = self._link(source, number, len(inputs))
                 inputs.append(entry)
         assert not values, f"{kind} has no input {', '.join(values)}"
-        node = _node(kind, known, number, inputs)
+        node = _node(kind, schema, number, inputs)
         if title:
             node["title"] = title
         if widgets:
-            node["widgets_values"] = [*widgets.values(), *[UPLOAD] * known.uploads]
+            node["widgets_values"] = [*widgets.values(), *[UPLOAD] * schema.uploads]
         self._nodes.append(node)
-        return tuple(Output(number, slot, type_) for slot, (_, type_) in enumerate(known.outputs))
+        return tuple(Output(number, slot, type_) for slot, (_, type_) in enumerate(schema.outputs))
 
     def prompt(self, text: str) -> None:
-        """Begin with the model and what the video shows."""
+        """Start with the model and the text prompt."""
         self._model, clip, self._vae = self.add("VDOTLoadDemo")
         (self._text,) = self.add("CLIPTextEncode", title="What the video shows", clip=clip, text=text)
 
     def real_prompt(self, text: str) -> None:
-        """Begin with the large model, whose files are loaded from the models folder."""
+        """Start with the large model, whose files are loaded from the models folder."""
         (self._model,) = self.add("VDOTLoadModel")
         (clip,), (self._vae,) = self.add("CLIPLoader"), self.add("VAELoader")
         (self._text,) = self.add("CLIPTextEncode", title="What the video shows", clip=clip, text=text)
@@ -196,12 +196,12 @@ def to_json(workflow: dict) -> str:
     return json.dumps(workflow, indent=2, ensure_ascii=False) + "\n"
 
 
-def _entries(socket: Socket, given: Any) -> list[tuple[dict, Output | None]]:
+def _entries(socket: Socket, value: Any) -> list[tuple[dict, Output | None]]:
     """The sockets that a node shows for one input, with what is connected to each."""
     if not socket.grows:
         entry = {"name": socket.name, "type": socket.type, "link": None}
-        return [({**entry, "shape": 7} if socket.optional else entry, given)]
-    sources = [*(given or []), None]
+        return [({**entry, "shape": 7} if socket.optional else entry, value)]
+    sources = [*(value or []), None]
     entries = []
     for index, source in enumerate(sources):
         label = f"{socket.grows}{index}"
@@ -210,17 +210,17 @@ def _entries(socket: Socket, given: Any) -> list[tuple[dict, Output | None]]:
     return entries
 
 
-def _node(kind: str, known: NodeKind, number: int, inputs: list[dict]) -> dict:
+def _node(kind: str, schema: NodeKind, number: int, inputs: list[dict]) -> dict:
     return {
         "id": number,
         "type": kind,
         "pos": [0, 0],
-        "size": [WIDTH, known.height_of(len(inputs))],
+        "size": [WIDTH, schema.height_of(len(inputs))],
         "flags": {},
         "order": number - 1,
         "mode": 0,
         "inputs": inputs,
-        "outputs": [{"name": name, "type": type_, "links": []} for name, type_ in known.outputs],
+        "outputs": [{"name": name, "type": type_, "links": []} for name, type_ in schema.outputs],
         "properties": {"Node name for S&R": kind},
     }
 

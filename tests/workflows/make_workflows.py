@@ -1,5 +1,5 @@
-"""Writes the workflows from the functions beside this file: one for each task, vdot_<task>.json, and
-native_<task>.json for those that need model files besides the demo's.
+"""Writes the workflows from the functions in this folder: one for each task, vdot_<task>.json, and
+native_<task>.json for those that need more model files than the demo's.
 
     python -m tests.workflows.make_workflows [--out workflows] [--check]
 
@@ -52,15 +52,15 @@ _log = logging.getLogger("vdot")
 
 def files() -> dict[str, str]:
     """The text of every workflow by file name; seeds count up with the tasks where none was chosen."""
-    made = {}
+    contents = {}
     bundled = enumerate((*SINGLE, *COMPOSITE, *MORE), FIRST_SEED)
     native = enumerate(NATIVE, FIRST_NATIVE_SEED)
     for prefix, numbered in (("vdot", bundled), ("native", native)):
         for seed, task in numbered:
             name = task.__name__
-            chosen = CHOSEN_SEEDS.get(name, seed)
-            made[f"{prefix}_{name}.json"] = to_json(task(Workflow(name), chosen))
-    return made
+            task_seed = CHOSEN_SEEDS.get(name, seed)
+            contents[f"{prefix}_{name}.json"] = to_json(task(Workflow(name), task_seed))
+    return contents
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Further workflows that join tasks, and one that makes a small region with all the pixels of a video."""
+"""More workflows that join tasks, and one that generates a small region at full resolution."""
 
 from tests.workflows.composite_tasks import with_subject
 from tests.workflows.graph import EXAMPLES, GRAY_WEIGHTS, Output, Workflow
@@ -19,21 +19,21 @@ def face(w: Workflow, seed: int) -> dict:
     w.prompt("a large yellow heart on a plain blue background")
     note = f"""# A face into a video
 
-Shows the model a face: the detector's box with all that is in it, on white, as it was trained. {EXAMPLES}
+Shows the model a face: the detector's box with its content, on white, as in training. {EXAMPLES}
 
 - The box is typed here. A detector finds it in the workflow `native_face_sdpose`.
-- One reference for each face; more pictures of one face do not add up."""
+- One reference per face; several pictures of one face do not help."""
     return w.finish(_face(w), note, seed)
 
 
 def face_pose(w: Workflow, seed: int) -> dict:
     w.prompt("a yellow stick figure walking to the right over a plain black background")
     (control,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
-    note = f"""# A face, and how they move
+    note = f"""# A face and a pose
 
-The picture says who, the pose clip how. {EXAMPLES}
+The picture sets the face, the pose clip the motion. {EXAMPLES}
 
-- Any other control takes the place of the pose: depth, flow, gray, lines."""
+- Any other control works instead of the pose: depth, flow, gray, lines."""
     return w.finish(_face(w, control), note, seed)
 
 
@@ -42,9 +42,9 @@ def reference_flow(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTControl", frames=w.clip("flow.mp4"))
     note = f"""# A subject that moves like a clip
 
-The picture says who, the optical flow how everything moves. {EXAMPLES}
+The picture sets the subject, the optical flow its motion. {EXAMPLES}
 
-- **VDOT Flow** before **VDOT Control** paints the flow of a clip of yours."""
+- To get the flow of your own clip, put **VDOT Flow** before **VDOT Control**."""
     return w.finish(with_subject(w, unit), note, seed)
 
 
@@ -54,7 +54,7 @@ def reference_gray(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# A gray clip in the colors of a picture
 
-Light and shapes are the clip's, the reference says what the subject looks like. {EXAMPLES}
+Light and shapes come from the clip, the look of the subject from the reference. {EXAMPLES}
 
 {GRAY_WEIGHTS}"""
     return w.finish(with_subject(w, unit), note, seed)
@@ -66,7 +66,7 @@ def reference_scribble(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# A line drawing of someone
 
-The lines say where, the reference who. {EXAMPLES}"""
+The lines set the position, the reference the subject. {EXAMPLES}"""
     return w.finish(with_subject(w, unit), note, seed)
 
 
@@ -76,9 +76,9 @@ def reference_inpaint(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask)
     note = f"""# A subject into a part of a clip
 
-The masked part shows the reference, all else stays. {EXAMPLES}
+The masked region shows the reference, everything else stays. {EXAMPLES}
 
-- To swap what is there for the subject, see the workflow `swap`: its mask hides the old outline."""
+- To swap an object for the subject, see the workflow `swap`: its mask hides the old outline."""
     return w.finish(with_subject(w, unit), note, seed)
 
 
@@ -88,9 +88,9 @@ def reference_outpaint(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", width=64, height=64)
     note = f"""# A subject and a wider clip
 
-The clip gets wider, and the reference says how its subject looks. {EXAMPLES}
+The clip gets wider, and the reference sets the look of its subject. {EXAMPLES}
 
-- A reference of someone else, and words in the text, say who stands in the new part."""
+- To put someone into the new area, use their picture as reference and name them in the text."""
     return w.finish(with_subject(w, unit, "clip_subject"), note, seed)
 
 
@@ -102,11 +102,11 @@ def replace(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTCompose", units=[place, pose])
     note = f"""# Replace a character
 
-Within the mask the poses guide who the reference shows; around it the clip stays. {EXAMPLES}
+Within the mask, the referenced person follows the poses; the rest of the clip stays. {EXAMPLES}
 
 - The poses are the clip's own: SDPose and **VDOT Draw Pose**, as in `native_replace_character`.
 - Try-on is the same with a mask of the clothes and a picture of the new ones.
-- **VDOT Paste Back** gives the kept pixels exactly as they were."""
+- **VDOT Paste Back** restores the kept pixels exactly."""
     return w.finish(with_subject(w, unit), note, seed, keep=True)
 
 
@@ -115,13 +115,13 @@ def crop(w: Workflow, seed: int) -> dict:
     frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
     part, cut, place = w.add("VDOTCrop", frames=frames, mask=mask, width=64, height=64)
     (unit,) = w.add("VDOTMask", frames=part, mask=cut)
-    note = f"""# A small region, made large
+    note = f"""# A small region at full resolution
 
-**VDOT Crop** cuts out what surrounds the mask and enlarges it, so that a face or hand gets all the pixels of
-the video; **VDOT Stitch** puts it back into the clip, which keeps its own size. {EXAMPLES}
+**VDOT Crop** cuts out the surroundings of the mask and enlarges them, so that a face or hand is generated at
+full resolution; **VDOT Stitch** puts the result back into the clip, which keeps its size. {EXAMPLES}
 
 - *width* and *height* of **VDOT Crop**: 832 x 480 for the large model. Leave them at 0 in **VDOT Mask**.
-- *margin*: what the model sees around the mask. Too little, and the region does not fit its place."""
+- *margin*: how much the model sees around the mask. With too little, the region does not fit the clip."""
     return w.finish(unit, note, seed, stitch={"original": frames, "crop": place})
 
 

@@ -25,7 +25,7 @@ def _note(text: str, *files: tuple[str, str, str]) -> str:
 
 ## Model files
 
-This workflow needs them; any other file of the same kind does as well.
+This workflow needs these files; others of the same kind work too.
 
 | node | file | folder |
 |---|---|---|
@@ -64,11 +64,11 @@ def depth_anything(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTDepth", depth=control, normalization="none", **SIZE)
     note = """# Depth of a clip, by Depth Anything 3
 
-The clip's space stays, the text fills it anew.
+The clip's depth stays, the text sets the new content.
 
 - **Render Depth Anything 3** gives distances (*raw*, with the sky at the far end), **VDOT Normalize Depth**
-  turns them into what the model reads: near bright, and no flicker from frame to frame.
-- Small and Base models know no sky: turn *apply_sky_clip* off with them.
+  converts them for the model: near bright, no flicker between frames.
+- Small and Base models do not detect sky: turn *apply_sky_clip* off with them.
 - Shorter: *min_max* or *v2_style* are near-bright already; connect them to **VDOT Depth** with *frame*."""
     return w.finish(unit, _note(note, DEPTH_ANYTHING), seed)
 
@@ -78,10 +78,10 @@ def sdpose(w: Workflow, seed: int) -> dict:
     unit = _pose(w, w.clip("clip.mp4"))
     note = """# Poses of a clip, by SDPose
 
-Everyone in the clip is found by RT-DETR, their key points by SDPose, and drawn as the model knows skeletons.
+RT-DETR finds the people in the clip, SDPose their key points; they are drawn as skeletons as in training.
 
-- **VDOT Draw Pose** instead of *SDPose Draw Keypoints*: its colors and widths are those of the training.
-- One person who fills the picture needs no RT-DETR: leave *bboxes* open."""
+- **VDOT Draw Pose** instead of *SDPose Draw Keypoints*: its colors and widths match the training data.
+- A single person who fills the picture needs no RT-DETR: leave *bboxes* unconnected."""
     return w.finish(unit, _note(note, SDPOSE, RT_DETR), seed)
 
 
@@ -92,10 +92,10 @@ def sam3_inpaint(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3, **SIZE)
     note = """# Remove what a word names, by SAM 3
 
-SAM 3 finds and follows it, **VDOT Mask** makes its place anew, **VDOT Paste Back** keeps all else as it was.
+SAM 3 finds and tracks it, **VDOT Mask** regenerates its region, **VDOT Paste Back** restores the rest.
 
-- *What to find* is the thing, in a word or two; the prompt is the scene without it.
-- To put something else there, connect a **VDOT Reference** as in the bundled workflow `swap`."""
+- *What to find* names the object in a word or two; the prompt describes the scene without it.
+- To replace it by something else, connect a **VDOT Reference** as in the bundled workflow `swap`."""
     return w.finish(unit, _note(note, SAM3), seed, keep=True)
 
 
@@ -112,10 +112,10 @@ def face_sdpose(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTReference", images=[picture], masks=[face], unit=control)
     note = """# A face from a picture, motion from a clip
 
-SDPose finds the face, **VDOT Box Mask** cuts it out, and the poses of the clip say how they move.
+SDPose finds the face, **VDOT Box Mask** cuts it out, and the poses of the clip set the motion.
 
-- *scale* of **SDPose Face Bounding Boxes**: how much of the hair is in it.
-- For the whole figure connect a mask of it to **VDOT Reference** instead."""
+- *scale* of **SDPose Face Bounding Boxes**: how much hair is included.
+- For the full figure, connect a mask of it to **VDOT Reference** instead."""
     return w.finish(unit, _note(note, SDPOSE, RT_DETR), seed)
 
 
@@ -125,13 +125,13 @@ def replace_character(w: Workflow, seed: int) -> dict:
     mask = _tracked(w, frames, "person")
     (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.1, **SIZE)
     (unit,) = w.add("VDOTCompose", units=[place, _pose(w, frames)])
-    how = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
-    (unit,) = w.add("VDOTReference", **how, unit=unit)
+    subject_inputs = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
+    (unit,) = w.add("VDOTReference", **subject_inputs, unit=unit)
     note = """# Replace a character
 
-Within the mask of SAM 3 the poses of the clip guide who the reference shows; the rest of the clip stays.
+Within SAM 3's mask, the referenced person follows the clip's poses; the rest of the clip stays.
 
-- *mask_shape* `box`: the outline would say who was there.
+- *mask_shape* `box`: the exact outline would show the old character.
 - Try-on is the same with a mask of the clothes and a picture of the new ones."""
     return w.finish(unit, _note(note, SAM3, SDPOSE, RT_DETR), seed, keep=True)
 

@@ -39,7 +39,7 @@ def _take(node_type: str, inputs: dict, values: list, named: dict, prefix: str) 
         if options.get("control_after_generate"):
             assert values.pop(0) in AFTERWARDS
         if dynamic:
-            (chosen,) = (option for option in options["options"] if option["key"] == value)
-            num_uploads += _take(node_type, chosen["inputs"], values, named, f"{prefix}{name}.")
+            (choice,) = (option for option in options["options"] if option["key"] == value)
+            num_uploads += _take(node_type, choice["inputs"], values, named, f"{prefix}{name}.")
         num_uploads += bool(options.get("image_upload") or options.get("video_upload"))
     return num_uploads

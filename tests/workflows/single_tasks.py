@@ -1,4 +1,4 @@
-"""Workflows of one task each: a function makes the graph, its note says what to change."""
+"""Workflows of one task each: a function builds the graph and its note."""
 
 from collections.abc import Callable
 
@@ -15,8 +15,8 @@ def text(w: Workflow, seed: int) -> dict:
 Text in, four steps, video out. Press **Run**: the demo takes seconds on any computer.
 
 - **VDOT Text** sets size and length.
-- **VDOT Encode** makes what the model looks at; **VDOT Preview Unit** draws it for you.
-- **VDOT Sampler** steps exactly as the model was trained."""
+- **VDOT Encode** turns the task into conditioning for the model; **VDOT Preview Unit** shows it as a picture.
+- **VDOT Sampler** uses the four steps that the model was trained with."""
     return w.finish(unit, note, seed)
 
 
@@ -25,11 +25,11 @@ def depth(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTDepth", depth=w.clip("depth.mp4"))
     note = f"""# Depth to video
 
-The depth clip says where things are and how near; the text says what they are. {EXAMPLES}
+The depth clip sets where objects are and how near; the text sets what they are. {EXAMPLES}
 
-- **VDOT Depth** takes any depth estimator's output. Near must be bright: else turn on *invert*.
-- Size and length come from the clip and are rounded to what fits.
-- *start_frame* and *end_frame* let it guide only a part of the video."""
+- **VDOT Depth** takes any depth estimator's output. Near must be bright; otherwise turn on *invert*.
+- Size and length come from the clip and are rounded to valid values.
+- With *start_frame* and *end_frame* it guides only a part of the video."""
     return w.finish(unit, note, seed)
 
 
@@ -38,10 +38,11 @@ def pose(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
     note = f"""# Pose to video
 
-Someone moves like the skeleton. {EXAMPLES}
+The character moves like the skeleton. {EXAMPLES}
 
-- To draw skeletons from a clip: a pose node (SDPose, DWPose) and **VDOT Draw Pose** before **VDOT Control**.
-- Body and face are what the model knows; it was not trained on hands."""
+- For skeletons of your own clip, put a pose node (SDPose, DWPose) and **VDOT Draw Pose** before
+  **VDOT Control**.
+- The model was trained on body and face, not on hands."""
     return w.finish(unit, note, seed)
 
 
@@ -50,10 +51,10 @@ def flow(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTControl", frames=w.clip("flow.mp4"))
     note = f"""# Optical flow to video
 
-Every part of the picture moves as the flow says: hue is direction, saturation speed, white is still.
+The picture moves as the optical flow: hue is direction, saturation is speed, white is still.
 {EXAMPLES}
 
-- To paint the flow of a clip of yours, put **VDOT Flow** between the clip and **VDOT Control**."""
+- To get the flow of your own clip, put **VDOT Flow** between the clip and **VDOT Control**."""
     return w.finish(unit, note, seed)
 
 
@@ -63,9 +64,9 @@ def gray(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# Color a gray clip
 
-Light and shapes stay, the text gives the colors: for old films, or to color anew. {EXAMPLES}
+Light and shapes stay, the text sets the colors: for old films, or to recolor. {EXAMPLES}
 
-- **VDOT Gray** takes the color out; a clip without color needs it as well.
+- **VDOT Gray** removes the color; use it for black-and-white clips too.
 {GRAY_WEIGHTS}"""
     return w.finish(unit, note, seed)
 
@@ -76,10 +77,10 @@ def scribble(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# Line drawing to video
 
-The contours stay, all else is the text's. {EXAMPLES}
+The contours stay, the text sets everything else. {EXAMPLES}
 
 - **VDOT Lines**: a higher *threshold* draws fewer lines, and leaves the model more freedom.
-- Your own drawings go straight into **VDOT Control**: dark lines on white."""
+- Connect your own drawings directly to **VDOT Control**: dark lines on white."""
     return w.finish(unit, note, seed)
 
 
@@ -88,12 +89,12 @@ def layout(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTLayout", boxes="0: 20, 30, 42, 52\n-1: 28, 4, 50, 26")
     note = """# Boxes to video
 
-Says where things are, without saying what they look like.
+Boxes set where objects are; the text sets what they look like.
 
 - One line for each moment in **VDOT Layout**: *frame: left, top, right, bottom*. Between them the box moves
-  evenly; -1 is the last frame. An empty line begins the next thing.
-- A path instead: two numbers a line are the middle of a box of *box_width* x *box_height*; what
-  path-drawing nodes write can be connected to *boxes*."""
+  evenly; -1 is the last frame. An empty line starts the next object.
+- For a path, write two numbers per line: the center of a box of *box_width* x *box_height*. The output of
+  path-drawing nodes can be connected to *boxes*."""
     return w.finish(unit, note, seed)
 
 
@@ -102,10 +103,10 @@ def layout_track(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTLayout", masks=[w.mask("mask.mp4")], width=0, height=0, length=0)
     note = f"""# Tracked masks to video
 
-The contours of something that was tracked in a clip say where the new thing is. {EXAMPLES}
+The contours of an object tracked in a clip set where the new object is. {EXAMPLES}
 
-- Connect one mask clip for each thing, from a tracker (SAM 2 and others).
-- *mask_shape* `box` draws only their boxes: more freedom for the new shape."""
+- Connect one mask clip per object, from a tracker (SAM 2 and others).
+- *mask_shape* `box` draws only the boxes: more freedom for the new shape."""
     return w.finish(unit, note, seed)
 
 
@@ -115,9 +116,9 @@ def inpaint(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask)
     note = f"""# Inpainting
 
-Keeps the clip and makes the masked part anew. {EXAMPLES}
+Keeps the clip and regenerates the masked region. {EXAMPLES}
 
-- White in the mask is made anew, in every frame. A mask clip works too.
+- White in the mask is regenerated, black is kept, in every frame. A mask clip works too.
 - *mask_shape* `hull` or `box` hides the outline of what was there: use it to remove or swap things."""
     return w.finish(unit, note, seed)
 
@@ -130,11 +131,11 @@ def outpaint(w: Workflow, seed: int) -> dict:
     )
     note = f"""# Outpainting
 
-Keeps the clip and paints what lies beyond its borders. {EXAMPLES}
+Keeps the clip and generates the area beyond its borders. {EXAMPLES}
 
-- *mode* `pixels` or `percent`: so much on each side. `aspect`: leave the sides at 0 and write the shape.
-- *width* and *height* are those of the new, larger picture; at 0 the clip keeps its scale.
-- *feather_px* makes a strip of the clip anew, which hides the seam."""
+- *mode* `pixels` or `percent`: margin on each side. `aspect`: leave the sides at 0 and set the aspect ratio.
+- *width* and *height* are the size of the new, larger picture; at 0 the clip keeps its scale.
+- *feather_px* regenerates a strip of the clip along the margin, which hides the seam."""
     return w.finish(unit, note, seed)
 
 
@@ -143,10 +144,10 @@ def firstframe(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTExtend", first=w.image("first.png"))
     note = f"""# Image to video: the first frame
 
-The picture is how the video begins. {EXAMPLES}
+The picture is the first frame of the video. {EXAMPLES}
 
-- Describe what happens, not only what is seen.
-- Size comes from the picture unless *width* and *height* say otherwise."""
+- Describe the action, not only the scene.
+- The size is the picture's unless *width* and *height* are set."""
     return w.finish(unit, note, seed)
 
 
@@ -155,7 +156,7 @@ def lastframe(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTExtend", last=w.image("last.png"))
     note = f"""# Image to video: the last frame
 
-The picture is how the video ends; the model finds the way there. {EXAMPLES}"""
+The picture is the last frame of the video; the model generates the way there. {EXAMPLES}"""
     return w.finish(unit, note, seed)
 
 
@@ -176,10 +177,10 @@ def extend(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTExtend", first=w.clip("start.mp4"))
     note = f"""# Continue a clip
 
-The clip is how the video begins; *length* is that of the whole. {EXAMPLES}
+The clip is the start of the video; *length* includes it. {EXAMPLES}
 
-- A few frames are enough to carry on a motion: five of them are two latent frames.
-- Connect the clip to *last* to make what comes before it."""
+- A few frames are enough to continue a motion: five of them are two latent frames.
+- Connect the clip to *last* to generate the frames before it."""
     return w.finish(unit, note, seed)
 
 
@@ -189,24 +190,24 @@ def keyframes(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTKeyframes", images=pictures, positions="0, 8, -1")
     note = f"""# Keyframes
 
-Pictures at chosen moments, and everything between them: a storyboard. {EXAMPLES}
+Pictures at chosen moments; the model generates everything between them: a storyboard. {EXAMPLES}
 
 - *positions*: the frame of each picture, in order; -1 is the last.
-- With *clips* on, a clip stays together and begins at its position."""
+- With *clips* on, a clip stays together and starts at its position."""
     return w.finish(unit, note, seed)
 
 
 def reference(w: Workflow, seed: int) -> dict:
     w.prompt("a large yellow heart moving to the left over a plain blue background")
-    how = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
-    (unit,) = w.add("VDOTReference", **how)
+    subject_inputs = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
+    (unit,) = w.add("VDOTReference", **subject_inputs)
     note = f"""# A subject into a video
 
-Shows the model who or what is to appear; up to eight pictures, one each. {EXAMPLES}
+Shows the model people or objects to put into the video; up to eight pictures, one for each. {EXAMPLES}
 
-- A mask (white on the subject) cuts it out: without one the whole picture is shown, its background too.
+- A mask (white on the subject) cuts it out; without one the full picture with its background is used.
 - Name the subject in the text as well.
-- **Load Image**'s own mask marks what is transparent: put **Invert Mask** between."""
+- **Load Image**'s own mask marks the transparent part: add **Invert Mask**."""
     return w.finish(unit, note, seed)
 
 

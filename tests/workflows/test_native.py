@@ -46,7 +46,7 @@ def test_there_is_one_for_each_detector():
 
 
 def refusal(server, prompt: dict) -> dict:
-    """(node type, input) -> kind of error, by the server's own check of the whole graph."""
+    """(node type, input) -> kind of error, by the server's own check of the graph."""
     with pytest.raises(PromptRefusedError) as caught:
         server.post("/prompt", {"prompt": prompt})
     return {
@@ -59,9 +59,9 @@ def refusal(server, prompt: dict) -> dict:
 def test_only_model_files_are_missing(workflow, server, info):
     """Types, required inputs, ranges and all other choices pass."""
     prompt = to_prompt(workflow, info)
-    found = refusal(server, prompt)
+    errors = refusal(server, prompt)
     loaders = {node["class_type"] for node in prompt.values()} & set(FILES)
-    assert found == {(loader, FILES[loader]): "value_not_in_list" for loader in loaders}
+    assert errors == {(loader, FILES[loader]): "value_not_in_list" for loader in loaders}
 
 
 def test_the_check_sees_a_wrong_link_and_a_wrong_value(server, info):

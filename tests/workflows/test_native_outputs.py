@@ -1,4 +1,4 @@
-"""What ComfyUI's detectors hand on is what our nodes read: their real code behind networks that are made up.
+"""Our nodes read the output of ComfyUI's detectors: their real code with fake networks.
 
 What the networks say is known here (distances, heat maps, logits), so polarity, ranges, order and shapes can
 be held against it.
@@ -25,11 +25,11 @@ def nodes(comfy):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comfy.model_management, "load_model_gpu", lambda model: None)
-        found = {}
+        node_classes = {}
         for module in (nodes_depth_anything_3, nodes_rtdetr, nodes_sam3, nodes_sdpose):
             listed = asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())
-            found |= {node.GET_SCHEMA().node_id: node for node in listed}
-        yield found
+            node_classes |= {node.GET_SCHEMA().node_id: node for node in listed}
+        yield node_classes
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ class DepthNetwork:
 
 def depth_of(call, sky, **output):
     model = model_of(DepthNetwork(sky))
-    how = {"resolution": 504, "resize_method": "upper_bound_resize", "mode": {"mode": "mono"}}
-    (geometry,) = call("DA3Inference", da3_model=model, image=clip(), **how)
+    options = {"resolution": 504, "resize_method": "upper_bound_resize", "mode": {"mode": "mono"}}
+    (geometry,) = call("DA3Inference", da3_model=model, image=clip(), **options)
     (image,) = call("DA3Render", da3_geometry=geometry, output=output)
     assert image.shape == (FRAMES, HEIGHT, WIDTH, 3) and image.dtype == torch.float32
     return image
@@ -130,12 +130,12 @@ def test_its_own_normalizations_are_near_bright_already(call, normalization):
 
 def test_colors_are_refused(call):
     image = depth_of(call, False, output="depth_colored", normalization="min_max", apply_sky_clip=False)
-    for node, how in (
+    for node, options in (
         ("VDOTNormalizeDepth", {"mode": "frame", "values": "disparity"}),
         ("VDOTDepth", {"normalization": "frame", "invert": False, "width": 0, "height": 0, "length": 0}),
     ):
         with pytest.raises(ValueError, match="color"):
-            call(node, depth=image, **how)
+            call(node, depth=image, **options)
 
 
 # SDPose
@@ -159,7 +159,7 @@ def face_points():
 
 
 def true_points():
-    """[133, 2] in pixels of the clip, of COCO's whole body; feet and hands are not seen."""
+    """[133, 2] in pixels of the clip, of COCO's whole-body points; feet and hands are not seen."""
     points = np.full((NUM_POINTS, 2), np.nan)
     points[:17] = list(COCO_BODY.values())
     points[FIRST_FACE : FIRST_FACE + NUM_FACE] = face_points()
@@ -213,8 +213,8 @@ def test_keypoints_are_openpose_frames_in_pixels(keypoints):
 
 def test_drawn_poses_are_those_of_the_true_points(call, keypoints):
     size = {"width": 8 * WIDTH, "height": 8 * HEIGHT}
-    (drawn,) = call("VDOTDrawPose", keypoints=keypoints, **size, face=True, hands=True)
-    assert drawn.shape == (FRAMES, 8 * HEIGHT, 8 * WIDTH, 3) and drawn.dtype == torch.float32
+    (picture,) = call("VDOTDrawPose", keypoints=keypoints, **size, face=True, hands=True)
+    assert picture.shape == (FRAMES, 8 * HEIGHT, 8 * WIDTH, 3) and picture.dtype == torch.float32
     neck = np.mean([COCO_BODY["left shoulder"], COCO_BODY["right shoulder"]], 0)
     body = [(*(neck if name == "neck" else COCO_BODY[name]), 0.9) for name in OPENPOSE]
     person = {
@@ -224,9 +224,9 @@ def test_drawn_poses_are_those_of_the_true_points(call, keypoints):
     exact = [{"people": [person], "canvas_width": WIDTH, "canvas_height": HEIGHT}]
     draw_pose = pack_support.submodule("vdot_core.signals").draw_pose
     (expected,) = draw_pose(exact, **size)
-    for frame in drawn:
-        lit, wanted = frame.amax(-1) > 0.2, expected.amax(-1) > 0.2
-        assert (lit & wanted).sum() / (lit | wanted).sum() > 0.75
+    for frame in picture:
+        lit, expected_lit = frame.amax(-1) > 0.2, expected.amax(-1) > 0.2
+        assert (lit & expected_lit).sum() / (lit | expected_lit).sum() > 0.75
         shoulder = slice(150, 170), slice(302, 322)
         torch.testing.assert_close(
             frame[shoulder].mean((0, 1)), expected[shoulder].mean((0, 1)), atol=0.1, rtol=0
@@ -235,8 +235,8 @@ def test_drawn_poses_are_those_of_the_true_points(call, keypoints):
 
 def test_a_clip_without_people_is_black(call):
     nobody = [{"people": [], "canvas_width": WIDTH, "canvas_height": HEIGHT}] * FRAMES
-    (drawn,) = call("VDOTDrawPose", keypoints=nobody, width=0, height=0, face=True, hands=False)
-    assert drawn.shape == (FRAMES, HEIGHT, WIDTH, 3) and not drawn.any()
+    (picture,) = call("VDOTDrawPose", keypoints=nobody, width=0, height=0, face=True, hands=False)
+    assert picture.shape == (FRAMES, HEIGHT, WIDTH, 3) and not picture.any()
 
 
 def test_a_face_box_cuts_the_face_out(call, keypoints):
@@ -260,7 +260,7 @@ def moving_discs():
 
 
 def tracked(masks):
-    """What SAM 3's tracker returns: packed masks [F, objects, h, w/8], at its own resolution."""
+    """SAM 3's tracker output: packed masks [F, objects, h, w/8], at its own resolution."""
     from comfy.ldm.sam3.tracker import pack_masks
 
     small = torch.nn.functional.interpolate(masks[:, None], size=(256, 256), mode="bilinear")
@@ -268,10 +268,10 @@ def tracked(masks):
 
 
 def track(call, result):
-    network = SimpleNamespace(forward_video=lambda **how: result)
+    network = SimpleNamespace(forward_video=lambda **options: result)
     words = [[torch.zeros(1, 4, 8), {}]]
-    how = {"detection_threshold": 0.5, "max_objects": 4, "detect_interval": 1}
-    (data,) = call("SAM3_VideoTrack", images=clip(), model=model_of(network), conditioning=words, **how)
+    options = {"detection_threshold": 0.5, "max_objects": 4, "detect_interval": 1}
+    (data,) = call("SAM3_VideoTrack", images=clip(), model=model_of(network), conditioning=words, **options)
     return call("SAM3_TrackToMask", track_data=data, object_indices="")[0]
 
 
@@ -281,8 +281,8 @@ def test_a_tracked_mask_is_repainted(call):
     size = {"width": 0, "height": 0, "length": 0}
     (unit,) = call("VDOTMask", frames=frames, mask=mask, mask_shape="original", expand=0.0, **size)
     assert (unit.masks - truth).abs().mean() < 0.01
-    kept = unit.masks == 0
-    assert torch.equal(unit.frames[kept], frames[kept]) and (unit.frames[~kept] == 0.5).all()
+    unmasked = unit.masks == 0
+    assert torch.equal(unit.frames[unmasked], frames[unmasked]) and (unit.frames[~unmasked] == 0.5).all()
     (unit,) = call("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3, **size)
     assert unit.masks[truth > 0].min() == 1
     (layout,) = call(
@@ -292,7 +292,7 @@ def test_a_tracked_mask_is_repainted(call):
     assert layout.num_frames == FRAMES and (layout.frames < 0.5).any(-1).any(2).any(1).all()
 
 
-def test_nothing_found_is_said(call):
+def test_empty_detections_are_reported(call):
     mask = track(call, {"packed_masks": None, "n_frames": FRAMES})
     assert mask.shape == (FRAMES, HEIGHT, WIDTH) and not mask.any()
     size = {"width": 0, "height": 0, "length": 0}
@@ -312,12 +312,12 @@ class DetectorNetwork:
         return {"boxes": boxes[None], "scores": torch.tensor([[3.0, 2.0]]), "masks": logits[None]}
 
 
-def detect(call, **how):
+def detect(call, **options):
     words = [[torch.zeros(1, 4, 8), {"sam3_multi_cond": [
         {"cond": torch.zeros(1, 4, 8), "attention_mask": None, "max_detections": 5}
     ]}]]  # fmt: skip
-    how = {"threshold": 0.5, "refine_iterations": 0, "individual_masks": False, **how}
-    return call("SAM3_Detect", model=model_of(DetectorNetwork()), image=clip(), conditioning=words, **how)
+    options = {"threshold": 0.5, "refine_iterations": 0, "individual_masks": False, **options}
+    return call("SAM3_Detect", model=model_of(DetectorNetwork()), image=clip(), conditioning=words, **options)
 
 
 def test_detected_masks_and_boxes(call):
@@ -350,11 +350,11 @@ def test_people_that_rt_detr_finds(call):
     def network(images, size):
         assert images.shape[1:] == (3, 640, 640) and size == (WIDTH, HEIGHT)
         boxes = torch.tensor([[10.5, 5.0, 40.0, 60.0], [50.0, 8.0, 60.0, 30.0]])
-        found = {"boxes": boxes, "labels": torch.tensor([0, 2]), "scores": torch.tensor([0.9, 0.8])}
-        return [found] * len(images)
+        detections = {"boxes": boxes, "labels": torch.tensor([0, 2]), "scores": torch.tensor([0.9, 0.8])}
+        return [detections] * len(images)
 
-    how = {"threshold": 0.5, "class_name": "person", "max_detections": 4}
-    (boxes,) = call("RTDETR_detect", model=model_of(network), image=clip(), **how)
+    options = {"threshold": 0.5, "class_name": "person", "max_detections": 4}
+    (boxes,) = call("RTDETR_detect", model=model_of(network), image=clip(), **options)
     (mask,) = call("VDOTBoxMask", image=clip(), bboxes=boxes, which="all")
     expected = torch.zeros(FRAMES, HEIGHT, WIDTH)
     expected[:, 5:60, 10:40] = 1

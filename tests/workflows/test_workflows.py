@@ -67,15 +67,15 @@ def test_ids_are_uuids_and_no_two_files_have_the_same():
 
 
 def test_the_files_are_what_their_script_writes():
-    made = files()
+    contents = files()
     paths = WORKFLOWS + NATIVE
-    assert set(made) == {path.name for path in paths}
-    different = [path.name for path in paths if path.read_text("utf-8") != made[path.name]]
+    assert set(contents) == {path.name for path in paths}
+    different = [path.name for path in paths if path.read_text("utf-8") != contents[path.name]]
     assert not different, "bring them up to date: python -m tests.workflows.make_workflows"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
-def test_the_demo_converts_them_alike(path, info):
+def test_the_demo_converts_them_equally(path, info):
     """Two converters that know nothing of each other."""
     workflow = load(path)
     theirs = {key: node["inputs"] for key, node in convert.to_prompt(workflow, info).items()}
@@ -104,8 +104,8 @@ def test_every_node_matches_the_server(path, info):
         assert node["inputs"][place]["link"] == link_id and node["inputs"][place]["type"] == kind
     for node in workflow["nodes"]:
         if node["type"] not in FRONTEND_ONLY:
-            shown = [output["type"] for output in node["outputs"]]
-            assert shown == info[node["type"]]["output"], node["type"]
+            kinds = [output["type"] for output in node["outputs"]]
+            assert kinds == info[node["type"]]["output"], node["type"]
             entry = info[node["type"]]["input"]
             names = {*entry.get("required", {}), *entry.get("optional", {})}
             assert {i["name"].split(".")[0] for i in node["inputs"]} <= names, node["type"]
@@ -171,7 +171,7 @@ def test_examples_are_what_their_script_draws(tmp_path):
     render_examples.render(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {file.name for file in EXAMPLES.iterdir()}
     for file in tmp_path.iterdir():
-        # The encoder does not choose every edge pixel alike from run to run.
+        # The encoder's edge pixels differ slightly between runs.
         least = 0 if file.suffix == ".png" else 2
         assert np.abs(decoded(file) - decoded(EXAMPLES / file.name)).mean() <= least, file.name
 

@@ -1,4 +1,4 @@
-"""What is exactly known of a drawn clip, computed from its objects: masks, depth, lines, motion and boxes.
+"""Exact annotations of a drawn clip, computed from its objects: masks, depth, lines, motion and boxes.
 
 Letters: F frames, H height, W width, N objects.
 """
@@ -76,7 +76,7 @@ def motion(objects: Sequence, masks: Tensor, offsets: Tensor) -> Tensor:
 
 
 def boxes(masks: Tensor) -> Tensor:
-    """[N, F, 4] whole numbers (left, top, right, bottom), right and bottom excluded; zeros where unseen."""
+    """[N, F, 4] integers (left, top, right, bottom), right and bottom excluded; zeros where unseen."""
     height, width = masks.shape[2:]
     columns, rows = masks.amax(2) > 0, masks.amax(3) > 0
     left, top = columns.int().argmax(-1), rows.int().argmax(-1)

@@ -26,7 +26,7 @@ def _cloud(rng: np.random.Generator, height: int, width: int) -> Tensor:
 
 
 def two_shades(rng: np.random.Generator, color: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
-    """A color and a lighter or darker shade of it, still called by the same name.
+    """A color and a lighter or darker shade of it, with the same name.
 
     Args:
         rng: Draws the direction and the distance.
@@ -44,7 +44,7 @@ def two_shades(rng: np.random.Generator, color: tuple[float, float, float]) -> t
 
 
 def drawn_pan(kind: str, pan: Tensor) -> Tensor:
-    """Pixels [F, 2] by which a background is drawn to have moved: clouds go by whole pixels."""
+    """Pixels [F, 2] by which a background is drawn to have moved: clouds move by integer pixels."""
     return pan.round() if kind == "cloudy" else pan
 
 
@@ -87,9 +87,9 @@ def draw_background(
         mix = (0.5 + (0.27 - torch.sqrt(dx**2 + dy**2)) * unit * period).clamp(0, 1)
     else:
         field = _cloud(rng, 2 * height, 2 * width)
-        whole = drawn_pan(kind, pan)
-        rows = (torch.arange(height) - whole[:, 1, None]).long() % (2 * height)
-        columns = (torch.arange(width) - whole[:, 0, None]).long() % (2 * width)
+        shift = drawn_pan(kind, pan)
+        rows = (torch.arange(height) - shift[:, 1, None]).long() % (2 * height)
+        columns = (torch.arange(width) - shift[:, 0, None]).long() % (2 * width)
         mix = field[rows[:, :, None], columns[:, None, :]]
     pixels = torch.lerp(colors[0].expand(*mix.shape, 3), colors[1].expand(*mix.shape, 3), mix[..., None])
     return pixels.expand(num_frames, height, width, 3)

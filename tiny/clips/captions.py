@@ -21,7 +21,7 @@ def motion_phrase(path: str, direction: str, spin: bool, *, finite: bool) -> str
     Args:
         path: A shape's 'still', 'linear', 'bounce' or 'circle'; a figure's 'walk', 'run', 'wave' or 'jump'.
         direction: One of `DIRECTIONS`; used where the object goes somewhere.
-        spin: Whether the object turns as it goes.
+        spin: True if the object rotates while moving.
         finite: A finite verb ("moves up") rather than a participle ("moving up").
 
     Returns:
@@ -46,7 +46,7 @@ def motion_phrase(path: str, direction: str, spin: bool, *, finite: bool) -> str
 
 
 def phrasings(objects: Sequence, background: str, pan: str | None) -> tuple[str, ...]:
-    """All the true captions of a clip, short to long.
+    """All true captions of a clip, short to long.
 
     Args:
         objects: Items with `size_name`, `color`, `shape`, `path`, `direction` and `spin`, nearest last.
@@ -84,7 +84,7 @@ def phrasings(objects: Sequence, background: str, pan: str | None) -> tuple[str,
 
 
 def figure_phrasings(figure, background: str, pan: str | None) -> tuple[str, ...]:
-    """All the true captions of a clip that shows one stick figure; arguments as for `phrasings`."""
+    """All true captions of a clip that shows one stick figure; arguments as for `phrasings`."""
     name = _article(f"{figure.color} {figure.shape}")
     sized = _article(f"{figure.size_name} {figure.color} {figure.shape}")
     finite = motion_phrase(figure.path, figure.direction, False, finite=True)

@@ -220,7 +220,7 @@ def pick_figure(rng: np.random.Generator, num_frames: int, size: tuple[int, int]
 
     Args:
         rng: Draws everything.
-        num_frames: How long.
+        num_frames: Length of the clip.
         size: (height, width) in pixels.
     """
     height, width = size

@@ -1,4 +1,4 @@
-"""The shapes that move through drawn clips: what they are, how they look and where they go.
+"""The shapes that move through drawn clips: their kinds, looks and paths.
 
 Letters: F frames, H height, W width.
 """
@@ -43,12 +43,12 @@ REFERENCE_FILL = 0.42  # of the canvas: the radius of a shape on its reference
 
 @dataclass(frozen=True, eq=False)
 class ShapeTrack:
-    """One drawn object: what it is and where it is in every frame.
+    """One drawn object, with its position in every frame.
 
     Attributes:
         shape, color, size_name: The words of the caption.
         path: 'still', 'linear', 'bounce' or 'circle'; direction names a linear path's heading.
-        spin: Whether it turns.
+        spin: True if it rotates.
         rgb: The color drawn (the named one, slightly varied), each in [0, 1].
         radius: Pixels from the center to the outline, about.
         nearness: 0 far .. 1 near, constant over the clip.
@@ -129,13 +129,13 @@ def _reflect(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def _turns(path: Tensor) -> bool:
-    """Whether a path [F, 2] goes back along an axis, by more than rounding."""
+    """True if a path [F, 2] reverses along an axis, by more than rounding."""
     steps = path.diff(dim=0)
     return bool(torch.minimum(steps.amax(0), -steps.amin(0)).max() > 1e-3)
 
 
 def _bouncing(start: Tensor, velocity: Tensor, moments: Tensor, walls: Sequence[tuple]) -> Tensor:
-    """[F, 2] a ball's positions; one that would meet no wall in time sets out so late that it does half-way.
+    """[F, 2] a ball's positions; one that would meet no wall starts so late that it meets one half-way.
 
     `walls` are the lowest and the highest position along each axis.
     """
@@ -144,10 +144,10 @@ def _bouncing(start: Tensor, velocity: Tensor, moments: Tensor, walls: Sequence[
         straight = start + velocity * (moments[:, None] + late)
         return torch.stack([_reflect(straight[:, i], *wall) for i, wall in enumerate(walls)], dim=-1)
 
-    found = path(0.0)
+    track = path(0.0)
     # Two frames show one step, which has nothing to turn from.
-    if len(moments) < 3 or _turns(found):
-        return found
+    if len(moments) < 3 or _turns(track):
+        return track
     going = zip(start.tolist(), velocity.tolist(), walls, strict=True)
     hits = [(wall[v > 0] - x) / v for x, v, wall in going if v]
     return path(min(hits) - float(moments[-1]) / 2)
@@ -180,7 +180,7 @@ def pick_object(
     rng: np.random.Generator,
     *,
     held_out: bool,
-    taken: Sequence[str],
+    used_colors: Sequence[str],
     nearness: float,
     num_frames: int,
     size: tuple[int, int],
@@ -189,15 +189,15 @@ def pick_object(
 
     Args:
         rng: Draws everything.
-        held_out: Whether pairs of `HELD_OUT` may come.
-        taken: Colors of the other objects.
+        held_out: Allow pairs of `HELD_OUT`.
+        used_colors: Colors of the other objects.
         nearness: 0 far .. 1 near.
         num_frames: Of the path.
         size: (height, width) in pixels.
     """
     while True:
         color, shape = pick(rng, OBJECT_COLORS), pick(rng, SHAPES)
-        if color not in taken and (held_out or (color, shape) not in HELD_OUT):
+        if color not in used_colors and (held_out or (color, shape) not in HELD_OUT):
             break
     size_name = pick(rng, tuple(SIZES))
     radius = SIZES[size_name] * rng.uniform(0.92, 1.08) * min(size)

@@ -1,4 +1,4 @@
-"""Regions to be generated anew in training: any shape, still or moving, from a spot to nearly everything.
+"""Regions to regenerate in training: any shape, still or moving, from a spot to nearly everything.
 
 Letters: F frames, H height, W width.
 """
@@ -53,7 +53,7 @@ def _ellipse(rng, size: tuple[int, int, int]) -> Tensor:
 
 
 def _stroke(rng, size: tuple[int, int, int]) -> Tensor:
-    """A thick broken line, as a person paints a mask, the same in every frame."""
+    """A thick broken line, like a hand-painted mask, the same in every frame."""
     num_frames, height, width = size
     points = rng.uniform(0.05, 0.95, (int(rng.integers(3, 7)), 2)) * (width, height)
     radius = rng.uniform(0.05, 0.14) * min(height, width)
@@ -67,16 +67,16 @@ def _stroke(rng, size: tuple[int, int, int]) -> Tensor:
 
 
 def _phantom(rng, size: tuple[int, int, int]) -> Tensor:
-    """Where something moves that the clip does not show: what is removed leaves such a region."""
+    """The region of a moving object that is not in the clip, as left by a removal."""
     num_frames, height, width = size
     track = pick_object(
-        rng, held_out=True, taken=(), nearness=1.0, num_frames=num_frames, size=(height, width)
+        rng, held_out=True, used_colors=(), nearness=1.0, num_frames=num_frames, size=(height, width)
     )
     return (track.distance(height, width) < 0).float()
 
 
 def random_region(rng: np.random.Generator, size: tuple[int, int, int]) -> Tensor:
-    """A region of any kind that does not follow what the clip shows.
+    """A region of any kind, independent of the clip's content.
 
     Args:
         rng: Draws kind and region.

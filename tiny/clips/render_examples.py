@@ -2,7 +2,7 @@
 
     python tiny/clips/render_examples.py [--out assets/examples]
 
-The same pictures come out every time; of a video the encoder may choose a few edge pixels otherwise.
+Pictures are the same every time; in videos, a few edge pixels may depend on the encoder.
 Needs PyAV and Pillow.
 """
 
@@ -20,7 +20,7 @@ EVALUATION = 2**41  # the demo model has never seen these
 DEPTH_SEED = EVALUATION + 132
 CLIP_SEED = EVALUATION + 665
 STORY_SEED = EVALUATION + 318
-PAIR_SEED = EVALUATION + 1332  # two shapes, one of which is to go
+PAIR_SEED = EVALUATION + 1332  # two shapes, one of which is removed
 POSE_SEED = EVALUATION + 4  # of a figure
 SUBJECT_SEEDS = {"subject": EVALUATION + 582, "second": EVALUATION + 687, "clip_subject": CLIP_SEED}
 NUM_START_FRAMES = 5

@@ -107,7 +107,7 @@ def draw_sdf(
         angles: [F] float, radians, clockwise on screen.
         radius: Pixels that one unit of the shape's coordinates takes.
         height, width: Size in pixels of the frames, or of the windows.
-        corners: [F, 2] float whole numbers, the (x, y) of each frame's first pixel, where only a window of it
+        corners: [F, 2] integers as float, the (x, y) of each frame's first pixel, where only a window of it
             is wanted; None = (0, 0).
 
     Returns:

@@ -2,7 +2,7 @@
 
 One or two colored shapes, or a stick figure, move over plain, gradient or textured backgrounds. The same
 seed gives the same clip in every process; training, validation and evaluation seeds never meet, and some
-color-shape pairs are kept out of training altogether. `python -m tiny.clips.speed` measures how fast.
+color-shape pairs are kept out of training altogether. `python -m tiny.clips.speed` measures the speed.
 
 Letters: F frames, H height, W width, N objects.
 """
@@ -56,7 +56,7 @@ SPLITS = {
     "evaluation": range(2**41, 2**42),
     "evaluator": range(2**42, 2**43),
 }
-WITH_HELD_OUT = ("evaluation", "evaluator")  # what scores the held-out pairs must know them
+WITH_HELD_OUT = ("evaluation", "evaluator")  # the evaluation network must know the held-out pairs
 BACKGROUND_ODDS = np.cumsum([0.34, 0.26, 0.1, 0.1, 0.1, 0.1])
 FIGURE_STREAM = 23  # a figure clip's random numbers are not those of the same seed's clip of shapes
 
@@ -66,7 +66,7 @@ class Clip:
     """A drawn clip; its annotations are computed when first asked for.
 
     Attributes:
-        seed, split: Where it comes from.
+        seed, split: Its origin.
         frames: [F, H, W, 3] float in [0, 1].
         caption: One true caption; captions: every phrasing.
         objects: `ShapeTrack`s or a `FigureTrack`, far to near; none in a clip that was not drawn.
@@ -123,7 +123,7 @@ class Clip:
 
     @cached_property
     def boxes(self) -> Tensor:
-        """[N, F, 4] whole numbers (left, top, right, bottom) of what is seen; zeros where nothing is."""
+        """[N, F, 4] integers (left, top, right, bottom) of the visible part; zeros if not visible."""
         return annotations.boxes(self.object_masks)
 
     @cached_property
@@ -152,11 +152,11 @@ class Clip:
         """[F, H, W, 3] the clip as it would be without one of its objects.
 
         Args:
-            index: Which of `objects`; -1 is the nearest.
+            index: Index into `objects`; -1 is the nearest.
         """
-        left = list(self.objects)
-        del left[index]
-        return _paint(tuple(left), self.background_frames)
+        remaining = list(self.objects)
+        del remaining[index]
+        return _paint(tuple(remaining), self.background_frames)
 
 
 def split_of(seed: int) -> str:
@@ -173,9 +173,11 @@ def _check_size(height: int, width: int, num_frames: int) -> None:
         raise ValueError(f"{got} are too small a clip; give at least 1 frame and 16 pixels a side")
 
 
-def _backdrop(rng, taken: tuple[str, ...], num_frames: int, size: tuple[int, int], kinds: Sequence[str] = ()):
+def _backdrop(
+    rng, used_colors: tuple[str, ...], num_frames: int, size: tuple[int, int], kinds: Sequence[str] = ()
+):
     """A background in a color that is not taken: its frames, its words, its drift and where to."""
-    name = pick(rng, [c for c in COLORS if c not in taken])
+    name = pick(rng, [c for c in COLORS if c not in used_colors])
     kind = pick(rng, kinds) if kinds else pick(rng, BACKGROUNDS, BACKGROUND_ODDS)
     drift = (0.0, 0.0)
     heading = int(rng.integers(8))
@@ -233,14 +235,14 @@ def clip(
             pick_object(
                 rng,
                 held_out=split in WITH_HELD_OUT,
-                taken=tuple(track.color for track in objects),
+                used_colors=tuple(track.color for track in objects),
                 nearness=nearness,
                 num_frames=num_frames,
                 size=size,
             ),
         )
-    taken = tuple(track.color for track in objects)
-    background, words, drift, going = _backdrop(rng, taken, num_frames, size, backgrounds)
+    used_colors = tuple(track.color for track in objects)
+    background, words, drift, going = _backdrop(rng, used_colors, num_frames, size, backgrounds)
     captions = phrasings(objects, words, going)
     caption = captions[int(rng.integers(len(captions)))]
     frames = _paint(objects, background)
@@ -248,7 +250,7 @@ def clip(
 
 
 def figure_clip(seed: int, *, height: int = 64, width: int = 64, num_frames: int = 17) -> Clip:
-    """Draw the stick figure's clip of a seed; arguments, splits and promises as for `clip`."""
+    """Draw the stick figure's clip of a seed; arguments and splits as for `clip`."""
     _check_size(height, width, num_frames)
     split, rng = split_of(seed), np.random.default_rng([seed, FIGURE_STREAM])
     figure = pick_figure(rng, num_frames, (height, width))
@@ -266,7 +268,7 @@ def clips(
 
     Args:
         split: 'train', 'validation' or 'evaluation'.
-        start: How many to skip.
+        start: Number of clips to skip.
         height, width, num_frames: As in `clip`.
 
     Yields:

@@ -1,4 +1,4 @@
-"""How many clips a second one core draws: `python -m tiny.clips.speed`."""
+"""Measures clips per second and core: `python -m tiny.clips.speed`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ UNTEXTURED = ("plain", "gradient")
 _log = logging.getLogger("vdot")
 
 
-def annotate(drawn: Clip) -> None:
+def annotate(scene: Clip) -> None:
     """Compute every annotation of a clip."""
     for name in ANNOTATIONS:
-        getattr(drawn, name)
+        getattr(scene, name)
 
 
 def clips_a_second(count: int = 300, *, start: int = 0) -> dict[str, float]:
     """Clips of 17 frames of 64 x 64 that one core draws in a second of its time.
 
     Args:
-        count: How many clips of shapes to draw.
+        count: Number of clips of shapes to draw.
         start: First seed.
 
     Returns:
@@ -38,11 +38,11 @@ def clips_a_second(count: int = 300, *, start: int = 0) -> dict[str, float]:
     spent = {"untextured": [], "textured": [], "annotated": [], "figures": []}
     for seed in range(start, start + count):
         begun = time.process_time()
-        drawn = clip(seed)
+        scene = clip(seed)
         seconds = time.process_time() - begun
-        plain = drawn.background.split()[0] in UNTEXTURED
+        plain = scene.background.split()[0] in UNTEXTURED
         spent["untextured" if plain else "textured"].append(seconds)
-    # In a round of its own, so that it does not cool the caches for drawing.
+    # In a separate round, so that it does not evict the caches of drawing.
     for seed in range(start, start + count):
         begun = time.process_time()
         annotate(clip(seed))
@@ -58,7 +58,7 @@ def clips_a_second(count: int = 300, *, start: int = 0) -> dict[str, float]:
 def main() -> None:
     """Measure and log."""
     for name, rate in clips_a_second().items():
-        _log.info("%-11s %5.0f clips a second and core", name, rate)
+        _log.info("%-11s %5.0f clips per second and core", name, rate)
 
 
 if __name__ == "__main__":

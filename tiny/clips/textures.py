@@ -1,4 +1,4 @@
-"""Clips with the statistics of photographs, made of nothing: for a VAE that must also serve real pictures.
+"""Synthetic clips with the statistics of photographs, for a VAE that also handles real pictures.
 
 A canvas holds 1/f noise in correlated colors, occluding leaves of power-law sizes, strokes and letters,
 under random contrast, tint and blur; a camera pans, zooms and turns over it, a second layer may pass.
@@ -31,7 +31,7 @@ def noise_field(rng: np.random.Generator, size: int, exponent: float) -> np.ndar
 
 
 def _color(rng, around: np.ndarray | None, spread: float) -> np.ndarray:
-    """A color of the whole gamut, or one near a given color."""
+    """A color of the full gamut, or one near a given color."""
     if around is None or rng.random() < 0.3:
         color = rng.random(3) if rng.random() < 0.75 else rng.choice([0.02, 0.98], 3)
         # Most colors of photographs are muted.

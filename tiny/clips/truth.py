@@ -1,4 +1,4 @@
-"""What is true of a drawn clip, to measure a generated video against: its words and its exact maps.
+"""The ground truth of a drawn clip for scoring generated videos: its words and its exact maps.
 
 Letters: F frames, H W pixels, N objects.
 """
@@ -29,7 +29,7 @@ class ObjectFacts:
         nearness: 0 far .. 1 near.
         positions: [F, 2] float, center (x, y) as parts of width and height.
         size: Half its height, about, as a part of the shorter side.
-        visible: [F] bool, whether enough of it is seen.
+        visible: [F] bool, True where enough of it is seen.
     """
 
     color: str
@@ -61,7 +61,7 @@ class SceneFacts:
 
 
 def facts(clip: Clip) -> SceneFacts:
-    """What a drawn clip shows."""
+    """The objects and background of a drawn clip."""
     height, width = clip.frames.shape[1:3]
     side = min(height, width)
     objects = []
@@ -92,8 +92,8 @@ def _pose(clip: Clip, unit: vcu.VCU) -> Tensor | None:
 
 def _references(clip: Clip, unit: vcu.VCU) -> list[tuple[str, str]]:
     """(color, shape) of what the references show, in no order."""
-    shown = [(track.color, track.shape) for track in clip.objects]
-    return shown[-len(unit.references) :]
+    names = [(track.color, track.shape) for track in clip.objects]
+    return names[-len(unit.references) :]
 
 
 TRUTHS: dict[str, Callable[[Clip, vcu.VCU], Any]] = {
@@ -110,11 +110,11 @@ TRUTHS: dict[str, Callable[[Clip, vcu.VCU], Any]] = {
 
 
 def truths(tells: Sequence[str], clip: Clip, unit: vcu.VCU) -> dict[str, Any]:
-    """The true values of what a unit says of the video.
+    """The true values of a unit's signals.
 
     Args:
         tells: As `tiny.tasks.Task.tells`.
-        clip: What the unit was made from.
+        clip: The clip that the unit was made from.
         unit: The unit.
 
     Returns:
@@ -127,5 +127,5 @@ def truths(tells: Sequence[str], clip: Clip, unit: vcu.VCU) -> dict[str, Any]:
     """
     unknown = [name for name in tells if name not in TRUTHS]
     if unknown:
-        raise ValueError(f"nothing is known as {unknown}; expected some of {tuple(TRUTHS)}")
+        raise ValueError(f"unknown truths {unknown}; expected some of {tuple(TRUTHS)}")
     return {name: TRUTHS[name](clip, unit) for name in dict.fromkeys(tells)}

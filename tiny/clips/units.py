@@ -1,8 +1,8 @@
-"""Units made from a drawn clip, one function a task, by the builders that the nodes call.
+"""Builds units from a drawn clip, one function per task, by the builders that the nodes call.
 
 Each takes the clip and a generator. Without one (None) it makes the task's plain example; with one it draws
-what a task leaves open: the mask's shape, margins, moments, the look of a reference. What the video should
-become is always the clip itself.
+what a task leaves open: the mask's shape, margins, moments, the look of a reference. The target video is
+always the clip itself.
 
 Letters: F frames, H W pixels.
 """
@@ -68,15 +68,15 @@ def _seen(clip: Clip) -> list[int]:
 
 
 def _subject(clip: Clip) -> int:
-    """The nearest object that is seen at all."""
-    seen = _seen(clip)
-    if not seen:
+    """The nearest visible object."""
+    visible = _seen(clip)
+    if not visible:
         raise ValueError(f"no object of clip {clip.seed} is ever inside the frame")
-    return seen[-1]
+    return visible[-1]
 
 
 def text(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Nothing but the caption."""
+    """The caption alone."""
     return vcu.text(**canvas_of(clip))
 
 
@@ -118,9 +118,9 @@ def layout_boxes(clip: Clip, rng: Rng = None) -> vcu.VCU:
 
 def layout_contours(clip: Clip, rng: Rng = None) -> vcu.VCU:
     """Contours of the objects' masks in their colors."""
-    seen = _seen(clip)
-    colors = _choose(rng, ([clip.objects[n].rgb for n in seen], None))
-    return vcu.layout_masks([clip.object_masks[n] for n in seen], colors=colors)
+    visible = _seen(clip)
+    colors = _choose(rng, ([clip.objects[n].rgb for n in visible], None))
+    return vcu.layout_masks([clip.object_masks[n] for n in visible], colors=colors)
 
 
 def layout(clip: Clip, rng: Rng = None) -> vcu.VCU:
@@ -160,12 +160,12 @@ def outpaint(clip: Clip, rng: Rng = None) -> vcu.VCU:
             share = pick(rng, (0.0, 1.0, 0.5, float(rng.random())))
             sides[before] = round(margin * share)
             sides[after] = margin - sides[before]
-    kept = clip.frames[:, sides["top"] : height - sides["bottom"], sides["left"] : width - sides["right"]]
-    return vcu.outpaint(kept, **sides)
+    center = clip.frames[:, sides["top"] : height - sides["bottom"], sides["left"] : width - sides["right"]]
+    return vcu.outpaint(center, **sides)
 
 
 def ends(first: int, last: int) -> Build:
-    """The task of keeping so many frames of the start and of the end."""
+    """The task of keeping a number of frames of the start and of the end."""
 
     def build(clip: Clip, rng: Rng = None) -> vcu.VCU:
         start = clip.frames[:first] if first else None
@@ -193,8 +193,8 @@ def keyframes(clip: Clip, rng: Rng = None) -> vcu.VCU:
         images = [clip.frames[0], clip.frames[at : at + 3], clip.frames[-1]]
         return vcu.keyframes(images, [0, at, -1], num_frames=total)
     count = int(rng.integers(2, min(4, total - 1) + 1))
-    chosen = sorted(rng.permutation(total)[:count].tolist())
-    return vcu.keyframes([clip.frames[i] for i in chosen], chosen, num_frames=total)
+    indices = sorted(rng.permutation(total)[:count].tolist())
+    return vcu.keyframes([clip.frames[i] for i in indices], indices, num_frames=total)
 
 
 def _best_frame(masks: Tensor, rng: Rng) -> int:
@@ -236,7 +236,7 @@ def references(clip: Clip, rng: Rng = None) -> vcu.VCU:
 
 
 def face(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The figure's head: its box with all that is in it, as a detector's, of a frame that shows it whole."""
+    """The figure's head: its box with its content, as a detector's, of a frame that shows all of it."""
     if not clip.objects or not isinstance(clip.objects[-1], FigureTrack):
         raise ValueError(f"clip {clip.seed} shows no stick figure, so no face; draw it with `figure_clip`")
     height, width = clip.frames.shape[1:3]
@@ -256,25 +256,25 @@ def face(clip: Clip, rng: Rng = None) -> vcu.VCU:
 
 
 def place(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """Where a character is replaced: a box around them, so that their outline tells nothing."""
+    """The region of a character to replace: a box, so that the outline reveals nothing."""
     expand = _choose(rng, (PLACE_RATIO, 0.0, vcu.EXPAND_RATIO))
     return vcu.inpaint(clip.frames, clip.object_masks[_subject(clip)], mask_shape="box", expand=expand)
 
 
 def swap_region(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The nearest object's box and some more, so that its outline tells nothing."""
+    """The nearest object's enlarged box, so that its outline reveals nothing."""
     expand = _choose(rng, (vcu.EXPAND_RATIO, 0.1, 0.6))
     return vcu.inpaint(clip.frames, clip.object_masks[_subject(clip)], mask_shape="box", expand=expand)
 
 
 def garment(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """What is worn is replaced, not who wears it: the exact outline, rounded and a little wider."""
+    """The region of clothes to replace, not of the wearer: the outline, rounded and a little wider."""
     grow = _choose(rng, (2, 1, 3))
     return vcu.inpaint(clip.frames, clip.object_masks[_subject(clip)], grow_px=grow, blur_px=1.0)
 
 
 def removal(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The hull of the nearest object and some more; what it should become is `clip.without(-1)`."""
+    """The enlarged hull of the nearest object; the target video is `clip.without(-1)`."""
     mask = clip.object_masks[_subject(clip)]
     return vcu.inpaint(clip.frames, mask, mask_shape="hull", expand=vcu.EXPAND_RATIO)
 
@@ -293,5 +293,5 @@ def move(clip: Clip, rng: Rng = None) -> vcu.VCU:
 
 
 def both(first: Build, second: Build) -> Build:
-    """The task of two at once."""
+    """The composition of two tasks."""
     return lambda clip, rng=None: vcu.compose(first(clip, rng), second(clip, rng))

@@ -1,1 +1,1 @@
-"""Scoring generated clips of the shapes set: an evaluation network of its own, metrics, and the report."""
+"""Scores generated clips of the shapes set: an evaluation network, metrics, and the report."""

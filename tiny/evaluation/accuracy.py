@@ -1,4 +1,4 @@
-"""How right the evaluation network itself is, on clips whose truth is known.
+"""Accuracy of the evaluation network on clips with known truth.
 
 Letters: B clips, F frames, N objects, H W pixels.
 """
@@ -17,7 +17,7 @@ from ..clips.shapes import COLORS, OBJECT_COLORS, SIZES, Clip
 from .network import PATHS, SEEN_SHAPES
 from .observe import PRESENT, Observation
 
-# Fewer pixels of an object are not counted as seeing it.
+# An object with fewer visible pixels counts as not seen.
 VISIBLE_PIXELS = 12
 
 
@@ -28,7 +28,7 @@ def visible_frames(clip: Clip) -> Tensor:
 
 def counted_objects(clip: Clip) -> list[int]:
     """Indices of the objects that are seen in at least half of the frames; only these are asked for."""
-    return [i for i, seen in enumerate(visible_frames(clip)) if seen.float().mean() >= 0.5]
+    return [i for i, visible in enumerate(visible_frames(clip)) if visible.float().mean() >= 0.5]
 
 
 def background_words(clip: Clip) -> tuple[str, str]:
@@ -44,37 +44,39 @@ def mask_overlap(one: Tensor, other: Tensor) -> float:
 
 
 def reading_accuracy(observation: Observation, clips: Sequence[Clip]) -> dict[str, float]:
-    """Compare what was seen in true clips with what they are.
+    """Compare observations of true clips with the truth.
 
     Args:
         observation: Of the clips' own frames, or of a reconstruction of them.
         clips: The truth.
 
     Returns:
-        Shares of right answers ('colors': the clip's whole set of object colors; 'path', 'direction' of
+        Shares of right answers ('colors': the clip's set of object colors; 'path', 'direction' of
         linear paths, .. by object), 'overlap' of object pixels and 'position_px', a mean distance.
     """
     right: dict[str, list[float]] = defaultdict(list)
     for i, clip in enumerate(clips):
-        seen = observation[i]
+        reading = observation[i]
         counted = counted_objects(clip)
         named = {clip.objects[n].color for n in counted}
-        found = {OBJECT_COLORS[k] for k in (seen.presence > PRESENT).nonzero().flatten().tolist()}
-        right["colors"].append(found == named)
+        colors = {OBJECT_COLORS[k] for k in (reading.presence > PRESENT).nonzero().flatten().tolist()}
+        right["colors"].append(colors == named)
         kind, color = background_words(clip)
-        right["background_kind"].append(BACKGROUNDS[int(seen.kind.argmax())] == kind)
-        right["background_color"].append(list(COLORS)[int(seen.background.argmax())] == color)
-        right["overlap"].append(mask_overlap(seen.labels > 0, clip.masks > 0.5))
+        right["background_kind"].append(BACKGROUNDS[int(reading.kind.argmax())] == kind)
+        right["background_color"].append(list(COLORS)[int(reading.background.argmax())] == color)
+        right["overlap"].append(mask_overlap(reading.labels > 0, clip.masks > 0.5))
         for n in counted:
             track, slot = clip.objects[n], OBJECT_COLORS.index(clip.objects[n].color)
-            right["shape"].append(SEEN_SHAPES[int(seen.shape[slot].argmax())] == track.shape)
-            right["size"].append(tuple(SIZES)[int(seen.size[slot].argmax())] == track.size_name)
+            right["shape"].append(SEEN_SHAPES[int(reading.shape[slot].argmax())] == track.shape)
+            right["size"].append(tuple(SIZES)[int(reading.size[slot].argmax())] == track.size_name)
             if track.path in PATHS:
-                right["path"].append(PATHS[int(seen.path[slot].argmax())] == track.path)
+                right["path"].append(PATHS[int(reading.path[slot].argmax())] == track.path)
             if track.path == "linear":
-                right["direction"].append(DIRECTIONS[int(seen.direction[slot].argmax())] == track.direction)
+                right["direction"].append(
+                    DIRECTIONS[int(reading.direction[slot].argmax())] == track.direction
+                )
             side = clip.frames.shape[1]
-            error = (side * seen.positions[:, slot] - track.centers).norm(dim=-1)[visible_frames(clip)[n]]
+            error = (side * reading.positions[:, slot] - track.centers).norm(dim=-1)[visible_frames(clip)[n]]
             right["position_px"].append(error.mean().item())
     return {name: sum(values) / len(values) for name, values in right.items() if values}
 

@@ -22,43 +22,43 @@ from .network import CLIP_FRAMES, FRAME_SIZE
 
 # Of `tiny.clips.captions`' phrasings: the one that names every size, color, shape, motion and background.
 FULL_CAPTION, FULL_FIGURE_CAPTION = 4, 5
-REMOVAL = "removal"  # the one task whose video should become another than the drawn clip
+REMOVAL = "removal"  # the one task whose target video is not the drawn clip
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One question.
+    """One test case.
 
     Attributes:
         index: The clip's in its split; seed: the noise's.
-        drawn: What the video should become.
-        unit, prompt: What the model is given.
+        scene: The expected video.
+        unit, prompt: The model's inputs.
     """
 
     index: int
     seed: int
-    drawn: Clip
+    scene: Clip
     unit: vcu.VCU
     prompt: str
 
 
-def full_caption(drawn: Clip) -> str:
+def full_caption(scene: Clip) -> str:
     """The caption that names everything that is scored."""
-    figure = drawn.objects[-1].shape == FIGURE
-    return drawn.captions[FULL_FIGURE_CAPTION if figure else FULL_CAPTION]
+    figure = scene.objects[-1].shape == FIGURE
+    return scene.captions[FULL_FIGURE_CAPTION if figure else FULL_CAPTION]
 
 
-def without_nearest(drawn: Clip) -> Clip:
+def without_nearest(scene: Clip) -> Clip:
     """A clip of two shapes as it would be without the nearer one: frames, annotations and captions."""
-    objects, (across, down) = drawn.objects[:-1], drawn.pan
+    objects, (across, down) = scene.objects[:-1], scene.pan
     heading = round(math.atan2(down, across) / (math.pi / 4)) % 8
-    captions = phrasings(objects, drawn.background, DIRECTIONS[heading] if across or down else None)
-    frames = drawn.without(-1)
-    return replace(drawn, frames=frames, objects=objects, captions=captions, caption=captions[FULL_CAPTION])
+    captions = phrasings(objects, scene.background, DIRECTIONS[heading] if across or down else None)
+    frames = scene.without(-1)
+    return replace(scene, frames=frames, objects=objects, captions=captions, caption=captions[FULL_CAPTION])
 
 
-def _asks_held_out(drawn: Clip) -> bool:
-    return any((drawn.objects[n].color, drawn.objects[n].shape) in HELD_OUT for n in counted_objects(drawn))
+def _asks_held_out(scene: Clip) -> bool:
+    return any((scene.objects[n].color, scene.objects[n].shape) in HELD_OUT for n in counted_objects(scene))
 
 
 def _draw(index: int, split: str, kind: str) -> Clip:
@@ -70,20 +70,20 @@ def scene_indices(split: str, kind: str, first: int, count: int, held_out: bool)
     """The clips that a row takes, searched for once in a process: few show a held-out pair.
 
     Args:
-        split: Whose seeds.
+        split: Split of the seeds.
         kind: Of scene, as in `tiny.tasks.draw_scene`.
-        first: Where the search begins.
-        count: How many are taken; those with an object that is hardly seen are passed over.
-        held_out: Whether those without a held-out pair are, too.
+        first: Index at which the search starts.
+        count: Number of clips; clips with a hardly visible object are skipped.
+        held_out: Take only clips with a held-out pair.
     """
-    found, index = [], first
-    while len(found) < count:
-        drawn = _draw(index, split, kind)
-        whole = len(counted_objects(drawn)) == len(drawn.objects)
-        if whole and (not held_out or _asks_held_out(drawn)):
-            found.append(index)
+    indices, index = [], first
+    while len(indices) < count:
+        scene = _draw(index, split, kind)
+        complete = len(counted_objects(scene)) == len(scene.objects)
+        if complete and (not held_out or _asks_held_out(scene)):
+            indices.append(index)
         index += 1
-    return tuple(found)
+    return tuple(indices)
 
 
 def row_cases(config: EvaluationConfig, row: TaskConfig) -> Iterator[Case]:
@@ -97,13 +97,13 @@ def row_cases(config: EvaluationConfig, row: TaskConfig) -> Iterator[Case]:
         Cases in a fixed order; equal configurations give equal cases.
     """
     removal = row.task == REMOVAL
-    # Something must be left to ask for when the nearest object is gone.
+    # An object must remain to prompt for when the nearest one is removed.
     kind = "pair" if removal else task_named(row.task).scene
     for index in scene_indices(config.split, kind, config.first, row.clips or config.clips, row.held_out):
-        drawn = _draw(index, config.split, kind)
-        unit = build_unit(row.task, drawn)
-        asked = without_nearest(drawn) if removal else drawn
-        prompt = full_caption(asked) if row.prompt == "full" else ""
+        scene = _draw(index, config.split, kind)
+        unit = build_unit(row.task, scene)
+        target = without_nearest(scene) if removal else scene
+        prompt = full_caption(target) if row.prompt == "full" else ""
         for number in range(row.seeds):
             # Noise differs between clips and seeds, and is the same for every model and sampler.
-            yield Case(index, 1_000_003 * (config.seed + number) + index, asked, unit, prompt)
+            yield Case(index, 1_000_003 * (config.seed + number) + index, target, unit, prompt)

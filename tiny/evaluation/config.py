@@ -1,4 +1,4 @@
-"""Typed configuration of an evaluation: what is asked, how it is sampled and how scores are weighed."""
+"""Typed configuration of an evaluation: rows, samplers and weights of scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How videos are made.
+    """Sampling settings.
 
     Attributes:
         steps: Of the schedule.
@@ -17,7 +17,7 @@ class SamplerConfig:
         solver: Of `vdot_core.sampling.SOLVERS`.
         labels: 'wan' or 'exact', as in `vdot_core.sampling.Schedule.shifted`.
         guidance: Classifier-free guidance against the empty prompt; 1 is none, at half the evaluations.
-        task_guidance: Task -> its own guidance. Less where frames are given and should stay as they are.
+        task_guidance: Task -> its guidance; lower for tasks that keep given frames.
     """
 
     steps: int = 50
@@ -49,7 +49,7 @@ class TaskConfig:
             can tell.
         name: Of the row (null: the task's).
         held_out: Take only clips that show a color-shape pair which training never shows.
-        clips: How many (null: the evaluation's number, without which the row has no Frechet distance).
+        clips: Number of clips (null: the evaluation's number, without which the row has no Frechet distance).
         seeds: Videos made of each clip; above 1 the row has a diversity.
     """
 
@@ -72,7 +72,7 @@ class PlannedRun:
     """A model among those that an evaluation compares; its keys are `EvaluationConfig`'s.
 
     Attributes:
-        run, transformer, made_by, use, only: What takes the place of the evaluation's own.
+        run, transformer, made_by, use, only: Override the evaluation's own.
     """
 
     run: str
@@ -89,12 +89,12 @@ class EvaluationConfig:
     Attributes:
         assets: Folder with the transformer, text encoder and VAE.
         transformer: Another transformer file than the folder's (null: its own).
-        made_by: The command that makes this transformer, for whoever does not have it.
+        made_by: The command that makes this transformer, shown if the file is missing.
         evaluator: The evaluation network's file.
         out_dir: A folder for each run is made here.
         run: The model's name in the results; null: every planned run, and then the report.
         plan: The runs that the report compares.
-        samplers: Name -> how videos are made.
+        samplers: Name -> sampling settings.
         use: Names of the samplers to run (empty: all); 'truth' and 'vae' score the drawn clips themselves
             and their reconstructions: what a perfect model would get.
         tasks: The rows.
@@ -109,8 +109,8 @@ class EvaluationConfig:
         pictures: Rows of a contact sheet.
         bf16: Network and VAE compute under bfloat16 autocast: true, false, or auto: where the device has it
             in hardware.
-        compile: Whether to compile the network's blocks and the VAE's decoder: some minutes at the start, a
-            fifth off every evaluation of the network and a third off decoding.
+        compile: Compile the network's blocks and the VAE's decoder: some minutes at the start, network
+            evaluations a fifth faster, decoding a third.
         device: 'cpu' or 'cuda'.
         threads: CPU threads of torch.
     """
@@ -143,12 +143,12 @@ class EvaluationConfig:
         titles = [task.title for task in self.tasks]
         if len(set(titles)) < len(titles):
             raise ValueError(f"two rows share a name: {titles}; give one of them another `name`")
-        known = {*self.samplers, "truth", "vae"}
-        for asked in (self, *self.plan):
-            if unknown := sorted(set(asked.only) - set(titles)):
+        samplers = {*self.samplers, "truth", "vae"}
+        for part in (self, *self.plan):
+            if unknown := sorted(set(part.only) - set(titles)):
                 raise ValueError(f"only names {unknown}; the rows are {titles}")
-            if unknown := sorted(set(asked.use) - known):
-                raise ValueError(f"use names {unknown}; the samplers are {sorted(known)}")
+            if unknown := sorted(set(part.use) - samplers):
+                raise ValueError(f"use names {unknown}; the samplers are {sorted(samplers)}")
         tasks = {task.task for task in self.tasks}
         for name, sampler in self.samplers.items():
             if unknown := sorted(sampler.task_guidance.keys() - tasks):

@@ -1,4 +1,4 @@
-"""Curves of distillations from their metrics.jsonl: matching, transport and the adversarial game."""
+"""Curves of distillations from their metrics.jsonl: matching, transport and GAN."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def plot_curves(curves: Curves, path: Path) -> bool:
     panels = {
         title: {name: curve[title] for name, curve in curves.items() if curve[title]} for title in PANELS
     }
-    shown = {title: lines for title, lines in panels.items() if lines}
-    if shown:
-        plot_panels(shown, path)
-    return bool(shown)
+    nonempty = {title: lines for title, lines in panels.items() if lines}
+    if nonempty:
+        plot_panels(nonempty, path)
+    return bool(nonempty)

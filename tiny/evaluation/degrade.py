@@ -1,4 +1,4 @@
-"""What generated clips suffer, done to true ones, so that the evaluation network bears it.
+"""Degrades true clips like generated ones, so that the evaluation network is robust to it.
 
 Letters: B clips, F frames, H W pixels.
 """
@@ -29,7 +29,7 @@ def degrade(frames: Tensor, rng: np.random.Generator) -> Tensor:
 
     Args:
         frames: [F, H, W, 3] float in [0, 1].
-        rng: Draws what happens.
+        rng: Draws the degradations.
 
     Returns:
         The same shape, in [0, 1].

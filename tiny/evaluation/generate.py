@@ -29,7 +29,7 @@ VAE_BATCH = 4
 
 @dataclass(frozen=True)
 class TinyModel:
-    """The three parts of a tiny model, in float32, the files that they came from, and what decodes."""
+    """The three parts of a tiny model, in float32, their files, and the decoder."""
 
     network: nn.Module
     vae: nn.Module
@@ -51,7 +51,7 @@ class TinyModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The network's device."""
         return next(self.network.parameters()).device
 
 
@@ -83,7 +83,7 @@ def _precision(model: TinyModel, bf16: bool) -> torch.autocast:
 
 @torch.no_grad()
 def reconstruct(model: TinyModel, videos: Tensor, *, bf16: bool = False) -> Tensor:
-    """[B, F, H, W, 3] encoded and decoded: the best that any latents could show."""
+    """[B, F, H, W, 3] encoded and decoded: the upper bound of any latents."""
     parts = []
     for video in videos.split(VAE_BATCH):
         with _precision(model, bf16):
@@ -104,8 +104,8 @@ class UnitEncoder:
     """Encodes units for the network.
 
     Args:
-        model: Whose VAE encodes.
-        bf16: Whether under bfloat16 autocast.
+        model: The model whose VAE encodes.
+        bf16: Encode under bfloat16 autocast.
     """
 
     def __init__(self, model: TinyModel, *, bf16: bool = False) -> None:
@@ -131,8 +131,8 @@ class UnitEncoder:
 class RowNoise:
     """Normal noise of which each row depends on its own seed alone, not on the batch.
 
-    The first draw is what a video starts from; each further one is fresh and goes on from where that row's
-    generator stopped, as in the sampler node: for one seed both draw the same.
+    The first draw is a video's initial noise; each further one is fresh and continues that row's generator,
+    as in the sampler node: for one seed both draw the same.
 
     Args:
         seeds: B seeds, a row each.
@@ -188,7 +188,7 @@ def sample_latents(
         prompts: B texts.
         sampler: Schedule, solver and guidance.
         seeds: B seeds of the noise.
-        bf16: Whether network and VAE compute under bfloat16 autocast.
+        bf16: Network and VAE compute under bfloat16 autocast.
 
     Returns:
         Latents [B, 16, T, h, w], references included.

@@ -1,4 +1,4 @@
-"""What evaluations need before their first row, so that nothing is found missing hours later."""
+"""Checks the input files of evaluations before the first row: fail early."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .generate import model_files
 
 
 def missing_inputs(runs: Sequence[EvaluationConfig]) -> list[str]:
-    """Every file that is not there.
+    """List missing files.
 
     Args:
         runs: The evaluations, one a model.
 
     Returns:
-        One line for each file: which, whose, and how to come by it; none if all are there.
+        One line for each missing file, with how to get it; empty if all exist.
 
     Raises:
         ValueError: A row's task is unknown.
@@ -43,7 +43,7 @@ def _bundled(where: str) -> str:
 
 
 def _transformer(config: EvaluationConfig) -> str:
-    """Whose transformer it is, and how to come by it."""
+    """Description of a missing transformer, and how to get it."""
     planned = config.run in [one.run for one in config.plan if one.transformer == config.transformer]
     words = f"the transformer of the {'planned ' if planned else ''}run {config.run!r}"
     if config.transformer is None:

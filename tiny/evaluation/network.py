@@ -1,4 +1,4 @@
-"""The evaluation network: which objects a frame shows, where, and before what background.
+"""The evaluation network: recognizes the objects of a frame, their positions and the background.
 
 One slot per object color: a per-pixel map says which pixels are of an object of that color, and what it
 covers is pooled into a description of the object. It is used for scores, never for training a generator.
@@ -55,7 +55,7 @@ class EvaluatorWidths:
 
 
 class FrameReading(NamedTuple):
-    """What the network says of N frames; all but `scene` are logits or pixels.
+    """The network's output for N frames; all but `scene` are logits or pixels.
 
     Attributes:
         labels: [N, 1 + K, H/2, W/2] logits of a pixel's owner: background first, then the object colors.
@@ -95,7 +95,7 @@ class _Residual(nn.Module):
 
 
 class Evaluator(nn.Module):
-    """See the module's text; frames in, `FrameReading` out.
+    """The evaluation network: frames -> `FrameReading`.
 
     Args:
         widths: Sizes of its layers.
@@ -139,12 +139,12 @@ class Evaluator(nn.Module):
         Returns:
             The reading, float32.
         """
-        fine = self.fine(frames.movedim(-1, 1).contiguous(memory_format=torch.channels_last) * 2 - 1)
-        middle = self.middle(fine)
+        high = self.fine(frames.movedim(-1, 1).contiguous(memory_format=torch.channels_last) * 2 - 1)
+        middle = self.middle(high)
         coarse = self.coarse(middle)
         joined = self.joined(middle + F.interpolate(self.lateral(coarse), scale_factor=2))
         labels = self.to_labels(
-            self.outline(fine + F.interpolate(self.narrow(joined), scale_factor=2))
+            self.outline(high + F.interpolate(self.narrow(joined), scale_factor=2))
         ).float()
         cells = self.to_cells(joined).float()
         objects, votes = self._objects(labels, joined.float(), cells)
@@ -154,10 +154,10 @@ class Evaluator(nn.Module):
         pooled = [coarse.float().mean((2, 3)), coarse.float().amax((2, 3)), behind]
         scene = self.scene(torch.cat(pooled, dim=-1))
         sizes = [len(COLORS), len(BACKGROUNDS), len(OBJECT_COLORS), len(SEEN_SHAPES)]
-        whole = self.to_scene(scene).float().split(sizes, dim=-1)
+        heads = self.to_scene(scene).float().split(sizes, dim=-1)
         position = self._centers(labels) + 0.2 * offset
         return FrameReading(
-            labels, presence[..., 0], shape + votes, size, cells, position, *whole, scene.float()
+            labels, presence[..., 0], shape + votes, size, cells, position, *heads, scene.float()
         )
 
     def _objects(self, labels: Tensor, features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,30 +180,30 @@ class Evaluator(nn.Module):
         x = (torch.arange(width, device=owners.device) + 0.5) / width
         mass = owners.sum((2, 3)) + 1e-3
         middle = [(owners.sum(2) * x).sum(-1), (owners.sum(3) * y).sum(-1)]
-        # What little mass an absent color has is pulled to the frame's middle.
+        # An absent color's small mass is pulled to the frame's center.
         return torch.stack([(m + 5e-4) / mass for m in middle], dim=-1)
 
-    def name_motion(self, positions: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def name_motion(self, positions: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
         """Name paths from where objects are in every frame.
 
         Args:
             positions: [M, 17, 2] centers (x, y) in 0 .. 1.
-            seen: [M, 17] float in [0, 1], how surely the object is there.
+            presence: [M, 17] float in [0, 1], confidence that the object is visible.
 
         Returns:
             Logits of `PATHS` [M, 4] and of `DIRECTIONS` [M, 8].
         """
         if positions.shape[1] != CLIP_FRAMES:
             raise ValueError(f"positions has {positions.shape[1]} frames; paths are named over {CLIP_FRAMES}")
-        weight = seen[..., None]
+        weight = presence[..., None]
         middle = (positions * weight).sum(1, keepdim=True) / (weight.sum(1, keepdim=True) + 1e-3)
         around = 4 * (positions - middle) * weight
-        logits = self.motion(torch.cat([around.flatten(1), seen], dim=-1)).float()
+        logits = self.motion(torch.cat([around.flatten(1), presence], dim=-1)).float()
         return logits[:, : len(PATHS)], logits[:, len(PATHS) :]
 
 
 def save_evaluator(network: Evaluator, path: str | Path) -> None:
-    """Write the network as float16 safetensors, its sizes in the metadata; replaced whole."""
+    """Write the network as float16 safetensors, its sizes in the metadata, atomically."""
     from training.engine.files import save_safetensors
 
     tensors = {key: value.half() for key, value in network.state_dict().items()}

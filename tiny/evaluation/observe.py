@@ -1,4 +1,4 @@
-"""What the evaluation network sees in whole clips.
+"""Observes clips with the evaluation network.
 
 Letters: B clips, F frames, K object colors, H W pixels, D features.
 """
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from .network import CLIP_FRAMES, FRAME_SIZE, Evaluator
 
-# An object is there when it is seen, on average over the frames, more than not.
+# An object is present if its mean presence over the frames exceeds one half.
 PRESENT = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What is seen in B clips; `observation[i]` is one clip's, without the leading dimension.
+    """Observation of B clips; `observation[i]` is one clip's, without the leading dimension.
 
     Attributes:
         presence: [B, K] chance that an object of the color is there; seen: [B, F, K] the same by frame.
@@ -52,15 +52,15 @@ class Observation:
 
 @torch.no_grad()
 def observe(network: Evaluator, videos: Tensor, *, batch: int = 8) -> Observation:
-    """Look at clips.
+    """Observe clips.
 
     Args:
         network: From `load_evaluator`.
         videos: [B, 17, 64, 64, 3] float in [0, 1].
-        batch: Clips looked at together.
+        batch: Clips per forward pass.
 
     Returns:
-        What is seen in them, on the CPU.
+        The observation, on the CPU.
 
     Raises:
         ValueError: The clips are of another length or size than the network was trained on.
@@ -82,16 +82,19 @@ def _observe(network: Evaluator, videos: Tensor) -> Observation:
         name: getattr(reading, name).unflatten(0, (batch, num_frames))
         for name in ("presence", "shape", "size", "position", "background", "kind", "scene")
     }
-    seen = over_time["presence"].sigmoid()
-    # A frame in which the object is hidden says nothing of it.
-    weight = (seen / seen.sum(1, keepdim=True).clamp_min(1e-6))[..., None]
-    motion_inputs = over_time["position"].transpose(1, 2).flatten(0, 1), seen.transpose(1, 2).flatten(0, 1)
+    presence = over_time["presence"].sigmoid()
+    # A frame in which the object is hidden has no weight.
+    weight = (presence / presence.sum(1, keepdim=True).clamp_min(1e-6))[..., None]
+    motion_inputs = (
+        over_time["position"].transpose(1, 2).flatten(0, 1),
+        presence.transpose(1, 2).flatten(0, 1),
+    )
     path, direction = (x.unflatten(0, (batch, -1)).softmax(-1) for x in network.name_motion(*motion_inputs))
     full = F.interpolate(reading.labels, scale_factor=2, mode="bilinear")
     scene = over_time["scene"]
     return Observation(
-        presence=seen.mean(1),
-        seen=seen,
+        presence=presence.mean(1),
+        seen=presence,
         shape=(over_time["shape"].softmax(-1) * weight).sum(1),
         size=(over_time["size"].softmax(-1) * weight).sum(1),
         path=path,

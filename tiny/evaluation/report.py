@@ -17,7 +17,7 @@ from .tables import against_teacher, bar_lines, held_out_table, row_tables, scor
 RESULTS_FILE = "results.json"
 PICTURED_ROWS = ("text", "depth", "layout", "inpainting", "reference")
 CEILINGS = ("truth", "vae")
-# What a clip-by-clip file holds that the page does not need.
+# Entries of per-clip files that the page does not need.
 DROPPED = ("fingerprint", "measured_with", "row")
 
 Results = dict[str, dict[str, dict]]
@@ -148,7 +148,7 @@ def _plot_steps(results: Results, path: Path) -> bool:
 
 
 def _copy_sheets(folder: Path, images: Path, results: Results) -> list[str]:
-    """Bring the sheets of the main rows beside the page; returns the page's lines for them."""
+    """Copy the main rows' sheets next to the page; returns the page's lines for them."""
     lines = []
     for name in results:
         run, sampler = name.split(" / ")
@@ -173,18 +173,18 @@ def _copy_sheets(folder: Path, images: Path, results: Results) -> list[str]:
 
 
 def _join_sides(folder: Path, images: Path, results: Results) -> list[str]:
-    """Animations of the main rows with what every fully scored model made; the page's lines for them."""
+    """Animations of the main rows by every fully scored model; returns the page's lines for them."""
     most = max(len(rows) for rows in results.values())
     names = [name for name in results if name.split(" / ")[1] not in CEILINGS and len(results[name]) == most]
     for row in PICTURED_ROWS:
         paths = [Path(folder) / name.replace(" / ", "/") / f"{row}.webp" for name in names]
         if len(names) > 1 and all(path.is_file() for path in paths):
             join_animations(paths, images / f"{row}.webp")
-    found = [row for row in PICTURED_ROWS if (images / f"{row}.webp").is_file()]
-    if not found:
+    pictured = [row for row in PICTURED_ROWS if (images / f"{row}.webp").is_file()]
+    if not pictured:
         return []
     lines = ["## Side by side", f"From the left: drawn, inputs (references, frames), {', '.join(names)}.", ""]
-    for row in found:
+    for row in pictured:
         lines += [f"**{row}**", "", f"![{row}](images/results/{row}.webp)", ""]
     return lines
 
@@ -200,7 +200,7 @@ def write_report(
 
     Args:
         folder: The evaluations' `out_dir`.
-        docs: Where RESULTS.md, results.json and images/results/ are written, in place of those of before.
+        docs: Folder of RESULTS.md, results.json and images/results/, which are replaced.
         trainings: Name -> `out_dir` of distillations whose curves are shown, if they have a log.
         plot: Draws the figure of scores.
 
@@ -212,7 +212,7 @@ def write_report(
     """
     results = _without_double_ceilings(read_results(folder))
     images = docs / "images" / "results"
-    # Pictures of models that are no longer in the page would look like its own.
+    # Remove pictures of models that are no longer on the page.
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir(parents=True)
     plot(results, images / "scores.png")

@@ -1,4 +1,4 @@
-"""From generated clips to the figures of one row of the results.
+"""Scores one row of the results from its generated clips.
 
 Letters: N clips, F frames, D features, H W pixels.
 """
@@ -17,13 +17,13 @@ from .cases import Case
 from .config import TaskConfig
 from .observe import Observation
 
-# Decibels short of the VAE's own at which what should be kept counts as lost.
+# Decibels below the VAE's PSNR at which kept pixels score 0.
 KEPT_RANGE_DB = 10.0
 OBJECT_METRICS = ("color", "shape", "pair", "size", "motion")
 
 
 def counted_rows(rows: Mapping[str, Mapping]) -> int:
-    """How many rows of a model have a family, whose mean counts."""
+    """Number of a model's rows that count in a family's score."""
     return sum(bool(row["family"]) for row in rows.values())
 
 
@@ -32,7 +32,7 @@ class RowScores:
     """Gathers a row's scores, clip by clip.
 
     Attributes:
-        row: What was asked.
+        row: The row.
         clips: Scores of each clip; objects: records of each object.
         features, true_features: [2 D] of each made and each drawn clip; groups: index of each clip.
     """
@@ -45,39 +45,44 @@ class RowScores:
     groups: list[int] = field(default_factory=list)
 
     def add(
-        self, case: Case, video: Tensor, bound: Tensor, seen: Observation, true_seen: Observation
+        self,
+        case: Case,
+        video: Tensor,
+        bound: Tensor,
+        observation: Observation,
+        true_observation: Observation,
     ) -> None:
         """Score one clip.
 
         Args:
-            case: What was asked.
+            case: The test case.
             video: [F, H, W, 3] the answer; bound: the VAE's reconstruction of the drawn clip.
-            seen: What the evaluation network sees in the answer; true_seen: in the drawn clip.
+            observation: The evaluation network's reading of the video; true_observation: of the drawn clip.
         """
         task = task_named(self.row.task)
-        told, records = task.tells, metrics.object_scores(seen, case.drawn)
+        signals, records = task.tells, metrics.object_scores(observation, case.scene)
         # A unit's references are the nearest objects, which come last.
         referenced = records[len(records) - task.num_references :]
-        scores = metrics.control_scores(told, seen, case.drawn)
+        scores = metrics.control_scores(signals, observation, case.scene)
         if self.row.prompt == "full":
-            scores |= metrics.scene_scores(seen, case.drawn)
+            scores |= metrics.scene_scores(observation, case.scene)
         elif referenced:
             # Without a prompt nothing asks for the other objects.
             records = referenced
-        if "references" in told:
+        if "references" in signals:
             scores["reference_kept"] = sum(record["pair"] for record in referenced) / len(referenced)
-        kept = metrics.kept_psnr(video, case.unit)
-        if kept is not None:
-            scores |= {"kept_psnr": kept, "kept_psnr_vae": metrics.kept_psnr(bound, case.unit)}
-        if "gray" in told:
-            scores["gray_psnr"] = metrics.gray_psnr(video, case.drawn)
-            scores["gray_psnr_vae"] = metrics.gray_psnr(bound, case.drawn)
+        psnr = metrics.kept_psnr(video, case.unit)
+        if psnr is not None:
+            scores |= {"kept_psnr": psnr, "kept_psnr_vae": metrics.kept_psnr(bound, case.unit)}
+        if "gray" in signals:
+            scores["gray_psnr"] = metrics.gray_psnr(video, case.scene)
+            scores["gray_psnr_vae"] = metrics.gray_psnr(bound, case.scene)
         scores["smoothness_db"] = metrics.smoothness_db(video)
-        scores["smoothness_db_true"] = metrics.smoothness_db(case.drawn.frames)
+        scores["smoothness_db_true"] = metrics.smoothness_db(case.scene.frames)
         self.clips.append(scores)
         self.objects += records
-        self.features.append(seen.features)
-        self.true_features.append(true_seen.features)
+        self.features.append(observation.features)
+        self.true_features.append(true_observation.features)
         self.groups.append(case.index)
 
     def summary(self, weights: Mapping[str, float]) -> dict:
@@ -98,7 +103,7 @@ class RowScores:
                 short = values[f"{name}_psnr_vae"] - values[f"{name}_psnr"]
                 values[f"{name}_score"] = min(max(1 - short / KEPT_RANGE_DB, 0.0), 1.0)
         features, truth = torch.stack(self.features), torch.stack(self.true_features)
-        # It falls with the number of clips: rows of another number would stand in one column with the others.
+        # It falls with the number of clips: rows with another number would not be comparable in one column.
         if len(features) > 1 and self.row.clips is None and self.row.seeds == 1:
             values["frechet_distance"] = sets.frechet_distance(features, truth)
         if self.row.seeds > 1:
@@ -117,9 +122,9 @@ class RowScores:
     def _diversity(self, features: Tensor, truth: Tensor) -> dict[str, float]:
         """Distance between a prompt's seeds, and its ratio to the distance between different drawn clips."""
         by_clip = features.unflatten(0, (-1, self.row.seeds))
-        drawn = truth[:: self.row.seeds]
+        references = truth[:: self.row.seeds]
         value = sets.diversity(by_clip)
-        ratio = value / sets.spread(drawn) if len(drawn) > 1 else float("nan")
+        ratio = value / sets.spread(references) if len(references) > 1 else float("nan")
         return {"diversity": value, "diversity_ratio": ratio}
 
 

@@ -1,4 +1,4 @@
-"""Contact sheets and animations: the drawn clip, what the model was given and what it made, side by side.
+"""Contact sheets and animations: the drawn clip, the model's inputs and its output, side by side.
 
 Letters: F frames, H W pixels.
 """
@@ -30,37 +30,37 @@ def _beside(pictures: Sequence[Tensor]) -> Tensor:
     return torch.cat([part for picture in pictures for part in (gap, picture)][1:], dim=1)
 
 
-def contact_sheet(shown: Sequence[tuple[Case, Tensor]]) -> Tensor:
-    """One row a clip: four frames of the drawn clip, what the unit gives, and four of the video.
+def contact_sheet(pairs: Sequence[tuple[Case, Tensor]]) -> Tensor:
+    """One row a clip: four frames of the drawn clip, the unit's inputs, and four of the video.
 
-    A unit gives references, which are shown whole, and frames, of which four are.
+    The inputs are all references, and four of the unit's frames.
 
     Args:
-        shown: Cases with their videos [F, H, W, 3].
+        pairs: Cases with their videos [F, H, W, 3].
 
     Returns:
         [rows, columns, 3] float in [0, 1].
     """
     rows = []
-    for case, video in shown:
-        given = [*case.unit.references, _strip(case.unit.frames)]
-        rows.append(_beside([_strip(case.drawn.frames), *given, _strip(video)]))
+    for case, video in pairs:
+        inputs = [*case.unit.references, _strip(case.unit.frames)]
+        rows.append(_beside([_strip(case.scene.frames), *inputs, _strip(video)]))
         rows.append(torch.ones(GAP_PX, rows[0].shape[1], 3))
     return torch.cat(rows[:-1]).clamp(0, 1)
 
 
-def save_animation(shown: Sequence[tuple[Case, Tensor]], path: Path) -> None:
+def save_animation(pairs: Sequence[tuple[Case, Tensor]], path: Path) -> None:
     """Write an animated WebP, one row a clip: drawn, references, frames given, made; nothing for no clips."""
     from PIL import Image
 
-    if not shown:
+    if not pairs:
         return
     rows = []
-    for case, video in shown:
+    for case, video in pairs:
         references = [picture.expand_as(video) for picture in case.unit.references]
         columns = [
             torch.nn.functional.pad(v, (0, 0, 0, GAP_PX, 0, GAP_PX), value=1.0)
-            for v in (case.drawn.frames, *references, case.unit.frames, video)
+            for v in (case.scene.frames, *references, case.unit.frames, video)
         ]
         rows.append(torch.cat(columns, dim=2))
     frames = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte().numpy()
@@ -84,10 +84,10 @@ def join_animations(paths: Sequence[Path], path: Path) -> None:
     joined[0].save(path, save_all=True, append_images=joined[1:], duration=FRAME_MS, loop=0, quality=80)
 
 
-def save_sheet(shown: Sequence[tuple[Case, Tensor]], path: Path) -> None:
+def save_sheet(pairs: Sequence[tuple[Case, Tensor]], path: Path) -> None:
     """Write `contact_sheet` as a JPEG; nothing for no clips."""
     from PIL import Image
 
-    if shown:
+    if pairs:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((contact_sheet(shown) * 255).round().byte().numpy()).save(path, quality=88)
+        Image.fromarray((contact_sheet(pairs) * 255).round().byte().numpy()).save(path, quality=88)

@@ -66,8 +66,8 @@ def _value(row: Mapping, group: str | None, metric: str) -> float | None:
     values = row if group is None else row[group]
     if metric in ("kept_short", "gray_short"):
         name = metric.split("_")[0]
-        made, bound = values.get(f"{name}_psnr"), values.get(f"{name}_psnr_vae")
-        return None if made is None else made - bound
+        psnr, bound = values.get(f"{name}_psnr"), values.get(f"{name}_psnr_vae")
+        return None if psnr is None else psnr - bound
     return values.get(metric)
 
 
@@ -103,13 +103,13 @@ def score_table(results: Mapping[str, Rows]) -> list[str]:
         first = next(iter(results[name].values()))
         seconds = [row["cpu_seconds"] for row in results[name].values()]
         evaluations = str(first["evaluations"] or "")
-        made = f"{sum(seconds) / len(seconds):.2f}" if first["evaluations"] else ""
-        body.append([name, evaluations, made, *(_written(means.get(f), ".3f") for f in families)])
+        mean_seconds = f"{sum(seconds) / len(seconds):.2f}" if first["evaluations"] else ""
+        body.append([name, evaluations, mean_seconds, *(_written(means.get(f), ".3f") for f in families)])
     return _table(["model / sampler", "evaluations", "CPU s a video", *families], body)
 
 
 def against_teacher(results: Mapping[str, Rows]) -> list[str]:
-    """A sentence on each model beside the one with the most evaluations: score and diversity."""
+    """A sentence comparing each model with the one with the most evaluations: score and diversity."""
     models = {name: rows for name, rows in results.items() if next(iter(rows.values()))["evaluations"]}
     if len(models) < 2:
         return []
@@ -135,7 +135,7 @@ def _diversity(rows: Rows) -> float | None:
 
 
 def held_out_table(results: Mapping[str, Rows]) -> list[str]:
-    """Color, shape and both, of the pairs that training never shows beside all pairs, over all rows."""
+    """Color, shape and pair scores of held-out pairs and of all pairs, over all rows."""
     body = []
     for name, rows in results.items():
         groups = []
@@ -182,8 +182,8 @@ def row_tables(results: Mapping[str, Rows]) -> list[str]:
 
 
 def _decibels(row: Mapping, name: str) -> str:
-    made = row["metrics"].get(f"{name}_psnr")
-    return "" if made is None else f"{made:.1f} ({_value(row, 'metrics', f'{name}_short'):+.1f})"
+    psnr = row["metrics"].get(f"{name}_psnr")
+    return "" if psnr is None else f"{psnr:.1f} ({_value(row, 'metrics', f'{name}_short'):+.1f})"
 
 
 def _smooth(row: Mapping) -> str:

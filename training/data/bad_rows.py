@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 KINDS = ("missing", "unreadable", "misshapen", "wrong", "failed")
-# Encoding another row may go well after these; `training/cache.py --retry_skipped` tries them again.
+# Other rows may still be encoded after these; `training/cache.py --retry_skipped` tries them again.
 RETRIED = ("missing", "unreadable", "failed")
 # torch's CPU allocator, cuBLAS and cuDNN raise a plain RuntimeError, the system an OSError.
 ALLOCATORS = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
@@ -29,7 +29,7 @@ class Skipped:
 
     Attributes:
         id: The row's name.
-        place: Where it stands, as "clips.csv line 7".
+        place: Its location, such as "clips.csv line 7".
         kind: missing (a field or file), unreadable, misshapen, wrong (a task or value), or failed (an error
             that encoding it raised).
         reason: One sentence.
@@ -56,7 +56,7 @@ class Skipped:
         Raises:
             RuntimeError: The memory is exhausted: the row is named, and what to change.
             Exception: `error` itself where every row would raise it: a package is not installed, or the GPU
-                does not work any more.
+                failed.
         """
         if _is_out_of_memory(error):
             raise RuntimeError(
@@ -69,7 +69,7 @@ class Skipped:
             return cls(row_id, place, error.kind, str(error))
         if isinstance(error, UnicodeError) or not isinstance(error, ValueError):
             return cls(row_id, place, "failed", f"{type(error).__name__}: {error}")
-        # A builder's refusal: sizes, lengths or pictures that do not go together.
+        # A builder's refusal: sizes, lengths or pictures that do not fit each other.
         return cls(row_id, place, "misshapen", str(error))
 
 
@@ -78,4 +78,4 @@ def _is_out_of_memory(error: Exception) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in ALLOCATORS)
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in ALLOCATORS)

@@ -27,8 +27,8 @@ class Batch:
         shape: (16, T, h, w) of one sample's latents.
         latents: [B, 16, T, h, w] float, the real clips, normalized, references first; None = prompts alone.
         contexts: [B, K, 96, T, h, w] float, or None in training from text alone.
-        context_scale: What `contexts` are weighted by.
-        num_reference_latents: How many of the T latent frames, at the start, are references.
+        context_scale: Weights of `contexts`.
+        num_reference_latents: Number of leading latent frames that are references.
     """
 
     ids: tuple[str, ...]

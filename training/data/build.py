@@ -1,4 +1,4 @@
-"""From a data configuration to the source of a run's batches."""
+"""Builds the source of a run's batches from a data configuration."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def build_source(
     """Open the samples of a run; a producer encodes its samples first where that was not done yet.
 
     Args:
-        config: Where the samples come from.
+        config: The data settings.
         seed: Of the order and of the choice of captions.
         global_batch, accumulation: None = the configuration's.
         text_only: Prompts (and real latents) without contexts and references: stage 1.
         need_latents: Leave out rows without a real clip: the GAN is on.
-        skipped_file: Where rank 0 names every row left out, a line each; None = in the log.
+        skipped_file: File in which rank 0 lists every row left out; None = in the log.
         rank, world_size: Share of the encoding; None = as torchrun's RANK and WORLD_SIZE say. Rank 0 alone
             compares rows and models.
 
@@ -53,7 +53,7 @@ def build_source(
     cache = Cache(folder)
     if config.source != "producer":
         check_settings(config, cache)
-        # One process reads the manifest and the models' gigabytes for all.
+        # One process reads the manifest and the models for all.
         if rank == 0:
             check_rows(config, cache)
             check_encoders(config, cache)
@@ -81,7 +81,7 @@ def check_settings(config: DataConfig, cache: Cache) -> None:
     if config.source == "cache":
         defaults = DataConfig()
         settings = {name: value for name, value in settings.items() if value != getattr(defaults, name)}
-    # The text encoder and the machine that encoded have chosen these.
+    # Chosen by the text encoder and the machine that encoded.
     if config.encode_dtype == "auto":
         settings.pop("encode_dtype")
     if config.text_len is None:

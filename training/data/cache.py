@@ -1,6 +1,6 @@
 """The cache on disk: safetensors shards with a JSON index each, a header, and an index of all.
 
-    cache.json            what made it: files' hashes, sizes, text length; another maker is refused
+    cache.json            what encoded it: files' hashes, sizes, text length; a different encoder is refused
     empty.safetensors     the embedding of the empty prompt
     shard-00007.safetensors, shard-00007.json
     index.json            all shards' entries, written when the last one is there
@@ -69,11 +69,11 @@ def cached_rows(folder: str | Path) -> list[list]:
 
 
 def check_header(header: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a cache that was made otherwise, naming what differs.
+    """Refuse a cache that was made with other settings, naming what differs.
 
     Args:
         header: The cache's.
-        expected: What this run would write of it.
+        expected: The header that this run would write.
         folder: The cache, for the message.
 
     Raises:
@@ -102,14 +102,14 @@ class Cache:
     """A finished cache, opened for reading; files are mapped, not loaded.
 
     Args:
-        folder: Where it lies.
+        folder: The cache's folder.
 
     Attributes:
-        header: What made it.
+        header: The settings and models that encoded it.
         empty_text: [L, D] embedding of the empty prompt.
         text_len: Tokens that the network reads.
         samples: Shard and index entry of each sample.
-        skipped: Rows that it does not hold.
+        skipped: Rows that were left out.
 
     Raises:
         ValueError: It is missing, unfinished or of another format.
@@ -123,7 +123,7 @@ class Cache:
         shards = read_json(index)["shards"] if index.is_file() else []
         if header is None or len(shards) != header.get("num_shards", len(shards)) or not index.is_file():
             raise ValueError(
-                f"{self.folder} {'holds no cache' if header is None else 'is a cache that is not finished'}; "
+                f"{self.folder} {'holds no cache' if header is None else 'is an unfinished cache'}; "
                 "run `python training/cache.py --config ..`, which resumes it"
             )
         self.header = header
@@ -161,11 +161,11 @@ class Cache:
 
         Args:
             sample: Its place in `samples`.
-            caption: Which of its captions.
+            caption: Index of the caption.
             contexts: Read its contexts, too.
 
         Raises:
-            RuntimeError: Its shard was complete when the cache was opened and is not any more.
+            RuntimeError: Its shard was complete when the cache was opened and no longer is.
         """
         from safetensors import SafetensorError
 
@@ -173,7 +173,7 @@ class Cache:
         try:
             return unpack(self._open(number), info, caption, contexts=contexts)
         except (OSError, SafetensorError) as error:
-            # Left out here, it would change what every later batch is made of, on this process alone.
+            # Leaving it out here would change all later batches on this process alone.
             raise RuntimeError(
                 f"{shard_path(self.folder, number, 'safetensors')} was complete at the start and now cannot "
                 f"be read ({error}): sample {info.id} is in it. Restore it and start again, or start again "

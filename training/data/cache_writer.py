@@ -64,7 +64,7 @@ def fill(
         True if the cache is complete now; while other processes still work on it, it is not.
 
     Raises:
-        ValueError: The folder holds a cache made otherwise.
+        ValueError: The folder holds a cache made with other settings.
         RuntimeError: The memory is exhausted.
     """
     folder = Path(folder)
@@ -74,13 +74,13 @@ def fill(
     if rank == 0 and not (folder / EMPTY).is_file():
         save_safetensors({"text": producer.empty_text()}, folder / EMPTY, {})
     own = [number for number in missing_shards(folder, producer.num_shards) if number % world_size == rank]
-    for done, number in enumerate(own, 1):
+    for count, number in enumerate(own, 1):
         samples, skipped = producer.encode(number)
         for row in skipped:
             logger.warning("skipped %s", row)
         write_shard(folder, number, samples, skipped)
         if progress:
-            progress(done, len(own))
+            progress(count, len(own))
     return finish(folder, producer.num_shards)
 
 
@@ -94,7 +94,7 @@ def _write_header(folder: Path, producer: Producer) -> None:
     own, header = _header(producer), read_header(folder)
     if header is not None:
         before, rows = header.get("rows"), own.get("rows")
-        # Rows that were appended have shards of their own, after those that are there.
+        # Appended rows have separate shards, after the existing ones.
         grown = isinstance(before, list) and before != rows and rows[: len(before)] == before
         ignored = ("rows", "num_shards") if grown else ()
         check_header(header, {n: value for n, value in own.items() if n not in ignored}, folder)
@@ -105,7 +105,7 @@ def _write_header(folder: Path, producer: Producer) -> None:
 
 
 def forget_skipped(folder: Path, rank: int = 0, world_size: int = 1) -> None:
-    """Remove the index of this process's shards that have rows worth another try."""
+    """Remove the index of this process's shards that have rows to retry."""
     for path in sorted(folder.glob("shard-*.json")):
         own = int(path.stem.split("-")[1]) % world_size == rank
         if own and any(row["kind"] in RETRIED for row in read_json(path)["skipped"]):
@@ -137,7 +137,7 @@ def sharing(folder: Path, rank: int, world_size: int, *, wait: bool = False) -> 
         ValueError: Another job writes the cache.
     """
     own, others = f"-of-{world_size}{LOCK}", f".encoding-*-of-*{LOCK}"
-    grace_s, told = STUCK_SECONDS if wait else None, False
+    grace_s, announced = STUCK_SECONDS if wait else None, False
     while True:
         with locked(folder, "data.cache_dir", name=f".encoding-{rank}{own}", grace_s=grace_s):
             paths = (path for path in folder.glob(others) if not path.name.endswith(own))
@@ -151,9 +151,9 @@ def sharing(folder: Path, rank: int, world_size: int, *, wait: bool = False) -> 
                     f"{message}; wait until that ends, or give another data.cache_dir. If it no longer runs, "
                     f"remove {other}"
                 )
-        if not told:
+        if not announced:
             logger.info("%s: waiting for it", message)
-            told = True
+            announced = True
         time.sleep(WAIT_SECONDS * (1 + random.random()))
 
 
@@ -185,9 +185,9 @@ def encode_all(
         return True
     start = time.monotonic()
 
-    def progress(done: int, total: int) -> None:
-        seconds = (total - done) * (time.monotonic() - start) / done
-        logger.info("encoded shard %d of %d into %s, about %.0f s left", done, total, folder, seconds)
+    def progress(count: int, total: int) -> None:
+        seconds = (total - count) * (time.monotonic() - start) / count
+        logger.info("encoded shard %d of %d into %s, about %.0f s left", count, total, folder, seconds)
 
     with sharing(folder, rank, world_size, wait=wait):
         if retry_skipped:

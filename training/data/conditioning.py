@@ -1,4 +1,4 @@
-"""A row's clips -> the unit (VCU) of its task, by the builders that the nodes call.
+"""Builds the unit (VCU) of a row's task from its clips, by the builders that the nodes call.
 
 A control task's source is the control, drawn already. A task that keeps something of a clip takes it from the
 source, or from the target where there is no source or the source is another task's control.
@@ -56,7 +56,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class RowTask:
-    """How a task's unit is made from a row.
+    """A task: how its unit is built from a row.
 
     Attributes:
         build: Makes it.
@@ -96,7 +96,7 @@ def _kept(inputs: Inputs) -> vcu.VCU:
 
 
 def _ends(first: int, last: int) -> RowTask:
-    """Keep so many frames of the start and end, or what the mask says."""
+    """Keep a number of frames of the start and end, or the mask's black frames."""
 
     def build(inputs: Inputs) -> vcu.VCU:
         if inputs.mask is not None:
@@ -108,7 +108,7 @@ def _ends(first: int, last: int) -> RowTask:
 
 
 def _continuation(side: str) -> RowTask:
-    """Keep the source as one end of the video, or what the mask says."""
+    """Keep the source as one end of the video, or the mask's black frames."""
 
     def build(inputs: Inputs) -> vcu.VCU:
         if inputs.mask is not None:
@@ -188,13 +188,13 @@ def canonical(name: str) -> str:
 
 
 def task_parts(name: str) -> tuple[RowTask, ...]:
-    """The tasks that a name stands for, one to three.
+    """The tasks of a name, one to three.
 
     Args:
         name: As `canonical` gives it.
 
     Raises:
-        BadRowError: There is no such task; the nearest name is told.
+        BadRowError: There is no such task; the message has the nearest name.
     """
     if name in PARTS:
         return (PARTS[name],)
@@ -242,9 +242,9 @@ def build_unit(name: str, inputs: Inputs) -> vcu.VCU:
     for part in parts:
         own = inputs
         if part.kind == "keep" and controlled:
-            # The source is the control's: what is kept is of the real clip.
+            # The source is the control: kept pixels come from the real clip.
             if inputs.target is None:
-                raise BadRowError("missing", "target_video_path is empty; what is kept is taken from it")
+                raise BadRowError("missing", "target_video_path is empty; kept pixels are taken from it")
             own = replace(inputs, source=None)
         units.append(part.build(own))
     return vcu.compose(*units)

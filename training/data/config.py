@@ -1,11 +1,11 @@
-"""Where the training samples come from, and how clips are brought to the model's size."""
+"""Settings of the training data: its source, size, length and batches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# Settings that encoded rows depend on, besides the rows, the models and their number format.
+# Settings that encoded rows depend on, in addition to the rows, the models and their dtype.
 ENCODE_SETTINGS = (
     "width",
     "height",
@@ -24,15 +24,15 @@ class DataConfig:
 
     Attributes:
         source: manifest or webdataset (encoded beforehand by `python training/cache.py`), producer (encoded
-            on the first start), or cache (a finished cache, wherever it came from).
+            on the first start), or cache (any finished cache).
         path: Manifest (.csv, .jsonl or .parquet), or tar shards such as "clips-{000..099}.tar"; local or any
             address that fsspec opens.
         producer: Class of this repository that makes the samples of source producer, by its dotted path,
             such as tiny.producer.ShapesProducer.
         producer_args: The producer's own settings.
         cache_dir: Folder of the encoded samples.
-        task_weights: Task -> weight in the mixture; tasks left out are not trained on. Empty: every sample
-            alike.
+        task_weights: Task -> weight in the mixture; tasks left out are not trained on. Empty: all samples
+            equally.
         batch_size: Samples of the global batch, over all processes and accumulation steps.
         accumulation: Micro-batches that each process runs in a step.
         group_size: Samples in a row that share one latent shape; null: batch_size / accumulation. Set it to
@@ -53,7 +53,7 @@ class DataConfig:
         resize: cover (keeps the aspect, cuts the edges) or stretch.
         rows_per_shard: Rows in one file of the cache, the unit of resuming and of sharing among processes.
         workers: Background processes that read batches ahead in training; 0: none.
-        device: Where to encode: auto, cpu or cuda.
+        device: Device that encodes: auto, cpu or cuda.
         encode_dtype: Number format of the encoders: fp32, bf16, or auto: bf16 where hardware has it.
     """
 
@@ -113,7 +113,7 @@ class DataConfig:
 
 
 def _check_mixture(config: DataConfig) -> None:
-    """The sizes of batches divide each other, and weights are weights."""
+    """Check batch sizes and task weights."""
     for name in ("batch_size", "accumulation", "rows_per_shard"):
         if getattr(config, name) < 1:
             raise ValueError(f"data.{name} is {getattr(config, name)}; expected at least 1")

@@ -35,7 +35,7 @@ class SampleInfo:
         num_contexts: K.
         num_texts: Captions to choose from.
         has_latents: There is a real clip.
-        num_reference_latents: How many of the T are references.
+        num_reference_latents: Number of the T that are references.
         context_scale: Strengths of the contexts.
         slot: Place in its file.
     """
@@ -74,7 +74,7 @@ class EncodedSample:
             read.
         contexts: [K, 96, T, h, w] float16, the mask channels 0 or 1; None = not read.
         texts: [L, D] of each caption, cut after its last token; the chosen one alone where it was read.
-        num_reference_latents: How many of the T are references.
+        num_reference_latents: Number of the T that are references.
         context_scale: Strengths of the contexts, by context or by context and latent frame.
     """
 
@@ -145,7 +145,7 @@ def unpack(file: Any, info: SampleInfo, caption: int, *, contexts: bool) -> Enco
     Args:
         file: An open safetensors file.
         info: The sample's index entry.
-        caption: Which of its captions.
+        caption: Index of the caption.
         contexts: Read its contexts, too.
 
     Returns:

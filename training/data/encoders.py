@@ -53,7 +53,7 @@ def vae_digest(path: str | Path) -> str:
 
 
 def text_encoder_digest(path: str | Path) -> str:
-    """The same for what `TextEncoder` reads: the encoder, and its tokenizer where that lies elsewhere."""
+    """The same for what `TextEncoder` reads: the encoder, and its tokenizer if that is in another folder."""
     path = Path(path)
     if not path.is_dir():
         return digest(path)
@@ -67,7 +67,7 @@ class VideoEncoder:
 
     Args:
         path: A safetensors file under Wan's key names, or a folder of diffusers' AutoencoderKLWan.
-        device: Where it runs.
+        device: Device to run on.
         dtype: Number format that it computes in; latents are float32.
 
     Raises:
@@ -117,7 +117,7 @@ class TextEncoder:
     Args:
         path: ComfyUI's single UMT5 file, or a folder with a UMT5 encoder (and its tokenizer in it, or in
             "tokenizer" next to or below it).
-        device, dtype: Where and in what it computes.
+        device, dtype: Of the computation.
         text_len: Longest prompt in tokens; None = as the file says, or 512.
 
     Raises:

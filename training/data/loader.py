@@ -35,7 +35,7 @@ def step_batches(
     """Iterate over this process's micro-batches, step by step.
 
     Args:
-        source: Where the batches come from. Started by spawn (macOS, Windows), workers get a pickled copy.
+        source: The source of batches. Started by spawn (macOS, Windows), workers get a pickled copy.
         first_step, last_step: Steps first_step .. last_step - 1, in order.
         rank, world_size: This process's part of each global batch.
         workers: Background processes; 0 reads in this one. Order and content do not depend on it.
@@ -59,7 +59,7 @@ def step_batches(
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         pin_memory=pin_memory,
-        # Without one of its own, the loader would draw its seed from the global generator.
+        # By default the loader would draw its seed from the global generator.
         generator=torch.Generator(),
     )
     return iter(loader)

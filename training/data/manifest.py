@@ -8,7 +8,7 @@
     target_video_path  the real clip
     id                 optional name of the row
 
-Paths are local or whatever fsspec opens; relative ones start at the manifest's folder.
+Paths are local or any address that fsspec opens; relative ones start at the manifest's folder.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Row:
 
     Attributes:
         id: Its name.
-        place: Where it stands, for messages.
+        place: Its location, for messages.
         task: Task name.
         prompts: Captions, any of which may be used.
         source, mask, target: Videos or pictures.
@@ -76,7 +76,7 @@ class ManifestRows:
         path: .csv, .jsonl (or .json with one object a line) or .parquet, local or remote.
         rows_per_shard: Rows in a shard.
         cached: `versions` of the cache that the rows are for: the manifest when it was encoded, and when rows
-            were appended. If it only grew, its shards stay as they are, and new rows get shards of their own.
+            were appended. If it only grew, its shards stay as they are, and new rows get separate shards.
 
     Attributes:
         versions: [number of rows, hash of these rows] of each such state, this one last.
@@ -125,12 +125,12 @@ class ManifestRows:
         return [[total, self._hash(total)]]
 
     def _hash(self, count: int) -> str:
-        """A hash of what the first rows say, in whichever format; the files behind the paths are not read."""
-        known = [
+        """A hash of the first rows' content in any table format; the files behind the paths are not read."""
+        versions = [
             None if isinstance(record, Skipped) else {n: _plain(n, record.get(n)) for n in COLUMNS}
             for record in self._records[:count]
         ]
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()
 
     def rows(self, shard: int) -> Iterator[Row | Skipped]:
         """The rows of one shard, in order; rows that say too little come as their entries."""
@@ -220,7 +220,7 @@ def _check_columns(path: str, records: Sequence[Record]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """None for what tables use for nothing."""
+    """None for values that tables use for empty cells."""
     if value is None or (isinstance(value, float) and value != value):
         return None
     if isinstance(value, str) and not value.strip():

@@ -1,4 +1,4 @@
-"""Producers: what fills a cache, by rows or by a class of this repository that a configuration names."""
+"""Producers of a cache's samples: from rows, or by a class of this repository that a configuration names."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def _csv(data: bytes, path: str) -> Iterator[Record | tuple[int, str]]:
 
 
 def _wrong_cells(record: Record, num_columns: int) -> str | None:
-    """Why the cells of a CSV row are not those of its columns."""
+    """The reason why a CSV row's cells do not match its columns."""
     # A comma at the end of each line is no cell.
     beyond = [cell for cell in record.pop(None, ()) if cell.strip()]
     if beyond:

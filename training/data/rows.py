@@ -39,7 +39,7 @@ class RowShards(Protocol):
     """Rows in numbered shards.
 
     Attributes:
-        num_shards: How many.
+        num_shards: Number of shards.
         versions: As in `ManifestRows`.
     """
 
@@ -72,7 +72,7 @@ class RowsProducer:
 
     Args:
         config: Path, encoders and sizes.
-        local_rank: Which of a machine's GPUs is this process's.
+        local_rank: Index of this process's GPU on its machine.
         cached: `versions` of the cache that is filled, if there is one.
 
     Raises:
@@ -156,14 +156,14 @@ class RowsProducer:
 
 
 def load_inputs(row: Row, config: DataConfig) -> Inputs:
-    """Read a row's files and bring them to one size and length.
+    """Read a row's files at one size and length.
 
     Args:
         row: The row.
         config: Frame rate, size and length.
 
     Raises:
-        BadRowError: A file is missing, cannot be decoded, or does not go with the others.
+        BadRowError: A file is missing, cannot be decoded, or does not fit the others.
     """
     parts = task_parts(canonical(row.task))
     files = {"src_video_path": row.source, "mask_video_path": row.mask, "ref_image_path": row.references}
@@ -183,7 +183,7 @@ def load_inputs(row: Row, config: DataConfig) -> Inputs:
     if not (short and target is not None):
         named["src_video"] = source
     length = _common_length({n: len(c) for n, c in named.items() if c is not None}, config, short)
-    # A clip to continue may be as long as all others: then the task says which part of it is kept.
+    # A clip to continue may be as long as the others: then the task says which part of it is kept.
     pictures = {"target_video": target, "src_video": source, "mask_video": mask}
     width, height = _common_size({n: c for n, c in pictures.items() if c is not None}, config)
 

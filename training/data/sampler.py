@@ -1,4 +1,4 @@
-"""Which samples make up a step: a pure function of (seed, step), whatever the number of processes.
+"""Chooses the samples of a step: a pure function of (seed, step), independent of the number of processes.
 
 Samples of one bucket (latent shape, references, ..) stack into a batch. A step is made of groups of one
 bucket each; within a group every sample's task is drawn by its weight, and the task's samples of that bucket
@@ -24,7 +24,7 @@ class Sampler:
 
     Args:
         tasks: Task of each sample. buckets: Bucket of each sample.
-        weights: Task -> weight; empty: every sample alike. Tasks left out are not drawn.
+        weights: Task -> weight; empty: all samples equally. Tasks left out are not drawn.
         group_size: Samples of a group.
         seed: Of all draws.
 
@@ -66,7 +66,7 @@ class Sampler:
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     def group(self, number: int) -> list[int]:
-        """The samples of the group of that number, counted over the whole run.
+        """The samples of the group of that number, counted over the run.
 
         Args:
             number: From 0; a step of G groups has those from step * G on.
@@ -76,21 +76,21 @@ class Sampler:
         """
         block, place = divmod(number, BLOCK)
         while len(self._before) <= block:
-            drawn = np.bincount(self._block(len(self._before) - 1).ravel(), minlength=len(self.cells))
-            self._before.append(self._before[-1] + drawn)
+            counts = np.bincount(self._block(len(self._before) - 1).ravel(), minlength=len(self.cells))
+            self._before.append(self._before[-1] + counts)
         cells = self._block(block)
-        seen = self._before[block] + np.bincount(cells[:place].ravel(), minlength=len(self.cells))
+        positions = self._before[block] + np.bincount(cells[:place].ravel(), minlength=len(self.cells))
         samples = []
         for cell in cells[place]:
-            samples.append(self._sample(int(cell), int(seen[cell])))
-            seen[cell] += 1
+            samples.append(self._sample(int(cell), int(positions[cell])))
+            positions[cell] += 1
         return samples
 
     def _block(self, block: int) -> np.ndarray:
         """[BLOCK, group_size] cells of a stretch of groups."""
         rng = np.random.default_rng([self.seed, DRAWS, block])
         buckets = np.searchsorted(self._bucket_edges, rng.random(BLOCK), side="right")
-        # Rounding may leave the last edge a hair below 1.
+        # Rounding may leave the last edge slightly below 1.
         buckets = np.minimum(buckets, len(self._bucket_edges) - 1)
         picks = rng.random((BLOCK, self.group_size))
         cells = (picks[..., None] >= self._cell_edges[buckets][:, None]).sum(-1)
@@ -105,15 +105,15 @@ class Sampler:
         return int(self.cells[cell][self._orders[cell][1][place]])
 
 
-def check_tasks(named: Iterable[str], known: Collection[str], key: str) -> None:
+def check_tasks(names: Iterable[str], tasks: Collection[str], key: str) -> None:
     """Refuse, by ValueError, tasks that a configuration's key names and no sample has."""
-    for task in named:
-        if task not in known:
-            near = get_close_matches(task, known, 1)
+    for task in names:
+        if task not in tasks:
+            near = get_close_matches(task, tasks, 1)
             hint = f"did you mean {near[0]!r}?" if near else "remove it."
             raise ValueError(
                 f"{key} has {task!r}, of which there is no sample; {hint} "
-                f"There are {', '.join(sorted(known))}"
+                f"There are {', '.join(sorted(tasks))}"
             )
 
 

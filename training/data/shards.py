@@ -92,7 +92,7 @@ def _samples(url: str, name: str) -> Iterator[dict[str, Any] | Skipped]:
         # A backend that is not installed would skip every tar, and so would a lack of memory.
         raise
     except Exception as error:
-        # Object stores have errors of their own, which are no OSErrors; webdataset adds to their arguments.
+        # Object stores raise their own errors, which are no OSErrors; webdataset adds to their arguments.
         reason = error.args[0] if error.args else ""
         message = f"{type(error).__name__}: {reason}"
         yield Skipped(name, name, "unreadable", f"{url} cannot be read to its end: {message}")

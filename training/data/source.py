@@ -24,7 +24,7 @@ NUM_NAMED = 3
 
 
 class Source(Protocol):
-    """Where a trainer's batches come from; picklable, so that background processes can read them.
+    """The source of a trainer's batches; picklable, so that background processes can read them.
 
     Attributes:
         cache: The encoded samples, for sample videos.
@@ -38,7 +38,7 @@ class Source(Protocol):
         """This process's micro-batches of a step, a pure function of the arguments."""
 
     def state_dict(self) -> dict[str, Any]:
-        """State besides the step, which the batches depend on."""
+        """State other than the step that the batches depend on."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Compare with, or restore, `state_dict`'s."""
@@ -56,7 +56,7 @@ class CachedSource:
         group_size: Samples in a row that share a shape; None = global_batch / accumulation.
         text_only: Captions and latents alone; samples' references and contexts are left out.
         need_latents: Leave out samples without a real clip, and name them.
-        skipped_file: Where every row left out is named, a line each; None = in the log, a line each.
+        skipped_file: File that lists every row left out; None = listed in the log.
 
     Attributes:
         empty_text: [1, L, D] the condition without a caption.
@@ -127,7 +127,7 @@ class CachedSource:
 
         Args:
             step: From 0.
-            rank, world_size: Which part of the global batch; they do not change what it is made of.
+            rank, world_size: The process's part of the global batch, which does not depend on them.
 
         Raises:
             ValueError: The global batch cannot be divided so that every micro-batch has one shape.
@@ -137,12 +137,12 @@ class CachedSource:
         return [self._batch(step, range(start, start + micro)) for start in starts]
 
     def state_dict(self) -> dict[str, Any]:
-        """State besides the step, which the batches depend on: the seed and the samples."""
+        """State other than the step that the batches depend on: the seed and the samples."""
         entries = [(info.id, info.task, info.shape) for _, info in self.cache.samples]
         return {"seed": self.seed, "samples": hashlib.sha256(json.dumps(entries).encode()).hexdigest()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Say so where the data are no longer those that the run began with."""
+        """Warn if the data changed since the run began."""
         if state and state != self.state_dict():
             logger.warning(
                 "the cache %s or the seed changed since the checkpoint: other batches follow",
@@ -171,9 +171,9 @@ class CachedSource:
     def _batch(self, step: int, positions: range) -> Batch:
         groups_per_step = self.global_batch // self.group_size
         group, first = divmod(positions.start, self.group_size)
-        drawn = self.sampler.group(step * groups_per_step + group)[first : first + len(positions)]
-        samples, shape = [], self._info(self._usable[drawn[0]]).shape
-        for position, number in zip(positions, drawn, strict=True):
+        group_samples = self.sampler.group(step * groups_per_step + group)[first : first + len(positions)]
+        samples, shape = [], self._info(self._usable[group_samples[0]]).shape
+        for position, number in zip(positions, group_samples, strict=True):
             sample = self._usable[number]
             info = self._info(sample)
             rng = np.random.default_rng([self.seed, CAPTIONS, step, position])
@@ -203,7 +203,7 @@ class CachedSource:
         if file is None:
             logger.warning("skipped %d rows: %s; the first: %s", len(lines), counted, first)
             for line in lines[NUM_NAMED:]:
-                # Of several processes the first alone logs what is no warning.
+                # Only the first process logs messages below warnings.
                 logger.info("skipped %s", line)
             return
         file.parent.mkdir(parents=True, exist_ok=True)

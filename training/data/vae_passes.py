@@ -1,6 +1,6 @@
-"""Full-sequence passes of diffusers' `AutoencoderKLWan`: a whole clip at once, without frame caches.
+"""Full-sequence passes of diffusers' `AutoencoderKLWan`: an entire clip at once, without frame caches.
 
-diffusers feeds a clip in chunks of frames through caches. The same weights over the whole sequence give the
+diffusers feeds a clip in chunks of frames through caches. The same weights over the full sequence give the
 same numbers faster, and with gradients: every temporal down- or upsampling hands frame 0 through and applies
 its time convolution to the rest. Memory grows with the clip's length.
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def encode_moments(vae: nn.Module, video: Tensor) -> tuple[Tensor, Tensor]:
-    """Encode whole clips at once.
+    """Encode entire clips at once.
 
     Args:
         vae: An `AutoencoderKLWan`.
@@ -36,7 +36,7 @@ def encode_moments(vae: nn.Module, video: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def decode_latents(vae: nn.Module, latents: Tensor) -> Tensor:
-    """Decode whole clips at once.
+    """Decode entire clips at once.
 
     Args:
         vae: An `AutoencoderKLWan`.
@@ -63,7 +63,7 @@ def _norm(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def _causal(conv: nn.Module, x: Tensor) -> Tensor:
-    """Causal 3D convolution over a whole clip; one frame needs the newest tap only."""
+    """Causal 3D convolution over an entire clip; one frame needs the newest tap only."""
     weight, pad = conv.weight, conv._padding
     if x.shape[2] == 1 and weight.shape[2] > 1:
         return F.conv2d(x[:, :, 0], weight[:, :, -1], conv.bias, padding=pad[0])[:, :, None]

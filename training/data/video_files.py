@@ -55,7 +55,7 @@ def read_bytes(path: str) -> bytes:
     """The bytes of a local or remote file.
 
     Raises:
-        OSError: It cannot be read, whatever its backend raised: FileNotFoundError where it does not exist.
+        OSError: It cannot be read, for any backend; FileNotFoundError if it does not exist.
     """
     try:
         with open_stream(path) as stream:
@@ -64,7 +64,7 @@ def read_bytes(path: str) -> bytes:
         # A backend that is not installed would skip every row, and so would a lack of memory.
         raise
     except Exception as error:
-        # Object stores have errors of their own, such as aiohttp's ClientPayloadError or fsspec's timeout.
+        # Object stores raise their own errors, such as aiohttp's ClientPayloadError or fsspec's timeout.
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 

@@ -109,7 +109,7 @@ def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
 
 
 def encode_video(vae: nn.Module, video: Tensor) -> Tensor:
-    """Encode whole clips at once: the callable that `vdot_core.vcu.encode` expects, over a small VAE.
+    """Encode entire clips at once: the callable that `vdot_core.vcu.encode` expects, over a small VAE.
 
     Args:
         vae: From `load_vae` or `build_vae`.
@@ -122,7 +122,7 @@ def encode_video(vae: nn.Module, video: Tensor) -> Tensor:
 
 
 def decode_video(vae: nn.Module, latents: Tensor) -> Tensor:
-    """Decode whole clips at once.
+    """Decode entire clips at once.
 
     Args:
         vae: From `load_vae` or `build_vae`.

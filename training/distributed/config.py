@@ -10,11 +10,11 @@ from ..data.checks import require
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """How the work is spread and what is traded for memory.
+    """Sharding, precision and memory settings.
 
     Attributes:
         fsdp: Shard parameters over the processes: auto (when there are several), true or false (replicate).
-        hsdp_replicas: Groups of processes that each hold the whole model; 1: sharded over all.
+        hsdp_replicas: Groups of processes that each hold the full model; 1: sharded over all.
         checkpoint_every: Blocks of a group that keeps only its input and runs again; 1: each block, 0: off.
         compile: Compile the blocks with torch.compile.
         cpu_offload: Keep sharded parameters, gradients and optimizer states in CPU memory.

@@ -21,11 +21,11 @@ def uses_bf16(choice: bool | str, device: torch.device, key: str) -> bool:
 
     Args:
         choice: True or "bf16", False or "fp32", or "auto": bfloat16 where the device has it in hardware.
-        device: Where the networks compute.
+        device: Device of the networks.
         key: The configuration's name for it, for the log.
 
     Returns:
-        Whether to compute in bfloat16. A CPU without it is obeyed and warned of once.
+        True to compute in bfloat16. On a CPU without it, a warning is logged once.
     """
     if choice == "auto":
         bf16 = has_bf16(device)

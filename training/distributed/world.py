@@ -35,8 +35,8 @@ class World:
     Attributes:
         rank: Number of this process.
         size: Number of processes.
-        device: Where it computes.
-        mesh: Over which parameters are sharded; None: they are whole everywhere.
+        device: Its device.
+        mesh: Over which parameters are sharded; None: replicated.
         precision: fp32 or bf16.
     """
 
@@ -51,7 +51,7 @@ class World:
         return self.mesh is not None
 
     def autocast(self) -> AbstractContextManager:
-        """For whole fp32 weights in bf16 runs; opened around one call of a network, never more.
+        """Autocast for replicated fp32 weights in bf16 runs; opened around a single network call.
 
         Its cache of converted weights must not outlive a call: what was cached without gradients would stay
         without them.
@@ -88,7 +88,7 @@ def start(config: ParallelConfig) -> World:
     """Join torchrun's processes, if there are any, and say where this one computes.
 
     Args:
-        config: How the work is spread.
+        config: Sharding and precision.
 
     Returns:
         This process's place.
@@ -157,12 +157,12 @@ def compile_blocks(network: WanVace) -> None:
 def shard(module: nn.Module, world: World, config: ParallelConfig) -> nn.Module:
     """Compile and shard a module that may be on the meta device, in place.
 
-    Each block of a `WanVace` is a unit of its own; the two patch embeddings stay float32, as in Wan.
+    Each block of a `WanVace` is a separate FSDP unit; the two patch embeddings stay float32, as in Wan.
 
     Args:
         module: A `WanVace`, or a small module that becomes one unit in float32.
         world: Over whom.
-        config: What to do.
+        config: Compilation and sharding.
 
     Returns:
         The module, with `DTensor` parameters if the world is sharded.
@@ -173,11 +173,11 @@ def shard(module: nn.Module, world: World, config: ParallelConfig) -> nn.Module:
     if not world.sharded:
         return module
     half = torch.bfloat16 if world.precision == "bf16" else None
-    # Timesteps would be spoiled in bf16: the network converts what it is given by itself.
+    # Timesteps would lose precision in bf16: the network converts its inputs itself.
     exact = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     mixed = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     offload = CPUOffloadPolicy() if config.cpu_offload else OffloadPolicy()
-    # Always resharded: whether weights are trained changes between updates; a unit left whole would miss it.
+    # Always resharded: whether weights are trained changes between updates; an unsharded unit would miss it.
     unit = partial(fully_shard, mesh=world.mesh, reshard_after_forward=True, offload_policy=offload)
     if not blocks:
         return unit(module, mp_policy=exact)

@@ -1,4 +1,4 @@
-"""AdamW that keeps no first moment where beta1 is 0, with states in 32 or 8 bits, sharded or whole."""
+"""AdamW that keeps no first moment where beta1 is 0, with states in 32 or 8 bits, sharded or replicated."""
 
 from __future__ import annotations
 
@@ -75,21 +75,21 @@ class AdamW(torch.optim.Optimizer):
     def _update(self, group: dict, step: int, weights: list[Tensor]) -> None:
         # A process may hold no row of a small parameter.
         weights = [weight for weight in weights if local(weight).numel()]
-        whole = [weight for weight in weights if weight not in self._eight_bit]
-        if whole:
+        full = [weight for weight in weights if weight not in self._eight_bit]
+        if full:
             moments = {
-                name: [local(self.state[weight][name]) for weight in whole]
+                name: [local(self.state[weight][name]) for weight in full]
                 for name in MOMENTS
-                if name in self.state[whole[0]]
+                if name in self.state[full[0]]
             }
-            _adamw(group, step, whole, **moments)
-        # One at a time, so that no more than one weight's moments are ever there in float32.
+            _adamw(group, step, full, **moments)
+        # One at a time, so that only one weight's moments exist in float32 at a time.
         for weight in weights:
-            kept = self._eight_bit.get(weight)
-            if kept is not None:
-                moments = {name: [moment.read()] for name, moment in kept.items()}
+            quantized = self._eight_bit.get(weight)
+            if quantized is not None:
+                moments = {name: [moment.read()] for name, moment in quantized.items()}
                 _adamw(group, step, [weight], **moments)
-                for name, moment in kept.items():
+                for name, moment in quantized.items():
                     moment.write(moments[name][0])
 
 

@@ -25,9 +25,9 @@ class AveragedWeights:
     def swap(self, module: nn.Module) -> None:
         """Exchange the module's weights with the averaged ones; a second call puts them back."""
         for mine, theirs in zip(self.parameters, module.parameters(), strict=True):
-            kept = theirs.detach().clone()
+            saved = theirs.detach().clone()
             theirs.copy_(mine)
-            mine.copy_(kept)
+            mine.copy_(saved)
 
     def state_dict(self) -> dict:
         """The averages and how many updates they have seen."""

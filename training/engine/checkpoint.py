@@ -1,8 +1,8 @@
-"""Checkpoints of a whole run, by torch.distributed.checkpoint: written aside, moved into place when complete.
+"""Checkpoints of a run, by torch.distributed.checkpoint: written to a temporary folder, then renamed.
 
 A process killed at any moment leaves the last complete checkpoint as it was. The folder is to be locked
-(`lock.py`): what an earlier run left unfinished is removed at the start. What is read may be spread over
-another number of processes than what was written.
+(`lock.py`): what an earlier run left unfinished is removed at the start. A checkpoint
+can be read by another number of processes than wrote it.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ logger = logging.getLogger("vdot")
 # One process alone saves and loads without a process group on purpose.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 PREFIX, PARTIAL = "step-", ".partial-"
-Check = Callable[["Found", dict[str, Any]], None]
+Check = Callable[["SavedStep", dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Found:
+class SavedStep:
     """A checkpoint."""
 
     path: Path
     step: int
 
 
-def numbered(folder: str | Path) -> list[Found]:
+def numbered(folder: str | Path) -> list[SavedStep]:
     """All checkpoints of a run, oldest first, damaged ones too.
 
     Args:
         folder: The run's folder of checkpoints.
     """
     steps = ((path, path.name[len(PREFIX) :]) for path in Path(folder).glob(f"{PREFIX}*"))
-    found = (Found(path, int(step)) for path, step in steps if step.isdecimal() and path.is_dir())
-    return sorted(found, key=lambda one: one.step)
+    checkpoints = (SavedStep(path, int(step)) for path, step in steps if step.isdecimal() and path.is_dir())
+    return sorted(checkpoints, key=lambda one: one.step)
 
 
-def complete(folder: str | Path) -> list[Found]:
+def complete(folder: str | Path) -> list[SavedStep]:
     """The checkpoints of a run that are not damaged, oldest first; arguments as `numbered`."""
-    return [found for found in numbered(folder) if damage(found.path) is None]
+    return [checkpoint for checkpoint in numbered(folder) if damage(checkpoint.path) is None]
 
 
 class Checkpoints:
@@ -70,7 +70,7 @@ class Checkpoints:
     Args:
         folder: Where they lie, locked by this run.
         world: The processes that write together.
-        keep: How many of the newest stay.
+        keep: Number of newest checkpoints to keep.
         asynchronous: Write while training continues.
         files: Files of this process's part, of about equal size.
 
@@ -82,7 +82,7 @@ class Checkpoints:
         self, folder: str | Path, world: World, *, keep: int, asynchronous: bool, files: int = 1
     ) -> None:
         self.folder, self.world, self.keep, self.files = Path(folder), world, keep, files
-        # A group of its own: the writing thread's collectives must not mix with training's.
+        # A separate group: the writing thread's collectives must not mix with training's.
         self.group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self.asynchronous, self.writer = asynchronous, ThreadPoolExecutor(1)
         self.pending: tuple[Future, Path, int, dict[str, Any]] | None = None
@@ -100,20 +100,20 @@ class Checkpoints:
         if self.world.rank == 0:
             mark.touch()
         self.world.barrier()
-        seen = self.world.gather((socket.gethostname(), mark.is_file()))
+        answers = self.world.gather((socket.gethostname(), mark.is_file()))
         if self.world.rank == 0:
             mark.unlink()
-        if blind := [f"{rank} on {host}" for rank, (host, found) in enumerate(seen) if not found]:
+        if blind := [f"{rank} on {host}" for rank, (host, exists) in enumerate(answers) if not exists]:
             raise ValueError(
                 f"{self.folder.resolve()} is another folder for process {', '.join(blind)} than for process "
-                f"0 on {seen[0][0]}; give an out_dir on storage that all nodes share"
+                f"0 on {answers[0][0]}; give an out_dir on storage that all nodes share"
             )
 
     @property
-    def newest(self) -> Found | None:
+    def newest(self) -> SavedStep | None:
         """The last complete checkpoint."""
-        found = complete(self.folder)
-        return found[-1] if found else None
+        checkpoints = complete(self.folder)
+        return checkpoints[-1] if checkpoints else None
 
     def save(self, step: int, tensors: dict[str, Tensor], progress: Mapping[str, Any]) -> None:
         """Write a checkpoint; an earlier one that is still being written is waited for.
@@ -154,7 +154,7 @@ class Checkpoints:
     def _complete_pending(self) -> None:
         future, partial, step, progress = self.pending
         self.pending = None
-        # The coordinator's part ends only when all have written, and the metadata, last, says so.
+        # The coordinator writes the metadata last, when all have written.
         future.result()
         self._finish(partial, step, progress)
 
@@ -170,14 +170,14 @@ class Checkpoints:
         sync(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
         logger.info("checkpoint %s", final)
-        kept = complete(self.folder)[-self.keep :]
+        newest = complete(self.folder)[-self.keep :]
         for old in numbered(self.folder):
-            if old.step < kept[0].step:
+            if old.step < newest[0].step:
                 shutil.rmtree(old.path)
 
     def restore(
-        self, tensors: dict[str, Tensor], check: Check = lambda found, progress: None
-    ) -> tuple[Found, dict[str, Any]] | None:
+        self, tensors: dict[str, Tensor], check: Check = lambda checkpoint, progress: None
+    ) -> tuple[SavedStep, dict[str, Any]] | None:
         """Read the newest checkpoint into tensors, in place; damaged ones are named and passed over.
 
         Args:
@@ -192,16 +192,16 @@ class Checkpoints:
             ValueError: it does not fit the run, or all checkpoints are damaged.
         """
         candidates = self.world.gather(numbered(self.folder))[0]
-        for found in reversed(candidates):
-            reason = self.world.gather(damage(found.path) if self.world.rank == 0 else None)[0]
+        for checkpoint in reversed(candidates):
+            reason = self.world.gather(damage(checkpoint.path) if self.world.rank == 0 else None)[0]
             if reason is None:
-                progress = read_progress(found)
-                check(found, progress)
-                reason = self._load(found, tensors)
+                progress = read_progress(checkpoint)
+                check(checkpoint, progress)
+                reason = self._load(checkpoint, tensors)
             if reason is None:
-                return found, progress
+                return checkpoint, progress
             if self.world.rank == 0:
-                logger.warning("%s is damaged: %s; trying the checkpoint before it", found.path, reason)
+                logger.warning("%s is damaged: %s; trying the checkpoint before it", checkpoint.path, reason)
         if candidates:
             raise ValueError(
                 f"all checkpoints in {self.folder} are damaged, as the log says above; remove that folder to "
@@ -209,16 +209,16 @@ class Checkpoints:
             )
         return None
 
-    def _load(self, found: Found, tensors: dict[str, Tensor]) -> str | None:
+    def _load(self, checkpoint: SavedStep, tensors: dict[str, Tensor]) -> str | None:
         """Read a checkpoint; returns what is damaged in it, None if all was read."""
-        if difference := misfit(found.path, tensors):
+        if difference := misfit(checkpoint.path, tensors):
             raise ValueError(
-                f"{found.path} does not fit this run: {difference}; give the configuration it was made with, "
-                "or another out_dir"
+                f"{checkpoint.path} does not fit this run: {difference}; give the configuration it was made "
+                "with, or another out_dir"
             )
         reason = None
         try:
-            reader = dcp.FileSystemReader(found.path)
+            reader = dcp.FileSystemReader(checkpoint.path)
             dcp.load(tensors, storage_reader=reader, process_group=self.group)
         except (CheckpointException, Exception) as error:
             # Its names and shapes fit: what is wrong is in the bytes.
@@ -233,16 +233,16 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
-def read_progress(found: Found) -> dict[str, Any]:
+def read_progress(checkpoint: SavedStep) -> dict[str, Any]:
     """The plain values of a checkpoint."""
-    return json.loads((found.path / PROGRESS).read_text())
+    return json.loads((checkpoint.path / PROGRESS).read_text())
 
 
-def read_tensors(found: Found, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Whole tensors of a checkpoint whose names begin so, read by this process alone.
+def read_tensors(checkpoint: SavedStep, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    """Full tensors of a checkpoint with a name prefix, read by this process alone.
 
     Args:
-        found: Which checkpoint.
+        checkpoint: The checkpoint to read.
         prefix: Beginning of the names, cut off in what is yielded.
 
     Yields:
@@ -252,28 +252,28 @@ def read_tensors(found: Found, prefix: str) -> Iterator[tuple[str, Tensor]]:
         ValueError: The checkpoint is damaged.
     """
     try:
-        tensors = _read_tensors(found, prefix)
+        tensors = _read_tensors(checkpoint, prefix)
     except Exception as error:
         raise ValueError(
-            f"{found.path} is damaged ({_first_line(error)}); remove it to use the checkpoint before it"
+            f"{checkpoint.path} is damaged ({_first_line(error)}); remove it to use the checkpoint before it"
         ) from error
     for name, tensor in tensors.items():
         yield name[len(prefix) :], tensor
 
 
-def _read_tensors(found: Found, prefix: str) -> dict[str, Tensor]:
-    reader = dcp.FileSystemReader(found.path)
+def _read_tensors(checkpoint: SavedStep, prefix: str) -> dict[str, Tensor]:
+    reader = dcp.FileSystemReader(checkpoint.path)
     metadata = reader.read_metadata()
-    wanted = {
+    tensors = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in metadata.state_dict_metadata.items()
         if name.startswith(prefix)
     }
     # dcp.load would wait for the other processes of a group; torch 2.6 knows no option against it.
     planner = dcp.DefaultLoadPlanner()
-    planner.set_up_planner(wanted, metadata, is_coordinator=True)
+    planner.set_up_planner(tensors, metadata, is_coordinator=True)
     reader.set_up_storage_reader(metadata, is_coordinator=True)
     plan = reader.prepare_local_plan(planner.create_local_plan())
     (plan,) = reader.prepare_global_plan(planner.create_global_plan([plan]))
     reader.read_data(planner.finish_plan(plan), planner).wait()
-    return wanted
+    return tensors

@@ -114,10 +114,10 @@ class RunParser(Generic[Config]):
         return f"unknown key {key}{self._hint(key)} ({message})"
 
     def _hint(self, key: str) -> str:
-        known = [action.dest for action in self.parser._actions if action.dest != "help"]
-        near = difflib.get_close_matches(key, known, 1, 0.7)
+        keys = [action.dest for action in self.parser._actions if action.dest != "help"]
+        near = difflib.get_close_matches(key, keys, 1, 0.7)
         if not near:
-            ends = {name.rpartition(".")[2]: name for name in reversed(known)}
+            ends = {name.rpartition(".")[2]: name for name in reversed(keys)}
             near = [ends[n] for n in difflib.get_close_matches(key.rpartition(".")[2], list(ends), 1, 0.6)]
         return f"; did you mean {near[0]}?" if near else "; --help lists all keys"
 

@@ -39,14 +39,14 @@ class Draws:
         return [keyed_generator(self.seed, self.step, position, purpose) for position in self.positions]
 
     def shared_integer(self, high: int, purpose: str) -> int:
-        """A whole number in 1..high, the same for every sample of the step on every process."""
+        """An integer in 1..high, the same for every sample of the step on every process."""
         generator = keyed_generator(self.seed, self.step, purpose)
         return int(torch.randint(1, high + 1, (), generator=generator))
 
     def normal(self, shape: tuple[int, ...], purpose: str, device: torch.device | str = "cpu") -> Tensor:
         """[B, *shape] standard normal float32, drawn on the CPU."""
-        drawn = [torch.randn(shape, generator=generator) for generator in self._each(purpose)]
-        return torch.stack(drawn).to(device)
+        samples = [torch.randn(shape, generator=generator) for generator in self._each(purpose)]
+        return torch.stack(samples).to(device)
 
     def uniform(self, purpose: str, device: torch.device | str = "cpu") -> Tensor:
         """[B] uniform in [0, 1)."""
@@ -56,11 +56,11 @@ class Draws:
         self, purpose: str, *, shift: float, low: float, high: float, device: torch.device | str = "cpu"
     ) -> Tensor:
         """[B] timesteps in [low, high] of 1000, uniform before the shift."""
-        drawn = [
+        samples = [
             sample_timestep(1, shift=shift, low=low, high=high, generator=generator)
             for generator in self._each(purpose)
         ]
-        return torch.cat(drawn).to(device)
+        return torch.cat(samples).to(device)
 
     def noise_source(self, purpose: str) -> Callable[[Tensor], Tensor]:
         """For `vdot_core.sampling`: fresh noise of a tensor's shape, another with every call."""

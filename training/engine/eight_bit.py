@@ -36,7 +36,7 @@ def block_size(shape: tuple[int, ...]) -> int:
 
 
 def moment_bytes(shape: tuple[int, ...], bits: int) -> int:
-    """Bytes of one moment of a weight of this shape, whole, with `bits` 8 or 32."""
+    """Bytes of one unsharded moment of a weight of this shape, with `bits` 8 or 32."""
     count, block = math.prod(shape), block_size(shape) if bits == 8 else 0
     return count + 4 * count // block if block else 4 * count
 
@@ -55,7 +55,7 @@ def _state_class():
 
 @lru_cache(maxsize=8)
 def _levels(signed: bool, device: torch.device) -> Tensor:
-    """[256] the values that the codes stand for, as shares of a block's largest."""
+    """[256] the codes' values, as shares of a block's largest."""
     return _state_class().zeros((LARGEST_BLOCK,), signed, LARGEST_BLOCK, device).qmap
 
 
@@ -63,11 +63,11 @@ class EightBitMoment:
     """A running mean of a weight's gradients or of their squares, at first zero.
 
     Of squares the roots are stored. A weight whose gradients are a thousandth of its neighbors' has squares
-    of a millionth, which the codes would round to 0, to be divided by; its root they still tell.
+    of a millionth, which the codes would round to 0, a division by zero; its root is still represented.
 
     Args:
-        weight: Whose; whole or sharded by rows.
-        squares: Whether it is the mean of squares.
+        weight: The weight, replicated or sharded by rows.
+        squares: True for the mean of squares.
 
     Raises:
         ValueError: torchao is not installed.

@@ -1,7 +1,7 @@
-"""The seam between the engine and a training method.
+"""The interface between the engine and a training method.
 
-The engine runs steps, optimizers, averages, checkpoints and logs; a method says which networks there are and
-which loss each of them is updated by. Letters: B batch, T latent frames, h w latents.
+The engine runs steps, optimizers, averages, checkpoints and logs; a method defines the networks and the
+losses that update them. Letters: B batch, T latent frames, h w latents.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Losses:
     """A loss and its log values.
 
     Attributes:
-        total: Scalar with a graph, a mean over the samples, so that every sample counts alike.
+        total: Scalar with a graph, a mean over the samples, so that all samples have equal weight.
         metrics: Name -> scalar tensor, each a mean over the samples.
     """
 

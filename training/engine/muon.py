@@ -82,11 +82,11 @@ class Muon(torch.optim.Optimizer):
 
 def _by_shape(weights: Iterable[Tensor]) -> list[list[Tensor]]:
     """The weights that have a gradient, those of one shape together."""
-    alike: dict[torch.Size, list[Tensor]] = {}
+    by_shape: dict[torch.Size, list[Tensor]] = {}
     for weight in weights:
         if weight.grad is not None:
-            alike.setdefault(weight.shape, []).append(weight)
-    return list(alike.values())
+            by_shape.setdefault(weight.shape, []).append(weight)
+    return list(by_shape.values())
 
 
 def split_optimizers(

@@ -1,4 +1,4 @@
-"""Transformers of a run: their sizes, their weights on this process, one call of them.
+"""Transformers of a run: their sizes, their weights on this process, and their calls.
 
 A network is built on the meta device, sharded, and only then filled, so that no process ever holds all of a
 network that it shares with others. Letters: B batch, T latent frames, h w latents, L tokens, D width.
@@ -43,7 +43,7 @@ def velocity(network: WanVace, x: Tensor, timestep: Tensor, batch: Batch, world:
     """Call a transformer.
 
     Args:
-        network: Which.
+        network: The transformer.
         x: [B, 16, T, h, w] noised latents.
         timestep: [B] in 0..1000.
         batch: Text, contexts and their scale, of B samples.
@@ -197,7 +197,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, parameter in module.named_parameters():
         value = weights[name].to(parameter.dtype)
         if isinstance(parameter, DTensor):
-            # Without a source rank each process cuts its part out of its own copy: nothing is sent.
+            # Without a source rank each process slices its own copy: nothing is sent.
             value = value.to(parameter.device_mesh.device_type)
             value = distribute_tensor(
                 value, parameter.device_mesh, parameter.placements, src_data_rank=None

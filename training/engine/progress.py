@@ -113,10 +113,10 @@ class Progress:
         numbers = "  ".join(
             f"{name} {value:.4g}" for name, value in values.items() if name.rpartition("/")[2] in SHOWN
         )
-        left = each * (last - step)
+        remaining = each * (last - step)
         logger.info(
             "step %d/%d  %.2f s  %.0f tokens/s  %.2f GiB  %s  %d:%02d:%02d left",
-            step, last, each, rate, memory, numbers, left // 3600, left // 60 % 60, left % 60,
+            step, last, each, rate, memory, numbers, remaining // 3600, remaining // 60 % 60, remaining % 60,
         )  # fmt: skip
 
     def flush(self) -> dict[str, float]:
@@ -155,8 +155,8 @@ class Progress:
         if self.wandb is not None:
             import wandb
 
-            shown = {f"samples/{v.name}": wandb.Video(io.BytesIO(v.gif), format="gif") for v in videos}
-            self.wandb.log(shown, step=step)
+            media = {f"samples/{v.name}": wandb.Video(io.BytesIO(v.gif), format="gif") for v in videos}
+            self.wandb.log(media, step=step)
 
     def close(self) -> None:
         """Write the remaining steps and close the log."""
@@ -189,13 +189,13 @@ def _start_wandb(config: RunConfig) -> Any:
         raise ValueError("log.wandb is true and wandb is not installed; pip install wandb") from error
     folder = Path(config.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    known = folder / "wandb_id.txt"
-    if not known.exists():
-        known.write_text(secrets.token_hex(8))
+    id_file = folder / "wandb_id.txt"
+    if not id_file.exists():
+        id_file.write_text(secrets.token_hex(8))
     return wandb.init(
         project="vdot",
         name=folder.name,
-        id=known.read_text().strip(),
+        id=id_file.read_text().strip(),
         resume="allow",
         dir=config.out_dir,
         config=dataclasses.asdict(config),

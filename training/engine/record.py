@@ -129,13 +129,13 @@ def _plain(config: RunConfig) -> dict[str, Any]:
 @cache
 def versions() -> dict[str, str]:
     """The commit of this repository, of Python and of the packages that numbers depend on."""
-    found = {"commit": _commit(), "python": platform.python_version()}
+    versions_by_name = {"commit": _commit(), "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions_by_name[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions_by_name
 
 
 def _commit() -> str:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vdot")
 FRAME_MS = 62
-# A GIF takes about a byte a pixel: what is logged is smaller than the file beside it.
+# A GIF takes about a byte per pixel: logged videos are smaller than the files.
 GIF_WIDTH_PX, GIF_FRAMES = 960, 41
 
 
@@ -124,7 +124,7 @@ def mask_frames(channels: Tensor) -> Tensor:
 
 
 def _control_frames(context: Tensor, masks: Tensor, vae: VideoEncoder) -> Tensor:
-    """[F, H, W, 3] of a context [96, T, h, w]: what is kept where the mask is 0, else the control."""
+    """[F, H, W, 3] of a context [96, T, h, w]: kept pixels where the mask is 0, else the control."""
     generate = masks[..., None] > 0.5
 
     def half(first: int) -> Tensor:
@@ -149,20 +149,20 @@ def panels(batch: Batch, latents: Tensor, vae: VideoEncoder) -> Tensor:
         [F, H, W, 3] in [0, 1] on the CPU, from left to right: each reference, control and mask of each
         context, the result, the real clip; without what the sample does not have.
     """
-    count, result, shown = batch.num_reference_latents, vae.decode(latents)[0], []
+    count, result, columns = batch.num_reference_latents, vae.decode(latents)[0], []
     images = references(batch)
     if images is not None:
-        # A reference was encoded as a clip of its own: decoded in a row, they would run into each other.
+        # References were encoded as separate clips: decoded in sequence, they would blend into each other.
         stills = vae.decode(images[0].movedim(1, 0)[:, :, None])
-        shown += [still.expand_as(result) for still in stills]
+        columns += [still.expand_as(result) for still in stills]
     if batch.contexts is not None:
         for context in batch.contexts[0, :, :, count:]:
             masks = mask_frames(context[2 * LATENT_CHANNELS :]).cpu()
-            shown += [_control_frames(context, masks, vae), masks[..., None].expand_as(result)]
-    shown.append(result)
+            columns += [_control_frames(context, masks, vae), masks[..., None].expand_as(result)]
+    columns.append(result)
     if batch.latents is not None:
-        shown.append(vae.decode(batch.latents[:, :, count:])[0])
-    return torch.cat(shown, dim=2)
+        columns.append(vae.decode(batch.latents[:, :, count:])[0])
+    return torch.cat(columns, dim=2)
 
 
 def write_samples(
@@ -210,7 +210,7 @@ def _sampled(
         infos = [info for _, info in source.cache.samples]
         for place, number in enumerate(chosen(infos, config, needs_latents=method.needs_latents)):
             # A pass gathers sharded weights as often as the sample's contexts need them: all processes run
-            # the same sample at once, whoever shows it.
+            # the same sample at once; one of them shows it.
             batch = sample_batch(source.cache, number, place, text_only=text_only)
             draws = Draws(config.seed, 0, batch.positions)
             batch = prepare(batch, draws, method, world.device, drop=False)
@@ -243,7 +243,9 @@ def log_video(frames: Sequence[Image.Image], name: str) -> SampleVideo:
     width, height = frames[0].size
     if width > GIF_WIDTH_PX:
         width, height = GIF_WIDTH_PX, max(1, round(height * GIF_WIDTH_PX / width))
-    shown = [frame.resize((width, height), Image.Resampling.LANCZOS) for frame in frames[::every]]
+    thumbnails = [frame.resize((width, height), Image.Resampling.LANCZOS) for frame in frames[::every]]
     file = io.BytesIO()
-    shown[0].save(file, "GIF", save_all=True, append_images=shown[1:], duration=FRAME_MS * every, loop=0)
+    thumbnails[0].save(
+        file, "GIF", save_all=True, append_images=thumbnails[1:], duration=FRAME_MS * every, loop=0
+    )
     return SampleVideo(name, file.getvalue(), width, height)

@@ -16,7 +16,7 @@ from ..data.loader import step_batches
 from ..data.source import Source
 from ..distributed.world import World, average_gradients
 from .average import AveragedWeights
-from .checkpoint import Checkpoints, Found
+from .checkpoint import Checkpoints, SavedStep
 from .config import RunConfig
 from .draws import Draws
 from .method import Method, Update, prepare, set_trained, trainable
@@ -251,7 +251,7 @@ class Trainer:
         self.source.load_state_dict(progress["data"])
         logger.info("resuming from step %d of %s", self.step, newest.path)
 
-    def _check(self, newest: Found, progress: dict[str, Any]) -> None:
+    def _check(self, newest: SavedStep, progress: dict[str, Any]) -> None:
         """Refuse a checkpoint of other networks, of another seed, or of settings that must not change."""
         if progress["network"] != self.method.sizes.to_dict():
             raise ValueError(

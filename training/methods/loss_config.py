@@ -1,4 +1,4 @@
-"""The losses of a distillation run: which ones, their weights and their constants.
+"""Settings of a distillation run's losses: their choice, weights and constants.
 
 Noise levels are timesteps of 0..1000; a shift s moves sigma = t / 1000 to s sigma / (1 + (s - 1) sigma).
 """
@@ -17,20 +17,20 @@ from ..data.checks import require
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Which losses, their weights and their constants.
+    """Choice of losses, their weights and constants.
 
     Attributes:
-        dmd: Whether the distribution-matching gradient is in the generator's matching update.
-        otd: Whether the optimal-transport gradient is in it.
-        gan: Whether odd steps are adversarial; off: every step is a matching step.
-        dmd_weight: Weight of DMD beside the transport (lambda).
-        otd_weight: Weight of the transport.
+        dmd: Enable the DMD gradient in the generator's matching update.
+        otd: Enable the optimal-transport gradient in the generator's matching update.
+        gan: Make odd steps adversarial; false: every step is a matching step.
+        dmd_weight: Weight of the DMD gradient (lambda).
+        otd_weight: Weight of the optimal-transport gradient.
         gan_weight: Weight of both players' adversarial losses.
         guidance: Classifier-free guidance scale of the real score.
-        task_guidance: Task -> its own scale. Less where frames are given and should stay as they are.
+        task_guidance: Task -> its guidance scale; lower for tasks that keep given frames.
         batch_guidance: Evaluate the teacher with and without text in one batch; faster, more memory.
         score_shift: Shift of the uniformly drawn timesteps of the scores and of the critic's own loss.
-        gan_shift: Shift of the timesteps at which the discriminator looks.
+        gan_shift: Shift of the discriminator's timesteps.
         min_timestep: Lowest timestep drawn, of 1000.
         max_timestep: Highest timestep drawn, of 1000.
         dmd_weighting: normalized (1 / mean abs(x0 - real)), timestep (t / 1000) or none.
@@ -44,18 +44,18 @@ class LossConfig:
         iterations: Most iterations of the transport.
         otd_gradient: envelope (exact, streamed) or unrolled (autograd of the plan's cost, as released: all
             iterations, eps absolute, cost sqeuclidean, hard marginals, not debiased).
-        otd_through: Where the transport's gradient enters: the prediction, or xt (through the fake score).
+        otd_through: Entry of the transport's gradient: prediction, or xt (through the fake score).
         otd_pool: Average-pool the predictions by this factor before the transport; 1: every latent position.
         otd_scale: Norm of a frame's unrolled gradient; not with envelope.
         otd_reduction: mean, or sum as released.
         shared_scores: One score evaluation for DMD and the transport (3 forward passes), or one for each (6).
         gan_form: softplus (relativistic), or linear as the paper writes it.
         gan_shared_noise: The same noise on real and generated latents in the generator's GAN update.
-        gan_trains_score: The discriminator's loss also trains the fake score's blocks it looks through.
+        gan_trains_score: The discriminator's loss also trains the fake score's blocks below the taps.
         r1: Weight of the finite-difference penalty on real latents.
         r2: The same on generated latents.
         penalty_sigma: Standard deviation of the perturbation in r1 and r2.
-        text_drop: Chance that a sample is without its caption for a whole step.
+        text_drop: Probability that a sample is trained without its caption in a step.
     """
 
     dmd: bool = True
@@ -96,11 +96,11 @@ class LossConfig:
 
     @property
     def guides(self) -> bool:
-        """Whether the teacher is ever evaluated without text too."""
+        """True if the teacher is also evaluated without text, for guidance."""
         return any(scale != 1 for scale in (self.guidance, *self.task_guidance.values()))
 
     def __post_init__(self) -> None:
-        require(self.dmd or self.otd or self.gan, "losses: dmd, otd and gan are all off; switch one on")
+        require(self.dmd or self.otd or self.gan, "losses: dmd, otd and gan are all false; set one true")
         require(
             self.dmd_weighting in DMD_WEIGHTINGS,
             f"losses.dmd_weighting is {self.dmd_weighting!r}; expected one of {', '.join(DMD_WEIGHTINGS)}",
@@ -126,8 +126,8 @@ class LossConfig:
             require(0 < value < math.inf, f"losses.{name} is {value}; expected above 0")
         for name in ("rho_fake", "rho_real"):
             value = getattr(self, name)
-            fine = value is None or value > 0
-            require(fine, f"losses.{name} is {value}; expected above 0, or null for a hard marginal")
+            valid = value is None or value > 0
+            require(valid, f"losses.{name} is {value}; expected above 0, or null for a hard marginal")
         if self.otd:
             self._check_transport()
 
@@ -145,7 +145,7 @@ class LossConfig:
         require(
             not self.debias or self.rho_fake == self.rho_real,
             f"losses.debias is true, rho_fake {_shown(self.rho_fake)} and rho_real {_shown(self.rho_real)}; "
-            "that needs both marginals relaxed alike: give both rho the same, or set debias false",
+            "that needs both marginals relaxed equally: give both rho the same value, or set debias false",
         )
 
 

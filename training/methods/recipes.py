@@ -5,7 +5,7 @@ from typing import Any
 RECIPES: dict[str, dict[str, Any]] = {
     # The defaults, a starting point.
     "corrected": {},
-    # The authors' released constants, without the faults that keep their program from running.
+    # The authors' released constants, without the bugs that keep their program from running.
     "released": {
         "rollout.noise_shift": 16.0,
         "losses.dmd_weight": 0.2,

@@ -1,4 +1,4 @@
-"""VDOT: distil a few-step generator by optimal transport, DMD and a GAN (arXiv 2512.06802).
+"""VDOT: distill a few-step generator by optimal transport, DMD and a GAN (arXiv 2512.06802).
 
 A step updates the critic (fake score and discriminator) and, every `generator_every` steps, the generator.
 Even steps match (generator: transport + DMD, fake score: flow matching), odd steps are adversarial:
@@ -8,7 +8,7 @@ Even steps match (generator: transport + DMD, fake score: flow matching), odd st
     critic_matching      roll out -> x_t -> the fake score's flow matching loss on the sample
     critic_gan           roll out -> x_t of sample and real clip -> discriminator -> relativistic loss, R1, R2
 
-Every loss is a mean over its samples, so that samples count alike however they are split into micro-batches.
+Every loss is a mean over its samples, so that samples have equal weight in any split into micro-batches.
 Letters: B batch, T latent frames (references included), h w latents, L tokens, D text width.
 """
 
@@ -237,7 +237,7 @@ class Vdot:
         Args:
             x0: [B, 16, T, h, w] the generator's sample.
             batch, draws: Of the step.
-            loss: otd or dmd; they have draws of their own unless `losses.shared_scores`.
+            loss: otd or dmd; they have separate draws unless `losses.shared_scores`.
             through_fake: Keep the fake score's graph from the noised sample.
 
         Returns:

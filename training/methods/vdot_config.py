@@ -62,8 +62,8 @@ class RolloutConfig:
 
     Attributes:
         steps: Network calls of a full rollout; each training rollout exits at a random one.
-        shift: Shift of the timesteps that the generator is told.
-        noise_shift: Shift of the noise levels that it is given; they differ in the recipe `released`.
+        shift: Shift of the generator's timestep labels.
+        noise_shift: Shift of its noise levels; differs from `shift` in the recipe `released`.
     """
 
     steps: int = 4
@@ -113,8 +113,8 @@ class DistillConfig(RunConfig):
 
     Attributes:
         out_dir: Folder for checkpoints, logs, samples and the export; a second start resumes from it.
-        recipe: corrected or released: the defaults of the losses; keys that are given override it.
-        stage: 1 (few steps from captions) or 2 (all tasks); written to logs and to the export.
+        recipe: corrected or released: defaults of the losses, overridden by explicit keys.
+        stage: 1 (few steps from captions) or 2 (all tasks); only for logs and the export's metadata.
         steps: Critic updates in all.
         model: Networks.
         rollout: Rollout of the generator.

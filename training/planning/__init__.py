@@ -1,1 +1,1 @@
-"""What a distillation run needs, worked out without a GPU."""
+"""Estimates the GPU memory and time of a distillation run, without a GPU."""

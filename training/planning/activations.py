@@ -1,4 +1,4 @@
-"""What autograd keeps of a forward pass, counted tensor by tensor.
+"""Counts the tensors that autograd keeps of a forward pass.
 
 L video tokens, S text tokens, D width, F feed-forward width. Each entry below is one tensor that a backward
 formula needs; tensors that two formulas share (the output of attention is the input of its projection) count
@@ -23,8 +23,8 @@ class BlockActivations:
     Attributes:
         kept: All that autograd keeps when the block is not recomputed.
         entry: The block's own input, all that is kept when it is.
-        backward: Gradients that live at once while the block is differentiated, besides `kept`.
-        forward: What lives at once while the block runs without gradients.
+        backward: Gradients alive at once in the block's backward pass, in addition to `kept`.
+        forward: Peak of a pass without gradients.
     """
 
     kept: int
@@ -78,10 +78,10 @@ class GraphActivations:
     """Bytes of one network's graph on one GPU.
 
     Attributes:
-        kept: Held from the forward pass until the backward pass has come by.
+        kept: Held from the forward to the backward pass.
         working: More, while the pass that needs most runs: a recomputed group of blocks, and gradients.
-        inference: What the same pass takes without gradients.
-        tapped: What the discriminator keeps of the tapped blocks, a part of `kept`.
+        inference: Peak of the same pass without gradients.
+        tapped: Kept by the discriminator of the tapped blocks, a part of `kept`.
     """
 
     kept: int
@@ -105,7 +105,7 @@ def graph_activations(
     taps: int = 0,
     fused_norms: bool = True,
 ) -> GraphActivations:
-    """Bytes that a forward pass keeps, and what its backward pass needs beside them.
+    """Bytes that a forward pass keeps, and the working memory of its backward pass.
 
     Args:
         network: sizes.

@@ -1,4 +1,4 @@
-"""A run on a machine: whether it fits, and how long it takes."""
+"""The memory and time budget of a run on a machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run needs of every GPU, in bytes.
+    """Memory of a run on each GPU, in bytes.
 
     Attributes:
         config: The run.
@@ -61,9 +61,9 @@ class Budget:
         sizes: Numbers of parameters.
         shards: GPUs that share one copy of the states.
         micro_batch: Samples of one micro-batch on one GPU.
-        states: Components that stay, one whole copy each.
+        states: Persistent components, one unsharded copy each.
         peaks: The kinds of update.
-        gathered: Whole weights and gradients of the blocks that run.
+        gathered: Unsharded weights and gradients of the running blocks.
         time: Of a step.
     """
 
@@ -81,7 +81,7 @@ class Budget:
 
     @property
     def offloaded(self) -> bool:
-        """Whether states live in CPU memory; `training/engine/networks.py` does so only with sharded ones."""
+        """True if states are in CPU memory; `training/engine/networks.py` offloads only sharded ones."""
         return self.config.parallel.cpu_offload and sharded(self.config, self.machine.gpus)
 
     @property
@@ -98,13 +98,13 @@ class Budget:
 
     @property
     def staged(self) -> float:
-        """Bytes of one node's part of a checkpoint, which is copied before it is written beside training."""
+        """Bytes of one node's part of a checkpoint, which is copied before it is written during training."""
         on_node = min(self.machine.gpus, self.machine.gpus_per_node)
         return self.states.saved / self.shards * on_node if self.config.log.asynchronous else 0.0
 
     @property
     def optimizer(self) -> float:
-        """Bytes that an optimizer step takes beside the states: the roots of all second moments at once, or,
+        """Working memory of an optimizer step in bytes: the roots of all second moments at once, or,
         of moments in 8 bits, the work on the largest weight."""
         eight_bit = self.config.optim.state_bits == 8
         work = EIGHT_BIT_STEP * self.sizes.largest if eight_bit else FP32 * self.sizes.network
@@ -127,17 +127,17 @@ class Budget:
 
     @property
     def fits(self) -> bool:
-        """Whether a GPU has them."""
+        """True if a GPU has this memory."""
         return self.total <= self.machine.memory_gib * GIB
 
 
 def sharded(config: DistillConfig, gpus: int) -> bool:
-    """Whether FSDP is on."""
+    """True if FSDP is on."""
     return gpus > 1 if config.parallel.fsdp == "auto" else bool(config.parallel.fsdp)
 
 
 def make_budget(config: DistillConfig, network: WanVaceConfig, clip: Clip, machine: Machine) -> Budget:
-    """Work out what a run needs.
+    """Estimate the budget of a run.
 
     Args:
         config: the run.

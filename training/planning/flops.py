@@ -58,7 +58,7 @@ def block_flops(network: WanVaceConfig, work: Workload) -> PassFlops:
 
 
 def pass_flops(network: WanVaceConfig, work: Workload) -> PassFlops:
-    """Operations of one forward pass of a whole network.
+    """Operations of one forward pass of a network.
 
     Args:
         network: sizes.

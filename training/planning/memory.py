@@ -33,7 +33,7 @@ EIGHT_BIT_STEP = 53
 TRANSPORT_COPIES = 6
 """Clouds of a matching update around the solver: pooled predictions, the gradient in its shapes and units."""
 GATHERED_BLOCKS = 2
-"""Blocks whole on a GPU at once: the one that runs, and the next one's, fetched ahead."""
+"""Unsharded blocks on a GPU at once: the running one, and the next, prefetched."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def tapped(network: WanVaceConfig, config: DistillConfig) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class States:
-    """Bytes that stay through the whole run, by component, over all GPUs of one shard group.
+    """Bytes of persistent state, by component, over all GPUs of one shard group.
 
     Attributes:
-        parts: Component -> bytes of one whole copy.
-        gradients: Bytes of the largest player's gradients, one whole copy.
+        parts: Component -> bytes of one unsharded copy.
+        gradients: Bytes of the largest player's gradients, unsharded.
     """
 
     parts: dict[str, int]
@@ -118,7 +118,7 @@ class States:
 
     @property
     def total(self) -> int:
-        """Bytes of one whole copy of everything, gradients included."""
+        """Bytes of one unsharded copy of everything, gradients included."""
         return sum(self.parts.values()) + self.gradients
 
 
@@ -128,7 +128,7 @@ def element_bytes(config: DistillConfig) -> int:
 
 
 def states(sizes: Sizes, config: DistillConfig) -> States:
-    """What the networks and their optimizers hold.
+    """Memory of the networks and their optimizers.
 
     Args:
         sizes: numbers of parameters.
@@ -140,13 +140,13 @@ def states(sizes: Sizes, config: DistillConfig) -> States:
     moments = 2 if config.optim.betas[0] > 0 else 1
     teacher = element_bytes(config)
     critic = sizes.network + sizes.discriminator
-    whole, trained, head = (moments * size for size in sizes.moments)
+    full, trained, head = (moments * size for size in sizes.moments)
     named = _moments(moments, config.optim.state_bits)
     parts = {
         "generator, fp32 master weights": FP32 * sizes.network,
         f"generator, {named}": trained,
         "fake score, fp32 master weights": FP32 * sizes.network,
-        f"fake score, {named}": whole,
+        f"fake score, {named}": full,
         "discriminator, weights and moments": FP32 * sizes.discriminator + head,
         f"real score, {'bf16' if teacher == BF16 else 'fp32'} weights": teacher * sizes.network,
         "averaged generator (EMA), fp32": FP32 * sizes.network,
@@ -160,12 +160,12 @@ def _moments(count: int, bits: int) -> str:
 
 @dataclass(frozen=True)
 class Peak:
-    """The worst moment of one kind of update, in bytes on a GPU beside the states.
+    """The worst moment of one kind of update, in bytes on a GPU in addition to the states.
 
     Attributes:
         name: The update.
-        graphs: What autograd keeps.
-        working: More while the hungriest layer, or the optimizer, runs.
+        graphs: Tensors kept by autograd.
+        working: Working memory of the largest layer, or of the optimizer.
     """
 
     name: str
@@ -179,10 +179,10 @@ class Peak:
 
 
 def gather_bytes(sizes: Sizes, config: DistillConfig, shards: int) -> int:
-    """Whole weights and gradients of the blocks that run; unsharded, autocast's copies of all weights."""
+    """Unsharded weights and gradients of the running blocks; unsharded, autocast's copies of all weights."""
     element = element_bytes(config)
     if shards == 1:
-        # Whole fp32 weights compute in bf16 through converted copies, kept for the backward pass.
+        # Replicated fp32 weights compute in bf16 through converted copies, kept for the backward pass.
         return element * sizes.network if element == BF16 else 0
     weights = element * (GATHERED_BLOCKS * sizes.block + sizes.root)
     gradients = (element + FP32) * sizes.block
@@ -215,23 +215,23 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
         )
 
     plain, teacher = graph(), graph(2 if losses.batch_guidance and losses.guides else 1)
-    found = [Peak("critic, flow matching", plain.kept, max(plain.working, plain.inference))]
+    results = [Peak("critic, flow matching", plain.kept, max(plain.working, plain.inference))]
     if losses.dmd or losses.otd:
         kept = plain.kept
         if losses.otd and losses.otd_through == "xt":
             kept += graph(trained=False).kept
         working = max(plain.working, teacher.inference, transport_bytes(clip, batch, config))
-        found.append(Peak("generator, matching", kept, working))
+        results.append(Peak("generator, matching", kept, working))
     if losses.gan:
         taps = len(tapped(network, config))
         through = graph(trained=False, taps=taps)
-        found.append(Peak("generator, GAN", plain.kept + through.kept, max(plain.working, through.working)))
+        results.append(Peak("generator, GAN", plain.kept + through.kept, max(plain.working, through.working)))
         looks = 2 + (losses.r1 > 0) + (losses.r2 > 0)
         judged = graph(taps=taps)
         kept = judged.kept if losses.gan_trains_score else judged.tapped
         working = judged.working if losses.gan_trains_score else judged.inference
-        found.append(Peak("critic, GAN", looks * kept, max(working, plain.inference)))
-    return found
+        results.append(Peak("critic, GAN", looks * kept, max(working, plain.inference)))
+    return results
 
 
 def transport_bytes(clip: Clip, batch: int, config: DistillConfig) -> int:

@@ -1,4 +1,4 @@
-"""How long a step takes: the passes of every update, over the cycle in which updates take turns."""
+"""Estimates the time of a step from the passes of every update, averaged over the cycle of updates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .workload import Clip, Workload
 
 @dataclass(frozen=True)
 class UpdateCost:
-    """What one update costs for one sample, on average over the rollout's exit steps.
+    """Cost of one update for one sample, averaged over the rollout's exit steps.
 
     Attributes:
         flops: Operations.
@@ -45,7 +45,7 @@ def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> d
     """
     one = pass_flops(network, Workload.of(network, clip))
     losses = config.losses
-    # Groups of any size run once more in the backward pass.
+    # Groups of any size are recomputed once in the backward pass.
     recomputed = 1 if config.parallel.checkpoint_every else 0
 
     def graph(weights: bool = True) -> UpdateCost:
@@ -69,7 +69,7 @@ def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> d
 
 
 def counted_steps(config: DistillConfig) -> dict[str, float]:
-    """How often each kind of update comes in a step, averaged over a cycle of turns."""
+    """Updates of each kind per step, averaged over a cycle."""
     cycle = 2 * config.optim.generator_every
     counts: dict[str, float] = {}
     for step in range(cycle):
@@ -84,7 +84,7 @@ class StepTime:
 
     Attributes:
         compute: Matrix products, at the stated utilization.
-        communication: Gathering weights and reducing gradients, were nothing hidden behind computing.
+        communication: Gathering weights and reducing gradients, without overlap.
         offload: Copies to and from CPU memory, and the optimizer there.
     """
 
@@ -100,7 +100,7 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Rates:
-    """What the hardware does, to be replaced by what was measured.
+    """Assumed hardware rates; replace them by measured ones.
 
     Attributes:
         tflops: Peak of dense bf16 products, 1e12 operations a second.

@@ -1,4 +1,4 @@
-"""What would make a run fit that does not: changes of its settings, or more GPUs."""
+"""Finds changes of settings, or a number of GPUs, with which a run fits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Option:
 
     Attributes:
         words: As it is typed after the command.
-        exact: Whether what is learned stays the same.
+        exact: True if the training result stays the same.
         section, key, value: The field and its new value.
     """
 
@@ -70,7 +70,7 @@ def options(config: DistillConfig, gpus: int, checkpoint_every: int) -> list[Opt
     """
     parallel, losses = config.parallel, config.losses
     most = max(1, config.data.batch_size // gpus)  # micro-batches of one sample
-    found = [
+    candidates = [
         (
             parallel.checkpoint_every != checkpoint_every,
             True,
@@ -90,7 +90,7 @@ def options(config: DistillConfig, gpus: int, checkpoint_every: int) -> list[Opt
     ]
     return [
         Option(f"--{section}.{key} {str(value).lower()}", exact, section, key, value)
-        for open_, exact, section, key, value in found
+        for open_, exact, section, key, value in candidates
         if open_ and not (key == "accumulation" and config.data.batch_size % value)
     ]
 
@@ -104,14 +104,14 @@ class Remedy:
 
     @property
     def exact(self) -> bool:
-        """Whether what is learned stays the same."""
+        """True if the training result stays the same."""
         return all(option.exact for option in self.options)
 
 
-def _applied(config: DistillConfig, chosen: Sequence[Option]) -> DistillConfig | None:
+def _applied(config: DistillConfig, changes: Sequence[Option]) -> DistillConfig | None:
     """The configuration with the changes; None where one needs another, as offloading needs shards."""
     try:
-        for option in chosen:
+        for option in changes:
             config = option.applied(config)
     except ValueError:
         return None
@@ -128,18 +128,18 @@ def remedies(budget: Budget, rebuild: Callable[[DistillConfig], Budget]) -> list
     Returns:
         Sets that fit, exact ones first, then the fastest.
     """
-    found: list[Remedy] = []
+    results: list[Remedy] = []
     every = smallest_checkpoint_every(budget.config, rebuild)
     open_ = options(budget.config, budget.machine.gpus, every)
     for count in range(1, len(open_) + 1):
-        for chosen in itertools.combinations(open_, count):
-            if any(set(remedy.options) <= set(chosen) for remedy in found):
+        for combination in itertools.combinations(open_, count):
+            if any(set(remedy.options) <= set(combination) for remedy in results):
                 continue
-            config = _applied(budget.config, chosen)
+            config = _applied(budget.config, combination)
             changed = rebuild(config) if config else None
             if changed and changed.fits:
-                found.append(Remedy(chosen, changed))
-    return sorted(found, key=lambda remedy: (not remedy.exact, remedy.budget.time.total))
+                results.append(Remedy(combination, changed))
+    return sorted(results, key=lambda remedy: (not remedy.exact, remedy.budget.time.total))
 
 
 @dataclass(frozen=True)
@@ -158,11 +158,11 @@ class Cluster:
 def enough_gpus(
     budget: Budget, rebuild: Callable[[DistillConfig, int], Budget], most: int = 512
 ) -> Cluster | None:
-    """The smallest number of GPUs, in whole nodes, that needs no offload; every block recomputed.
+    """The smallest number of GPUs, in full nodes, that needs no offload; every block recomputed.
 
     Args:
         budget: of the run as it stands.
-        rebuild: the budget of a configuration on so many GPUs of the same kind.
+        rebuild: the budget of a configuration on a number of GPUs of the same kind.
         most: where to stop.
 
     Returns:

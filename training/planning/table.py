@@ -25,12 +25,12 @@ def _gib(size: float) -> str:
 
 
 def run_lines(budget: Budget) -> list[str]:
-    """What is trained, on what."""
+    """The run and its machine."""
     config, clip, sizes = budget.config, budget.clip, budget.sizes
     frames, height, width = clip.latent_shape
     patch = budget.network.patch_size
     tokens = frames // patch[0] * -(-height // patch[1]) * -(-width // patch[2])
-    seen = budget.micro_batch * config.data.accumulation * budget.machine.gpus
+    effective = budget.micro_batch * config.data.accumulation * budget.machine.gpus
     lines = [
         f"Plan: stage {config.stage}, recipe {config.recipe}, {config.steps} steps on "
         f"{budget.machine.gpus} x {budget.machine.memory_gib:g} GiB",
@@ -40,11 +40,11 @@ def run_lines(budget: Budget) -> list[str]:
         f"  micro-batch {budget.micro_batch} x accumulation {config.data.accumulation} x "
         f"{budget.machine.gpus} GPUs; states spread over {budget.shards}",
     ]
-    if seen != config.data.batch_size:
+    if effective != config.data.batch_size:
         lines.append(
             f"  ! data.batch_size {config.data.batch_size} does not divide into accumulation "
-            f"{config.data.accumulation} x {budget.machine.gpus} GPUs; planned with {seen}: set "
-            f"--data.batch_size {seen}"
+            f"{config.data.accumulation} x {budget.machine.gpus} GPUs; planned with {effective}: set "
+            f"--data.batch_size {effective}"
         )
     return lines
 
@@ -57,7 +57,7 @@ def memory_lines(budget: Budget) -> list[str]:
         lines.append(_row(name, size / budget.shards))
     lines.append(_row("gradients (one player's at a time), fp32", budget.states.gradients / budget.shards))
     lines.append(_row("sum", budget.states.total / budget.shards))
-    lines.append(f" by update, beside it (checkpoint_every {budget.config.parallel.checkpoint_every})")
+    lines.append(f" by update, in addition (checkpoint_every {budget.config.parallel.checkpoint_every})")
     for peak in budget.peaks:
         note = f"graph {_gib(peak.graphs)} + working {_gib(peak.working)}"
         lines.append(_row(peak.name, peak.total, note))
@@ -77,9 +77,9 @@ def memory_lines(budget: Budget) -> list[str]:
 
 
 def verdict(budget: Budget) -> str:
-    """Whether it fits, in words."""
-    left = budget.machine.memory_gib - budget.total / GIB
-    return f"fits, {left:.1f} left" if budget.fits else f"DOES NOT FIT, {-left:.1f} too much"
+    """The verdict in words: fits or not."""
+    headroom = budget.machine.memory_gib - budget.total / GIB
+    return f"fits, {headroom:.1f} left" if budget.fits else f"DOES NOT FIT, {-headroom:.1f} too much"
 
 
 def time_lines(budget: Budget) -> list[str]:
@@ -103,13 +103,13 @@ def time_lines(budget: Budget) -> list[str]:
     return lines
 
 
-def remedy_lines(found: list[Remedy], enough: Cluster | None, memory_gib: float, most: int = 6) -> list[str]:
-    """What makes it fit, exact changes first."""
-    lines = ["What makes it fit" if found else "No change of settings makes it fit"]
-    for remedy in found[:most]:
+def remedy_lines(fixes: list[Remedy], enough: Cluster | None, memory_gib: float, most: int = 6) -> list[str]:
+    """Changes with which the run fits, exact ones first."""
+    lines = ["Settings that make it fit" if fixes else "No change of settings makes it fit"]
+    for remedy in fixes[:most]:
         words = " ".join(option.words for option in remedy.options)
         budget = remedy.budget
-        note = "" if remedy.exact else "; changes what is learned"
+        note = "" if remedy.exact else "; changes the training result"
         host = f", {budget.host / GIB:.0f} GiB of CPU memory a node" if budget.host else ""
         lines.append(
             f"  {words}\n      {budget.total / GIB:.1f} GiB, {budget.time.total:.3g} s a step{host}{note}"

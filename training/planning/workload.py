@@ -1,4 +1,4 @@
-"""What one micro-batch asks of the networks, in tokens."""
+"""The networks' workload for one micro-batch, in tokens."""
 
 from __future__ import annotations
 

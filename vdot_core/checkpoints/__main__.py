@@ -15,7 +15,7 @@ from .survey import CheckpointInfo
 
 
 def describe(info: CheckpointInfo) -> str:
-    """A few lines for a reader: what the checkpoint is, its sizes, and whether it can be loaded."""
+    """A short text summary: layout, sizes, and whether the checkpoint can be loaded."""
     files = (
         f"{len(info.files)} files, the first {shown(info.files[0].name)}"
         if len(info.files) > 1
@@ -67,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m vdot_core.checkpoints", description="Look at and convert checkpoints."
+        "python -m vdot_core.checkpoints", description="Inspect and convert checkpoints."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    look = commands.add_parser("inspect", help="say what a checkpoint is, without reading its weights")
+    look = commands.add_parser("inspect", help="describe a checkpoint without reading its weights")
     rewrite = commands.add_parser(
         "convert", help="write a checkpoint as one safetensors file with its config"
     )
@@ -80,13 +80,13 @@ def _parser() -> argparse.ArgumentParser:
         )
     rewrite.add_argument("target", metavar="OUT", help="the .safetensors file to write")
     for command in (look, rewrite):
-        command.add_argument("--vace", metavar="FILE", help="VACE module, where IN is a T2V network")
+        command.add_argument("--vace", metavar="FILE", help="VACE module, if IN is a T2V network")
     rewrite.add_argument(
         "--dtype",
         choices=("bf16", "fp16", "fp32"),
         help="convert every parameter; by default dtypes are kept",
     )
-    rewrite.add_argument("--overwrite", action="store_true", help="replace OUT where it exists")
+    rewrite.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser
 
 

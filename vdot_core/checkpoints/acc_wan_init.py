@@ -18,8 +18,8 @@ Weights = TypeVar("Weights", torch.nn.Module, Mapping[str, torch.Tensor])
 def acc_wan_init(vace: Weights, wan: torch.nn.Module | Mapping[str, torch.Tensor]) -> Weights:
     """Overwrite the Wan part of a VACE network by a Wan network's weights, in place (VDOT's AccWanInit).
 
-    Every parameter outside the VACE branch is replaced (embeddings, blocks, head); the branch is not touched.
-    Values are converted to the dtype and device that `vace` has them in.
+    Every parameter outside the VACE branch is replaced (embeddings, blocks, head). Values are converted to
+    the dtype and device of `vace`.
 
     Args:
         vace: a VACE network, or its state dict under Wan's names.
@@ -41,8 +41,8 @@ def acc_wan_init(vace: Weights, wan: torch.nn.Module | Mapping[str, torch.Tensor
             f"the Wan network has a VACE branch ({extra[0]}, ...); give stage 1's text-to-video network"
         )
     expected = {name: tuple(tensor.shape) for name, tensor in targets.items() if name not in set(branch)}
-    given = {name: TensorSpec.of(tensor) for name, tensor in sources.items()}
-    fault = mismatch(given, expected)
+    specs = {name: TensorSpec.of(tensor) for name, tensor in sources.items()}
+    fault = mismatch(specs, expected)
     if fault:
         raise ValueError(f"the Wan network does not fit the VACE network: {fault}")
     empty = [name for name in expected if targets[name].is_meta or sources[name].is_meta]

@@ -1,4 +1,4 @@
-"""Converting any checkpoint that can be read into this project's own format, tensor by tensor."""
+"""Converts any readable checkpoint to this project's format, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def convert(
     """Rewrite a checkpoint as one safetensors file under Wan's names with its config in the header.
 
     Args:
-        source: whatever `read_weights` reads.
+        source: anything that `read_weights` reads.
         target: the `.safetensors` file to write; it appears only when complete.
         vace: the VACE module to join to a T2V network.
         config: sizes of a network whose file does not carry them.
         dtype: convert every parameter; None keeps each dtype.
         overwrite: replace an existing target.
     Returns:
-        What was written, as `inspect` says.
+        The `inspect` result of the new file.
     Raises:
         ValueError: the source cannot be read, or the target cannot be written or exists already.
     """
@@ -48,26 +48,26 @@ def convert(
     target = checked_path(target)
     if target.exists() and not overwrite:
         raise ValueError(f"{shown(target)} exists already; give another name, or --overwrite")
-    found = loadable(source, vace, config, dtype)
-    specs = {name: entry.spec for name, entry in found.entries.items()}
+    checkpoint = loadable(source, vace, config, dtype)
+    specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
     if dtype is not None:
         specs = {name: replace(spec, dtype=dtype) for name, spec in specs.items()}
     order = writing_order(specs)
-    entries = {name: found.entries[name] for name in order}
+    entries = {name: checkpoint.entries[name] for name in order}
     stream = iterate_tensors(entries, dict.fromkeys(order, dtype))
     total = sum(spec.num_bytes for spec in order.values())
-    written = header(found.info.config, None)
-    kept = {k: v for k, v in found.info.metadata.items() if k not in (*written, _QUANTIZATION)}
-    write_safetensors(target, order, _reported(stream, total), {**written, **kept})
+    new_metadata = header(checkpoint.info.config, None)
+    metadata = {k: v for k, v in checkpoint.info.metadata.items() if k not in (*new_metadata, _QUANTIZATION)}
+    write_safetensors(target, order, _reported(stream, total), {**new_metadata, **metadata})
     return inspect(target)
 
 
 def _reported(stream: Iterator[tuple[str, torch.Tensor]], total: int) -> Iterator[tuple[str, torch.Tensor]]:
     """Pass tensors through, and log every tenth of the bytes of a file that takes a while."""
-    done, next_report = 0, total // 10
+    num_bytes, next_report = 0, total // 10
     for name, tensor in stream:
-        done += tensor.numel() * tensor.element_size()
+        num_bytes += tensor.numel() * tensor.element_size()
         yield name, tensor
-        if done >= next_report and total > 2**30:
-            log.info("written %.1f of %.1f GB", done / 1e9, total / 1e9)
+        if num_bytes >= next_report and total > 2**30:
+            log.info("written %.1f of %.1f GB", num_bytes / 1e9, total / 1e9)
             next_report += total // 10

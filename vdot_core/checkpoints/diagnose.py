@@ -1,4 +1,4 @@
-"""What a file that is not a loadable Wan-VACE network probably is, said in one sentence."""
+"""Explains in one sentence why a file is not a loadable Wan-VACE network."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _IMAGE_PROBLEM = Problem(
 
 
 def foreign(names: Iterable[str]) -> Problem | None:
-    """Recognize a file that is something else altogether.
+    """Recognize other kinds of files.
 
     Args:
         names: every tensor name in the file, as it stands there.
     Returns:
-        What it is and what to do; None where nothing is recognized.
+        Its kind and what to do; None if nothing is recognized.
     """
     names = list(names)
     kinds = (
@@ -58,7 +58,7 @@ def foreign(names: Iterable[str]) -> Problem | None:
     for pattern, problem in kinds:
         if any(map(pattern.search, names)):
             return problem
-    # An all-in-one checkpoint holds these beside its network, and is one.
+    # An all-in-one checkpoint holds these in addition to its network.
     if any(name.startswith("model.diffusion_model.") for name in names):
         return None
     others = (
@@ -104,7 +104,7 @@ def wrong_channels(specs: Mapping[str, TensorSpec]) -> Problem | None:
 
 
 def mismatch(specs: Mapping[str, TensorSpec], expected: Mapping[str, tuple[int, ...]]) -> str:
-    """Compare what a file has with what its network needs.
+    """Compare a file's tensors with the parameters of its network.
 
     Args:
         specs: Wan name -> shape and dtype.

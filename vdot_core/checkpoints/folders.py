@@ -1,4 +1,4 @@
-"""From what a user points at (file, folder, shard, index) to the weight files that belong together."""
+"""Finds the weight files of a network from any path to it: file, folder, shard or index."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MAX_SHARDS = 1_000
 
 @dataclass(frozen=True)
 class WeightSet:
-    """The files of one network, and what lies beside them.
+    """The files of one network, with their index and config.json.
 
     Args:
         files: the weight files, in order.
         owners: tensor name -> file, as a shard index says; None for a single file.
-        config: content of the config.json beside them; None where there is none.
+        config: content of the config.json in the same folder; None if there is none.
     """
 
     files: tuple[Path, ...]
@@ -37,7 +37,7 @@ def find_weights(path: str | Path) -> WeightSet:
 
     Args:
         path: a weight file; a folder of shards with its index, of one file, or with such a `transformer/`
-            in it; an index; or one shard, which stands for its whole set.
+            in it; an index; or any one shard of a set.
     Returns:
         The files, none of them opened yet.
     Raises:
@@ -55,12 +55,12 @@ def find_weights(path: str | Path) -> WeightSet:
         index = path.with_name(f"{shard['stem']}{shard['suffix']}{INDEX_SUFFIX}")
         if not os.path.isfile(index):
             raise ValueError(
-                f"{shown(path)} is one shard of several, and {shown(index.name)} is not beside it; put "
+                f"{shown(path)} is one shard of several, and {shown(index.name)} is not in its folder; put "
                 "all shards and the index in one folder"
             )
         return _from_index(index)
-    beside = _read_config(path.parent) if _CONFIG_BESIDE.fullmatch(path.name) else None
-    return WeightSet((path,), config=beside)
+    config = _read_config(path.parent) if _CONFIG_BESIDE.fullmatch(path.name) else None
+    return WeightSet((path,), config=config)
 
 
 def _in_folder(folder: Path) -> WeightSet:

@@ -1,4 +1,4 @@
-"""A network's config: from the file's metadata, from a config.json beside it, or from its shapes."""
+"""A network's config: from the file's metadata, from a config.json in the same folder, or from its shapes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def config_to_metadata(config: WanVaceConfig) -> dict[str, str]:
 
 
 def digest(text: str) -> str:
-    """SHA-256 of a config, so that one flipped digit of it does not load as another network."""
+    """SHA-256 of a config, so that a corrupted digit does not load as another network."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -186,21 +186,19 @@ def count_blocks(specs: Mapping[str, TensorSpec]) -> tuple[int, int]:
     Raises:
         ValueError: a block in between is missing.
     """
-    found: dict[str, set[int]] = {"blocks": set(), "vace_blocks": set()}
+    blocks: dict[str, set[int]] = {"blocks": set(), "vace_blocks": set()}
     for match in filter(None, map(_BLOCK.match, specs)):
-        found[match[1]].add(int(match[2]))
-    for kind, indices in found.items():
+        blocks[match[1]].add(int(match[2]))
+    for kind, indices in blocks.items():
         gaps = sorted(set(range(min(max(indices, default=-1) + 1, len(indices) + 1))) - indices)
         if gaps:
-            raise ValueError(
-                f"it misses all of {kind}.{gaps[0]} though later ones are there: an incomplete file"
-            )
-    return len(found["blocks"]), len(found["vace_blocks"])
+            raise ValueError(f"{kind}.{gaps[0]} is missing, but later blocks exist: an incomplete file")
+    return len(blocks["blocks"]), len(blocks["vace_blocks"])
 
 
 def _shape(specs: Mapping[str, TensorSpec], name: str, num_axes: int) -> tuple[int, ...]:
     if name not in specs:
-        raise ValueError(f"it misses {shown(name)}, from which the config is read: an incomplete file")
+        raise ValueError(f"{shown(name)} is missing, from which the config is read: an incomplete file")
     if len(specs[name].shape) != num_axes:
         raise ValueError(
             f"{shown(name)} is {shown(list(specs[name].shape))}; expected {num_axes} axes: not a Wan network"

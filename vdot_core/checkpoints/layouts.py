@@ -1,4 +1,4 @@
-"""How published files name Wan's parameters, and the one map from each of them to Wan's own names."""
+"""Naming schemes of published files, and the map from each of them to Wan's own names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from ..text import shown
 
-# What wrappers leave in a name, wherever it stands: FSDP, activation checkpointing, torch.compile.
+# Parts that wrappers insert anywhere in a name: FSDP, activation checkpointing, torch.compile.
 _WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.")
 COMFYUI_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 PREFIXES = ("", *COMFYUI_PREFIXES, "model.", "module.", "module.model.")
-# Beside the network in ComfyUI's all-in-one checkpoints.
+# Other models in ComfyUI's all-in-one checkpoints.
 _COMPANIONS = ("vae.", "first_stage_model.", "text_encoders.", "cond_stage_model.", "conditioner.")
 VACE_ROOTS = ("vace_blocks.", "vace_patch_embedding.")
 _ROOTS = re.compile(
@@ -56,7 +56,7 @@ _DIFFUSERS_BLOCK = {
 
 @dataclass(frozen=True)
 class Layout:
-    """One naming scheme: what it is called, the prefix of every name, and the rest's map to Wan's names."""
+    """A naming scheme: its name, the prefix of every key, and the map from the rest to Wan's names."""
 
     name: str
     prefix: str
@@ -78,8 +78,8 @@ class Layout:
             if self.prefix == COMFYUI_PREFIXES[0] and name.startswith(_COMPANIONS):
                 continue
             bare = strip_wrappers(name)
-            known = bare.startswith(self.prefix)
-            wan_name = self.rename(bare[len(self.prefix) :]) if known else bare
+            has_prefix = bare.startswith(self.prefix)
+            wan_name = self.rename(bare[len(self.prefix) :]) if has_prefix else bare
             if wan_name in mapped:
                 raise ValueError(
                     f"'{shown(mapped[wan_name], 60)}' and '{shown(name, 60)}' are both "
@@ -101,7 +101,7 @@ def detect_layout(names: Iterable[str], container: str = "") -> Layout | None:
         names: every tensor name in the file.
         container: the key that the tensors lay under; 'generator' is VDOT's release.
     Returns:
-        The scheme, or None where hardly anything looks like a Wan transformer.
+        The scheme, or None if too few names look like a Wan transformer's.
     """
     names = [strip_wrappers(name) for name in names]
     hits = Counter()

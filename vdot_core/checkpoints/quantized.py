@@ -1,4 +1,4 @@
-"""Scaled fp8: weights stored as fp8 with a factor beside them, as ComfyUI and Kijai publish them."""
+"""Scaled fp8: weights stored as fp8 with a scale factor, as ComfyUI and Kijai publish them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNREAD = (".weight_scale_2", ".pre_quant_scale", ".qweight", ".qzeros", ".absma
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a file's quantization keys say.
+    """The quantization that a file's keys describe.
 
     Args:
         scales: Wan weight name -> Wan name of its scale.

@@ -14,15 +14,15 @@ from ..text import shown
 from .quantized import expand_scaled
 from .survey import CheckpointInfo, Entry, Survey, survey
 
-# While weights are converted, the file is mapped anew for every such part of it, so that the pages that
-# were read do not add up to a second copy.
+# While weights are converted, the file is mapped in parts of this size, so that the pages already read
+# do not add up to a second copy.
 _PARTS = 32
 _MIN_PART_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class NetworkWeights:
-    """A network's weights under Wan's own names, and what the file said about them."""
+    """A network's weights under Wan's own names, with the file's config and info."""
 
     config: WanVaceConfig
     state_dict: dict[str, torch.Tensor]
@@ -35,7 +35,7 @@ def inspect(
     vace: str | Path | None = None,
     config: WanVaceConfig | None = None,
 ) -> CheckpointInfo:
-    """Say what a checkpoint is, from headers alone.
+    """Describe a checkpoint from its headers alone.
 
     Args:
         path: a weight file, a folder of shards, an index, one shard of a set, or a pair (base, VACE module).
@@ -68,9 +68,11 @@ def read_weights(
     Raises:
         ValueError: not a complete, loadable network; the message names the first ten faults and the cause.
     """
-    found = loadable(path, vace, config, dtype)
-    targets = dict.fromkeys(found.entries, dtype)
-    return NetworkWeights(found.info.config, _collect(found.entries, targets, None), found.info)
+    checkpoint = loadable(path, vace, config, dtype)
+    targets = dict.fromkeys(checkpoint.entries, dtype)
+    return NetworkWeights(
+        checkpoint.info.config, _collect(checkpoint.entries, targets, None), checkpoint.info
+    )
 
 
 def load_network(
@@ -96,13 +98,13 @@ def load_network(
     Raises:
         ValueError: as for `read_weights`.
     """
-    found = loadable(path, vace, config, dtype)
-    network = WanVace(found.info.config, operations, device="meta", dtype=dtype)
+    checkpoint = loadable(path, vace, config, dtype)
+    network = WanVace(checkpoint.info.config, operations, device="meta", dtype=dtype)
     own = {name: parameter.dtype for name, parameter in network.named_parameters()}
-    targets = {name: None if dtype is None else own[name] for name in found.entries}
-    network.load_state_dict(_collect(found.entries, targets, device), strict=True, assign=True)
-    left = [name for name, tensor in network.state_dict(keep_vars=True).items() if tensor.is_meta]
-    assert not left, f"not loaded: {left[:10]}"
+    targets = {name: None if dtype is None else own[name] for name in checkpoint.entries}
+    network.load_state_dict(_collect(checkpoint.entries, targets, device), strict=True, assign=True)
+    unloaded = [name for name, tensor in network.state_dict(keep_vars=True).items() if tensor.is_meta]
+    assert not unloaded, f"not loaded: {unloaded[:10]}"
     return network.eval()
 
 
@@ -112,9 +114,9 @@ def iterate_tensors(
     """Read parameters one at a time, in the order of `entries`.
 
     Args:
-        entries: Wan name -> where it lies.
+        entries: Wan name -> its location.
         targets: Wan name -> dtype to convert to; None keeps the file's.
-        bounded: let go of the file's pages again and again; for callers that do not keep the mapped tensors.
+        bounded: release the file's pages regularly; for callers that do not keep the mapped tensors.
     Yields:
         (Wan name, tensor on the CPU).
     """
@@ -135,15 +137,15 @@ def loadable(
     path, vace = _pair(path, vace)
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; give a floating point dtype, such as torch.bfloat16")
-    found = survey(path, vace, config)
-    if found.info.problem:
-        raise ValueError(found.info.problem)
-    if found.info.scaled and dtype is None:
+    checkpoint = survey(path, vace, config)
+    if checkpoint.info.problem:
+        raise ValueError(checkpoint.info.problem)
+    if checkpoint.info.scaled and dtype is None:
         raise ValueError(
             f"{shown(path)} holds scaled fp8 weights (fp8 times a factor), which have to be expanded; "
             "give dtype=torch.bfloat16, or convert the file with --dtype bf16"
         )
-    return found
+    return checkpoint
 
 
 def _pair(path, vace):
@@ -160,22 +162,22 @@ def _pair(path, vace):
 def _collect(
     entries: Mapping[str, Entry], targets: Mapping[str, torch.dtype | None], device: torch.device | str | None
 ) -> dict[str, torch.Tensor]:
-    """Read all: what stays as it is from one map of each file, the rest tensor by tensor."""
+    """Read all parameters: unchanged ones from one map of each file, converted ones tensor by tensor."""
     elsewhere = device is not None and torch.device(device).type != "cpu"
-    kept = {
+    direct = {
         name: entry
         for name, entry in entries.items()
         if not elsewhere and entry.scale is None and targets[name] in (None, entry.spec.dtype)
     }
-    read = dict(iterate_tensors(kept, targets, bounded=False))
-    changed = {name: entry for name, entry in entries.items() if name not in kept}
+    read = dict(iterate_tensors(direct, targets, bounded=False))
+    changed = {name: entry for name, entry in entries.items() if name not in direct}
     for name, tensor in iterate_tensors(changed, targets):
         read[name] = tensor.to(device) if elsewhere else tensor
     return {name: read[name] for name in entries}
 
 
 def _batches(entries: Mapping[str, Entry], bounded: bool) -> Iterator[list[tuple[str, Entry]]]:
-    """Runs of parameters of one file, each small beside the whole where the pages are to be let go."""
+    """Consecutive parameters of one file; in small groups if the file's pages are to be released."""
     total = sum(entry.spec.num_bytes for entry in entries.values())
     limit = max(total // _PARTS, _MIN_PART_BYTES)
     batch: list[tuple[str, Entry]] = []

@@ -1,4 +1,4 @@
-"""One look at a checkpoint's headers: what it is, its config, and where every parameter lies."""
+"""Reads a checkpoint's headers: its layout, its config, and the location of every parameter."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .tensor_files import Problem, TensorFile, TensorSpec, open_tensor_file
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint is, as its headers say.
+    """Description of a checkpoint, from its headers.
 
     Args:
-        path: what was asked about.
+        path: the checkpoint.
         layout: 'vdot' (ours), 'vdot-pt' (the release), 'wan', 'comfyui', 'diffusers', 'vace-module', two of
             these joined by ' + ', or what else it is: 'lora', 'vae', 'text-encoder', 'i2v', 'unknown', ...
         config: the network's sizes; None where they cannot be known.
@@ -31,7 +31,7 @@ class CheckpointInfo:
         files: the weight files.
         metadata: the safetensors header's strings.
         problem: why it cannot be loaded; empty where it can.
-        scaled: whether fp8 weights have factors beside them, so that a dtype must be given to read them.
+        scaled: True for fp8 weights with scale factors, which need a dtype to be read.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one parameter lies; `scale` is the name, in the same file, of its fp8 factor."""
+    """Location of one parameter; `scale` is the name of its fp8 factor in the same file."""
 
     file: TensorFile
     name: str
@@ -57,7 +57,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Survey:
-    """What `inspect` reports, and where each parameter lies by its Wan name."""
+    """The `inspect` result, and the location of each parameter by its Wan name."""
 
     info: CheckpointInfo
     entries: dict[str, Entry]
@@ -75,30 +75,30 @@ def survey(path: str | Path, vace: str | Path | None = None, config: WanVaceConf
     Raises:
         ValueError: a file is missing, damaged or unsafe, or the two files are not a base and a module.
     """
-    found = _survey_set(Path(path))
+    result = _survey_set(Path(path))
     if vace is not None:
-        found = _join(found, _survey_set(Path(vace)))
-    if found.info.problem:
-        return found
-    if not any(name.startswith("blocks.") for name in found.entries) and _has_vace(found):
-        return _refused(found, diagnose.VACE_MODULE)
-    specs = {name: entry.spec for name, entry in found.entries.items()}
+        result = _join(result, _survey_set(Path(vace)))
+    if result.info.problem:
+        return result
+    if not any(name.startswith("blocks.") for name in result.entries) and _has_vace(result):
+        return _refused(result, diagnose.VACE_MODULE)
+    specs = {name: entry.spec for name, entry in result.entries.items()}
     try:
-        config = _choose_config(found.info, specs, config)
+        config = _choose_config(result.info, specs, config)
         fault = _fault(specs, config)
     except ValueError as error:
         fault = str(error)
-    found = Survey(replace(found.info, config=config), found.entries)
-    return _refused(found, Problem(found.info.layout, fault)) if fault else found
+    result = Survey(replace(result.info, config=config), result.entries)
+    return _refused(result, Problem(result.info.layout, fault)) if fault else result
 
 
-def _refused(found: Survey, problem: Problem) -> Survey:
-    reason = f"{shown(found.info.path, 100)}: {problem.reason}"
-    return Survey(replace(found.info, layout=problem.layout, problem=reason), found.entries)
+def _refused(result: Survey, problem: Problem) -> Survey:
+    reason = f"{shown(result.info.path, 100)}: {problem.reason}"
+    return Survey(replace(result.info, layout=problem.layout, problem=reason), result.entries)
 
 
 def _survey_set(path: Path) -> Survey:
-    """One network's files without the check of the whole: layout, names and a config that came along."""
+    """Layout, names and config of one network's files, before the check against the network."""
     weights = find_weights(path)
     files = [open_tensor_file(file) for file in weights.files]
     if weights.owners is not None:
@@ -131,7 +131,7 @@ def _survey_set(path: Path) -> Survey:
 
 
 def _interpret(
-    info: CheckpointInfo, layout: Layout, owners: Mapping[str, TensorFile], beside: Mapping[str, Any] | None
+    info: CheckpointInfo, layout: Layout, owners: Mapping[str, TensorFile], content: Mapping[str, Any] | None
 ) -> Survey:
     """Translate a file's names to Wan's, set its quantization's helpers apart, and read its config."""
     names = layout.wan_names(owners)
@@ -142,8 +142,8 @@ def _interpret(
     config = infer.config_from_metadata(info.metadata)
     if config is not None and layout.name == "wan":
         info = replace(info, layout="vdot")
-    if config is None and beside is not None:
-        config = infer.config_from_json(beside)
+    if config is None and content is not None:
+        config = infer.config_from_json(content)
     info = replace(info, config=config)
     quantization = find_quantization(specs)
     if quantization.problem:
@@ -180,22 +180,22 @@ def _check_owners(path: Path, weights: WeightSet, files: list[TensorFile]) -> No
         )
 
 
-def _has_vace(found: Survey) -> bool:
-    return any(name.startswith(VACE_ROOTS) for name in found.entries)
+def _has_vace(result: Survey) -> bool:
+    return any(name.startswith(VACE_ROOTS) for name in result.entries)
 
 
 def _join(base: Survey, module: Survey) -> Survey:
-    """A T2V network and the VACE module that goes onto it, as one."""
+    """Join a T2V network and its VACE module."""
     for part in (base, module):
         if part.info.problem:
             raise ValueError(part.info.problem)
     if any(not name.startswith(VACE_ROOTS) for name in module.entries):
         swapped = all(name.startswith(VACE_ROOTS) for name in base.entries)
         advice = "the two are swapped" if swapped else "load it alone, or give a file of vace_* keys only"
-        raise ValueError(f"{shown(module.info.path)} holds a whole network, not the VACE module: {advice}")
+        raise ValueError(f"{shown(module.info.path)} holds a complete network, not the VACE module: {advice}")
     if _has_vace(base):
         raise ValueError(
-            f"{shown(base.info.path)} has a VACE branch of its own; load it alone, or give a T2V network"
+            f"{shown(base.info.path)} has a VACE branch already; load it alone, or give a T2V network"
         )
     entries = {**base.entries, **module.entries}
     info = replace(

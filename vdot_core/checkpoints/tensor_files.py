@@ -59,7 +59,7 @@ class TensorFile:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a readable file is not a network that can be loaded."""
+    """The reason why a readable file is not a loadable network."""
 
     layout: str
     reason: str = ""

@@ -47,7 +47,7 @@ def save_weights(
     Args:
         path: the `.safetensors` file to write; an existing one is replaced.
         config: the network's sizes.
-        state_dict: Wan name -> tensor, each as a whole; names that FSDP or torch.compile wrapped are cleaned.
+        state_dict: Wan name -> full tensor; FSDP's and torch.compile's prefixes are removed.
         metadata: further strings for the header.
     Raises:
         ValueError: names or shapes that are not the config's, tensors without values, or a bad path.
@@ -73,7 +73,7 @@ def writing_order(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
 
 
 def header(config: WanVaceConfig, metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """The header's strings, the caller's beside ours; ValueError where the caller's clash or are none."""
+    """The header's metadata with the caller's strings; ValueError if a key is reserved or not a string."""
     ours = config_to_metadata(config)
     for key, value in (metadata or {}).items():
         if key in ours:

@@ -19,14 +19,14 @@ class GanLosses:
 
 
 def gan_losses(real_logits: Tensor, fake_logits: Tensor, *, form: str = "softplus") -> GanLosses:
-    """Relativistic losses: each player only cares how much more real the real clip looks than the fake one.
+    """Relativistic losses: each depends only on how much more real the real clip looks than the fake.
 
     'softplus' (Jolicoeur-Martineau, ICLR 2019; the released code): G softplus(-(D_fake - D_real)),
     D softplus(-(D_real - D_fake)). 'linear' (the paper's equation): G D_real - D_fake, D D_fake - D_real.
 
     Args:
         real_logits: [B] discriminator logits of real latents, noised like the fakes.
-        fake_logits: [B] logits of generated latents; the caller detaches what must get no gradient.
+        fake_logits: [B] logits of generated latents; the caller detaches as needed.
         form: 'softplus' or 'linear'.
 
     Returns:

@@ -24,7 +24,7 @@ REDUCTIONS = ("mean", "sum")
 
 @dataclass(frozen=True)
 class MatchingGradient:
-    """A gradient for `matching_loss`, with what a training log wants to know.
+    """A gradient for `matching_loss`, with diagnostics for the training log.
 
     Attributes:
         gradient: [B, C, T, h, w] float32; zero on reference frames.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def _plan_cost(a: Tensor, b: Tensor, eps: float, iterations: int) -> Tensor:
-    """<P, C> of [N, C] clouds after so many log-domain Sinkhorn iterations, with its graph."""
+    """<P, C> of [N, C] clouds after `iterations` log-domain Sinkhorn iterations, with its graph."""
     cost = _squared(a, b)
     weight = -math.log(len(a))
     f, g = a.new_zeros(len(a)), a.new_zeros(len(b))

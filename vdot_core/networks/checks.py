@@ -1,4 +1,4 @@
-"""Checks of what a network is called with: errors say what was got and what fits.
+"""Checks of a network's inputs: errors say what was got and what is expected.
 
 B batch, K contexts, C channels, T h w latent frames, rows and columns, S text tokens.
 """

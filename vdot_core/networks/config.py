@@ -31,7 +31,7 @@ class WanVaceConfig:
             each; () means text-only, without a VACE branch.
         text_dim: width of the text encoder's output.
         freq_dim: width of the sinusoidal timestep embedding.
-        text_len: tokens that a prompt is zero-padded to by whoever encodes it; the network takes any length.
+        text_len: tokens to which the text encoder's caller zero-pads; the network takes any length.
         in_channels: latent channels in.
         out_channels: latent channels out.
         vace_in_channels: context channels: 32 of latents and 64 of masks.
@@ -133,8 +133,8 @@ class WanVaceConfig:
         Raises:
             ValueError: a name is unknown or missing, or a value is out of range.
         """
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known, key=str):
+        names = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - names, key=str):
             raise ValueError(f"unknown network config fields {listed(unknown)}; remove them")
         required = ("dim", "ffn_dim", "num_heads", "num_layers")
         if missing := [name for name in required if name not in values]:

@@ -52,7 +52,7 @@ def context_weights(
         weights[layer][context]: a float, a scalar tensor, or a float32 tensor [L, 1] over the tokens.
 
     Raises:
-        ValueError: the shape is none of these, or a row fits layers and frames alike.
+        ValueError: the shape is none of these, or a row fits both layers and frames.
     """
     entries = [_rows(entry, num_vace_layers, grid[0]) for entry in _by_context(scale, num_contexts)]
     layers = [_to_device(row, device) for row, _ in entries]

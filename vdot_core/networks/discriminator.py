@@ -64,7 +64,7 @@ def reference_token_mask(
         [L] bool, True for tokens that count; for `Discriminator(.., token_mask=)`.
 
     Raises:
-        ValueError: the references are as many as the frames, or are no whole number of patches.
+        ValueError: the references are as many as the frames, or are not a multiple of the patch size.
     """
     frames, *rows_columns = latent_shape[-3:]
     if not 0 <= num_reference_latents < frames or num_reference_latents % patch_size[0]:

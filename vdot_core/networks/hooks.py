@@ -1,4 +1,4 @@
-"""What a host may watch or change while the network runs, without patching its modules."""
+"""Extension points of the network's forward pass, for hosts such as ComfyUI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BlockCall = Callable[[Tensor, Tensor, Tensor, Any, "Hooks"], Tensor]
 
 
 class Hooks:
-    """Extension points of one forward pass; every one of them does nothing until a subclass overrides it.
+    """Extension points of one forward pass; the defaults change nothing.
 
     Pass an instance as `net(..., hooks=...)`. VACE blocks call the same attention hooks as backbone blocks,
     right after the `run_block` and `after_block` of the layer they belong to. Tokens between blocks, x of

@@ -1,4 +1,4 @@
-"""Random weights to train from scratch with, as Wan and VACE draw them."""
+"""Random initial weights for training from scratch, as in Wan and VACE."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def initialize_weights(network: nn.Module, generator: torch.Generator | None = N
 
     Linear layers and patch embeddings are Xavier-uniform with zero biases, the embeddings of text and time
     normal(0.02), modulation tables normal(1 / sqrt(D)), norms the identity. The head and VACE's
-    projections into and out of its branch are zero: a new network predicts 0, and contexts count for nothing.
+    projections into and out of its branch are zero: a new network predicts 0, and contexts have no effect.
 
     Args:
         network: the network; its parameters must hold memory.

@@ -28,7 +28,7 @@ CHUNK_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Factory:
-    """Where layers come from, and the device and dtype they are made with."""
+    """Factory of layers with a device and dtype."""
 
     operations: Any = nn
     device: torch.device | str | None = None
@@ -53,7 +53,7 @@ class Factory:
         )
 
     def patches(self, channels: int, config: WanVaceConfig) -> nn.Module:
-        """Make a patch embedding. Wan keeps these two layers in float32 whatever the rest is in."""
+        """Make a patch embedding. Wan keeps these two layers in float32 at any network dtype."""
         size = config.patch_size
         return self.operations.Conv3d(
             channels, config.dim, kernel_size=size, stride=size, device=self.device, dtype=torch.float32

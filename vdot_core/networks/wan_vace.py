@@ -1,4 +1,4 @@
-"""The Wan 2.1 video transformer with VACE's context branch: generator, scores and ComfyUI model alike.
+"""The Wan 2.1 video transformer with VACE's context branch: used as generator, score and ComfyUI model.
 
 B batch, K contexts, C channels, T h w latent frames, rows and columns, L tokens, S text tokens, D width.
 """
@@ -245,7 +245,7 @@ class WanVace(nn.Module):
     def patchify(
         self, embedding: nn.Module, latents: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, tuple[int, int, int]]:
-        """Embed latents [B, C, T, h, w], of whole patches, as (tokens [B, L, D], the grid they form)."""
+        """Embed latents [B, C, T, h, w], padded to the patch size, as (tokens [B, L, D], their grid)."""
         patches = self.embed_patches(embedding, latents).to(dtype)
         return rearrange(patches, "b d t h w -> b (t h w) d").contiguous(), tuple(patches.shape[2:])
 
@@ -287,13 +287,13 @@ def contexts_per_pass(num_contexts: int, num_tokens: int, may_share: bool) -> in
     Args:
         num_contexts: K.
         num_tokens: B * L of one context.
-        may_share: the hooks bear a larger batch.
+        may_share: the hooks support a larger batch.
     """
     return num_contexts if may_share and num_contexts * num_tokens <= MAX_BATCHED_TOKENS else 1
 
 
 def pad_to_patch(latents: Tensor, patch_size: tuple[int, int, int]) -> Tensor:
-    """Pad latents [B, C, T, h, w] at their ends, wrapping around, to whole patches."""
+    """Pad latents [B, C, T, h, w] at their ends, wrapping around, to a multiple of the patch size."""
     missing = [-size % patch for size, patch in zip(latents.shape[2:], patch_size, strict=True)]
     if not any(missing):
         return latents

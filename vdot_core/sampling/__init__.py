@@ -1,4 +1,4 @@
-"""Schedules and few-step samplers, for making videos and for training's rollouts."""
+"""Schedules and few-step samplers, for inference and for training's rollouts."""
 
 from .samplers import SOLVERS, Step, fresh_noise, rollout, sample, trajectory
 from .schedules import PRESETS, Preset, Schedule, released, sharp, trained

@@ -1,4 +1,4 @@
-"""The few-step samplers: one loop for making videos and for the rollouts of training.
+"""The few-step samplers, used for inference and for training's rollouts.
 
 Shape letters: B batch, C channels, T latent frames, h w latents. The network predicts v = noise - x0.
 """
@@ -55,7 +55,7 @@ def sample(
             float dtype.
         noise: standard normal, of the latents' shape; it is not scaled.
         schedule: noise levels and labels.
-        solver: 'unipc' (Wan's flow UniPC, order 2), 'renoise' (predict x0, noise it anew) or 'euler'.
+        solver: 'unipc' (Wan's flow UniPC, order 2), 'renoise' (predict x0, add fresh noise) or 'euler'.
         generator: source of the fresh noise of 'renoise'; on the CPU it gives the same noise for every
             device. Or a callable, tensor -> noise of its shape.
         callback: called after each step as (index, num_steps, x0, x).
@@ -80,7 +80,7 @@ def trajectory(
     solver: str = "unipc",
     generator: NoiseSource = None,
 ) -> Iterator[Step]:
-    """The steps of `sample`, one at a time, for a caller that stops early or looks in between.
+    """The steps of `sample`, one at a time, for a caller that stops early or inspects them.
 
     Nothing runs before the first `next`; each step runs in the grad mode of its `next`.
 
@@ -157,7 +157,7 @@ def _steps(velocity: Velocity, x: Tensor, schedule: Schedule, state: _Solver) ->
 
 
 class _Solver:
-    """Moves from one noise level to the next, once per step however often it is asked."""
+    """A step from one noise level to the next; `advance` is called once per step."""
 
     def __init__(self, schedule: Schedule, generator: NoiseSource):
         self.schedule, self.generator = schedule, generator
@@ -173,14 +173,14 @@ class _Solver:
 
 
 class _Euler(_Solver):
-    """Straight on along the velocity."""
+    """Euler step along the velocity."""
 
     def _next(self, step: Step, sigma: float) -> Tensor:
         return step.x + (sigma - step.sigma) * step.velocity
 
 
 class _Renoise(_Solver):
-    """Noise the predicted x0 anew at the next level."""
+    """Add fresh noise to the predicted x0 at the next level."""
 
     def _next(self, step: Step, sigma: float) -> Tensor:
         if sigma == 0:

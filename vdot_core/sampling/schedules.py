@@ -1,4 +1,4 @@
-"""Noise levels of the few-step samplers, and the labels under which the network is told of them.
+"""Noise levels of the few-step samplers, and the timestep labels that the network gets for them.
 
 The flow path is x_t = (1 - sigma) x0 + sigma noise; a shift s maps sigma to s sigma / (1 + (s - 1) sigma).
 """
@@ -28,7 +28,7 @@ class Schedule:
     Args:
         sigmas: [S + 1] float32, strictly descending within [0, 1]; the last is where sampling ends, 0 for a
             clean video.
-        timesteps: [S] float32 in [0, 1000], what the network is told at each call.
+        timesteps: [S] float32 in [0, 1000], the network's timestep at each call.
     Raises:
         ValueError: lengths, order or range are wrong.
     """
@@ -81,7 +81,7 @@ class Schedule:
             ValueError: fewer than one step, a shift that is not positive, or unknown labels.
         """
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise ValueError(f"steps is {shown(steps, 60)}, expected a whole number of at least 1")
+            raise ValueError(f"steps is {shown(steps, 60)}, expected an integer of at least 1")
         if not isinstance(shift, (int, float)) or not 0 < shift < math.inf:
             raise ValueError(f"shift is {shown(shift, 60)}, expected a positive number")
         if labels not in LABELINGS:

@@ -1,4 +1,4 @@
-"""Control videos from plain video, as the network was trained to read them: luma, lines, flow, depth, pose.
+"""Control videos from plain video, as the network was trained on them: luma, lines, flow, depth, pose.
 
 Every function is pure: frames `[F, H, W, 3]` float in [0, 1] (or depth, or keypoints) in, frames of the same
 length out.

@@ -71,11 +71,11 @@ def normalize_depth(
 
 
 def flicker(video: Tensor, *, guide: Tensor | None = None, tolerance: float = 0.01) -> float:
-    """How much a depth video's static pixels change from frame to frame, relative to its contrast.
+    """Measure the flicker of a depth video's static pixels, relative to its contrast.
 
     For each pair of frames, the mean absolute change over the static pixels, divided by the clip's contrast
     (its 1st to 99th percentile), averaged over the pairs. A pixel is static where the guide's luma changes by
-    at most `tolerance`; without a guide, where one scale and shift of the whole frame explain the change best
+    at most `tolerance`; without a guide, where one scale and shift of the frame explain the change best
     (the better half of each depth layer). Multiplying the video by a number or adding one changes nothing, so
     values before and after compare.
 

@@ -1,4 +1,4 @@
-"""The flow control: how each frame moves to the next, as color-wheel maps.
+"""The flow control: optical flow between consecutive frames as color-wheel maps.
 
 VACE's annotator (ali-vilab/VACE, vace/annotators/flow.py) runs RAFT with 20 updates on consecutive frames,
 paints each map on the Middlebury color wheel scaled by that map's own largest vector, and shows the first
@@ -78,16 +78,16 @@ def flow_video(
     pair = _raft_pair(network, device) if network is not None else _dis_pair(preset, frames)
     name = f"RAFT ({_raft_size(network)})" if network is not None else f"OpenCV DIS ({preset})"
     maps = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
-    kept = []  # a clip's scale is known at its end only
+    flows = []  # a clip's scale is known at its end only
     peaks = []
     for index in steps(range(len(frames) - 1)):
         flow = pair(frames[index], frames[index + 1]).to(frames.device)
         peaks.append(float(flow.norm(dim=0).max()))
         if scale == "clip":
-            kept.append(flow)
+            flows.append(flow)
         else:
             maps[index + 1] = _paint(flow, max(peaks[-1], still_px))
-    for index, flow in enumerate(kept):
+    for index, flow in enumerate(flows):
         maps[index + 1] = _paint(flow, max(*peaks, still_px))
     maps[0] = maps[1]
     return FlowVideo(maps, tuple(peaks), name)

@@ -1,4 +1,4 @@
-"""What every signal asks of a clip, said once.
+"""Checks and chunking that all signals share.
 
 Shape letters: F frames, H W pixels.
 """
@@ -18,8 +18,8 @@ def check_frames(frames: Tensor, *, minimum: int = 1, what: str = "frames") -> N
 
     Args:
         frames: the clip to check.
-        minimum: how many frames the signal needs at least.
-        what: the name of the input, for the messages.
+        minimum: least number of frames.
+        what: name of the input in messages.
 
     Raises:
         ValueError: wrong type, shape, length or range, NaN or infinity; says what was got and what to do.

@@ -92,8 +92,8 @@ def canvas_size(frame: dict[str, Any], index: int) -> tuple[int, int]:
 
 def _read_frame(frame: Any, index: int) -> list[Person]:
     if not isinstance(frame, dict) or not isinstance(frame.get("people"), list):
-        found = f"keys {shown(listed(frame, 5), 100)}" if isinstance(frame, dict) else type(frame).__name__
-        raise ValueError(f"keypoints of frame {index} are {found}; give a dict with a list 'people'")
+        got = f"keys {shown(listed(frame, 5), 100)}" if isinstance(frame, dict) else type(frame).__name__
+        raise ValueError(f"keypoints of frame {index} are {got}; give a dict with a list 'people'")
     return [_read_person(person, index) for person in frame["people"]]
 
 

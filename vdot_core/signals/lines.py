@@ -1,8 +1,7 @@
 """The scribble control: a soft line drawing of a clip, from thinned gradients.
 
 Sobel gradients are thinned to their ridges (kornia's Canny without its hysteresis, whose connected components
-flip as whole lines from frame to frame), compared with one threshold for the whole clip, and drawn with a pen
-of some width.
+make entire lines flicker), compared with one threshold for the clip, and drawn with a pen of some width.
 """
 
 import math
@@ -36,8 +35,8 @@ def draw_lines(
     Args:
         frames: [F, H, W, 3] float in [0, 1].
         threshold: in (0, 1]: how strong an edge must be to be drawn, relative to the clip's strong edges (the
-            95th percentile over frames spread across the clip). One number for the whole clip, so lines do
-            not blink with each frame's content.
+            95th percentile over frames spread across the clip). One threshold for the clip, so that
+            lines do not flicker with each frame's content.
         thickness: width of the pen in pixels, at least 1.
         softness: in [0, 1]: 0 draws every line at full strength, 1 lets weak edges fade in from nothing.
         blur: sigma in pixels of the smoothing before gradients; larger gives fewer, simpler lines.

@@ -3,9 +3,9 @@
 Pixel for pixel what VACE's annotator draws (ali-vilab/VACE, vace/annotators/pose.py and dwpose/util.py): 17
 limbs as ellipses at 0.6 of their color, 18 joints as discs at full color, the face as white dots; all
 with a score above 0.3, on a canvas whose shorter side is 1024 pixels and whose sides are multiples of 64
-(ellipses of half width 4, discs of radius 4, face dots of 3, at whole pixels), then resized to the video. It
-draws for OpenCV's channel order and saves for another, so that the skeletons VACE was trained on have red and
-blue exchanged (shoulders blue, nose-to-neck red, as in VACE's own figures); `colors="vace"` is that,
+(ellipses of half width 4, discs of radius 4, face dots of 3, at integer pixels), then resized to the video.
+It draws for OpenCV's channel order and saves for another, so that the skeletons VACE was trained on have red
+and blue exchanged (shoulders blue, nose-to-neck red, as in VACE's own figures); `colors="vace"` is that,
 "openpose" is as named.
 
 Keypoints are ComfyUI's POSE_KEYPOINT: one dict a frame, OpenPose's JSON with canvas_width and canvas_height.
@@ -70,7 +70,7 @@ def draw_pose(
         face, hands: whether to draw them; VACE was trained on body and face.
         colors: "vace" as VACE was trained (red and blue exchanged), "openpose" as other tools show
             skeletons.
-        pen: multiplies all widths, in whole pixels of the canvas; 1 is the annotator's, whose limbs are 9
+        pen: multiplies all widths, in integer pixels of the canvas; 1 is the annotator's, whose limbs are 9
             pixels wide at a shorter side of 1024.
         coordinates: see `parse_keypoints`.
 
@@ -178,7 +178,7 @@ def _visible(point: np.ndarray, threshold: float) -> bool:
 
 
 def _limb(start: np.ndarray, end: np.ndarray, half_width: int) -> np.ndarray:
-    """An ellipse from joint to joint: center, half length and angle are whole numbers."""
+    """An ellipse from joint to joint: center, half length and angle are integers."""
     dx, dy = start - end
     center = _pixel((start + end) / 2)
     return ellipse(center, (int(math.hypot(dx, dy) / 2), half_width), int(math.degrees(math.atan2(dy, dx))))

@@ -19,7 +19,7 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize a drawing by area, or by Lanczos where the result has more pixels.
 
     Args:
-        image: [H, W, C] uint8. Time goes with the box of what is not black.
+        image: [H, W, C] uint8. Only the bounding box of non-black pixels costs time.
         width, height: of the result.
 
     Returns:
@@ -37,18 +37,18 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return out
 
 
-def _extent(drawn: np.ndarray) -> slice:
+def _extent(coverage: np.ndarray) -> slice:
     """From the first to the last that is not 0."""
-    places = np.flatnonzero(drawn)
+    places = np.flatnonzero(coverage)
     return slice(places[0], places[-1] + 1) if places.size else slice(0, 0)
 
 
-def _resample(part: np.ndarray, taps: Taps, drawn: slice) -> tuple[slice, np.ndarray]:
-    """Weighted sums along axis 0 of what is drawn, and where in the result they lie."""
-    inside = (taps.pixels >= drawn.start) & (taps.pixels < drawn.stop)
+def _resample(part: np.ndarray, taps: Taps, extent: slice) -> tuple[slice, np.ndarray]:
+    """Weighted sums along axis 0 of the drawn rows, and their range in the result."""
+    inside = (taps.pixels >= extent.start) & (taps.pixels < extent.stop)
     rows = _extent(inside.any(1))
     weights = (taps.weights * inside)[rows, :, None, None]
-    pixels = np.where(inside, taps.pixels - drawn.start, 0)[rows]
+    pixels = np.where(inside, taps.pixels - extent.start, 0)[rows]
     total = np.zeros((len(pixels), *part.shape[1:]), dtype=np.float32)
     for k in range(pixels.shape[1]):
         total += weights[:, k] * part[pixels[:, k]]
@@ -57,7 +57,7 @@ def _resample(part: np.ndarray, taps: Taps, drawn: slice) -> tuple[slice, np.nda
 
 @lru_cache(maxsize=4)
 def _area_taps(count: int, size: int) -> Taps:
-    """How much of each source pixel lies in each of `size` equal parts of the axis."""
+    """The share of each source pixel that lies in each of `size` equal parts of the axis."""
     edges = np.arange(size + 1) * (count / size)
     pixels = edges[:-1, None].astype(int) + np.arange(-(-count // size) + 1)
     covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -66,7 +66,7 @@ def _area_taps(count: int, size: int) -> Taps:
 
 @lru_cache(maxsize=4)
 def _lanczos_taps(count: int, size: int) -> Taps:
-    """Lanczos with four lobes; what lies outside counts for the pixels at the edge."""
+    """Lanczos with four lobes; pixels outside repeat the edge."""
     position = (np.arange(size) + 0.5) * (count / size) - 0.5
     pixels = np.floor(position).astype(int)[:, None] + np.arange(-3, 5)
     distance = position[:, None] - pixels

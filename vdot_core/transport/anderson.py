@@ -7,7 +7,7 @@ RESTART_FACTOR = 3.0
 
 
 class Anderson:
-    """Extrapolates x -> map(x) from the last `memory` steps, and restarts from the best point when it strays.
+    """Extrapolates x -> map(x) from the last `memory` steps; restarts from the best point when it diverges.
 
     Walker & Ni, SIAM J. Numer. Anal. 49 (2011), with the differences as unknowns: least squares in float64
     with a ridge. ``memory == 0`` is the plain iteration.

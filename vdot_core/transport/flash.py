@@ -17,7 +17,7 @@ PACKAGE = "flash_sinkhorn"
 
 
 def why_not_flash(device: torch.device, cost: str) -> str | None:
-    """Why the backend cannot be used, as the end of a sentence about it; None where it can."""
+    """The reason why the backend cannot be used, as the end of a sentence; None if it can."""
     if device.type != "cuda":
         return f"needs CUDA tensors, and the clouds are on {device}: move them to a GPU"
     if cost != "sqeuclidean":

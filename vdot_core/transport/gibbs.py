@@ -64,10 +64,10 @@ class Exponents:
 class GibbsKernel:
     """Row chunks of E = exp(f + g - C), as E = K exp(f - f0) exp(g - g0) with anchors f0 and g0.
 
-    A kernel that there is room for is kept: while g stays near g0, a pass over it costs two matrix-vector
+    A kernel that fits into memory is stored: while g stays near g0, a pass over it costs two matrix-vector
     products and no exponential. Any other is computed by every pass, chunk by chunk in one buffer. Each row's
     maximum is taken out, so that no sum over- or underflows: without that, a streamed solve took 0.8 to 1.0
-    of the time. The chunks lie in `memory`, flat and float32, from its start.
+    of the time. The chunks are stored in `memory`, flat and float32, from its start.
     """
 
     def __init__(self, problem: Problem, memory: torch.Tensor):
@@ -107,7 +107,7 @@ class GibbsKernel:
         """Keep only the problems at `index`, which `problem` holds."""
         self.exponents, self.f0, self.g0 = Exponents(problem), self.f0[index], self.g0[index]
         for position, buffer in enumerate(self.buffers):
-            # In its own place: a copy would be as large as what is there.
+            # In place: a copy would double the memory.
             for place, source in enumerate(index.tolist()):
                 if place != source:
                     buffer[place].copy_(buffer[source])

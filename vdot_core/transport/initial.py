@@ -41,7 +41,7 @@ def _moments(points: torch.Tensor, weights: torch.Tensor):
     covariance = torch.einsum("bi,bid,bie->bde", weights, centered, centered)
     num_dims = covariance.shape[-1]
     trace = covariance.diagonal(dim1=1, dim2=2).sum(-1)
-    # A constant cloud has no spread of its own: its ridge is a share of the unit mean cost instead.
+    # A constant cloud has no spread: its ridge is a share of the unit mean cost instead.
     ridge = COVARIANCE_RIDGE * torch.where(trace > 0, trace, torch.ones_like(trace))
     identity = torch.eye(num_dims, dtype=covariance.dtype, device=covariance.device)
     return mean, covariance + ridge[:, None, None] * identity, centered

@@ -1,4 +1,4 @@
-"""How much memory a solve takes, from its sizes alone.
+"""Estimates the memory of a solve from its sizes.
 
 Shape letters: B problems solved together, F frames, I J points, D coordinates.
 """

@@ -42,12 +42,12 @@ class Problem:
 
     @cached_property
     def relaxed(self) -> bool:
-        """Whether any marginal is relaxed at all."""
+        """True if any marginal is relaxed."""
         return bool((self.rho_a.isfinite() | self.rho_b.isfinite()).any())
 
     @property
     def size(self) -> tuple[str, int, int, int, str]:
-        """What its memory depends on: kind of device, B, I, J and the cost."""
+        """Key of its memory layout: kind of device, B, I, J and the cost."""
         return self.a.device.type, *self.a.shape[:2], self.b.shape[1], self.cost
 
     @cached_property
@@ -71,7 +71,7 @@ class Problem:
         return Problem(**{**self._values(), **first})
 
     def _values(self) -> dict:
-        """The fields without what was cached of them."""
+        """The fields without cached values."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 

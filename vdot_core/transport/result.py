@@ -1,4 +1,4 @@
-"""What a transport problem's solution holds."""
+"""The solution of a transport problem."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

@@ -106,7 +106,7 @@ def iterate(problem: Problem, step, g: torch.Tensor, tol: float, max_iter: int, 
 
     Args:
         problem: the problems to solve.
-        step: their `Pass`, or another backend's with the same methods; in the end it has the last open ones.
+        step: their `Pass`, or another backend's with the same methods; at the end, of the last open ones.
         g: [B, J] starting potentials.
         tol, max_iter: as in `entropic_ot`; memory: its `anderson`.
 

@@ -66,7 +66,7 @@ def entropic_ot(
             which g is used, in units of the cost.
         debias: solve for the Sinkhorn divergence S(a, b) = OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2, whose
             gradient w.r.t. a is that of OT(a, b) less that of OT(a, a) by its first argument. At a = b it is
-            0 only where both marginals are relaxed alike: rho_a must equal rho_b (Sejourne et al., 2019).
+            0 only if both marginals are relaxed equally: rho_a must equal rho_b (Sejourne et al., 2019).
         backend: 'torch' (CPU and CUDA); 'flash', the kernels of the package flash-sinkhorn (CUDA and the
             squared cost only); or 'auto', which is 'flash' where that can be used and 'torch' elsewhere. The
             result says which it was. Only how a pass over the cost is computed differs: accuracy float32
@@ -112,7 +112,7 @@ def entropic_ot(
 
 
 def _choose_backend(backend: str, device: torch.device, cost: str) -> str:
-    """'torch' or 'flash'; a ValueError where 'flash' was asked for and cannot be had."""
+    """'torch' or 'flash'; ValueError if 'flash' was requested and is not available."""
     if backend == "torch":
         return backend
     reason = why_not_flash(device, cost)

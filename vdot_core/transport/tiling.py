@@ -1,4 +1,4 @@
-"""How much of a kernel I x J is in memory at once, by kind of device.
+"""Memory layout of a kernel I x J, by kind of device.
 
 Shape letters: B problems solved together, I J points, R rows of a chunk.
 """
@@ -6,10 +6,10 @@ Shape letters: B problems solved together, I J points, R rows of a chunk.
 import math
 from dataclasses import dataclass
 
-# A kernel of up to so many numbers is kept: 168 MB on a CPU, 1 GB on a GPU; a 480p frame has 39 million.
+# Kernels up to this number of elements are kept: 168 MB on a CPU, 1 GB on a GPU; a 480p frame has 39 million.
 # Keeping makes a solve with eps 0.05 of the mean cost 1.4 to 2.4 times faster than streaming, one CPU thread.
 KEPT_ELEMENTS = {"cpu": 40 << 20, "cuda": 1 << 28}
-# So many numbers at a time are computed: what fits a CPU's cache, or a bounded share of a GPU's memory.
+# Elements computed at a time: a chunk that fits a CPU's cache, or a bounded share of a GPU's memory.
 CHUNK_ELEMENTS = {"cpu": 1024 * 1600, "cuda": 1 << 26}
 
 

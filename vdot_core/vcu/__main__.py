@@ -1,4 +1,4 @@
-"""python -m vdot_core.vcu preview: units from files, drawn as a picture."""
+"""Command line: `python -m vdot_core.vcu preview` builds a unit from files and draws it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger("vdot")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; 0, or 2 with one sentence where an input does not fit."""
+    """Run the command line; returns 0, or 2 after an input error, printed in one sentence."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = _parser().parse_args(arguments)
     try:
@@ -46,40 +46,44 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser(
         "preview",
-        help="draw a unit, composed of everything that is given, into a picture",
+        help="compose a unit from the given inputs and draw it into a picture",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name, what in (
-        ("control", "a control clip that is drawn already"),
-        ("depth", "a depth clip, near bright"),
-        ("gray", "a clip to follow in black and white"),
-        ("scribble", "a clip to follow by its lines"),
-        ("flow", "a clip whose motion to follow"),
+        ("control", "a ready-made control clip"),
+        ("depth", "a depth clip; near is bright"),
+        ("gray", "a clip whose grayscale video is the control"),
+        ("scribble", "a clip whose line drawing is the control"),
+        ("flow", "a clip whose optical flow is the control"),
         ("outpaint", "a clip to widen"),
         ("first", "how the video begins"),
         ("last", "how it ends"),
     ):
         command.add_argument(f"--{name}", type=Path, metavar="FILE", help=what)
-    command.add_argument("--inpaint", type=Path, nargs=2, metavar=("CLIP", "MASK"), help="white is made anew")
+    command.add_argument(
+        "--inpaint", type=Path, nargs=2, metavar=("CLIP", "MASK"), help="mask; white: generate, black: keep"
+    )
     command.add_argument("--mask_shape", default="original", help="original, hull or box")
-    command.add_argument("--expand", type=float, default=0.0, help="grow the mask by this part of its box")
+    command.add_argument("--expand", type=float, default=0.0, help="grow the mask by this share of its box")
     command.add_argument("--grow_px", type=int, default=0, help="grow the mask by pixels")
     command.add_argument("--pad", type=int, nargs=4, default=(0, 0, 0, 0), metavar=("L", "R", "T", "B"))
-    command.add_argument("--aspect", help="outpaint to this aspect, as 16:9")
-    command.add_argument("--feather_px", type=int, default=0, help="let the margin reach into the clip")
+    command.add_argument("--aspect", help="outpaint to this aspect, such as 16:9")
+    command.add_argument(
+        "--feather_px", type=int, default=0, help="pixels by which the generated margin reaches into the clip"
+    )
     command.add_argument("--reference", type=Path, nargs="+", default=[], metavar="FILE", help="subjects")
-    command.add_argument("--start", type=float, help="part of the video where controls begin, 0 to 1")
-    command.add_argument("--end", type=float, help="part of the video where controls end, 0 to 1")
+    command.add_argument("--start", type=float, help="where controls start, as a share of the video, 0 to 1")
+    command.add_argument("--end", type=float, help="where controls end, as a share of the video, 0 to 1")
     for name in ("width", "height", "num_frames"):
-        command.add_argument(f"--{name}", type=int, help="of the video; the clip's own where there is one")
-    command.add_argument("--columns", type=int, default=6, help="how many frames to show")
+        command.add_argument(f"--{name}", type=int, help="of the video; default: the clip's own")
+    command.add_argument("--columns", type=int, default=6, help="number of frames to show")
     command.add_argument("--out", default="unit.png", help="the picture to write")
     return parser
 
 
 def _unit(options: argparse.Namespace) -> VCU:
-    """Everything that was given, composed."""
+    """The unit composed of all given inputs."""
     size = {"width": options.width, "height": options.height}
     canvas = {**size, "num_frames": options.num_frames}
     units = []

@@ -1,4 +1,4 @@
-"""Boxes of a detector as masks: faces for references, people or things to make anew.
+"""Boxes of a detector as masks: faces for references, people or things to regenerate.
 
 Shape letters: F pixel frames, H W pixels.
 """
@@ -28,7 +28,7 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
             every frame), or a list with such a list for each frame (or a single one, for every frame). Other
             keys, such as score, do not matter.
         width, height, num_frames: of the clip in which they were found.
-        which: 'all' boxes of a frame, only the 'largest', or only the 'first', which is a detector's surest.
+        which: 'all' boxes of a frame, only the 'largest', or only the 'first' (a detector's most confident).
     Returns:
         [F, H, W] float32 of 0 and 1; a pixel that a box touches is inside. A frame without boxes is empty.
     Raises:
@@ -40,8 +40,8 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
     if not isinstance(which, str) or which not in WHICH:
         raise ValueError(f"which is {shown(which)}, expected one of {', '.join(WHICH)}")
     masks = torch.zeros(num_frames, height, width)
-    for mask, found in zip(masks, steps(_per_frame(boxes, num_frames)), strict=True):
-        corners = [_corners(box) for box in found]
+    for mask, frame_boxes in zip(masks, steps(_per_frame(boxes, num_frames)), strict=True):
+        corners = [_corners(box) for box in frame_boxes]
         if which != "all":
             corners = corners[:1] if which == "first" else sorted(corners, key=_area)[-1:]
         for left, top, right, bottom in corners:

@@ -1,5 +1,5 @@
-"""Fitting any clip or image to the model's canvas: sizes in multiples of 16, lengths 4n+1, nothing in
-silence.
+"""Fitting any clip or image to the model's canvas: sizes in multiples of 16,
+lengths 4n+1; every change is noted.
 
 Shape letters: F pixel frames, H W pixels, C channels.
 """
@@ -25,7 +25,7 @@ FRAMES_PER_CHUNK = 8
 
 @dataclass(frozen=True)
 class Length:
-    """How many frames a clip is given, and from where.
+    """The length of a video, and the frames taken from its clip.
 
     Args:
         total: frames of the video, 4n+1.
@@ -42,8 +42,8 @@ def as_clip(frames: Tensor, name: str = "frames") -> tuple[Tensor, list[str]]:
     """Bring images to [F, H, W, 3] float32 in [0, 1].
 
     Args:
-        frames: [F, H, W, C] or one image [H, W, C], C = 1, 3 or 4; float in [0, 1] or uint8; numpy is fine.
-        name: what to call it in errors.
+        frames: [F, H, W, C] or one image [H, W, C], C = 1, 3 or 4; float in [0, 1] or uint8; numpy works too.
+        name: its name in errors.
     Returns:
         The clip, and notes on what was changed.
     Raises:
@@ -114,7 +114,7 @@ def snap_length(num_frames: int) -> int:
 
 def target_size(source: tuple[int, int], width: int | None, height: int | None) -> tuple[int, int, list[str]]:
     """Choose the canvas for a source (width, height) and what was asked for; one None keeps the aspect."""
-    asked = (width, height)
+    requested = (width, height)
     if width is None and height is None:
         return (*snap_size(*source), [])
     width = None if width is None else whole("width", width)
@@ -125,20 +125,20 @@ def target_size(source: tuple[int, int], width: int | None, height: int | None) 
         height = max(1, round(source[1] * width / source[0]))
     snapped = snap_size(width, height)
     notes = []
-    if any(want is not None and want != got for want, got in zip(asked, snapped, strict=True)):
+    if any(want is not None and want != got for want, got in zip(requested, snapped, strict=True)):
         notes.append(f"size {width}x{height} -> {snapped[0]}x{snapped[1]} (multiples of {SIZE_MULTIPLE})")
     return (*snapped, notes)
 
 
-def target_length(available: int, asked: int | None, name: str = "frames") -> Length:
+def target_length(available: int, requested: int | None, name: str = "frames") -> Length:
     """Choose the length for a clip and what was asked for.
 
     A clip that is too long loses frames at its end. One that is shorter than asked leaves the rest free.
     """
-    total = snap_length(available if asked is None else asked)
+    total = snap_length(available if requested is None else requested)
     notes = []
-    if asked is not None and asked != total:
-        notes.append(f"length {asked} -> {total} frames (4n+1)")
+    if requested is not None and requested != total:
+        notes.append(f"length {requested} -> {total} frames (4n+1)")
     used = min(available, total)
     if used < available:
         notes.append(f"{name}: {available} frames -> {used} (dropped {available - used} at the end)")
@@ -148,7 +148,7 @@ def target_length(available: int, asked: int | None, name: str = "frames") -> Le
 
 
 def cover(frames: Tensor, width: int, height: int) -> Tensor:
-    """Scale to cover the canvas and crop the center: VACE's rule for videos and their masks alike.
+    """Scale to cover the canvas and crop the center: VACE's rule for videos and their masks.
 
     Args:
         frames: [F, H, W, C] float in [0, 1].
@@ -215,20 +215,20 @@ def lengthen(clip: Tensor, total: int, fill: float | str, upto: int | None = Non
     missing = total - clip.shape[0]
     if missing <= 0:
         return clip[:total]
-    held = 0
+    num_held = 0
     if fill == "hold":
-        held = min(total, upto or total) - clip.shape[0]
+        num_held = min(total, upto or total) - clip.shape[0]
         fill = GRAY
     parts = [clip]
-    if held > 0:
-        parts.append(clip[-1:].expand(held, *clip.shape[1:]))
-    if missing > held:
-        parts.append(clip.new_full((1,) * clip.ndim, fill).expand(missing - held, *clip.shape[1:]))
+    if num_held > 0:
+        parts.append(clip[-1:].expand(num_held, *clip.shape[1:]))
+    if missing > num_held:
+        parts.append(clip.new_full((1,) * clip.ndim, fill).expand(missing - num_held, *clip.shape[1:]))
     return torch.cat(parts)
 
 
 def letterbox(image: Tensor, width: int, height: int) -> Tensor:
-    """Place a whole image on a white canvas, aspect kept, centered: VACE's rule for references.
+    """Fit an image onto the center of a white canvas, aspect kept: VACE's rule for references.
 
     Args:
         image: [H, W, 3] float in [0, 1].

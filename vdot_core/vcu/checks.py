@@ -1,4 +1,4 @@
-"""Checks of what a user gives: every refusal names the argument, what was got and what to give instead."""
+"""Checks of a user's arguments: every error names the argument, the value got and what to give instead."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..memory import check_size
 
 MAX_SIDE = 16384
 MAX_FRAMES = 65537
-# A thousand frames at 1080p; more is a slip of the hand, and would end in an allocation that fails.
+# A thousand frames at 1080p; more is a typing error, and the allocation would fail.
 MAX_PIXELS = 2**31
 MAX_STRENGTH = 100.0
 
 
 def whole(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
-    """A whole number within bounds; ValueError otherwise."""
+    """An integer within bounds; ValueError otherwise."""
     try:
         number = operator.index(value)
     except (TypeError, RuntimeError):
@@ -28,9 +28,7 @@ def whole(name: str, value: Any, low: int | None = None, high: int | None = None
     if number is None or isinstance(value, bool):
         raise ValueError(f"{name} is {shown(value)}, expected a whole number; give one{_between(low, high)}")
     if (low is not None and number < low) or (high is not None and number > high):
-        raise ValueError(
-            f"{name} is {shown(number)}, expected a whole number{_between(low, high)}; give such a one"
-        )
+        raise ValueError(f"{name} is {shown(number)}, expected a whole number{_between(low, high)}")
     return number
 
 
@@ -44,7 +42,7 @@ def real(name: str, value: Any, low: float, high: float) -> float:
             number = None
     if number is None or not low <= number <= high:
         got = shown(value) if number is None else f"{number:g}"
-        raise ValueError(f"{name} is {got}, expected a number{_between(low, high)}; give such a one")
+        raise ValueError(f"{name} is {got}, expected a number{_between(low, high)}")
     return number
 
 

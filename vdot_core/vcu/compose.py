@@ -14,7 +14,7 @@ from .masks import binarize
 from .unit import GRAY, VCU, built, dense
 
 FOLD_ORDER = ("extension", "repaint", "control")
-# Two codecs of the same clip differ by about a level of eight bits; more is another picture.
+# The same clip in two codecs differs by about one 8-bit level; more is another picture.
 SAME_PIXEL = 1.5 / 255
 
 
@@ -111,7 +111,7 @@ def _fold(content: list[tuple[str, VCU]]) -> VCU:
         same = [(name, _binary(unit)) for name, unit in content if unit.kind == kind]
         if not same:
             continue
-        # Every two before any are merged: a clash then has two names, and no order hides it.
+        # All pairs are checked before merging, so that a clash names both units in any order.
         for a, b in combinations(same, 2):
             _CLASHES[kind](a, b)
         unit = reduce(_MERGES[kind], (unit for _, unit in same))
@@ -119,10 +119,10 @@ def _fold(content: list[tuple[str, VCU]]) -> VCU:
     return combined
 
 
-def _over(known: VCU, other: VCU) -> VCU:
+def _over(base: VCU, other: VCU) -> VCU:
     """Extension + X and repaint + control: what the first keeps stays, the other fills the rest."""
-    frames = _where(known.masks, other.frames, known.frames)
-    return other.replace(frames=frames, masks=known.masks * other.masks, region=None)
+    frames = _where(base.masks, other.frames, base.frames)
+    return other.replace(frames=frames, masks=base.masks * other.masks, region=None)
 
 
 def _extensions_clash(a: tuple[str, VCU], b: tuple[str, VCU]) -> None:
@@ -138,7 +138,7 @@ def _repaints_clash(a: tuple[str, VCU], b: tuple[str, VCU]) -> None:
     if frame is not None:
         raise ValueError(
             f"{name_a} and {name_b} keep pixels of different clips, as in frame {frame}; "
-            "repaint one and the same clip"
+            "repaint the same clip"
         )
 
 
@@ -199,7 +199,7 @@ def _where(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
 
 def _first_difference(first: VCU, second: VCU) -> int | None:
     """The first frame in which two units keep different pixels; None where there is none."""
-    # Frame by frame: a whole clip's differences are as large as the clip.
+    # Frame by frame: the differences of all frames are as large as the clip.
     for index, (one, other) in enumerate(zip(first.frames, second.frames, strict=True)):
         both = (first.masks[index] == 0) & (second.masks[index] == 0)
         if bool(both.any()) and bool((((one - other).abs().amax(-1) > SAME_PIXEL) & both).any()):

@@ -1,4 +1,4 @@
-"""Units -> the network's 96-channel contexts, without encoding anything twice.
+"""Encodes units as the network's 96-channel contexts; equal clips are encoded once.
 
 Shape letters: B batch, F pixel frames, T latent frames, H W pixels, h w latents, K contexts, R references.
 """
@@ -31,12 +31,12 @@ MaxBatch = Callable[[tuple[int, ...]], int]
 
 @dataclass(frozen=True, eq=False)
 class VCUContext:
-    """What the network is given: one or more contexts, and where the references lie.
+    """The network's conditioning: one or more contexts, and the number of reference latents.
 
     Args:
         contexts: [1, K, 96, T, h, w] float32: 16 channels of kept pixels, 16 of controls, 64 of mask; latents
             in the network's normalized space. T counts the reference latents, which come first.
-        num_reference_latents: how many latent frames at the start are references.
+        num_reference_latents: leading latent frames that are references.
         num_frames, width, height: of the video in pixels.
         context_scale: the K units' strengths. `frames` holds K floats, or, as soon as one differs between
             latent frames, K tuples of T floats. There a reference counts as much as its unit at its
@@ -58,7 +58,7 @@ class VCUContext:
         return (1, LATENT_CHANNELS, *self.contexts.shape[3:])
 
     def trim(self, latents: Tensor) -> Tensor:
-        """Drop what was generated in the references' places: [B, 16, T, h, w] -> the video's own latents."""
+        """Drop the references' frames: [B, 16, T, h, w] -> the video's own latents."""
         if latents.shape[2] != self.contexts.shape[3]:
             raise ValueError(
                 f"latents have {latents.shape[2]} frames, the context has {self.contexts.shape[3]} "
@@ -142,7 +142,7 @@ def mask_channels(masks: Tensor) -> Tensor:
     """
     num_frames = len(masks)
     _, stride_y, stride_x = VAE_STRIDE
-    # Which frame stands for each latent frame is asked once, so that only those are folded.
+    # The frame sampled for each latent frame is computed once, so that only those are folded.
     frames = torch.arange(num_frames, dtype=torch.float32)[None, None]
     frames = F.interpolate(frames, size=num_latent_frames(num_frames), mode="nearest-exact")[0, 0].long()
     masks = (masks[frames.to(masks.device)] > 0.5).float()
@@ -185,14 +185,14 @@ class _Coder:
 
     def clips(self, clips: list[Tensor]) -> list[Tensor]:
         """[F, H, W, 3] each, all of one shape -> [16, T, h, w] float32 each."""
-        found: list[Tensor | None] = [None] * len(clips)
+        results: list[Tensor | None] = [None] * len(clips)
         pending: list[tuple[Tensor, bool, list[int]]] = []
         for index, clip in enumerate(clips):
             # Frame by frame: most clips show at the first one that they are not gray.
             gray = all(bool((frame == GRAY).all()) for frame in dense(clip))
-            known = self.cache.get(self.owner, tuple(clip.shape)) if gray else None
-            if known is not None:
-                found[index] = known
+            cached = self.cache.get(self.owner, tuple(clip.shape)) if gray else None
+            if cached is not None:
+                results[index] = cached
                 continue
             twin = next(
                 (item for item in pending if item[1] == gray and (gray or _equal(item[0], clip))), None
@@ -207,24 +207,24 @@ class _Coder:
             if gray:
                 self.cache.put(self.owner, tuple(clip.shape), latents)
             for index in users:
-                found[index] = latents
+                results[index] = latents
         # A VAE may have moved since the cache was filled: what it gives now says where it is.
-        if found and self.device is None:
-            self.device = found[0].device
-        return [latents.to(self.device) for latents in found]
+        if results and self.device is None:
+            self.device = results[0].device
+        return [latents.to(self.device) for latents in results]
 
     def _run(self, clips: list[Tensor]) -> list[Tensor]:
-        done: list[Tensor] = []
+        results: list[Tensor] = []
         for start in steps(range(len(clips))):
-            if start < len(done):
+            if start < len(results):
                 continue  # was encoded with the one before
-            group = clips[len(done) : len(done) + self._batch_size(clips[len(done) :])]
+            group = clips[len(results) : len(results) + self._batch_size(clips[len(results) :])]
             if len(group) == 1:
-                done.append(self._call(group[0][None])[0])
+                results.append(self._call(group[0][None])[0])
             else:
                 # Copies, so that one that is kept does not keep the others.
-                done.extend(latents.clone() for latents in self._call(torch.stack(group)))
-        return done
+                results.extend(latents.clone() for latents in self._call(torch.stack(group)))
+        return results
 
     def _batch_size(self, clips: list[Tensor]) -> int:
         if len(clips) == 1:

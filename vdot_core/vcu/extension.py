@@ -1,4 +1,4 @@
-"""Builders that keep whole frames and generate those before, after or between them: extend and keyframes.
+"""Builders that keep given frames and generate those before, after or between them: extend and keyframes.
 
 Shape letters: F pixel frames, H W pixels.
 """
@@ -30,19 +30,19 @@ def extend(
     Args:
         first: [F, H, W, 3] or [H, W, 3] float in [0, 1]: how the video begins.
         last: the same: how it ends. It is fitted to the size of `first`.
-        num_frames: length of the whole video, given frames included; snapped down to 4n+1.
+        num_frames: length of the video, given frames included; snapped down to 4n+1.
         width, height: canvas; None = the given clip's own size. Snapped to multiples of 16, the clips cover
             it.
         strength: scale of its context; see `VCU`.
     Raises:
         ValueError: neither is given, they leave nothing to generate, or a shape, dtype or range is wrong.
     """
-    given = [(name, clip) for name, clip in (("first", first), ("last", last)) if clip is not None]
-    if not given:
+    inputs = [(name, clip) for name, clip in (("first", first), ("last", last)) if clip is not None]
+    if not inputs:
         raise ValueError("nothing to extend: give `first`, `last` or both")
     total, notes = _length(num_frames)
     clips = {}
-    for name, clip in given:
+    for name, clip in inputs:
         clips[name], more = as_clip(clip, name)
         notes += more
     num_given = sum(len(clip) for clip in clips.values())
@@ -64,7 +64,7 @@ def keyframes(
     height: int | None = None,
     strength: float | Sequence[float] = 1.0,
 ) -> VCU:
-    """Keep images or clips at chosen moments and generate what lies between.
+    """Keep images or clips at chosen moments and generate the frames between.
 
     Args:
         images: [K, H, W, 3], or a sequence of images [H, W, 3] and clips [F, H, W, 3] of any sizes, float in
@@ -86,21 +86,21 @@ def keyframes(
         raise ValueError(
             f"{len(images)} keyframes for {len(indices)} indices; give one index for every image"
         )
-    taken: dict[int, int] = {}
+    owner: dict[int, int] = {}
     placed = []
     for order, (image, index) in enumerate(zip(images, indices, strict=True)):
         clip, more = as_clip(image, f"keyframe {order + 1}")
         notes += more
         start = _start(order, index, len(clip), total)
         for frame in range(start, start + len(clip)):
-            if frame in taken:
+            if frame in owner:
                 raise ValueError(
-                    f"keyframes {taken[frame] + 1} and {order + 1} are both at frame {frame}; "
+                    f"keyframes {owner[frame] + 1} and {order + 1} are both at frame {frame}; "
                     "move one of them"
                 )
-            taken[frame] = order
+            owner[frame] = order
         placed.append((start, clip, f"keyframe {order + 1}"))
-    if len(taken) == total:
+    if len(owner) == total:
         raise ValueError(
             f"keyframes fill all {total} frames; nothing is left to generate. Give fewer of them"
         )

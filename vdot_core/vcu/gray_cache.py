@@ -1,4 +1,4 @@
-"""Latents of gray clips, which most units need and no one wants to encode twice."""
+"""A cache of the latents of gray clips, which most units need."""
 
 from __future__ import annotations
 

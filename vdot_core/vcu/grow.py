@@ -1,7 +1,7 @@
 """Growing, shrinking, smoothing and outlining masks, on the CPU.
 
-Shape letters: H W pixels. A mask here is a bool [H, W]; what lies beyond the frame is never masked, and never
-eats into a mask that touches the border.
+Shape letters: H W pixels. A mask here is a bool [H, W]; pixels beyond the frame are never masked, and
+never shrink a mask that touches the border.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ def contours(mask: np.ndarray, line_width: int) -> np.ndarray:
     border = filled & ~ndimage.binary_erosion(filled)
     radius = pen_radius(line_width)
     reaches = disc_reach(radius)
-    drawn = np.zeros_like(mask)
+    outline = np.zeros_like(mask)
     for dy, reach in enumerate(reaches[: len(mask)]):
         row = ndimage.maximum_filter1d(border, 2 * reach + 1, axis=1, mode="constant")
-        drawn[dy:] |= row[: len(row) - dy]
-        drawn[: len(row) - dy] |= row[dy:]
+        outline[dy:] |= row[: len(row) - dy]
+        outline[: len(row) - dy] |= row[dy:]
     tip = round(radius / math.sqrt(2))
-    return drawn | _tips(filled, tip) if reaches[tip] < tip else drawn
+    return outline | _tips(filled, tip) if reaches[tip] < tip else outline
 
 
 def _tips(filled: np.ndarray, reach: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Builders that say where things are: boxes or contours drawn on white, and an image whose subject follows.
+"""Builders for positions of objects: boxes or contours on white, and an image with a moving subject.
 
 Shape letters: F pixel frames, H W pixels, N things.
 """
@@ -45,7 +45,7 @@ def layout(
     start: Moment = None,
     end: Moment = None,
 ) -> VCU:
-    """Let boxes guide where things are: outlines on white, as VACE's layout annotator draws them.
+    """Guide the positions of objects by boxes: outlines on white, as VACE's layout annotator draws them.
 
     For frames that are drawn already use `control`, for masks `layout_masks`, for a drawn path `path_boxes`.
 
@@ -94,10 +94,10 @@ def layout_masks(
     start: Moment = None,
     end: Moment = None,
 ) -> VCU:
-    """Let the contours of masks guide where things are, as VACE's layout of a tracked mask.
+    """Guide the positions of objects by contours of masks, as VACE's layout of a tracked mask.
 
     Args:
-        masks: [F, H, W] float in [0, 1] of one thing, or a sequence of such for several, all alike.
+        masks: [F, H, W] float in [0, 1] of one thing, or a sequence of such for several, all of one shape.
         width, height, num_frames: canvas and length; None = the masks' own. Fitted as in `control`.
         mask_shape, expand: 'box' draws the masks' boxes, 'hull' their hulls; see `augment`.
         colors: one (r, g, b) in [0, 1] per thing; None = black.
@@ -142,7 +142,7 @@ def move(
     """Set an image in motion: it is the first frame, and boxes say where its subject goes.
 
     As in VACE's MoveAnythingAnnotator, the first box is drawn in frame 1, the first that is generated: it
-    lies around the subject as the image, frame 0, shows it.
+    surrounds the subject in the image, frame 0.
 
     Args:
         image: [H, W, 3] or [1, H, W, 3] float in [0, 1].

@@ -1,4 +1,4 @@
-"""Masks: bringing them to the clip's size, binarizing, and hiding the exact outline of what is removed.
+"""Masks: fitting to the clip's size, binarizing, and hiding the exact outline of a removed object.
 
 Shape letters: F pixel frames, H W pixels. A mask is 1 where the model generates, 0 where it keeps.
 """
@@ -87,7 +87,7 @@ def augment(
     blur_px: float = 0.0,
     still: bool = False,
 ) -> Tensor:
-    """Coarsen a mask so that its outline does not give away the old shape (for removing and swapping).
+    """Coarsen a mask so that its outline does not show the old shape (for removing and swapping).
 
     The steps in order: one mask for all (`still`), shape, `expand`, `grow_px`, `blur_px`. A mask [F, H, W]
     that `Tensor.expand` made of one frame is worked on once.
@@ -98,8 +98,8 @@ def augment(
         expand: grow every side by this part of the box's side, at most half of the way to the frame's border
             (VACE's limit); 0 = not at all, VACE's usual value is EXPAND_RATIO.
         grow_px: grow by a disc of this radius, to the border if need be; negative shrinks.
-        blur_px: sigma of a Gaussian that rounds the outline. The mask stays hard: the model knows no other.
-        still: mask in every frame what is masked in any, so that its motion gives nothing away either.
+        blur_px: sigma of a Gaussian that rounds the outline. The mask stays binary, as in training.
+        still: mask in every frame what is masked in any, so that its motion reveals nothing.
     Returns:
         [F, H, W] of 0 and 1; a frame without mask stays without.
     Raises:

@@ -1,4 +1,4 @@
-"""The builder that keeps a clip and generates what lies around it: outpaint.
+"""The builder that keeps a clip and generates the area around it: outpaint.
 
 Shape letters: F pixel frames, H W pixels.
 """
@@ -70,14 +70,14 @@ def outpaint(
             and the margins grow to make the canvas a multiple of 16.
         width, height: canvas; clip and margins are scaled together to cover it. With neither side nor aspect
             given, the clip is scaled to fit inside it and the margins fill the rest.
-        num_frames: length; None = the clip's own. Frames beyond a shorter clip are generated whole.
+        num_frames: length; None = the clip's own. Frames beyond a shorter clip are generated.
         strength: scale of its context; see `VCU`.
         aspect: width by height of the canvas, 1.7778 or '16:9': margins are added on two sides to reach it.
-        anchor: where the clip lies in a canvas given by aspect or size: (0, 0) left or top, (1, 1) right or
+        anchor: position of the clip in a canvas given by aspect or size: (0, 0) left or top, (1, 1) right or
             bottom.
         feather_px: how far, in pixels of the canvas, the mask reaches into the clip from every side that has
-            a margin, so that the seam is made anew. Masks are hard when encoded, so this is VACE's mask blur
-            and no gradient; the covered pixels become gray.
+            a margin, so that the seam is regenerated. Masks are binarized when encoded, so this is VACE's
+            mask blur, not a gradient; the covered pixels become gray.
     Raises:
         ValueError: no margin, a negative one, sides with an aspect, or a wrong shape, dtype or range.
     """
@@ -120,29 +120,29 @@ def _pads(
     width: int | None,
     height: int | None,
 ) -> Pads:
-    """Margins in the clip's pixels, from whatever says how large they are."""
+    """Margins in the clip's pixels, from sides, aspect or size."""
     old_height, old_width = clip.shape[1:3]
     lengths = {"left": old_width, "right": old_width, "top": old_height, "bottom": old_height}
     pixels = {name: _side(name, value, lengths[name]) for name, value in sides.items()}
-    given = [name for name, value in pixels.items() if value]
+    names = [name for name, value in pixels.items() if value]
     if aspect is not None:
-        if given:
-            raise ValueError(f"aspect and {', '.join(given)} are given; give either the aspect or the sides")
-        wanted = _aspect(aspect)
-    elif not given and width is not None and height is not None:
+        if names:
+            raise ValueError(f"aspect and {', '.join(names)} are given; give either the aspect or the sides")
+        ratio = _aspect(aspect)
+    elif not names and width is not None and height is not None:
         canvas = target_size((old_width, old_height), width, height)
-        wanted = canvas[0] / canvas[1]
+        ratio = canvas[0] / canvas[1]
     else:
         return Pads(**pixels)
     at = [real("anchor", part, 0.0, 1.0) for part in as_list(anchor, "anchor")]
     if len(at) != 2:
         raise ValueError(f"anchor has {len(at)} numbers, expected two; give (x, y), as (0.5, 0.5)")
     # One pixel less than the clip's own shape is rounding, not a margin.
-    extra_x = max(0, math.ceil(old_height * wanted - 1e-6) - old_width)
-    extra_y = max(0, math.ceil(old_width / wanted - 1e-6) - old_height)
+    extra_x = max(0, math.ceil(old_height * ratio - 1e-6) - old_width)
+    extra_y = max(0, math.ceil(old_width / ratio - 1e-6) - old_height)
     if extra_x > MAX_SIDE or extra_y > MAX_SIDE:
         raise ValueError(
-            f"aspect {wanted:.4g} of a clip of {old_width}x{old_height} needs margins of "
+            f"aspect {ratio:.4g} of a clip of {old_width}x{old_height} needs margins of "
             f"{max(extra_x, extra_y)} pixels, expected at most {MAX_SIDE}; "
             "give an aspect nearer to the clip's"
         )
@@ -243,7 +243,7 @@ def _pad(clip: Tensor, pads: Pads) -> tuple[Tensor, Tensor]:
 def _pad_and_cover(
     clip: Tensor, pads: Pads, width: int | None, height: int | None
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Scale the clip first and pad it at its final scale, so that no gray bleeds into what is kept."""
+    """Scale the clip first and pad it at its final scale, so that no gray bleeds into kept pixels."""
     old_height, old_width = clip.shape[1:3]
     padded = old_width + pads.left + pads.right, old_height + pads.top + pads.bottom
     width, height, notes = target_size(padded, width, height)
@@ -254,7 +254,7 @@ def _pad_and_cover(
     full_width, full_height = cover_size(padded, width, height)
     if x0 == x1 or y0 == y1:
         raise ValueError(
-            f"the video of {old_width}x{old_height} is lost in a canvas of {width}x{height} with its margins "
+            f"the video of {old_width}x{old_height} vanishes in a canvas of {width}x{height} with margins "
             f"({padded[0]}x{padded[1]} before scaling); give smaller margins or a larger width and height"
         )
     check_size(

@@ -1,8 +1,8 @@
-"""After decoding: the kept pixels put back, and a small region made at a higher resolution of its own.
+"""After decoding: restores kept pixels, and crops small regions to generate them at a higher resolution.
 
-The VAE changes every pixel a little, also those that the unit keeps. `paste_back` takes them from the unit
-again; `crop_region` and `stitch` cut out the surroundings of a mask, to be worked on alone, and put the
-result back into the clip it came from.
+The VAE changes every pixel a little, also those that the unit keeps. `paste_back` restores them
+from the unit; `crop_region` cuts out the surroundings of a mask for separate generation, and `stitch` puts
+the result back into the clip.
 
 Shape letters: F pixel frames, H W pixels. A mask is 1 where the model generates, 0 where it keeps.
 """
@@ -29,7 +29,7 @@ MAX_CROP_MARGIN = 10.0
 
 @dataclass(frozen=True)
 class Crop:
-    """A window of a clip, the same for all frames, and the size at which it is worked on.
+    """A window of a clip, the same for all frames, and the size at which it is generated.
 
     Attributes:
         left, top, width, height: the window, in the clip's pixels.
@@ -57,15 +57,15 @@ class Crop:
 
 
 def paste_back(generated: Tensor, unit: VCU, *, feather_px: int = 8) -> Tensor:
-    """Put what the unit keeps back over a decoded video.
+    """Restore a unit's kept pixels in a decoded video.
 
     Inside the mask every pixel is the generated one, and farther than `feather_px` from it every pixel is
-    the unit's, bit for bit; between them one fades into the other. The fade lies outside the mask, because
-    what is under it is not known. A frame without mask is the unit's, one that is all mask the generated one.
+    the unit's, bit for bit; between them one fades into the other. The fade is outside the mask, because
+    the original under the mask is not known. A frame without mask is the unit's.
 
     Args:
         generated: [F, H, W, 3] float, of the unit's length and size.
-        unit: what the video was made from.
+        unit: the unit that the video was made from.
         feather_px: width of the fade in pixels; 0 = a hard edge.
     Returns:
         [F, H, W, 3] float32.
@@ -88,9 +88,9 @@ def crop_region(
     width: int | None = None,
     height: int | None = None,
 ) -> tuple[Tensor, Tensor, Crop]:
-    """Cut out a mask's surroundings, so that a small region is made with all the pixels of a large video.
+    """Crop a clip around its mask, so that a small region is generated at a higher resolution.
 
-    The window is one for all frames: the box of all that is ever masked, with a margin, moved into the frame.
+    One window for all frames: the box of all masked pixels, with a margin, moved into the frame.
 
     Args:
         frames: [F, H, W, 3] float in [0, 1].
@@ -115,7 +115,7 @@ def crop_region(
 
 
 def stitch(original: Tensor, generated: Tensor, unit: VCU, crop: Crop, *, feather_px: int = 8) -> Tensor:
-    """Put a window that was made on its own back into its clip.
+    """Put a generated window back into its clip.
 
     As in `paste_back`, pixels farther than `feather_px` from the mask stay the original's, bit for bit,
     however the window was scaled. The fade ends at the window.
@@ -123,8 +123,8 @@ def stitch(original: Tensor, generated: Tensor, unit: VCU, crop: Crop, *, feathe
     Args:
         original: [F, H, W, 3] float in [0, 1], the clip that `crop_region` cut.
         generated: [F', h, w, 3] float, the decoded video; a shorter one gives a shorter result.
-        unit: what the video was made from: the window's frames and mask, at the window's size.
-        crop: what `crop_region` said.
+        unit: the unit that the video was made from: the window's frames and mask, at the window's size.
+        crop: from `crop_region`.
         feather_px: width of the fade, in pixels of the original.
     Returns:
         [F', H, W, 3] float32.
@@ -138,9 +138,9 @@ def stitch(original: Tensor, generated: Tensor, unit: VCU, crop: Crop, *, feathe
     _check_crop(original, unit, crop)
     y, x = crop.window
     out = original[: len(generated)].clone()
-    made = resample(generated, crop.width, crop.height)
+    resized = resample(generated, crop.width, crop.height)
     mask = binarize(resample(unit.masks[..., None], crop.width, crop.height)[..., 0])
-    _blend(out[:, y, x], original[: len(made), y, x], made, mask.to(out.device), feather_px)
+    _blend(out[:, y, x], original[: len(resized), y, x], resized, mask.to(out.device), feather_px)
     return out
 
 
@@ -165,14 +165,14 @@ def feathered(mask: Tensor, radius: int) -> Tensor:
     return weights.to(mask.device)
 
 
-def _blend(out: Tensor, kept: Tensor, made: Tensor, mask: Tensor, radius: int) -> None:
+def _blend(out: Tensor, original: Tensor, generated: Tensor, mask: Tensor, radius: int) -> None:
     """Write the mixture into `out`, a few frames at a time; both ends exact."""
     length = chunk_length(mask[0].numel(), FRAMES_PER_CHUNK)
     for start in steps(range(0, len(out), length)):
         part = slice(start, start + length)
         weight = feathered(mask[part], radius)[..., None]
-        mixed = kept[part] + weight * (made[part] - kept[part])
-        out[part] = torch.where(weight == 0, kept[part], torch.where(weight == 1, made[part], mixed))
+        mixed = original[part] + weight * (generated[part] - original[part])
+        out[part] = torch.where(weight == 0, original[part], torch.where(weight == 1, generated[part], mixed))
 
 
 def _asked(width: int | None, height: int | None) -> tuple[int, int] | None:
@@ -185,32 +185,32 @@ def _asked(width: int | None, height: int | None) -> tuple[int, int] | None:
     return tuple(_multiple(whole(name, side, 1)) for name, side in (("width", width), ("height", height)))
 
 
-def _window(mask: Tensor, margin: float, asked: tuple[int, int] | None) -> Crop:
+def _window(mask: Tensor, margin: float, size: tuple[int, int] | None) -> Crop:
     box = mask_box((mask > 0.5).any(0).cpu().numpy())
     if box is None:
-        raise ValueError("mask is empty: nothing is over 0.5 in any frame; mark what to work on with 1")
+        raise ValueError("mask is empty: nothing is over 0.5 in any frame; mark the region with 1")
     rows, columns = mask.shape[1:]
     left, top, right, bottom = box
     border = round(margin * max(right - left, bottom - top))
     width, height = right - left + 2 * border, bottom - top + 2 * border
-    if asked is None:
+    if size is None:
         width, height = (SIZE_MULTIPLE * math.ceil(side / SIZE_MULTIPLE) for side in (width, height))
     else:
-        shape = asked[0] / asked[1]
+        shape = size[0] / size[1]
         width, height = max(width, round(height * shape)), max(height, round(width / shape))
     width, height = min(width, columns), min(height, rows)
     x = min(max(0, (left + right - width) // 2), columns - width)
     y = min(max(0, (top + bottom - height) // 2), rows - height)
-    return Crop(x, y, width, height, (columns, rows), _size(width, height, asked))
+    return Crop(x, y, width, height, (columns, rows), _size(width, height, size))
 
 
-def _size(width: int, height: int, asked: tuple[int, int] | None) -> tuple[int, int]:
-    """The size to work at: the one asked for, or as many pixels in the window's shape."""
-    if asked is None:
+def _size(width: int, height: int, size: tuple[int, int] | None) -> tuple[int, int]:
+    """The size to generate at: the requested one, or as many pixels in the window's shape."""
+    if size is None:
         return _multiple(width), _multiple(height)
-    if abs(width * asked[1] - height * asked[0]) <= max(*asked, width, height):
-        return asked
-    scale = math.sqrt(asked[0] * asked[1] / (width * height))
+    if abs(width * size[1] - height * size[0]) <= max(*size, width, height):
+        return size
+    scale = math.sqrt(size[0] * size[1] / (width * height))
     return _multiple(round(width * scale)), _multiple(round(height * scale))
 
 
@@ -220,11 +220,11 @@ def _multiple(side: int) -> int:
 
 def _check_made(generated: Tensor, unit: VCU) -> None:
     if tuple(generated.shape[:3]) != tuple(unit.masks.shape):
-        got, wanted = generated.shape, unit.masks.shape
+        got, expected = generated.shape, unit.masks.shape
         raise ValueError(
             f"the generated video is {got[2]}x{got[1]} with {got[0]} frames, its unit "
-            f"{wanted[2]}x{wanted[1]} with {wanted[0]}; give the unit that the video was made from, and the "
-            "video as decoded"
+            f"{expected[2]}x{expected[1]} with {expected[0]}; give the unit that the video was made from, "
+            "and the video as decoded"
         )
 
 
@@ -243,5 +243,5 @@ def _check_crop(original: Tensor, unit: VCU, crop: Crop) -> None:
     if unit.num_frames > len(original):
         raise ValueError(
             f"the generated video has {unit.num_frames} frames, the original {len(original)}; "
-            "give the whole original, or a unit no longer than it"
+            "give the full original, or a unit no longer than it"
         )

@@ -1,4 +1,4 @@
-"""A picture of a unit: its frames over time, what is to be made hatched, and the references beside them.
+"""Draws a unit: its frames over time, generated regions hatched, and the references next to them.
 
 Shape letters: F pixel frames, H W pixels.
 """
@@ -32,7 +32,7 @@ HATCH_PERIOD, HATCH_WIDTH = 11, 3
 
 @dataclass(frozen=True)
 class _Sheet:
-    """Where things lie: cells of `width` x `height`, `columns` of frames, `side` columns of references."""
+    """The sheet's layout: cells of `width` x `height`, `columns` of frames, `side` columns of references."""
 
     width: int
     height: int
@@ -42,7 +42,7 @@ class _Sheet:
 
     @property
     def left(self) -> int:
-        """Where the references begin."""
+        """X of the first reference."""
         return PAD + self.columns * (self.width + GAP) + PAD
 
     @property
@@ -56,13 +56,13 @@ class _Sheet:
 def preview(vcu: VCU, columns: int = 6) -> Tensor:
     """Draw a unit.
 
-    What the model makes is hatched in amber: densely where nothing is known, lightly over a control. The
-    strip below stands for all frames: green is kept, blue is guided, amber is free; where the strength
+    Generated regions are hatched in amber: densely where nothing is known, lightly over a control. The
+    strip below shows all frames: green is kept, blue is guided, amber is free; where the strength
     differs between latent frames, its height is the strength.
 
     Args:
         vcu: the unit.
-        columns: how many frames to show, spread over the video.
+        columns: number of frames to show, spread over the video.
     Returns:
         [H, W, 3] float in [0, 1].
     Raises:
@@ -74,7 +74,7 @@ def preview(vcu: VCU, columns: int = 6) -> Tensor:
         raise ValueError(f"vcu is a {type(vcu).__name__}, expected a VCU; make it with a builder")
     columns = min(whole("columns", columns, 1, MAX_COLUMNS), vcu.num_frames)
     scale = (CELL_AREA / (vcu.width * vcu.height)) ** 0.5
-    # One row of frames; references beside it in rows of the same height.
+    # One row of frames; references next to it in rows of the same height.
     sheet = _Sheet(
         width=max(64, round(vcu.width * scale)),
         height=max(64, round(vcu.height * scale)),
@@ -126,12 +126,12 @@ def _title(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet) -> None:
     if vcu.references:
         count = len(vcu.references)
         parts.append("1 reference" if count == 1 else f"{count} references")
-    shown = f"{' + '.join(parts)}   {vcu.width}x{vcu.height}, {vcu.num_frames} frames"
+    title = f"{' + '.join(parts)}   {vcu.width}x{vcu.height}, {vcu.num_frames} frames"
     if isinstance(vcu.strength, tuple):
-        shown += f", strength {min(vcu.strength):g} to {max(vcu.strength):g}"
+        title += f", strength {min(vcu.strength):g} to {max(vcu.strength):g}"
     elif vcu.strength != 1:
-        shown += f", strength {vcu.strength:g}"
-    draw.text((PAD, 8), shown, fill=TEXT, font=_font(13))
+        title += f", strength {vcu.strength:g}"
+    draw.text((PAD, 8), title, fill=TEXT, font=_font(13))
     x = sheet.size[0] - PAD
     if x < 560:
         return
@@ -157,7 +157,7 @@ def _frame(vcu: VCU, index: int, sheet: _Sheet) -> Image.Image:
 
 
 def _reference(image: Tensor, sheet: _Sheet) -> Image.Image:
-    """A reference, whole, on the white of its canvas."""
+    """A reference on its white canvas."""
     from .canvas import letterbox
 
     scale = min(sheet.height / image.shape[0], sheet.width / image.shape[1])
@@ -185,9 +185,9 @@ def _strip(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet, top: int) -> None
 def _shares(vcu: VCU, index: int) -> tuple[float, float, float]:
     """Parts of a frame that are kept, guided and free."""
     masked = dense(vcu.masks[index]) > 0.5
-    known = (dense(vcu.frames[index]) - GRAY).abs().amax(-1) >= 1e-3
+    guided_pixels = (dense(vcu.frames[index]) - GRAY).abs().amax(-1) >= 1e-3
     generated = float(masked.float().mean())
-    guided = float((masked & known).float().mean())
+    guided = float((masked & guided_pixels).float().mean())
     if generated - guided < 0.01:  # gray that a control happens to hold
         guided = generated
     return 1 - generated, guided, generated - guided

@@ -1,4 +1,4 @@
-"""The builder that shows the model subjects to put into the video: reference.
+"""The builder of references: images of subjects to put into the video.
 
 Shape letters: H W pixels.
 """
@@ -43,7 +43,7 @@ def reference(
             shows white.
         width, height, num_frames: the video's size and length, snapped as in `text`.
         masks: one [H, W] per image (or [N, H, W]), 1 on the subject: the subject is put on white and cropped
-            to its box, as VACE was trained; None = the whole image.
+            to its box, as VACE was trained; None = the full image.
         crop: crop to the box of the subject, of mask and alpha; None = where there is a mask.
         margin: white left around a cropped subject, as a part of its box's longer side.
     Raises:
@@ -125,7 +125,7 @@ def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) 
     box = mask_box(binarize(subject).bool().cpu().numpy())
     if box is None:
         raise ValueError(
-            f"{name}'s mask is empty; mark the subject with 1, or give no mask to use the whole image"
+            f"{name}'s mask is empty; mark the subject with 1, or give no mask to use the full image"
         )
     left, top, right, bottom = box
     part = picture[top:bottom, left:right]

@@ -1,4 +1,4 @@
-"""The builder that keeps a clip and generates a masked part of it anew: inpaint.
+"""The builder that keeps a clip and regenerates its masked region: inpaint.
 
 Shape letters: F pixel frames, H W pixels.
 """
@@ -31,7 +31,7 @@ def inpaint(
     blur_px: float = 0.0,
     still: bool = False,
 ) -> VCU:
-    """Keep a clip and generate the masked region anew.
+    """Keep a clip and regenerate the masked region.
 
     Args:
         frames: [F, H, W, 3] float in [0, 1]. The builder grays the masked region; what is in it does not
@@ -41,7 +41,7 @@ def inpaint(
         mask_shape: 'original', 'hull' or 'box'; the latter two hide the outline of what was there.
         expand: grow the mask by this part of its box (VACE: 0.3), at most half of the way to the border.
         width, height: canvas; None = the clip's own size. Snapped to multiples of 16, the clip covers it.
-        num_frames: length; None = the clip's own. Frames beyond a shorter clip are generated whole.
+        num_frames: length; None = the clip's own. Frames beyond a shorter clip are generated.
         strength: scale of its context; see `VCU`.
         grow_px, blur_px, still: further ways to coarsen the mask, in the clip's own pixels; see `augment`.
     Raises:
@@ -65,7 +65,7 @@ def inpaint(
     mask = fit_mask(mask, width, height)
     notes += more
     if not bool(mask.any()) and length.used == length.total:
-        notes.append("mask is empty (nothing over 0.5): the whole clip is kept, nothing is generated")
+        notes.append("mask is empty (nothing over 0.5): the full clip is kept, nothing is generated")
     clip = torch.where(mask[..., None] > 0, GRAY, clip)
     return built(
         lengthen(clip, length.total, GRAY),

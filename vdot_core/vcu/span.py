@@ -1,4 +1,4 @@
-"""The part of a video that a control guides, in whole latent frames."""
+"""The span of a video that a control guides, rounded to latent frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def guided_span(start: Moment, end: Moment, total: int) -> tuple[int, int, list[
     half guided; so two spans that meet neither overlap nor leave a gap.
 
     Args:
-        start, end: frame numbers (whole) or parts of the video (floats in [0, 1]); None = its ends.
+        start, end: frame numbers (integers) or shares of the video (floats in [0, 1]); None = its ends.
         total: frames of the video, 4n+1.
     Returns:
         The two frame numbers, and notes.
@@ -30,18 +30,18 @@ def guided_span(start: Moment, end: Moment, total: int) -> tuple[int, int, list[
     borders = [0, *range(1, total + 1, VAE_STRIDE[0])]
     snapped = [min(borders, key=lambda border: abs(border - at)) for at in (first, last)]
     if snapped[0] == snapped[1]:
-        # Both are nearest to one border: between them is a part of one latent frame, which is guided whole.
+        # Both are nearest to one border: between them is a part of one latent frame, all of which is guided.
         place = max(border for border in borders[:-1] if border <= first)
         snapped = [place, borders[borders.index(place) + 1]]
     low, high = snapped
     if (low, high) == (first, last):
         return low, high, []
-    return low, high, [f"control: guides frames {low}..{high - 1} (whole latent frames)"]
+    return low, high, [f"control: guides frames {low}..{high - 1} (rounded to latent frames)"]
 
 
 def _moment(name: str, value: Moment, total: int, default: float) -> float:
     if value is None:
         return default
     if isinstance(value, float):
-        return real(f"{name}, a float and so a part of the video,", value, 0.0, 1.0) * total
-    return float(whole(f"{name}, a whole number and so a frame,", value, 0, total))
+        return real(f"{name}, a float and therefore a share of the video,", value, 0.0, 1.0) * total
+    return float(whole(f"{name}, an integer and therefore a frame,", value, 0, total))

@@ -1,7 +1,6 @@
 """Builders for what guides a new video: text, controls and depth. Each returns a VCU.
 
-Shape letters: F pixel frames, H W pixels. Wherever an input does not fit it is snapped, and the VCU's notes
-say how.
+Shape letters: F pixel frames, H W pixels. Inputs that do not fit are snapped, and the VCU's notes say how.
 """
 
 from __future__ import annotations
@@ -56,14 +55,14 @@ def control(
         width, height: canvas; None = the clip's own size. Snapped to multiples of 16, the clip covers it.
         num_frames: length; None = the clip's own. A clip that is shorter guides the start: its last frame is
             held to the end of its latent frame, the rest is left free.
-        region: [F, H, W], [1, H, W] or [H, W], 1 where this control speaks; gray elsewhere. None =
+        region: [F, H, W], [1, H, W] or [H, W], 1 where this control applies; gray elsewhere. None =
             everywhere.
         strength: scale of its context; see `VCU`.
-        start, end: the span it guides, as frame numbers (whole; `end` is the first frame that is free again)
-            or parts of the video (floats); None = from the first, to the last. Outside, the frames are gray,
-            which is how the network was taught that nothing guides them; `strength` instead would turn
-            down everything else that the unit says, references included. The span snaps to whole latent
-            frames, and controls whose spans meet can be composed.
+        start, end: the span it guides, as frame numbers (integers; `end` is the first frame that is free
+            again) or shares of the video (floats); None = from the first, to the last. Outside, the frames
+            are gray, as in training where nothing guides them; `strength` instead would weaken everything
+            else in the unit, references included. The span is rounded to latent frames, and controls whose
+            spans meet can be composed.
     Raises:
         ValueError: a shape, dtype or range is wrong.
     """
@@ -79,8 +78,8 @@ def control(
     first, last, span_notes = guided_span(start, end, length.total)
     notes += [*more, *length.notes, *span_notes]
     clip, more = fit_frames(clip[: length.used], width, height, "control")
-    held = -(-(length.used - 1) // VAE_STRIDE[0]) * VAE_STRIDE[0] + 1
-    clip = lengthen(clip, length.total, "hold", upto=held)
+    whole_chunks = -(-(length.used - 1) // VAE_STRIDE[0]) * VAE_STRIDE[0] + 1
+    clip = lengthen(clip, length.total, "hold", upto=whole_chunks)
     if region is not None:
         region = fit_mask(region[: length.used], width, height)
         region = torch.cat([region, region[-1:].expand(length.total - length.used, height, width)])
@@ -114,7 +113,7 @@ def depth(
 
     Args:
         depth: [F, H, W], [F, H, W, 1] or gray [F, H, W, 3]; any finite numbers, larger = nearer.
-        normalization: 'frame' stretches each frame to 0..1 (what VACE was trained on), 'clip' the whole clip
+        normalization: 'frame' stretches each frame to 0..1 (as VACE was trained), 'clip' the entire clip
             at once, 'stable' also undoes the flicker of estimators that look at one frame at a time (see
             `signals.normalize_depth`), 'none' takes values in [0, 1] as they are.
         invert: the input is distance (larger = farther); turn it over, so that near is bright.

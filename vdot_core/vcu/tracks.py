@@ -1,4 +1,4 @@
-"""Where a box is in every frame: from a few moments, from keyed frames, or from a drawn path.
+"""Boxes in every frame, from a few moments, from keyed frames, or from a drawn path.
 
 Shape letters: F pixel frames, K moments.
 """
@@ -25,7 +25,7 @@ def box_tracks(boxes: Boxes | Sequence[Boxes], num_frames: int, *, first: int = 
     Args:
         boxes, num_frames: as in `layout`.
         first: the first frame that shows boxes, 1 after a given image: boxes are spread from it on, and a box
-            of an earlier frame stands for it, unless it has its own.
+            of an earlier frame is moved to it, unless it has its own.
     Raises:
         ValueError: no box, a box without area, or a shape or number is wrong.
     """
@@ -45,7 +45,7 @@ def box_tracks(boxes: Boxes | Sequence[Boxes], num_frames: int, *, first: int = 
             track = np.atleast_2d(_numbers(thing, name, 4, BOX))
             if track.ndim != 2 or not len(track):
                 raise ValueError(
-                    f"{name} has shape {list(track.shape)}, expected [K, 4] {BOX}; give such a one"
+                    f"{name} has shape {list(track.shape)}, expected [K, 4] {BOX}; give a box per moment"
                 )
             at = _evenly(len(track), num_frames, first)
         if not ((track[:, 2] > track[:, 0]) & (track[:, 3] > track[:, 1])).all():
@@ -102,7 +102,7 @@ def path_boxes(
 
 
 def _evenly(count: int, num_frames: int, first: int) -> np.ndarray:
-    """Moments [count] from `first` to the last frame; as many as there are frames stand for every frame."""
+    """Moments [count] from `first` to the last frame; num_frames moments are the frames themselves."""
     return np.linspace(0 if count == num_frames else min(first, num_frames - 1), num_frames - 1, count)
 
 
@@ -126,7 +126,7 @@ def _things(boxes: Boxes | Sequence[Boxes]) -> list[Boxes]:
 
 
 def _is_box(part: object) -> bool:
-    """Whether this is one box, and a list of such one thing's track."""
+    """True for a single box; a list of boxes is one object's track."""
     if hasattr(part, "ndim"):
         return part.ndim == 1
     return isinstance(part, (list, tuple)) and all(isinstance(number, (int, float)) for number in part)
@@ -138,11 +138,11 @@ def _numbers(values: object, name: str, size: int, what: str) -> np.ndarray:
         values = [row.tolist() for row in values]
     array = as_tensor(values, name, what).detach().cpu()
     if array.is_complex() or array.dtype == torch.bool:
-        raise ValueError(f"{name} has dtype {array.dtype}, expected numbers {what}; give such")
+        raise ValueError(f"{name} has dtype {array.dtype}, expected numbers {what}; convert it")
     array = array.double().numpy()
     if array.ndim not in (1, 2) or array.shape[-1] != size or not array.size:
         raise ValueError(
-            f"{name} has shape {list(array.shape)}, expected [K, {size}] {what}; give such a one"
+            f"{name} has shape {list(array.shape)}, expected [K, {size}] {what}; give one row per moment"
         )
     if not (np.abs(array) <= MAX_COORDINATE).all():
         raise ValueError(

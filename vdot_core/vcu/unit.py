@@ -40,8 +40,8 @@ class VCU:
             of 16.
         masks: [F, H, W] float in [0, 1]; 1 = generate, 0 = keep. Binarized at > 0.5 when encoded.
         references: images [H', W', 3] float in [0, 1] of things to show; letterboxed on white when encoded.
-        kind: what the frames mean: 'generate', 'control', 'repaint' or 'extension'; `compose` goes by it.
-        region: [F, H, W] of 0 and 1, where a control speaks; None = everywhere.
+        kind: meaning of the frames: 'generate', 'control', 'repaint' or 'extension'; the rule for `compose`.
+        region: [F, H, W] of 0 and 1, where a control applies; None = everywhere.
         strength: scale of this unit's context in the network, kept apart when encoded as one of several
             contexts: one float, or a tuple with one for each latent frame of the video (references not
             counted).
@@ -172,12 +172,12 @@ def num_latent_frames(num_frames: int) -> int:
 
 
 def gray_frames(num_frames: int, height: int, width: int, device: torch.device | str | None = None) -> Tensor:
-    """A clip of which nothing is known, [F, H, W, 3]; one value in memory, however long."""
+    """A gray clip [F, H, W, 3], where nothing is known; stored as one value."""
     return torch.full((1, 1, 1, 1), GRAY, device=device).expand(num_frames, height, width, 3)
 
 
 def full_mask(num_frames: int, height: int, width: int, device: torch.device | str | None = None) -> Tensor:
-    """A mask that generates everything, [F, H, W]; one value in memory."""
+    """A mask [F, H, W] that generates everything; stored as one value."""
     return torch.ones(1, 1, 1, device=device).expand(num_frames, height, width)
 
 
@@ -194,7 +194,7 @@ def strength_curve(points: Mapping[int, float], num_frames: int) -> tuple[float,
             Negative numbers count from the end (-1 = last frame).
         num_frames: length of the video, 4n+1.
     Returns:
-        One float per latent frame: the curve at the middle of the frames it stands for.
+        One float per latent frame: the curve at the middle of its frames.
     Raises:
         ValueError: no point, a frame outside the video or given twice, or a strength that is no such number.
     """
@@ -226,7 +226,7 @@ def moments(points: Mapping[int, object], total: int, name: str) -> list[int]:
 
 
 def built(frames: Tensor, masks: Tensor, *, notes: tuple[str, ...] | list[str] = (), **fields) -> VCU:
-    """Make the VCU a builder returns, and log what had to be changed."""
+    """Make the VCU that a builder returns, and log its notes."""
     for note in notes:
         logger.info("%s", note)
     return VCU(frames=frames, masks=masks, notes=tuple(notes), **fields)

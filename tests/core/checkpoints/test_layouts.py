@@ -89,7 +89,7 @@ def test_all_in_one_checkpoint_takes_the_transformer(tmp_path):
 
 @pytest.mark.parametrize("give", ["folder", "index", "shard", "parent"])
 def test_original_shards(tmp_path, give):
-    """As Wan ships its own: original names, an index, Wan's config.json, other weights beside it."""
+    """As Wan ships its own: original names, an index, Wan's config.json, other weights in the folder."""
     weights = weights_of()
     folder = write_shards(tmp_path / "repo" / "transformer", weights)
     (folder / "config.json").write_text(json.dumps(wan_json(TINY)))
@@ -139,15 +139,20 @@ def test_diffusers_models(tmp_path, config, shard_size):
 
     network = load_network(tmp_path)
     x, timestep, text, contexts = inputs(config)
-    given = {"hidden_states": x, "timestep": timestep, "encoder_hidden_states": text, "return_dict": False}
+    arguments = {
+        "hidden_states": x,
+        "timestep": timestep,
+        "encoder_hidden_states": text,
+        "return_dict": False,
+    }
     if config.vace_layers:
-        given["control_hidden_states"] = contexts[:, 0]
-        given["control_hidden_states_scale"] = torch.ones(len(config.vace_layers))
+        arguments["control_hidden_states"] = contexts[:, 0]
+        arguments["control_hidden_states_scale"] = torch.ones(len(config.vace_layers))
     with torch.no_grad():
         got = network(x, timestep, text, contexts if config.vace_layers else None)
-        assert relative(got, peer(**given)[0]) < 1e-5
+        assert relative(got, peer(**arguments)[0]) < 1e-5
         peer.blocks[2].attn2.to_k.weight.mul_(1.5)
-        assert relative(got, peer(**given)[0]) > 1e-4  # the comparison notices one wrong tensor
+        assert relative(got, peer(**arguments)[0]) > 1e-4  # the comparison notices one wrong tensor
 
 
 def test_base_and_module(tmp_path):
@@ -173,7 +178,7 @@ def test_base_and_module(tmp_path):
     with pytest.raises(ValueError, match="swapped"):
         read_weights(module, vace=base, config=TINY)
     save_file(weights, tmp_path / "whole.safetensors")
-    with pytest.raises(ValueError, match="VACE branch of its own"):
+    with pytest.raises(ValueError, match="has a VACE branch already"):
         read_weights(tmp_path / "whole.safetensors", vace=module, config=TINY)
     with pytest.raises(ValueError, match=r"give \(base, vace\)"):
         read_weights((base, module, module))

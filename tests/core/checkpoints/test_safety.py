@@ -17,7 +17,7 @@ from vdot_core.checkpoints.__main__ import main
 
 
 class Payload:
-    """What an attacker would put into a pickle: a shell command, run by whoever unpickles it."""
+    """An attacker's pickle: a shell command that unpickling would run."""
 
     def __init__(self, marker):
         self.marker = marker

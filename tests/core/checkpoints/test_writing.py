@@ -1,4 +1,4 @@
-"""Our own files: readable by others, whole or not there at all; stage 2's start; the command line."""
+"""Our own files: readable by others, written atomically; stage 2's start; the command line."""
 
 import json
 import os
@@ -45,9 +45,9 @@ def test_round_trip(tmp_path):
     assert info.metadata["step"] == "1200" and info.metadata["vdot_format"] == "1"
     loaded = load_network(path)
     assert_same(dict(loaded.state_dict()), dict(network.state_dict()))
-    given = inputs(TINY)
+    arguments = inputs(TINY)
     with torch.no_grad():
-        assert torch.equal(loaded(*given), network(*given))
+        assert torch.equal(loaded(*arguments), network(*arguments))
     assert not [file for file in tmp_path.iterdir() if file != path]
 
 
@@ -133,9 +133,9 @@ def test_acc_wan_init():
         assert value.data_ptr() == pointers[name] and value.dtype == torch.bfloat16
         assert torch.equal(value, before[name] if is_vace(name) else source[name].bfloat16()), name
     # With the branch left out, the result is stage 1's network.
-    exact, given = acc_wan_init(random_network(TINY, seed=1), wan), inputs(TINY)
+    exact, arguments = acc_wan_init(random_network(TINY, seed=1), wan), inputs(TINY)
     with torch.no_grad():
-        assert torch.equal(exact(*given[:3], None), wan(*given[:3], None))
+        assert torch.equal(exact(*arguments[:3], None), wan(*arguments[:3], None))
 
 
 def test_acc_wan_init_on_state_dicts_and_refusals():

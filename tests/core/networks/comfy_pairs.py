@@ -28,16 +28,16 @@ def make_pair(module, operations, dtype=torch.float32, dress=lambda network: Non
 
 
 def both(networks, options=dict, num_contexts=1, strengths=None, batch=1, dtype=torch.float32, **kwargs):
-    """Run both networks, each with options() of its own, for it may record; give both back."""
+    """Run both networks, each with a separate options(), which may record; returns both results."""
     size = {name: kwargs.pop(name) for name in ("frames", "height", "width") if name in kwargs}
     x, timestep, text, contexts = inputs(CONFIG, batch=batch, num_contexts=num_contexts, **size)
     contexts = kwargs.pop("vace_context", contexts)
     results, used = [], []
     for network in networks:
-        given = options()
-        used.append(given)
+        transformer_options = options()
+        used.append(transformer_options)
         with torch.no_grad():
             vace = {"vace_context": contexts.to(dtype), "vace_strength": strengths or [1.0] * num_contexts}
             conditions = (x.to(dtype), timestep, text.to(dtype))
-            results.append(network(*conditions, transformer_options=given, **vace, **kwargs))
+            results.append(network(*conditions, transformer_options=transformer_options, **vace, **kwargs))
     return *results, *used

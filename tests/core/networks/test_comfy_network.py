@@ -19,23 +19,23 @@ def assert_equal_but_changed(networks, options, **kwargs):
 
 def test_attention_patches(networks):
     def options():
-        seen = []
+        calls = []
 
         def after_self(args):
             assert set(args) == {"x", "q", "k", "transformer_options"}
-            seen.append(
+            calls.append(
                 (tuple(args["q"].shape), tuple(args["k"].shape), args["transformer_options"]["block_index"])
             )
             return args["x"] * 0.9 + args["q"].flatten(2) * 0.05 + args["k"].flatten(2) * 0.02
 
         def after_cross(args):
             assert set(args) == {"x", "transformer_options"}
-            seen.append((tuple(args["x"].shape), args["transformer_options"]["block_type"]))
+            calls.append((tuple(args["x"].shape), args["transformer_options"]["block_type"]))
             return args["x"] * 1.1
 
         return {
             "patches": {"attn1_patch": [after_self], "attn2_patch": [after_cross, after_cross]},
-            "seen": seen,
+            "seen": calls,
         }
 
     ours, native = assert_equal_but_changed(networks, options, num_contexts=2, strengths=[1.0, 0.5], batch=2)
@@ -44,15 +44,15 @@ def test_attention_patches(networks):
 
 def test_double_block_patches(networks):
     def options():
-        seen = []
+        calls = []
 
         def patch(args):
             assert args["img_offset"] == 0
             assert args["transformer_options"]["block_index"] == args["block_index"]
-            seen.append((args["block_index"], args["x"].clone(), args["vec"].clone()))
+            calls.append((args["block_index"], args["x"].clone(), args["vec"].clone()))
             return {"img": args["img"] * 0.8 + args["vec"].unsqueeze(1)}
 
-        return {"patches": {"double_block": [patch]}, "seen": seen}
+        return {"patches": {"double_block": [patch]}, "seen": calls}
 
     ours, native = assert_equal_but_changed(networks, options, height=5, **odd(5, 6))
     assert [entry[0] for entry in ours["seen"]] == [entry[0] for entry in native["seen"]] == [0, 1, 2, 3]
@@ -74,7 +74,7 @@ def _repositioned(args, extra):
 
 
 def _with_other_options(args, extra):
-    patch = {"attn2_patch": [lambda given: given["x"] * 0.7]}
+    patch = {"attn2_patch": [lambda entries: entries["x"] * 0.7]}
     return extra["original_block"](
         {**args, "transformer_options": {**args["transformer_options"], "patches": patch}}
     )
@@ -89,13 +89,13 @@ def test_replaced_blocks(networks, replacement, index):
 
 def test_tokens_kept_by_a_patch_are_changed_in_place_as_natively(networks):
     def options():
-        kept = []
+        tokens = []
 
         def keep(args):
-            kept.append(args["img"])
+            tokens.append(args["img"])
             return {"img": args["img"]}
 
-        return {"patches": {"double_block": [keep]}, "kept": kept}
+        return {"patches": {"double_block": [keep]}, "kept": tokens}
 
     *_, ours, native = both(networks, options)
     for mine, theirs in zip(ours["kept"], native["kept"], strict=True):
@@ -188,16 +188,18 @@ def test_time_dim_concat(networks):
 
 def test_options_that_patches_read(networks):
     def options():
-        seen = []
+        calls = []
 
         def attend(function, q, k, v, heads, **kwargs):
-            seen.append({name: kwargs["transformer_options"][name] for name in ("block_index", "block_type")})
-            seen.append(
+            calls.append(
+                {name: kwargs["transformer_options"][name] for name in ("block_index", "block_type")}
+            )
+            calls.append(
                 (tuple(q.shape), tuple(k.shape), heads, kwargs["transformer_options"]["total_blocks"])
             )
             return function(q, k * 0.9, v, heads, **kwargs)
 
-        return {"optimized_attention_override": attend, "seen": seen}
+        return {"optimized_attention_override": attend, "seen": calls}
 
     ours, native = assert_equal_but_changed(networks, options, num_contexts=2, strengths=[1.0, 0.5], batch=2)
     assert ours["seen"] == native["seen"] and len(ours["seen"]) > 0
@@ -219,9 +221,9 @@ def test_wrappers(networks):
                 + 1
             )
 
-        given = {"calls": calls}
-        extension.add_wrapper(extension.WrappersMP.DIFFUSION_MODEL, wrapper, given)
-        return given
+        wrapped = {"calls": calls}
+        extension.add_wrapper(extension.WrappersMP.DIFFUSION_MODEL, wrapper, wrapped)
+        return wrapped
 
     ours, native = assert_equal_but_changed(networks, options, clip_fea=None, control=None)
     assert ours["calls"] == native["calls"] == [["control", "vace_context", "vace_strength"]]

@@ -120,11 +120,11 @@ def test_strength_by_layer_silences_a_layer(networks):
     call = {"transformer_options": {}, "vace_context": contexts}
     with torch.no_grad():
         by_layer = ours(x, timestep, text, vace_strength=[[1.0, 0.0]], **call)
-        kept = native.vace_layers_mapping.pop(2)
+        layer = native.vace_layers_mapping.pop(2)
         try:
             assert relative(by_layer, native(x, timestep, text, vace_strength=[1.0], **call)) <= 1e-5
         finally:
-            native.vace_layers_mapping[2] = kept
+            native.vace_layers_mapping[2] = layer
 
 
 def test_strength_errors(networks):

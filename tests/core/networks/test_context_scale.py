@@ -17,41 +17,41 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def given():
+def network_inputs():
     return inputs(CONFIG, frames=4, num_contexts=2)
 
 
-def hints(network, given, scale):
-    """What the contexts add to the tokens after layer 0, where the hint is linear in its scale."""
-    x, timestep, text, contexts = given
+def hints(network, network_inputs, scale):
+    """The contexts' sum in the tokens after layer 0, where the hint is linear in its scale."""
+    x, timestep, text, contexts = network_inputs
     with torch.no_grad():
         plain = network(x, timestep, text, taps=(0,))[1][0]
         return network(x, timestep, text, contexts, scale, taps=(0,))[1][0] - plain
 
 
-def test_by_context(network, given):
-    x, timestep, text, contexts = given
+def test_by_context(network, network_inputs):
+    x, timestep, text, contexts = network_inputs
     first = hints(network, (x, timestep, text, contexts[:, :1]), 1.0)
     second = hints(network, (x, timestep, text, contexts[:, 1:]), 1.0)
     for scale in ([0.3, 2.0], torch.tensor([0.3, 2.0]), (0.3, 2.0)):
-        assert relative(hints(network, given, scale), 0.3 * first + 2 * second) < 1e-5
-    assert relative(hints(network, given, 0.5), 0.5 * (first + second)) < 1e-5
-    assert relative(hints(network, given, torch.tensor(0.5)), 0.5 * (first + second)) < 1e-5
+        assert relative(hints(network, network_inputs, scale), 0.3 * first + 2 * second) < 1e-5
+    assert relative(hints(network, network_inputs, 0.5), 0.5 * (first + second)) < 1e-5
+    assert relative(hints(network, network_inputs, torch.tensor(0.5)), 0.5 * (first + second)) < 1e-5
 
 
-def test_by_latent_frame(network, given):
+def test_by_latent_frame(network, network_inputs):
     frames = torch.tensor([[1.0, 0.0, 0.5, 2.0], [0.0, 0.0, 1.0, 1.0]])
-    alone = [hints(network, given, [1.0, 0.0]), hints(network, given, [0.0, 1.0])]
+    alone = [hints(network, network_inputs, [1.0, 0.0]), hints(network, network_inputs, [0.0, 1.0])]
     expected = sum(
         hint.unflatten(1, (4, -1)) * row[None, :, None, None] for hint, row in zip(alone, frames, strict=True)
     ).flatten(1, 2)
     for scale in (frames, frames.tolist(), ContextScale(frames=frames)):
-        assert relative(hints(network, given, scale), expected) < 1e-5
-    assert hints(network, given, frames).unflatten(1, (4, -1))[:, 0].abs().max() > 0
+        assert relative(hints(network, network_inputs, scale), expected) < 1e-5
+    assert hints(network, network_inputs, frames).unflatten(1, (4, -1))[:, 0].abs().max() > 0
 
 
-def test_by_vace_layer(network, given):
-    x, timestep, text, contexts = given
+def test_by_vace_layer(network, network_inputs):
+    x, timestep, text, contexts = network_inputs
     with torch.no_grad():
         got = network(x, timestep, text, contexts, [[1.0, 0.0, 0.4], [1.0, 0.0, 0.4]])
         silenced = random_network(CONFIG)
@@ -76,9 +76,9 @@ def test_contexts_together_equal_one_by_one(network, scale, grad, monkeypatch):
     assert relative(together, alone) < 1e-5
 
 
-def test_contexts_may_be_scaled_in_different_ways(network, given):
+def test_contexts_may_be_scaled_in_different_ways(network, network_inputs):
     """A list holds for each context a number, a row or a `ContextScale` of it."""
-    x, timestep, text, contexts = given
+    x, timestep, text, contexts = network_inputs
     layers, frames = torch.rand(3), torch.rand(4)
     for first, full in (
         (layers, ContextScale(layers=torch.stack((layers, torch.full((3,), 0.5))))),
@@ -90,17 +90,17 @@ def test_contexts_may_be_scaled_in_different_ways(network, given):
         assert relative(got, network(x, timestep, text, contexts, full)) < 1e-6
 
 
-def test_gradients_reach_the_scale(network, given):
+def test_gradients_reach_the_scale(network, network_inputs):
     scale = torch.ones(2, 4, requires_grad=True)
-    x, timestep, text, contexts = given
+    x, timestep, text, contexts = network_inputs
     network(x, timestep, text, contexts, scale).square().sum().backward()
     assert scale.grad.abs().min() > 0
 
 
-def test_ambiguous_shape_is_refused_unless_named(given):
+def test_ambiguous_shape_is_refused_unless_named(network_inputs):
     config = replace(CONFIG, num_layers=8, vace_layers=(0, 2, 4, 6))
     network = random_network(config).requires_grad_(False)
-    x, timestep, text, contexts = given
+    x, timestep, text, contexts = network_inputs
     values = torch.rand(2, 4)
     with pytest.raises(ValueError, match=r"row of \[4\].*ContextScale"):
         network(x, timestep, text, contexts, values)
@@ -112,7 +112,7 @@ def test_ambiguous_shape_is_refused_unless_named(given):
 @pytest.mark.parametrize(
     "scale", [[1.0], torch.ones(2, 5), torch.ones(3), ContextScale(layers=torch.ones(2, 4))]
 )
-def test_wrong_shapes_are_refused(network, given, scale):
-    x, timestep, text, contexts = given
+def test_wrong_shapes_are_refused(network, network_inputs, scale):
+    x, timestep, text, contexts = network_inputs
     with pytest.raises(ValueError, match=r"scale.* has shape"):
         network(x, timestep, text, contexts, scale)

@@ -27,10 +27,10 @@ def test_one_graph_traced_once(grad):
     compiled = torch.compile(network, backend=counter, fullgraph=True, dynamic=False)
     with torch.set_grad_enabled(grad):
         for seed, scale in ((1, [1.0, 0.5]), (2, [0.2, 0.3])):
-            given = inputs(config, batch=2, num_contexts=2, seed=seed, height=5)
+            arguments = inputs(config, batch=2, num_contexts=2, seed=seed, height=5)
             scale = torch.tensor(scale)
-            velocity, (feature,) = compiled(*given, scale, taps=(1,))
-            expected, (expected_feature,) = network(*given, scale, taps=(1,))
+            velocity, (feature,) = compiled(*arguments, scale, taps=(1,))
+            expected, (expected_feature,) = network(*arguments, scale, taps=(1,))
             assert relative(velocity, expected) < 1e-5 and relative(feature, expected_feature) < 1e-5
     assert counter.frame_count == 1
 

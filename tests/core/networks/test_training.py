@@ -34,8 +34,8 @@ def test_gradient_checkpointing_changes_no_gradient(every, together, monkeypatch
     counts, losses, slopes = counted_runs(checkpointed), [], []
     scale = torch.tensor([1.0, 0.5])
     for network in (plain, checkpointed):
-        given = [one.clone().requires_grad_() for one in (x, text, contexts)]
-        velocity, features = network(given[0], timestep, *given[1:], scale, taps=(0, 1, 3))
+        tensors = [one.clone().requires_grad_() for one in (x, text, contexts)]
+        velocity, features = network(tensors[0], timestep, *tensors[1:], scale, taps=(0, 1, 3))
         losses.append(velocity.square().sum() + sum((n + 1) * one.sum() for n, one in enumerate(features)))
         if network is checkpointed:
             streams = 1 if together else 2
@@ -43,7 +43,7 @@ def test_gradient_checkpointing_changes_no_gradient(every, together, monkeypatch
             assert counts == expected
         losses[-1].backward()
         slopes.append({name: p.grad for name, p in network.named_parameters()})
-        slopes[-1] |= {f"input {n}": one.grad for n, one in enumerate(given)}
+        slopes[-1] |= {f"input {n}": one.grad for n, one in enumerate(tensors)}
     assert torch.equal(*losses)
     assert counts == {name: 2 * runs for name, runs in expected.items()}
     for name, slope in slopes[0].items():
@@ -61,18 +61,18 @@ def test_only_what_enters_a_group_is_kept(trained):
     network = random_network(CONFIG).requires_grad_(trained)
     # Groups: b0, v0, b1 b2, v2, b3, or without contexts b0 b1, b2 b3; and what the head's norm gets.
     cases = ((1, contexts, 6), (2, contexts, 5), (100, contexts, 5), (1, None, 4), (2, None, 2), (3, None, 2))
-    for every, given, entering in (*cases, (100, None, 1)):
+    for every, group_contexts, entering in (*cases, (100, None, 1)):
         network.gradient_checkpointing(every)
-        kept = {}
+        storages = {}
 
-        def pack(tensor, kept=kept):
+        def pack(tensor, storages=storages):
             if tensor.shape[1:] == (size // CONFIG.dim, CONFIG.dim):
-                kept[tensor.untyped_storage()._cdata] = tensor
+                storages[tensor.untyped_storage()._cdata] = tensor
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            network(x.requires_grad_(), timestep, text, given)
-        assert len(kept) == entering + 1, (every, given is None)
+            network(x.requires_grad_(), timestep, text, group_contexts)
+        assert len(storages) == entering + 1, (every, group_contexts is None)
 
 
 def test_a_negative_group_is_refused():

@@ -1,4 +1,4 @@
-"""What the network offers around its forward pass: taps, hooks, padding, layers, errors."""
+"""Features around the network's forward pass: taps, hooks, padding, layers, errors."""
 
 import copy
 from dataclasses import replace
@@ -52,8 +52,8 @@ def test_taps_are_the_tokens_after_each_block(network):
     assert relative(torch.einsum("bthwpqrc->bctphqwr", patches).reshape(x.shape), velocity) < 1e-5
 
     class Second(Hooks):
-        def run_block(self, index, block, x, *given):
-            return super().run_block(index, block, features[0].clone() if index == 1 else x, *given)
+        def run_block(self, index, block, x, *args):
+            return super().run_block(index, block, features[0].clone() if index == 1 else x, *args)
 
     again = network(x, timestep, text, contexts, taps=(1,), hooks=Second())[1][0]
     assert relative(again, features[1]) < 1e-6
@@ -153,12 +153,12 @@ def test_attention_and_positions_are_pluggable():
 
 
 def test_layers_come_from_operations():
-    made = []
+    layers = []
 
     def kind(name):
         def make(*args, **kwargs):
-            made.append(getattr(torch.nn, name)(*args, **kwargs))
-            return made[-1]
+            layers.append(getattr(torch.nn, name)(*args, **kwargs))
+            return layers[-1]
 
         return make
 
@@ -168,19 +168,19 @@ def test_layers_come_from_operations():
     network = WanVace(CONFIG, operations)
     with_weights = [m for m in network.modules() if any(True for _ in m.parameters(recurse=False))]
     raw = [m for m in with_weights if hasattr(m, "modulation")]
-    assert {id(m) for m in made} == {id(m) for m in with_weights} - {id(m) for m in raw}
+    assert {id(m) for m in layers} == {id(m) for m in with_weights} - {id(m) for m in raw}
     assert len(raw) == CONFIG.num_layers + len(CONFIG.vace_layers) + 1
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_inputs_are_never_written_to(network, mode):
-    given = inputs(CONFIG, num_contexts=2)
-    copies = [tensor.clone() for tensor in given]
+    arguments = inputs(CONFIG, num_contexts=2)
+    copies = [tensor.clone() for tensor in arguments]
     state = copy.deepcopy(network.state_dict())
     with mode():
-        first, second = network(*given), network(*given)
+        first, second = network(*arguments), network(*arguments)
     assert torch.equal(first, second)
-    assert all(torch.equal(a, b) for a, b in zip(given, copies, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(arguments, copies, strict=True))
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
@@ -207,9 +207,9 @@ def test_inputs_are_never_written_to(network, mode):
     ],
 )
 def test_wrong_inputs_are_refused(network, change, message):
-    given = dict(zip(("x", "timestep", "text", "contexts"), inputs(CONFIG), strict=True))
+    arguments = dict(zip(("x", "timestep", "text", "contexts"), inputs(CONFIG), strict=True))
     with pytest.raises(ValueError, match=message):
-        network(**{**given, **change})
+        network(**{**arguments, **change})
 
 
 def test_contexts_need_a_branch():

@@ -146,7 +146,7 @@ def test_unipc_is_its_formula(schedule):
 @pytest.mark.parametrize("start, labels", [(0.999, "wan"), (1.0, "exact")])
 @pytest.mark.parametrize("steps, shift", [(4, 16.0), (4, 3.75), (20, 5.0)])
 def test_unipc_is_diffusers_stepped_on_its_own_timesteps(steps, shift, start, labels):
-    """What a pipeline does with Wan's levels: the same latents, the same integer labels for the network."""
+    """As a pipeline with Wan's levels: the same latents, the same integer labels for the network."""
     from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
     scheduler = UniPCMultistepScheduler(
@@ -171,17 +171,17 @@ def test_every_view_of_the_loop_is_the_same(solver):
     def fresh():
         return Recorded(network, schedule), noise, schedule
 
-    seen = []
+    calls = []
     latents = sample(
-        *fresh(), solver, torch.Generator().manual_seed(3), lambda *arguments: seen.append(arguments)
+        *fresh(), solver, torch.Generator().manual_seed(3), lambda *arguments: calls.append(arguments)
     )
-    assert [step[:2] for step in seen] == [(index, 4) for index in range(4)]
-    assert torch.equal(seen[-1][3], latents)
-    torch.testing.assert_close(seen[-1][2], latents, atol=1e-5, rtol=1e-5)
+    assert [step[:2] for step in calls] == [(index, 4) for index in range(4)]
+    assert torch.equal(calls[-1][3], latents)
+    torch.testing.assert_close(calls[-1][2], latents, atol=1e-5, rtol=1e-5)
     steps = list(trajectory(*fresh(), solver, torch.Generator().manual_seed(3)))
     for index, step in enumerate(steps):
-        assert step.index == index and torch.equal(step.x0, seen[index][2])
-        assert torch.equal(step.x, noise if index == 0 else seen[index - 1][3])
+        assert step.index == index and torch.equal(step.x0, calls[index][2])
+        assert torch.equal(step.x, noise if index == 0 else calls[index - 1][3])
         alone = rollout(*fresh(), index + 1, solver, torch.Generator().manual_seed(3))
         assert torch.equal(alone.x0, step.x0) and alone.index == index
 
@@ -209,7 +209,7 @@ def test_a_rollout_has_the_gradient_of_its_last_step_only(solver, exit_step):
 
 
 def test_sampling_is_differentiable_throughout():
-    """Without no_grad around it, the whole trajectory carries gradient (central differences in float32)."""
+    """Without no_grad around it, the entire trajectory carries gradient (central differences in float32)."""
     schedule, noise = sharp(3), torch.randn(1, 4, 1, 2, 2)
 
     def loss(weight):

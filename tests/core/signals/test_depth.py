@@ -25,7 +25,7 @@ def scene(num_frames=16, height=48, width=64, *, mover=True) -> torch.Tensor:
 
 
 def jittered(clip: torch.Tensor, seed=0) -> torch.Tensor:
-    """As an estimator of single frames leaves it: each frame with a scale and shift of its own."""
+    """As an estimator of single frames leaves it: each frame with its own scale and shift."""
     generator = torch.Generator().manual_seed(seed)
     scale = 1 + 0.2 * torch.randn(len(clip), 1, 1, generator=generator).clamp(-2, 2)
     return clip * scale + 0.3 * torch.randn(len(clip), 1, 1, generator=generator)
@@ -133,7 +133,7 @@ def test_cuts_are_found_and_restart_the_range():
 
 
 def test_flicker_has_the_unit_it_says():
-    """A still scene whose whole brightness steps by 1 % of the contrast every frame flickers by 0.01."""
+    """A still scene whose brightness steps by 1 % of the contrast every frame flickers by 0.01."""
     still = scene(9, mover=False)
     low, high = still.flatten().quantile(torch.tensor([0.01, 0.99]))
     steps = torch.tensor([0.0, 1.0] * 4 + [0.0]).view(-1, 1, 1)

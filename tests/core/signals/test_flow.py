@@ -40,7 +40,7 @@ def test_dis_finds_a_translation(shift, preset):
 
 @pytest.mark.parametrize("scale", ["frame", "clip"])
 def test_painting_is_torchvisions(scale):
-    """torchvision scales by the longest vector of its whole batch: one map at a time, or all together."""
+    """torchvision scales by the longest vector of its batch: one map at a time, or all together."""
     flow = torch.randn(3, 2, 20, 30) * torch.tensor([1.0, 5.0, 0.2]).view(3, 1, 1, 1)
     expected = flow_to_image(flow) if scale == "clip" else torch.stack([flow_to_image(one) for one in flow])
     painted = flow_to_frames(flow, scale=scale)

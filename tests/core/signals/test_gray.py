@@ -66,12 +66,12 @@ def test_minimum_length_names_both_numbers():
 
 
 def test_chunks_cover_every_frame_once():
-    seen = []
+    calls = []
     frames = torch.rand(7, 4, 4, 3)
-    with reporting(lambda done, total: seen.append((done, total))):
+    with reporting(lambda count, total: calls.append((count, total))):
         out = map_chunks(lambda chunk: chunk, frames, size=3)
     assert torch.equal(out, frames)
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(("num_frames", "limit"), [(1, 16), (5, 16), (81, 16), (2, 1)])

@@ -62,8 +62,8 @@ def test_softness_grades_weak_edges():
     assert float(soft[0]) > 0.95 and 0.1 < float(soft[1]) < 0.9
 
 
-def test_one_threshold_for_the_whole_clip():
-    """A frame is drawn the same whatever its position: a faint frame among strong ones is not blown up."""
+def test_one_threshold_for_the_entire_clip():
+    """A frame is drawn the same at any position: a faint frame among strong ones is not amplified."""
     faint, strong = disc(contrast=0.1), disc(contrast=0.8)
     together = bright_lines(torch.stack([strong, faint, strong, faint]))
     assert torch.equal(together[1], together[3]) and torch.equal(together[0], together[2])
@@ -71,7 +71,7 @@ def test_one_threshold_for_the_whole_clip():
 
 
 def test_exposure_does_not_matter():
-    """Halving the whole clip's contrast leaves the drawing: the threshold is relative to the clip."""
+    """Halving the clip's contrast does not change the drawing: the threshold is relative to the clip."""
     bright = torch.stack([disc(contrast=0.8, radius=r) for r in (14.0, 18.0)])
     torch.testing.assert_close(bright_lines(bright), bright_lines(bright / 2), atol=0.02, rtol=0)
 

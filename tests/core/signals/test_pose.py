@@ -134,11 +134,11 @@ def test_hands_only_when_asked():
 def test_pixels_fractions_and_the_videos_size_agree():
     pixels = frame(person(neck=(100, 150), nose=(300, 250)), width=400, height=300)
     fractions = {"people": [person(neck=(0.25, 0.5), nose=(0.75, 250 / 300))]}
-    drawn = draw_pose([pixels], width=640, height=480)
-    assert drawn.shape == (1, 480, 640, 3)
-    torch.testing.assert_close(drawn, draw_pose([fractions], width=640, height=480))
+    picture = draw_pose([pixels], width=640, height=480)
+    assert picture.shape == (1, 480, 640, 3)
+    torch.testing.assert_close(picture, draw_pose([fractions], width=640, height=480))
     torch.testing.assert_close(
-        draw_pose([fractions | {"canvas_width": 640, "canvas_height": 480}], coordinates="fractions"), drawn
+        draw_pose([fractions | {"canvas_width": 640, "canvas_height": 480}], coordinates="fractions"), picture
     )
 
 
@@ -164,13 +164,13 @@ def test_body_25_is_understood():
         (100, 400, 1),
         (300, 50, 1),
     )  # neck, right hip, right eye
-    given = {
+    keypoints = {
         "people": [{"pose_keypoints_2d": points.ravel().tolist()}],
         "canvas_width": SIZE,
         "canvas_height": SIZE,
     }
     expected = frame(person(neck=(100, 100), r_hip=(100, 400), r_eye=(300, 50)))
-    torch.testing.assert_close(draw_pose([given]), draw_pose([expected]))
+    torch.testing.assert_close(draw_pose([keypoints]), draw_pose([expected]))
 
 
 def test_survives_json_and_empty_frames():

@@ -125,7 +125,7 @@ def test_resizing_is_opencvs(shape, size):
 
 
 def test_a_hand_or_face_point_in_the_first_row_or_column_is_missing():
-    """The annotator marks missing ones by -1 and leaves out whatever is not inside."""
+    """The annotator marks missing ones by -1 and leaves out points outside."""
     points = np.array([[0.0, 0.5, 1.0], [0.5, 0.0, 1.0], [-0.2, 0.5, 1.0]])
     people = [{"face_keypoints_2d": points.ravel().tolist()}]
     assert not draw_pose([{"people": people}], width=64, height=64, coordinates="fractions").any()

@@ -29,22 +29,22 @@ def test_lines(real_clip, peak_mib):
 def test_flow(real_clip, peak_mib, scale):
     clip = real_clip[32:44]
     output = clip.numel() * 4 / 2**20
-    kept = output * 2 / 3 if scale == "clip" else 0  # the flows wait for the clip's longest vector
-    seen = []
+    flow_mib = output * 2 / 3 if scale == "clip" else 0  # the flows wait for the clip's longest vector
+    counts = []
 
     def run():
-        with reporting(lambda done, total: seen.append(done)):
+        with reporting(lambda count, total: counts.append(count)):
             video = flow_video(clip, preset="ultrafast", scale=scale)
         assert video.frames.shape == clip.shape
         assert max(video.peak_px) > 5  # boxers
         assert 0.3 < float(video.frames.mean()) < 0.99
 
-    assert peak_mib(run) < output + kept + 150
-    assert seen == list(range(1, 12))
+    assert peak_mib(run) < output + flow_mib + 150
+    assert counts == list(range(1, 12))
 
 
 def test_depth(real_clip, peak_mib):
-    """The clip's luma stands in for disparity; each frame gets a scale and shift of its own."""
+    """The clip's luma stands in for disparity; each frame gets its own scale and shift."""
     disparity = luma(real_clip[:40])
     generator = torch.Generator().manual_seed(0)
     scale = 1 + 0.2 * torch.rand(40, 1, 1, generator=generator)

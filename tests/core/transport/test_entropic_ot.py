@@ -183,12 +183,12 @@ def test_envelope_equals_autograd_of_the_regularized_objective_and_not_of_the_tr
 def test_debiasing(rho):
     """Equal clouds stay; from others the self-transport is subtracted, here solved as any other."""
     a, b = clouds()
-    given = {"eps": 5.0, "rho_a": rho, "rho_b": rho, "max_iter": 2000}
-    same = entropic_ot(a, a, debias=True, tol=1e-6, **given)
-    own, plain, other = (entropic_ot(*pair, tol=1e-7, **given) for pair in ((a, a), (a, b), (b, b)))
+    options = {"eps": 5.0, "rho_a": rho, "rho_b": rho, "max_iter": 2000}
+    same = entropic_ot(a, a, debias=True, tol=1e-6, **options)
+    own, plain, other = (entropic_ot(*pair, tol=1e-7, **options) for pair in ((a, a), (a, b), (b, b)))
     assert same.grad_a.norm() < 1e-3 * own.grad_a.norm()
     assert same.value.abs().max() < 1e-3
-    debiased = entropic_ot(a, b, debias=True, tol=1e-7, **given)
+    debiased = entropic_ot(a, b, debias=True, tol=1e-7, **options)
     assert relative(debiased.grad_a, plain.grad_a - own.grad_a) < 1e-3
     expected = plain.value - (own.value + other.value) / 2
     torch.testing.assert_close(debiased.value, expected, rtol=1e-3, atol=1e-4)
@@ -201,16 +201,16 @@ def test_debiasing_with_one_relaxed_marginal_is_refused():
         entropic_ot(a, b, eps=1.0, rho_a=2.0, debias=True)
 
 
-def test_a_self_transport_that_has_not_converged_is_said():
+def test_an_unconverged_self_transport_is_reported():
     """The clouds' own plan starts from its solution and takes one pass; theirs onto themselves need more."""
     a, b = clouds()
-    given = {"eps": 5.0, "tol": 1e-3}
-    solved = entropic_ot(a, b, max_iter=3000, **{**given, "tol": 1e-5})
+    options = {"eps": 5.0, "tol": 1e-3}
+    solved = entropic_ot(a, b, max_iter=3000, **{**options, "tol": 1e-5})
     start = solved.f, solved.g
-    assert entropic_ot(a, b, init=start, max_iter=1, **given).converged.all()
-    short = entropic_ot(a, b, init=start, max_iter=1, debias=True, **given)
+    assert entropic_ot(a, b, init=start, max_iter=1, **options).converged.all()
+    short = entropic_ot(a, b, init=start, max_iter=1, debias=True, **options)
     assert not short.converged.any() and (short.marginal_error > 1e-3).all()
-    enough = entropic_ot(a, b, init=start, max_iter=300, debias=True, **given)
+    enough = entropic_ot(a, b, init=start, max_iter=300, debias=True, **options)
     assert enough.converged.all() and (enough.num_iter == 1).all()
     assert relative(short.grad_a, enough.grad_a) > 1e-3, "half of the gradient was not solved for"
 
@@ -247,7 +247,7 @@ def test_anderson_halves_the_iterations_to_a_smaller_error_at_a_larger_eps():
 
 @pytest.mark.parametrize(("scale", "noise", "eps"), [(1.0, 0.1, 0.3), (1.4, 0.1, 0.3)])
 def test_the_gaussian_start_saves_iterations_on_related_clouds(scale, noise, eps):
-    """Points on a curved sheet, beside the same ones moved, stretched and blurred a little."""
+    """Points on a curved sheet, and the same ones moved, stretched and blurred a little."""
     side = torch.linspace(-2, 2, 20)
     place = torch.cartesian_prod(side, side)
     sheet = torch.cat([torch.sin(k * place) for k in (0.5, 1.0, 1.5, 2.0)], 1)[None]

@@ -120,7 +120,7 @@ def test_a_bad_frame_is_left_out(documented):
 
 
 @pytest.mark.parametrize(
-    ("options", "found", "message"),
+    ("options", "spec", "message"),
     [
         ({}, True, "needs CUDA tensors, and the clouds are on cpu"),
         ({"device": "cuda"}, False, "pip install flash-sinkhorn"),
@@ -128,8 +128,8 @@ def test_a_bad_frame_is_left_out(documented):
         ({"device": "cuda"}, True, None),
     ],
 )
-def test_the_reason_why_it_cannot_be_used(monkeypatch, options, found, message):
-    monkeypatch.setattr(flash.importlib.util, "find_spec", lambda name: found or None)
+def test_the_reason_why_it_cannot_be_used(monkeypatch, options, spec, message):
+    monkeypatch.setattr(flash.importlib.util, "find_spec", lambda name: spec or None)
     device, cost = torch.device(options.get("device", "cpu")), options.get("cost", "sqeuclidean")
     reason = flash.why_not_flash(device, cost)
     assert reason is None if message is None else message in reason
@@ -149,7 +149,7 @@ def test_flash_refuses_and_auto_falls_to_torch_visibly():
 def test_the_packages_own_kernels_interpreted():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True, timeout=120
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr

@@ -1,4 +1,4 @@
-"""What a solve holds in memory: as much as it is said to, and never two passes at once."""
+"""Memory of a solve: as predicted, and never two passes at once."""
 
 import pytest
 import torch
@@ -21,26 +21,26 @@ def clouds(frames=1, num_b=NUM_POINTS):
 def room(monkeypatch):
     """Set how many numbers of kernels a device keeps, and how many it computes at a time."""
 
-    def set_room(kept, chunk=NUM_POINTS * 60):
+    def set_room(num_elements, chunk=NUM_POINTS * 60):
         for device in ("cpu", "cuda"):
-            monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, device, kept)
+            monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, device, num_elements)
             monkeypatch.setitem(tiling_module.CHUNK_ELEMENTS, device, chunk)
 
     return set_room
 
 
 def test_debiasing_keeps_one_pass_at_a_time(room):
-    kept = NUM_POINTS**2
-    room(kept)
+    num_elements = NUM_POINTS**2
+    room(num_elements)
     a, b = clouds()
     options = {**OPTIONS, "tol": 1e-9, "max_iter": 6}
     plain, debiased = (peak_bytes(lambda d=d: entropic_ot(a, b, debias=d, **options)) for d in (False, True))
-    assert plain > 4 * kept, "the kernel was not kept, so that nothing was tested"
-    assert debiased < plain + 0.2 * 4 * kept
+    assert plain > 4 * num_elements, "the kernel was not kept, so that nothing was tested"
+    assert debiased < plain + 0.2 * 4 * num_elements
 
 
 @pytest.mark.parametrize(
-    ("kept", "chunk_rows", "options", "tight"),
+    ("num_elements", "chunk_rows", "options", "tight"),
     [
         (NUM_POINTS**2, 60, OPTIONS, 1.3),
         (0, 60, {**OPTIONS, "debias": True}, 1.7),
@@ -48,34 +48,34 @@ def test_debiasing_keeps_one_pass_at_a_time(room):
         (0, 60, {**OPTIONS, "cost": "l1", "debias": True}, 1.6),
     ],
 )
-def test_a_cpu_takes_what_is_said(room, kept, chunk_rows, options, tight):
-    room(kept, NUM_POINTS * chunk_rows)
+def test_a_cpu_takes_the_predicted_memory(room, num_elements, chunk_rows, options, tight):
+    room(num_elements, NUM_POINTS * chunk_rows)
     a, b = clouds(num_b=600)
-    taken = peak_bytes(lambda: entropic_ot(a, b, tol=1e-9, max_iter=6, **options))
+    peak = peak_bytes(lambda: entropic_ot(a, b, tol=1e-9, max_iter=6, **options))
     named = {name: options[name] for name in ("cost", "debias") if name in options}
-    said = working_bytes(1, NUM_POINTS, 600, NUM_DIMS, device="cpu", **named)
-    assert taken <= said <= tight * taken
+    predicted = working_bytes(1, NUM_POINTS, 600, NUM_DIMS, device="cpu", **named)
+    assert peak <= predicted <= tight * peak
 
 
 @pytest.mark.parametrize("options", [{"debias": True}, {"cost": "l1"}])
-def test_frames_in_groups_take_what_is_said_of_a_gpu(monkeypatch, room, options):
+def test_frames_in_groups_take_the_predicted_memory_of_a_gpu(monkeypatch, room, options):
     """A GPU's layout, on this device: of five frames two at a time have their kernels in memory."""
     room(2 * NUM_POINTS**2, chunk=NUM_POINTS * 200)
     monkeypatch.setattr(solver_module, "group_size", lambda device, *sizes: group_size("cuda", *sizes))
     assert group_size("cuda", 5, NUM_POINTS, NUM_POINTS) == 2
     a, b = clouds(frames=5)
     b[1] = a[1]  # done before the others, which leave the group and need their pass made again
-    taken = peak_bytes(lambda: entropic_ot(a, b, tol=1e-3, max_iter=6, **OPTIONS, **options))
-    said = working_bytes(5, NUM_POINTS, NUM_POINTS, NUM_DIMS, device="cuda", **options)
-    assert 4 * 2 * NUM_POINTS**2 < taken <= said <= 1.4 * taken
+    peak = peak_bytes(lambda: entropic_ot(a, b, tol=1e-3, max_iter=6, **OPTIONS, **options))
+    predicted = working_bytes(5, NUM_POINTS, NUM_POINTS, NUM_DIMS, device="cuda", **options)
+    assert 4 * 2 * NUM_POINTS**2 < peak <= predicted <= 1.4 * peak
 
 
 def test_a_gpu_keeps_the_kernels_of_a_480p_clip_in_groups():
     """Six frames of 6240 points are 0.87 GiB; more frames, or the self-transports, come after them."""
     size = {"num_a": 6240, "num_b": 6240, "num_dims": 16, "device": "cuda"}
-    kept, clouds_ = 4 * 6 * 6240**2, 4 * 2 * 6240 * 16
+    kernels, clouds_ = 4 * 6 * 6240**2, 4 * 2 * 6240 * 16
     six, clip, debiased = (working_bytes(n, **size, debias=d) for n, d in ((6, 0), (21, 0), (21, 1)))
-    assert kept < six < 1.2 * kept
+    assert kernels < six < 1.2 * kernels
     assert six < clip < six + 15 * 3 * clouds_
     assert debiased == clip
     assert working_bytes(21, **size, backend="flash") < clip / 10

@@ -62,7 +62,7 @@ def test_offset_and_scale_do_not_lose_precision():
     torch.testing.assert_close(scaled.grad_a / 1e4, plain.grad_a, rtol=1e-3, atol=1e-5)
 
 
-def test_a_tiny_eps_is_floored_and_said(caplog):
+def test_a_tiny_eps_is_floored_and_logged(caplog):
     a, b = pair()
     with caplog.at_level(logging.WARNING, "vdot"):
         result = entropic_ot(a, b, eps=1e-9, eps_mode="mean_cost", max_iter=50)
@@ -97,14 +97,14 @@ def test_a_kept_kernel_gives_what_a_streamed_one_gives(monkeypatch, options):
     """At a small eps potentials move by hundreds: a kept kernel must notice and be computed again."""
     a, b = pair(num=130)
     options = {**options, "init": "zeros", "tol": 1e-4, "max_iter": 3000}
-    kept = entropic_ot(a, b, **options)
+    stored = entropic_ot(a, b, **options)
     monkeypatch.setitem(tiling_module.KEPT_ELEMENTS, "cpu", 0)
     monkeypatch.setitem(tiling_module.CHUNK_ELEMENTS, "cpu", 130 * 20)
     streamed = entropic_ot(a, b, **options)
-    assert kept.converged.all() and streamed.converged.all()
+    assert stored.converged.all() and streamed.converged.all()
     scale = streamed.grad_a.abs().max().item()
-    torch.testing.assert_close(kept.grad_a, streamed.grad_a, rtol=0, atol=2e-3 * scale)
-    torch.testing.assert_close(kept.value, streamed.value, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(stored.grad_a, streamed.grad_a, rtol=0, atol=2e-3 * scale)
+    torch.testing.assert_close(stored.value, streamed.value, rtol=1e-4, atol=1e-4)
 
 
 def test_a_kept_kernel_costs_no_exponential(monkeypatch):

@@ -16,7 +16,7 @@ from vdot_core import vcu
 logging.getLogger("vdot").setLevel(logging.WARNING)
 CURES = (
     "give", "expected", "use ", "needs", "make", "ask for", "mark", "move", "divide", "keep", "look at",
-    "remove", "crop", "encode them", "convert", "change", "repaint one", "fill",
+    "remove", "crop", "encode them", "convert", "change", "repaint the", "fill",
 )  # fmt: skip
 BUILDERS = {
     "text": vcu.text, "control": vcu.control, "depth": vcu.depth, "inpaint": vcu.inpaint,
@@ -150,12 +150,12 @@ def arguments(rng, name):
 def one_call(rng, earlier):
     """Build, compose and encode something; returns the unit's kind or raises what was raised."""
     name = rng.choice(list(BUILDERS))
-    given = arguments(rng, name)
-    wrong = rng.sample(sorted(given), k=min(len(given), rng.choice([0, 0, 0, 1, 1, 1, 2])))
-    named = len(wrong) == 1 and builds(name, given)
-    given.update({key: malformed(rng) for key in wrong})
+    values = arguments(rng, name)
+    wrong = rng.sample(sorted(values), k=min(len(values), rng.choice([0, 0, 0, 1, 1, 1, 2])))
+    named = len(wrong) == 1 and builds(name, values)
+    values.update({key: malformed(rng) for key in wrong})
     try:
-        unit = BUILDERS[name](**given)
+        unit = BUILDERS[name](**values)
         if rng.random() < 0.3:
             unit = unit.scaled(rng.choice([0.5, 0, 2, malformed(rng)]))
         if rng.random() < 0.3 and earlier:
@@ -176,10 +176,10 @@ def one_call(rng, earlier):
     return "built"
 
 
-def builds(name, given):
-    """Whether a call is fine as it is."""
+def builds(name, values):
+    """True if a call is valid."""
     try:
-        return BUILDERS[name](**given) is not None
+        return BUILDERS[name](**values) is not None
     except ValueError:
         return False
 

@@ -2,7 +2,7 @@
 
     python -m tests.core.vcu.memory CLIP.mp4 [CLIP.mp4 ..] [REFERENCE.png ..]
 
-Each task runs in a fork of its own, so that one's peak is not another's. The clip itself is not counted.
+Each task runs in a separate fork, so that one's peak is not another's. The clip itself is not counted.
 """
 
 import os
@@ -143,8 +143,8 @@ def main(paths):
     print(f"{names}: at {WIDTH}x{HEIGHT}; the largest of them\n")
     print("| task | MB to build | MB with encoding | CPU seconds |\n|---|---|---|---|")
     for name in TASKS:
-        found = torch.tensor([measure(name, clip) for clip in clips]).amax(0)
-        print(f"| {name} | {found[0]:.0f} | {found[1]:.0f} | {found[2]:.1f} |", flush=True)
+        peaks = torch.tensor([measure(name, clip) for clip in clips]).amax(0)
+        print(f"| {name} | {peaks[0]:.0f} | {peaks[1]:.0f} | {peaks[2]:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

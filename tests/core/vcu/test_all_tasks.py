@@ -50,8 +50,8 @@ def _layout_track(scene):
     frames = np.ones((FRAMES, HEIGHT, WIDTH, 3), dtype=np.float32)
     for track, masks in zip(scene.objects, scene.object_masks, strict=True):
         for frame, mask in enumerate(masks):
-            found, _ = cv2.findContours(mask.byte().numpy(), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-            frames[frame] = cv2.drawContours(frames[frame].copy(), found, -1, track.rgb, 3)
+            outlines, _ = cv2.findContours(mask.byte().numpy(), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+            frames[frame] = cv2.drawContours(frames[frame].copy(), outlines, -1, track.rgb, 3)
     return torch.from_numpy(frames)
 
 
@@ -87,23 +87,26 @@ def check_control(unit, expected):
 
 def check_region(unit, scene, region):
     assert np.array_equal(unit.masks.numpy() > 0.5, region)
-    known = torch.from_numpy(~region)
-    assert torch.equal(unit.frames[known], scene.frames[known]) and (unit.frames[~known] == 0.5).all()
+    outside = torch.from_numpy(~region)
+    assert torch.equal(unit.frames[outside], scene.frames[outside]) and (unit.frames[~outside] == 0.5).all()
 
 
-def check_kept(unit, scene, kept):
-    free = [frame for frame in range(FRAMES) if frame not in kept]
-    assert unit.masks[kept].max() == 0 and unit.masks[free].min() == 1
-    assert torch.equal(unit.frames[kept], scene.frames[kept]) and (unit.frames[free] == 0.5).all()
+def check_kept(unit, scene, indices):
+    free = [frame for frame in range(FRAMES) if frame not in indices]
+    assert unit.masks[indices].max() == 0 and unit.masks[free].min() == 1
+    assert torch.equal(unit.frames[indices], scene.frames[indices]) and (unit.frames[free] == 0.5).all()
 
 
 def check_outpainting(frames, masks, scene):
     """Kept is one rectangle, off every border, that shows the clip; the rest is gray."""
-    kept = masks == 0
-    left, top, right, bottom = box(kept[0])
-    assert kept.sum() == len(kept) * (right - left) * (bottom - top) and kept[:, top:bottom, left:right].all()
+    center = masks == 0
+    left, top, right, bottom = box(center[0])
+    assert (
+        center.sum() == len(center) * (right - left) * (bottom - top)
+        and center[:, top:bottom, left:right].all()
+    )
     assert 0 < left < right < WIDTH and 0 < top < bottom < HEIGHT and right - left >= WIDTH // 3
-    assert torch.equal(frames[kept], scene.frames[: len(frames)][kept]) and (frames[~kept] == 0.5).all()
+    assert torch.equal(frames[center], scene.frames[: len(frames)][center]) and (frames[~center] == 0.5).all()
 
 
 def check_subject(images, scene):
@@ -122,7 +125,7 @@ def check_subject(images, scene):
 
 
 def check_all_references(images, scene):
-    """Each thing whole on white, in the clip's order, centered."""
+    """Each complete object on white, in the clip's order, centered."""
     assert len(images) == len(scene.objects)
     for image, own in zip(images, scene.references, strict=True):
         middle = image[:, (WIDTH - HEIGHT) // 2 : (WIDTH + HEIGHT) // 2]
@@ -149,9 +152,9 @@ def check_frames(task, unit, scene):
 def test_single_tasks_hold_what_the_clip_says(task, scene):
     unit = build(task, scene)
     if task == "keyframes":
-        kept = (unit.masks[:, 0, 0] == 0).nonzero().flatten().tolist()
-        assert kept[0] == 0 and kept[-1] == FRAMES - 1 and np.diff(kept[1:-1]).tolist() == [1, 1]
-        check_kept(unit, scene, kept)
+        indices = (unit.masks[:, 0, 0] == 0).nonzero().flatten().tolist()
+        assert indices[0] == 0 and indices[-1] == FRAMES - 1 and np.diff(indices[1:-1]).tolist() == [1, 1]
+        check_kept(unit, scene, indices)
         return
     check_frames(task if task not in ("reference", "references") else "text", unit, scene)
     if task == "reference":
@@ -182,7 +185,7 @@ def test_swap(scene):
 
 
 def test_try_on(scene):
-    """What is worn is covered and little else is: at most four pixels away from it."""
+    """The clothes are covered, and at most four pixels around them."""
     unit = build("try_on", scene)
     check_subject(unit.references, scene)
     masked = unit.masks.bool()

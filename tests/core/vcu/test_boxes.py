@@ -35,9 +35,9 @@ def test_every_form():
 
 
 def test_one_of_several():
-    found = [box(1, 1, 4, 4), box(10, 10, 12, 9), box(30, 2, 5, 5)]
-    assert torch.equal(box_masks(found, **SIZE, which="largest")[0], drawn((10, 10, 22, 19)))
-    assert torch.equal(box_masks(found, **SIZE, which="first")[0], drawn((1, 1, 5, 5)))
+    detections = [box(1, 1, 4, 4), box(10, 10, 12, 9), box(30, 2, 5, 5)]
+    assert torch.equal(box_masks(detections, **SIZE, which="largest")[0], drawn((10, 10, 22, 19)))
+    assert torch.equal(box_masks(detections, **SIZE, which="first")[0], drawn((1, 1, 5, 5)))
 
 
 @given(st.floats(-60, 60), st.floats(-60, 60), st.floats(0, 80), st.floats(0, 80))

@@ -65,18 +65,18 @@ def test_snapping(width, height, num_frames):
     width=st.integers(17, 70),
     height=st.integers(17, 70),
     num_frames=st.integers(1, 11),
-    asked=st.one_of(st.none(), st.integers(1, 15)),
+    requested=st.one_of(st.none(), st.integers(1, 15)),
 )
-def test_any_clip_becomes_a_unit_and_changes_are_told(width, height, num_frames, asked):
-    unit = control(torch.rand(num_frames, height, width, 3), num_frames=asked)
-    assert unit.num_frames == snap_length(asked or num_frames)
+def test_any_clip_becomes_a_unit_and_changes_are_noted(width, height, num_frames, requested):
+    unit = control(torch.rand(num_frames, height, width, 3), num_frames=requested)
+    assert unit.num_frames == snap_length(requested or num_frames)
     assert (unit.width, unit.height) == snap_size(width, height)
-    said = " ".join(unit.notes)
-    assert ((width, height) != (unit.width, unit.height)) == (f"{width}x{height}" in said)
+    notes = " ".join(unit.notes)
+    assert ((width, height) != (unit.width, unit.height)) == (f"{width}x{height}" in notes)
     if num_frames > unit.num_frames:
-        assert f"dropped {num_frames - unit.num_frames} at the end" in said
+        assert f"dropped {num_frames - unit.num_frames} at the end" in notes
     if num_frames < unit.num_frames:
-        assert f"last {unit.num_frames - num_frames} are left free" in said
+        assert f"last {unit.num_frames - num_frames} are left free" in notes
 
 
 def test_the_note_reads_well():
@@ -129,8 +129,8 @@ def test_accepts_bytes_half_alpha_and_overshoot():
 
 @settings(deadline=None, max_examples=40)
 @given(width=st.integers(1, 200), height=st.integers(1, 200))
-def test_references_stay_whole_and_on_white(width, height):
-    """The whole image is inside the canvas, centered, its aspect kept; all else is white."""
+def test_references_are_complete_and_on_white(width, height):
+    """The full image is inside the canvas, centered, its aspect kept; all else is white."""
     canvas = letterbox(torch.zeros(height, width, 3), 64, 48)
     dark = canvas[..., 0] < 0.5
     rows, columns = dark.any(1).nonzero().flatten(), dark.any(0).nonzero().flatten()
@@ -173,13 +173,13 @@ def test_outpaint_keeps_the_clip_and_grays_the_margin(size, pads, target):
     clip = torch.full((5, size[1], size[0], 3), 0.9)
     where = {} if target is None else {"width": target[0], "height": target[1]}
     unit = outpaint(clip, left=left, right=right, top=top, bottom=bottom, **where)
-    kept = unit.masks == 0
-    assert torch.allclose(unit.frames[kept], torch.tensor(0.9)) and (unit.frames[~kept] == 0.5).all()
+    center = unit.masks == 0
+    assert torch.allclose(unit.frames[center], torch.tensor(0.9)) and (unit.frames[~center] == 0.5).all()
     assert set(unit.masks.unique().tolist()) <= {0.0, 1.0}
     if target is None:
-        assert kept.sum() == 5 * size_kept(size, pads)
+        assert center.sum() == 5 * size_kept(size, pads)
         # A margin is only where one was asked for, and never smaller than asked.
-        columns, rows = kept[0].any(0).nonzero().flatten(), kept[0].any(1).nonzero().flatten()
+        columns, rows = center[0].any(0).nonzero().flatten(), center[0].any(1).nonzero().flatten()
         got = (columns[0], unit.width - 1 - columns[-1], rows[0], unit.height - 1 - rows[-1])
         assert all(
             (want == 0 and have == 0) or (want and have >= want) for want, have in zip(pads, got, strict=True)

@@ -114,8 +114,8 @@ def test_disjoint_extensions_are_associative(places, cuts):
     assert together == compose(compose(a, b), c) == compose(a, compose(b, c)) == compose(c, a, b)
     assert int((together.masks[:, 0, 0] == 0).sum()) == sum(cuts)
     for unit in units:
-        known = unit.masks == 0
-        assert torch.equal(together.frames[known], unit.frames[known])
+        fixed = unit.masks == 0
+        assert torch.equal(together.frames[fixed], unit.frames[fixed])
 
 
 def test_a_changed_composition_is_composed_as_changed():
@@ -186,10 +186,10 @@ def test_the_two_that_clash_are_named_among_many():
     with pytest.raises(ValueError, match=r"^unit 1, part 2 \(control [^)]*\) and unit 2 \(control"):
         compose(compose(left, middle), middle.replace(notes=()))
 
-    given = keyframes([clip(1)[0], clip(1)[4]], [0, 4], num_frames=FRAMES)
+    frames = keyframes([clip(1)[0], clip(1)[4]], [0, 4], num_frames=FRAMES)
     other = keyframes([clip(1)[0], clip(2)[4]], [0, 4], num_frames=FRAMES)
     with pytest.raises(ValueError, match="both give frame 4, and differ there"):
-        compose(given, extend(last=clip(1)[-1], num_frames=FRAMES), other)
+        compose(frames, extend(last=clip(1)[-1], num_frames=FRAMES), other)
 
     everything = inpaint(clip(1), torch.ones(HEIGHT, WIDTH))
     one, two = inpaint(clip(1), random_mask(1)), inpaint(clip(2), random_mask(2))

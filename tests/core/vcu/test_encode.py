@@ -60,19 +60,19 @@ def test_caching_and_batching_change_nothing(folding_vae):
 
 
 def test_memory_decides_how_many_clips_go_together(folding_vae):
-    """The decision is asked with the clip's shape, anew for every call, and only where there is a choice."""
-    asked, answers = [], iter([2, 1])
+    """The function is called with the clip's shape, for every call, and only if there is a choice."""
+    calls, answers = [], iter([2, 1])
 
     def max_batch(shape):
-        asked.append(shape)
+        calls.append(shape)
         return next(answers)
 
     units = [compose(masked(), control(torch.rand(9, 16, 32, 3))) for _ in range(2)]
     together = encode(units, folding_vae, max_batch=max_batch).contexts
-    assert [shape[0] for shape in folding_vae.shapes] == [2, 1, 1] and asked == [(9, 16, 32, 3)] * 2
+    assert [shape[0] for shape in folding_vae.shapes] == [2, 1, 1] and calls == [(9, 16, 32, 3)] * 2
     assert torch.equal(together, encode(units, folding_vae).contexts)
     encode(control(torch.rand(9, 16, 32, 3)), folding_vae, cache=primed(folding_vae), max_batch=max_batch)
-    assert len(asked) == 2, "one clip alone is no choice"
+    assert len(calls) == 2, "one clip alone is no choice"
     with pytest.raises(ValueError, match="max_batch is 0"):
         encode(units, folding_vae, max_batch=0)
 
@@ -88,8 +88,8 @@ def test_a_kept_clip_does_not_keep_the_others_of_its_batch(folding_vae):
     cache = GrayCache()
     encode(control(torch.rand(9, 16, 32, 3)), folding_vae, cache=cache, max_batch=2)
     assert folding_vae.shapes == [(2, 9, 16, 32, 3)]
-    ((_, kept),) = cache._entries.values()
-    assert kept.untyped_storage().nbytes() == kept.nbytes
+    ((_, entry),) = cache._entries.values()
+    assert entry.untyped_storage().nbytes() == entry.nbytes
 
 
 def test_cache_knows_its_vae_and_its_bounds(folding_vae):
@@ -105,7 +105,7 @@ def test_cache_knows_its_vae_and_its_bounds(folding_vae):
     assert len(cache) == 2
     encode(text(64, 64, 1), folding_vae, cache=cache)
     assert len(cache) == 2
-    # A wrapper made anew for every call is known by the VAE that is named.
+    # A wrapper made for every call is identified by its `vae`.
     cache, before = GrayCache(), folding_vae.num_calls
     for _ in range(3):
         encode(text(**SIZE), lambda video: folding_vae(video), cache=cache, vae=folding_vae)

@@ -29,7 +29,7 @@ def build(name, scene, seed=None):
 
 
 def head_edges(joints, grow=0.0):
-    """The box of the head in whole pixels, cut at the frame, from the joints of one frame."""
+    """The box of the head in integer pixels, cut at the frame, from the joints of one frame."""
     head = float(torch.dist(joints[HIP], joints[KNEE])) / THIGH_HEADS
     x, y = joints[HEAD].mean(0).tolist()
     reach = HEAD_RADIUS * head * (1 + grow)
@@ -53,7 +53,7 @@ def shown_on_white(crop):
 
 
 def faces(scene, grow=0.0):
-    """What a reference would show of the head in each frame."""
+    """The head's reference in each frame."""
     edges = [head_edges(joints, grow) for joints in scene.joints]
     return [
         shown_on_white(frame[top:bottom, left:right])
@@ -95,9 +95,9 @@ def test_face(scene):
 
 
 def test_faces_of_training_are_detectors_boxes(scene):
-    shown = [image for grow in (0.0, 0.15, 0.3) for image in faces(scene, grow)]
+    crops = [image for grow in (0.0, 0.15, 0.3) for image in faces(scene, grow)]
     units = [build("face", scene, seed) for seed in range(12)]
-    assert all(distance(unit.references[0], shown) < 1e-4 for unit in units)
+    assert all(distance(unit.references[0], crops) < 1e-4 for unit in units)
     assert len({unit.references[0].numpy().tobytes() for unit in units}) > 3
 
 
@@ -128,14 +128,14 @@ def test_replacement(scene):
 def test_training_hides_who_was_there_in_several_ways(scene):
     ratios = (0.0, 0.1, EXPAND_RATIO)
     regions = [np.stack([grown_box(mask, ratio) for mask in scene.object_masks[0]]) for ratio in ratios]
-    found = set()
+    variants = set()
     for seed in range(12):
         masks = TRAINING["replacement"](scene, np.random.default_rng(seed)).masks.numpy() > 0.5
-        found |= {
+        variants |= {
             ratio for ratio, region in zip(ratios, regions, strict=True) if np.array_equal(masks, region)
         }
         assert any(np.array_equal(masks, region) for region in regions)
-    assert len(found) == 3
+    assert len(variants) == 3
 
 
 def test_a_clip_without_a_figure_has_no_face():

@@ -90,21 +90,21 @@ def test_scaled_before_binarized():
     width=st.integers(20, 70),
     height=st.integers(20, 70),
     num_frames=st.integers(1, 8),
-    asked=st.one_of(st.none(), st.integers(1, 12)),
+    requested=st.one_of(st.none(), st.integers(1, 12)),
     kind=st.sampled_from(["clip", "one", "flat", "bool", "bytes"]),
 )
-def test_inpainting_keeps_and_grays(width, height, num_frames, asked, kind):
+def test_inpainting_keeps_and_grays(width, height, num_frames, requested, kind):
     """Whatever the sizes: known pixels are the fitted clip's, unknown ones gray, masks 0 or 1."""
     frames = torch.rand(num_frames, height, width, 3)
     mask = torch.rand(num_frames if kind in ("clip", "bool", "bytes") else 1, height, width)
     given_mask = {"flat": mask[0], "bool": mask > 0.5, "bytes": (mask * 255).to(torch.uint8)}.get(kind, mask)
-    unit = inpaint(frames, given_mask, num_frames=asked)
+    unit = inpaint(frames, given_mask, num_frames=requested)
     assert set(unit.masks.unique().tolist()) <= {0.0, 1.0}
-    kept = unit.masks == 0
+    unmasked = unit.masks == 0
     used = min(num_frames, unit.num_frames)
-    assert (unit.frames[~kept] == 0.5).all() and not kept[used:].any()
+    assert (unit.frames[~unmasked] == 0.5).all() and not unmasked[used:].any()
     fitted = cover(frames[:used], unit.width, unit.height)
-    assert torch.equal(unit.frames[:used][kept[:used]], fitted[kept[:used]])
+    assert torch.equal(unit.frames[:used][unmasked[:used]], fitted[unmasked[:used]])
 
 
 SIZE = {"width": 48, "height": 32, "num_frames": 9}

@@ -45,12 +45,12 @@ def test_a_float_margin_is_a_part_of_the_side():
 )
 def test_aspect_is_reached_and_the_clip_kept(size, aspect, anchor):
     clip = torch.rand(1, size[1], size[0], 3) * 0.4
-    wanted = (lambda a, b: a / b)(*map(float, aspect.split(":"))) if isinstance(aspect, str) else aspect
-    if abs(wanted * size[1] - size[0]) < 1 or abs(size[0] / wanted - size[1]) < 1:
+    ratio = (lambda a, b: a / b)(*map(float, aspect.split(":"))) if isinstance(aspect, str) else aspect
+    if abs(ratio * size[1] - size[0]) < 1 or abs(size[0] / ratio - size[1]) < 1:
         return
     unit = outpaint(clip, aspect=aspect, anchor=anchor)
     left, top, right, bottom = kept_box(unit)
-    assert abs(unit.width - wanted * unit.height) <= 16 * (1 + wanted) + 1
+    assert abs(unit.width - ratio * unit.height) <= 16 * (1 + ratio) + 1
     assert (left, right) == (0, unit.width) or (top, bottom) == (0, unit.height)
     assert torch.equal(unit.frames[:, top:bottom, left:right], cover(clip, right - left, bottom - top))
 
@@ -78,9 +78,9 @@ def test_feather_reaches_in_where_there_is_a_margin(sides, feather):
     x0, y0 = left + feather * (left > 0), top + feather * (top > 0)
     x1, y1 = left + 48 - feather * (right > 0), top + 32 - feather * (bottom > 0)
     assert kept_box(unit) == (x0, y0, x1, y1)
-    kept = unit.masks == 0
+    center = unit.masks == 0
     assert torch.equal(unit.frames[:, y0:y1, x0:x1], clip[:, y0 - top : y1 - top, x0 - left : x1 - left])
-    assert (unit.frames[~kept] == 0.5).all() and kept.sum() == 5 * (x1 - x0) * (y1 - y0)
+    assert (unit.frames[~center] == 0.5).all() and center.sum() == 5 * (x1 - x0) * (y1 - y0)
     with pytest.raises(ValueError, match="nothing would be kept"):
         outpaint(clip, left=16, right=16, feather_px=24)
 
@@ -136,7 +136,7 @@ def test_spans_in_words():
     clip = torch.rand(17, 16, 16, 3)
     unit = control(clip, start=0.3, end=0.7)
     assert (unit.frames[:, 0, 0, 0] != 0.5).nonzero().flatten().tolist() == list(range(5, 13))
-    assert unit.notes == ("control: guides frames 5..12 (whole latent frames)",)
+    assert unit.notes == ("control: guides frames 5..12 (rounded to latent frames)",)
     assert control(clip, start=0, end=17) == control(clip, start=0.0, end=1.0) == control(clip)
     assert depth(clip[..., 0], end=9).region[:, 0, 0].tolist() == [1.0] * 9 + [0.0] * 8
     half = torch.zeros(16, 16)
@@ -145,8 +145,8 @@ def test_spans_in_words():
     assert torch.equal(unit.region[:9], half.expand(9, -1, -1)) and unit.region[9:].sum() == 0
     for options, words in (
         ({"start": 0.7, "end": 0.3}, "start is 0.7 and end is 0.3"),
-        ({"start": 1.5}, "start, a float and so a part of the video, is 1.5"),
-        ({"end": 18}, "end, a whole number and so a frame, is 18"),
+        ({"start": 1.5}, "start, a float and therefore a share of the video, is 1.5"),
+        ({"end": 18}, "end, an integer and therefore a frame, is 18"),
     ):
         with pytest.raises(ValueError, match=words):
             control(clip, **options)
@@ -172,10 +172,10 @@ def test_blur_rounds_and_still_holds():
     ndimage = pytest.importorskip("scipy.ndimage")
     smooth = np.stack([ndimage.gaussian_filter(m, 3.0, truncate=3.0, mode="nearest") for m in mask.numpy()])
     assert ((augment(mask, blur_px=3.0).numpy() > 0) != (smooth > 0.5)).sum() <= 2
-    held = augment(mask, "box", still=True)
+    union = augment(mask, "box", still=True)
     expected = torch.zeros(40, 60)
     expected[10:35, 10:50] = 1
-    assert torch.equal(held, expected.expand(3, -1, -1))
+    assert torch.equal(union, expected.expand(3, -1, -1))
     for options in ({"grow_px": 3}, {"shape": "hull", "expand": 0.3}, {"blur_px": 2.0}):
         one = mask[:1]
         assert torch.equal(
@@ -235,8 +235,8 @@ def test_layout_masks_by_shape_and_color():
     mask[:, 10:12, 10:12] = 0  # a hole has no contour
     unit = layout_masks([mask, mask.flip(2)], colors=[(1, 0, 0), (0, 0, 1)], line_width=1)
     assert unit.frames[0, 4, 8].tolist() == [1, 0, 0] and unit.frames[0, 4, 24].tolist() == [0, 0, 1]
-    drawn = (unit.frames[0] < 1).any(-1)
-    assert int(drawn.sum()) == 2 * 4 * 15
+    outline = (unit.frames[0] < 1).any(-1)
+    assert int(outline.sum()) == 2 * 4 * 15
     with pytest.raises(ValueError, match="mask 2 is empty in every frame"):
         layout_masks([mask, torch.zeros(5, 32, 48)])
 

@@ -34,21 +34,23 @@ def distance_to(mask):
 @given(seed=st.integers(0, 10**6), feather=st.sampled_from([0, 1, 3, 8, 40]))
 def test_every_pixel_is_kept_made_or_between_by_its_distance(seed, feather):
     mask, clip = random_mask(seed), torch.rand(FRAMES, HEIGHT, WIDTH, 3)
-    unit, made = inpaint(clip, mask), torch.rand(FRAMES, HEIGHT, WIDTH, 3)
-    result, distance = paste_back(made, unit, feather_px=feather), distance_to(mask)
-    assert torch.equal(result[mask > 0], made[mask > 0])
+    unit, generated = inpaint(clip, mask), torch.rand(FRAMES, HEIGHT, WIDTH, 3)
+    result, distance = paste_back(generated, unit, feather_px=feather), distance_to(mask)
+    assert torch.equal(result[mask > 0], generated[mask > 0])
     far = distance > feather + 1e-4
     assert torch.equal(result[far], clip[far])
     weight = (1 - distance / (feather + 1)).clamp(0, 1)[..., None]
     between = ~far & (mask == 0)
-    torch.testing.assert_close(result[between], torch.lerp(clip, made, weight)[between], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        result[between], torch.lerp(clip, generated, weight)[between], atol=1e-5, rtol=0
+    )
 
 
-def test_given_frames_and_clips_come_back_whole():
-    made, clip = torch.rand(9, 32, 32, 3), torch.rand(3, 32, 32, 3)
-    result = paste_back(made, extend(clip[:1], clip[2:], num_frames=9))
+def test_given_frames_and_clips_are_restored_exactly():
+    generated, clip = torch.rand(9, 32, 32, 3), torch.rand(3, 32, 32, 3)
+    result = paste_back(generated, extend(clip[:1], clip[2:], num_frames=9))
     assert torch.equal(result[0], clip[0]) and torch.equal(result[-1], clip[2])
-    assert torch.equal(result[1:-1], made[1:-1])
+    assert torch.equal(result[1:-1], generated[1:-1])
 
     clip = torch.rand(5, 32, 32, 3)
     unit = outpaint(clip, left=16, right=16)
@@ -57,7 +59,7 @@ def test_given_frames_and_clips_come_back_whole():
     assert result[:, :, :16].max() == 0 and result[:, :, 48:].max() == 0
 
     unit = control(clip)
-    assert torch.equal(paste_back(made[:5], unit), made[:5]), "a control keeps nothing"
+    assert torch.equal(paste_back(generated[:5], unit), generated[:5]), "a control keeps nothing"
 
 
 @settings(deadline=None, max_examples=40)
@@ -68,8 +70,8 @@ def test_given_frames_and_clips_come_back_whole():
 )
 def test_a_window_holds_the_mask_and_lies_in_the_frame(seed, margin, size):
     mask, clip = random_mask(seed), torch.rand(FRAMES, HEIGHT, WIDTH, 3)
-    asked = {} if size is None else {"width": size[0], "height": size[1]}
-    part, cut, crop = crop_region(clip, mask, margin=margin, **asked)
+    size_options = {} if size is None else {"width": size[0], "height": size[1]}
+    part, cut, crop = crop_region(clip, mask, margin=margin, **size_options)
     assert part.shape == (FRAMES, crop.size[1], crop.size[0], 3) and cut.shape == part.shape[:3]
     assert not any(side % 16 for side in crop.size) and set(cut.unique().tolist()) <= {0.0, 1.0}
     rows, columns = mask.amax(0).nonzero().unbind(1)

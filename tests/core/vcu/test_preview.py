@@ -24,10 +24,10 @@ def test_kept_pixels_are_as_they_are_and_others_hatched():
     picture = preview(inpaint(clip, mask), columns=1)
     assert picture.ndim == 3 and picture.shape[2] == 3 and 0 <= picture.min() and picture.max() <= 1
     top, left, side = 40, 20, 130
-    kept = colors(picture, top, top + 100, left, left + side // 2 - 12)
-    assert torch.allclose(kept, torch.tensor([0.0, 0.0, 1.0]), atol=0.01)
-    made = colors(picture, top, top + 100, left + side // 2 + 12, left + side - 4)
-    assert (made[:, 0] > made[:, 2] + 0.05).all() and made.std(0).max() > 0.02
+    source = colors(picture, top, top + 100, left, left + side // 2 - 12)
+    assert torch.allclose(source, torch.tensor([0.0, 0.0, 1.0]), atol=0.01)
+    hatched = colors(picture, top, top + 100, left + side // 2 + 12, left + side - 4)
+    assert (hatched[:, 0] > hatched[:, 2] + 0.05).all() and hatched.std(0).max() > 0.02
 
 
 def test_every_unit_has_a_picture():

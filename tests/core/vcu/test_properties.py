@@ -1,4 +1,4 @@
-"""What holds for every unit, whatever it was made of."""
+"""Properties of every unit."""
 
 import itertools
 
@@ -57,7 +57,7 @@ def same(a, b):
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10**6), owners=st.lists(st.integers(0, 3), min_size=TOTAL - 1, max_size=TOTAL - 1))
 def test_extensions_and_references_are_associative(seed, owners):
-    """Three units of disjoint known frames, each with references of its own, however they are grouped."""
+    """Three units of disjoint known frames, each with its own references, in any grouping."""
     owners = [3, *owners]  # one frame is always free
     units = []
     for owner in range(3):
@@ -101,8 +101,8 @@ def test_known_pixels_stay_and_what_nothing_speaks_of_is_gray(seed, kinds):
     masks = torch.ones(TOTAL, HEIGHT, WIDTH)
     for kind in ("control", "repaint", "extension"):
         if kind in units:
-            known = (units[kind].region > 0) if kind == "control" else units[kind].masks == 0
-            expected[known] = units[kind].frames[known]
+            fixed = (units[kind].region > 0) if kind == "control" else units[kind].masks == 0
+            expected[fixed] = units[kind].frames[fixed]
             masks = masks if kind == "control" else masks * units[kind].masks
     for order in itertools.permutations(units.values()):
         unit = compose(*order)
@@ -113,13 +113,13 @@ def test_known_pixels_stay_and_what_nothing_speaks_of_is_gray(seed, kinds):
 @given(
     size=st.tuples(st.integers(3, 70), st.integers(3, 70)),
     frames=st.integers(1, 15),
-    asked=st.one_of(st.none(), st.integers(1, 30)),
+    requested=st.one_of(st.none(), st.integers(1, 30)),
     target=st.one_of(st.none(), st.integers(16, 70)),
     builder=st.sampled_from(["control", "inpaint", "outpaint", "extend"]),
 )
-def test_lengths_and_sizes_are_the_models(size, frames, asked, target, builder):
+def test_lengths_and_sizes_are_the_models(size, frames, requested, target, builder):
     clip = noise(0, frames, size[1], size[0], 3)
-    options = {"num_frames": asked, "width": target}
+    options = {"num_frames": requested, "width": target}
     if builder == "control":
         unit = control(clip, **options)
     elif builder == "inpaint":
@@ -127,18 +127,18 @@ def test_lengths_and_sizes_are_the_models(size, frames, asked, target, builder):
     elif builder == "outpaint":
         unit = outpaint(clip, left=0.5, bottom=3, **options)
     else:
-        unit = extend(clip, num_frames=frames + 5 + (asked or 0), width=target)
-    wanted = {"extend": frames + 5 + (asked or 0)}.get(builder, asked or frames)
-    assert unit.num_frames == (wanted - 1) // 4 * 4 + 1
+        unit = extend(clip, num_frames=frames + 5 + (requested or 0), width=target)
+    expected = {"extend": frames + 5 + (requested or 0)}.get(builder, requested or frames)
+    assert unit.num_frames == (expected - 1) // 4 * 4 + 1
     assert unit.width % 16 == unit.height % 16 == 0
     assert set(unit.masks.unique().tolist()) <= {0.0, 1.0}
-    if wanted != unit.num_frames:
-        assert any("4n+1" in note for note in unit.notes) or asked is None
+    if expected != unit.num_frames:
+        assert any("4n+1" in note for note in unit.notes) or requested is None
 
 
 @settings(deadline=None, max_examples=40)
 @given(size=st.tuples(st.integers(1, 120), st.integers(1, 120)), crop=st.booleans(), margin=st.floats(0, 1))
-def test_references_are_whole_and_on_white(size, crop, margin):
+def test_references_are_complete_and_on_white(size, crop, margin):
     """The subject's first and last rows and columns are all on the canvas, at one scale, centered."""
     width, height = size
     image = torch.zeros(height, width, 4)

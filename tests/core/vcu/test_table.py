@@ -16,13 +16,13 @@ NO_ROW_OF_THEIR_OWN = {"reference_layout_track", "firstclip", "lastclip", "refer
 
 def tables():
     """Each table as a list of rows, a row by the names of its columns."""
-    found = []
+    result = []
     for block in re.findall(r"(?:^\|.*\n)+", TEXT, re.MULTILINE):
         header, _, *rows = [
             [cell.strip() for cell in line.strip("|\n").split("|")] for line in block.splitlines()
         ]
-        found.append([dict(zip(header, row, strict=True)) for row in rows])
-    return found
+        result.append([dict(zip(header, row, strict=True)) for row in rows])
+    return result
 
 
 ROWS = [row for table in tables() for row in table if "name" in row]
@@ -42,15 +42,15 @@ def test_the_counts_are_those_of_the_benchmark():
     counted = [table for table in tables() if "name" in table[0]]
     assert len(counted[0]) == 8 and len(counted[1]) >= 10
     for row in counted[0]:
-        assert all(row[column] for column in ("nodes", "inputs", "frames", "mask (1 = make)", "limits"))
+        assert all(row[column] for column in ("nodes", "inputs", "frames", "mask (1 = generate)", "limits"))
 
 
 def test_every_task_has_its_picture_and_every_picture_is_a_task():
-    shown = set(re.findall(r'src="images/tasks/(\w+)\.png"', TEXT))
-    drawn = {path.stem for path in PICTURES.glob("*.png")}
-    assert drawn == set(SINGLE | COMPOSITE), "bring them up to date: python docs/images/tasks/make.py"
-    assert shown <= drawn
-    rest = drawn - shown - NO_ROW_OF_THEIR_OWN
+    rows = set(re.findall(r'src="images/tasks/(\w+)\.png"', TEXT))
+    pictures = {path.stem for path in PICTURES.glob("*.png")}
+    assert pictures == set(SINGLE | COMPOSITE), "bring them up to date: python docs/images/tasks/make.py"
+    assert rows <= pictures
+    rest = pictures - rows - NO_ROW_OF_THEIR_OWN
     assert not rest, f"the table shows no picture of {rest}"
 
 

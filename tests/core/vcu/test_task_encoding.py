@@ -65,8 +65,8 @@ def oracle(unit, vae):
 
 @pytest.mark.parametrize("task", SINGLE | COMPOSITE)
 def test_encoding_equals_the_plain_one(task, scenes):
-    made = (SINGLE | COMPOSITE)[task]
-    unit, vae = made(scenes[made.scene == "figure"]), LinearVae()
+    definition = (SINGLE | COMPOSITE)[task]
+    unit, vae = definition(scenes[definition.scene == "figure"]), LinearVae()
     context = encode(unit, vae)
     assert context.num_reference_latents == len(unit.references)
     torch.testing.assert_close(context.contexts[0, 0], oracle(unit, vae), atol=1e-5, rtol=0)

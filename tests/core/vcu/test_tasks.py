@@ -1,4 +1,4 @@
-"""What each builder puts into frames, masks and references (VACE's conventions)."""
+"""Frames, masks and references of each builder (VACE's conventions)."""
 
 import pytest
 import torch

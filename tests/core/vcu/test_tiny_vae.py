@@ -1,4 +1,4 @@
-"""The encoding of whole tasks with the trained VAE that comes with the pack, against diffusers' own pipeline.
+"""The encoding of complete tasks with the bundled VAE, against diffusers' own pipeline.
 
 Both encode with the very same weights: here through `vdot_core.vcu.encode`, there through WanVACEPipeline's
 preprocessing of the raw clip, mask and pictures. What each puts on a white canvas, grays, normalizes, folds
@@ -82,10 +82,10 @@ def gray_under(clip, mask):
     return torch.where(mask[..., None] > 0, GRAY, clip)
 
 
-def kept_only(clip, kept):
+def kept_only(clip, frames):
     """The clip's kept frames in place, gray elsewhere, and the mask."""
     mask = torch.ones(FRAMES, HEIGHT, WIDTH)
-    mask[kept] = 0
+    mask[frames] = 0
     return {"frames": gray_under(clip, mask), "mask": mask}
 
 

@@ -1,4 +1,4 @@
-"""A VCU refuses whatever the network could not take, and says what to do."""
+"""A VCU refuses everything that the network cannot take, and says what to do."""
 
 import dataclasses
 

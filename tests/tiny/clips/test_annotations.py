@@ -12,8 +12,8 @@ SIZES = [(64, 64, 17), (48, 96, 9), (80, 48, 25)]
 
 
 def drifting_clips(count):
-    found = (shapes.clip(seed) for seed in range(2000))
-    return [next(c for c in found if c.pan != (0.0, 0.0)) for _ in range(count)]
+    clips = (shapes.clip(seed) for seed in range(2000))
+    return [next(c for c in clips if c.pan != (0.0, 0.0)) for _ in range(count)]
 
 
 def warped(image, flow):
@@ -44,8 +44,8 @@ def worst_warp(clip, flow):
         after, inside = warped(clip.frames[f + 1].movedim(-1, 0), flow[f])
         here = F.one_hot(owner[f].long(), len(clip.objects) + 1).movedim(-1, 0).float()
         there = F.one_hot(owner[f + 1].long(), len(clip.objects) + 1).movedim(-1, 0).float()
-        seen = (-F.max_pool2d(-here, 3, 1, 1) * warped(-F.max_pool2d(-there, 3, 1, 1), flow[f])[0]).amax(0)
-        sure = inside & (seen > 0.999)
+        visible = (-F.max_pool2d(-here, 3, 1, 1) * warped(-F.max_pool2d(-there, 3, 1, 1), flow[f])[0]).amax(0)
+        sure = inside & (visible > 0.999)
         errors.append((after.movedim(0, -1) - clip.frames[f]).abs().mean(-1)[sure].mean().item())
     return max(errors)
 
@@ -145,9 +145,9 @@ def test_without_an_object_the_rest_stays():
 
 def test_number_of_objects_can_be_asked_for_and_else_is_the_seed_s():
     for seed in range(12):
-        drawn = shapes.clip(seed)
-        same = shapes.clip(seed, num_objects=len(drawn.objects))
-        assert torch.equal(drawn.frames, same.frames) and drawn.captions == same.captions
+        clip = shapes.clip(seed)
+        same = shapes.clip(seed, num_objects=len(clip.objects))
+        assert torch.equal(clip.frames, same.frames) and clip.captions == same.captions
         assert len(shapes.clip(seed, num_objects=2).objects) == 2
     with pytest.raises(ValueError, match="1 or 2"):
         shapes.clip(0, num_objects=3)
@@ -164,10 +164,10 @@ def test_backgrounds_can_be_chosen_among():
 def test_facts_are_the_caption_s_words():
     for seed in SEEDS:
         clip = shapes.clip(seed)
-        known = truth.facts(clip)
-        words = f"{known.background_kind} {known.background_color} background"
+        facts = truth.facts(clip)
+        words = f"{facts.background_kind} {facts.background_color} background"
         assert words == clip.background and any(words in text for text in clip.captions)
-        for fact, track in zip(known.objects, clip.objects, strict=True):
+        for fact, track in zip(facts.objects, clip.objects, strict=True):
             assert any(f"{fact.size_name} {fact.color} {fact.shape}" in text for text in clip.captions)
             assert (fact.direction != "") == (track.path == "linear")
             torch.testing.assert_close(fact.positions * 64, track.centers)

@@ -1,4 +1,4 @@
-"""What captions say of drawn clips, against what can be measured in their pixels."""
+"""Captions of drawn clips, compared with measurements in their pixels."""
 
 import re
 from dataclasses import dataclass
@@ -66,49 +66,51 @@ def _heading(step: torch.Tensor) -> str:
 
 
 def test_directions_in_captions_are_the_way_the_object_goes(measured):
-    seen = set()
+    variants = set()
     for one in measured:
-        said = {way for text in one.clip.captions for way in re.findall(rf"mov(?:es|ing) {WAY}", text)}
+        words = {way for text in one.clip.captions for way in re.findall(rf"mov(?:es|ing) {WAY}", text)}
         if one.track.path != "linear":
-            assert not said
+            assert not words
             continue
         frames = one.whole.nonzero().flatten()
         if len(frames) < 5:
             continue
         step = (one.centers[frames[-1]] - one.centers[frames[0]]) / 64
-        assert said == {_heading(step)}
+        assert words == {_heading(step)}
         assert step.norm() > 0.25 * (len(frames) - 1) / shapes.FRAME_RATE, "it goes somewhere"
-        seen |= said
-    assert seen == set(HEADINGS)
+        variants |= words
+    assert variants == set(HEADINGS)
 
 
-def test_directions_are_said_of_the_object_that_goes_there():
+def test_captions_give_each_object_its_direction():
     for seed in range(60):
         clip = shapes.clip(seed, height=32, width=32, num_objects=2)
         for track in clip.objects:
             name = f"{track.color} {track.shape}"
-            said = {way for text in clip.captions for way in re.findall(rf"{name} mov(?:es|ing) {WAY}", text)}
+            words = {
+                way for text in clip.captions for way in re.findall(rf"{name} mov(?:es|ing) {WAY}", text)
+            }
             going = {_heading(track.centers[-1] - track.centers[0])} if track.path == "linear" else set()
-            assert said == going
+            assert words == going
 
 
-def test_spinning_is_said_of_what_turns_and_of_nothing_else(measured):
-    seen = set()
+def test_captions_mention_spinning_exactly_for_rotating_objects(measured):
+    variants = set()
     for one in measured:
         moving = [
             text for text in one.clip.captions if re.search(r"\b(mov|bounc|spinn?|stand)(e?s|ing)\b", text)
         ]
-        said = {bool(re.search(r"\bspin(s|ning)\b", text)) for text in moving}
+        words = {bool(re.search(r"\bspin(s|ning)\b", text)) for text in moving}
         turns = one.track.angles.diff()
-        assert said == {bool(turns.any())} and len(moving) == 5
+        assert words == {bool(turns.any())} and len(moving) == 5
         if turns.any():
             assert turns.sum().abs() > 1.5 and (turns * turns.sum() > 0).all(), "a quarter turn, one way"
         if one.track.path == "still":
             changes = (one.cover.amax(0) - one.cover.amin(0)).max()
             assert changes > 0.5 if turns.any() else changes < 1e-3
             assert ("spin" in moving[0]) != ("stand" in moving[0])
-        seen.add((one.track.path, bool(turns.any())))
-    assert len(seen) == 8, "every path with and without"
+        variants.add((one.track.path, bool(turns.any())))
+    assert len(variants) == 8, "every path with and without"
 
 
 def _turn(centers: torch.Tensor) -> float:
@@ -117,7 +119,7 @@ def _turn(centers: torch.Tensor) -> float:
     return torch.minimum(steps.amax(0), -steps.amin(0)).max().item()
 
 
-def test_what_is_said_to_bounce_bounces(measured):
+def test_bouncing_objects_bounce(measured):
     for one in measured:
         bounces = [bool(re.search(r"\bbounc(es|ing) around\b", text)) for text in one.clip.captions]
         assert sum(bounces) == (5 if one.track.path == "bounce" else 0)
@@ -134,14 +136,14 @@ def test_what_is_said_to_bounce_bounces(measured):
 )
 def test_bounces_of_every_length_meet_a_wall(size):
     height, width, num_frames = size
-    seen = 0
+    variants = 0
     for seed in range(150):
         for track in shapes.clip(seed, height=height, width=width, num_frames=num_frames).objects:
             if track.path == "bounce":
                 assert _turn(track.centers) > 1e-3
                 assert track.centers.diff(dim=0).norm(dim=-1).max() > 0.45 * min(height, width) / 16
-                seen += 1
-    assert seen > 20
+                variants += 1
+    assert variants > 20
 
 
 def test_bounces_that_met_no_wall_in_a_second_meet_one():
@@ -159,16 +161,16 @@ def _unit_area(shape: str) -> float:
 
 def test_words_for_size_are_true_of_every_shape(measured):
     """Small, medium and large: radii below 21 %, to 27.5 % and above of the frame's side."""
-    areas, seen = {shape: _unit_area(shape) for shape in SHAPES}, set()
+    areas, variants = {shape: _unit_area(shape) for shape in SHAPES}, set()
     for one in measured:
         if not one.whole.any():
             continue
         name = f"{one.track.color} {one.track.shape}"
-        said = {w for text in one.clip.captions for w in re.findall(rf"(small|medium|large) {name}", text)}
+        words = {w for text in one.clip.captions for w in re.findall(rf"(small|medium|large) {name}", text)}
         radius = (one.areas[one.whole].mean() / areas[one.track.shape]).sqrt() / 64
-        assert said == {"small" if radius < 0.21 else "medium" if radius < 0.275 else "large"}
-        seen |= {(one.track.shape, *said)}
-    assert len(seen) == 3 * len(SHAPES)
+        assert words == {"small" if radius < 0.21 else "medium" if radius < 0.275 else "large"}
+        variants |= {(one.track.shape, *words)}
+    assert len(variants) == 3 * len(SHAPES)
 
 
 def test_words_for_other_motion_are_true_of_the_pixels(measured):
@@ -204,11 +206,11 @@ def _drift_errors(frames: torch.Tensor) -> dict[str, float]:
 
 
 def test_backgrounds_drift_the_way_captions_say(measured):
-    seen = set()
+    variants = set()
     for clip in (one.clip for one in measured):
-        said = {way for text in clip.captions for way in re.findall(rf"the background drifts {WAY}", text)}
+        words = {way for text in clip.captions for way in re.findall(rf"the background drifts {WAY}", text)}
         frames = clip.background_frames
-        if not said:
+        if not words:
             assert not any("drift" in text for text in clip.captions)
             assert (frames == frames[0]).all()
             continue
@@ -216,8 +218,8 @@ def test_backgrounds_drift_the_way_captions_say(measured):
         best = min(errors, key=errors.get)
         if clip.background.startswith("striped"):
             # Along themselves stripes look the same wherever they are.
-            assert errors[max(said)] < errors[best] + 0.01
+            assert errors[max(words)] < errors[best] + 0.01
         else:
-            assert said == {best}
-            seen |= said
-    assert seen == set(HEADINGS)
+            assert words == {best}
+            variants |= words
+    assert variants == set(HEADINGS)

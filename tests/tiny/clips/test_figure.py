@@ -33,13 +33,13 @@ def test_openpose_points_are_the_joints_and_draw_inside_the_figure(figures):
         people = signals.parse_keypoints(clip.keypoints)
         body = np.stack([crowd[0].body[:, :2] * 64 for crowd in people])
         np.testing.assert_allclose(body, clip.joints.numpy(), atol=1e-4)
-        drawn = pose(clip).frames.amax(-1) > 0.4
+        lines = pose(clip).frames.amax(-1) > 0.4
         near = clip.objects[0].distance(64, 64) < 1.5
-        assert drawn.sum() > 500 and (drawn & near).sum() > 0.97 * drawn.sum()
+        assert lines.sum() > 500 and (lines & near).sum() > 0.97 * lines.sum()
 
 
 def test_captions_say_what_it_does(figures):
-    seen = set()
+    actions = set()
     verbs = {"walk": "walking", "run": "running", "wave": "waving", "jump": "jumping"}
     for clip in figures:
         (figure,) = clip.objects
@@ -63,11 +63,11 @@ def test_captions_say_what_it_does(figures):
             assert clip.joints[:, 10, 1].max() - clip.joints[:, 10, 1].min() > 3
         if figure.path == "wave":
             assert not clip.joints[:, [8, 9, 10]].std(0).any() and clip.joints[:, 7].std(0).max() > 0.8
-        seen.add(figure.path)
+        actions.add(figure.path)
         inner = clip.objects[0].distance(64, 64) < -1
         if inner.sum() > 20:
             assert (clip.frames[inner] - torch.tensor(figure.rgb)).abs().max() < 1e-5
-    assert seen == set(ACTIONS)
+    assert actions == set(ACTIONS)
 
 
 def test_limbs_keep_their_length():

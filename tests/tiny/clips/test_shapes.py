@@ -30,10 +30,12 @@ def test_another_process_draws_the_same_clips():
         "for frames in (clip(3).frames, texture_clip(3).contiguous(), figure.frames, figure.flow):\n"
         "    print(hashlib.sha256(frames.numpy().tobytes()).hexdigest())"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     figure = shapes.figure_clip(3)
-    drawn = (shapes.clip(3).frames, texture_clip(3).contiguous(), figure.frames, figure.flow)
-    assert done.stdout.split() == [_digest(frames) for frames in drawn]
+    tensors = (shapes.clip(3).frames, texture_clip(3).contiguous(), figure.frames, figure.flow)
+    assert process.stdout.split() == [_digest(frames) for frames in tensors]
     assert _digest(shapes.clip(4).frames) != _digest(shapes.clip(3).frames)
 
 
@@ -41,11 +43,11 @@ def test_splits_never_meet_and_held_out_pairs_are_kept_out_of_training():
     spans = sorted((r.start, r.stop) for r in shapes.SPLITS.values())
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
     size = {"height": 16, "width": 16, "num_frames": 1}
-    drawn = {
+    tensors = {
         split: list(zip(range(300), shapes.clips(split, **size), strict=False)) for split in shapes.SPLITS
     }
-    pairs = {s: {(o.color, o.shape) for _, c in clips for o in c.objects} for s, clips in drawn.items()}
-    assert all(c.split == split for split, clips in drawn.items() for _, c in clips)
+    pairs = {s: {(o.color, o.shape) for _, c in clips for o in c.objects} for s, clips in tensors.items()}
+    assert all(c.split == split for split, clips in tensors.items() for _, c in clips)
     assert not pairs["train"] & shapes.HELD_OUT and not pairs["validation"] & shapes.HELD_OUT
     assert pairs["evaluation"] >= shapes.HELD_OUT
 

@@ -63,21 +63,21 @@ def weighted_sum(values):
 def signatures():
     """The clips and units that this code draws, in a few numbers each."""
     tasks = list(TRAINING)
-    drawn, captions = {}, []
+    values, captions = {}, []
     for index, task in enumerate(tasks):
         rng = np.random.default_rng([index, 13])
         scene = draw_scenes([task], index, "train", 0.0, SIZE)[task]
         unit = build_unit(task, scene, rng)
         references = sum(weighted_sum(image) for image in unit.references)
-        drawn[task] = [weighted_sum(unit.frames), weighted_sum(unit.masks), round(references, 3)]
+        values[task] = [weighted_sum(unit.frames), weighted_sum(unit.masks), round(references, 3)]
         captions += scene.captions
-    drawn["textures"] = [weighted_sum(texture_clip(seed, num_frames=5)) for seed in range(3)]
-    drawn["captions"] = int(hashlib.sha256("\n".join(captions).encode()).hexdigest()[:8], 16)
-    return drawn
+    values["textures"] = [weighted_sum(texture_clip(seed, num_frames=5)) for seed in range(3)]
+    values["captions"] = int(hashlib.sha256("\n".join(captions).encode()).hexdigest()[:8], 16)
+    return values
 
 
 def test_what_is_drawn_changes_with_the_version_alone():
     assert CLIPS_VERSION == VERSION, "renew VERSION and GOLDEN here for the new clips"
-    found = signatures()
-    changed = [n for n in found if n not in GOLDEN or found[n] != pytest.approx(GOLDEN[n], abs=0.02)]
+    values = signatures()
+    changed = [n for n in values if n not in GOLDEN or values[n] != pytest.approx(GOLDEN[n], abs=0.02)]
     assert not changed, "drawn differently: raise CLIPS_VERSION in tiny/clips/__init__.py, renew GOLDEN here"

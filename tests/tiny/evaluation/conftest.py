@@ -23,10 +23,10 @@ def _one_hot(index: int, size: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(index), size).float()
 
 
-def perfect_observation(drawn) -> Observation:
+def perfect_observation(scene) -> Observation:
     """One clip's observation, from its annotations."""
-    count, frames = len(OBJECT_COLORS), len(drawn.frames)
-    kind, color = background_words(drawn)
+    count, frames = len(OBJECT_COLORS), len(scene.frames)
+    kind, color = background_words(scene)
     values = {
         "presence": torch.zeros(count),
         "seen": torch.zeros(frames, count),
@@ -37,9 +37,9 @@ def perfect_observation(drawn) -> Observation:
         "positions": torch.full((frames, count, 2), 0.5),
         "background": _one_hot(list(COLORS).index(color), len(COLORS)),
         "kind": _one_hot(BACKGROUNDS.index(kind), len(BACKGROUNDS)),
-        "labels": torch.zeros(drawn.frames.shape[:3], dtype=torch.uint8),
+        "labels": torch.zeros(scene.frames.shape[:3], dtype=torch.uint8),
     }
-    for track, mask in zip(drawn.objects, drawn.object_masks, strict=True):
+    for track, mask in zip(scene.objects, scene.object_masks, strict=True):
         slot = OBJECT_COLORS.index(track.color)
         values["seen"][:, slot] = (mask.sum((1, 2)) >= 12).float()
         values["presence"][slot] = values["seen"][:, slot].mean()
@@ -47,9 +47,9 @@ def perfect_observation(drawn) -> Observation:
         values["size"][slot] = _one_hot(tuple(SIZES).index(track.size_name), len(SIZES))
         values["path"][slot] = _one_hot(PATHS.index(track.path), len(PATHS))
         values["direction"][slot] = _one_hot(DIRECTIONS.index(track.direction), len(DIRECTIONS))
-        values["positions"][:, slot] = track.centers / drawn.frames.shape[1]
+        values["positions"][:, slot] = track.centers / scene.frames.shape[1]
         values["labels"][mask > 0] = 1 + slot
-    values["features"] = drawn.frames.mean((0, 1, 2))
+    values["features"] = scene.frames.mean((0, 1, 2))
     return Observation(**values)
 
 
@@ -61,13 +61,13 @@ def drawn_clips():
 
 @pytest.fixture(scope="session")
 def perfect(drawn_clips):
-    """What is really in them."""
-    return [perfect_observation(drawn) for drawn in drawn_clips]
+    """The true observations of the drawn clips."""
+    return [perfect_observation(scene) for scene in drawn_clips]
 
 
 @pytest.fixture(scope="session")
 def observe_perfectly():
-    """What is really in one clip, by the clip."""
+    """The true observation of a clip."""
     return perfect_observation
 
 

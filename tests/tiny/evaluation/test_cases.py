@@ -15,7 +15,7 @@ CONFIG = EvaluationConfig(run="x", clips=6)
 
 
 def _pairs(case):
-    return {(track.color, track.shape) for track in case.drawn.objects}
+    return {(track.color, track.shape) for track in case.scene.objects}
 
 
 @pytest.mark.parametrize("task", ["text", "reference"])
@@ -30,41 +30,46 @@ def test_other_rows_take_the_clips_as_they_come_from_the_evaluation_split():
     cases = list(row_cases(CONFIG, TaskConfig("text", seeds=2)))
     assert [case.index for case in cases[::2]] == sorted({case.index for case in cases})
     assert cases[-2].index < 12 and not all(_pairs(case) & HELD_OUT for case in cases)
-    assert {split_of(case.drawn.seed) for case in cases} == {"evaluation"}
+    assert {split_of(case.scene.seed) for case in cases} == {"evaluation"}
     assert len({case.seed for case in cases}) == 12, "noise is another for every clip and seed"
 
 
 def test_prompts_name_all_that_is_scored():
     for case in row_cases(CONFIG, TaskConfig("text")):
-        assert case.prompt == full_caption(case.drawn)
-        for track in case.drawn.objects:
+        assert case.prompt == full_caption(case.scene)
+        for track in case.scene.objects:
             assert f"{track.size_name} {track.color} {track.shape}" in case.prompt
-        assert case.drawn.background in case.prompt
+        assert case.scene.background in case.prompt
     figure = next(row_cases(CONFIG, TaskConfig("pose")))
-    assert "stick figure" in figure.prompt and figure.drawn.background in figure.prompt
+    assert "stick figure" in figure.prompt and figure.scene.background in figure.prompt
 
 
 @pytest.mark.parametrize("task", ["reference", "depth", "pose"])
 def test_without_a_prompt_the_unit_alone_can_tell(task):
-    silent, told = (list(row_cases(CONFIG, TaskConfig(task, prompt=prompt))) for prompt in ("none", "full"))
-    assert [case.prompt for case in silent] == [""] * 6 and all(case.prompt for case in told)
-    assert [case.unit for case in silent] == [case.unit for case in told]
+    silent, prompted = (
+        list(row_cases(CONFIG, TaskConfig(task, prompt=prompt))) for prompt in ("none", "full")
+    )
+    assert [case.prompt for case in silent] == [""] * 6 and all(case.prompt for case in prompted)
+    assert [case.unit for case in silent] == [case.unit for case in prompted]
 
 
 def test_what_is_removed_is_neither_asked_for_nor_counted_as_right(observe_perfectly):
     for case in row_cases(CONFIG, TaskConfig("removal")):
-        drawn = case.drawn
-        (left,) = drawn.objects
-        assert torch.equal(case.unit.frames[case.unit.masks < 0.5], drawn.frames[case.unit.masks < 0.5])
-        assert kept_psnr(drawn.frames, case.unit) == 60
-        assert f"{left.size_name} {left.color} {left.shape}" in case.prompt and " and a" not in case.prompt
-        seen = observe_perfectly(drawn)
-        (record,) = object_scores(seen, drawn)
-        assert record["pair"] == 1 and scene_scores(seen, drawn)["extra_score"] == 1
+        scene = case.scene
+        (remaining,) = scene.objects
+        assert torch.equal(case.unit.frames[case.unit.masks < 0.5], scene.frames[case.unit.masks < 0.5])
+        assert kept_psnr(scene.frames, case.unit) == 60
+        assert (
+            f"{remaining.size_name} {remaining.color} {remaining.shape}" in case.prompt
+            and " and a" not in case.prompt
+        )
+        observation = observe_perfectly(scene)
+        (record,) = object_scores(observation, scene)
+        assert record["pair"] == 1 and scene_scores(observation, scene)["extra_score"] == 1
     both, plain = (next(row_cases(CONFIG, TaskConfig(task))) for task in ("references", "removal"))
-    assert both.index == plain.index and len(both.drawn.objects) == 2
-    gone = observe_perfectly(both.drawn)
-    assert scene_scores(gone, plain.drawn)["extra_score"] == 0, "the removed object still shows"
+    assert both.index == plain.index and len(both.scene.objects) == 2
+    gone = observe_perfectly(both.scene)
+    assert scene_scores(gone, plain.scene)["extra_score"] == 0, "the removed object still shows"
 
 
 def test_the_words_of_a_removal_keep_the_backgrounds_drift():

@@ -109,9 +109,9 @@ def test_rows_of_other_clips_are_made_again_and_not_compared(evaluated, tmp_path
 
 
 def test_seconds_are_of_the_processor_not_of_the_clock(assets, tmp_path, monkeypatch):
-    def slept(self, row, cases, sampler, drawn, bound):
+    def slept(self, row, cases, sampler, truth, bound):
         time.sleep(0.5)
-        return drawn
+        return truth
 
     monkeypatch.setattr(evaluate.Evaluation, "_videos", slept)
     config, _ = parse_config(["--config", str(_config_file(assets, tmp_path, clips=1))])
@@ -231,10 +231,10 @@ def test_one_command_evaluates_every_planned_run_and_reports(assets, tmp_path, m
     monkeypatch.setattr(evaluate, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     assert evaluate.main(["--config", str(path)]) == 0
-    made = sorted(
+    files = sorted(
         file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.json")
     )
-    assert made == ["student/quick/text.json", "teacher/quick/depth.json", "teacher/quick/text.json"]
+    assert files == ["student/quick/text.json", "teacher/quick/depth.json", "teacher/quick/text.json"]
     assert "student / quick" in (tmp_path / "docs" / "RESULTS.md").read_text()
 
 

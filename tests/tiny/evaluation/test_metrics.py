@@ -1,4 +1,4 @@
-"""Scores with known answers: the drawn clip is right, another clip is wrong, errors count as they should."""
+"""Scores with known answers: the true clip is right, another clip is wrong, errors count as they should."""
 
 from dataclasses import replace
 
@@ -21,7 +21,9 @@ def _mean(records, name):
 
 def _records(observations, clips):
     return [
-        r for seen, drawn in zip(observations, clips, strict=True) for r in metrics.object_scores(seen, drawn)
+        r
+        for observation, scene in zip(observations, clips, strict=True)
+        for r in metrics.object_scores(observation, scene)
     ]
 
 
@@ -30,14 +32,14 @@ def test_true_clips_score_one(drawn_clips, perfect):
     assert {name: _mean(records, name) for name in (*SHARES, "motion")} == dict.fromkeys(
         (*SHARES, "motion"), 1.0
     )
-    for seen, drawn in zip(perfect, drawn_clips, strict=True):
-        scene = metrics.scene_scores(seen, drawn)
+    for observation, clip in zip(perfect, drawn_clips, strict=True):
+        scene = metrics.scene_scores(observation, clip)
         assert scene["background_color"] == scene["background_kind"] == scene["extra_score"] == 1
         assert scene["extra_objects"] == 0
-        assert metrics.object_iou(seen, drawn) == 1
-        assert metrics.box_iou(seen, drawn) > 0.9
-        assert metrics.depth_error(seen, drawn) < 1e-3
-        assert metrics.flow_error_px(seen, drawn) < 1e-4
+        assert metrics.object_iou(observation, clip) == 1
+        assert metrics.box_iou(observation, clip) > 0.9
+        assert metrics.depth_error(observation, clip) < 1e-3
+        assert metrics.flow_error_px(observation, clip) < 1e-4
 
 
 def test_other_clips_score_low(drawn_clips, perfect):
@@ -52,25 +54,31 @@ def test_other_clips_score_low(drawn_clips, perfect):
     assert sum(metrics.scene_scores(*pair)["background_color"] for pair in pairs) / len(pairs) < 0.4
 
 
-def _recolored(seen, old: int, new: int):
+def _recolored(observation, old: int, new: int):
     """The same observation with one object in another color."""
     order = list(range(len(OBJECT_COLORS)))
     order[old], order[new] = order[new], order[old]
     swapped = {
-        name: getattr(seen, name)[order] for name in ("presence", "shape", "size", "path", "direction")
+        name: getattr(observation, name)[order] for name in ("presence", "shape", "size", "path", "direction")
     }
-    labels = seen.labels.clone()
-    labels[seen.labels == 1 + old] = 1 + new
+    labels = observation.labels.clone()
+    labels[observation.labels == 1 + old] = 1 + new
     return replace(
-        seen, **swapped, seen=seen.seen[:, order], positions=seen.positions[:, order], labels=labels
+        observation,
+        **swapped,
+        seen=observation.seen[:, order],
+        positions=observation.positions[:, order],
+        labels=labels,
     )
 
 
 def test_an_object_in_another_color_loses_color_and_pair_alone(drawn_clips, perfect):
-    drawn, seen = next((d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(d.objects) == 1)
-    old = OBJECT_COLORS.index(drawn.objects[0].color)
-    changed = _recolored(seen, old, (old + 1) % len(OBJECT_COLORS))
-    (record,) = metrics.object_scores(changed, drawn)
+    scene, observation = next(
+        (d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(d.objects) == 1
+    )
+    old = OBJECT_COLORS.index(scene.objects[0].color)
+    changed = _recolored(observation, old, (old + 1) % len(OBJECT_COLORS))
+    (record,) = metrics.object_scores(changed, scene)
     assert (record["color"], record["shape"], record["pair"], record["size"], record["motion"]) == (
         0,
         1,
@@ -78,66 +86,72 @@ def test_an_object_in_another_color_loses_color_and_pair_alone(drawn_clips, perf
         1,
         1,
     )
-    assert metrics.object_iou(changed, drawn) == 1
-    assert metrics.flow_error_px(changed, drawn) < 1e-4, "what stands for the object is followed"
+    assert metrics.object_iou(changed, scene) == 1
+    assert metrics.flow_error_px(changed, scene) < 1e-4, "what stands for the object is followed"
 
 
 def test_swapped_colors_of_two_objects_keep_colors_and_lose_pairs(drawn_clips, perfect):
     both = [(d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(counted_objects(d)) == 2]
-    drawn, seen = next(p for p in both if p[0].objects[0].shape != p[0].objects[1].shape)
-    slots = [OBJECT_COLORS.index(track.color) for track in drawn.objects]
-    for record in metrics.object_scores(_recolored(seen, *slots), drawn):
+    scene, observation = next(p for p in both if p[0].objects[0].shape != p[0].objects[1].shape)
+    slots = [OBJECT_COLORS.index(track.color) for track in scene.objects]
+    for record in metrics.object_scores(_recolored(observation, *slots), scene):
         assert (record["color"], record["pair"]) == (1, 0)
 
 
 def test_a_missing_object_scores_nothing_and_one_too_many_is_counted(drawn_clips, perfect):
-    drawn, seen = next((d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(d.objects) == 1)
-    empty = replace(seen, presence=torch.zeros_like(seen.presence), labels=torch.zeros_like(seen.labels))
-    (record,) = metrics.object_scores(empty, drawn)
+    clip, observation = next((d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(d.objects) == 1)
+    empty = replace(
+        observation,
+        presence=torch.zeros_like(observation.presence),
+        labels=torch.zeros_like(observation.labels),
+    )
+    (record,) = metrics.object_scores(empty, clip)
     assert not any(record[name] for name in (*SHARES, "motion"))
-    assert metrics.object_iou(empty, drawn) == 0
-    crowded = replace(seen, presence=torch.ones_like(seen.presence))
-    scene = metrics.scene_scores(crowded, drawn)
+    assert metrics.object_iou(empty, clip) == 0
+    crowded = replace(observation, presence=torch.ones_like(observation.presence))
+    scene = metrics.scene_scores(crowded, clip)
     assert scene["extra_objects"] == len(OBJECT_COLORS) - 1 and scene["extra_score"] == 0
 
 
 def test_matching_gives_left_over_objects_to_the_right_shapes(drawn_clips, perfect):
     both = [(d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(counted_objects(d)) == 2]
-    drawn, seen = next(p for p in both if p[0].objects[0].shape != p[0].objects[1].shape)
-    slots = [OBJECT_COLORS.index(track.color) for track in drawn.objects]
+    scene, observation = next(p for p in both if p[0].objects[0].shape != p[0].objects[1].shape)
+    slots = [OBJECT_COLORS.index(track.color) for track in scene.objects]
     free = [slot for slot in range(len(OBJECT_COLORS)) if slot not in slots][:2]
     for targets in (free, free[::-1]):
-        changed = _recolored(_recolored(seen, slots[0], targets[0]), slots[1], targets[1])
-        matched = metrics.match_objects(changed, drawn)
+        changed = _recolored(_recolored(observation, slots[0], targets[0]), slots[1], targets[1])
+        matched = metrics.match_objects(changed, scene)
         assert [matched[0], matched[1]] == targets
         assert [SEEN_SHAPES[int(changed.shape[m].argmax())] for m in targets] == [
-            t.shape for t in drawn.objects
+            t.shape for t in scene.objects
         ]
 
 
 def test_held_out_pairs_are_marked(drawn_clips, perfect):
-    for seen, drawn in zip(perfect, drawn_clips, strict=True):
-        records = metrics.object_scores(seen, drawn)
-        marks = [(drawn.objects[n].color, drawn.objects[n].shape) in HELD_OUT for n in counted_objects(drawn)]
+    for observation, scene in zip(perfect, drawn_clips, strict=True):
+        records = metrics.object_scores(observation, scene)
+        marks = [(scene.objects[n].color, scene.objects[n].shape) in HELD_OUT for n in counted_objects(scene)]
         assert [bool(record["held_out"]) for record in records] == marks
 
 
 def test_motion_is_measured_in_pixels_a_frame(drawn_clips, perfect):
-    drawn, seen = next((d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(d.objects) == 1)
-    drift = torch.arange(len(drawn.frames))[:, None, None] * torch.tensor([3.0, 4.0]) / drawn.frames.shape[1]
-    moved = replace(seen, positions=seen.positions + drift)
-    assert metrics.flow_error_px(moved, drawn) == pytest.approx(5.0, abs=1e-3)
+    scene, observation = next(
+        (d, s) for d, s in zip(drawn_clips, perfect, strict=True) if len(d.objects) == 1
+    )
+    drift = torch.arange(len(scene.frames))[:, None, None] * torch.tensor([3.0, 4.0]) / scene.frames.shape[1]
+    moved = replace(observation, positions=observation.positions + drift)
+    assert metrics.flow_error_px(moved, scene) == pytest.approx(5.0, abs=1e-3)
 
 
 def test_kept_pixels_alone_are_compared(drawn_clips):
-    drawn = drawn_clips[0]
-    unit = vcu.inpaint(drawn.frames, drawn.masks)
-    made = torch.where(drawn.masks[..., None] > 0, torch.rand_like(drawn.frames), drawn.frames)
-    assert metrics.kept_psnr(made, unit) == metrics.MAX_PSNR
-    noisy = torch.where(drawn.masks[..., None] > 0, made, drawn.frames + 0.1)
+    scene = drawn_clips[0]
+    unit = vcu.inpaint(scene.frames, scene.masks)
+    video = torch.where(scene.masks[..., None] > 0, torch.rand_like(scene.frames), scene.frames)
+    assert metrics.kept_psnr(video, unit) == metrics.MAX_PSNR
+    noisy = torch.where(scene.masks[..., None] > 0, video, scene.frames + 0.1)
     assert metrics.kept_psnr(noisy, unit) == pytest.approx(20.0, abs=0.01)
     text = vcu.text(width=64, height=64, num_frames=17)
-    assert metrics.kept_psnr(made, text) is None
+    assert metrics.kept_psnr(video, text) is None
 
 
 def test_flicker_is_rough_and_steady_motion_is_smooth(drawn_clips):

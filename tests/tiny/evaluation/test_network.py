@@ -57,9 +57,9 @@ def test_observation_does_not_depend_on_the_batch(small, drawn_clips):
 
 
 def test_targets_are_the_drawing(drawn_clips):
-    drawn = next(d for d in drawn_clips if len(d.objects) == 2 and (visible_frames(d)[:, [0, 9]]).all())
-    targets = frame_targets(drawn, [0, 9])
-    slots = {OBJECT_COLORS.index(track.color): track for track in drawn.objects}
+    scene = next(d for d in drawn_clips if len(d.objects) == 2 and (visible_frames(d)[:, [0, 9]]).all())
+    targets = frame_targets(scene, [0, 9])
+    slots = {OBJECT_COLORS.index(track.color): track for track in scene.objects}
     assert set((targets["presence"] == 1).all(0).nonzero().flatten().tolist()) == set(slots)
     for slot in range(len(OBJECT_COLORS)):
         named = SEEN_SHAPES.index(slots[slot].shape) if slot in slots else NO_TARGET
@@ -67,7 +67,7 @@ def test_targets_are_the_drawing(drawn_clips):
     assert (targets["shape"] != NO_TARGET).any()
     assert torch.allclose(targets["labels"].sum(1), torch.ones(2, 32, 32))
     assert torch.allclose(
-        1 - targets["labels"][:, 0].mean((1, 2)), drawn.masks[[0, 9]].mean((1, 2)), atol=1e-6
+        1 - targets["labels"][:, 0].mean((1, 2)), scene.masks[[0, 9]].mean((1, 2)), atol=1e-6
     )
 
 
@@ -81,18 +81,18 @@ def _task(folder: Path, seed: int) -> EvaluatorTask:
 @pytest.mark.parametrize("seed", [0, 7])
 def test_it_learns_from_clips_of_seeds_that_nothing_else_uses(tmp_path, seed):
     task = _task(tmp_path, seed)
-    drawn = [one for step in (0, 1, 1299) for one in task._draw(step)]
-    assert len({one.seed for one in drawn}) == 3 * 32
-    assert {split_of(one.seed) for one in drawn} == {one.split for one in drawn} == {"evaluator"}
+    clips = [one for step in (0, 1, 1299) for one in task._draw(step)]
+    assert len({one.seed for one in clips}) == 3 * 32
+    assert {split_of(one.seed) for one in clips} == {one.split for one in clips} == {"evaluator"}
     seeds = SPLITS["evaluator"]
     assert not any(seeds.start in other for name, other in SPLITS.items() if name != "evaluator")
 
 
 def test_it_learns_the_pairs_that_the_models_never_see(tmp_path):
     task = _task(tmp_path, 0)
-    drawn = [one for step in range(12) for one in task._draw(step)]
-    shown = {(track.color, track.shape) for one in drawn for track in one.objects}
-    assert shown >= HELD_OUT, f"in 384 clips it never saw {sorted(HELD_OUT - shown)}"
+    clips = [one for step in range(12) for one in task._draw(step)]
+    pairs = {(track.color, track.shape) for one in clips for track in one.objects}
+    assert pairs >= HELD_OUT, f"in 384 clips it never saw {sorted(HELD_OUT - pairs)}"
 
 
 def _config(folder: Path, vae_file: Path) -> dict:
@@ -124,7 +124,7 @@ def test_shipped_weights_read_drawn_clips_right(drawn_clips):
     # Of 40 clips; over 400 each share is at least 0.97 (docs/TINY.md).
     shares = ("colors", "shape", "size", "background_color", "background_kind", "direction")
     for name, least in {**dict.fromkeys(shares, 0.95), "overlap": 0.9}.items():
-        assert scores[name] >= least, f"{name} is {scores[name]:.3f}: train the evaluation network anew"
+        assert scores[name] >= least, f"{name} is {scores[name]:.3f}: retrain the evaluation network"
     assert scores["position_px"] < 1.5
     figures = [figure_clip(SPLITS["evaluation"].start + i) for i in range(8)]
     assert reading_accuracy(observe(network, stack_frames(figures)), figures)["shape"] >= 0.85
@@ -132,8 +132,8 @@ def test_shipped_weights_read_drawn_clips_right(drawn_clips):
 
 def test_shipped_weights_do_not_see_what_is_not_there():
     network = load_evaluator(ASSET)
-    drawn = [clip(SPLITS["evaluation"].start + i) for i in range(20)]
-    empty = torch.stack([one.background_frames for one in drawn])
+    clips = [clip(SPLITS["evaluation"].start + i) for i in range(20)]
+    empty = torch.stack([one.background_frames for one in clips])
     assert (observe(network, empty).presence > 0.5).float().sum(-1).mean() < 0.2
 
 

@@ -56,53 +56,53 @@ def test_a_video_does_not_depend_on_its_batch(model, name):
 
 def test_guidance_changes_the_video(model):
     contexts, count, prompts, seeds = _inputs(model, 1)
-    made = [
+    videos = [
         making.generate(model, contexts, count, prompts, SamplerConfig(2, guidance=guidance), seeds)
         for guidance in (1.0, 3.0)
     ]
-    assert not torch.allclose(*made, atol=1e-3)
+    assert not torch.allclose(*videos, atol=1e-3)
 
 
-def test_fresh_noise_goes_on_from_each_rows_own_seed_and_repeats_nothing(model):
+def test_fresh_noise_continues_each_rows_own_generator(model):
     silent, seeds = Silent(), [5, 6, 7]
     contexts = torch.zeros(3, 1, 96, 2, 8, 8)
     making.sample_latents(replace(model, network=silent), contexts, ["a", "b", "c"], STUDENT, seeds)
     sigmas = sampling.Schedule.shifted(4, 8.0, labels="exact").sigmas
-    drawn = [silent.seen[0]]
+    noises = [silent.seen[0]]
     for x, following, lower in zip(silent.seen, silent.seen[1:], sigmas[1:], strict=False):
-        drawn.append((following - (1 - lower) * x) / lower)
+        noises.append((following - (1 - lower) * x) / lower)
     for row, seed in enumerate(seeds):
         generator = torch.Generator().manual_seed(seed)
-        for noise in drawn:
+        for noise in noises:
             expected = torch.randn(1, 16, 2, 8, 8, generator=generator)[0]
             torch.testing.assert_close(noise[row], expected, atol=1e-4, rtol=1e-4)
-    flat = torch.stack([noise[row].flatten() for noise in drawn for row in range(3)])
+    flat = torch.stack([noise[row].flatten() for noise in noises for row in range(3)])
     assert torch.corrcoef(flat).fill_diagonal_(0).abs().max() < 0.1, "the same noise twice"
 
 
 def test_a_video_is_the_one_that_the_nodes_make_with_its_seed(comfy):
     """The bundled student with a prompt and a reference, by the nodes and by the evaluation."""
     nodes = pack_support.load_nodes()
-    drawn, seed = clip(SPLITS["evaluation"].start + 4), 1_000_003
+    scene, seed = clip(SPLITS["evaluation"].start + 4), 1_000_003
 
     def run(name, **inputs):
         return pack_support.run_node(nodes[name], **inputs).args
 
     size = {"width": 64, "height": 64}
     network, text_encoder, decoder = run("VDOTLoadDemo")
-    picture = drawn.references[0]
+    picture = scene.references[0]
     (unit,) = run("VDOTReference", images={"image0": picture[None]}, **size, length=17)
     with torch.inference_mode():
-        text = text_encoder.encode_from_tokens_scheduled(text_encoder.tokenize(full_caption(drawn)))
+        text = text_encoder.encode_from_tokens_scheduled(text_encoder.tokenize(full_caption(scene)))
     encoded = run("VDOTEncode", positive=text, vae=decoder, unit=unit, strength=1.0)
-    how = {"preset": "custom", "steps": 4, "shift": 8.0, "solver": "renoise", "seed": seed}
-    (latent, *_) = run("VDOTSampler", model=network, positive=encoded[0], latent=encoded[2], **how)
+    settings = {"preset": "custom", "steps": 4, "shift": 8.0, "solver": "renoise", "seed": seed}
+    (latent, *_) = run("VDOTSampler", model=network, positive=encoded[0], latent=encoded[2], **settings)
     theirs = network.model.process_latent_in(latent["samples"]).clone()
 
     model = making.load_tiny(ASSETS, ASSETS / "vdot_tiny_student.safetensors")
     unit = vcu.reference([picture], num_frames=17, **size)
     contexts, count = making.UnitEncoder(model)([unit, unit])
-    prompts = [full_caption(drawn)] * 2
+    prompts = [full_caption(scene)] * 2
     ours = making.sample_latents(model, contexts, prompts, STUDENT, [seed + 1, seed])[:, :, count:]
     assert theirs.shape == ours[1:].shape
     error, other = ((video - theirs[0]).abs().mean() for video in (ours[1], ours[0]))

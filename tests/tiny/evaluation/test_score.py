@@ -17,23 +17,23 @@ CONFIG = EvaluationConfig(run="x", clips=12)
 def _pair_case(row):
     """A case with two objects of different shapes."""
     for case in row_cases(CONFIG, row):
-        if len({track.shape for track in case.drawn.objects}) == 2:
+        if len({track.shape for track in case.scene.objects}) == 2:
             return case
     raise AssertionError("no clip shows two shapes")
 
 
-def _misread(seen, drawn, number):
+def _misread(observation, scene, number):
     """The same observation with one object in another shape than any drawn one."""
-    slot, shape = OBJECT_COLORS.index(drawn.objects[number].color), seen.shape.clone()
-    taken = seen.shape.sum(0) > 0
+    slot, shape = OBJECT_COLORS.index(scene.objects[number].color), observation.shape.clone()
+    used_shapes = observation.shape.sum(0) > 0
     shape[slot] = 0
-    shape[slot, int(taken.logical_not().nonzero()[0])] = 1
-    return replace(seen, shape=shape)
+    shape[slot, int(used_shapes.logical_not().nonzero()[0])] = 1
+    return replace(observation, shape=shape)
 
 
-def _summary(row, case, seen, weights=None):
+def _summary(row, case, observation, weights=None):
     scores = RowScores(row)
-    scores.add(case, case.drawn.frames, case.drawn.frames, seen, seen)
+    scores.add(case, case.scene.frames, case.scene.frames, observation, observation)
     return scores.summary(weights or {"reference_kept": 1.0})
 
 
@@ -41,11 +41,11 @@ def _summary(row, case, seen, weights=None):
 def test_a_reference_is_kept_by_the_object_that_it_shows(observe_perfectly, prompt):
     row = TaskConfig("reference", prompt=prompt)
     case = _pair_case(row)
-    seen = observe_perfectly(case.drawn)
-    far, near = (_misread(seen, case.drawn, number) for number in (0, 1))
-    kept = [_summary(row, case, one)["metrics"]["reference_kept"] for one in (seen, far, near)]
-    assert kept == [1.0, 1.0, 0.0], "the nearer of the two is the reference"
-    objects = [_summary(row, case, one)["objects"] for one in (seen, far, near)]
+    observation = observe_perfectly(case.scene)
+    far, near = (_misread(observation, case.scene, number) for number in (0, 1))
+    scores = [_summary(row, case, one)["metrics"]["reference_kept"] for one in (observation, far, near)]
+    assert scores == [1.0, 1.0, 0.0], "the nearer of the two is the reference"
+    objects = [_summary(row, case, one)["objects"] for one in (observation, far, near)]
     shapes = [1.0, 0.5, 0.5] if prompt == "full" else [1.0, 1.0, 0.0]
     assert [one["shape"] for one in objects] == shapes, "without a prompt nobody asks for the other object"
     assert objects[0]["count"] == (2 if prompt == "full" else 1)
@@ -54,23 +54,23 @@ def test_a_reference_is_kept_by_the_object_that_it_shows(observe_perfectly, prom
 def test_each_of_two_references_counts(observe_perfectly):
     row = TaskConfig("references")
     case = _pair_case(row)
-    seen = observe_perfectly(case.drawn)
-    wrong = [_misread(seen, case.drawn, number) for number in (0, 1)]
+    observation = observe_perfectly(case.scene)
+    wrong = [_misread(observation, case.scene, number) for number in (0, 1)]
     assert [_summary(row, case, one)["metrics"]["reference_kept"] for one in wrong] == [0.5, 0.5]
 
 
 def test_a_video_that_shows_every_color_pays_for_it(observe_perfectly):
     row = TaskConfig("text")
     case = next(row_cases(CONFIG, row))
-    seen = observe_perfectly(case.drawn)
-    crowded = replace(seen, presence=torch.ones_like(seen.presence))
+    observation = observe_perfectly(case.scene)
+    crowded = replace(observation, presence=torch.ones_like(observation.presence))
     weights = parse_config(["--config", "tiny/configs/tiny_evaluation.yaml"])[0].score
-    true, gamed = (_summary(row, case, one, weights) for one in (seen, crowded))
+    true, gamed = (_summary(row, case, one, weights) for one in (observation, crowded))
     assert gamed["objects"]["color"] == 1 and gamed["metrics"]["extra_score"] == 0
     assert true["score"] == 1 and gamed["score"] <= 0.9
     silent = TaskConfig("reference", prompt="none")
     case = next(row_cases(CONFIG, silent))
-    assert "extra_score" not in _summary(silent, case, observe_perfectly(case.drawn))["metrics"]
+    assert "extra_score" not in _summary(silent, case, observe_perfectly(case.scene))["metrics"]
 
 
 def test_frechet_distances_stand_only_where_rows_have_equally_many_clips(observe_perfectly):
@@ -83,8 +83,8 @@ def test_frechet_distances_stand_only_where_rows_have_equally_many_clips(observe
     for name, row in rows.items():
         scores = RowScores(row)
         for case in row_cases(replace(CONFIG, clips=4), replace(row, clips=None)):
-            seen = observe_perfectly(case.drawn)
-            scores.add(case, case.drawn.frames, case.drawn.frames, seen, seen)
+            observation = observe_perfectly(case.scene)
+            scores.add(case, case.scene.frames, case.scene.frames, observation, observation)
         has[name] = "frechet_distance" in scores.summary({})["metrics"]
     assert has == {"all": True, "short": False, "seeds": False}
 
@@ -104,7 +104,7 @@ def test_scores_are_weighted_means_of_what_a_row_has():
     assert compare({"student": half, "teacher": rows}, "student", "teacher") == pytest.approx(0.5)
 
 
-def test_a_student_is_set_beside_its_teacher_over_the_rows_that_count():
+def test_a_student_is_compared_with_its_teacher_over_counted_rows():
     def run(score, evaluations, diversity):
         row = {"score": score, "evaluations": evaluations, "metrics": {}, "family": None}
         seeds = {**row, "metrics": {"diversity": diversity}}
@@ -125,7 +125,7 @@ def test_bars_are_of_rows_and_metrics_that_the_shipped_evaluation_has(observe_pe
     results = {}
     for title in {bar.row for bar in BARS}:
         case = next(row_cases(CONFIG, rows[title]))
-        results[title] = _summary(rows[title], case, observe_perfectly(case.drawn))
+        results[title] = _summary(rows[title], case, observe_perfectly(case.scene))
     lines = bar_lines({"model / truth": results})
     assert len(lines) == len(BARS) + 5 and all(line.endswith("✓ |") for line in lines[4:-1]), lines
     results["inpainting"]["metrics"]["object_iou"] = 0.69

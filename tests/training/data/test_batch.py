@@ -1,4 +1,4 @@
-"""A batch refuses what does not belong together, and moves whole."""
+"""A batch refuses mismatched tensors, and moves all of them."""
 
 import pytest
 import torch

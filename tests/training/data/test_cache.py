@@ -105,8 +105,8 @@ def test_a_sample_is_what_the_nodes_encoding_gives(whole, clips):
     assert torch.equal(stored.latents[:, 2:], video(clip[None])[0].half())
     assert torch.equal(stored.latents[:, :2], stored.contexts[0, :16, :2])
     text = TextEncoder(whole.text_encoder, CPU)
-    (wanted,) = text(["these things, moving"])
-    assert torch.equal(stored.texts[0], wanted) and len(wanted) < text.text_len
+    (expected,) = text(["these things, moving"])
+    assert torch.equal(stored.texts[0], expected) and len(expected) < text.text_len
 
 
 def test_text_ends_with_its_last_token_and_long_prompts_are_cut(models):
@@ -119,13 +119,13 @@ def test_text_ends_with_its_last_token_and_long_prompts_are_cut(models):
     assert len(text(["square " * 200])[0]) == 64
 
 
-@pytest.mark.parametrize(("hardware", "chosen"), [(True, "bf16"), (False, "fp32")])
-def test_a_cache_records_the_precision_that_auto_chose(config, manifest, monkeypatch, hardware, chosen):
+@pytest.mark.parametrize(("hardware", "dtype"), [(True, "bf16"), (False, "fp32")])
+def test_a_cache_records_the_precision_that_auto_chose(config, manifest, monkeypatch, hardware, dtype):
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: hardware)
-    producers = [RowsProducer(config(path=str(manifest), encode_dtype=name)) for name in ("auto", chosen)]
+    producers = [RowsProducer(config(path=str(manifest), encode_dtype=name)) for name in ("auto", dtype)]
     automatic, explicit = (producer.header() for producer in producers)
-    assert automatic == explicit and automatic["encode_dtype"] == chosen
-    assert producers[0]._encoders()[0].dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[chosen]
+    assert automatic == explicit and automatic["encode_dtype"] == dtype
+    assert producers[0]._encoders()[0].dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
 
 
 def test_two_ranks_make_the_same_files_as_one(whole, config, manifest):
@@ -137,7 +137,7 @@ def test_two_ranks_make_the_same_files_as_one(whole, config, manifest):
     assert files_of(other.cache_dir) == files_of(whole.cache_dir)
 
 
-def test_it_goes_on_after_a_kill(whole, config, manifest, monkeypatch):
+def test_it_resumes_after_a_kill(whole, config, manifest, monkeypatch):
     other = config(path=str(manifest))
     keys = ("source", "path", "cache_dir", "vae", "text_encoder", "num_frames", "rows_per_shard", "device")
     command = [sys.executable, "training/cache.py"]
@@ -159,8 +159,8 @@ def test_it_goes_on_after_a_kill(whole, config, manifest, monkeypatch):
         RowsProducer, "encode", lambda self, shard: (encoded.append(shard), encode(self, shard))[1]
     )
     assert program.encode(other) and 0 not in encoded, "what was there was encoded again"
-    left = files_of(other.cache_dir)
-    assert {name: data for name, data in left.items() if not name.endswith(".partial")} == files_of(
+    files = files_of(other.cache_dir)
+    assert {name: data for name, data in files.items() if not name.endswith(".partial")} == files_of(
         whole.cache_dir
     )
 
@@ -237,7 +237,7 @@ def test_tars_make_the_same_samples(whole, config, clips, records):
     one, other = Cache(whole.cache_dir), Cache(settings.cache_dir)
     assert len(one.samples) == len(other.samples) == 6
     for sample in range(6):
-        first, second = (made.read(sample, 0, contexts=True) for made in (one, other))
+        first, second = (cache.read(sample, 0, contexts=True) for cache in (one, other))
         assert torch.equal(first.contexts, second.contexts) and torch.equal(first.texts[0], second.texts[0])
         assert torch.equal(first.latents, second.latents)
 
@@ -267,7 +267,7 @@ ENCODED_WITH = {
 @pytest.mark.parametrize("change", ENCODED_WITH)
 @pytest.mark.parametrize("source", ["manifest", "cache"])
 def test_other_settings_than_the_caches_are_refused_in_training(whole, source, change):
-    """Nothing is trained on a cache of other sizes than the configuration says, wherever it came from."""
+    """Training refuses a cache of other sizes than the configuration's, from any source."""
     # Of source cache, defaults compare nothing: the configuration need not repeat the settings.
     defaults = {} if source == "manifest" else {"num_frames": DataConfig().num_frames}
     settings = dataclasses.replace(whole, source=source, **{**defaults, **ENCODED_WITH[change]})
@@ -297,7 +297,7 @@ def test_other_rows_than_the_caches_are_refused_in_training(whole, clips, record
 
 
 def test_rows_that_are_appended_are_encoded_alone(config, clips, records, monkeypatch):
-    """In shards of their own, by however many processes; those that are there stay as they are."""
+    """In separate shards, by any number of processes; existing shards stay as they are."""
     path = clips / "grown.jsonl"
     settings = config(path=str(write_manifest(path, records[:3])))
     assert program.encode(settings)
@@ -318,8 +318,8 @@ def test_rows_that_are_appended_are_encoded_alone(config, clips, records, monkey
     write_manifest(path, [*records[:3], records[5], *records[3:5]])
     assert program.encode(settings) and encoded == [2, 3]
     after = files_of(settings.cache_dir)
-    kept = [name for name in before if name.startswith("shard-")]
-    assert len(kept) == 4 and all(after[name] == before[name] for name in kept)
+    shards = [name for name in before if name.startswith("shard-")]
+    assert len(shards) == 4 and all(after[name] == before[name] for name in shards)
     ids = [info.id for _, info in Cache(settings.cache_dir).samples]
     assert ids == [f"{number:08d}" for number in range(6)]
     assert build_source(settings, seed=0) and program.encode(settings) and encoded == [2, 3]

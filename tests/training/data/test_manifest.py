@@ -22,13 +22,13 @@ def all_rows(shards):
 
 
 def test_three_formats_and_tars_give_equal_rows(clips, records):
-    made = {}
+    results = {}
     for ending in ("csv", "jsonl", "parquet"):
         shards = ManifestRows(str(write_manifest(clips / f"rows.{ending}", records)), 4)
         assert shards.num_shards == 2
-        made[ending] = all_rows(shards), shards.versions
-    assert made["csv"] == made["jsonl"] == made["parquet"]
-    rows = made["csv"][0]
+        results[ending] = all_rows(shards), shards.versions
+    assert results["csv"] == results["jsonl"] == results["parquet"]
+    rows = results["csv"][0]
     assert [row.task for row in rows] == [record["task_name"] for record in records]
     assert rows[4].references[1].name == str(clips / "two.png")
 
@@ -140,8 +140,8 @@ class FlakyStore(MemoryFileSystem):
     def _strip_protocol(cls, path):
         return super()._strip_protocol(path.removeprefix("flaky://"))
 
-    def _open(self, path, mode="rb", **given):
-        file = super()._open(path, mode, **given)
+    def _open(self, path, mode="rb", **kwargs):
+        file = super()._open(path, mode, **kwargs)
         name = path.rsplit("/", 1)[-1].split(".")[0]
         if mode == "rb" and name in self.errors:
             half, read = file.getbuffer().nbytes // 2, file.read

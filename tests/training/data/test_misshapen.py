@@ -52,9 +52,9 @@ def lines(path, *rows):
 def test_a_cell_of_another_type_costs_its_row_alone(tmp_path, change, reason):
     first, bad, last = rows_of(lines(tmp_path / "rows.jsonl", GOOD, {**GOOD, **change}, GOOD))
     assert isinstance(first, Row) and isinstance(last, Row)
-    kind, _, said = reason.rpartition(": ") if reason.startswith("missing") else ("misshapen", "", reason)
+    kind, _, message = reason.rpartition(": ") if reason.startswith("missing") else ("misshapen", "", reason)
     assert isinstance(bad, Skipped) and (bad.id, bad.kind) == ("00000001", kind)
-    assert bad.place == "rows.jsonl row 2" and bad.reason.startswith(said)
+    assert bad.place == "rows.jsonl row 2" and bad.reason.startswith(message)
 
 
 def test_numbers_are_names_and_equal_ones_are_refused(tmp_path):
@@ -73,10 +73,10 @@ def test_a_broken_line_is_named_by_its_number(tmp_path):
     assert isinstance(rows[0], Row) and isinstance(rows[-1], Row) and rows[-1].id == "00000005"
     assert [row.place for row in rows[1:-1]] == [f"rows.jsonl line {number}" for number in (3, 4, 5, 6)]
     assert {row.kind for row in rows[1:-1]} == {"misshapen"}
-    for row, said in zip(
+    for row, phrase in zip(
         rows[1:-1], ("no JSON object", "a JSON list", "utf-8", "nested too deeply"), strict=True
     ):
-        assert said in row.reason, row
+        assert phrase in row.reason, row
         assert "one object a line" in row.reason
 
 
@@ -162,15 +162,15 @@ def test_the_cache_is_made_of_the_other_rows(config, clips, records, capsys):
     words = [w for key in ("source", "path", "cache_dir", "vae", "text_encoder", "num_frames", "device")
              for w in (f"--data.{key}", str(getattr(settings, key)))]  # fmt: skip
     assert program.main(words) == 0
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     cache = Cache(settings.cache_dir)
     assert [info.id for _, info in cache.samples] == ["00000000", f"{len(MISSHAPEN) + 2:08d}"]
     assert len(cache.skipped) == len(MISSHAPEN) + 1
     for number, (row, (_, reason)) in enumerate(zip(cache.skipped, MISSHAPEN, strict=False), 2):
         assert row.place == f"shaken.jsonl row {number}" and reason.rpartition("missing: ")[2] in row.reason
-        assert str(row) in said
-    assert f"shaken.jsonl line {len(MISSHAPEN) + 2} " in said
-    assert f"skipped {len(MISSHAPEN) + 1} rows: 17 misshapen, 2 missing" in said
+        assert str(row) in output
+    assert f"shaken.jsonl line {len(MISSHAPEN) + 2} " in output
+    assert f"skipped {len(MISSHAPEN) + 1} rows: 17 misshapen, 2 missing" in output
 
 
 def test_half_a_surrogate_pair_costs_its_row_alone(tmp_path):

@@ -29,41 +29,41 @@ def test_groups_hold_one_bucket_and_do_not_depend_on_the_order_of_asking():
 
 def test_tasks_are_drawn_by_their_weights():
     weights = {"depth": 0.2, "pose": 0.5, "reference": 0.3}
-    drawn = Counter()
-    made = sampler(weights, group_size=1)
+    counter = Counter()
+    groups = sampler(weights, group_size=1)
     total = 4000
     for number in range(total):
-        drawn.update(TASKS[sample] for sample in made.group(number))
-    chi_square = sum((drawn[t] - total * w) ** 2 / (total * w) for t, w in weights.items())
-    assert chi_square < 13.8, f"2 degrees of freedom, 0.1 %: {chi_square}, {drawn}"
+        counter.update(TASKS[sample] for sample in groups.group(number))
+    chi_square = sum((counter[t] - total * w) ** 2 / (total * w) for t, w in weights.items())
+    assert chi_square < 13.8, f"2 degrees of freedom, 0.1 %: {chi_square}, {counter}"
 
 
-def test_without_weights_every_sample_is_alike_whatever_its_bucket():
-    drawn = Counter()
-    made = sampler(group_size=2)
+def test_without_weights_samples_of_all_buckets_are_equally_likely():
+    counter = Counter()
+    groups = sampler(group_size=2)
     for number in range(3000):
-        drawn.update(made.group(number))
-    counts = np.array([drawn[sample] for sample in range(len(TASKS))])
+        counter.update(groups.group(number))
+    counts = np.array([counter[sample] for sample in range(len(TASKS))])
     assert counts.sum() == 6000 and counts.min() > 60 and counts.max() < 140
 
 
 def test_every_epoch_shows_each_sample_once_in_a_new_order():
-    made = sampler(tasks=["depth"] * 12, buckets=["wide"] * 12, group_size=4)
-    draws = [sample for number in range(3 * 40) for sample in made.group(number)]
+    groups = sampler(tasks=["depth"] * 12, buckets=["wide"] * 12, group_size=4)
+    draws = [sample for number in range(3 * 40) for sample in groups.group(number)]
     epochs = [draws[start : start + 12] for start in range(0, len(draws), 12)]
     assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == len(epochs), "orders repeat"
 
 
-def test_epochs_go_on_across_blocks_and_cells():
-    made = sampler({"depth": 1.0, "reference": 1.0}, group_size=2)
-    drawn = Counter()
+def test_epochs_continue_across_blocks_and_cells():
+    groups = sampler({"depth": 1.0, "reference": 1.0}, group_size=2)
+    counter = Counter()
     for number in range(3 * BLOCK):
-        drawn.update(made.group(number))
+        counter.update(groups.group(number))
     for cell in (range(0, 15), range(15, 30), range(40, 60)):
-        counts = [drawn[sample] for sample in cell]
+        counts = [counter[sample] for sample in cell]
         assert max(counts) - min(counts) <= 1, "some were drawn again before others had their turn"
-    assert not any(drawn[sample] for sample in range(30, 40)), "a task without a weight was drawn"
+    assert not any(counter[sample] for sample in range(30, 40)), "a task without a weight was drawn"
 
 
 def test_wrong_weights_are_refused_with_the_nearest_name():

@@ -56,17 +56,17 @@ def source(cache, **changes):
 
 def rows(batches):
     """position -> (id, latents, contexts, text) of every sample."""
-    found = {}
+    result = {}
     for batch in batches:
         for place, position in enumerate(batch.positions):
-            assert position not in found
-            found[position] = (
+            assert position not in result
+            result[position] = (
                 batch.ids[place],
                 batch.latents[place],
                 batch.contexts[place],
                 batch.text[place],
             )
-    return found
+    return result
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -93,7 +93,7 @@ def test_the_accumulation_changes_nothing_when_the_group_size_stays(cache):
 
 
 def test_micro_batches_have_one_shape_and_one_number_of_references(cache):
-    seen = set()
+    counts = set()
     for step in range(30):
         for batch in source(cache).batches(step):
             numbers = [int(name) for name in batch.ids]
@@ -101,14 +101,14 @@ def test_micro_batches_have_one_shape_and_one_number_of_references(cache):
             assert references == {batch.num_reference_latents}
             assert batch.shape == (16, 2 + batch.num_reference_latents, 4, 4)
             assert batch.latents.shape[1:] == batch.shape and batch.contexts.shape[3:] == batch.shape[1:]
-            seen.add(batch.num_reference_latents)
+            counts.add(batch.num_reference_latents)
             for place, number in enumerate(numbers):
                 assert (batch.latents[place] == number).all() and (
                     batch.contexts[place, 0, :32] == number
                 ).all()
                 assert batch.contexts[place, 0, 32:, batch.num_reference_latents :].all()
                 assert not batch.contexts[place, 0, 32:, : batch.num_reference_latents].any()
-    assert seen == {0, 1, 2}
+    assert counts == {0, 1, 2}
 
 
 def test_text_is_padded_with_zeros_and_every_caption_is_used(cache):
@@ -136,12 +136,12 @@ def test_rows_without_a_real_clip(cache):
     needing = source(cache)
     assert [row.id for row in needing.skipped] == ["9", "19", "29", "39"]
     assert all("target_video_path" in row.reason for row in needing.skipped)
-    seen = set()
+    ids = set()
     for step in range(40):
         for batch in source(cache, need_latents=False).batches(step):
-            seen.update(batch.ids)
+            ids.update(batch.ids)
             assert (batch.latents is None) == all(int(name) % 10 == 9 for name in batch.ids)
-    assert seen == {str(number) for number in range(NUM)}
+    assert ids == {str(number) for number in range(NUM)}
 
 
 def test_every_row_left_out_is_named(tmp_path, caplog):
@@ -153,17 +153,21 @@ def test_every_row_left_out_is_named(tmp_path, caplog):
     shard = folder / "shard-00003.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
     with caplog.at_level(logging.INFO, "vdot"):
-        made = source(Cache(folder))
-        assert {row.id for row in made.skipped} == expected and len(made.skipped) == 22
-        assert all(f"{row.place} ({row.id}): {row.reason}" in caplog.text for row in made.skipped)
+        batches = source(Cache(folder))
+        assert {row.id for row in batches.skipped} == expected and len(batches.skipped) == 22
+        assert all(f"{row.place} ({row.id}): {row.reason}" in caplog.text for row in batches.skipped)
         caplog.clear()
         source(Cache(folder), skipped_file=file)
     lines = file.read_text().splitlines()
     assert len(lines) == 22
-    for row, line in zip(made.skipped, lines, strict=True):
+    for row, line in zip(batches.skipped, lines, strict=True):
         assert line == f"{row.kind}: {row.place} ({row.id}): {row.reason}"
-    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert "skipped 22 rows: 12 missing, 10 unreadable" in said and str(file) in said and lines[2] in said
+    (message,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert (
+        "skipped 22 rows: 12 missing, 10 unreadable" in message
+        and str(file) in message
+        and lines[2] in message
+    )
     # Where nothing is left, its reasons are all the more asked for.
     for path in folder.glob("*.safetensors"):
         if path.name != "empty.safetensors":
@@ -207,7 +211,7 @@ def test_what_cannot_be_divided_is_refused(cache):
         source(cache).batches(0, 2, 2)
 
 
-def test_a_change_of_the_data_is_told_on_resuming(cache, caplog):
+def test_a_change_of_the_data_is_reported_on_resuming(cache, caplog):
     state = json.loads(json.dumps(source(cache).state_dict()))
     source(cache).load_state_dict(state)
     assert not [r for r in caplog.records if "changed" in r.message]
@@ -215,7 +219,7 @@ def test_a_change_of_the_data_is_told_on_resuming(cache, caplog):
     assert [r for r in caplog.records if "changed" in r.getMessage()]
 
 
-def test_the_index_is_whole_json(cache):
+def test_the_index_is_complete_json(cache):
     folder = Path(cache.folder)
     assert json.loads((folder / "index.json").read_text())["shards"][3]["samples"][0]["id"] == "30"
     assert not list(folder.glob("*.partial"))

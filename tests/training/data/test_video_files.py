@@ -33,13 +33,13 @@ def test_a_clip_at_its_own_rate_is_what_was_written(clips):
 @pytest.mark.parametrize("rate", [8, 12, 24, 30, 60])
 def test_other_frame_rates_show_the_nearest_moment(tmp_path, rate):
     write_video(tmp_path / "clip.mp4", counted(2 * rate // 3 + 1), rate)
-    shown = read_clip(Media(str(tmp_path / "clip.mp4")), 16, 81)[:, 0, 0, 0].float() / 6
-    times = shown / rate
-    wanted = torch.arange(len(shown)) / 16
-    assert (times - wanted).abs().max() <= 0.5 / rate + 0.02, (
+    frames = read_clip(Media(str(tmp_path / "clip.mp4")), 16, 81)[:, 0, 0, 0].float() / 6
+    times = frames / rate
+    expected = torch.arange(len(frames)) / 16
+    assert (times - expected).abs().max() <= 0.5 / rate + 0.02, (
         "a frame is off by more than half a source frame"
     )
-    assert abs(len(shown) - (2 * rate // 3 + 1) * 16 / rate) <= 1, "the clip is not as long as it was"
+    assert abs(len(frames) - (2 * rate // 3 + 1) * 16 / rate) <= 1, "the clip is not as long as it was"
     assert torch.equal(read_clip(Media(str(tmp_path / "clip.mp4")), 16, 5), read_clip(
         Media(str(tmp_path / "clip.mp4")), 16, 81)[:5])  # fmt: skip
 
@@ -126,8 +126,8 @@ def test_deep_videos_are_scaled(tmp_path, pixel_format, black, white):
             content.update(values.tobytes())
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    shown = read_clip(Media(str(path)), 16, 1)[0, 8].double()
-    assert (shown - torch.linspace(0, 255, size)[:, None]).abs().max() <= 5
+    frames = read_clip(Media(str(path)), 16, 1)[0, 8].double()
+    assert (frames - torch.linspace(0, 255, size)[:, None]).abs().max() <= 5
 
 
 @settings(max_examples=200, deadline=None)
@@ -153,6 +153,6 @@ def test_own_size_of_common_clips():
 def test_cover_keeps_circles_round_and_stretch_does_not():
     clip = torch.zeros(2, 40, 80, 3, dtype=torch.uint8)
     clip[:, 10:30, 30:50] = 255
-    covered, stretched = (fit(clip, 32, 32, how)[0, ..., 0] > 0.5 for how in ("cover", "stretch"))
+    covered, stretched = (fit(clip, 32, 32, mode)[0, ..., 0] > 0.5 for mode in ("cover", "stretch"))
     assert covered.any(0).sum() == covered.any(1).sum()
     assert stretched.any(0).sum() < stretched.any(1).sum()

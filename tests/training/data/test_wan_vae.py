@@ -39,7 +39,7 @@ def file(network, tmp_path_factory):
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 13])
-def test_whole_sequence_passes_equal_diffusers_chunked_ones(num_frames):
+def test_full_sequence_passes_equal_diffusers_chunked_ones(num_frames):
     vae = random_vae(8)
     video = torch.rand(1, 3, num_frames, 32, 48) * 2 - 1
     expected = vae.encode(video).latent_dist
@@ -50,7 +50,7 @@ def test_whole_sequence_passes_equal_diffusers_chunked_ones(num_frames):
     torch.testing.assert_close(decoded, vae.decode(mean).sample, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_of_the_whole_sequence_pass_reach_every_weight():
+def test_gradients_of_the_full_sequence_pass_reach_every_weight():
     vae = random_vae(8).requires_grad_(True)
     video = torch.rand(1, 3, 5, 16, 16)
     mean, log_variance = encode_moments(vae, video)
@@ -77,7 +77,7 @@ def test_a_native_file_is_read_with_the_width_of_its_weights(network, file, tmp_
 
 
 def test_comfyui_agrees_on_a_native_file(network, file, comfy, caplog):
-    """Both ways of running it: a whole clip at once, and in chunks from CHUNKED_FROM_DIM on."""
+    """Both ways of running it: an entire clip at once, and in chunks from CHUNKED_FROM_DIM on."""
     import comfy.sd
     import comfy.utils
     from comfy.latent_formats import Wan21

@@ -82,11 +82,11 @@ def test_processes_whose_tasks_are_guided_differently_pass_equally_often(tmp_pat
 
 @pytest.mark.full
 def test_in_bf16_two_processes_give_the_losses_of_one_that_shards_their_micro_batches(tmp_path, teacher):
-    """Then products round alike; an update, at first by a gradient's sign, would tell other roundings."""
-    given = {"parallel__precision": "bf16", "max_steps": 6}
-    values = tiny_values(tmp_path / "out", teacher, **given)
+    """Products then round equally; updates, at first by a gradient's sign, would show other roundings."""
+    settings = {"parallel__precision": "bf16", "max_steps": 6}
+    values = tiny_values(tmp_path / "out", teacher, **settings)
     assert wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
-    _one_process(tmp_path / "one", teacher, {"accumulation": 2}, parallel__fsdp=True, **given)
+    _one_process(tmp_path / "one", teacher, {"accumulation": 2}, parallel__fsdp=True, **settings)
     ones = losses_by_step(tmp_path / "one")
     _assert_close(ones, losses_by_step(tmp_path / "out"))
     assert "generator/otd" in ones[1] and "generator/gan" in ones[6]
@@ -108,7 +108,7 @@ def test_8_bit_states_are_sharded_saved_and_read_by_another_number_of_processes(
 @pytest.mark.full
 @pytest.mark.parametrize("changes", [{"parallel__checkpoint_every": 2}, {"parallel__hsdp_replicas": 2}])
 def test_memory_options_change_no_losses(changes, tmp_path, teacher):
-    """Recomputed groups (a block with its VACE block, the last block; both layers tapped); whole replicas."""
+    """Recomputed groups (a block with its VACE block, the last block; both layers tapped); full replicas."""
     _one_process(tmp_path / "plain", teacher, parallel__checkpoint_every=0, max_steps=6)
     values = tiny_values(tmp_path / "out", teacher, max_steps=6, **changes)
     assert wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
@@ -117,9 +117,9 @@ def test_memory_options_change_no_losses(changes, tmp_path, teacher):
     assert "generator/otd" in plain[1] and "generator/gan" in plain[6]
 
 
-def test_what_two_processes_saved_one_goes_on_with(two, tmp_path, teacher):
+def test_one_process_resumes_a_checkpoint_of_two(two, tmp_path, teacher):
     saved = complete(two / "checkpoints")
-    assert [found.step for found in saved] == [4, 8, 10]
+    assert [checkpoint.step for checkpoint in saved] == [4, 8, 10]
     shutil.copytree(saved[0].path, tmp_path / "checkpoints" / saved[0].path.name)
     trainer = _one_process(tmp_path, teacher)
     assert trainer.step == 10
@@ -128,8 +128,8 @@ def test_what_two_processes_saved_one_goes_on_with(two, tmp_path, teacher):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc")
-def test_a_lost_process_ends_the_job_which_goes_on_with_the_same_bits(two, tmp_path, teacher):
-    """One of two workers is killed; torchrun ends the other, and the same command goes on."""
+def test_a_lost_process_ends_the_job_which_resumes_with_the_same_bits(two, tmp_path, teacher):
+    """One of two workers is killed; torchrun ends the other, and the same command resumes."""
     values = tiny_values(tmp_path / "out", teacher, log__save_every=2)
     process = launch(tmp_path, values)
     end = time.monotonic() + 240
@@ -146,7 +146,7 @@ def test_a_lost_process_ends_the_job_which_goes_on_with_the_same_bits(two, tmp_p
 
 
 @pytest.mark.full
-def test_one_process_saved_what_two_replicas_go_on_with(two, tmp_path, teacher):
+def test_two_replicas_resume_a_checkpoint_of_one_process(two, tmp_path, teacher):
     """Unsharded data parallelism, from a checkpoint of a single process."""
     _one_process(tmp_path / "out", teacher, max_steps=5)
     values = tiny_values(tmp_path / "out", teacher, parallel__fsdp=False, max_steps=7)
@@ -156,10 +156,10 @@ def test_one_process_saved_what_two_replicas_go_on_with(two, tmp_path, teacher):
 
 
 def test_a_folder_that_the_processes_do_not_share_is_refused(tmp_path, teacher):
-    """As on two nodes with disks of their own: a checkpoint would seem complete without the other's part."""
+    """As on two nodes with separate disks: a checkpoint would seem complete without the other's part."""
     values = tiny_values(tmp_path / "none", teacher, max_steps=2, parallel__timeout_s=60)
     process = launch(tmp_path, values, out_dirs=[tmp_path / "a", tmp_path / "b"])
     assert wait(process, tmp_path) != 0
-    said = (tmp_path / "log.txt").read_text()
-    assert "another folder for process 1" in said and "storage that all nodes share" in said
+    log = (tmp_path / "log.txt").read_text()
+    assert "another folder for process 1" in log and "storage that all nodes share" in log
     assert not list((tmp_path / "a/checkpoints").iterdir())

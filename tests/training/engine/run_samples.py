@@ -1,4 +1,4 @@
-"""Sample videos by processes of their own: `run_samples.py CONFIG.json`."""
+"""Sample videos by separate processes: `run_samples.py CONFIG.json`."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from vdot_core.networks import wan_vace
 
 def main() -> None:
     """Write the samples of a cache, as the JSON file says, and down what the first process would log."""
-    # As with clips of real sizes: every context takes a pass through the VACE blocks of its own.
+    # As with clips of real sizes: every context takes a separate pass through the VACE blocks.
     wan_vace.MAX_BATCHED_TOKENS = 0
     config = distill_config(json.loads(Path(sys.argv[1]).read_text()))
     source = CachedSource(

@@ -1,4 +1,4 @@
-"""A run on batches of noise, for tests that need processes of their own: `run_tiny.py CONFIG.json`."""
+"""A run on batches of noise, for tests that need separate processes: `run_tiny.py CONFIG.json`."""
 
 import json
 import logging
@@ -19,13 +19,13 @@ from training.methods.vdot import Vdot
 def main() -> None:
     """Train as the JSON file says."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    given = json.loads(Path(sys.argv[1]).read_text())
-    if given.get("out_dirs"):
-        given["config"]["out_dir"] = given["out_dirs"][int(os.environ["RANK"])]
-    config = distill_config(given["config"])
+    run = json.loads(Path(sys.argv[1]).read_text())
+    if run.get("out_dirs"):
+        run["config"]["out_dir"] = run["out_dirs"][int(os.environ["RANK"])]
+    config = distill_config(run["config"])
     world = parallel.start(config.parallel)
     try:
-        source = NoiseSource(**given["source"])
+        source = NoiseSource(**run["source"])
         Trainer(config, Vdot(config, world, source.empty_text), source, world).run()
     finally:
         parallel.stop()

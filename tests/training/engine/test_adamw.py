@@ -10,8 +10,8 @@ from training.engine.adamw import AdamW
 def test_equals_torch(betas):
     start = [torch.randn(5, 3), torch.randn(7), torch.randn(2, 2)]
     ours, theirs = ([torch.nn.Parameter(x.clone()) for x in start] for _ in range(2))
-    given = {"lr": 0.03, "betas": betas, "weight_decay": 0.1}
-    mine, reference = AdamW(ours, **given), torch.optim.AdamW(theirs, **given)
+    options = {"lr": 0.03, "betas": betas, "weight_decay": 0.1}
+    mine, reference = AdamW(ours, **options), torch.optim.AdamW(theirs, **options)
     for step in range(25):
         for a, b in zip(ours, theirs, strict=True):
             # The last parameter has a gradient in some steps only, as the head of the fake score has.

@@ -19,10 +19,10 @@ def torch_2_6(monkeypatch):
     """The three functions with the parameters that torch 2.6 has, no more."""
 
     def narrowed(function, io):
-        def call(state_dict, *, checkpoint_id=None, planner=None, process_group=None, **given):
-            assert set(given) <= {io}, f"torch 2.6 has no {', '.join(set(given) - {io})}"
-            given |= {"checkpoint_id": checkpoint_id, "planner": planner, "process_group": process_group}
-            return function(state_dict, **given)
+        def call(state_dict, *, checkpoint_id=None, planner=None, process_group=None, **kwargs):
+            assert set(kwargs) <= {io}, f"torch 2.6 has no {', '.join(set(kwargs) - {io})}"
+            kwargs |= {"checkpoint_id": checkpoint_id, "planner": planner, "process_group": process_group}
+            return function(state_dict, **kwargs)
 
         return call
 
@@ -60,10 +60,10 @@ def test_what_is_saved_is_read_back(tmp_path, torch_2_6, asynchronous, group_of_
         parallel.stop()
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
-    """What is written is the state of the call, of weights on the CPU (offloaded ones) too."""
+def test_training_continues_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """The written state is that of the call, also for weights on the CPU (offloaded ones)."""
     trained, write = threading.Event(), dcp.save
-    monkeypatch.setattr(dcp, "save", lambda *given, **named: trained.wait(60) and write(*given, **named))
+    monkeypatch.setattr(dcp, "save", lambda *args, **named: trained.wait(60) and write(*args, **named))
     world = parallel.start(ParallelConfig(device="cpu", precision="fp32"))
     checkpoints = Checkpoints(tmp_path, world, keep=1, asynchronous=True)
     weight = torch.zeros(4)
@@ -86,8 +86,8 @@ def test_one_process_reads_tensors_while_the_others_of_its_group_are_busy(tmp_pa
             n for n in dir(torch.distributed) if n.startswith(("all_", "gather", "scatter", "broad"))
         ]:
             monkeypatch.setattr(torch.distributed, name, lambda *_, **__: pytest.fail("a collective"))
-        (found,) = complete(tmp_path)
-        assert [(n, t.tolist()) for n, t in read_tensors(found, "average.")] == [("a", [1, 1])]
+        (checkpoint,) = complete(tmp_path)
+        assert [(n, t.tolist()) for n, t in read_tensors(checkpoint, "average.")] == [("a", [1, 1])]
     finally:
         monkeypatch.undo()
         parallel.stop()
@@ -145,19 +145,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_read(two, tmp_pa
     do(two[1].path)
     checkpoints = _checkpoints(tmp_path)
     tensors = {"a": torch.zeros(40), "b": torch.zeros(2, 3)}
-    found, progress = checkpoints.restore(tensors)
-    assert (found.step, progress["step"]) == (3, 3)
+    checkpoint, progress = checkpoints.restore(tensors)
+    assert (checkpoint.step, progress["step"]) == (3, 3)
     assert all((tensor == 3).all() for tensor in tensors.values())
     assert re.search(rf"{two[1].path} is damaged: .*{words}.* before it", caplog.text)
     # The run saves that step again, over the damaged one, and nothing good is removed for a damaged one.
     checkpoints.save(6, tensors, {})
-    assert [found.step for found in complete(tmp_path)] == [3, 6]
+    assert [checkpoint.step for checkpoint in complete(tmp_path)] == [3, 6]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000006"]
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(two, tmp_path):
-    for found in two:
-        _cut(_largest(found.path))
+    for checkpoint in two:
+        _cut(_largest(checkpoint.path))
     with pytest.raises(ValueError, match=r"all checkpoints in .* are damaged.*start from step 0"):
         _checkpoints(tmp_path).restore({"a": torch.zeros(40), "b": torch.zeros(2, 3)})
     assert len(list(tmp_path.iterdir())) == 2
@@ -193,5 +193,5 @@ def test_killed_between_two_files_of_a_checkpoint_the_one_before_stays(tmp_path,
         assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
 
-def _killed(*given, **named):
+def _killed(*args, **named):
     raise KeyboardInterrupt

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[3]
         ({"losses": {"eps": 0}}, "losses.eps is 0"),
         ({"losses": {"min_timestep": 990.0}}, "990.0..980.0"),
         ({"recipe": "fixed"}, "'corrected', 'released'"),
-        ({"losses": {"dmd": False, "otd": False, "gan": False}}, "all off"),
+        ({"losses": {"dmd": False, "otd": False, "gan": False}}, "all false"),
         ({"model": {"preset": "wan_99b"}}, "wan_vace_14b"),
         ({"losses": {"rho_fake": 0.0}}, "losses.rho_fake is 0.0; expected above 0, or null"),
         ({"losses": {"rho_real": -1.0}}, "losses.rho_real is -1.0"),
@@ -103,8 +103,8 @@ def test_a_misspelled_key_on_the_command_line_or_in_a_file_ends_the_program(tmp_
     assert "did you mean losses.debias" in capsys.readouterr().err
     (tmp_path / "run.yaml").write_text("optim: {generatr_lr: 1.0e-6}")
     assert main(["--config", str(tmp_path / "run.yaml")]) == 2
-    said = capsys.readouterr().err
-    assert "unknown key optim.generatr_lr; did you mean optim.generator_lr" in said
+    output = capsys.readouterr().err
+    assert "unknown key optim.generatr_lr; did you mean optim.generator_lr" in output
 
 
 def test_recipes_are_defaults_that_keys_override(tmp_path):
@@ -185,7 +185,7 @@ UNITS = {
     "data.num_frames": "frames", "data.min_frames": "Clips shorter than", "data.frame_rate": "per second",
     "data.text_len": "Tokens", "data.batch_size": "Samples", "data.group_size": "Samples",
     "losses.eps": "eps_mode", "losses.rho_fake": "units of eps", "losses.tol": "L1",
-    "losses.min_timestep": "of 1000", "losses.max_timestep": "of 1000", "losses.text_drop": "Chance",
+    "losses.min_timestep": "of 1000", "losses.max_timestep": "of 1000", "losses.text_drop": "Probability",
     "losses.penalty_sigma": "Standard deviation", "optim.ema": "per update",
 }  # fmt: skip
 
@@ -213,9 +213,9 @@ def test_bundled_configurations_are_valid(path):
 def test_the_entry_works_from_any_directory(tmp_path):
     """Prints a configuration that is read back to the same one."""
     command = [sys.executable, str(ROOT / "training/distill.py"), "--recipe", "released"]
-    shown = subprocess.run(
+    process = subprocess.run(
         [*command, "--print_config"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    (tmp_path / "again.yaml").write_text(shown.stdout)
+    (tmp_path / "again.yaml").write_text(process.stdout)
     again = distill_parser().read(["--config", str(tmp_path / "again.yaml")])[0]
     assert again == distill_config({"recipe": "released"})

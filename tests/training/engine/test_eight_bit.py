@@ -36,10 +36,10 @@ def _state_bytes(optimizer):
     return sum(value.nbytes for value in states if isinstance(value, torch.Tensor))
 
 
-def _noise_steps(*weights, num_steps=40, **given):
+def _noise_steps(*weights, num_steps=40, **options):
     """Weights, together [8, 256], after updates by noise that is 10,000 times larger in some columns."""
     weights = [torch.nn.Parameter(weight.clone()) for weight in weights]
-    optimizer = AdamW(weights, lr=0.01, weight_decay=0.1, state_bits=given.pop("bits"), **given)
+    optimizer = AdamW(weights, lr=0.01, weight_decay=0.1, state_bits=options.pop("bits"), **options)
     generator = torch.Generator().manual_seed(0)
     for _ in range(num_steps):
         rows = torch.randn(8, 256, generator=generator) * torch.logspace(-4, 0, 256)
@@ -70,8 +70,8 @@ def test_states_are_a_quarter(torchao, betas, num_moments):
     shapes = [(96, 512), (32, 16, 1, 2, 2), (1, 6, 128), (512,), (8, 48)]
     weights = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
     assert [eight_bit.block_size(shape) for shape in shapes] == [256, 64, 256, 0, 0]
-    found = _state_bytes(AdamW(weights, betas=betas, state_bits=8))
-    assert found == num_moments * sum(eight_bit.moment_bytes(shape, 8) for shape in shapes)
+    num_bytes = _state_bytes(AdamW(weights, betas=betas, state_bits=8))
+    assert num_bytes == num_moments * sum(eight_bit.moment_bytes(shape, 8) for shape in shapes)
     large = [weight for weight in weights if eight_bit.block_size(tuple(weight.shape))]
     ratio = _state_bytes(AdamW(large, state_bits=8)) / _state_bytes(AdamW(large))
     assert 0.25 < ratio < 0.27
@@ -80,18 +80,18 @@ def test_states_are_a_quarter(torchao, betas, num_moments):
 def test_losses_stay_near_those_of_32_bits_and_resume_to_the_same_bits(torchao, tmp_path, teacher):
     full = _train(tmp_path / "full", teacher, optim__state_bits=32)
     whole = _train(tmp_path / "whole", teacher)
-    expected, found = losses_by_step(tmp_path / "full"), losses_by_step(tmp_path / "whole")
-    assert found != expected
+    expected, losses = losses_by_step(tmp_path / "full"), losses_by_step(tmp_path / "whole")
+    assert losses != expected
     for step in range(1, 11):
-        assert found[step]["critic/loss"] == pytest.approx(expected[step]["critic/loss"], rel=0.02)
-    assert found[6]["generator/loss"] == pytest.approx(expected[6]["generator/loss"], rel=0.02)
+        assert losses[step]["critic/loss"] == pytest.approx(expected[step]["critic/loss"], rel=0.02)
+    assert losses[6]["generator/loss"] == pytest.approx(expected[6]["generator/loss"], rel=0.02)
     for name in ("generator", "critic"):
         (eight,), (plain,) = whole.players[name].optimizers, full.players[name].optimizers
         assert _state_bytes(eight) < 0.35 * _state_bytes(plain)  # short rows stay as they are
 
     _train(tmp_path / "parts", teacher, max_steps=5)
     again = _train(tmp_path / "parts", teacher)
-    assert losses_by_step(tmp_path / "parts") == found
+    assert losses_by_step(tmp_path / "parts") == losses
     for name, tensor in whole.tensors().items():
         assert torch.equal(tensor, again.tensors()[name]), name
     assert any(name.endswith("exp_avg_sq_codes") for name in whole.tensors())

@@ -123,6 +123,6 @@ def test_every_program_that_writes_a_folder_refuses_one_in_use(
     (tmp_path / name).write_text(ELSEWHERE)
     main = importlib.import_module(program).main
     assert main([word.replace("OUT", str(tmp_path)) for word in words]) == 2
-    said = capsys.readouterr().err + caplog.text
-    assert f"{tmp_path} is in use by process 4242 on node17.cluster" in said and "Traceback" not in said
+    output = capsys.readouterr().err + caplog.text
+    assert f"{tmp_path} is in use by process 4242 on node17.cluster" in output and "Traceback" not in output
     assert [path.name for path in tmp_path.iterdir()] == [name], "nothing was written"

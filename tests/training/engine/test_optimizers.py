@@ -120,20 +120,22 @@ def test_the_average_starts_at_the_first_weights_and_follows_the_generators_upda
 def test_a_player_updates_as_torchs_adamw_with_its_settings(tmp_path, teacher, key, value):
     config = tiny_config(tmp_path, teacher, **{f"optim__{key}": value})
     world = new_trainer(config).world
-    given = [torch.nn.Parameter(torch.randn(4, 3)) for _ in range(2)]
-    reference = [torch.nn.Parameter(p.detach().clone()) for p in given]
-    player = Player({"a": {"w": given[0]}, "b": {"w": given[1]}}, {"a": 0.1, "b": 0.2}, config.optim, world)
+    parameters = [torch.nn.Parameter(torch.randn(4, 3)) for _ in range(2)]
+    reference = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
+    player = Player(
+        {"a": {"w": parameters[0]}, "b": {"w": parameters[1]}}, {"a": 0.1, "b": 0.2}, config.optim, world
+    )
     groups = [{"params": [p], "lr": rate} for p, rate in zip(reference, (0.1, 0.2), strict=True)]
     defaults = {"betas": config.optim.betas, "weight_decay": config.optim.weight_decay}
     adamw = torch.optim.AdamW(groups, **defaults)
     for step in range(3):
         player.set_rates(step, 10)
-        for mine, theirs in zip(given, reference, strict=True):
+        for mine, theirs in zip(parameters, reference, strict=True):
             theirs.grad = torch.randn(4, 3)
             mine.grad = theirs.grad.clone()
         player.step()
         adamw.step()
-    for mine, theirs in zip(given, reference, strict=True):
+    for mine, theirs in zip(parameters, reference, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -152,8 +154,8 @@ def test_another_seed_and_another_step_draw_other_noise(tmp_path, teacher):
 def test_muon_adds_momentum_and_decays_weights_and_its_adamw_has_the_settings():
     """Nesterov's direction, orthogonalized and scaled to AdamW's size; decay by lr x weight_decay."""
     weight = torch.nn.Parameter(torch.randn(4, 6))
-    given = {"lr": 0.1, "betas": (0.7, 0.8), "weight_decay": 0.5}
-    adamw, muon = split_optimizers([("w", weight)], excluded=(), **given)
+    options = {"lr": 0.1, "betas": (0.7, 0.8), "weight_decay": 0.5}
+    adamw, muon = split_optimizers([("w", weight)], excluded=(), **options)
     assert [group["betas"] for group in adamw.param_groups] == [(0.7, 0.8)] * 2
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.5, 0.0]
     expected, average = weight.detach().clone(), torch.zeros(4, 6)

@@ -27,7 +27,7 @@ VAE = "assets/vdot_tiny_vae.safetensors"
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory):
+def run_folder(tmp_path_factory):
     """A configuration's file: two steps, each with an update of both players, on two clips of 32 x 32."""
     folder = tmp_path_factory.mktemp("program")
     teacher = write_teacher(folder / "teacher.safetensors", **TEXT)
@@ -45,17 +45,17 @@ def given(tmp_path_factory):
     return folder
 
 
-def test_from_drawn_clips_to_an_export(given):
-    out = given / "out"
+def test_from_drawn_clips_to_an_export(run_folder):
+    out = run_folder / "out"
     logged = losses_by_step(out)
     assert list(logged) == [1, 2] and all(math.isfinite(v) for row in logged.values() for v in row.values())
     assert {"generator/otd", "generator/dmd", "critic/denoising"} <= set(logged[1])
     assert {"generator/gan", "critic/discriminator"} <= set(logged[2])
     path = out / "export" / "generator.safetensors"
-    found = inspect(path)
-    assert {**SIZES.to_dict(), **TEXT} == found.config.to_dict()
-    assert (found.metadata["step"], found.metadata["trained_by"]) == ("2", "training/distill.py")
-    weights, start = (read_weights(p).state_dict for p in (path, given / "teacher.safetensors"))
+    info = inspect(path)
+    assert {**SIZES.to_dict(), **TEXT} == info.config.to_dict()
+    assert (info.metadata["step"], info.metadata["trained_by"]) == ("2", "training/distill.py")
+    weights, start = (read_weights(p).state_dict for p in (path, run_folder / "teacher.safetensors"))
     average = dict(read_tensors(complete(out / "checkpoints")[-1], "average."))
     assert weights.keys() == average.keys() and all(torch.equal(weights[n], average[n]) for n in weights)
     assert any(not torch.equal(weights[n], start[n]) for n in weights)
@@ -65,106 +65,108 @@ def test_from_drawn_clips_to_an_export(given):
         assert animation.n_frames == 5 and animation.size == (4 * 32, 32)
 
 
-def test_a_second_start_finds_all_done(given):
-    before = (given / "out" / "metrics.jsonl").read_text()
-    assert main(["--config", str(given / "run.yaml")]) == 0
-    assert (given / "out" / "metrics.jsonl").read_text() == before
+def test_a_second_start_finds_all_done(run_folder):
+    before = (run_folder / "out" / "metrics.jsonl").read_text()
+    assert main(["--config", str(run_folder / "run.yaml")]) == 0
+    assert (run_folder / "out" / "metrics.jsonl").read_text() == before
 
 
-def test_torchrun_starts_it_from_another_directory_with_the_losses_of_one_process(given, tmp_path):
+def test_torchrun_starts_it_from_another_directory_with_the_losses_of_one_process(run_folder, tmp_path):
     """The cache is encoded by both, each sample shown and each step's batch taken by one of them."""
     (tmp_path / "elsewhere").mkdir()
-    words = ["--config", str(given / "run.yaml"), "--out_dir", str(tmp_path / "out")]
+    words = ["--config", str(run_folder / "run.yaml"), "--out_dir", str(tmp_path / "out")]
     words += ["--data.cache_dir", str(tmp_path / "cache"), "--log.num_samples", "2"]
     process = torchrun(tmp_path, str(ROOT / "training" / "distill.py"), *words, cwd=tmp_path / "elsewhere")
     assert wait(process, tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
-    ones, twos = losses_by_step(given / "out"), losses_by_step(tmp_path / "out")
+    ones, twos = losses_by_step(run_folder / "out"), losses_by_step(tmp_path / "out")
     assert ones.keys() == twos.keys()
     for step, row in ones.items():
         for name, value in row.items():
             assert twos[step][name] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, name)
     assert not list((tmp_path / "elsewhere").iterdir())
     assert len(list((tmp_path / "out/samples").glob("*.webp"))) == 2
-    made = read_weights(tmp_path / "out/export/generator.safetensors").state_dict
-    one = read_weights(given / "out/export/generator.safetensors").state_dict
+    two = read_weights(tmp_path / "out/export/generator.safetensors").state_dict
+    one = read_weights(run_folder / "out/export/generator.safetensors").state_dict
     for name, tensor in one.items():
-        torch.testing.assert_close(made[name], tensor, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_mistakes_found_while_setting_up_are_one_line(given, capsys):
-    words = ["--config", str(given / "run.yaml")]
+def test_mistakes_found_while_setting_up_are_one_line(run_folder, capsys):
+    words = ["--config", str(run_folder / "run.yaml")]
     for more, message in (
         (["--losses.task_guidance", "{gray: 1.5}"], "losses.task_guidance"),
         (["--seed", "6"], "seed is 6"),
         (["--losses.guidance", "2.0"], "does not fit this run: it was made with another losses.guidance"),
         (["--model.frozen", "[nonexistent_]"], "model.frozen has 'nonexistent_', with which no parameter's"),
-        (["--model.real_score", str(given / "none.safetensors")], "none.safetensors"),
+        (["--model.real_score", str(run_folder / "none.safetensors")], "none.safetensors"),
     ):
         assert main([*words, *more]) == 2
-        said = capsys.readouterr().err
-        assert message in said.splitlines()[-1] and "Traceback" not in said
-    assert main([*words, "--export", str(given / "again.safetensors")]) == 0
-    assert read_weights(given / "again.safetensors").state_dict.keys()
+        output = capsys.readouterr().err
+        assert message in output.splitlines()[-1] and "Traceback" not in output
+    assert main([*words, "--export", str(run_folder / "again.safetensors")]) == 0
+    assert read_weights(run_folder / "again.safetensors").state_dict.keys()
 
 
 def _files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_start_in_the_folder_of_a_running_one_is_refused_and_changes_nothing(given, monkeypatch, capsys):
+def test_a_start_in_the_folder_of_a_running_one_is_refused_and_changes_nothing(
+    run_folder, monkeypatch, capsys
+):
     monkeypatch.setattr(lock, "GRACE_S", 0.3)
-    unfinished = given / "out" / "checkpoints" / ".partial-00000099-abc"
+    unfinished = run_folder / "out" / "checkpoints" / ".partial-00000099-abc"
     unfinished.mkdir()
     (unfinished / "shard").write_bytes(b"being written")
-    with holding(given / "out") as process:
-        before = _files(given / "out")
-        assert main(["--config", str(given / "run.yaml")]) == 2
+    with holding(run_folder / "out") as process:
+        before = _files(run_folder / "out")
+        assert main(["--config", str(run_folder / "run.yaml")]) == 2
         assert f"in use by process {process.pid} on" in capsys.readouterr().err.splitlines()[-1]
-        assert _files(given / "out") == before
-    assert main(["--config", str(given / "run.yaml")]) == 0
+        assert _files(run_folder / "out") == before
+    assert main(["--config", str(run_folder / "run.yaml")]) == 0
     assert "taking it over" in capsys.readouterr().err and not unfinished.exists()
 
 
 @pytest.mark.full
-def test_of_two_starts_at_once_one_trains_and_the_other_is_refused(given, tmp_path):
+def test_of_two_starts_at_once_one_trains_and_the_other_is_refused(run_folder, tmp_path):
     """As a job that was requeued while it still ran; every step and checkpoint is the one's."""
-    words = ["--config", str(given / "run.yaml"), "--out_dir", str(tmp_path / "out"), "--steps", "60"]
+    words = ["--config", str(run_folder / "run.yaml"), "--out_dir", str(tmp_path / "out"), "--steps", "60"]
     words += ["--log.save_every", "5", "--log.keep", "3", "--log.sample_every", "0"]
     command = [sys.executable, str(ROOT / "training" / "distill.py"), *words]
     starts = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
-    said = [process.communicate()[1] for process in starts]
-    assert sorted(process.returncode for process in starts) == [0, 2], said
+    output = [process.communicate()[1] for process in starts]
+    assert sorted(process.returncode for process in starts) == [0, 2], output
     trained = starts[0] if starts[0].returncode == 0 else starts[1]
-    refused = said[1 - starts.index(trained)]
+    refused = output[1 - starts.index(trained)]
     assert f"in use by process {trained.pid} on" in refused and "Traceback" not in refused
     lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 61))
-    assert [found.step for found in complete(tmp_path / "out" / "checkpoints")] == [50, 55, 60]
+    assert [checkpoint.step for checkpoint in complete(tmp_path / "out" / "checkpoints")] == [50, 55, 60]
 
 
-def test_samples_left_out_are_named_in_a_file_of_the_run(given, capsys):
+def test_samples_left_out_are_named_in_a_file_of_the_run(run_folder, capsys):
     """A shard that was cut off after encoding: all of this cache, of which nothing is left then."""
-    folder, out = given / "cut", given / "cut" / "out"
-    shutil.copytree(given / "cache", folder / "cache")
+    folder, out = run_folder / "cut", run_folder / "cut" / "out"
+    shutil.copytree(run_folder / "cache", folder / "cache")
     shard = next((folder / "cache").glob("shard-*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-1])
-    words = ["--config", str(given / "run.yaml"), "--out_dir", str(out)]
+    words = ["--config", str(run_folder / "run.yaml"), "--out_dir", str(out)]
     assert main([*words, "--data.cache_dir", str(folder / "cache")]) == 2
     named = (out / "skipped.txt").read_text().splitlines()
     assert len(named) == 4 and all(f"unreadable: {shard.name} sample " in line for line in named)
-    said = capsys.readouterr().err
-    assert str(out / "skipped.txt") in said and "no sample is left" in said.splitlines()[-1]
+    output = capsys.readouterr().err
+    assert str(out / "skipped.txt") in output and "no sample is left" in output.splitlines()[-1]
 
 
-def test_what_goes_wrong_in_training_keeps_its_traceback(given, monkeypatch, capsys):
+def test_what_goes_wrong_in_training_keeps_its_traceback(run_folder, monkeypatch, capsys):
     """A ValueError of a step is not a mistake of the user's, who would see one line of a library's."""
 
     def fail(self, batches):
         raise ValueError("shapes do not match")
 
     monkeypatch.setattr(Trainer, "train_step", fail)
-    folder = given / "fails"
+    folder = run_folder / "fails"
     with pytest.raises(ValueError, match="shapes do not match") as error:
-        main(["--config", str(given / "run.yaml"), "--out_dir", str(folder)])
+        main(["--config", str(run_folder / "run.yaml"), "--out_dir", str(folder)])
     assert error.traceback[-1].name == "fail" and "shapes do not match" not in capsys.readouterr().err
     assert not torch.distributed.is_initialized()

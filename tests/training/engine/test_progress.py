@@ -24,10 +24,10 @@ class Allocator:
     def reset(self, device):
         self.peak = self.held
 
-    def use(self, gib, kept=0):
+    def use(self, gib, persistent=0):
         """Hold so much more for a moment, and some of it for good."""
         self.peak = max(self.peak, self.held + gib * GIB)
-        self.held += kept * GIB
+        self.held += persistent * GIB
 
 
 def test_a_gpus_memory_is_the_peak_since_the_line_before(tmp_path, monkeypatch, caplog):
@@ -36,7 +36,7 @@ def test_a_gpus_memory_is_the_peak_since_the_line_before(tmp_path, monkeypatch, 
     memory, progress = Allocator(monkeypatch), Progress(config, world, 0)
     with caplog.at_level(logging.INFO, "vdot"):
         for step, gib in enumerate((7, 3, 2, 4, 1, 1), 1):
-            memory.use(gib, kept=1 if step == 1 else 0)
+            memory.use(gib, persistent=1 if step == 1 else 0)
             progress.report(step, 10, {"generator/loss": 1.0}, torch.tensor(8.0), 0.5)
     progress.close()
     lines = [record.getMessage() for record in caplog.records]

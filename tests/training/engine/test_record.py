@@ -21,10 +21,10 @@ def started(tmp_path_factory):
     return folder
 
 
-def _resumed(started, folder, teacher=None, **given):
+def _resumed(started, folder, teacher=None, **changes):
     """A trainer that resumes a copy of the run with some settings changed."""
     shutil.copytree(started / "out", folder / "out")
-    return new_trainer(tiny_config(folder / "out", teacher or started / "teacher.safetensors", **given))
+    return new_trainer(tiny_config(folder / "out", teacher or started / "teacher.safetensors", **changes))
 
 
 def test_settings_are_saved_as_a_configuration_with_versions(started):
@@ -39,7 +39,7 @@ def test_settings_are_saved_as_a_configuration_with_versions(started):
 
 
 @pytest.mark.parametrize(
-    "key, value, shown",
+    "key, value, change",
     [
         ("losses__guidance", 2.0, "losses.guidance 3.0 -> 2.0"),
         ("losses__task_guidance", {"depth": 1.0}, 'losses.task_guidance {} -> {"depth": 1.0}'),
@@ -52,19 +52,19 @@ def test_settings_are_saved_as_a_configuration_with_versions(started):
     ],
 )
 def test_settings_that_the_result_depends_on_are_refused_unless_allowed(
-    started, tmp_path, caplog, key, value, shown
+    started, tmp_path, caplog, key, value, change
 ):
     name = key.replace("__", ".")
     with pytest.raises(ValueError, match=rf"does not fit this run: .* another {name} .*allow_changes"):
         _resumed(started, tmp_path, **{key: value})
-    assert f"changed since step 1: {shown}" in caplog.text
+    assert f"changed since step 1: {change}" in caplog.text
     assert not list((tmp_path / "out").glob(f"{FILE}.*"))
     assert (tmp_path / "out" / FILE).read_text() == (started / "out" / FILE).read_text()
 
 
 def test_allowed_changes_are_resumed_with_and_saved(started, tmp_path, caplog):
-    given = {"losses__guidance": 2.0, "allow_changes": True, "max_steps": 2}
-    trainer = _resumed(started, tmp_path, **given)
+    settings = {"losses__guidance": 2.0, "allow_changes": True, "max_steps": 2}
+    trainer = _resumed(started, tmp_path, **settings)
     assert trainer.step == 1 and "losses.guidance 3.0 -> 2.0" in caplog.text
     trainer.run()
     assert yaml.safe_load((tmp_path / "out" / FILE).read_text())["losses"]["guidance"] == 2.0
@@ -77,8 +77,8 @@ def test_allowed_changes_are_resumed_with_and_saved(started, tmp_path, caplog):
 
 
 def test_length_log_and_processes_may_change_and_are_shown(started, tmp_path, caplog):
-    given = {"steps": 20, "log__save_every": 1, "data__workers": 1, "parallel__fsdp": False}
-    assert _resumed(started, tmp_path, **given).step == 1
+    settings = {"steps": 20, "log__save_every": 1, "data__workers": 1, "parallel__fsdp": False}
+    assert _resumed(started, tmp_path, **settings).step == 1
     for line in ("steps 10 -> 20", "log.save_every 4 -> 1", 'parallel.fsdp "auto" -> false'):
         assert f"changed since step 1: {line}" in caplog.text
 
@@ -111,6 +111,6 @@ def test_the_identity_of_weights_is_of_their_content(tmp_path):
 @pytest.mark.parametrize("config", [distill_config({}), finetune_config({})])
 def test_what_may_change_is_named_by_keys_that_exist(config):
     keys = settings(config)
-    known = FREE if hasattr(config, "samples") else [key for key in FREE if key != "samples."]
-    assert all(any(key.startswith(free) for key in keys) for free in known)
+    free_keys = FREE if hasattr(config, "samples") else [key for key in FREE if key != "samples."]
+    assert all(any(key.startswith(free) for key in keys) for free in free_keys)
     assert dataclasses.is_dataclass(config) and not any(key.startswith(("losses.", "optim.")) for key in FREE)

@@ -1,4 +1,4 @@
-"""Sample videos: which, by which weights, what is beside them, and that they play where they are logged."""
+"""Sample videos: their choice, weights and panels, and that they play where they are logged."""
 
 import dataclasses
 import io
@@ -40,7 +40,7 @@ def _clip(color, num_frames=NUM_FRAMES):
 
 
 def _units():
-    """Task -> its units: a whole control, two references with a part kept, two contexts, nothing."""
+    """Task -> its units: a full control, two references with a part kept, two contexts, nothing."""
     red, green = _clip((0.9, 0.1, 0.1)), _clip((0.1, 0.8, 0.2))
     everything, lower = torch.ones(NUM_FRAMES, HEIGHT, WIDTH), torch.zeros(NUM_FRAMES, HEIGHT, WIDTH)
     lower[:, 20:] = 1
@@ -101,8 +101,8 @@ def make(tmp_path, teacher):
     """(function that writes the samples of a step, method, averages, configuration) of a run."""
 
     def build(**changes):
-        given = {"log__vae": VAE, "log__sample_every": 1, "log__num_samples": 4, **changes}
-        config = tiny_config(tmp_path / "out", teacher, **given)
+        settings = {"log__vae": VAE, "log__sample_every": 1, "log__num_samples": 4, **changes}
+        config = tiny_config(tmp_path / "out", teacher, **settings)
         world = parallel.start(config.parallel)
         method = Vdot(config, world, torch.zeros(1, 1, SIZES.text_dim))
         average = AveragedWeights(method.generator, 0.9)
@@ -124,10 +124,10 @@ def test_each_task_is_shown_once_before_any_is_twice(cache, make, tmp_path):
     files = sorted((tmp_path / "out" / "samples").iterdir())
     assert [path.name for path in files] == [f"step-000007-{name}.webp" for name in names]
     # Besides result and real clip: control and mask of each context, and the references.
-    for path, beside in zip(files, (2, 4, 6, 2), strict=True):
+    for path, num_panels in zip(files, (2, 4, 6, 2), strict=True):
         with Image.open(path) as animation:
             assert animation.n_frames == NUM_FRAMES
-            assert animation.size == ((2 + beside) * WIDTH, HEIGHT)
+            assert animation.size == ((2 + num_panels) * WIDTH, HEIGHT)
     assert write(cache, 8) == videos
     fewer = dataclasses.replace(config, log=dataclasses.replace(config.log, num_samples=2))
     assert write(cache, 9, fewer) == videos[:2]
@@ -153,12 +153,12 @@ def test_the_weights_order_the_tasks(cache, make):
     assert len(set(ids(99))) == len(infos)
 
 
-def _near(shown, wanted):
+def _near(actual, expected):
     """The bundled VAE loses a little of a clip."""
-    assert (shown - wanted).abs().mean() < 0.04, (shown - wanted).abs().mean()
+    assert (actual - expected).abs().mean() < 0.04, (actual - expected).abs().mean()
 
 
-def test_what_is_beside_the_result_is_what_was_given(cache):
+def test_panels_show_the_sample_s_conditions(cache):
     video = VideoEncoder(VAE, CPU)
     places = {info.id: place for place, (_, info) in enumerate(cache.samples)}
     red, green = _clip((0.9, 0.1, 0.1)), _clip((0.1, 0.8, 0.2))
@@ -166,19 +166,19 @@ def test_what_is_beside_the_result_is_what_was_given(cache):
         batch = sample_batch(cache, places[f"{task} 0"], 0, text_only=False)
         result = torch.randn(1, 16, 2, HEIGHT // 8, WIDTH // 8)
         without = dataclasses.replace(batch, latents=None)  # references are found in the context then
-        for given in (batch, without) if len(units) == 1 else (batch,):
-            shown = panels(given, result, video).split(WIDTH, dim=2)
+        for sample in (batch, without) if len(units) == 1 else (batch,):
+            columns = panels(sample, result, video).split(WIDTH, dim=2)
             if batch.num_reference_latents:
-                for still, picture in zip(shown[:2], (red[0], green[2]), strict=True):
+                for still, picture in zip(columns[:2], (red[0], green[2]), strict=True):
                     assert (still == still[:1]).all()
                     _near(still[0], picture)
-            beside = shown[batch.num_reference_latents :]
+            rest = columns[batch.num_reference_latents :]
             for unit in units:
-                _near(beside[0], unit.frames)
-                assert torch.equal(beside[1], unit.masks[..., None].expand_as(unit.frames))
-                beside = beside[2:]
-            torch.testing.assert_close(beside[0], video.decode(result)[0])
-            assert len(beside) == (1 if given.latents is None else 2)
+                _near(rest[0], unit.frames)
+                assert torch.equal(rest[1], unit.masks[..., None].expand_as(unit.frames))
+                rest = rest[2:]
+            torch.testing.assert_close(rest[0], video.decode(result)[0])
+            assert len(rest) == (1 if sample.latents is None else 2)
         _near(panels(batch, result, video)[:, :, -WIDTH:], red)
 
 
@@ -208,8 +208,8 @@ def test_two_sharded_processes_show_the_samples_of_one(cache, make, tmp_path, te
     """They make every sample together: of these the third takes more passes through the VACE blocks."""
     write, *_ = make(log__num_samples=5)
     videos = write(cache, 5)
-    given = {"log.vae": VAE, "log.num_samples": 5, "data.cache_dir": str(cache.folder)}
-    (tmp_path / "run.json").write_text(json.dumps({**tiny_values(tmp_path / "two", teacher), **given}))
+    settings = {"log.vae": VAE, "log.num_samples": 5, "data.cache_dir": str(cache.folder)}
+    (tmp_path / "run.json").write_text(json.dumps({**tiny_values(tmp_path / "two", teacher), **settings}))
     process = torchrun(tmp_path, str(SCRIPT), str(tmp_path / "run.json"))
     assert wait(process, tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     names = [video.name for video in videos]
@@ -221,8 +221,8 @@ def test_two_sharded_processes_show_the_samples_of_one(cache, make, tmp_path, te
         for frame in range(NUM_FRAMES):
             ones.seek(frame)
             twos.seek(frame)
-            shown = [torch.tensor(list(picture.convert("RGB").tobytes())) for picture in (ones, twos)]
-            assert (shown[0] - shown[1]).abs().float().mean() < 1, (name, frame)
+            pixels = [torch.tensor(list(picture.convert("RGB").tobytes())) for picture in (ones, twos)]
+            assert (pixels[0] - pixels[1]).abs().float().mean() < 1, (name, frame)
 
 
 def _frames(gif):
@@ -240,7 +240,7 @@ def test_large_and_long_videos_are_logged_smaller():
 
 
 def test_tensorboard_has_videos_that_play(cache, make, tmp_path):
-    """What its page is sent is the GIF, and is said to be one."""
+    """Its page gets the GIF, with the right type."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import img_mime_type_detector
 
@@ -252,23 +252,23 @@ def test_tensorboard_has_videos_that_play(cache, make, tmp_path):
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
     assert events.Tags()["images"] == ["samples/0-depth", "samples/1-reference_inpaint"]
     for video in videos:
-        (shown,) = events.Images(f"samples/{video.name}")
-        assert (shown.step, shown.width, shown.height) == (3, video.width, video.height)
-        assert shown.encoded_image_string == video.gif and _frames(video.gif)[0] == NUM_FRAMES
+        (event,) = events.Images(f"samples/{video.name}")
+        assert (event.step, event.width, event.height) == (3, video.width, video.height)
+        assert event.encoded_image_string == video.gif and _frames(video.gif)[0] == NUM_FRAMES
         assert img_mime_type_detector.from_bytes(video.gif) == "image/gif"
 
 
 def test_a_run_makes_them_at_intervals_and_refuses_a_missing_vae_first(make, tmp_path, teacher, monkeypatch):
-    made, shown = [], []
+    steps, uploads = [], []
     monkeypatch.setattr(
-        "training.engine.trainer.write_samples", lambda *given: made.append(given[-1]) or ["video"]
+        "training.engine.trainer.write_samples", lambda *args: steps.append(args[-1]) or ["video"]
     )
-    monkeypatch.setattr(Progress, "videos", lambda _, videos, step: shown.append((videos, step)))
-    given = {"log__vae": VAE, "log__sample_every": 2, "max_steps": 5}
-    config = tiny_config(tmp_path / "run", teacher, **given)
+    monkeypatch.setattr(Progress, "videos", lambda _, videos, step: uploads.append((videos, step)))
+    settings = {"log__vae": VAE, "log__sample_every": 2, "max_steps": 5}
+    config = tiny_config(tmp_path / "run", teacher, **settings)
     new_trainer(config).run()
-    assert made == [2, 4] and shown == [(["video"], 2), (["video"], 4)]
-    lost = tiny_config(tmp_path / "lost", teacher, **{**given, "log__vae": "models/none"})
+    assert steps == [2, 4] and uploads == [(["video"], 2), (["video"], 4)]
+    lost = tiny_config(tmp_path / "lost", teacher, **{**settings, "log__vae": "models/none"})
     with pytest.raises(ValueError, match="vae is models/none, which does not exist"):
         new_trainer(lost)
     silent = dataclasses.replace(lost, log=dataclasses.replace(lost.log, sample_every=0))

@@ -71,9 +71,9 @@ def test_killed_and_resumed_to_the_same_bits(tmp_path, teacher, whole):
     values = tiny_values(
         tmp_path / "out", teacher, log__save_every=2, parallel__threads=torch.get_num_threads()
     )
-    given = tmp_path / "run.json"
-    given.write_text(json.dumps({"config": values, "source": {}}))
-    process = subprocess.Popen([sys.executable, str(SCRIPT), str(given)], stderr=subprocess.PIPE)
+    run_file = tmp_path / "run.json"
+    run_file.write_text(json.dumps({"config": values, "source": {}}))
+    process = subprocess.Popen([sys.executable, str(SCRIPT), str(run_file)], stderr=subprocess.PIPE)
     wait_for_step(tmp_path / "out", 5, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -85,7 +85,7 @@ def test_killed_and_resumed_to_the_same_bits(tmp_path, teacher, whole):
     assert losses_by_step(tmp_path / "out") == losses_by_step(whole[0])
     for name, tensor in whole[1].tensors().items():
         assert torch.equal(tensor, trainer.tensors()[name]), name
-    assert [found.step for found in complete(tmp_path / "out" / "checkpoints")] == [6, 8, 10]
+    assert [checkpoint.step for checkpoint in complete(tmp_path / "out" / "checkpoints")] == [6, 8, 10]
     assert not list((tmp_path / "out" / "checkpoints").glob(".partial-*"))
 
 
@@ -153,12 +153,12 @@ def test_a_gradient_that_is_not_finite_is_skipped_though_its_loss_is(tmp_path, t
 
 
 def test_a_run_that_ends_with_a_bad_step_keeps_the_steps_before_and_says_so(tmp_path, teacher, caplog):
-    given = {"optim__generator_every": 1, "steps": 4, "export_dtype": "fp32"}
-    good = _train(tmp_path, teacher, max_steps=3, **given)
+    settings = {"optim__generator_every": 1, "steps": 4, "export_dtype": "fp32"}
+    good = _train(tmp_path, teacher, max_steps=3, **settings)
     before = {name: tensor.clone() for name, tensor in good.tensors().items()}
     assert "bad steps" not in caplog.text
 
-    config = tiny_config(tmp_path, teacher, **given)
+    config = tiny_config(tmp_path, teacher, **settings)
     trainer = new_trainer(config, NoiseSource(poison=(3,)))
     counts = {name: state["step"] for name, state in trainer._optimizer_states()}
     assert train(trainer) == 4 and trainer.bad_steps == 1
@@ -169,18 +169,18 @@ def test_a_run_that_ends_with_a_bad_step_keeps_the_steps_before_and_says_so(tmp_
     assert trainer.average.num_updates == good.average.num_updates == 3
     saved = complete(tmp_path / "checkpoints")[-1]
     assert saved.step == 4 and read_progress(saved)["bad_steps"] == 1
-    kept = dict(read_tensors(saved, ""))
-    assert before.keys() == kept.keys() == trainer.tensors().keys()
+    tensors = dict(read_tensors(saved, ""))
+    assert before.keys() == tensors.keys() == trainer.tensors().keys()
     for name, tensor in trainer.tensors().items():
-        assert torch.equal(tensor, before[name]) and torch.equal(kept[name], before[name]), name
-    made = read_weights(tmp_path / "export" / "generator.safetensors").state_dict
-    assert all(torch.equal(weight, before[f"average.{name}"]) for name, weight in made.items())
+        assert torch.equal(tensor, before[name]) and torch.equal(tensors[name], before[name]), name
+    weights = read_weights(tmp_path / "export" / "generator.safetensors").state_dict
+    assert all(torch.equal(weight, before[f"average.{name}"]) for name, weight in weights.items())
 
     caplog.clear()
-    again = _train(tmp_path, teacher, **given)
+    again = _train(tmp_path, teacher, **settings)
     assert again.step == 4 and "bad steps at the end: 1" in caplog.text, "said on each start"
     caplog.clear()
-    assert _train(tmp_path, teacher, **{**given, "steps": 6, "max_steps": 5}).bad_steps == 0
+    assert _train(tmp_path, teacher, **{**settings, "steps": 6, "max_steps": 5}).bad_steps == 0
     assert "bad steps" not in caplog.text
 
 
@@ -202,10 +202,10 @@ def test_replayed_with_another_seed_or_other_networks_is_refused(whole, tmp_path
 
 @pytest.mark.parametrize("sharded", [False, True])
 def test_bf16_stays_close_and_its_checkpoints_are_fp32(tmp_path, teacher, whole, sharded):
-    """Autocast of whole weights, and FSDP's mixed precision in a process group of one."""
-    given = {"parallel__precision": "bf16", "parallel__checkpoint_every": 1, "parallel__fsdp": sharded}
+    """Autocast of replicated weights, and FSDP's mixed precision in a process group of one."""
+    settings = {"parallel__precision": "bf16", "parallel__checkpoint_every": 1, "parallel__fsdp": sharded}
     try:
-        trainer = _train(tmp_path, teacher, max_steps=6, **given)
+        trainer = _train(tmp_path, teacher, max_steps=6, **settings)
         assert trainer.world.sharded == sharded
         dtypes = {p.dtype for p in trainer.method.fake_score.parameters()}
         assert dtypes == {torch.float32}
@@ -215,8 +215,8 @@ def test_bf16_stays_close_and_its_checkpoints_are_fp32(tmp_path, teacher, whole,
     for step in range(1, 7):
         assert half[step]["critic/loss"] == pytest.approx(full[step]["critic/loss"], rel=0.1)
     assert half[6]["generator/loss"] == pytest.approx(full[6]["generator/loss"], rel=0.1)
-    found = complete(tmp_path / "checkpoints")[-1]
-    assert {tensor.dtype for _, tensor in read_tensors(found, "generator.")} == {torch.float32}
+    checkpoint = complete(tmp_path / "checkpoints")[-1]
+    assert {tensor.dtype for _, tensor in read_tensors(checkpoint, "generator.")} == {torch.float32}
 
 
 def test_stage_one_then_stage_two(tmp_path, teacher):

@@ -34,7 +34,7 @@ def _records(data):
 
 
 def _wait_until_written(folder, seconds=60):
-    """`finish` returns a little before the process beside it has written the last records."""
+    """`finish` returns a little before its background process has written the last records."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     end = time.monotonic() + seconds
@@ -63,7 +63,7 @@ def _history(folder):
     return ids, steps
 
 
-def test_offline_run_has_every_number_and_a_resume_goes_on_with_it(tmp_path, monkeypatch):
+def test_offline_run_has_every_number_and_resumes(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="needs the package wandb: pip install wandb")
     for name in ("CONFIG_DIR", "CACHE_DIR", "DATA_DIR"):
         monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / name))
@@ -76,15 +76,15 @@ def test_offline_run_has_every_number_and_a_resume_goes_on_with_it(tmp_path, mon
         trainer.progress.videos([log_video(to_images(torch.rand(5, 8, 8, 3)), "0-depth")], 1)
         trainer.run()
     _wait_until_written(out)
-    ids, found = _history(out)
+    ids, history = _history(out)
     expected = losses_by_step(out)
-    assert len(ids) == 1 and set(expected) <= set(found)
+    assert len(ids) == 1 and set(expected) <= set(history)
     for step, row in expected.items():
-        assert {key: found[step][key] for key in row if key != "step"} == pytest.approx(
+        assert {key: history[step][key] for key in row if key != "step"} == pytest.approx(
             {key: value for key, value in row.items() if key != "step"}
         )
-        assert found[step]["system/tokens_per_second"] > 0
-    assert found[1]["samples/0-depth/_type"] == "video-file"
+        assert history[step]["system/tokens_per_second"] > 0
+    assert history[1]["samples/0-depth/_type"] == "video-file"
     video, *_ = out.glob("wandb/*/files/media/videos/samples/0-depth*.gif")
     with Image.open(video) as animation:
         assert (animation.n_frames, animation.size) == (5, (8, 8))

@@ -93,10 +93,10 @@ def _results(folder, start, **changes) -> dict[str, float]:
     batch = NoiseSource().batches(1)[0]
     draws = Draws(method.config.seed, 1, batch.positions)
     batch = prepare(batch, draws, method, torch.device("cpu"))
-    shown = prepare(NoiseSource().batches(1)[0], draws, method, torch.device("cpu"), drop=False)
+    full_batch = prepare(NoiseSource().batches(1)[0], draws, method, torch.device("cpu"), drop=False)
     return {
         "loss": method.flow_matching(batch, draws).total.item(),
-        "sample": method.sample(shown, draws).abs().mean().item(),
+        "sample": method.sample(full_batch, draws).abs().mean().item(),
     }
 
 

@@ -108,8 +108,8 @@ def test_matching_update_equals_a_plain_derivation(make, step):
         for b in range(len(fake)):
             for f in range(fake.shape[2]):
                 clouds = [y[b, :, f].flatten(1).T[None] for y in (fake, real)]
-                given = {"eps": 0.5, "eps_mode": "mean_cost", "tol": 1e-5}
-                plan = entropic_ot(*clouds, debias=True, **given)
+                options = {"eps": 0.5, "eps_mode": "mean_cost", "tol": 1e-5}
+                plan = entropic_ot(*clouds, debias=True, **options)
                 points = plan.grad_a[0] * clouds[0].shape[1] / 2
                 displacement[b, :, f] = points.T.view(fake.shape[1], *fake.shape[3:])
     gradient = weight * (displacement + 0.25 * (fake - real))
@@ -172,8 +172,8 @@ def test_adversarial_updates_equal_a_plain_derivation(make):
     method, batch, draws = make(6)  # a step with references
     assert batch.num_reference_latents
     text = batch.text
-    seen = torch.arange(batch.shape[1]) >= batch.num_reference_latents
-    mask = seen.repeat_interleave(batch.shape[2] // 2 * (batch.shape[3] // 2))
+    real_tokens = torch.arange(batch.shape[1]) >= batch.num_reference_latents
+    mask = real_tokens.repeat_interleave(batch.shape[2] // 2 * (batch.shape[3] // 2))
 
     def logits(x, t):
         from vdot_core.networks.layers import sinusoidal_embedding
@@ -326,10 +326,10 @@ def test_draws_depend_on_the_sample_and_not_on_its_neighbors():
         shape = ((2, 3),) if name == "normal" else ()
         assert torch.equal(getattr(all_of, name)(*shape, "x")[2:], getattr(some_of, name)(*shape, "x"))
     assert all_of.shared_integer(1000, "exit") == some_of.shared_integer(1000, "exit")
-    drawn = {
+    draws = {
         float(Draws(s, t, (p,)).uniform(u)) for s in (1, 2) for t in (1, 2) for p in (1, 2) for u in "ab"
     }
-    assert len(drawn) == 16
+    assert len(draws) == 16
     fresh = all_of.noise_source("fresh")
     like = torch.zeros(4, 5)
     assert not torch.equal(fresh(like), fresh(like))

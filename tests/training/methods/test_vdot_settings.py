@@ -118,13 +118,13 @@ def _results(folder, weights, **changes) -> dict[str, list[float]]:
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory, weights):
     """Results of the defaults, and of each group of other keys."""
-    known = {}
+    cached = {}
 
     def results(**needed):
         key = repr(needed)
-        if key not in known:
-            known[key] = _results(tmp_path_factory.mktemp("usual"), weights, **needed)
-        return known[key]
+        if key not in cached:
+            cached[key] = _results(tmp_path_factory.mktemp("usual"), weights, **needed)
+        return cached[key]
 
     return results
 

@@ -58,25 +58,25 @@ class FusedOperations:
 def kept_bytes(*modules):
     """Count the storages that autograd keeps, parameters left out and each counted once."""
     parameters = {p.untyped_storage()._cdata for module in modules for p in module.parameters()}
-    kept, found = {}, [0]
+    storages, total = {}, [0]
 
     def pack(tensor):
         storage = tensor.untyped_storage()
         if storage._cdata not in parameters:
-            kept[storage._cdata] = storage  # held, so that its address is not given to another
+            storages[storage._cdata] = storage  # held, so that its address is not given to another
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield found
-    found[0] = sum(storage.nbytes() for storage in kept.values())
+        yield total
+    total[0] = sum(storage.nbytes() for storage in storages.values())
 
 
 def run(network, batch, contexts=1, taps=()):
     """A forward pass of 4 latent frames of 16 x 16 with a graph down to the latents."""
     x = torch.randn(batch, 16, 4, 16, 16, requires_grad=True)
-    given = (torch.full((batch,), 500.0), torch.randn(batch, 32, 64))
+    args = (torch.full((batch,), 500.0), torch.randn(batch, 32, 64))
     context = torch.randn(batch, contexts, 96, 4, 16, 16) if contexts else None
-    return network(x, *given, context, taps=taps)
+    return network(x, *args, context, taps=taps)
 
 
 @pytest.mark.parametrize("trained", [True, False])
@@ -88,14 +88,14 @@ def test_kept_activations_are_those_of_saved_tensors(trained, fused):
         config = SMALL if contexts else dataclasses.replace(SMALL, vace_layers=())
         network = WanVace(config, operations).requires_grad_(trained)
         network.gradient_checkpointing(every)
-        with kept_bytes(network) as found:
+        with kept_bytes(network) as num_bytes:
             velocity = run(network, batch, contexts)
         work = Workload(batch, 4 * 8 * 8, 32, contexts)
         graph = graph_activations(
             config, work, checkpoint_every=every, element_bytes=4, trained=trained, fused_norms=fused
         )
         # Beside it, a few small ones: text, modulation and the latents that the first layer is given.
-        assert graph.kept == pytest.approx(found[0], rel=0.15, abs=80e3), (batch, every, contexts)
+        assert graph.kept == pytest.approx(num_bytes[0], rel=0.15, abs=80e3), (batch, every, contexts)
         assert velocity.shape[0] == batch
 
 
@@ -121,11 +121,11 @@ def test_bf16_activations_with_kernels_as_on_a_gpu(every):
     network = WanVace(SMALL, FusedOperations).bfloat16()  # the patch embeddings too, as under autocast
     network.gradient_checkpointing(every)
     network.residual_dtype = torch.bfloat16  # as in training
-    with kept_bytes(network) as found:
+    with kept_bytes(network) as num_bytes:
         run(network, 1)
     work = Workload(1, 4 * 8 * 8, 32, 1)
     graph = graph_activations(SMALL, work, checkpoint_every=every, element_bytes=2)
-    assert graph.kept == pytest.approx(found[0], rel=0.15)
+    assert graph.kept == pytest.approx(num_bytes[0], rel=0.15)
 
 
 @pytest.mark.parametrize("trained", [True, False])
@@ -133,14 +133,14 @@ def test_activations_that_the_discriminator_adds(trained):
     network, head = WanVace(SMALL).requires_grad_(trained), Discriminator.for_network(SMALL, width=32)
     head.requires_grad_(trained)
     network.gradient_checkpointing(1)
-    with kept_bytes(network, head) as found:
+    with kept_bytes(network, head) as num_bytes:
         features = run(network, 1, taps=(4, 5, 7))[1]
         head([one.double().float() for one in features], torch.randn(1, SMALL.dim)).sum()
     work = Workload(1, 4 * 8 * 8, 32, 1)
     graph = graph_activations(
         SMALL, work, checkpoint_every=1, element_bytes=4, trained=trained, taps=3, fused_norms=False
     )
-    assert graph.kept == pytest.approx(found[0], rel=0.25) and graph.tapped > 0
+    assert graph.kept == pytest.approx(num_bytes[0], rel=0.25) and graph.tapped > 0
 
 
 @pytest.mark.parametrize("name", ["vdot_tiny", "wan_vace_14b"])

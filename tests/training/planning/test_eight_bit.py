@@ -28,16 +28,16 @@ def test_bytes_are_those_of_the_optimizer(torchao, preset, betas):
     config, network = _config(preset, betas=betas), PRESETS[preset]()
     taps = default_taps(network.num_layers)
     modules = [WanVace(network, device="meta"), Discriminator.for_network(network, len(taps), device="meta")]
-    held = []
+    sizes = []
     for module in modules:
         optimizer = AdamW(module.parameters(), betas=tuple(betas), state_bits=8)
         tensors = (value for state in optimizer.state.values() for value in state.values())
-        held.append(sum(value.nbytes for value in tensors if isinstance(value, torch.Tensor)))
+        sizes.append(sum(value.nbytes for value in tensors if isinstance(value, torch.Tensor)))
     parts = states(Sizes.of(network, config), config).parts
     moments = {name: size for name, size in parts.items() if "8 bits" in name}
-    assert set(moments.values()) == {held[0]} and len(moments) == 2
+    assert set(moments.values()) == {sizes[0]} and len(moments) == 2
     head = sum(4 * p.numel() for p in modules[1].parameters())
-    assert parts["discriminator, weights and moments"] == head + held[1]
+    assert parts["discriminator, weights and moments"] == head + sizes[1]
 
 
 def test_a_step_takes_what_the_plan_says(torchao):
@@ -45,11 +45,11 @@ def test_a_step_takes_what_the_plan_says(torchao):
     weight.grad = torch.randn_like(weight)
     optimizer = AdamW([weight], betas=(0.9, 0.999), state_bits=8)
     optimizer.step()
-    found = peak_bytes(optimizer.step) / weight.numel()
-    assert 0.9 * EIGHT_BIT_STEP < found <= EIGHT_BIT_STEP * 1.01
+    num_bytes = peak_bytes(optimizer.step) / weight.numel()
+    assert 0.9 * EIGHT_BIT_STEP < num_bytes <= EIGHT_BIT_STEP * 1.01
 
 
-def test_8_bits_take_a_quarter_of_the_moments_off_the_whole():
+def test_8_bits_reduce_the_total_by_three_quarters_of_the_moments():
     short, full = (plan_budget(_config("wan_vace_14b", state_bits=b), PlanArguments()) for b in (8, 32))
     moments = [sum(s for n, s in b.states.parts.items() if "moment," in n or n.endswith("moment"))
                for b in (short, full)]  # fmt: skip

@@ -53,25 +53,25 @@ def budget_on(config, machine):
 
 def flat(config, prefix=""):
     """Dotted key -> value."""
-    found = {}
+    values = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         nested = dataclasses.is_dataclass(value)
-        found |= flat(value, f"{prefix}{field.name}.") if nested else {prefix + field.name: value}
-    return found
+        values |= flat(value, f"{prefix}{field.name}.") if nested else {prefix + field.name: value}
+    return values
 
 
 @pytest.mark.parametrize("name", list(MACHINES))
 def test_shipped_configurations_fit_their_machine(name, capsys):
     config = read(name)
     assert plan(config, on(MACHINES[name])) == 0
-    said = capsys.readouterr().out
-    assert "fits" in said and "DOES NOT FIT" not in said
+    output = capsys.readouterr().out
+    assert "fits" in output and "DOES NOT FIT" not in output
     budget = budget_on(config, MACHINES[name])
     network = WanVace(budget.network, device="meta")
     assert sum(p.numel() for p in network.parameters()) == budget.sizes.network
     assert bool(budget.network.vace_layers) == (config.stage == 2)
-    # The four GPUs that the files are written for take the whole global batch.
+    # The four GPUs that the files are written for take the full global batch.
     assert config.data.batch_size == budget.micro_batch * config.data.accumulation * 4
 
 
@@ -128,9 +128,9 @@ def test_14b_on_four_h200_needs_the_options_it_names():
 def test_every_remedy_fits_as_it_is_typed(name, machine):
     loose = [*ON_GPU, "--parallel.checkpoint_every", "0", "--losses.batch_guidance", "true"]
     budget = budget_on(read(name, *loose), machine)
-    found = remedies(budget, lambda changed: budget_on(changed, machine))
+    results = remedies(budget, lambda changed: budget_on(changed, machine))
     assert not budget.fits
-    for remedy in found:
+    for remedy in results:
         words = [word for option in remedy.options for word in option.words.split()]
         typed = budget_on(read(name, *loose, *words), machine)
         assert typed.fits and typed.total == remedy.budget.total
@@ -138,18 +138,18 @@ def test_every_remedy_fits_as_it_is_typed(name, machine):
             fewer = [w for other in remedy.options if other is not option for w in other.words.split()]
             assert not budget_on(read(name, *loose, *fewer), machine).fits
     if machine != ["--gpus", "1", "--memory", "80"]:
-        assert found and found[0].exact
-    order = [(not r.exact, r.budget.time.total) for r in found]
+        assert results and results[0].exact
+    order = [(not r.exact, r.budget.time.total) for r in results]
     assert order == sorted(order)
 
 
 def test_offloading_without_shards_is_no_remedy():
-    """Alone it would be refused; beside `--parallel.fsdp auto` it is one."""
+    """Alone it would be refused; with `--parallel.fsdp auto` it is a remedy."""
     replicated = read("wan_14b_stage2", *ON_GPU, "--parallel.fsdp", "false")
-    found = remedies(budget_on(replicated, H200), lambda changed: budget_on(changed, H200))
-    words = [{option.words for option in remedy.options} for remedy in found]
-    assert any("--parallel.cpu_offload true" in chosen for chosen in words)
-    assert all("--parallel.fsdp auto" in chosen for chosen in words)
+    results = remedies(budget_on(replicated, H200), lambda changed: budget_on(changed, H200))
+    words = [{option.words for option in remedy.options} for remedy in results]
+    assert any("--parallel.cpu_offload true" in flags for flags in words)
+    assert all("--parallel.fsdp auto" in flags for flags in words)
 
 
 def test_enough_gpus_are_the_fewest():
@@ -158,12 +158,12 @@ def test_enough_gpus_are_the_fewest():
     def on(changed, gpus):
         return budget_on(changed, ["--gpus", str(gpus), "--memory", "80"])
 
-    found = enough_gpus(on(config, 8), on)
+    cluster = enough_gpus(on(config, 8), on)
     groups = {size: read("wan_14b_stage2", *ON_GPU, "--parallel.checkpoint_every", str(size))
               for size in range(1, 9)}  # fmt: skip
-    assert found.gpus % 8 == 0 and on(groups[found.checkpoint_every], found.gpus).fits
-    assert not any(on(grouped, found.gpus - 8).fits for grouped in groups.values())
-    assert enough_gpus(on(config, 8), on, most=found.gpus - 8) is None
+    assert cluster.gpus % 8 == 0 and on(groups[cluster.checkpoint_every], cluster.gpus).fits
+    assert not any(on(grouped, cluster.gpus - 8).fits for grouped in groups.values())
+    assert enough_gpus(on(config, 8), on, most=cluster.gpus - 8) is None
 
 
 def test_groups_that_take_least():
@@ -232,24 +232,24 @@ def test_command_line(capsys):
 
 def test_the_program_plans_with_every_option_that_the_plan_has(capsys):
     """One list of options for both commands; each of them changes what is said."""
-    given = ["--config", str(CONFIGS / "wan_14b_stage2.yaml")]
-    assert distill([*given, "--plan"]) == 0
+    config_args = ["--config", str(CONFIGS / "wan_14b_stage2.yaml")]
+    assert distill([*config_args, "--plan"]) == 0
     plain = capsys.readouterr().out
     values = {"gpus": 8, "memory": 300, "gpus_per_node": 2, "references": 2, "contexts": 3, "tflops": 500,
               "utilization": 0.2, "interconnect": 1, "host": 1, "host_memory": 1}  # fmt: skip
     assert set(values) == {field.name for field in dataclasses.fields(PlanOptions)}
     for name, value in values.items():
-        assert distill([f"--{name}", str(value), *given, "--plan"]) == 0
+        assert distill([f"--{name}", str(value), *config_args, "--plan"]) == 0
         assert capsys.readouterr().out != plain, name
     words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
-    status, said = distill([*words, *given, "--plan"]), capsys.readouterr().out
-    assert status == main([*given, *words]) and capsys.readouterr().out == said
+    status, output = distill([*words, *config_args, "--plan"]), capsys.readouterr().out
+    assert status == main([*config_args, *words]) and capsys.readouterr().out == output
     with pytest.raises(SystemExit):
         distill(["--plan", "--help"])
-    said = capsys.readouterr().out
-    assert all(f"--{name} " in said for name in values) and "GiB of memory of each GPU" in said
+    output = capsys.readouterr().out
+    assert all(f"--{name} " in output for name in values) and "GiB of memory of each GPU" in output
     for name in ("tflops", "utilization", "host"):
-        assert distill([*given, "--plan", f"--{name}", "0"]) == 2
-    assert distill([*given, "--plan", "--utilization", "1.5"]) == 2
+        assert distill([*config_args, "--plan", f"--{name}", "0"]) == 2
+    assert distill([*config_args, "--plan", "--utilization", "1.5"]) == 2
     assert "within (0, 1]" in capsys.readouterr().err
-    assert distill([*given, "--gpus=8"]) == 2 and "unknown key gpus" in capsys.readouterr().err
+    assert distill([*config_args, "--gpus=8"]) == 2 and "unknown key gpus" in capsys.readouterr().err

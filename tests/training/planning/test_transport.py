@@ -37,13 +37,13 @@ def test_a_gpu_s_layout_takes_what_is_planned(monkeypatch, losses, num_reference
     monkeypatch.setattr(solver, "group_size", lambda device, *size: tiling.group_size("cuda", *size))
     sample, fake, real = (torch.randn(shape) for _ in range(3))
     scores = Scores(sample, torch.tensor([500.0] * batch), fake, real)
-    taken = peak_bytes(lambda: transport_gradient(sample, scores, config.losses, num_references))
-    said = transport_bytes(clip, batch, config)
-    assert 4 * 3 * points**2 < taken <= said <= 1.6 * taken
+    peak = peak_bytes(lambda: transport_gradient(sample, scores, config.losses, num_references))
+    predicted = transport_bytes(clip, batch, config)
+    assert 4 * 3 * points**2 < peak <= predicted <= 1.6 * peak
 
 
 def test_the_kernels_of_a_480p_clip_are_planned_for():
-    """Six frames of 6240 points at a time, whatever the batch; none without the transport."""
+    """Six frames of 6240 points at a time, at any batch size; none without the transport."""
     clip, config = Clip(), config_of()
     one, two = (transport_bytes(clip, batch, config) for batch in (1, 2))
     assert 6 * KERNEL_480P < one < two < one + 0.3 * 6 * KERNEL_480P

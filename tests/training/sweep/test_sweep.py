@@ -99,7 +99,7 @@ def test_a_failing_command_afterwards_leaves_the_run_unfinished(sweep, tmp_path)
     assert not (tmp_path / "out" / "one" / "seed0" / "sweep_done.json").exists()
 
 
-def test_an_interrupted_sweep_ends_its_processes_and_goes_on(sweep, tmp_path):
+def test_an_interrupted_sweep_ends_its_processes_and_resumes(sweep, tmp_path):
     path = sweep(runs={"quick": {"lr": 1}, "slow": {"lr": 1, "sleep": 60}}, seeds=[0])
     # A shell's background jobs ignore SIGINT, and their children with them.
     heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
