@@ -23,16 +23,22 @@ CAPTIONS = 3
 NUM_NAMED = 3
 
 
+# Of a cache's header: what changes with rows that are appended.
+GROWING = ("rows", "num_shards", "format")
+
+
 class Source(Protocol):
     """The source of a trainer's batches; picklable, so that background processes can read them.
 
     Attributes:
         cache: The encoded samples, for sample videos.
         empty_text: [1, L, D] float, the condition without a caption.
+        encoding: Identifies what encoded the samples: models, sizes, number formats.
     """
 
     cache: Cache
     empty_text: Tensor
+    encoding: str
 
     def batches(self, step: int, rank: int, world_size: int) -> list[Batch]:
         """This process's micro-batches of a step, a pure function of the arguments."""
@@ -60,6 +66,7 @@ class CachedSource:
 
     Attributes:
         empty_text: [1, L, D] the condition without a caption.
+        encoding: Identifies what encoded the samples: models, sizes, number formats.
         skipped: Rows left out, each with its reason.
     """
 
@@ -77,6 +84,8 @@ class CachedSource:
         skipped_file: Path | None = None,
     ) -> None:
         self.cache, self.seed, self.text_only = cache, seed, text_only
+        made = {name: value for name, value in cache.header.items() if name not in GROWING}
+        self.encoding = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
         self.global_batch, self.accumulation = global_batch, accumulation
         if global_batch % accumulation:
             raise ValueError(f"batch_size {global_batch} is not a multiple of accumulation {accumulation}")

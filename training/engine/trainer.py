@@ -69,6 +69,8 @@ class Trainer:
         self.step, self.bad_steps = 0, 0
         # One process looks at the files for all.
         self.settings = world.gather(settings(config) if world.rank == 0 else {})[0]
+        # A cache that another VAE or text encoder made has the same samples by name.
+        self.settings["data.encoding"] = source.encoding
         self._resume()
         if world.rank == 0:
             write_record(config)

@@ -219,6 +219,14 @@ def test_a_change_of_the_data_is_reported_on_resuming(cache, caplog):
     assert [r for r in caplog.records if "changed" in r.getMessage()]
 
 
+def test_the_encoding_of_a_cache_is_of_its_models_and_sizes_and_not_of_its_rows(cache, monkeypatch):
+    before = source(cache).encoding
+    monkeypatch.setitem(cache.header, "rows", [[9, "more"]])
+    assert source(cache).encoding == before
+    monkeypatch.setitem(cache.header, "vae", "another")
+    assert source(cache).encoding != before
+
+
 def test_the_index_is_complete_json(cache):
     folder = Path(cache.folder)
     assert json.loads((folder / "index.json").read_text())["shards"][3]["samples"][0]["id"] == "30"

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from tests.support.distill import new_trainer, tiny_config, write_teacher
+from tests.support.distill import NoiseSource, new_trainer, tiny_config, write_teacher
 from training.engine.checkpoint import complete, read_progress
 from training.engine.record import FILE, FREE, changes, identity, settings
 from training.methods.programs import distill_config, finetune_config
@@ -35,7 +35,8 @@ def test_settings_are_saved_as_a_configuration_with_versions(started):
     assert any(line.startswith("# commit ") for line in comments)
     assert any(line.startswith("# torch 2.") for line in comments)
     progress = read_progress(complete(started / "out" / "checkpoints")[-1])
-    assert progress["settings"] == settings(config) and progress["versions"]["torch"]
+    assert progress["settings"] == {**settings(config), "data.encoding": "noise"}
+    assert progress["versions"]["torch"]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,15 @@ def test_another_teacher_is_refused_at_any_path_and_the_same_one_is_not(started,
     shutil.copy(other, same)
     with pytest.raises(ValueError, match=r"another model\.real_score"):
         _resumed(started, tmp_path / "c", same)
+
+
+def test_a_cache_that_was_encoded_otherwise_is_refused(started, tmp_path):
+    """Its samples have the same names and shapes."""
+    other = NoiseSource()
+    other.encoding = "another VAE's"
+    shutil.copytree(started / "out", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"another data\.encoding"):
+        new_trainer(tiny_config(tmp_path / "out", started / "teacher.safetensors"), other)
 
 
 def test_a_checkpoint_of_before_settings_were_saved_is_resumed():
