@@ -81,16 +81,21 @@ class Schedule:
             ValueError: fewer than one step, a shift that is not positive, or unknown labels.
         """
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise ValueError(f"steps is {shown(steps, 60)}, expected an integer of at least 1")
+            raise ValueError(f"steps is {_quoted(steps)}, expected an integer of at least 1")
         if not isinstance(shift, (int, float)) or not 0 < shift < math.inf:
-            raise ValueError(f"shift is {shown(shift, 60)}, expected a positive number")
+            raise ValueError(f"shift is {_quoted(shift)}, expected a positive number")
         if labels not in LABELINGS:
-            raise ValueError(f"labels is '{shown(labels, 60)}', expected one of {', '.join(LABELINGS)}")
+            raise ValueError(f"labels is {_quoted(labels)}, expected one of {', '.join(LABELINGS)}")
         if labels == "exact":
             sigmas = _levels(1.0, steps, shift)
             return cls(sigmas, sigmas[:-1] * NUM_TRAIN_TIMESTEPS)
         timesteps = _levels(WAN_FIRST_LEVEL, steps, shift)[:-1] * NUM_TRAIN_TIMESTEPS
         return cls(_levels(1.0 - 1.0 / NUM_TRAIN_TIMESTEPS, steps, shift), timesteps.floor())
+
+
+def _quoted(value: object) -> str:
+    """A value in an error; text in quotes, since "4" is not 4."""
+    return f"'{shown(value, 58)}'" if isinstance(value, str) else shown(value, 60)
 
 
 def _levels(first: float, steps: int, shift: float) -> Tensor:
