@@ -1,4 +1,4 @@
-"""Measures this machine's GPU part by part, each in a process of its own, and stores figures as JSON.
+"""Measures this machine's GPU part by part, each in a separate process, and stores figures as JSON.
 
 A part that has finished is skipped at the next start, so that a run that is cut off costs one part. The parts
 themselves are in benchmarks/gpu; `tests` is tests/gpu.
@@ -70,7 +70,9 @@ def read_options(arguments: Sequence[str]) -> Options:
     )
     parser.add_argument("--only", action="append", default=[], choices=PARTS, help="one part; repeatable")
     parser.add_argument("--again", action="store_true", help="run finished parts again")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny sizes, to try")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: tiny sizes, for a trial"
+    )
     parser.add_argument(
         "--no-setup", action="store_true", help="use the running Python as it is (machines without a network)"
     )
@@ -82,7 +84,7 @@ def read_options(arguments: Sequence[str]) -> Options:
 
 
 def has_driver() -> bool:
-    """Whether a driver of NVIDIA's left a trace; without one a set-up of gigabytes would be for nothing."""
+    """True if an NVIDIA driver is installed; without one, a set-up of gigabytes would be useless."""
     devices = (Path("/dev/nvidiactl"), Path("/dev/nvhost-ctrl-gpu"), Path("/dev/dxg"))  # dxg: WSL 2
     return bool(shutil.which("nvidia-smi")) or any(path.exists() for path in devices)
 
@@ -146,11 +148,11 @@ class Figures:
         self.head |= {"torch": seen["torch"], "cuda": seen["cuda"]}
 
     def finished(self, part: str) -> bool:
-        """Whether a part has run to its end, or was left out for a reason that stays."""
+        """True if a part has finished, or was skipped for a permanent reason."""
         return self.parts.get(part, {}).get("state") in FINISHED
 
     def store(self, part: str, record: dict) -> None:
-        """Write the file with one more part; it is whole at any moment."""
+        """Write the file with one more part, atomically."""
         self.parts[part] = record
         scratch = self.path.with_suffix(".tmp")
         with writing_to(self.folder, "--out"):
@@ -165,8 +167,8 @@ def measure(python: Path, options: Options, seen: dict, say: Callable[[str], Non
     Args:
         python: interpreter with torch and the project's packages.
         options: the command line.
-        seen: what probe() said.
-        say: told in one line what happens.
+        seen: from probe().
+        say: called with one-line progress messages.
         started: time.monotonic() when the command began.
 
     Returns:
@@ -192,7 +194,7 @@ def measure(python: Path, options: Options, seen: dict, say: Callable[[str], Non
 
 
 def run_part(python: Path, part: str, device: str, folder: Path, limit: float) -> dict:
-    """Run one part in a process group of its own, which is ended at the limit.
+    """Run one part in a separate process group, which is ended at the limit.
 
     Returns:
         Its state ('done', 'skipped', 'failed' or 'timeout'), seconds, figures, and what went wrong.

@@ -1,4 +1,4 @@
-"""Runs a program and everything that it starts, and ends all of it together."""
+"""Runs a program with its child processes, and ends all of them together."""
 
 import os
 import signal
@@ -14,11 +14,11 @@ POLL_SECONDS = 0.1
 
 
 def run_group(command: Sequence[str], log: Path, limit: float, *, cwd: Path) -> int | None:
-    """Run a program in a process group of its own, with its output in a file.
+    """Run a program in a separate process group, with its output in a file.
 
     Args:
         command: the program and its arguments.
-        log: file for stdout and stderr. Not a pipe: what outlives the program would hold it open.
+        log: file for stdout and stderr. Not a pipe: surviving child processes would hold it open.
         limit: seconds after which the group is ended.
         cwd: working directory.
 
@@ -66,7 +66,7 @@ def signals_deferred() -> Iterator[None]:
 
 
 def end_group(program: subprocess.Popen) -> None:
-    """End what is alive of a program's group: politely, then by force."""
+    """End a program's group: first by SIGTERM, then by force."""
     if os.name == "nt":
         command = ["taskkill", "/T", "/F", "/PID", str(program.pid)]
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -86,7 +86,7 @@ def end_group(program: subprocess.Popen) -> None:
 
 
 def _alive(program: subprocess.Popen) -> bool:
-    """Whether a process of the group runs; one that has ended and waits to be collected does not."""
+    """True if a process of the group runs; zombies do not count."""
     ended = program.poll() is not None
     if not Path("/proc/self/stat").exists():
         return not ended

@@ -1,4 +1,4 @@
-"""Brings the packages of an environment to what is pinned, completely or not at all.
+"""Installs the pinned packages of an environment, completely or not at all.
 
 Two files in the environment record its state. `vdot-stamp.json` is written last and holds a hash of the pins:
 when it matches, nothing is installed. `vdot-installing` exists while packages change: when it is there at the
@@ -32,17 +32,17 @@ def install(
     lock: TextIO | None = None,
     requirements: Sequence[str] = (),
 ) -> bool:
-    """Bring the packages of an environment to what is asked for.
+    """Install the pinned packages of an environment.
 
     Args:
         venv: an environment from create_venv().
         pins: file with exact versions and hashes of all that is needed.
-        say: told in one line what happens.
+        say: called with one-line progress messages.
         lock: the environment's lock file; the installer shares it, so that it is held until both have ended.
         requirements: further requirement lines, of somebody's own ComfyUI; no hash is known of these.
 
     Returns:
-        Whether anything had to be done; False when the stamp matched.
+        True if anything was installed; False if the stamp matched.
 
     Raises:
         DevError: the installation failed; the message has the last lines and what to do.
@@ -109,7 +109,7 @@ def _install(
             run(installer, ["-r", str(listed)])
     except DevError:
         if packages.stat().st_mtime_ns == before:
-            marker.unlink()  # it failed before it touched a package: the environment is what it was
+            marker.unlink()  # it failed before it changed a package: the environment is unchanged
         raise
     marker.unlink()
 

@@ -1,6 +1,6 @@
-"""The program that installs: uv, several times as fast, or pip where uv cannot be had; both check every hash.
+"""The installer: uv, several times as fast, or pip if uv is not available; both check every hash.
 
-uv reads neither pip.conf nor PIP_* variables, so their index, certificates and proxy are handed on to it.
+uv reads neither pip.conf nor PIP_* variables, so their index, certificates and proxy are passed to it.
 """
 
 import ast
@@ -24,7 +24,7 @@ URLS = {
 # Where several indexes have a package, the hash decides; versions are pinned.
 UV_OPTIONS = ("--index-strategy", "unsafe-best-match")
 PIP_OPTIONS = ("--progress-bar", "off", "--no-input")
-# Only built packages: what a build needs is pinned by nobody.
+# Only built packages: build requirements are not pinned.
 PINNED_OPTIONS = ("--require-hashes", "--no-deps", "--only-binary", ":all:")
 
 
@@ -51,7 +51,7 @@ def find_installer(
         python: the environment's interpreter.
         scratch: folder that may be filled and is deleted afterwards.
         run: runs an installer with arguments and returns its output; raises InstallError when it fails.
-        say: told why pip installs.
+        say: called with the reason why pip installs.
 
     Raises:
         InstallError: the package index cannot be reached, or the disk is full: pip would fail too.
@@ -103,7 +103,7 @@ def pip_settings(python: Path) -> dict[str, str]:
 
 
 def _links_from_cache(uv: list[str], scratch: Path) -> bool:
-    """Whether uv's cache can be written to and is on the environment's disk, so that nothing is copied."""
+    """True if uv's cache is writable and on the environment's disk, so that nothing is copied."""
     run = subprocess.run([*uv, "cache", "dir"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     folder = Path(run.stdout.strip() or "/nowhere")
     while not folder.exists() and folder != folder.parent:

@@ -26,7 +26,7 @@ class Pins:
 
     Attributes:
         path: the file.
-        requirements: what is asked for; the file also has everything that these need.
+        requirements: the direct requirements; the file also has their dependencies.
         layer: on top of the full environment: the file leaves out what that has, at the same versions.
         python: the oldest Python.
     """

@@ -62,7 +62,7 @@ def vae_encoder(vae) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _check_memory(vae, shape: tuple[int, ...]) -> None:
-    """Refuse what does not fit on the CPU, where ComfyUI cannot notice it and go on in tiles."""
+    """Refuse clips too large for the CPU, where ComfyUI cannot notice it and continue in tiles."""
     if vae.device.type != "cpu":
         return
     _, num_frames, height, width, channels = shape

@@ -1,4 +1,4 @@
-"""What every node has in common: checked inputs, progress, and a way to interrupt it.
+"""The base of all nodes: checked inputs, progress, and interruption.
 
 ComfyUI validates what is typed into a widget, but not what arrives over a link.
 """
@@ -16,7 +16,7 @@ IMAGES, MASKS = "images (connect a node that gives IMAGE)", "masks (connect a no
 
 
 class CheckedNode(io.ComfyNode):
-    """A node whose `execute` is called with values that fit its schema; all others are refused in words."""
+    """A node whose `execute` gets only values that fit its schema; others are refused with an error."""
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)

@@ -1,4 +1,4 @@
-"""Refuses work that does not fit into the computer's memory, before any of it is allocated."""
+"""Refuses work that exceeds the computer's memory, before allocation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ USABLE = 0.9
 RGB, MASK = 12, 4
 """Bytes of a pixel of float32 frames, and of a mask."""
 CHUNK_PIXELS = 2**24
-"""Pixels that are worked on at a time, however large a video is."""
+"""Pixels processed at a time, for videos of any size."""
 
 _CONTAINER = Path("/sys/fs/cgroup")
 
@@ -31,7 +31,7 @@ def check_size(num_bytes: float, what: str, cure: str) -> None:
         ValueError: gives both figures and the cure.
     """
     if num_bytes <= CHUNK_PIXELS:
-        return  # asking costs more than it saves
+        return  # the check would cost more than it saves
     free = USABLE * available_bytes()
     if num_bytes > free:
         raise ValueError(
@@ -41,7 +41,7 @@ def check_size(num_bytes: float, what: str, cure: str) -> None:
 
 
 def chunk_length(pixels: int, longest: int) -> int:
-    """Frames of so many pixels to work on at a time: at least 1, at most `longest`."""
+    """Frames of this many pixels to process at a time: at least 1, at most `longest`."""
     return max(1, min(longest, CHUNK_PIXELS // max(1, pixels)))
 
 
@@ -60,11 +60,11 @@ def _machine_bytes() -> float:
 
 
 def _container_bytes() -> float:
-    """What is left of a container's limit; infinity outside of one."""
+    """Free memory within a container's limit; infinity outside of one."""
     try:
         limit, used = (int((_CONTAINER / f"memory.{name}").read_text()) for name in ("max", "current"))
         rows = (line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
-        # Files that were read count as used, and give way.
+        # The file cache counts as used, but can be reclaimed.
         return limit - used + sum(int(size) for name, size in rows if name == "inactive_file")
     except (OSError, ValueError):
         return float("inf")

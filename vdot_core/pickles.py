@@ -1,9 +1,9 @@
-"""What the pickle of `torch.save` would build, described without building it.
+"""Interprets the pickle of `torch.save` without building its objects.
 
 Torch's weights-only reader runs no code of a file, but a few bytes can make it allocate or compute without
 bound: a tensor larger than its storage, a tuple of tuples as a key, a bytearray of any size, many copies of
-one long text. Here each instruction is followed on plain descriptions first, and whatever `torch.save` does
-not write for tensors and plain values is refused.
+one long text. Here each instruction is interpreted on plain descriptions first, and anything that
+`torch.save` does not write for tensors and plain values is refused.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Description:
 
 
 def describe(file: BinaryIO) -> Description:
-    """Follow one pickle up to its end.
+    """Interpret one pickle up to its end.
 
     Args:
         file: positioned at the pickle's first byte, of which at most `MAX_PICKLE_BYTES` are left; afterwards
@@ -107,7 +107,7 @@ def describe(file: BinaryIO) -> Description:
 
 
 class _Machine:
-    """The stack machine that a pickle is a program for."""
+    """The stack machine of pickle programs."""
 
     def __init__(self) -> None:
         self.description = Description()
@@ -219,7 +219,7 @@ def _checked_global(name: str) -> str:
 
 
 class ForbiddenGlobalError(ValueError):
-    """A pickle asks for something besides tensors and plain values; its text is the name of that."""
+    """A pickle asks for something other than tensors and plain values; the text is its name."""
 
 
 def _is_count(value: Any) -> bool:

@@ -17,7 +17,7 @@ from .cache import digest
 from .umt5 import TEXT_LEN, embed, load_umt5
 from .wan_vae import decode_video, denormalize, encode_video, load_vae, normalize
 
-# From this width on a whole clip at once needs too much memory: diffusers' own passes take it in chunks.
+# From this width on, encoding a clip at once needs too much memory: diffusers' own passes work in chunks.
 CHUNKED_FROM_DIM = 48
 
 

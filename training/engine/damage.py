@@ -1,4 +1,4 @@
-"""Tells a damaged checkpoint from one of other networks, before anything of it is read."""
+"""Distinguishes damaged checkpoints from those of other networks, before reading tensors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ PROGRESS = "progress.json"
 
 
 def damage(folder: Path) -> str | None:
-    """Compare a checkpoint's files with what its metadata say.
+    """Compare a checkpoint's files with its metadata.
 
     Args:
         folder: The checkpoint.
 
     Returns:
-        What is wrong, such as "__0_0.distcp has 10 bytes of 4096"; None where all files are there and of
-        their size.
+        The damage, such as "__0_0.distcp has 10 bytes of 4096"; None if all files are complete.
     """
     try:
         progress = json.loads((folder / PROGRESS).read_text())
@@ -33,7 +32,7 @@ def damage(folder: Path) -> str | None:
         metadata = read_metadata(folder)
         parts = [(part.relative_path, part.offset + part.length) for part in metadata.storage_data.values()]
     except Exception as error:
-        # A pickle that was cut off raises whatever its bytes happen to mean.
+        # A truncated pickle can raise any error.
         return f".metadata cannot be read ({type(error).__name__}: {error})"
     ends: dict[str, int] = {}
     for name, end in parts:
@@ -52,7 +51,7 @@ def misfit(folder: Path, tensors: Mapping[str, Tensor]) -> str | None:
     """Compare the names and shapes of an intact checkpoint with a run's tensors.
 
     Returns:
-        What differs, such as "generator.head.weight is [64, 16] there and [64, 12] here"; None if it fits.
+        The difference, such as "generator.head.weight is [64, 16] there and [64, 12] here"; None if it fits.
     """
     entries = {
         name: list(entry.size)

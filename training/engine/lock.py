@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vdot")
 LOCK = ".lock"
-# A job that was told to end gets so long to release its folder to the next one.
+# Seconds that an ending job gets to release its folder to the next one.
 GRACE_S = 5.0
 POLL_S = 0.2
 
@@ -74,7 +74,7 @@ def _released_on_sigterm(lock: SoftFileLock) -> Iterator[None]:
         return
 
     def release(number, frame):
-        # Neither in a forked worker nor after a takeover is the file this process's.
+        # In a forked worker, or after a takeover, the file is not this process's.
         if lock.is_lock_held_by_us:
             Path(lock.lock_file).unlink(missing_ok=True)
         signal.signal(number, before)

@@ -21,8 +21,8 @@ from .config import RunConfig
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "run.yaml"
 PACKAGES = ("torch", "numpy", "diffusers", "transformers", "safetensors")
-# Keys, or groups of keys that end in a dot, that may differ at a resume: how long, where and how fast a run
-# computes and with which log, not what it learns.
+# Keys, or groups of keys that end in a dot, that may differ at a resume: length, devices, speed and log of
+# a run, but not its result.
 FREE = (
     "allow_changes",
     "out_dir",
@@ -113,7 +113,7 @@ def write_record(config: RunConfig) -> None:
     folder = Path(config.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     values = _plain(config)
-    # A file that is read again must not allow anything.
+    # A saved file must not carry `allow_changes`.
     values.pop("allow_changes")
     lines = [f"# {name} {value}" for name, value in versions().items()]
     text = "\n".join([*lines, yaml.safe_dump(values, sort_keys=False, allow_unicode=True)])
@@ -170,7 +170,7 @@ def _is_free(key: str) -> bool:
 
 
 def _identified(value: Any) -> Any:
-    """What is compared of a value: of a file that is there its identity, otherwise all of it."""
+    """The compared part of a value: an existing file's identity, otherwise the value."""
     if isinstance(value, Mapping) and value.keys() == {"path", "identity"}:
         return value["identity"] or value["path"]
     return value

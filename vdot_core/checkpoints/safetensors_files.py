@@ -24,7 +24,7 @@ _HEADER_ALIGNMENT = 8
 
 
 def looks_like_safetensors(start: bytes) -> bool:
-    """Whether a file's first bytes are a header length and the opening of a JSON object."""
+    """True if a file's first bytes are a header length and the start of a JSON object."""
     return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= 100_000_000
 
 

@@ -3,7 +3,7 @@
 B batch, K contexts, L tokens, S text tokens, D width. Every layer with weights comes from `operations`
 (torch.nn, or a host's offloading and quantized layers); raw parameters are cast where they are used.
 
-Precision: the token streams x and c, the modulation and the gates are float32 whatever the weights are, as in
+Precision: the token streams x and c, the modulation and the gates are float32 for weights of any dtype, as in
 Wan's own code (see `WanVace.residual_dtype`); layers get and give the dtype of `text`.
 """
 

@@ -11,7 +11,7 @@ from .initial import gaussian_potential
 from .problem import Problem
 from .tiling import Tiling
 
-# A marginal error at which acceleration has done its work, whatever is left to a smaller `tol`.
+# A marginal error at which acceleration ends, even if `tol` is smaller.
 NEARLY_SOLVED = 1e-4
 
 

@@ -122,7 +122,7 @@ def encode(
 
 
 def _num_halves(units: tuple[VCU, ...]) -> int:
-    """Halves that are clips of their own: of a unit that keeps something both, of others none."""
+    """Halves to encode: both of a unit that keeps pixels, none of others."""
     return 2 * sum(not bool((dense(unit.masks) > 0.5).all()) for unit in units)
 
 
