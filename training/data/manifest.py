@@ -25,7 +25,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
-from vdot_core.text import parse_json, shown
+from vdot_core.text import listed, parse_json, shown
 
 from .bad_rows import BadRowError, Skipped
 from .records import Record, read_table
@@ -212,11 +212,15 @@ def _check_columns(path: str, records: Sequence[Record]) -> None:
     for name in sorted(columns - set(COLUMNS)):
         near = get_close_matches(name, absent, 1, cutoff=0.8)
         if near:
-            raise ValueError(f"{path} has a column {name!r}; did you mean {near[0]!r}?")
-        logger.info("%s: the column %s is not read", path, name)
+            raise ValueError(
+                f"{shown(path)} has a column '{shown(name, 40)}'; did you mean {near[0]!r}? Rename it"
+            )
+        logger.info("%s: the column %s is not read", shown(path), shown(name, 80))
     for name in REQUIRED:
         if name in absent:
-            raise ValueError(f"{path} has no column {name!r}; its columns are {', '.join(sorted(columns))}")
+            raise ValueError(
+                f"{shown(path)} has no column {name!r}; its columns are {listed(sorted(columns))}; add it"
+            )
 
 
 def _cell(value: Any) -> Any:

@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Iterator
 from typing import Any
 
-from vdot_core.text import parse_json
+from vdot_core.text import parse_json, shown
 
 from .bad_rows import Skipped
 from .video_files import read_bytes
@@ -59,7 +59,9 @@ def _parquet(data: bytes, path: str) -> list[Record]:
     try:
         return pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is no Parquet file that can be read: {error}") from error
+        raise ValueError(
+            f"{shown(path)} is no Parquet file that can be read ({shown(error, 120)}); save it again"
+        ) from error
 
 
 def _json_lines(data: bytes) -> Iterator[Record | tuple[int, str]]:

@@ -15,10 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdot_core.checkpoints import read_tensors
-from vdot_core.text import parse_json
+from vdot_core.text import parse_json, shown
+
+from .weights import assign_weights
 
 # Tokens that Wan's networks read.
 TEXT_LEN = 512
+MAX_TEXT_LEN = 2**14
 # Settings that a file's weights do not show; UMT5-XXL's values.
 DEFAULTS = {
     "model_type": "umt5",
@@ -115,34 +118,54 @@ def load_umt5(path: str | Path, dtype: torch.dtype = torch.float32) -> Umt5File:
     tensors, metadata = read_tensors(path, "a UMT5 encoder as a safetensors file")
     if "shared.weight" not in tensors or f"{PREFIX}0.layer.0.SelfAttention.q.weight" not in tensors:
         raise ValueError(
-            f"{path} is not a UMT5 file: it has no shared.weight and {PREFIX}0; give ComfyUI's "
+            f"{shown(path)} is not a UMT5 file: it has no shared.weight and {PREFIX}0; give ComfyUI's "
             "umt5_xxl_*.safetensors, or a Hugging Face folder"
         )
     if "spiece_model" not in tensors:
         raise ValueError(
-            f"{path} has no spiece_model, its tokenizer; give ComfyUI's umt5_xxl_*.safetensors, or a Hugging "
-            "Face folder"
+            f"{shown(path)} has no spiece_model, its tokenizer; give ComfyUI's umt5_xxl_*.safetensors, or a "
+            "Hugging Face folder"
         )
-    model = tensors.pop("spiece_model").numpy().tobytes()
+    model = tensors.pop("spiece_model").reshape(-1).view(torch.uint8).numpy().tobytes()
     tensors = _expanded(tensors, path)
+    sizes = _sizes(tensors, path)
+    text_len, settings = _settings(metadata, path)
+    config = {**DEFAULTS, **settings, **sizes}
     try:
-        text_len = int(metadata.get("text_len", TEXT_LEN))
-        config = {**DEFAULTS, **parse_json(metadata.get("config", "{}")), **_sizes(tensors, path)}
-    except (TypeError, ValueError) as error:
+        tokenizer = Tokenizer(model, text_len)
+        with torch.device("meta"):
+            encoder = UMT5EncoderModel(UMT5Config(**config))
+    except Exception as error:  # each library has errors of its own
         raise ValueError(
-            f"the metadata of {path} cannot be read ({error}); text_len is a number, config a JSON object"
+            f"{shown(path)} is not a UMT5 encoder ({shown(error)}); give ComfyUI's umt5_xxl_*.safetensors"
         ) from error
-    with torch.device("meta"):
-        encoder = UMT5EncoderModel(UMT5Config(**config))
     weights = {key: value.to(dtype) for key, value in tensors.items()}
     weights["encoder.embed_tokens.weight"] = weights["shared.weight"]
-    try:
-        encoder.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is not a UMT5 encoder: {error}") from error
+    assign_weights(encoder, weights, path, "a UMT5 encoder")
     encoder.set_input_embeddings(encoder.shared)
     encoder.eval().requires_grad_(False)
-    return Umt5File(encoder, Tokenizer(model, text_len), config, text_len)
+    return Umt5File(encoder, tokenizer, config, text_len)
+
+
+def _settings(metadata: dict[str, str], path: str | Path) -> tuple[int, dict[str, Any]]:
+    """`text_len`, and what of `DEFAULTS` the metadata overrides."""
+    try:
+        text_len = parse_json(metadata.get("text_len", str(TEXT_LEN)))
+        config = parse_json(metadata.get("config", "{}"))
+        if type(text_len) is not int or not 1 <= text_len <= MAX_TEXT_LEN:
+            raise ValueError(f"text_len is {shown(text_len, 40)}")
+        if not isinstance(config, dict):
+            raise ValueError("config is not a JSON object")
+        settings = {name: value for name, value in config.items() if name in DEFAULTS}
+        for name, value in settings.items():
+            if type(value) is not type(DEFAULTS[name]):
+                raise ValueError(f"{name} is {shown(value, 40)}")
+    except ValueError as error:
+        raise ValueError(
+            f"the metadata of {shown(path)} cannot be read ({error}); expected text_len from 1 to "
+            f"{MAX_TEXT_LEN}, and UMT5's settings as config"
+        ) from error
+    return text_len, settings
 
 
 def _expanded(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
@@ -153,7 +176,7 @@ def _expanded(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]
     specs = {name: TensorSpec.of(value) for name, value in tensors.items()}
     quantization = find_quantization(specs)
     if quantization.problem:
-        raise ValueError(f"{path}: {quantization.problem}; give umt5_xxl_fp16.safetensors")
+        raise ValueError(f"{shown(path)}: {quantization.problem}; give umt5_xxl_fp16.safetensors")
     weights = {name: value for name, value in tensors.items() if name not in quantization.helpers}
     for name, scale in quantization.scales.items():
         weights[name] = expand_scaled(weights[name], tensors[scale])
@@ -163,7 +186,7 @@ def _expanded(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]
 def _sizes(tensors: dict[str, Tensor], path: str | Path) -> dict[str, int]:
     """The part of the configuration that the shapes show."""
     attention, dense = f"{PREFIX}0.layer.0.SelfAttention.", f"{PREFIX}0.layer.1.DenseReluDense."
-    numbers = {int(name.removeprefix(PREFIX).split(".")[0]) for name in tensors if name.startswith(PREFIX)}
+    numbers = {name.removeprefix(PREFIX).split(".")[0] for name in tensors if name.startswith(PREFIX)}
     try:
         buckets, heads = tensors[f"{attention}relative_attention_bias.weight"].shape
         return {
@@ -172,11 +195,17 @@ def _sizes(tensors: dict[str, Tensor], path: str | Path) -> dict[str, int]:
             "d_kv": tensors[f"{attention}q.weight"].shape[0] // heads,
             "d_ff": tensors[f"{dense}wi_0.weight"].shape[0],
             "num_heads": heads,
-            "num_layers": max(numbers) + 1,
+            "num_layers": len(numbers),
             "relative_attention_num_buckets": buckets,
         }
     except KeyError as error:
-        raise ValueError(f"{path} is not a UMT5 encoder: it has no {error.args[0]}") from error
+        raise ValueError(
+            f"{shown(path)} is not a UMT5 encoder: it has no {error.args[0]}; give another file"
+        ) from error
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"{shown(path)} is not a UMT5 encoder: its tensors have other axes; give another file"
+        ) from error
 
 
 def embed(encoder: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:

@@ -12,9 +12,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vdot_core.checkpoints import read_tensors
+from vdot_core.text import shown
 from vdot_core.vcu import LATENT_CHANNELS
 
 from .vae_passes import decode_latents, encode_moments
+from .weights import assign_weights
+
+MAX_BASE_DIM = 1024
 
 # Of Wan 2.1's raw latents, per channel.
 LATENTS_MEAN = (
@@ -76,22 +80,32 @@ def _load_native(path: Path, dtype: torch.dtype) -> nn.Module:
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
     tensors, _ = read_tensors(path, "a Wan VAE as a safetensors file")
-    if "decoder.head.0.gamma" not in tensors or "conv2.weight" not in tensors:
-        raise ValueError(f"{path} is not a Wan VAE file: it has no decoder.head.0.gamma")
-    channels = tensors["conv2.weight"].shape[0]
-    if channels != LATENT_CHANNELS:
+    width, latents = (_first_size(tensors, name) for name in ("decoder.head.0.gamma", "conv2.weight"))
+    if not 1 <= width <= MAX_BASE_DIM or not latents:
         raise ValueError(
-            f"{path} is a VAE with {channels} latent channels; give the Wan 2.1 VAE, which has "
+            f"{shown(path)} is not a Wan VAE file: it has no decoder.head.0.gamma of its width; give "
+            "wan_2.1_vae.safetensors"
+        )
+    if latents != LATENT_CHANNELS:
+        raise ValueError(
+            f"{shown(path)} is a VAE with {latents} latent channels; give the Wan 2.1 VAE, which has "
             f"{LATENT_CHANNELS}"
         )
     with torch.device("meta"):
-        vae = build_vae(tensors["decoder.head.0.gamma"].shape[0])
-    weights = {key: value.to(dtype) for key, value in convert_wan_vae_to_diffusers(tensors).items()}
+        vae = build_vae(width)
     try:
-        vae.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is not a Wan 2.1 VAE: {error}") from error
+        weights = {key: value.to(dtype) for key, value in convert_wan_vae_to_diffusers(tensors).items()}
+    except (KeyError, IndexError, ValueError) as error:  # names that it does not know
+        raise ValueError(
+            f"{shown(path)} is not a Wan 2.1 VAE: it has {shown(error, 80)}, which is unknown; give another"
+        ) from error
+    assign_weights(vae, weights, path, "a Wan 2.1 VAE")
     return vae.eval().requires_grad_(False)
+
+
+def _first_size(tensors: dict[str, Tensor], name: str) -> int:
+    """Length of a tensor's first axis; 0 where it is not there."""
+    return tensors[name].shape[0] if name in tensors and tensors[name].ndim else 0
 
 
 def normalize(raw: Tensor) -> Tensor:
