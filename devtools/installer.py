@@ -64,10 +64,21 @@ def find_installer(
             raise
         say("this package index has no uv for this machine: pip installs, which takes a few times longer")
         return pip
-    return uv_installer(python, scratch)
+    if (cache := uv_cache(python)) is None:
+        say("uv does not run on this machine: pip installs, which takes a few times longer")
+        return pip
+    return uv_installer(python, scratch, cache)
 
 
-def uv_installer(python: Path, scratch: Path) -> Installer:
+def uv_cache(python: Path) -> Path | None:
+    """The folder of uv's cache; None if uv does not run."""
+    command = [str(python), "-m", "uv", "cache", "dir"]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    folder = run.stdout.strip()
+    return Path(folder) if run.returncode == 0 and folder else None
+
+
+def uv_installer(python: Path, scratch: Path, cache: Path) -> Installer:
     """The uv of an environment, with pip's settings."""
     settings = pip_settings(python)
     options = ["--no-index"] if settings.get("no-index", "0").lower() in ("1", "true", "yes", "on") else []
@@ -83,10 +94,10 @@ def uv_installer(python: Path, scratch: Path) -> Installer:
         variables["ALL_PROXY"] = proxy
     if timeout := settings.get("timeout") or settings.get("default-timeout"):
         variables["UV_HTTP_TIMEOUT"] = timeout
-    uv = [str(python), "-m", "uv"]
-    if not _links_from_cache(uv, scratch):
+    if not _links_from(cache, scratch):
         variables["UV_CACHE_DIR"] = str(scratch / "uv")
-    return Installer("uv", [*uv, "pip", "install", "--python", str(python), *UV_OPTIONS, *options], variables)
+    command = [str(python), "-m", "uv", "pip", "install", "--python", str(python), *UV_OPTIONS, *options]
+    return Installer("uv", command, variables)
 
 
 def pip_settings(python: Path) -> dict[str, str]:
@@ -102,10 +113,9 @@ def pip_settings(python: Path) -> dict[str, str]:
     return {**values["global"], **values["install"], **values[":env:"]}
 
 
-def _links_from_cache(uv: list[str], scratch: Path) -> bool:
+def _links_from(cache: Path, scratch: Path) -> bool:
     """True if uv's cache is writable and on the environment's disk, so that nothing is copied."""
-    run = subprocess.run([*uv, "cache", "dir"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    folder = Path(run.stdout.strip() or "/nowhere")
+    folder = cache
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return os.access(folder, os.W_OK) and folder.stat().st_dev == scratch.stat().st_dev

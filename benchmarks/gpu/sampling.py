@@ -5,9 +5,9 @@ import time
 
 import torch
 
-from benchmarks.gpu.machine import against, gib, peak_bytes, reset_peak, synchronize
+from benchmarks.gpu.machine import against, bf16_tflops, gib, peak_bytes, reset_peak, synchronize
 from training.planning.activations import graph_activations
-from training.planning.phases import sample_flops
+from training.planning.phases import Rates, sample_flops
 from training.planning.workload import Clip, Workload
 from vdot_core.networks import PRESETS, WanVace, WanVaceConfig, expected_shapes, vdot_tiny
 from vdot_core.sampling import PRESETS as SAMPLERS
@@ -16,6 +16,9 @@ from vdot_core.sampling import sample
 CLIPS = (Clip(832, 480, 81), Clip(832, 480, 33), Clip(416, 240, 33))
 SPARE = 0.92
 """Share of the free memory that a prediction may fill."""
+EVALUATIONS = 5  # the first and four steps
+LONGEST = 60.0
+"""Predicted seconds of the evaluations that a part has time for."""
 
 
 def measure(device: str, preset: str) -> dict:
@@ -24,10 +27,17 @@ def measure(device: str, preset: str) -> dict:
     clips = CLIPS if device == "cuda" else (Clip(32, 32, 5),)
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else math.inf
     needs = {clip: predicted_bytes(config, clip) for clip in clips}
-    fitting = [clip for clip in clips if needs[clip] <= SPARE * free]
-    too_large = [{"clip": name_of(c), "needs_gib": gib(needs[c])} for c in clips if c not in fitting]
+    rate = bf16_tflops(device) * 1e12 * Rates().utilization
+    seconds = {clip: EVALUATIONS * sample_flops(config, clip).forward / rate for clip in clips}
+    fitting = [clip for clip in clips if needs[clip] <= SPARE * free and seconds[clip] <= LONGEST]
+    too_large = [
+        {"clip": name_of(clip), "needs_gib": gib(needs[clip]), "predicted_seconds": round(seconds[clip], 1)}
+        for clip in clips
+        if clip not in fitting
+    ]
     if not fitting:
-        reason = f"{preset} needs {gib(min(needs.values()))} GiB, {gib(free)} GiB are free"
+        least = f"{gib(min(needs.values()))} GiB and {min(seconds.values()):.0f} s"
+        reason = f"{preset} needs {least}; {gib(free)} GiB are free, and {LONGEST:.0f} s"
         return {"not_measured": reason, "too_large": too_large}
     clip = fitting[0]
     network = random_network(config, device)

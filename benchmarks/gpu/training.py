@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.gpu.machine import against, gib, peak_bytes, reset_peak, synchronize
+from benchmarks.gpu.machine import against, bf16_tflops, gib, peak_bytes, reset_peak, synchronize
 from benchmarks.gpu.sampling import name_of, random_network
 from training.data.batch import Batch
 from training.distributed import world as processes
@@ -23,6 +23,7 @@ from training.methods.programs import distill_config
 from training.methods.vdot import Vdot
 from training.methods.vdot_config import DistillConfig
 from training.planning.budget import Budget, Machine, make_budget
+from training.planning.phases import Rates
 from training.planning.workload import Clip
 from vdot_core.checkpoints import save_network
 from vdot_core.networks import PRESETS, WanVaceConfig
@@ -30,7 +31,7 @@ from vdot_core.networks import PRESETS, WanVaceConfig
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {"wan_vace_1_3b": "wan_1_3b_stage2.yaml", "wan_vace_14b": "wan_14b_stage2.yaml"}
 CLIPS = (Clip(832, 480, 81), Clip(832, 480, 33), Clip(416, 240, 33), Clip(416, 240, 9))
-STEPS = 4  # two turns: matching and GAN take turns
+STEPS = {"cuda": 4, "cpu": 2}  # matching and GAN take turns
 LONGEST_STEP = 12.0
 """Predicted seconds of a step that a part has time for."""
 
@@ -40,13 +41,14 @@ def measure(device: str, preset: str) -> dict:
     tiny = device != "cuda"
     network = PRESETS["vdot_tiny" if tiny else preset]()
     memory = math.inf if tiny else torch.cuda.mem_get_info()[0]
+    machine = Machine(gpus=1, rates=Rates(tflops=bf16_tflops(device)))
     budgets, left_out = [], []
     for clip in (Clip(32, 32, 5),) if tiny else CLIPS:
         config = run_config("vdot_tiny" if tiny else preset, CONFIGS[preset], Path("none"), clip, device)
-        budget = make_budget(config, network, clip, Machine(gpus=1))
+        budget = make_budget(config, network, clip, machine)
         if budget.total > memory:
             left_out.append({"clip": name_of(clip), "needs_gib": gib(budget.total)})
-        elif budget.time.total > LONGEST_STEP:
+        elif not tiny and budget.time.total > LONGEST_STEP:
             left_out.append({"clip": name_of(clip), "predicted_seconds": round(budget.time.total, 1)})
         else:
             budgets.append(budget)
@@ -84,6 +86,7 @@ def run_config(preset: str, file: str, folder: Path, clip: Clip, device: str) ->
 class NoiseSource:
     """Batches of noise of one shape, in place of a cache."""
 
+    encoding = "noise"
     skipped: tuple = ()
 
     def __init__(self, network: WanVaceConfig, clip: Clip):
@@ -129,11 +132,11 @@ def train(budget: Budget, folder: Path, device: str, preset: str) -> dict:
         begin = time.perf_counter()
         trainer = Trainer(config, Vdot(config, world, source.empty_text), source, world)
         built = time.perf_counter() - begin
-        steps = [_step(trainer, source, index, device) for index in range(STEPS)]
+        steps = [_step(trainer, source, index, device) for index in range(STEPS[device])]
         trainer.progress.close()
     finally:
         processes.stop()
-    warm = steps[STEPS // 2 :]
+    warm = steps[len(steps) // 2 :]
     peaks = [step["peak_bytes"] for step in steps]
     measured = None if device != "cuda" else max(peaks)
     predicted = budget.total - budget.overhead

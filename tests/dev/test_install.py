@@ -87,6 +87,16 @@ def test_installs_what_is_pinned_once(venv, program):
     assert install(venv) is False
 
 
+@by_pip
+def test_pip_installs_where_uv_does_not_run(venv):
+    """A package of that name that does nothing, as on a processor too old for it."""
+    wheel = make_wheel(venv.parent / "wheels", "uv", "0.1")
+    (venv.parent / "uv.txt").write_text(pin(wheel))
+    said = []
+    assert install(venv, say=said.append) is True and installed(venv) == "1.0"
+    assert said[-1].startswith("uv does not run on this machine: pip installs")
+
+
 @by_both
 def test_a_file_of_another_hash_is_refused(venv, program):
     """A wheel of the same name and version with one more module."""
@@ -199,8 +209,8 @@ def test_uv_gets_what_pip_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://b.example/simple https://c.example/simple")
     for name in ("PIP_FIND_LINKS", "PIP_CERT", "PIP_NO_INDEX", "PIP_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(installers, "_links_from_cache", lambda uv, scratch: False)
-    uv = installers.uv_installer(Path(sys.executable), tmp_path)
+    monkeypatch.setattr(installers, "_links_from", lambda cache, scratch: False)
+    uv = installers.uv_installer(Path(sys.executable), tmp_path, tmp_path)
     words = " ".join(uv.command)
     for option in (
         "--default-index https://a.example/simple",
