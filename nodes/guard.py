@@ -57,7 +57,8 @@ def checked_inputs(inputs: Iterable[io.Input], values: dict[str, Any]) -> dict[s
 
     Args:
         inputs: of the node's schema.
-        values: what `execute` is called with, by input id; missing ones are left to its defaults.
+        values: what `execute` is called with, by input id; optional ones that are missing or None are left
+            to its defaults.
 
     Returns:
         The same values under the same names.
@@ -66,25 +67,31 @@ def checked_inputs(inputs: Iterable[io.Input], values: dict[str, Any]) -> dict[s
         ValueError: a choice that is not offered, a number out of the widget's range, or another type; names
             the input, as the node shows it.
     """
-    values = dict(values)
+    checked = dict(values)
     for entry in inputs:
+        if entry.id not in values:
+            continue
+        value = values[entry.id]
         if isinstance(entry, io.Autogrow.Input):
-            group = values.get(entry.id) or {}
-            if not isinstance(group, dict):
-                raise _refusal(entry.id, group, "a group of inputs")
-            grown = {name: _check(entry.template.input, name, value) for name, value in group.items()}
-            values |= {entry.id: grown} if group else {}
-        elif entry.id in values:
-            values[entry.id] = _check(entry, entry.id, values[entry.id])
-    return values
+            checked[entry.id] = _grown(entry, {} if value is None else value)
+        elif value is None and entry.optional:
+            del checked[entry.id]
+        else:
+            checked[entry.id] = _check(entry, entry.id, value)
+    return checked
+
+
+def _grown(entry: io.Autogrow.Input, group: Any) -> dict[str, Any]:
+    """Of the inputs of a group, those that are not connected are None."""
+    if not isinstance(group, dict):
+        raise _refusal(entry.id, group, "a group of inputs; connect its inputs one by one")
+    inner = entry.template.input
+    return {name: value if value is None else _check(inner, name, value) for name, value in group.items()}
 
 
 def _check(entry: io.Input, name: str, value: Any) -> Any:
     check = CHECKS.get(entry.get_io_type())
-    # Growing inputs that are not connected, and optional ones, may arrive as None.
-    if check is None or (value is None and (entry.optional or name != entry.id)):
-        return value
-    return check(entry, name, value)
+    return value if check is None else check(entry, name, value)
 
 
 def _refusal(name: str, value: Any, expected: str) -> ValueError:

@@ -67,6 +67,13 @@ def test_a_required_input_is_never_none(node_classes):
                     run_node(node, **call(None))
 
 
+def test_an_optional_input_that_is_none_has_its_default(run):
+    clip, size = torch.rand(5, 32, 32, 3), {"width": 0, "height": 0, "length": 0}
+    plain = run("VDOTControl", frames=clip, **size).args[0]
+    same = run("VDOTControl", frames=clip, **size, strength=None, start_frame=None, region=None).args[0]
+    assert plain == same
+
+
 def test_names_outside_the_model_folders_are_not_even_looked_for(model_folder, monkeypatch):
     """Also where no node stands before it."""
     import folder_paths
