@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def irregular(tmp_path) -> dict[str, Path]:
-    """Everything that is no file, by what the error calls it."""
+    """All kinds of non-files, by their name in errors."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link to a pipe").symlink_to(tmp_path / "pipe")
     (tmp_path / "device").symlink_to("/dev/zero")
@@ -48,7 +48,7 @@ def test_what_is_no_file_is_refused_at_once(irregular, reader):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX's kinds of files")
 def test_a_pipe_that_takes_a_files_place_does_not_block(tmp_path, monkeypatch):
-    """Between the look at the name and the opening of it."""
+    """Between checking the name and opening it."""
     path, os_open = tmp_path / "x", os.open
     path.write_bytes(b"x")
 
@@ -63,7 +63,7 @@ def test_a_pipe_that_takes_a_files_place_does_not_block(tmp_path, monkeypatch):
 
 
 def test_files_are_replaced_in_one_place():
-    """Besides it, folders are: a checkpoint of several files, an unpacked archive."""
+    """Folders are exceptions: a checkpoint of several files, an unpacked archive."""
     callers = {
         path.relative_to(ROOT).as_posix()
         for folder in ("vdot_core", "nodes", "training", "tiny", "devtools", "benchmarks")

@@ -1,4 +1,4 @@
-"""Sizes that no one means are refused with both figures, before memory is filled."""
+"""Absurd sizes are refused with both figures, before memory is filled."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Long loops say how far they are, and end when who listens says so."""
+"""Long loops report progress, and end when the callback raises."""
 
 import pytest
 import torch

@@ -82,7 +82,7 @@ def test_nothing_else_calls_torch_load():
 
 
 class Script(torch.nn.Module):
-    """A program whose unpickling computes something, as an attacker's would do something else."""
+    """A program whose unpickling computes something, in place of an attacker's code."""
 
     def forward(self, x):
         return x

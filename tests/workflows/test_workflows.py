@@ -76,7 +76,7 @@ def test_the_files_are_what_their_script_writes():
 
 @pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
 def test_the_demo_converts_them_equally(path, info):
-    """Two converters that know nothing of each other."""
+    """Two independent converters."""
     workflow = load(path)
     theirs = {key: node["inputs"] for key, node in convert.to_prompt(workflow, info).items()}
     assert theirs == {key: node["inputs"] for key, node in to_prompt(workflow, info).items()}

@@ -156,7 +156,7 @@ def test_diffusers_models(tmp_path, config, shard_size):
 
 
 def test_base_and_module(tmp_path):
-    """Two files: a T2V network in one, only vace_* keys in the other; in either way of giving them."""
+    """Two files: a T2V network in one, only vace_* keys in the other; as a pair or by `vace`."""
     weights = weights_of()
     base, module = tmp_path / "t2v.safetensors", tmp_path / "Wan2_1-VACE_module_14B_bf16.safetensors"
     save_file({n: v for n, v in weights.items() if not is_vace(n)}, base)

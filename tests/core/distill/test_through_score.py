@@ -1,4 +1,4 @@
-"""The transport's gradient taken on through the fake score: by autograd, differences and a closed form."""
+"""The transport's gradient pulled back through the fake score: by autograd, differences and a closed form."""
 
 import pytest
 import torch

@@ -141,7 +141,7 @@ def test_rope_encode_is_comfyuis(networks):
 
 
 def test_a_replaced_rope_embedder_is_used(networks):
-    """As with packs that stretch positions: they put another embedder into the network's place for it."""
+    """As with packs that stretch positions: they replace the network's embedder."""
 
     class Stretched(torch.nn.Module):
         def __init__(self, embedder):

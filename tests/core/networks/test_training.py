@@ -25,7 +25,7 @@ def counted_runs(network):
 @pytest.mark.parametrize("together", [True, False], ids=["contexts in a pass", "a pass for each"])
 @pytest.mark.parametrize("every", [1, 2, 3, 4, 100])
 def test_gradient_checkpointing_changes_no_gradient(every, together, monkeypatch):
-    """Same loss, features and gradients, down to the latents; every block runs once more and no oftener."""
+    """Same loss, features and gradients, down to the latents; every block runs exactly once more."""
     if not together:
         monkeypatch.setattr(wan_vace, "MAX_BATCHED_TOKENS", 0)
     x, timestep, text, contexts = inputs(CONFIG, num_contexts=2, batch=2)

@@ -24,7 +24,7 @@ SHAPE = (2, 16, 3, 4, 6)
 
 
 class Recorded:
-    """A velocity that records its calls and is told the true level, which truncated labels hide."""
+    """A velocity that records its calls and gets the true level, which truncated labels hide."""
 
     def __init__(self, field, schedule):
         self.field, self.schedule, self.calls = field, schedule, []

@@ -1,4 +1,4 @@
-"""Properties of depth normalization and of the flicker it is judged by."""
+"""Properties of depth normalization and of the flicker measure."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def scene(num_frames=16, height=48, width=64, *, mover=True) -> torch.Tensor:
 
 
 def jittered(clip: torch.Tensor, seed=0) -> torch.Tensor:
-    """As an estimator of single frames leaves it: each frame with its own scale and shift."""
+    """As from a frame-by-frame estimator: each frame with its own scale and shift."""
     generator = torch.Generator().manual_seed(seed)
     scale = 1 + 0.2 * torch.randn(len(clip), 1, 1, generator=generator).clamp(-2, 2)
     return clip * scale + 0.3 * torch.randn(len(clip), 1, 1, generator=generator)

@@ -1,4 +1,4 @@
-"""Skeletons against the geometry they were asked to have."""
+"""Skeletons against the requested geometry."""
 
 import json
 import math

@@ -196,7 +196,7 @@ def test_try_on(scene):
 
 
 def test_removal(scene):
-    """The thing's convex hull and some more is covered, so that its outline tells nothing; no reference."""
+    """The object's enlarged convex hull is covered, so that its outline reveals nothing; no reference."""
     unit = build("removal", scene)
     masked = unit.masks.bool().numpy()
     check_region(unit, scene, masked)

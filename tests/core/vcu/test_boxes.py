@@ -67,7 +67,7 @@ def test_refusals(boxes, words):
 
 
 def test_a_face_is_its_box_on_white():
-    """VACE's face reference: the detector's box with all that is in it."""
+    """VACE's face reference: the detector's box with its content."""
     picture = torch.rand(30, 40, 3)
     mask = box_masks(box(10, 5, 16, 16), width=40, height=30)
     (canvas,) = reference(picture, masks=mask, width=32, height=16, num_frames=5).references
