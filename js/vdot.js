@@ -7,6 +7,7 @@
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 import { colorUnits } from "./colors.js"
+import { keepGrowingOrder } from "./growing.js"
 import { attachNotes, showNotes } from "./notes.js"
 import { attachPreview, previewOf } from "./preview.js"
 import { attachPresets } from "./presets.js"
@@ -65,6 +66,7 @@ app.registerExtension({
       attachPreview(node, chain)
       attachPresets(node, chain)
     }
+    keepGrowingOrder(node)
     attachNotes(node, chain)
   },
 
