@@ -1,4 +1,4 @@
-"""The base of all nodes: checked inputs, progress, and interruption.
+"""What every node has in common: checked inputs, progress, and a way to interrupt it.
 
 ComfyUI validates what is typed into a widget, but not what arrives over a link.
 """
@@ -16,14 +16,30 @@ IMAGES, MASKS = "images (connect a node that gives IMAGE)", "masks (connect a no
 
 
 class CheckedNode(io.ComfyNode):
-    """A node whose `execute` gets only values that fit its schema; others are refused with an error."""
+    """A node whose `execute` is called with values that fit its schema; all others are refused in words.
+
+    What it says is repeated to a page that opens while its result is cached.
+    """
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
+        schema = cls.__dict__.get("define_schema")
+        if schema is not None and not hasattr(schema.__func__, "__wrapped__"):
+            cls.define_schema = classmethod(_speaking(schema.__func__))
         own = cls.__dict__.get("execute")
         # ComfyUI clones a class, with its methods, for every run.
         if own is not None and not hasattr(own.__func__, "__wrapped__"):
             cls.execute = classmethod(_checked(own.__func__))
+
+
+def _speaking(define_schema: Callable) -> Callable:
+    @functools.wraps(define_schema)
+    def speaking(cls) -> io.Schema:
+        schema = define_schema(cls)
+        schema.has_intermediate_output = True  # hosts that do not know it take no notice
+        return schema
+
+    return speaking
 
 
 def _checked(execute: Callable) -> Callable:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.browser.page import CHROMIUM_ARGS, GraphPage, find_chromium
+from tests.browser.page import CHROMIUM_ARGS, GraphPage, find_chromium, frontend_arguments
 from tests.support.comfy import ROOT, unavailable
 from tests.support.server import ComfyServer
 
@@ -18,7 +18,7 @@ def server(tmp_path_factory):
     base = tmp_path_factory.mktemp("browser")
     shutil.copytree(ROOT / "assets" / "examples", base / "input")
     # ComfyUI's own still previews on: they must not appear next to the moving one.
-    with ComfyServer(base, "--preview-method", "latent2rgb") as running:
+    with ComfyServer(base, "--preview-method", "latent2rgb", *frontend_arguments()) as running:
         running.post("/settings", {"Comfy.TutorialCompleted": True})
         yield running
 

@@ -83,6 +83,23 @@ def find_chromium() -> str | None:
     return os.environ.get("CHROMIUM_PATH") or next(filter(None, map(shutil.which, names)), None)
 
 
+def frontend_arguments() -> list[str]:
+    """ComfyUI's arguments for the frontend in $VDOT_FRONTEND; none where it is not set.
+
+    Raises:
+        FileNotFoundError: there is no index.html in the folder or its `static`.
+    """
+    folder = os.environ.get("VDOT_FRONTEND")
+    if not folder:
+        return []
+    for root in (Path(folder), Path(folder, "static")):
+        if (root / "index.html").is_file():
+            return ["--front-end-root", str(root.resolve())]
+    raise FileNotFoundError(
+        f"VDOT_FRONTEND is {folder}, where no index.html is; give the package's static folder"
+    )
+
+
 class GraphPage:
     """One open ComfyUI page.
 

@@ -130,8 +130,12 @@ def test_video_with_references_progress_and_previews(server):
     assert len(images(run, "13")) == 17, "and not cut off again"
     assert any("70x64 -> 64x64" in line for line in run.outputs["4"]["text"])
     assert any("18 -> 17" in line for line in run.outputs["4"]["text"])
-    assert "2 reference(s)" in run.outputs["6"]["text"][0]
+    assert "2 references" in run.outputs["6"]["text"][0]
     assert "999/979/941/841" in run.outputs["7"]["text"][0]
+    again = server.run(graph() | native_trim())
+    assert all(again.outputs[node]["text"] == run.outputs[node]["text"] for node in "1467"), (
+        "a page that opens later shows the same notes"
+    )
     steps = [data for data in run.of_type("progress") if data["node"] == "7"]
     assert [data["value"] for data in steps] == [1, 2, 3, 4] and steps[-1]["max"] == 4
     assert run.num_binary >= 4, "ComfyUI's own still previews"
