@@ -16,6 +16,7 @@ import comfy.sample
 import comfy.samplers
 import torch
 
+from ..vdot_core.text import counted
 from .comfy_bridge import check_frame_strengths
 
 PREVIEW_EVENT = "vdot.preview"
@@ -88,7 +89,7 @@ def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str
 
 def _size(shape) -> str:
     frames, height, width = shape[-3:]
-    return f"{width * 8}x{height * 8} with {frames} latent frames"
+    return f"{width * 8}x{height * 8} with {counted(frames, 'latent frame')}"
 
 
 def network_sigmas(timesteps: torch.Tensor, multiplier: float = 1000.0) -> torch.Tensor:

@@ -16,6 +16,7 @@ import comfy.taesd.taehv
 import torch
 
 from ..vdot_core.memory import check_size
+from ..vdot_core.text import counted
 
 WAN_WIDTH = 96
 """Channels of Wan 2.1's VAE, for which ComfyUI estimates memory."""
@@ -62,7 +63,7 @@ def vae_encoder(vae) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _check_memory(vae, shape: tuple[int, ...]) -> None:
-    """Refuse clips too large for the CPU, where ComfyUI cannot notice it and continue in tiles."""
+    """Refuse what does not fit on the CPU, where ComfyUI cannot notice it and go on in tiles."""
     if vae.device.type != "cpu":
         return
     _, num_frames, height, width, channels = shape
@@ -70,7 +71,7 @@ def _check_memory(vae, shape: tuple[int, ...]) -> None:
     num_bytes *= getattr(vae.first_stage_model, "dim", WAN_WIDTH) / WAN_WIDTH
     check_size(
         num_bytes,
-        f"encoding a clip of {num_frames} frames of {width}x{height} on the CPU",
+        f"encoding a clip of {counted(num_frames, 'frame')} of {width}x{height} on the CPU",
         "give the task a smaller width or height",
     )
 

@@ -5,6 +5,7 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
+from ..vdot_core.text import counted
 from .comfy_bridge import report, vace_conditioning
 from .comfy_vae import check_vae, clips_at_once, gray_cache, vae_encoder
 from .guard import CheckedNode
@@ -137,9 +138,9 @@ def _placeholder(positive) -> list:
 
 def _describe(context) -> list[str]:
     references = context.num_reference_latents
-    what = f"{context.width}x{context.height}, {context.num_frames} frames"
+    what = f"{context.width}x{context.height}, {counted(context.num_frames, 'frame')}"
     strengths = ", ".join(_shown(scale) for scale in context.context_scale.frames)
-    return [f"{what}, {references} reference(s), strength {strengths}", *context.notes]
+    return [f"{what}, {counted(references, 'reference')}, strength {strengths}", *context.notes]
 
 
 def _shown(scale: float | tuple[float, ...]) -> str:

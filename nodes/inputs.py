@@ -145,6 +145,21 @@ def connected(inputs: dict | None) -> list:
     return [value for value in (inputs or {}).values() if value is not None]
 
 
+def connected_names(inputs: dict | None) -> list[str]:
+    """The names of what `connected` lists, as the node shows them."""
+    return [name for name, value in (inputs or {}).items() if value is not None]
+
+
 def flatten(images: dict) -> list:
     """Single images [H, W, C] of growing inputs, in order; each input may hold a batch."""
     return [image for batch in connected(images) for image in batch]
+
+
+def flat_names(images: dict) -> list[str]:
+    """What to call each image of `flatten` in messages: its input's name, and its number in a batch."""
+    names = []
+    for name, batch in images.items():
+        if batch is not None:
+            single = len(batch) == 1
+            names += [name if single else f"{name} (picture {number + 1})" for number in range(len(batch))]
+    return names

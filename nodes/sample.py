@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..vdot_core.text import counted
 from .comfy_bridge import report
 from .encode import LENGTH_KEY, REFERENCE_KEY, ZERO_TEXT_KEY
 from .guard import CheckedNode
@@ -136,8 +137,9 @@ def _references(latent: dict) -> tuple[int, list[str]]:
         return 0, ["the latent's length changed since VDOT Encode: nothing is cut off its start"]
     if count >= num_frames:
         raise ValueError(
-            f"the latent has {num_frames} frames, and VDOT Encode counted {count} references in front of the "
-            "video; take the latent straight from VDOT Encode"
+            f"the latent has {counted(num_frames, 'frame')}, and VDOT Encode "
+            f"counted {counted(count, 'reference')} in front of the video; "
+            "take the latent straight from VDOT Encode"
         )
     if not count:
         return 0, []
@@ -156,7 +158,7 @@ def _schedule(preset: str, steps: int, shift: float, solver: str):
         factory, solver = sampling.PRESETS[preset]
         schedule = factory()
     timesteps = "/".join(f"{label:.4g}" for label in schedule.timesteps.tolist())
-    lines = [f"{preset}: {schedule.num_steps} steps, {solver}, timesteps {timesteps}"]
+    lines = [f"{preset}: {counted(schedule.num_steps, 'step')}, {solver}, timesteps {timesteps}"]
     # The page writes a preset's own settings into the unused widgets; the defaults are left alone too.
     untouched = (steps, shift, requested) == (DEFAULT_STEPS, DEFAULT_SHIFT, DEFAULT_SOLVER)
     if not untouched and (schedule != custom or solver != requested):

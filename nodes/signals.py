@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from .comfy_bridge import report
 from .guard import CheckedNode
-from .signals_flow import CATEGORY, VDOTFlow, compute_device, control_output, frames_input
+from .signals_flow import CATEGORY, VDOTFlow, compute_device, control_output, frames_input, without_alpha
 
 POSE_KEYPOINT = io.Custom("POSE_KEYPOINT")
 
@@ -47,7 +47,8 @@ class VDOTGray(CheckedNode):
     def execute(cls, frames, weights="vace") -> io.NodeOutput:
         from ..vdot_core.signals import to_gray
 
-        return io.NodeOutput(to_gray(frames, weights=weights, device=compute_device()))
+        frames, lines = without_alpha(frames)
+        return io.NodeOutput(to_gray(frames, weights=weights, device=compute_device()), ui=report(lines))
 
 
 class VDOTLines(CheckedNode):
@@ -118,6 +119,7 @@ class VDOTLines(CheckedNode):
     def execute(cls, frames, threshold, thickness, softness, blur=1.4, dark_on_white=True) -> io.NodeOutput:
         from ..vdot_core.signals import draw_lines
 
+        frames, notes = without_alpha(frames)
         lines = draw_lines(
             frames,
             threshold=threshold,
@@ -127,7 +129,7 @@ class VDOTLines(CheckedNode):
             dark_on_white=dark_on_white,
             device=compute_device(),
         )
-        return io.NodeOutput(lines)
+        return io.NodeOutput(lines, ui=report(notes))
 
 
 class VDOTNormalizeDepth(CheckedNode):
@@ -201,13 +203,14 @@ class VDOTNormalizeDepth(CheckedNode):
     def execute(cls, depth, mode, values, clip_percent=1.0, window=6.0) -> io.NodeOutput:
         from ..vdot_core.signals import cut_frames, flicker, normalize_depth
 
+        depth, lines = without_alpha(depth, "depth")
         percentiles = (clip_percent, 100 - clip_percent)
         video = normalize_depth(depth, mode=mode, values=values, percentiles=percentiles, window=window)
         cuts = cut_frames(depth) if mode == "stable" else []
         before, after = flicker(depth), flicker(video)
         text = f"flicker of still surfaces: {before:.2%} of the contrast before, {after:.2%} after"
         text += f"; cuts at frames {', '.join(map(str, cuts))}" if cuts else ""
-        return io.NodeOutput(video, text, ui=report([text]))
+        return io.NodeOutput(video, text, ui=report([text, *lines]))
 
 
 class VDOTDrawPose(CheckedNode):

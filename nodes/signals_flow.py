@@ -21,6 +21,13 @@ def control_output(tooltip: str) -> io.Output:
     )
 
 
+def without_alpha(frames, name: str = "frames"):
+    """A clip [F, H, W, 3] of one that may have a fourth channel, and lines that say so."""
+    if frames.shape[-1] != 4:
+        return frames, []
+    return frames[..., :3], [f"{name}: alpha channel ignored"]
+
+
 def compute_device():
     """The device on which ComfyUI runs models."""
     import comfy.model_management
@@ -94,11 +101,12 @@ class VDOTFlow(CheckedNode):
     def execute(cls, frames, estimator, scale, still_px=0.0, optical_flow=None) -> io.NodeOutput:
         from ..vdot_core.signals import flow_video
 
+        frames, lines = without_alpha(frames)
         network, why = _raft(estimator, optical_flow)
         video = flow_video(frames, network=network, scale=scale, still_px=still_px, device=compute_device())
         speeds = f"fastest pixel {max(video.peak_px):.1f} px a frame, slowest frame {min(video.peak_px):.1f}"
         text = f"optical flow by {video.estimator} ({why}); {speeds}"
-        return io.NodeOutput(video.frames, text, ui=report([text]))
+        return io.NodeOutput(video.frames, text, ui=report([text, *lines]))
 
 
 def _raft(estimator: str, patcher):

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from ..vdot_core.text import parse_json, shown
+from ..vdot_core.text import counted, parse_json, shown
 
 MAX_THINGS = 100
 BOX_FORM = "write one line for each moment, as 0: 8, 20, 40, 52 (frame: left, top, right, bottom)"
@@ -38,8 +38,8 @@ def boxes_from_text(text: str, box_size: tuple[int, int], num_frames: int, *, fi
         raise ValueError(f"boxes is empty; {BOX_FORM}")
     if len(things) > MAX_THINGS:
         raise ValueError(
-            f"boxes names {len(things)} things, expected at most {MAX_THINGS}; an empty line begins the next "
-            "thing: give fewer of them"
+            f"boxes names {counted(len(things), 'thing')}, expected at most {MAX_THINGS}; "
+            "an empty line begins the next thing: give fewer of them"
         )
     return [_as_boxes(thing, box_size, num_frames, first) for thing in things]
 
@@ -100,7 +100,10 @@ def colors_from_text(text: str, count: int) -> list[tuple[float, ...]] | None:
     if len(colors) == 1:
         return colors * count
     if colors and len(colors) != count:
-        raise ValueError(f"{len(colors)} colors for {count} things; give one for all, or one for each")
+        raise ValueError(
+            f"{counted(len(colors), 'color')} for {counted(count, 'thing')}; "
+            "give one for all, or one for each"
+        )
     return colors or None
 
 

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io, ui
 
+from ..vdot_core.text import counted
 from .guard import CheckedNode
 from .inputs import (
     CATEGORY,
@@ -9,7 +10,9 @@ from .inputs import (
     VCUType,
     canvas_inputs,
     connected,
+    connected_names,
     fit_inputs,
+    flat_names,
     flatten,
     guide_arguments,
     guide_inputs,
@@ -23,6 +26,7 @@ from .tracks import curve_from_text
 
 # As in vdot_core.vcu, which is not imported before a node runs.
 NORMALIZATIONS = ("frame", "clip", "stable", "none")
+MASK_MEANINGS = ("subject", "transparent")
 CROPS = {"auto": None, "crop": True, "whole": False}
 
 
@@ -118,7 +122,6 @@ class VDOTDepth(CheckedNode):
 
         size = size_arguments(width, height, length)
         guide = guide_arguments(strength, start_frame, end_frame)
-        depth = depth[..., :3]  # the fourth channel is alpha, which means nothing for depth
         return unit_output(
             vcu.depth(depth, normalization=normalization, invert=invert, region=region, **size, **guide)
         )
@@ -152,21 +155,25 @@ class VDOTReference(CheckedNode):
 
     @classmethod
     def execute(
-        cls, images, width, height, length, masks=None, unit=None, cut_out="auto", margin=0.0
+        cls,
+        images,
+        width,
+        height,
+        length,
+        masks=None,
+        unit=None,
+        cut_out="auto",
+        margin=0.0,
+        mask_is="subject",
     ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
         if unit is not None:
             width, height, length = unit.width, unit.height, unit.num_frames
-        references = vcu.reference(
-            flatten(images),
-            masks=_masks_of(images, masks or {}),
-            width=width,
-            height=height,
-            num_frames=length,
-            crop=CROPS[cut_out],
-            margin=margin,
-        )
+        size = {"width": width, "height": height, "num_frames": length}
+        cut = {"masks": _masks_of(images, masks or {}), "mask_is": mask_is, "crop": CROPS[cut_out]}
+        names = flat_names(images)
+        references = vcu.reference(flatten(images), **size, **cut, margin=margin, names=names)
         return unit_output(references if unit is None else vcu.compose(unit, references))
 
 
@@ -191,7 +198,7 @@ class VDOTCompose(CheckedNode):
     def execute(cls, units) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        return unit_output(vcu.compose(*connected(units)))
+        return unit_output(vcu.compose(*connected(units), names=connected_names(units)))
 
 
 class VDOTStrength(CheckedNode):
@@ -275,6 +282,16 @@ def _cut_inputs() -> list[io.Input]:
             optional=True,
             tooltip="White left around a cropped subject, as a part of its longer side.",
         ),
+        io.Combo.Input(
+            "mask_is",
+            options=list(MASK_MEANINGS),
+            default="subject",
+            optional=True,
+            tooltip=(
+                "What is white in the masks. subject: the person or thing. transparent: what is around it, "
+                "as in Load Image's MASK of a transparent picture."
+            ),
+        ),
     ]
 
 
@@ -290,7 +307,7 @@ def _masks_of(images: dict, masks: dict) -> list | None:
         own = by_number.pop(name.removeprefix("image"), None)
         if own is not None and len(own) != len(batch):
             raise ValueError(
-                f"{name} holds {len(batch)} pictures and the mask with its number {len(own)}; "
+                f"{name} holds {counted(len(batch), 'picture')} and the mask with its number {len(own)}; "
                 "give one mask for each picture"
             )
         aligned += [None] * len(batch) if own is None else list(own)

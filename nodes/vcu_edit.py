@@ -6,7 +6,9 @@ from .guard import CheckedNode
 from .inputs import (
     MAX_SIDE,
     connected,
+    connected_names,
     fit_inputs,
+    flat_names,
     flatten,
     image_inputs,
     length_input,
@@ -186,7 +188,9 @@ class VDOTKeyframes(CheckedNode):
 
         items = connected(images) if clips else flatten(images)
         size = size_arguments(width, height)
-        return unit_output(vcu.keyframes(items, numbers_from_text(positions), num_frames=length, **size))
+        names = connected_names(images) if clips else flat_names(images)
+        places = numbers_from_text(positions)
+        return unit_output(vcu.keyframes(items, places, num_frames=length, names=names, **size))
 
 
 def _coarsen_inputs() -> list[io.Input]:

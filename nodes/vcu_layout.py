@@ -9,6 +9,7 @@ from .inputs import (
     MAX_SIDE,
     box_inputs,
     connected,
+    connected_names,
     fit_inputs,
     guide_arguments,
     guide_inputs,
@@ -85,6 +86,7 @@ class VDOTLayout(CheckedNode):
             style["line_width"] = line_width
         tracked = connected(masks)
         if tracked:
+            style["names"] = connected_names(masks)
             return _from_masks(boxes, tracked, colors, mask_shape, (width, height, length), style)
         return _from_boxes(boxes, colors, (box_width, box_height), (width, height, length), style)
 

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from .comfy_bridge import report
 from .guard import CheckedNode
 from .inputs import CATEGORY, MAX_SIDE, VCUType
 
@@ -49,7 +50,8 @@ class VDOTBoxMask(CheckedNode):
         from ..vdot_core import vcu
 
         size = {"width": image.shape[2], "height": image.shape[1], "num_frames": image.shape[0]}
-        return io.NodeOutput(vcu.box_masks(bboxes, **size, which=which))
+        boxes, notes = vcu.boxes_per_frame(bboxes, len(image))
+        return io.NodeOutput(vcu.box_masks(boxes, **size, which=which), ui=report(notes))
 
 
 class VDOTCrop(CheckedNode):
@@ -98,7 +100,7 @@ class VDOTCrop(CheckedNode):
         part, cut, crop = vcu.crop_region(
             frames, mask, margin=margin, width=width or None, height=height or None
         )
-        return io.NodeOutput(part, cut, crop, ui={"text": [str(crop)]})
+        return io.NodeOutput(part, cut, crop, ui=report([str(crop), *crop.notes]))
 
 
 class VDOTStitch(CheckedNode):

@@ -92,3 +92,9 @@ def _real(digits: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"the number {shown(digits, 20)}, expected a finite one")
     return value
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, such as "1 frame", "2 frames" and "3 boxes"."""
+    plural = f"{noun}es" if noun.endswith("x") else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"

@@ -64,7 +64,7 @@ def test_several_references_each_take_a_latent_frame(run, vae, text):
     frames, masks, _ = vace(out.args[0])
     assert frames[0].shape == (1, 32, 3 + 3, 4, 4) and masks[0].shape == (1, 64, 6, 4, 4)
     assert masks[0][:, :, :3].sum() == 0 and masks[0][:, :, 3:].min() == 1
-    assert out.args[3] == 3 and "3 reference(s)" in out.ui["text"][0]
+    assert out.args[3] == 3 and "3 references" in out.ui["text"][0]
 
 
 def test_units_keep_their_own_strength(run, vae, text):

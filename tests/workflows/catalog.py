@@ -216,7 +216,7 @@ KINDS = {
             _grow("masks", "mask", "MASK", 0),
             Socket("unit", "VDOT_VCU", optional=True),
         ),
-        **{**CANVAS, "cut_out": "auto", "margin": 0.1},
+        **{**CANVAS, "cut_out": "auto", "margin": 0.1, "mask_is": "subject"},
     ),
     "VDOTCompose": _task((_grow("units", "unit", "VDOT_VCU", 2),)),
     "VDOTPreviewUnit": NodeKind(

@@ -27,7 +27,8 @@ _OTHER_FAMILY = re.compile(
 
 VACE_MODULE = Problem(
     "vace-module",
-    "this file holds only the VACE module; give the base T2V file too, and this one as vace= (--vace)",
+    "this file holds only the VACE module; give the T2V network that it belongs to, and this one as its VACE "
+    "module",
 )
 _LORA_PROBLEM = Problem(
     "lora",

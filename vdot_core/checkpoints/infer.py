@@ -138,8 +138,8 @@ def config_from_shapes(specs: Mapping[str, TensorSpec]) -> WanVaceConfig:
     if dim not in released:
         raise ValueError(
             f"it is {dim} wide, which no released network is ({', '.join(map(str, sorted(released)))}), and "
-            "carries no config: its number of heads cannot be known. Give config=, or a file written by "
-            "save_network"
+            "carries no config: its number of heads cannot be known; give a released VACE or T2V "
+            "network, or a file that carries its config"
         )
     if num_layers != released[dim].num_layers:
         log.warning(
@@ -154,7 +154,7 @@ def config_from_shapes(specs: Mapping[str, TensorSpec]) -> WanVaceConfig:
             raise ValueError(
                 f"it has {num_layers} blocks and {num_vace} VACE blocks, which cannot be spaced evenly "
                 f"(released: {released[dim].num_layers} and {len(released[dim].vace_layers)}): an incomplete "
-                "file, or give config="
+                "file, or one that needs its config"
             )
         vace["vace_layers"] = tuple(range(0, num_layers, num_layers // num_vace))
         vace["vace_in_channels"] = _shape(specs, "vace_patch_embedding.weight", 5)[1]

@@ -193,6 +193,7 @@ def _join(base: Survey, module: Survey) -> Survey:
         swapped = all(name.startswith(VACE_ROOTS) for name in base.entries)
         advice = "the two are swapped" if swapped else "load it alone, or give a file of vace_* keys only"
         raise ValueError(f"{shown(module.info.path)} holds a complete network, not the VACE module: {advice}")
+    _check_widths(base, module)
     if _has_vace(base):
         raise ValueError(
             f"{shown(base.info.path)} has a VACE branch already; load it alone, or give a T2V network"
@@ -208,6 +209,21 @@ def _join(base: Survey, module: Survey) -> Survey:
     if info.config is not None:
         info = replace(info, config=_with_vace(info.config, module))
     return Survey(info, entries)
+
+
+def _check_widths(base: Survey, module: Survey) -> None:
+    """Refuse the module of a network of another size before its blocks are counted."""
+    embeddings = (
+        base.entries.get("patch_embedding.weight"),
+        module.entries.get("vace_patch_embedding.weight"),
+    )
+    widths = [entry.spec.shape[0] for entry in embeddings if entry is not None and entry.spec.shape]
+    if len(set(widths)) > 1:
+        raise ValueError(
+            f"{shown(base.info.path)} and {shown(module.info.path)} are of networks of different size "
+            f"(widths {widths[0]} and {widths[1]}); give the VACE module of the same size, 14B to 14B or "
+            "1.3B to 1.3B"
+        )
 
 
 def _with_vace(config: WanVaceConfig, module: Survey) -> WanVaceConfig:

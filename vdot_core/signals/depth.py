@@ -191,7 +191,8 @@ def _near_is_large(depth: Tensor, values: str) -> Tensor:
     lowest = float(depth.min())
     if lowest <= 0:
         raise ValueError(
-            f"metric depth has the value {lowest:g}; distances must be above 0: use values='depth' for others"
+            f"metric depth has the value {lowest:g}; distances must be above 0: set values to depth for maps "
+            "that are not metric"
         )
     return 1 / depth
 

@@ -29,7 +29,7 @@ def check_frames(frames: Tensor, *, minimum: int = 1, what: str = "frames") -> N
         raise ValueError(f"{what} is {got}; give a float tensor [F, H, W, 3] with values in [0, 1]")
     shape = list(frames.shape)
     if frames.ndim == 4 and shape[-1] == 4:
-        raise ValueError(f"{what} has shape {shape}, with an alpha channel; drop it (frames[..., :3]) first")
+        raise ValueError(f"{what} has shape {shape}, with an alpha channel; drop it first")
     if frames.ndim != 4 or shape[-1] != 3:
         raise ValueError(
             f"{what} has shape {shape}; give [F, H, W, 3]: frames, height, width, red-green-blue"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..text import listed, shown
+from ..text import counted, listed, shown
 
 MAX_CANVAS = 1_000_000
 NUM_BODY, NUM_HAND, NUM_FACE = 18, 21, 68
@@ -85,7 +85,7 @@ def canvas_size(frame: dict[str, Any], index: int) -> tuple[int, int]:
         raise ValueError(
             f"keypoints of frame {index} have canvas_width {shown(size[0], 40)} and canvas_height "
             f"{shown(size[1], 40)}, expected 1 to {MAX_CANVAS}; "
-            "give both, in pixels, or give the video's width and height and coordinates='fractions'"
+            "give both, in pixels, or give the video's width and height and coordinates in fractions"
         )
     return int(size[0]), int(size[1])
 
@@ -107,14 +107,17 @@ def _read_person(person: Any, index: int) -> Person:
         body = body[list(BODY_25_TO_18)]
     if len(body) not in (0, NUM_BODY):
         raise ValueError(
-            f"pose_keypoints_2d of frame {index} has {len(body)} points; give 18 (or 25), each x, y, score"
+            f"pose_keypoints_2d of frame {index} has {counted(len(body), 'point')}; give 18 (or 25), "
+            "each x, y, score"
         )
     # Beyond 68 landmarks, OpenPose repeats the two pupils, which the body draws as eyes.
     face = _read_points(person, "face_keypoints_2d", index)[:NUM_FACE]
     hands = [_read_points(person, f"hand_{side}_keypoints_2d", index) for side in ("right", "left")]
     for hand in hands:
         if len(hand) not in (0, NUM_HAND):
-            raise ValueError(f"a hand of frame {index} has {len(hand)} points; give 21, each x, y, score")
+            raise ValueError(
+                f"a hand of frame {index} has {counted(len(hand), 'point')}; give 21, each x, y, score"
+            )
     return Person(body if len(body) else np.zeros((NUM_BODY, 3)), face, (hands[0], hands[1]))
 
 
@@ -132,7 +135,7 @@ def _read_points(person: dict[str, Any], field: str, index: int) -> np.ndarray:
         ) from error
     if points.size % 3:
         raise ValueError(
-            f"{field} of frame {index} has {points.size} numbers; give x, y, score for each point"
+            f"{field} of frame {index} has {counted(points.size, 'number')}; give x, y, score for each point"
         )
     points = points.reshape(-1, 3)
     if not np.isfinite(points[~(points[:, 2] <= 0)]).all():

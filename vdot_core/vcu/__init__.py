@@ -1,15 +1,16 @@
 """Video condition units: what to generate, what to keep, what to show; and their encoding for the network."""
 
-from .boxes import box_masks
+from .boxes import box_masks, boxes_per_frame
 from .canvas import cover, letterbox, snap_length, snap_size
 from .compose import compose
+from .crop import Crop, crop_region
 from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, VCUContext, encode
 from .extension import extend, keyframes
 from .gray_cache import GrayCache
 from .layout import layout, layout_masks, move
 from .masks import EXPAND_RATIO, MASK_SHAPES, augment
 from .outpaint import outpaint
-from .paste import Crop, crop_region, paste_back, stitch
+from .paste import paste_back, stitch
 from .preview import preview
 from .references import reference
 from .repaint import inpaint
@@ -31,6 +32,7 @@ __all__ = [
     "VCUContext",
     "augment",
     "box_masks",
+    "boxes_per_frame",
     "compose",
     "control",
     "cover",

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ..memory import MASK
 from ..progress import steps
+from ..text import counted
 from .checks import as_list, check_volume, real, shown, whole
+from .lengths import fit_length
 
 WHICH = ("all", "largest", "first")
 FORM = 'give {"x", "y", "width", "height"} in pixels, a list of them, or such a list for each frame'
@@ -40,7 +42,7 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
     if not isinstance(which, str) or which not in WHICH:
         raise ValueError(f"which is {shown(which)}, expected one of {', '.join(WHICH)}")
     masks = torch.zeros(num_frames, height, width)
-    for mask, frame_boxes in zip(masks, steps(_per_frame(boxes, num_frames)), strict=True):
+    for mask, frame_boxes in zip(masks, steps(boxes_per_frame(boxes, num_frames)[0]), strict=True):
         corners = [_corners(box) for box in frame_boxes]
         if which != "all":
             corners = corners[:1] if which == "first" else sorted(corners, key=_area)[-1:]
@@ -51,21 +53,30 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
     return masks
 
 
-def _per_frame(boxes: Any, num_frames: int) -> list[list]:
+def boxes_per_frame(boxes: Any, num_frames: int) -> tuple[list[list], list[str]]:
+    """A list of boxes for each frame, and notes where a few frames' lists were missing or too many.
+
+    Args:
+        boxes: as for `box_masks`.
+        num_frames: length of the clip in which they were found.
+    Raises:
+        ValueError: there are lists for another number of frames.
+    """
     if isinstance(boxes, Mapping):
-        return [[boxes]] * num_frames
+        return [[boxes]] * num_frames, []
     boxes = as_list(boxes, "boxes")
     if not any(isinstance(entry, (list, tuple)) for entry in boxes):
-        return [boxes] * num_frames
+        return [boxes] * num_frames, []
     frames = [as_list(entry, f"boxes of frame {index}") for index, entry in enumerate(boxes)]
     if len(frames) == 1:
-        return frames * num_frames
+        return frames * num_frames, []
+    frames, notes = fit_length(frames, num_frames, "the list of boxes", "the clip")
     if len(frames) != num_frames:
         raise ValueError(
-            f"there are boxes for {len(frames)} frames, the clip has {num_frames}; "
+            f"there are boxes for {counted(len(frames), 'frame')}, the clip has {num_frames}; "
             "find them in the same clip, or give one list for all frames"
         )
-    return frames
+    return frames, notes
 
 
 def _corners(box: Any) -> tuple[float, float, float, float]:

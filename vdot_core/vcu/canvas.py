@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..memory import check_size, chunk_length
 from ..progress import steps
+from ..text import counted
 from .checks import MAX_FRAMES, MAX_PIXELS, MAX_SIDE, as_tensor, whole
 from .unit import GRAY, SIZE_MULTIPLE, VAE_STRIDE
 
@@ -108,7 +109,9 @@ def snap_length(num_frames: int) -> int:
     """The longest length 4n+1 that fits inside."""
     num_frames = whole("num_frames", num_frames)
     if not 1 <= num_frames <= MAX_FRAMES:
-        raise ValueError(f"length is {num_frames} frames, expected 1 to {MAX_FRAMES}; change num_frames")
+        raise ValueError(
+            f"length is {counted(num_frames, 'frame')}, expected 1 to {MAX_FRAMES}; give another length"
+        )
     return (num_frames - 1) // VAE_STRIDE[0] * VAE_STRIDE[0] + 1
 
 
@@ -138,12 +141,15 @@ def target_length(available: int, requested: int | None, name: str = "frames") -
     total = snap_length(available if requested is None else requested)
     notes = []
     if requested is not None and requested != total:
-        notes.append(f"length {requested} -> {total} frames (4n+1)")
+        notes.append(f"length {requested} -> {counted(total, 'frame')} (4n+1)")
     used = min(available, total)
     if used < available:
-        notes.append(f"{name}: {available} frames -> {used} (dropped {available - used} at the end)")
+        notes.append(
+            f"{name}: {counted(available, 'frame')} -> {used} (dropped {available - used} at the end)"
+        )
     if used < total:
-        notes.append(f"{name}: {available} frames for {total}; the last {total - used} are left free")
+        free = "the last one is" if total - used == 1 else f"the last {total - used} are"
+        notes.append(f"{name}: {counted(available, 'frame')} for {total}; {free} left free")
     return Length(total, used, tuple(notes))
 
 
@@ -185,7 +191,7 @@ def resample(frames: Tensor, width: int, height: int) -> Tensor:
     length = chunk_length(height * width, FRAMES_PER_CHUNK)
     check_size(
         (total + 2 * length) * height * width * channels * frames.element_size(),
-        f"scaling {total} frames of {old_width}x{old_height} to {width}x{height}",
+        f"scaling {counted(total, 'frame')} of {old_width}x{old_height} to {width}x{height}",
         "give a smaller width or height, or fewer frames",
     )
     out = frames.new_empty(total, height, width, channels)

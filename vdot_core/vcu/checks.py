@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import text
 from ..memory import check_size
+from ..text import counted
 
 MAX_SIDE = 16384
 MAX_FRAMES = 65537
@@ -74,13 +75,13 @@ def check_volume(num_frames: int, width: int, height: int, pixel_bytes: int = 0)
     """
     if num_frames * width * height > MAX_PIXELS:
         raise ValueError(
-            f"the video is {width}x{height} with {num_frames} frames, "
+            f"the video is {width}x{height} with {counted(num_frames, 'frame')}, "
             f"{num_frames * width * height:.1e} pixels in all, "
-            f"expected at most {MAX_PIXELS:.1e}; give a smaller width, height or num_frames"
+            f"expected at most {MAX_PIXELS:.1e}; give a smaller width, height or length"
         )
     check_size(
         num_frames * width * height * pixel_bytes,
-        f"a video of {width}x{height} with {num_frames} frames",
+        f"a video of {width}x{height} with {counted(num_frames, 'frame')}",
         "give a smaller width or height, or fewer frames",
     )
 
@@ -100,7 +101,8 @@ def as_strength(value: Any, num_latent_frames: int) -> float | tuple[float, ...]
         return real("strength", value, 0.0, MAX_STRENGTH)
     if len(value) != num_latent_frames:
         raise ValueError(
-            f"strength has {len(value)} numbers, the video has {num_latent_frames} latent frames; "
+            f"strength has {counted(len(value), 'number')}, the video "
+            f"has {counted(num_latent_frames, 'latent frame')}; "
             "give one number, or one for every latent frame"
         )
     return tuple(real(f"strength of latent frame {t}", v, 0.0, MAX_STRENGTH) for t, v in enumerate(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from itertools import combinations
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..memory import MASK, RGB
 from .checks import check_volume
+from .lengths import fit_units
 from .masks import binarize
 from .unit import GRAY, VCU, built, dense
 
@@ -18,7 +20,7 @@ FOLD_ORDER = ("extension", "repaint", "control")
 SAME_PIXEL = 1.5 / 255
 
 
-def compose(*units: VCU) -> VCU:
+def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
     """Combine units into one. The order in which they are given matters only among units of one kind.
 
     They are folded in the order extension, repaint, control (masks 0/1, 1 = generate):
@@ -28,7 +30,9 @@ def compose(*units: VCU) -> VCU:
     given. A unit composed before takes part with the units it was made from.
 
     Args:
-        units: one or more, of one size and length ('generate' units may differ in length).
+        units: one or more, of one size and length. 'generate' units may differ in length, and controls by
+            one latent frame; they are fitted.
+        names: what to call each unit in messages; None = 'unit 1', ..
     Returns:
         The combined unit; `parts` holds what it was made from.
     Raises:
@@ -37,18 +41,18 @@ def compose(*units: VCU) -> VCU:
     """
     if not units:
         raise ValueError("nothing to compose; give at least one unit")
-    for number, unit in enumerate(units, 1):
+    names = [f"unit {number}" for number in range(1, len(units) + 1)] if names is None else names
+    for name, unit in zip(names, units, strict=True):
         if not isinstance(unit, VCU):
-            raise ValueError(
-                f"unit {number} is a {type(unit).__name__}, expected a VCU; make it with a builder"
-            )
-    named = [item for number, unit in enumerate(units, 1) for item in _named_parts(number, unit)]
+            raise ValueError(f"{name} is a {type(unit).__name__}, expected a VCU; make it with a builder")
+    named = [item for name, unit in zip(names, units, strict=True) for item in _named_parts(name, unit)]
+    named, fitted = fit_units(named)
     parts = [part for _, part in named]
     if len(parts) == 1:
         return parts[0]
     content = [item for item in named if item[1].kind != "generate"]
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
-    notes += _check_alike(named, content)
+    notes += fitted + _check_alike(named, content)
 
     if len(content) > 1:
         # One merged unit, and the one before it.
@@ -69,11 +73,11 @@ def compose(*units: VCU) -> VCU:
     )
 
 
-def _named_parts(number: int, unit: VCU) -> list[tuple[str, VCU]]:
+def _named_parts(name: str, unit: VCU) -> list[tuple[str, VCU]]:
     """The units that one was made from, as errors call them by what the caller gave."""
     if not unit.parts:
-        return [(f"unit {number} ({unit})", unit)]
-    return [(f"unit {number}, part {place} ({part})", part) for place, part in enumerate(unit.parts, 1)]
+        return [(f"{name} ({unit})", unit)]
+    return [(f"{name}, part {place} ({part})", part) for place, part in enumerate(unit.parts, 1)]
 
 
 def _check_alike(named: list[tuple[str, VCU]], content: list[tuple[str, VCU]]) -> list[str]:

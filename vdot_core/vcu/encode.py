@@ -16,9 +16,11 @@ from torch import Tensor
 from ..memory import RGB
 from ..networks.context_scale import ContextScale
 from ..progress import steps
+from ..text import counted
 from .canvas import letterbox
 from .checks import as_list, check_volume
 from .gray_cache import GrayCache
+from .lengths import fit_units
 from .unit import GRAY, VAE_STRIDE, VCU, dense, gray_frames, num_latent_frames
 
 LATENT_CHANNELS = 16
@@ -61,8 +63,9 @@ class VCUContext:
         """Drop the references' frames: [B, 16, T, h, w] -> the video's own latents."""
         if latents.shape[2] != self.contexts.shape[3]:
             raise ValueError(
-                f"latents have {latents.shape[2]} frames, the context has {self.contexts.shape[3]} "
-                f"({self.num_reference_latents} of them references); pass what was sampled with it, untrimmed"
+                f"latents have {counted(latents.shape[2], 'frame')}, the context has "
+                f"{self.contexts.shape[3]} ({self.num_reference_latents} of them references); "
+                "pass what was sampled with it, untrimmed"
             )
         return latents[:, :, self.num_reference_latents :]
 
@@ -96,7 +99,7 @@ def encode(
         ValueError: units differ in size or length, or the VAE returns another shape than Wan's.
     """
     units = (units,) if isinstance(units, VCU) else tuple(as_list(units, "units"))
-    _check_units(units)
+    units, fitted = _checked(units)
     first = units[0]
     owner = vae if vae is not None else getattr(vae_encode, "__self__", vae_encode)
     check_volume(first.num_frames, first.width, first.height, RGB * (1 + _num_halves(units)))
@@ -117,12 +120,12 @@ def encode(
         width=first.width,
         height=first.height,
         context_scale=_context_scale(units, len(slots)),
-        notes=tuple(dict.fromkeys(note for unit in units for note in unit.notes)),
+        notes=(*dict.fromkeys(note for unit in units for note in unit.notes), *fitted),
     )
 
 
 def _num_halves(units: tuple[VCU, ...]) -> int:
-    """Halves to encode: both of a unit that keeps pixels, none of others."""
+    """Halves that are clips of their own: of a unit that keeps something both, of others none."""
     return 2 * sum(not bool((dense(unit.masks) > 0.5).all()) for unit in units)
 
 
@@ -254,7 +257,8 @@ class _Coder:
         return latents.float()
 
 
-def _check_units(units: tuple[VCU, ...]) -> None:
+def _checked(units: tuple[VCU, ...]) -> tuple[tuple[VCU, ...], list[str]]:
+    """Units of one size and length, and notes on those that were fitted; ValueError for others."""
     if not units:
         raise ValueError("nothing to encode; give at least one unit")
     for number, unit in enumerate(units, 1):
@@ -262,11 +266,14 @@ def _check_units(units: tuple[VCU, ...]) -> None:
             raise ValueError(
                 f"unit {number} is a {type(unit).__name__}, expected a VCU; make it with a builder"
             )
-        if unit.frames.shape != units[0].frames.shape:
+    named, fitted = fit_units([(f"unit {number} ({unit})", unit) for number, unit in enumerate(units, 1)])
+    for name, unit in named:
+        if unit.frames.shape != named[0][1].frames.shape:
             raise ValueError(
-                f"unit 1 ({units[0]}) and unit {number} ({unit}) differ; contexts need one size and length. "
-                "Give the builders the same width, height and num_frames"
+                f"{named[0][0]} and {name} differ; all units of a video need one size and length. Give the "
+                "same width, height and length to the nodes that make them"
             )
+    return tuple(unit for _, unit in named), fitted
 
 
 def _context_scale(units: tuple[VCU, ...], num_references: int) -> ContextScale:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..memory import RGB
+from ..text import counted
 from .canvas import as_clip, fit_frames, snap_length, target_size
 from .checks import MAX_FRAMES, as_list, check_volume, whole
 from .unit import GRAY, VCU, built
@@ -48,7 +49,7 @@ def extend(
     num_given = sum(len(clip) for clip in clips.values())
     if num_given >= total:
         raise ValueError(
-            f"{num_given} frames are given for a video of {total}; nothing is left to generate. "
+            f"{counted(num_given, 'frame')} given for a video of {total}; nothing is left to generate. "
             "Ask for a longer video or give fewer frames"
         )
     placed = [(0 if name == "first" else total - len(clip), clip, name) for name, clip in clips.items()]
@@ -63,6 +64,7 @@ def keyframes(
     width: int | None = None,
     height: int | None = None,
     strength: float | Sequence[float] = 1.0,
+    names: Sequence[str] | None = None,
 ) -> VCU:
     """Keep images or clips at chosen moments and generate the frames between.
 
@@ -74,6 +76,7 @@ def keyframes(
         num_frames: length of the video, snapped down to 4n+1.
         width, height: canvas; None = the first image's own size. Snapped to multiples of 16.
         strength: scale of its context; see `VCU`.
+        names: what to call each image in messages; None = 'keyframe 1', ..
     Raises:
         ValueError: counts differ, one reaches out of the video, two give the same frame (both are named), or
             a shape, dtype or range is wrong.
@@ -84,48 +87,47 @@ def keyframes(
     indices = [whole(f"index {k}", index, -MAX_FRAMES, MAX_FRAMES) for k, index in numbers]
     if not images or len(images) != len(indices):
         raise ValueError(
-            f"{len(images)} keyframes for {len(indices)} indices; give one index for every image"
+            f"{counted(len(images), 'keyframe')} for {counted(len(indices), 'position')}; "
+            "give one position for every image"
         )
-    owner: dict[int, int] = {}
+    names = [f"keyframe {number}" for number in range(1, len(images) + 1)] if names is None else names
+    owner: dict[int, str] = {}
     placed = []
-    for order, (image, index) in enumerate(zip(images, indices, strict=True)):
-        clip, more = as_clip(image, f"keyframe {order + 1}")
+    for image, index, name in zip(images, indices, names, strict=True):
+        clip, more = as_clip(image, name)
         notes += more
-        start = _start(order, index, len(clip), total)
+        start = _start(name, index, len(clip), total)
         for frame in range(start, start + len(clip)):
             if frame in owner:
-                raise ValueError(
-                    f"keyframes {owner[frame] + 1} and {order + 1} are both at frame {frame}; "
-                    "move one of them"
-                )
-            owner[frame] = order
-        placed.append((start, clip, f"keyframe {order + 1}"))
+                raise ValueError(f"{owner[frame]} and {name} are both at frame {frame}; move one of them")
+            owner[frame] = name
+        placed.append((start, clip, name))
     if len(owner) == total:
         raise ValueError(
-            f"keyframes fill all {total} frames; nothing is left to generate. Give fewer of them"
+            f"keyframes fill all {counted(total, 'frame')}; nothing is left to generate. Give fewer of them"
         )
     return _place(placed, total, width, height, strength, notes)
 
 
-def _start(order: int, index: int, length: int, total: int) -> int:
+def _start(name: str, index: int, length: int, total: int) -> int:
     """The first frame of a keyframe's clip; ValueError where it reaches out of the video."""
     start = index if index >= 0 else index + total - (length - 1)
     if 0 <= start <= total - length:
         return start
     if length == 1:
         raise ValueError(
-            f"keyframe {order + 1} is at index {index}, the video has frames 0..{total - 1} (-1 = last); "
-            "give an index inside"
+            f"{name} is at position {index}, the video has frames 0..{total - 1} (-1 = last); "
+            "give a position inside"
         )
     raise ValueError(
-        f"keyframe {order + 1} ({length} frames at index {index}) covers frames {start}.."
+        f"{name} ({counted(length, 'frame')} at position {index}) covers frames {start}.."
         f"{start + length - 1}, the video has 0..{total - 1}; move it or give fewer frames"
     )
 
 
 def _length(num_frames: int) -> tuple[int, list[str]]:
     total = snap_length(num_frames)
-    return total, [] if total == num_frames else [f"length {num_frames} -> {total} frames (4n+1)"]
+    return total, [] if total == num_frames else [f"length {num_frames} -> {counted(total, 'frame')} (4n+1)"]
 
 
 def _place(

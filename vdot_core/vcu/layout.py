@@ -14,6 +14,7 @@ from torch import Tensor
 from ..memory import MASK, RGB
 from ..progress import steps
 from ..raster import disc, paint, pen_radius
+from ..text import counted
 from .canvas import as_clip, target_size
 from .checks import as_list, as_tensor, check_volume, real, whole
 from .compose import compose
@@ -93,6 +94,7 @@ def layout_masks(
     strength: float | Sequence[float] = 1.0,
     start: Moment = None,
     end: Moment = None,
+    names: Sequence[str] | None = None,
 ) -> VCU:
     """Guide the positions of objects by contours of masks, as VACE's layout of a tracked mask.
 
@@ -103,25 +105,30 @@ def layout_masks(
         colors: one (r, g, b) in [0, 1] per thing; None = black.
         line_width: OpenCV's thickness of the contour: 3 (VACE's) paints 5 pixels, see `layout`.
         strength, start, end: as in `control`.
+        names: what to call each mask in messages; None = 'mask 1', ..
     Raises:
         ValueError: masks differ in shape, one is empty in every frame, or a shape, dtype or range is wrong.
     """
     things = [masks] if hasattr(masks, "shape") else as_list(masks, "masks")
-    things = [as_tensor(mask, f"mask {n}", "[F, H, W] float in [0, 1]") for n, mask in enumerate(things, 1)]
+    names = [f"mask {number}" for number in range(1, len(things) + 1)] if names is None else names
+    expected = "[F, H, W] float in [0, 1]"
+    things = [as_tensor(mask, name, expected) for mask, name in zip(things, names, strict=True)]
     if not things:
         raise ValueError("no mask was given; give at least one [F, H, W]")
     line_width = whole("line_width", line_width, 1, MAX_LINE_WIDTH)
     first = things[0]
     if first.ndim != 3 or not first.numel():
-        raise ValueError(f"mask 1 has shape {list(first.shape)}, expected [F, H, W]; give one mask per frame")
+        raise ValueError(
+            f"{names[0]} has shape {list(first.shape)}, expected [F, H, W]; give one mask per frame"
+        )
     width, height, notes = target_size((first.shape[2], first.shape[1]), width, height)
     check_volume(len(first), width, height, RGB + MASK)
     frames = torch.ones(len(first), height, width, 3)
-    for number, (mask, color) in enumerate(zip(things, _colors(colors, len(things)), strict=True), 1):
-        mask, more = as_mask(mask, len(first), *first.shape[1:], f"mask {number}", owner="mask 1")
+    for name, mask, color in zip(names, things, _colors(colors, len(things)), strict=True):
+        mask, more = as_mask(mask, len(first), *first.shape[1:], name, owner=names[0])
         mask = fit_mask(augment(mask, mask_shape, expand), width, height)
         if not bool(mask.any()):
-            raise ValueError(f"mask {number} is empty in every frame; mark the thing with 1")
+            raise ValueError(f"{name} is empty in every frame; make the thing white in it, or disconnect it")
         notes += more
         for index in steps(range(len(frames))):
             frames[index].numpy()[contours(mask[index].bool().cpu().numpy(), line_width)] = color
@@ -150,10 +157,11 @@ def move(
             (unless K = F), and a box of frame 0 counts for frame 1. Boxes are in pixels of the canvas.
         width, height: canvas; None = the image's own size. Snapped to multiples of 16.
     """
-    clip, _ = as_clip(image, "image")
+    clip, notes = as_clip(image, "image")
     if len(clip) != 1:
         raise ValueError(f"image holds {len(clip)} images, expected one; give the video's first frame")
     start = extend(clip, num_frames=num_frames, width=width, height=height, strength=strength)
+    start = start.replace(notes=(*notes, *start.notes))
     tracks = box_tracks(boxes, start.num_frames, first=1)
     guide = layout(
         [dict(enumerate(track)) for track in tracks],
@@ -170,12 +178,16 @@ def _colors(colors: Sequence[Color] | None, count: int) -> list[np.ndarray]:
     """One color for each thing."""
     colors = [BLACK] * count if colors is None else as_list(colors, "colors")
     if len(colors) != count:
-        raise ValueError(f"{len(colors)} colors for {count} boxes; give one color for every box")
+        raise ValueError(
+            f"{counted(len(colors), 'color')} for {counted(count, 'box')}; give one color for every box"
+        )
     checked = []
     for number, color in enumerate(colors, 1):
         parts = [real(f"color {number}", part, 0.0, 1.0) for part in as_list(color, f"color {number}")]
         if len(parts) != 3:
-            raise ValueError(f"color {number} has {len(parts)} numbers, expected 3; give (red, green, blue)")
+            raise ValueError(
+                f"color {number} has {counted(len(parts), 'number')}, expected 3; give (red, green, blue)"
+            )
         checked.append(np.array(parts, dtype=np.float32))
     return checked
 

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from ..progress import steps
+from ..text import counted
 from .canvas import cover, resample, to_unit_range
 from .checks import as_tensor, flag, real, shown, whole
 from .grow import fill_hull, grow, mask_box, smooth, spread
+from .lengths import fit_length
 
 MASK_SHAPES = ("original", "hull", "box")
 EXPAND_RATIO = 0.3
@@ -39,7 +41,7 @@ def as_mask(
     Returns:
         [F, H, W] float32 in [0, 1], and notes.
     Raises:
-        ValueError: the length differs, or the shape of the picture does.
+        ValueError: the length differs by more than a few frames, or the shape of the picture differs.
     """
     mask = as_tensor(mask, name, "[F, H, W] float in [0, 1]")
     if mask.ndim == 4 and mask.shape[-1] == 1:
@@ -50,12 +52,14 @@ def as_mask(
         raise ValueError(
             f"{name} has shape {list(mask.shape)}, expected [F, H, W], [1, H, W] or [H, W]; give one"
         )
+    mask, fitted = fit_length(mask, num_frames, name, owner)
     if mask.shape[0] not in (1, num_frames):
         raise ValueError(
-            f"{name} has {mask.shape[0]} frames, {owner} has {num_frames}; give "
+            f"{name} has {counted(mask.shape[0], 'frame')}, {owner} has {num_frames}; give "
             + ("one mask" if num_frames == 1 else "both the same length, or one mask for all")
         )
     mask, notes = to_unit_range(mask, name)
+    notes = fitted + notes
     mask_height, mask_width = mask.shape[1:]
     if (mask_height, mask_width) != (height, width):
         # One pixel of slack: the aspect of a scaled size is only kept up to rounding.

@@ -1,59 +1,26 @@
-"""After decoding: restores kept pixels, and crops small regions to generate them at a higher resolution.
+"""After decoding: restores kept pixels, and puts a separately generated region back into its clip.
 
-The VAE changes every pixel a little, also those that the unit keeps. `paste_back` restores them
-from the unit; `crop_region` cuts out the surroundings of a mask for separate generation, and `stitch` puts
-the result back into the clip.
+The VAE changes every pixel a little, also those that the unit keeps. `paste_back` restores them from the
+unit; `stitch` puts back what `crop_region` cut out.
 
 Shape letters: F pixel frames, H W pixels. A mask is 1 where the model generates, 0 where it keeps.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from ..memory import chunk_length
 from ..progress import steps
+from ..text import counted
 from .canvas import FRAMES_PER_CHUNK, as_clip, resample
-from .checks import real, whole
-from .grow import mask_box
-from .masks import as_mask, binarize
-from .unit import SIZE_MULTIPLE, VCU
+from .checks import whole
+from .crop import Crop, scaled_mask
+from .masks import binarize
+from .unit import VCU
 
 MAX_FEATHER = 256
-MAX_CROP_MARGIN = 10.0
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A window of a clip, the same for all frames, and the size at which it is generated.
-
-    Attributes:
-        left, top, width, height: the window, in the clip's pixels.
-        source: the clip's (width, height).
-        size: (width, height) to which the window was scaled, multiples of 16.
-    """
-
-    left: int
-    top: int
-    width: int
-    height: int
-    source: tuple[int, int]
-    size: tuple[int, int]
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the window."""
-        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
-
-    def __str__(self) -> str:
-        at = f"{self.width}x{self.height} at {self.left}, {self.top} of {self.source[0]}x{self.source[1]}"
-        return (
-            at if self.size == (self.width, self.height) else f"{at}, scaled to {self.size[0]}x{self.size[1]}"
-        )
 
 
 def paste_back(generated: Tensor, unit: VCU, *, feather_px: int = 8) -> Tensor:
@@ -78,40 +45,6 @@ def paste_back(generated: Tensor, unit: VCU, *, feather_px: int = 8) -> Tensor:
     out = generated.clone()
     _blend(out, unit.frames.to(out), generated, unit.masks.to(out.device), feather_px)
     return out
-
-
-def crop_region(
-    frames: Tensor,
-    mask: Tensor,
-    *,
-    margin: float = 0.5,
-    width: int | None = None,
-    height: int | None = None,
-) -> tuple[Tensor, Tensor, Crop]:
-    """Crop a clip around its mask, so that a small region is generated at a higher resolution.
-
-    One window for all frames: the box of all masked pixels, with a margin, moved into the frame.
-
-    Args:
-        frames: [F, H, W, 3] float in [0, 1].
-        mask: [F, H, W], or [1, H, W] or [H, W] for every frame; 1 = generate.
-        margin: kept around the box, as a part of its longer side; the model sees what the region belongs to.
-        width, height: size to work at; the window gets its shape where the frame has room for it, else the
-            same number of pixels in the window's own shape. None = the window's own size, not scaled. Both or
-            neither; made multiples of 16.
-    Returns:
-        The window's frames [F, h, w, 3], its mask [F, h, w] of 0 and 1, and where it was.
-    Raises:
-        ValueError: the mask is empty or does not fit the clip, or only one side is given.
-    """
-    clip, _ = as_clip(frames, "video")
-    total, rows, columns = clip.shape[:3]
-    soft, _ = as_mask(mask, total, rows, columns)
-    crop = _window(soft, real("margin", margin, 0.0, MAX_CROP_MARGIN), _asked(width, height))
-    y, x = crop.window
-    part = resample(clip[:, y, x], *crop.size)
-    cut = binarize(resample(soft[:, y, x, None], *crop.size)[..., 0])
-    return part.contiguous(), cut.contiguous(), crop
 
 
 def stitch(original: Tensor, generated: Tensor, unit: VCU, crop: Crop, *, feather_px: int = 8) -> Tensor:
@@ -139,7 +72,7 @@ def stitch(original: Tensor, generated: Tensor, unit: VCU, crop: Crop, *, feathe
     y, x = crop.window
     out = original[: len(generated)].clone()
     resized = resample(generated, crop.width, crop.height)
-    mask = binarize(resample(unit.masks[..., None], crop.width, crop.height)[..., 0])
+    mask = _full_size_mask(unit, crop)
     _blend(out[:, y, x], original[: len(resized), y, x], resized, mask.to(out.device), feather_px)
     return out
 
@@ -175,54 +108,28 @@ def _blend(out: Tensor, original: Tensor, generated: Tensor, mask: Tensor, radiu
         out[part] = torch.where(weight == 0, original[part], torch.where(weight == 1, generated[part], mixed))
 
 
-def _asked(width: int | None, height: int | None) -> tuple[int, int] | None:
-    if (width is None) != (height is None):
-        raise ValueError(
-            f"width is {width} and height is {height}; give both, or neither for the window's own"
-        )
-    if width is None:
-        return None
-    return tuple(_multiple(whole(name, side, 1)) for name, side in (("width", width), ("height", height)))
+def _full_size_mask(unit: VCU, crop: Crop) -> Tensor:
+    """The unit's mask [F, H, W] at the window's own size: the cropped one, or what the unit made of it.
 
-
-def _window(mask: Tensor, margin: float, size: tuple[int, int] | None) -> Crop:
-    box = mask_box((mask > 0.5).any(0).cpu().numpy())
-    if box is None:
-        raise ValueError("mask is empty: nothing is over 0.5 in any frame; mark the region with 1")
-    rows, columns = mask.shape[1:]
-    left, top, right, bottom = box
-    border = round(margin * max(right - left, bottom - top))
-    width, height = right - left + 2 * border, bottom - top + 2 * border
-    if size is None:
-        width, height = (SIZE_MULTIPLE * math.ceil(side / SIZE_MULTIPLE) for side in (width, height))
-    else:
-        shape = size[0] / size[1]
-        width, height = max(width, round(height * shape)), max(height, round(width / shape))
-    width, height = min(width, columns), min(height, rows)
-    x = min(max(0, (left + right - width) // 2), columns - width)
-    y = min(max(0, (top + bottom - height) // 2), rows - height)
-    return Crop(x, y, width, height, (columns, rows), _size(width, height, size))
-
-
-def _size(width: int, height: int, size: tuple[int, int] | None) -> tuple[int, int]:
-    """The size to generate at: the requested one, or as many pixels in the window's shape."""
-    if size is None:
-        return _multiple(width), _multiple(height)
-    if abs(width * size[1] - height * size[0]) <= max(*size, width, height):
-        return size
-    scale = math.sqrt(size[0] * size[1] / (width * height))
-    return _multiple(round(width * scale)), _multiple(round(height * scale))
-
-
-def _multiple(side: int) -> int:
-    return max(SIZE_MULTIPLE, side // SIZE_MULTIPLE * SIZE_MULTIPLE)
+    A mask that was scaled to the unit's size and back has another outline.
+    """
+    scaled = scaled_mask(unit.masks, crop.width, crop.height)
+    if crop.size == (crop.width, crop.height) or crop.mask is None:
+        return scaled
+    soft = crop.mask[: unit.num_frames].to(unit.masks.device)
+    used, cropped, full = binarize(unit.masks), scaled_mask(soft, *crop.size), binarize(soft)
+    if torch.equal(used, cropped):
+        return full
+    if bool((used >= cropped).all()):
+        return torch.maximum(full, scaled)
+    return torch.minimum(full, scaled) if bool((used <= cropped).all()) else scaled
 
 
 def _check_made(generated: Tensor, unit: VCU) -> None:
     if tuple(generated.shape[:3]) != tuple(unit.masks.shape):
         got, expected = generated.shape, unit.masks.shape
         raise ValueError(
-            f"the generated video is {got[2]}x{got[1]} with {got[0]} frames, its unit "
+            f"the generated video is {got[2]}x{got[1]} with {counted(got[0], 'frame')}, its unit "
             f"{expected[2]}x{expected[1]} with {expected[0]}; give the unit that the video was made from, "
             "and the video as decoded"
         )
@@ -242,6 +149,6 @@ def _check_crop(original: Tensor, unit: VCU, crop: Crop) -> None:
         )
     if unit.num_frames > len(original):
         raise ValueError(
-            f"the generated video has {unit.num_frames} frames, the original {len(original)}; "
+            f"the generated video has {counted(unit.num_frames, 'frame')}, the original {len(original)}; "
             "give the full original, or a unit no longer than it"
         )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..memory import RGB, check_size
 from ..progress import steps
+from ..text import counted
 from .checks import whole
 from .unit import GRAY, VCU, dense
 
@@ -84,7 +85,7 @@ def preview(vcu: VCU, columns: int = 6) -> Tensor:
     )
     check_size(
         sheet.size[0] * sheet.size[1] * (2 * RGB),
-        f"a sheet of {sheet.size[0]}x{sheet.size[1]} pixels with {sheet.side} references",
+        f"a sheet of {sheet.size[0]}x{sheet.size[1]} pixels with {counted(sheet.side, 'reference')}",
         "give fewer references or columns",
     )
     picture = Image.new("RGB", sheet.size, BACKGROUND)
@@ -125,8 +126,8 @@ def _title(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet) -> None:
     parts = [kind for kind in kinds if kind != "generate" or len(kinds) == 1]
     if vcu.references:
         count = len(vcu.references)
-        parts.append("1 reference" if count == 1 else f"{count} references")
-    title = f"{' + '.join(parts)}   {vcu.width}x{vcu.height}, {vcu.num_frames} frames"
+        parts.append(counted(count, "reference"))
+    title = f"{' + '.join(parts)}   {vcu.width}x{vcu.height}, {counted(vcu.num_frames, 'frame')}"
     if isinstance(vcu.strength, tuple):
         title += f", strength {min(vcu.strength):g} to {max(vcu.strength):g}"
     elif vcu.strength != 1:

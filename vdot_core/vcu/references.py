@@ -12,11 +12,13 @@ from torch import Tensor
 
 from ..memory import RGB, check_size
 from ..progress import steps
+from ..text import counted
 from .canvas import as_clip, letterbox, to_unit_range
 from .checks import as_list, as_tensor, flag, real
 from .grow import mask_box
 from .masks import as_mask, binarize
 from .tasks import canvas_of
+from .transparency import find_doubts, subject_mask
 from .unit import VCU, built, full_mask, gray_frames
 
 MAX_MARGIN = 4.0
@@ -32,6 +34,8 @@ def reference(
     masks: Sequence[Tensor | None] | Tensor | None = None,
     crop: bool | None = None,
     margin: float = 0.0,
+    mask_is: str = "subject",
+    names: Sequence[str] | None = None,
 ) -> VCU:
     """Show the model one or more subjects (faces, objects, backgrounds) to put into the video.
 
@@ -46,6 +50,9 @@ def reference(
             to its box, as VACE was trained; None = the full image.
         crop: crop to the box of the subject, of mask and alpha; None = where there is a mask.
         margin: white left around a cropped subject, as a part of its box's longer side.
+        mask_is: 'subject': masks are 1 on the subject; 'transparent': 1 where there is nothing, as ComfyUI's
+            Load Image gives them.
+        names: what to call each image in messages; None = 'reference 1', ..
     Raises:
         ValueError: no image, nothing to crop to, or a shape, dtype or range is wrong.
     """
@@ -55,13 +62,16 @@ def reference(
     cutouts = [None] * len(items) if masks is None else _mask_list(masks, len(items))
     check_size(
         (len(items) + LETTERBOXES) * width * height * RGB,
-        f"{len(items)} references on a canvas of {width}x{height}",
+        f"{counted(len(items), 'reference')} on a canvas of {width}x{height}",
         "give a smaller width or height, or fewer pictures",
     )
+    names = [f"reference {index + 1}" for index in range(len(items))] if names is None else names
     canvases = []
-    for index, (image, mask) in enumerate(zip(steps(items), cutouts, strict=True)):
-        name = f"reference {index + 1}"
-        picture, subject, more = _on_white(image, mask, name)
+    for image, mask, name in zip(steps(items), cutouts, names, strict=True):
+        if mask is not None:
+            mask, more = subject_mask(mask, mask_is, name)
+            notes += more
+        picture, subject, more = _on_white(image, mask, name, mask_is)
         notes += more
         if mask is not None if crop is None else flag("crop", crop):
             picture = _cropped(picture, subject, margin, name)
@@ -94,11 +104,15 @@ def _mask_list(masks: Sequence[Tensor | None] | Tensor, count: int) -> list[Tens
         masks = [masks]
     masks = as_list(masks, "masks")
     if len(masks) != count:
-        raise ValueError(f"{len(masks)} masks for {count} reference images; give one mask per image")
+        raise ValueError(
+            f"{counted(len(masks), 'mask')} for {counted(count, 'reference image')}; give one mask per image"
+        )
     return masks
 
 
-def _on_white(image: Tensor, mask: Tensor | None, name: str) -> tuple[Tensor, Tensor | None, list[str]]:
+def _on_white(
+    image: Tensor, mask: Tensor | None, name: str, mask_is: str
+) -> tuple[Tensor, Tensor | None, list[str]]:
     """The image [H, W, 3] on white outside its alpha and mask, and what is left of it [H, W] (None = all)."""
     subject, notes = None, []
     if image.ndim == 3 and image.shape[-1] == 4 and image.numel():
@@ -106,13 +120,15 @@ def _on_white(image: Tensor, mask: Tensor | None, name: str) -> tuple[Tensor, Te
         image = image[..., :3]
     clip, more = as_clip(image, name)
     if len(clip) != 1:
-        raise ValueError(f"{name} holds {len(clip)} images, expected one; give them one by one")
+        raise ValueError(f"{name} holds {counted(len(clip), 'image')}, expected one; give them one by one")
     picture = clip[0]
     notes += more
     if mask is not None:
         soft, more = as_mask(mask, 1, *picture.shape[:2], f"{name}'s mask", owner=name)
-        notes += more
+        notes += more + find_doubts(picture, soft[0], mask_is, name)
         subject = soft[0] if subject is None else soft[0] * subject
+    elif subject is None:
+        notes += find_doubts(picture, None, mask_is, name)
     if subject is not None:
         picture = (picture * subject[..., None] + (1 - subject[..., None])).clamp(0, 1)
     return picture, subject, notes
@@ -125,7 +141,8 @@ def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) 
     box = mask_box(binarize(subject).bool().cpu().numpy())
     if box is None:
         raise ValueError(
-            f"{name}'s mask is empty; mark the subject with 1, or give no mask to use the full image"
+            f"{name}'s mask is empty, or marks only what is transparent; make the subject white in it, set "
+            "mask_is to what the mask marks, or give no mask to use the full picture"
         )
     left, top, right, bottom = box
     part = picture[top:bottom, left:right]

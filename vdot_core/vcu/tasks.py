@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..memory import RGB
 from ..signals.depth import normalize_depth, single_channel
+from ..text import counted
 from .canvas import as_clip, fit_frames, lengthen, snap_length, snap_size, target_length, target_size
 from .checks import as_tensor, check_volume, flag, shown
 from .masks import as_mask, fit_mask
@@ -82,6 +83,8 @@ def control(
     clip = lengthen(clip, length.total, "hold", upto=whole_chunks)
     if region is not None:
         region = fit_mask(region[: length.used], width, height)
+        if not bool(region.any()):
+            notes.append("region is empty (nothing over 0.5): the control guides nothing")
         region = torch.cat([region, region[-1:].expand(length.total - length.used, height, width)])
         clip = torch.where(region[..., None] > 0, clip, GRAY)
     if (first, last) != (0, length.total):
@@ -112,7 +115,8 @@ def depth(
     """Let depth guide the video, from any estimator's output.
 
     Args:
-        depth: [F, H, W], [F, H, W, 1] or gray [F, H, W, 3]; any finite numbers, larger = nearer.
+        depth: [F, H, W], [F, H, W, 1] or gray [F, H, W, 3], or with alpha; any finite numbers, larger =
+            nearer.
         normalization: 'frame' stretches each frame to 0..1 (as VACE was trained), 'clip' the entire clip
             at once, 'stable' also undoes the flicker of estimators that look at one frame at a time (see
             `signals.normalize_depth`), 'none' takes values in [0, 1] as they are.
@@ -130,6 +134,8 @@ def depth(
     values = as_tensor(depth, "depth", "[F, H, W] float")
     values = values.float() / 255 if values.dtype == torch.uint8 else values
     values = values[None] if values.ndim == 2 else values
+    has_alpha = values.ndim == 4 and values.shape[-1] == 4
+    values = values[..., :3] if has_alpha else values
     if normalization == "none":
         values = single_channel(values).float()
         if values.amin() < 0 or values.amax() > 1:
@@ -142,7 +148,7 @@ def depth(
     else:
         direction = "depth" if invert else "disparity"
         frames = normalize_depth(values, mode=normalization, values=direction, percentiles=(0, 100))
-    return control(
+    unit = control(
         frames,
         width=width,
         height=height,
@@ -152,6 +158,7 @@ def depth(
         start=start,
         end=end,
     )
+    return unit.replace(notes=("depth: alpha channel ignored", *unit.notes)) if has_alpha else unit
 
 
 def _only_between(clip: Tensor, region: Tensor | None, first: int, last: int) -> tuple[Tensor, Tensor]:
@@ -173,5 +180,5 @@ def canvas_of(width: int, height: int, num_frames: int) -> tuple[int, int, int, 
     if snapped != (width, height):
         notes.append(f"size {width}x{height} -> {snapped[0]}x{snapped[1]} (multiples of {SIZE_MULTIPLE})")
     if length != num_frames:
-        notes.append(f"length {num_frames} -> {length} frames (4n+1)")
+        notes.append(f"length {num_frames} -> {counted(length, 'frame')} (4n+1)")
     return *snapped, length, notes

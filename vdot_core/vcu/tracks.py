@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..text import counted
 from .checks import MAX_FRAMES, as_list, as_tensor, flag, real, whole
 from .unit import moments
 
@@ -79,7 +80,7 @@ def path_boxes(
     num_frames = whole("num_frames", num_frames, 1, MAX_FRAMES)
     sides = [real("size", side, 1.0, MAX_COORDINATE) for side in as_list(size, "size")]
     if len(sides) != 2:
-        raise ValueError(f"size has {len(sides)} numbers, expected two; give (width, height)")
+        raise ValueError(f"size has {counted(len(sides), 'number')}, expected two; give (width, height)")
     constant_speed = flag("constant_speed", constant_speed)
     first = whole("first", first, 0, MAX_FRAMES)
     if isinstance(points, Mapping):

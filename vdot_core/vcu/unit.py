@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..text import counted
 from .checks import MAX_FRAMES, MAX_STRENGTH, as_list, as_strength, real, shown, whole
 
 VAE_STRIDE = (4, 8, 8)
@@ -68,7 +69,8 @@ class VCU:
         num_frames, height, width, _ = self.frames.shape
         if num_frames < 1 or num_frames % VAE_STRIDE[0] != 1:
             raise ValueError(
-                f"frames has {num_frames} frames, expected 4n+1 (1, 5, .., 81); a builder fits the clip"
+                f"frames has {counted(num_frames, 'frame')}, expected 4n+1 (1, 5, .., 81); "
+                "a builder fits the clip"
             )
         if height < SIZE_MULTIPLE or width < SIZE_MULTIPLE or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
             raise ValueError(
@@ -89,7 +91,8 @@ class VCU:
         _check_shape(name, mask, "[F, H, W]", lambda s: len(s) == 3)
         if mask.shape[0] != self.num_frames:
             raise ValueError(
-                f"{name} has {mask.shape[0]} frames, frames has {self.num_frames}; give both the same length"
+                f"{name} has {counted(mask.shape[0], 'frame')}, frames has {self.num_frames}; "
+                "give both the same length"
             )
         if mask.shape[1:] != self.frames.shape[1:3]:
             raise ValueError(
@@ -153,8 +156,8 @@ class VCU:
         return hash((self.kind, self.strength, tuple(self.frames.shape), len(self.references)))
 
     def __str__(self) -> str:
-        references = f", {len(self.references)} reference(s)" if self.references else ""
-        return f"{self.kind} {self.width}x{self.height}, {self.num_frames} frames{references}"
+        references = f", {counted(len(self.references), 'reference')}" if self.references else ""
+        return f"{self.kind} {self.width}x{self.height}, {counted(self.num_frames, 'frame')}{references}"
 
     def replace(self, **changes) -> VCU:
         """A copy with some fields changed, checked again."""

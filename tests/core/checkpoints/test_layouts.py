@@ -1,5 +1,6 @@
 """Every published layout is recognized and loads to the same bits under Wan's names."""
 
+import dataclasses
 import json
 
 import pytest
@@ -170,13 +171,18 @@ def test_base_and_module(tmp_path):
 
     alone = inspect(module)
     assert (
-        alone.layout == "vace-module"
-        and "holds only the VACE module; give the base T2V file" in alone.problem
+        alone.layout == "vace-module" and "holds only the VACE module; give the T2V network" in alone.problem
     )
     with pytest.raises(ValueError, match="only the VACE module"):
         read_weights(module)
     with pytest.raises(ValueError, match="swapped"):
         read_weights(module, vace=base, config=TINY)
+    other = weights_of(dataclasses.replace(TINY, dim=48, num_layers=6, vace_layers=(0, 2, 4)))
+    save_file({n: v for n, v in other.items() if is_vace(n)}, tmp_path / "wide.safetensors")
+    with pytest.raises(
+        ValueError, match=r"different size \(widths 24 and 48\); give the VACE module of the same"
+    ):
+        read_weights(base, vace=tmp_path / "wide.safetensors")
     save_file(weights, tmp_path / "whole.safetensors")
     with pytest.raises(ValueError, match="has a VACE branch already"):
         read_weights(tmp_path / "whole.safetensors", vace=module, config=TINY)

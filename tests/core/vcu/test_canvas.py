@@ -76,7 +76,8 @@ def test_any_clip_becomes_a_unit_and_changes_are_noted(width, height, num_frames
     if num_frames > unit.num_frames:
         assert f"dropped {num_frames - unit.num_frames} at the end" in notes
     if num_frames < unit.num_frames:
-        assert f"last {unit.num_frames - num_frames} are left free" in notes
+        free = unit.num_frames - num_frames
+        assert ("last one is left free" if free == 1 else f"last {free} are left free") in notes
 
 
 def test_the_note_reads_well():

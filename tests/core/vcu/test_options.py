@@ -93,10 +93,10 @@ def test_keyframes_may_be_clips():
     assert torch.equal(unit.frames[4:8], clip) and torch.equal(unit.frames[14:], end)
     assert (unit.frames[8:14] == 0.5).all()
     for indices, words in (
-        ([4, 2, -1], "keyframes 1 and 2 are both at frame 4; move"),
-        ([0, 11, -1], "keyframes 2 and 3 are both at frame 14"),
-        ([0, 14, 1], "keyframe 2 .4 frames at index 14. covers frames 14..17, the video has 0..16"),
-        ([0, 4, -16], "keyframe 3 .3 frames at index -16. covers frames -1..1"),
+        ([4, 2, -1], "keyframe 1 and keyframe 2 are both at frame 4; move"),
+        ([0, 11, -1], "keyframe 2 and keyframe 3 are both at frame 14"),
+        ([0, 14, 1], "keyframe 2 .4 frames at position 14. covers frames 14..17, the video has 0..16"),
+        ([0, 4, -16], "keyframe 3 .3 frames at position -16. covers frames -1..1"),
         ([0, 4, 0.5], "index 3 is 0.5, expected a whole number"),
     ):
         with pytest.raises(ValueError, match=words):

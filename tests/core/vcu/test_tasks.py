@@ -71,7 +71,7 @@ def test_depth_of_a_wall_is_finite():
             {"normalization": "min-max"},
             "'min-max', expected one of frame, clip, stable",
         ),
-        (torch.rand(5, 16, 16, 4), {}, "without alpha"),
+        (torch.rand(5, 16, 16, 2), {}, "without alpha"),
     ],
 )
 def test_depth_that_makes_no_sense_is_refused(values, options, words):
@@ -101,7 +101,7 @@ def test_extension_keeps_what_is_given(before, after, num_frames):
 
 def test_extension_limits():
     clip = torch.rand(5, 16, 32, 3)
-    with pytest.raises(ValueError, match="10 frames are given for a video of 9; nothing is left"):
+    with pytest.raises(ValueError, match="10 frames given for a video of 9; nothing is left"):
         extend(clip, clip, num_frames=9)
     unit = extend(clip[0], torch.rand(3, 40, 70, 3), num_frames=9)
     assert unit.masks[:, 0, 0].tolist() == [0, 1, 1, 1, 1, 1, 0, 0, 0]
@@ -120,10 +120,10 @@ def test_keyframes_are_where_they_were_put():
 @pytest.mark.parametrize(
     "indices, words",
     [
-        ([0, 0], "keyframes 1 and 2 are both at frame 0"),
-        ([8, -1], "keyframes 1 and 2 are both at frame 8"),
-        ([0, 9], "keyframe 2 is at index 9, the video has frames 0..8"),
-        ([0], "2 keyframes for 1 indices"),
+        ([0, 0], "keyframe 1 and keyframe 2 are both at frame 0"),
+        ([8, -1], "keyframe 1 and keyframe 2 are both at frame 8"),
+        ([0, 9], "keyframe 2 is at position 9, the video has frames 0..8"),
+        ([0], "2 keyframes for 1 position"),
     ],
 )
 def test_keyframes_that_clash_are_refused(indices, words):

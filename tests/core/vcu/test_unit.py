@@ -27,7 +27,7 @@ def parts(**changes):
         ({"masks": torch.ones(9, 16, 32)}, ["masks has 9 frames", "frames has 5", "same length"]),
         ({"masks": torch.ones(5, 32, 32)}, ["32x32", "32x16", "same size"]),
         ({"masks": torch.full((5, 16, 32), 255.0)}, ["masks", "255"]),
-        ({"region": torch.ones(1, 16, 32)}, ["region has 1 frames"]),
+        ({"region": torch.ones(1, 16, 32)}, ["region has 1 frame"]),
         ({"references": (torch.rand(1, 8, 8, 3),)}, ["reference 1", "[H, W, 3]"]),
         ({"references": (torch.rand(8, 8, 3), torch.full((8, 8, 3), float("nan")))}, ["reference 2", "NaN"]),
         ({"kind": "depth"}, ["'depth'", "control"]),
