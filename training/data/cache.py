@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file; ValueError names it where it is none."""
     try:
         return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}); remove it and run training/cache.py again"
         ) from error
