@@ -64,6 +64,16 @@ def complete(folder: str | Path) -> list[SavedStep]:
     return [checkpoint for checkpoint in numbered(folder) if damage(checkpoint.path) is None]
 
 
+def newest_complete(folder: str | Path) -> SavedStep | None:
+    """The last of `complete`, None where there is none; damaged ones that are newer are named in the log."""
+    for checkpoint in reversed(numbered(folder)):
+        reason = damage(checkpoint.path)
+        if reason is None:
+            return checkpoint
+        logger.warning("%s is damaged: %s; taking the checkpoint before it", checkpoint.path, reason)
+    return None
+
+
 class Checkpoints:
     """The folder of a run's checkpoints.
 
@@ -172,7 +182,7 @@ class Checkpoints:
         logger.info("checkpoint %s", final)
         newest = complete(self.folder)[-self.keep :]
         for old in numbered(self.folder):
-            if old.step < newest[0].step:
+            if newest and old.step < newest[0].step:
                 shutil.rmtree(old.path)
 
     def restore(

@@ -14,7 +14,7 @@ from vdot_core.networks import WanVaceConfig
 from vdot_core.signals.conventions import CONTROL_CONVENTIONS
 from vdot_core.signals.conventions import KEY as CONVENTIONS_KEY
 
-from .checkpoint import complete, read_progress, read_tensors
+from .checkpoint import newest_complete, read_progress, read_tensors
 from .config import RunConfig
 
 logger = logging.getLogger("vdot")
@@ -35,10 +35,9 @@ def export(config: RunConfig, path: str | Path, metadata: Mapping[str, str]) -> 
         ValueError: There is no checkpoint, or a weight does not fit the dtype.
     """
     folder = Path(config.out_dir) / "checkpoints"
-    checkpoints = complete(folder)
-    if not checkpoints:
+    newest = newest_complete(folder)
+    if newest is None:
         raise ValueError(f"{folder} holds no complete checkpoint; train first, or give the run's out_dir")
-    newest = checkpoints[-1]
     progress = read_progress(newest)
     sizes = WanVaceConfig.from_dict(progress["network"])
     dtype = DTYPES[config.export_dtype]

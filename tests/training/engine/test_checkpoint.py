@@ -11,7 +11,7 @@ import torch.distributed.checkpoint as dcp
 
 from training.distributed import world as parallel
 from training.distributed.config import ParallelConfig
-from training.engine.checkpoint import Checkpoints, complete, read_progress, read_tensors
+from training.engine.checkpoint import Checkpoints, complete, newest_complete, read_progress, read_tensors
 
 
 @pytest.fixture
@@ -177,6 +177,13 @@ def test_a_damaged_checkpoint_that_is_exported_is_named(two):
     _flip(_largest(two[1].path))
     with pytest.raises(ValueError, match=r"step-00000006 is damaged \(.*use the checkpoint before it"):
         list(read_tensors(two[1], ""))
+
+
+def test_an_export_takes_the_newest_intact_checkpoint_and_says_which_it_passed_over(two, tmp_path, caplog):
+    assert newest_complete(tmp_path) == two[1] and not caplog.text
+    _cut(_largest(two[1].path))
+    assert newest_complete(tmp_path) == two[0]
+    assert re.search(rf"{two[1].path} is damaged: .* taking the checkpoint before it", caplog.text)
 
 
 def test_killed_between_two_files_of_a_checkpoint_the_one_before_stays(tmp_path, monkeypatch):
