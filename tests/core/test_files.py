@@ -68,11 +68,11 @@ def test_files_are_replaced_in_one_place():
     """Folders are exceptions: a checkpoint of several files, an unpacked archive."""
     callers = {
         path.relative_to(ROOT).as_posix()
-        for folder in ("vdot_core", "nodes", "training", "tiny", "devtools", "benchmarks")
+        for folder in ("vdot_core", "nodes", "training", "tiny", "benchmarks")
         for path in (ROOT / folder).rglob("*.py")
         if "os.replace(" in path.read_text(encoding="utf-8")
     }
-    assert callers == {"vdot_core/files.py", "training/engine/checkpoint.py", "devtools/comfyui.py"}
+    assert callers == {"vdot_core/files.py", "training/engine/checkpoint.py"}
 
 
 def test_files_are_read_up_to_a_size(tmp_path):
