@@ -16,9 +16,6 @@ import comfy.sample
 import comfy.samplers
 import torch
 
-from ..vdot_core.text import counted
-from .comfy_bridge import check_frame_strengths
-
 PREVIEW_EVENT = "vdot.preview"
 PREVIEW_VERSION = 1
 MAX_PREVIEW_FRAMES = 32
@@ -27,69 +24,6 @@ MAX_PREVIEW_BYTES = 192 * 1024  # of JPEG, before base64 adds a third
 LATENT_FPS = 4.0  # Wan videos have 16 frames a second, a latent frame covers four of them
 
 _log = logging.getLogger("vdot")
-
-
-def check_model(model) -> None:
-    """Refuse models that are not Wan 2.1 with flow sampling in 1000 steps.
-
-    Raises:
-        ValueError: says what the model is instead.
-    """
-    base = model.model
-    wan = isinstance(base, comfy.model_base.WAN21)
-    if not wan or base.latent_format.latent_channels != comfy.latent_formats.Wan21.latent_channels:
-        raise ValueError(
-            f"the model is a {type(base).__name__}; VDOT Sampler needs a Wan 2.1 or VACE model: "
-            "load one with VDOT Load Model or Load Diffusion Model"
-        )
-    sampling = model.get_model_object("model_sampling")
-    multiplier = getattr(sampling, "multiplier", None)
-    if not isinstance(sampling, comfy.model_sampling.CONST) or multiplier != 1000:
-        raise ValueError(
-            f"the model's sampling was changed to {type(sampling).__mro__[1].__name__} with multiplier "
-            f"{multiplier}; VDOT needs flow matching with 1000: remove that node or use ModelSamplingSD3"
-        )
-
-
-def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str]:
-    """Check that a conditioning fits the model and the latent.
-
-    Returns:
-        Messages about settings that are allowed but probably not intended.
-
-    Raises:
-        ValueError: there is no text or one of another model's encoder, the VACE context has another size than
-            the latent, or its strengths cannot be used.
-    """
-    lines = []
-    if not conditioning:
-        raise ValueError(f"{name} is empty; connect CLIP Text Encode to VDOT Encode")
-    width = model.model.diffusion_model.text_dim
-    for tokens, _ in conditioning:
-        if tokens.shape[-1] != width:
-            raise ValueError(
-                f"the {name} text is {tokens.shape[-1]} numbers wide, this model reads {width}; use the clip "
-                "of VDOT Load Demo for the demo, and Load CLIP with umt5_xxl (type wan) for Wan models"
-            )
-    check_frame_strengths(model, conditioning)
-    has_vace = isinstance(model.model, comfy.model_base.WAN21_Vace)
-    contexts = [frames for _, extra in conditioning for frames in extra.get("vace_frames", [])]
-    for frames in contexts:
-        if frames.shape[-3:] != torch.Size(latent_shape[-3:]):
-            raise ValueError(
-                f"the {name} conditioning is for {_size(frames.shape)}, the latent is {_size(latent_shape)}; "
-                "take both from the same VDOT Encode node"
-            )
-    if contexts and not has_vace:
-        lines.append(f"{name}: this model has no VACE branch, so frames, masks and references have no effect")
-    if has_vace and not contexts:
-        lines.append(f"{name}: no VACE context; put VDOT Encode between the text and the sampler")
-    return lines
-
-
-def _size(shape) -> str:
-    frames, height, width = shape[-3:]
-    return f"{width * 8}x{height * 8} with {counted(frames, 'latent frame')}"
 
 
 def network_sigmas(timesteps: torch.Tensor, multiplier: float = 1000.0) -> torch.Tensor:
@@ -164,6 +98,7 @@ def run_sampler(model, positive, negative, latent, *, seed, schedule, solver, cf
     sigmas = torch.cat([network_sigmas(schedule.timesteps), torch.zeros(1)])
     sampler = few_step_sampler(schedule, solver, generator)
     mask = latent.get("noise_mask")
+    mask = None if mask is None else mask.float()
     out = guider.sample(noise, samples, sampler, sigmas, denoise_mask=mask, callback=callback, seed=seed)
     return out.to(comfy.model_management.intermediate_device())
 

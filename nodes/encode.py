@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..vdot_core.text import counted
 from .comfy_bridge import report, vace_conditioning
+from .comfy_checks import vace_contexts
 from .comfy_vae import check_vae, clips_at_once, gray_cache, vae_encoder
 from .guard import CheckedNode
 from .inputs import VCUType
@@ -100,7 +101,7 @@ class VDOTEncode(CheckedNode):
     def execute(cls, positive, vae, unit, strength, negative=None, **further) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        check_vae(vae)
+        _check_inputs(vae, positive, negative)
         units = _with_strengths(unit, strength, further)
         context = vcu.encode(
             units,
@@ -119,6 +120,13 @@ class VDOTEncode(CheckedNode):
         latent[LENGTH_KEY] = samples.shape[2]
         trim = ReferenceCount(context.num_reference_latents)
         return io.NodeOutput(positive, negative, latent, trim, ui=report(_describe(context)))
+
+
+def _check_inputs(vae, positive, negative) -> None:
+    """Refuse another VAE, and conditioning whose earlier contexts do not fit; encoding takes long."""
+    check_vae(vae)
+    vace_contexts(positive, "positive")
+    vace_contexts(negative or [], "negative")
 
 
 def _with_strengths(unit, strength: float, further: dict) -> list:

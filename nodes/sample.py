@@ -168,15 +168,11 @@ def _schedule(preset: str, steps: int, shift: float, solver: str):
 
 def _validate(model, positive, negative, latent: dict, cfg: float) -> list[str]:
     """Refuse impossible settings before anything heavy runs; returns messages about unusual ones."""
-    from .comfy_sampling import check_conditioning, check_model
+    from .comfy_checks import check_conditioning, check_latent, check_model
 
     check_model(model)
+    check_latent(model, latent, REFERENCE_KEY)
     samples = latent["samples"]
-    if samples.ndim != 5:
-        raise ValueError(
-            f"the latent has shape {tuple(samples.shape)}, a video latent has 5 dimensions; "
-            "connect the latent output of VDOT Encode"
-        )
     if cfg != 1.0 and negative is None:
         raise ValueError(f"cfg is {cfg:g} but nothing is connected to negative; connect it, or set cfg to 1")
     lines = check_conditioning(model, positive, samples.shape, "positive")

@@ -204,7 +204,7 @@ def test_model_sampling_node_works(load):
     shifted = ModelSamplingSD3().patch(model, 5.0)[0]
     assert shifted.get_model_object("model_sampling").shift == 5.0
     assert model.get_model_object("model_sampling").shift == 8.0
-    submodule("nodes.comfy_sampling").check_model(shifted)
+    submodule("nodes.comfy_checks").check_model(shifted)
 
 
 def test_torch_compile_node_s_wrapper_works(load, inputs, run, text):

@@ -299,7 +299,7 @@ def test_other_models_are_refused(comfy):
 
     patcher = comfy.model_patcher.ModelPatcher(OtherModel(), torch.device("cpu"), torch.device("cpu"))
     with pytest.raises(ValueError, match=r"OtherModel.*needs a Wan 2\.1"):
-        submodule("nodes.comfy_sampling").check_model(patcher)
+        submodule("nodes.comfy_checks").check_model(patcher)
 
 
 def test_network_sigmas_come_back_as_labels(pack):

@@ -1,0 +1,138 @@
+"""Refuses models, latents and conditioning that cannot be sampled, before anything heavy runs.
+
+Shape letters: B batch, K contexts, T latent frames, h w latents.
+"""
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_sampling
+import torch
+
+from ..vdot_core.text import counted, shown
+from .comfy_bridge import check_frame_strengths
+
+MAX_BATCH_INDEX = 4096  # ComfyUI draws the noise of every index up to the largest
+FROM_ENCODE = "take the latent straight from VDOT Encode"
+
+
+def check_model(model) -> None:
+    """Refuse models that are not Wan 2.1 with flow sampling in 1000 steps.
+
+    Raises:
+        ValueError: says what the model is instead.
+    """
+    base = model.model
+    wan = isinstance(base, comfy.model_base.WAN21)
+    if not wan or base.latent_format.latent_channels != comfy.latent_formats.Wan21.latent_channels:
+        raise ValueError(
+            f"the model is a {type(base).__name__}; VDOT Sampler needs a Wan 2.1 or VACE model: "
+            "load one with VDOT Load Model or Load Diffusion Model"
+        )
+    sampling = model.get_model_object("model_sampling")
+    multiplier = getattr(sampling, "multiplier", None)
+    if not isinstance(sampling, comfy.model_sampling.CONST) or multiplier != 1000:
+        raise ValueError(
+            f"the model's sampling was changed to {type(sampling).__mro__[1].__name__} with multiplier "
+            f"{multiplier}; VDOT needs flow matching with 1000: remove that node or use ModelSamplingSD3"
+        )
+
+
+def check_latent(model, latent: dict, reference_key: str) -> None:
+    """Check what other nodes may have written into a latent.
+
+    Args:
+        model: a ModelPatcher.
+        latent: samples [B, 16, T, h, w], and ComfyUI's or our own further keys.
+        reference_key: of the number of references.
+
+    Raises:
+        ValueError: the samples are another model's, or a key holds something else than it should.
+    """
+    samples, mask = latent["samples"], latent.get("noise_mask")
+    if samples.ndim != 5:
+        raise ValueError(
+            f"the latent has shape {tuple(samples.shape)}, a video latent has 5 dimensions; "
+            "connect the latent output of VDOT Encode"
+        )
+    channels = model.model.latent_format.latent_channels
+    # ComfyUI gives an empty latent the channels of the model.
+    if samples.is_complex() or (samples.shape[1] != channels and samples.any()):
+        raise ValueError(
+            f"the latent holds {samples.shape[1]} channels of {shown(samples.dtype)}, the model reads "
+            f"{channels} of float numbers; {FROM_ENCODE}"
+        )
+    if mask is not None and mask.is_complex():
+        raise ValueError("the latent's noise mask holds complex numbers, expected 0 to 1; give another mask")
+    count, index = latent.get(reference_key, 0), latent.get("batch_index")
+    if not isinstance(count, int) or count < 0:
+        raise ValueError(f"the latent's number of references is {shown(count, 60)}; {FROM_ENCODE}")
+    if index is not None and not (_whole_numbers(index) and len(index) == len(samples)):
+        raise ValueError(f"the latent's batch_index is {shown(index, 60)}; {FROM_ENCODE}")
+
+
+def _whole_numbers(values) -> bool:
+    whole = isinstance(values, (list, tuple)) and all(isinstance(value, int) for value in values)
+    return whole and all(0 <= value <= MAX_BATCH_INDEX for value in values)
+
+
+def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str]:
+    """Check that a conditioning fits the model and the latent.
+
+    Returns:
+        Messages about settings that are allowed but probably not intended.
+
+    Raises:
+        ValueError: there is no text or one of another model's encoder, the VACE context has another size than
+            the latent, or its strengths cannot be used.
+    """
+    lines = []
+    if not conditioning:
+        raise ValueError(f"{name} is empty; connect CLIP Text Encode to VDOT Encode")
+    width = model.model.diffusion_model.text_dim
+    for tokens, _ in conditioning:
+        if tokens.shape[-1] != width:
+            raise ValueError(
+                f"the {name} text is {tokens.shape[-1]} numbers wide, this model reads {width}; use the clip "
+                "of VDOT Load Demo for the demo, and Load CLIP with umt5_xxl (type wan) for Wan models"
+            )
+    contexts = vace_contexts(conditioning, name)
+    check_frame_strengths(model, conditioning)
+    has_vace = isinstance(model.model, comfy.model_base.WAN21_Vace)
+    for frames in contexts:
+        if frames.shape[-3:] != torch.Size(latent_shape[-3:]):
+            raise ValueError(
+                f"the {name} conditioning is for {_size(frames.shape)}, the latent is {_size(latent_shape)}; "
+                "take both from the same VDOT Encode node"
+            )
+    if contexts and not has_vace:
+        lines.append(f"{name}: this model has no VACE branch, so frames, masks and references have no effect")
+    if has_vace and not contexts:
+        lines.append(f"{name}: no VACE context; put VDOT Encode between the text and the sampler")
+    return lines
+
+
+def vace_contexts(conditioning: list, name: str) -> list[torch.Tensor]:
+    """Frames [B, 32, T, h, w] of all VACE contexts of a conditioning.
+
+    Raises:
+        ValueError: there is not one mask of the same size for each.
+    """
+    return [frames for _, extra in conditioning for frames in _contexts_of(extra, name)]
+
+
+def _contexts_of(extra: dict, name: str) -> list[torch.Tensor]:
+    frames = extra.get("vace_frames", [])
+    masks = extra.get("vace_mask", frames)
+    fits = isinstance(frames, list) and isinstance(masks, list) and len(frames) == len(masks)
+    fits = fits and all(isinstance(part, torch.Tensor) and part.ndim == 5 for part in [*frames, *masks])
+    if not fits or any(a.shape[2:] != b.shape[2:] for a, b in zip(frames, masks, strict=True)):
+        raise ValueError(
+            f"the VACE frames and masks of {name} do not fit each other; take it from VDOT Encode, or from "
+            "WanVaceToVideo without a node that changes it"
+        )
+    return frames
+
+
+def _size(shape) -> str:
+    frames, height, width = shape[-3:]
+    return f"{width * 8}x{height * 8} with {counted(frames, 'latent frame')}"
