@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import torch
 
 MAX_PICKLE_BYTES = 16_000_000
-_MAX_INSTRUCTIONS = 1_000_000  # each can take some 100 bytes; a network of 14B has 60,000
+_MAX_INSTRUCTIONS = 1_000_000  # each can take some 100 bytes; a network of 14B has 40,000
 _STORAGES = {
     "torch FloatStorage": torch.float32,
     "torch DoubleStorage": torch.float64,

@@ -65,7 +65,7 @@ def test_a_pipe_that_takes_a_files_place_does_not_block(tmp_path, monkeypatch):
 
 
 def test_files_are_replaced_in_one_place():
-    """Folders are exceptions: a checkpoint of several files, an unpacked archive."""
+    """Folders are exceptions: a checkpoint of several files. devtools may use only the standard library."""
     callers = {
         path.relative_to(ROOT).as_posix()
         for folder in ("vdot_core", "nodes", "training", "tiny", "benchmarks")

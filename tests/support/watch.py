@@ -1,6 +1,5 @@
 """A watchdog for one call: its time, its memory, and the words in which it refuses."""
 
-import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ FOREIGN = ("Traceback", "alloc", "out of memory", "weights_only", "<class", "obj
 @contextmanager
 def watchdog(seconds: float = 20, num_bytes: int = 2**30) -> Iterator[None]:
     """Let a block allocate at most so many bytes more, and end it with TimeoutError after so many seconds."""
+    import resource  # absent on Windows, where the tests that need it are skipped
 
     def expire(*_):
         raise TimeoutError(f"still running after {seconds} s")

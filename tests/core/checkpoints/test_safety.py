@@ -102,7 +102,7 @@ def test_extended_files_are_refused(tmp_path, kind):
     path = written(tmp_path, kind)
     path.write_bytes(path.read_bytes() + b"\0" * 9)
     if kind == "ours":
-        with pytest.raises(ValueError, match=r"truncated, corrupt .*not fully covered.*download it again"):
+        with pytest.raises(ValueError, match=r"truncated, corrupt or not safe.*download it again"):
             load_network(path)
 
 
