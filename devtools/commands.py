@@ -146,13 +146,13 @@ def gpu(arguments: Sequence[str]) -> int:
         print(NO_DRIVER, file=sys.stderr)
         return NO_GPU
     python = Path(sys.executable) if options.no_setup else set_up().python
-    seen = probe(python)
-    if cuda and seen["name"] is None:
-        print(why_no_gpu(seen), file=sys.stderr)
+    gpu_info = probe(python)
+    if cuda and gpu_info["name"] is None:
+        print(why_no_gpu(gpu_info), file=sys.stderr)
         return NO_GPU
     if cuda and not options.no_setup:
         python = layer_of(python, "gpu", install_it=True)
-    return measure(python, options, seen, say, started)
+    return measure(python, options, gpu_info, say, started)
 
 
 def pins(arguments: Sequence[str]) -> int:

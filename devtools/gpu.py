@@ -102,12 +102,12 @@ def probe(python: Path) -> dict:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def why_no_gpu(seen: dict) -> str:
+def why_no_gpu(gpu_info: dict) -> str:
     """One sentence: torch sees no GPU, and what to do."""
-    torch = f"no NVIDIA GPU to measure: torch {seen['torch']}"
-    if seen["cuda"] is None:
+    torch = f"no NVIDIA GPU to measure: torch {gpu_info['torch']}"
+    if gpu_info["cuda"] is None:
         return f"{torch} is a build for CPUs; on Linux dev.py installs one with CUDA, on Windows use WSL 2"
-    return f"{torch} sees none; it needs a driver for CUDA {seen['cuda']} (nvidia-smi shows yours)"
+    return f"{torch} sees none; it needs a driver for CUDA {gpu_info['cuda']} (nvidia-smi shows yours)"
 
 
 def source_state() -> dict:
@@ -128,13 +128,13 @@ class Figures:
 
     Args:
         folder: where the file is, with the logs of the parts.
-        seen: the GPU.
+        gpu_info: the GPU.
         device: 'cuda' or 'cpu'.
     """
 
-    def __init__(self, folder: Path, seen: dict, device: str):
+    def __init__(self, folder: Path, gpu_info: dict, device: str):
         source = source_state()
-        name = seen["name"] if device == "cuda" else "cpu"
+        name = gpu_info["name"] if device == "cuda" else "cpu"
         words = f"{name}-{(source['commit'] or 'no-commit')[:12]}"
         self.folder = folder / "".join(c if c.isalnum() or c in "-." else "-" for c in words)
         self.path = self.folder / "figures.json"
@@ -145,7 +145,7 @@ class Figures:
         except (OSError, ValueError, KeyError, TypeError):
             self.parts = {}
         self.head = {**source, "gpu": name, "host": platform.node(), "system": platform.platform()}
-        self.head |= {"torch": seen["torch"], "cuda": seen["cuda"]}
+        self.head |= {"torch": gpu_info["torch"], "cuda": gpu_info["cuda"]}
 
     def finished(self, part: str) -> bool:
         """True if a part has finished, or was skipped for a permanent reason."""
@@ -161,22 +161,24 @@ class Figures:
             os.replace(scratch, self.path)
 
 
-def measure(python: Path, options: Options, seen: dict, say: Callable[[str], None], started: float) -> int:
+def measure(
+    python: Path, options: Options, gpu_info: dict, say: Callable[[str], None], started: float
+) -> int:
     """Run the parts that are missing.
 
     Args:
         python: interpreter with torch and the project's packages.
         options: the command line.
-        seen: from probe().
+        gpu_info: from probe().
         say: called with one-line progress messages.
         started: time.monotonic() when the command began.
 
     Returns:
         0 when every part that was asked for is finished, 1 otherwise.
     """
-    figures = Figures(options.out, seen, options.device)
-    asked = [part for part in PARTS if not options.only or part in options.only]
-    for part in asked:
+    figures = Figures(options.out, gpu_info, options.device)
+    parts = [part for part in PARTS if not options.only or part in options.only]
+    for part in parts:
         if figures.finished(part) and not options.again:
             say(f"{part}: {figures.parts[part]['state']} before")
             continue
@@ -190,7 +192,7 @@ def measure(python: Path, options: Options, seen: dict, say: Callable[[str], Non
         figures.store(part, record)
         say(f"{part}: {record['state']} after {record['seconds']} s" + _reason(record))
     say(f"figures: {figures.path}")
-    return 0 if all(figures.finished(part) for part in asked) else 1
+    return 0 if all(figures.finished(part) for part in parts) else 1
 
 
 def run_part(python: Path, part: str, device: str, folder: Path, limit: float) -> dict:

@@ -81,11 +81,11 @@ class ComfyHooks(Hooks):
         result = replacement(args, {"original_block": original_block})["img"]
         return self._carry(exact, result)
 
-    def _carry(self, x: Tensor, seen: Tensor) -> Tensor:
+    def _carry(self, x: Tensor, tokens: Tensor) -> Tensor:
         """Carry over to x what a patch changed of it; `seen` was x in the patches' dtype."""
-        if x.dtype == self.dtype or x.shape != seen.shape:
-            return seen.to(x.dtype)
-        return x + (seen.to(x.dtype) - x.to(self.dtype))
+        if x.dtype == self.dtype or x.shape != tokens.shape:
+            return tokens.to(x.dtype)
+        return x + (tokens.to(x.dtype) - x.to(self.dtype))
 
     def after_self_attention(self, x: Tensor, q: Tensor, k: Tensor) -> Tensor:
         """Apply `attn1_patch`."""

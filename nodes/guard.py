@@ -61,9 +61,9 @@ def _progress_bar() -> Callable[[int, int], None]:
 
     bar = comfy.utils.ProgressBar(1)
 
-    def report(done: int, total: int) -> None:
+    def report(count: int, total: int) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total)
+        bar.update_absolute(count, total)
 
     return report
 

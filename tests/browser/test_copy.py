@@ -59,8 +59,8 @@ def wired(request, page):
     page.clear()
     page.evaluate(BUILD, [request.param, CASES[request.param]])
     (inputs,) = page.evaluate(READ, request.param)
-    drawn = {name: [name, output, True] for name, _, output in CASES[request.param]}
-    assert {name: source for name, source in inputs if source} == drawn
+    picture = {name: [name, output, True] for name, _, output in CASES[request.param]}
+    assert {name: source for name, source in inputs if source} == picture
     return page, request.param, inputs
 
 

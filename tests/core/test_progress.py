@@ -41,12 +41,12 @@ LOOPS = {
 def test_every_long_loop_reports_and_can_be_canceled(name):
     if name == "flow":
         pytest.importorskip("cv2")
-    seen = []
-    with reporting(lambda done, total: seen.append((done, total))):
+    calls = []
+    with reporting(lambda count, total: calls.append((count, total))):
         LOOPS[name]()
-    assert seen and all(1 <= done <= total for done, total in seen) and seen[-1][0] == seen[-1][1]
+    assert calls and all(1 <= count <= total for count, total in calls) and calls[-1][0] == calls[-1][1]
 
-    def cancel(done, total):
+    def cancel(count, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), reporting(cancel):

@@ -82,23 +82,23 @@ def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch):
     pins = tmp_path / "pins.txt"
     pins.write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
     environments.create_venv(tmp_path / "venv", 0, lambda line: None)
-    said, begin = [], time.monotonic()
+    output, begin = [], time.monotonic()
     with pytest.raises(DevError, match="package index cannot be reached: check the network"):
-        install(tmp_path / "venv", pins, said.append)
-    assert time.monotonic() - begin < 60 and len(said) == 1
+        install(tmp_path / "venv", pins, output.append)
+    assert time.monotonic() - begin < 60 and len(output) == 1
     assert not (tmp_path / "venv" / environments.INSTALLING).exists()
 
 
 def test_relative_paths_are_those_of_the_folder_where_the_command_was_given(tmp_path, monkeypatch):
     """Programs are run in the repository's root, where the same words would name another folder."""
-    seen = {}
+    folders = {}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "lint", lambda arguments: seen.update(os.environ) or 0)
+    monkeypatch.setattr(commands, "lint", lambda arguments: folders.update(os.environ) or 0)
     for name in ("VDOT_VENV", "VDOT_CACHE", "COMFYUI_PATH"):
         monkeypatch.setenv(name, f"my {name}/ü")
     assert cli.main(["lint"]) == 0
     for name in ("VDOT_VENV", "VDOT_CACHE", "COMFYUI_PATH"):
-        assert seen[name] == str(tmp_path / f"my {name}" / "ü")
+        assert folders[name] == str(tmp_path / f"my {name}" / "ü")
     monkeypatch.setenv("VDOT_CACHE", "~/somewhere")
     monkeypatch.setenv("COMFYUI_PATH", "")
     cli.main(["lint"])

@@ -50,11 +50,11 @@ def options(folder: Path, *only: str, again: bool = False) -> gpu.Options:
 
 
 def measure(folder: Path, *only: str, again: bool = False, started: float | None = None) -> tuple[int, list]:
-    said: list[str] = []
-    seen = {"name": None, "torch": "2.11.0", "cuda": None}
+    lines: list[str] = []
+    gpu_info = {"name": None, "torch": "2.11.0", "cuda": None}
     python, begin = Path(sys.executable), time.monotonic() if started is None else started
-    status = gpu.measure(python, options(folder, *only, again=again), seen, said.append, begin)
-    return status, said
+    status = gpu.measure(python, options(folder, *only, again=again), gpu_info, lines.append, begin)
+    return status, lines
 
 
 def figures(folder: Path) -> dict:
@@ -101,7 +101,7 @@ def test_a_build_for_cpus_is_named():
 
 
 def test_finished_parts_are_skipped_at_the_second_start_and_others_run_again(tmp_path, quick):
-    status, said = measure(tmp_path)
+    status, lines = measure(tmp_path)
     parts = figures(tmp_path)["parts"]
     assert status == 1 and {name: part["state"] for name, part in parts.items()} == {
         "works": "done", "small": "skipped", "fails": "failed", "hangs": "timeout",
@@ -109,15 +109,15 @@ def test_finished_parts_are_skipped_at_the_second_start_and_others_run_again(tmp
     assert parts["works"]["figures"] == {"value": 1} and parts["small"]["reason"] == "too small"
     assert "exit status 1: wrong numbers" in parts["fails"]["reason"]
     assert parts["hangs"]["seconds"] >= 1 and "not finished after 1 s" in parts["hangs"]["reason"]
-    status, said = measure(tmp_path, "works", "small", "fails")
-    assert said[:2] == ["works: done before", "small: skipped before"] and "fails: at most" in said[2]
-    status, said = measure(tmp_path, "works", again=True)
-    assert status == 0 and "works: at most" in said[0]
+    status, lines = measure(tmp_path, "works", "small", "fails")
+    assert lines[:2] == ["works: done before", "small: skipped before"] and "fails: at most" in lines[2]
+    status, lines = measure(tmp_path, "works", again=True)
+    assert status == 0 and "works: at most" in lines[0]
 
 
 def test_what_has_no_time_left_is_not_started(tmp_path, quick):
-    status, said = measure(tmp_path, "works", started=time.monotonic() - gpu.TOTAL_SECONDS)
-    assert status == 1 and "run the same command again" in said[0]
+    status, lines = measure(tmp_path, "works", started=time.monotonic() - gpu.TOTAL_SECONDS)
+    assert status == 1 and "run the same command again" in lines[0]
     assert figures(tmp_path)["parts"]["works"] == {"state": "not started"}
     assert measure(tmp_path, "works")[0] == 0
 
@@ -209,5 +209,5 @@ def test_the_parts_measure_the_real_code_at_a_very_small_size(module):
 @pytest.mark.full
 @pytest.mark.parametrize("part", gpu.PARTS)
 def test_every_part_runs_as_a_process(tmp_path, part):
-    status, said = measure(tmp_path, part)
-    assert status == 0 and figures(tmp_path)["parts"][part]["state"] == "done", said
+    status, lines = measure(tmp_path, part)
+    assert status == 0 and figures(tmp_path)["parts"][part]["state"] == "done", lines

@@ -92,9 +92,9 @@ def test_pip_installs_where_uv_does_not_run(venv):
     """A package of that name that does nothing, as on a processor too old for it."""
     wheel = make_wheel(venv.parent / "wheels", "uv", "0.1")
     (venv.parent / "uv.txt").write_text(pin(wheel))
-    said = []
-    assert install(venv, say=said.append) is True and installed(venv) == "1.0"
-    assert said[-1].startswith("uv does not run on this machine: pip installs")
+    lines = []
+    assert install(venv, say=lines.append) is True and installed(venv) == "1.0"
+    assert lines[-1].startswith("uv does not run on this machine: pip installs")
 
 
 @by_both

@@ -215,10 +215,10 @@ class Values:
 
     def _from_pool(self, kind: str, otherwise):
         """What a node returned earlier, the newest more often."""
-        known = self.pool[kind]
-        if not known or self.rng.random() < 0.25:
+        cached = self.pool[kind]
+        if not cached or self.rng.random() < 0.25:
             return otherwise
-        return known[-1] if self.rng.random() < 0.5 else self.rng.choice(known)
+        return cached[-1] if self.rng.random() < 0.5 else self.rng.choice(cached)
 
     def _shape(self) -> tuple[int, int, int]:
         if self.rng.random() < 0.85:

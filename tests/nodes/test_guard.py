@@ -99,14 +99,14 @@ def test_a_node_shows_progress_and_ends_when_interrupted(run, comfy, monkeypatch
     import comfy.model_management
     import comfy.utils
 
-    seen = []
+    calls = []
     monkeypatch.setattr(
-        comfy.utils, "PROGRESS_BAR_HOOK", lambda done, total, *_, **__: seen.append((done, total))
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda count, total, *_, **__: calls.append((count, total))
     )
     inputs = {"frames": torch.rand(5, 32, 32, 3), "mask": torch.ones(5, 32, 32), "mask_shape": "box"}
     inputs |= {"expand": 0.0, "width": 0, "height": 0, "length": 0}
     run("VDOTMask", **inputs)
-    assert seen[-1] == (5, 5)
+    assert calls[-1] == (5, 5)
     comfy.model_management.interrupt_current_processing(True)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         run("VDOTMask", **inputs)

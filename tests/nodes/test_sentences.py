@@ -54,11 +54,11 @@ def sentences(tree: ast.AST):
 
 @pytest.mark.parametrize("path", list(sources()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_words_of_calls_or_commands(path):
-    known = [key.split(": ")[1] for key in NOT_SHOWN if key.startswith(f"{path.relative_to(ROOT)}: ")]
+    names = [key.split(": ")[1] for key in NOT_SHOWN if key.startswith(f"{path.relative_to(ROOT)}: ")]
     wrong = [
         f"{path.name}:{line}: {text}"
         for line, text in sentences(ast.parse(path.read_text("utf-8")))
-        if CALLS.search(text) and not any(part in text for part in known)
+        if CALLS.search(text) and not any(part in text for part in names)
     ]
     assert not wrong
 

@@ -84,8 +84,8 @@ class CachedSource:
         skipped_file: Path | None = None,
     ) -> None:
         self.cache, self.seed, self.text_only = cache, seed, text_only
-        made = {name: value for name, value in cache.header.items() if name not in GROWING}
-        self.encoding = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+        header = {name: value for name, value in cache.header.items() if name not in GROWING}
+        self.encoding = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:16]
         self.global_batch, self.accumulation = global_batch, accumulation
         if global_batch % accumulation:
             raise ValueError(f"batch_size {global_batch} is not a multiple of accumulation {accumulation}")

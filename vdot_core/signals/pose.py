@@ -120,9 +120,9 @@ def _check_reach(people: list[list[Person]], threshold: float) -> None:
     """Refuse points so far outside of the canvas that they are another unit's, or garbage."""
     for index, crowd in enumerate(people):
         for part in (part for person in crowd for part in person.parts):
-            drawn = part[part[:, 2] > threshold, :2]
-            if np.abs(drawn).max(initial=0) > MAX_REACH:
-                x, y = drawn[np.abs(drawn).max(1).argmax()]
+            points = part[part[:, 2] > threshold, :2]
+            if np.abs(points).max(initial=0) > MAX_REACH:
+                x, y = points[np.abs(points).max(1).argmax()]
                 raise ValueError(
                     f"frame {index} has a keypoint at {x:.3g}, {y:.3g} times the canvas's width and height, "
                     f"expected at most {MAX_REACH} times; look at the node that made the keypoints"

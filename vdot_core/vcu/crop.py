@@ -107,7 +107,7 @@ def _asked(width: int | None, height: int | None) -> Size | None:
     return tuple(_multiple(whole(name, side, 1)) for name, side in (("width", width), ("height", height)))
 
 
-def _window(mask: Tensor, margin: float, asked: Size | None) -> Crop:
+def _window(mask: Tensor, margin: float, requested: Size | None) -> Crop:
     box = mask_box((mask > 0.5).any(0).cpu().numpy())
     if box is None:
         raise ValueError("mask is empty: nothing is over 0.5 in any frame; paint the region white")
@@ -115,27 +115,27 @@ def _window(mask: Tensor, margin: float, asked: Size | None) -> Crop:
     left, top, right, bottom = box
     border = round(margin * max(right - left, bottom - top))
     width, height = right - left + 2 * border, bottom - top + 2 * border
-    if asked is None:
+    if requested is None:
         width, height = (SIZE_MULTIPLE * math.ceil(side / SIZE_MULTIPLE) for side in (width, height))
     else:
-        shape = asked[0] / asked[1]
+        shape = requested[0] / requested[1]
         width, height = max(width, round(height * shape)), max(height, round(width / shape))
     inside = min(width, columns), min(height, rows)
-    (width, height), size = _fitted(inside, (right - left, bottom - top), (columns, rows), asked)
+    (width, height), size = _fitted(inside, (right - left, bottom - top), (columns, rows), requested)
     x = min(max(0, (left + right - width) // 2), columns - width)
     y = min(max(0, (top + bottom - height) // 2), rows - height)
     return Crop(x, y, width, height, (columns, rows), size)
 
 
-def _fitted(window: Size, box: Size, frame: Size, asked: Size | None) -> tuple[Size, Size]:
+def _fitted(window: Size, box: Size, frame: Size, requested: Size | None) -> tuple[Size, Size]:
     """A window around the box, and the size at which it is worked on without stretching."""
-    if asked is None:
+    if requested is None:
         trimmed = tuple(_multiple(side) for side in window)
         if all(low <= side <= high for low, side, high in zip(box, trimmed, window, strict=True)):
             return trimmed, trimmed
-    elif abs(window[0] * asked[1] - window[1] * asked[0]) <= max(*asked, *window):
-        return window, asked
-    area = window[0] * window[1] if asked is None else asked[0] * asked[1]
+    elif abs(window[0] * requested[1] - window[1] * requested[0]) <= max(*requested, *window):
+        return window, requested
+    area = window[0] * window[1] if requested is None else requested[0] * requested[1]
     scale = math.sqrt(area / (window[0] * window[1]))
     candidates = []
     highest = _multiple(round(2 * window[1] * scale))

@@ -71,14 +71,14 @@ def fit_units(named: list[tuple[str, VCU]]) -> tuple[list[tuple[str, VCU]], list
     return fitted, notes
 
 
-def _is_stray(count: int, wanted: int, most: int) -> bool:
+def _is_stray(count: int, length: int, most: int) -> bool:
     """Whether the difference of two lengths is that of the same clip, counted differently."""
-    return abs(count - wanted) <= min(most, wanted * MAX_STRAY_SHARE)
+    return abs(count - length) <= min(most, length * MAX_STRAY_SHARE)
 
 
-def _change(count: int, wanted: int) -> str:
-    difference = abs(count - wanted)
-    if count < wanted:
+def _change(count: int, length: int) -> str:
+    difference = abs(count - length)
+    if count < length:
         return f"its last frame is held for {difference} more"
     return "its last frame is dropped" if difference == 1 else f"its last {difference} frames are dropped"
 

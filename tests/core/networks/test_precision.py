@@ -43,20 +43,20 @@ def test_the_error_is_that_of_the_official_arithmetic(source, dtype):
 
 
 def test_tokens_are_float32_and_layers_compute_in_the_dtype_of_the_weights():
-    seen = {}
+    dtypes = {}
 
     class Look(Hooks):
         def attention(self, q, k, v, num_heads):
-            seen.setdefault("attention", set()).update((q.dtype, k.dtype, v.dtype))
+            dtypes.setdefault("attention", set()).update((q.dtype, k.dtype, v.dtype))
             return super().attention(q, k, v, num_heads)
 
         def run_block(self, index, block, x, modulation, text, rope):
-            seen["tokens"], seen["modulation"], seen["text"] = x.dtype, modulation.dtype, text.dtype
+            dtypes["tokens"], dtypes["modulation"], dtypes["text"] = x.dtype, modulation.dtype, text.dtype
             return super().run_block(index, block, x, modulation, text, rope)
 
     _, low = rounded(random_network(CONFIG), torch.bfloat16)
     _, (feature,) = low(*inputs(CONFIG), taps=(3,), hooks=Look())
-    assert seen == {
+    assert dtypes == {
         "attention": {torch.bfloat16},
         "tokens": torch.float32,
         "modulation": torch.float32,

@@ -45,8 +45,8 @@ def in_layout(frames, companion):
 @pytest.mark.parametrize(("frames", "count"), FITTED)
 @pytest.mark.parametrize("build", [in_mask, in_region, in_crop, in_layout])
 def test_a_few_frames_are_fitted_and_said(build, frames, count):
-    unit, wanted = build(frames, mask(count)), build(frames, held(mask(count), frames))
-    assert unit == wanted
+    unit, expected = build(frames, mask(count)), build(frames, held(mask(count), frames))
+    assert unit == expected
     (note,) = [note for note in unit.notes if note.startswith(("mask", "region")) and "its last" in note]
     assert f"has {count} frames" in note and f"has {frames}" in note
 
@@ -97,8 +97,8 @@ def _longer(strength):
 
 
 def test_kept_frames_decide_the_length():
-    kept = vcu.inpaint(clip(80), mask(80))
-    unit = vcu.compose(kept, vcu.control(clip(81)))
+    unmasked = vcu.inpaint(clip(80), mask(80))
+    unit = vcu.compose(unmasked, vcu.control(clip(81)))
     assert unit.num_frames == 77 and any("last 4 frames are dropped" in note for note in unit.notes)
 
 

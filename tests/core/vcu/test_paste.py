@@ -113,10 +113,10 @@ def test_what_the_unit_adds_to_a_scaled_mask_is_stitched_too():
     clip, mask = torch.rand(5, 160, 200, 3), torch.zeros(5, 160, 200)
     mask[:, 60:100, 70:120] = 1
     part, cut, crop = crop_region(clip, mask, margin=1.0, width=64, height=48)
-    made = torch.full_like(part, 0.25)
+    generated = torch.full_like(part, 0.25)
     scale = crop.width / crop.size[0]
     grown, shrunk = (
-        (stitch(clip, made, inpaint(part, cut, grow_px=pixels), crop, feather_px=0) - made[0, 0, 0])
+        (stitch(clip, generated, inpaint(part, cut, grow_px=pixels), crop, feather_px=0) - generated[0, 0, 0])
         .abs()
         .amax(-1)
         .lt(1e-4)

@@ -24,8 +24,8 @@ def cut_out(hidden=(0, 0, 0), shape="ellipse", box=(20, 12, 44, 52)):
     return rgb, 1 - alpha, torch.cat([rgb, alpha[..., None]], -1)
 
 
-def reference(image, mask=None, **how):
-    return vcu.reference([image], masks=None if mask is None else [mask], **SIZE, **how)
+def reference(image, mask=None, **options):
+    return vcu.reference([image], masks=None if mask is None else [mask], **SIZE, **options)
 
 
 def doubts(unit):
@@ -35,11 +35,11 @@ def doubts(unit):
 @pytest.mark.parametrize("hidden", [(0, 0, 0), (255, 255, 255), (12, 200, 90)])
 def test_a_mask_of_what_is_transparent_gives_what_the_alpha_gives(hidden):
     rgb, mask, rgba = cut_out(hidden)
-    wanted = reference(rgba, crop=True)
+    expected = reference(rgba, crop=True)
     unit = reference(rgb, mask, mask_is="transparent")
-    assert torch.equal(unit.references[0], wanted.references[0])
+    assert torch.equal(unit.references[0], expected.references[0])
     assert not doubts(unit)
-    assert torch.equal(reference(rgb, 1 - mask).references[0], wanted.references[0])
+    assert torch.equal(reference(rgb, 1 - mask).references[0], expected.references[0])
 
 
 @pytest.mark.parametrize("shape", ["ellipse", "rectangle"])
@@ -47,8 +47,8 @@ def test_a_mask_of_what_is_transparent_gives_what_the_alpha_gives(hidden):
 @pytest.mark.parametrize("hidden", [(0, 0, 0), (255, 255, 255), (12, 200, 90)])
 def test_the_wrong_meaning_is_said_both_ways(hidden, box, shape):
     rgb, mask, _ = cut_out(hidden, shape, box)
-    (said,) = doubts(reference(rgb, mask))
-    assert "set mask_is to transparent" in said and "reference 1" in said
+    (notes,) = doubts(reference(rgb, mask))
+    assert "set mask_is to transparent" in notes and "reference 1" in notes
     assert not doubts(reference(rgb, 1 - mask)), "a subject's mask"
 
 
@@ -57,14 +57,14 @@ def test_hidden_colors_that_are_not_flat():
     _, mask, _ = cut_out()
     photo = torch.rand(64, 64, 3)
     assert doubts(reference(photo, mask)) and not doubts(reference(photo, 1 - mask))
-    (said,) = doubts(reference(photo, 1 - mask, mask_is="transparent"))
-    assert "set mask_is to subject" in said
+    (notes,) = doubts(reference(photo, 1 - mask, mask_is="transparent"))
+    assert "set mask_is to subject" in notes
 
 
 def test_without_a_mask_plain_black_is_said():
     rgb, _, rgba = cut_out()
-    (said,) = doubts(reference(rgb))
-    assert "plain black" in said and "connect Load Image's MASK" in said
+    (notes,) = doubts(reference(rgb))
+    assert "plain black" in notes and "connect Load Image's MASK" in notes
     assert not doubts(reference(rgba)), "transparency that arrives"
     assert not doubts(reference(rgb + 0.01)), "a dark photo is not plain black"
     assert not doubts(reference(torch.zeros(64, 64, 3))), "a black picture"

@@ -91,9 +91,9 @@ def test_out_of_memory_while_a_file_is_read_skips_no_row(config, clips, records,
     module, name = (av, "open") if place == "decoder" else (video_files, "open_stream")
     original = getattr(module, name)
 
-    def fail(file, *given, **named):
+    def fail(file, *args, **named):
         if str(file).endswith(".jsonl"):
-            return original(file, *given, **named)
+            return original(file, *args, **named)
         raise error
 
     monkeypatch.setattr(module, name, fail)
@@ -121,8 +121,8 @@ def test_a_row_whose_encoding_is_not_finite_is_left_out_and_named(config, clips,
     cache = Cache(settings.cache_dir)
     assert [info.id for _, info in cache.samples] == ["00000000", "00000002"]
     (bad,) = cache.skipped
-    said = "caption 0" if name == "texts" else name
-    assert bad.kind == "failed" and bad.reason.startswith(f"its encoded {said} holds NaN or infinity as ")
+    output = "caption 0" if name == "texts" else name
+    assert bad.kind == "failed" and bad.reason.startswith(f"its encoded {output} holds NaN or infinity as ")
 
 
 def test_an_interrupt_ends_the_job_and_skips_no_row(config, clips, records, monkeypatch):

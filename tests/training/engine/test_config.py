@@ -173,8 +173,8 @@ def test_every_option_of_a_program_has_a_help_text(program, dedented, monkeypatc
     entries = re.findall(r"^  (?:-\w, )?--([\w.]+)(.*?)(?=^  -|^\S|\Z)", text, re.MULTILINE | re.DOTALL)
     assert len(entries) > 3
     # Without what stands for the value, and without type and default.
-    said = {key: re.sub(r"^ *(\S+ )? *|\(type: .*", "", words, flags=re.DOTALL) for key, words in entries}
-    assert {key: words for key, words in said.items() if len(words.split()) < 2} == {}
+    helped = {key: re.sub(r"^ *(\S+ )? *|\(type: .*", "", words, flags=re.DOTALL) for key, words in entries}
+    assert {key: words for key, words in helped.items() if len(words.split()) < 2} == {}
 
 
 UNITS = {
