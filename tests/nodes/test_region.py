@@ -82,3 +82,20 @@ def test_crop_and_stitch(run):
 
 def test_choices_are_those_of_the_library(pack):
     assert submodule("nodes.vcu_region").WHICH == submodule("vdot_core.vcu.boxes").WHICH
+
+
+def test_companions_a_frame_off_are_fitted_and_said(run):
+    """81 masks for 80 frames and 17 for 18 happen daily."""
+    frames, box = clip(), [{"x": 30, "y": 10, "width": 14, "height": 12}]
+    boxes = run("VDOTBoxMask", image=frames, bboxes=[box] * 4, which="all")
+    part = run("VDOTCrop", frames=frames, mask=mask().expand(6, -1, -1), margin=0.5, width=0, height=0)
+    unit = run("VDOTMask", frames=frames, mask=mask().expand(4, -1, -1), **fit())
+    region = run("VDOTControl", frames=frames, region=mask().expand(4, -1, -1), width=0, height=0, length=0)
+    for out, words in (
+        (boxes, "the list of boxes has 4 frames, the clip has 5: its last frame is held"),
+        (part, "mask has 6 frames, video has 5: its last frame is dropped"),
+        (unit, "mask has 4 frames, video has 5: its last frame is held"),
+        (region, "region has 4 frames, control has 5: its last frame is held"),
+    ):
+        assert any(line.startswith(words) for line in out.ui["text"]), words
+    assert torch.equal(boxes.args[0], mask().expand(5, -1, -1))
