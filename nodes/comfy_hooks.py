@@ -82,7 +82,7 @@ class ComfyHooks(Hooks):
         return self._carry(exact, result)
 
     def _carry(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Carry over to x what a patch changed of it; `seen` was x in the patches' dtype."""
+        """Add a patch's change to x; `tokens` is the patch's result in the patches' dtype."""
         if x.dtype == self.dtype or x.shape != tokens.shape:
             return tokens.to(x.dtype)
         return x + (tokens.to(x.dtype) - x.to(self.dtype))
