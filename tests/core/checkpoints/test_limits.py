@@ -47,7 +47,7 @@ def as_many_blocks_as_a_config_may_have() -> str:
 HEADERS = {
     "20,000 blocks": many_blocks,
     "512 blocks": as_many_blocks_as_a_config_may_have,
-    "100,000 tensors": lambda: "{" + ",".join(empty(str(n)) for n in range(100_000)) + "}",
+    "30,000 tensors": lambda: "{" + ",".join(empty(str(n)) for n in range(30_000)) + "}",
     "metadata": lambda: '{"__metadata__":{' + ",".join(f'"{n}":"x"' for n in range(100_000)) + "}}",
     "brackets": lambda: '{"a":' + "[" * 5_000_000,
     "config of brackets": lambda: '{"__metadata__":{"vdot_format":"1","config":"' + "[" * 5_000_000 + '"}}',

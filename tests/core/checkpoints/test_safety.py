@@ -256,7 +256,7 @@ def corrupt(content, kind, where, position, value, length):
     return bytes(damaged)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(CORRUPTIONS)
 def test_random_corruptions(original, corruption):
     """Refused with ValueError, or loaded identically but for weight bytes that were changed themselves."""
