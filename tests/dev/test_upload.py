@@ -197,7 +197,10 @@ def test_an_examples_mask_is_not_laid_over_the_users_picture(server, object_info
 def test_remaining_example_files_are_listed(server, object_info, media, tmp_path, capsys):
     arguments = ("--video", media["clip"], "--mask", media["mask"])
     told(server, object_info, tmp_path, "replace", *arguments)
-    assert "comes with the workflow: pose.mp4, subject.png, subject_mask.png" in capsys.readouterr().out
+    assert (
+        "other files are the workflow's examples: pose.mp4, subject.png, subject_mask.png"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_mask_of_its_own_gives_the_video_its_length_and_shape(server, object_info, media, tmp_path):
