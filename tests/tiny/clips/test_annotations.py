@@ -171,7 +171,7 @@ def test_facts_are_the_caption_s_words():
             assert any(f"{fact.size_name} {fact.color} {fact.shape}" in text for text in clip.captions)
             assert (fact.direction != "") == (track.path == "linear")
             torch.testing.assert_close(fact.positions * 64, track.centers)
-    with pytest.raises(ValueError, match="nothing is known"):
+    with pytest.raises(ValueError, match="unknown truths"):
         truth.truths(("color",), clip, None)
 
 
