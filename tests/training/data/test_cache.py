@@ -131,7 +131,7 @@ def test_a_cache_records_the_precision_that_auto_chose(config, manifest, monkeyp
 def test_two_ranks_make_the_same_files_as_one(whole, config, manifest):
     other = config(path=str(manifest))
     assert not program.encode(other, rank=1, world_size=2), "rank 0 has not been here"
-    with pytest.raises(ValueError, match="not finished"):
+    with pytest.raises(ValueError, match="unfinished"):
         build_source(other, seed=0)
     assert program.encode(other, rank=0, world_size=2)
     assert files_of(other.cache_dir) == files_of(whole.cache_dir)
@@ -312,7 +312,7 @@ def test_rows_that_are_appended_are_encoded_alone(config, clips, records, monkey
         RowsProducer, "encode", lambda self, shard: (encoded.append(shard), encode(self, shard))[1]
     )
     assert not program.encode(settings, rank=1, world_size=2)
-    with pytest.raises(ValueError, match="not finished"):
+    with pytest.raises(ValueError, match="unfinished"):
         Cache(settings.cache_dir)
     assert program.encode(settings, rank=0, world_size=2) and encoded == [2]
     write_manifest(path, [*records[:3], records[5], *records[3:5]])
