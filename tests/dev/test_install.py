@@ -34,6 +34,16 @@ def uv_wheel(tmp_path_factory) -> Path | None:
     return installed_uv(tmp_path_factory.mktemp("uv"))
 
 
+@pytest.fixture(scope="module")
+def fresh_with_uv(fresh, uv_wheel, tmp_path_factory) -> Path:
+    """The same after a first installation by uv, whose program has 50 MB."""
+    folder = tmp_path_factory.mktemp("with_uv") / "venv"
+    shutil.copytree(fresh, folder, symlinks=True, copy_function=os.link)
+    command = [str(python_of(folder)), "-m", "pip", "install", "-q", "--no-index", "--no-deps", str(uv_wheel)]
+    subprocess.run(command, check=True)
+    return folder
+
+
 @pytest.fixture
 def program(request, uv_wheel) -> str:
     """What installs, uv unless a test asks for pip too."""
@@ -48,9 +58,10 @@ by_pip = pytest.mark.parametrize("program", ["pip"], indirect=True)
 
 
 @pytest.fixture
-def venv(program, fresh, uv_wheel, tmp_path, monkeypatch) -> Path:
+def venv(program, request, uv_wheel, tmp_path, monkeypatch) -> Path:
     """An environment next to a folder of wheels and the pins of one."""
-    shutil.copytree(fresh, tmp_path / "venv", symlinks=True)
+    source = request.getfixturevalue("fresh_with_uv" if program == "uv" else "fresh")
+    shutil.copytree(source, tmp_path / "venv", symlinks=True, copy_function=os.link)
     wheels = tmp_path / "wheels"
     make_wheel(wheels, "tiny", "2.0")
     (tmp_path / "pins.txt").write_text(pin(make_wheel(wheels, "tiny", "1.0")))
