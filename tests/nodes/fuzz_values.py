@@ -99,9 +99,8 @@ class Values:
         mask = torch.zeros(self.rng.choice([1, length, length]), height, width)
         top, left = self.rng.randrange(height), self.rng.randrange(width)
         mask[:, top : top + height // 2 + 1, left : left + width // 2 + 1] = 1
-        return self._odd(
-            pick(self.rng, (8, mask), (1, lambda: mask[0]), (1, lambda: mask * 0), (1, lambda: mask * 0 + 1))
-        )
+        first = mask.amax(0) if len(mask) else mask
+        return self._odd(pick(self.rng, (8, mask), (1, first), (1, mask * 0), (1, mask * 0 + 1)))
 
     def draw_latent(self, entry):
         shape = pick(
