@@ -129,6 +129,7 @@ def test_an_older_vae_that_always_crops_gets_no_batch(vae, free_bytes):
 
     class Older:
         first_stage_model, patcher, device, vae_dtype = vae.first_stage_model, vae.patcher, vae.device, None
+        memory_used_encode = staticmethod(vae.memory_used_encode)
 
         @staticmethod
         def encode(clip):
