@@ -47,7 +47,6 @@ _CALLABLES = {
 }
 _MAX_TENSORS = 100_000
 _MAX_AXES = 8
-_MAX_ATTRIBUTES = 4  # torch gives a state dict one, `_metadata`
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,12 @@ class PickledTensor:
 @dataclass(frozen=True)
 class _Global:
     name: str
+
+
+class _OrderedTable(dict):
+    """An OrderedDict; unlike a dict it can have attributes."""
+
+    __slots__ = ()
 
 
 @dataclass
@@ -145,9 +150,7 @@ class _Machine:
             arguments, function = self.stack.pop(), self.stack.pop()
             self.stack.append(self._call(function, arguments))
         elif name == "BUILD":
-            state = self.stack.pop()
-            if type(self.stack[-1]) is not dict or type(state) is not dict or len(state) > _MAX_ATTRIBUTES:
-                raise ValueError("its pickle sets attributes of what is not a table of tensors")
+            _check_attributes(self.stack.pop(), self.stack[-1])
         elif name == "PROTO":
             if argument != 2:
                 raise ValueError(f"its pickle has protocol {argument}, expected 2")
@@ -169,7 +172,7 @@ class _Machine:
         pairs = name.startswith("SETITEM")
         values = self._pop(len(self.stack) - self.marks.pop() if name.endswith("S") else 1 + pairs)
         target = self.stack[-1]
-        if type(target) is not (dict if pairs else list) or (pairs and len(values) % 2):
+        if not isinstance(target, dict if pairs else list) or (pairs and len(values) % 2):
             raise TypeError
         if not pairs:
             target += values
@@ -198,7 +201,7 @@ class _Machine:
         if self.num_tensors > _MAX_TENSORS:
             raise ValueError(f"its pickle has more than {_MAX_TENSORS} tensors")
         if name == "collections OrderedDict" and not arguments:
-            return {}
+            return _OrderedTable()
         if name == "torch Size":
             return _sizes(*arguments)
         if name == "torch device" and 1 <= len(arguments) <= 2:
@@ -210,6 +213,14 @@ class _Machine:
         if name == "torch._utils _rebuild_tensor_v3":
             return _tensor(*arguments[:4], dtype=_DTYPES[arguments[6].name])
         raise ValueError(f"its pickle calls {name.replace(' ', '.')} in a way that torch.save does not")
+
+
+def _check_attributes(attributes: Any, target: Any) -> None:
+    """Accept the versions of a state dict's modules alone: any other name could replace a method."""
+    if type(target) is not _OrderedTable or not isinstance(attributes, dict):
+        raise ValueError("its pickle sets attributes of what is not a state dict")
+    if set(attributes) - {"_metadata"}:
+        raise ValueError("its pickle gives a state dict other attributes than _metadata")
 
 
 def _checked_global(name: str) -> str:

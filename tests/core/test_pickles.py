@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 import time
 import tracemalloc
 import zipfile
@@ -10,6 +11,7 @@ from collections import Counter, OrderedDict
 import pytest
 import torch
 
+from tests.support.watch import watchdog
 from vdot_core import pickles
 from vdot_core.pickles import PickledTensor, describe
 from vdot_core.torch_files import load_torch_file
@@ -74,6 +76,8 @@ HOSTILE = {
         b"}(" + b"".join(b"J" + n.to_bytes(4, "little") + b"N" for n in range(50_000)) + b"u",
         b"ccollections\nOrderedDict\n)Rh\x01b",
     ),
+    "attribute that replaces a method": b"ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsK\x05sb",
+    "attribute of a plain dict": b"}}X\x09\x00\x00\x00_metadata}sb",
     "pairs as keys": call("collections", "OrderedDict", b"](" + bomb(64) + b"K\x01\x86e") + b"",
     "many instructions": b"](" + b"}" * 300_000 + b"e",
     "many tensors": copies(
@@ -122,6 +126,19 @@ def test_the_tensor_of_these_tests_is_read(tmp_path):
     """The refusals above are of what is wrong, not of the form."""
     path = archive(tmp_path / "w.pt", b"}" + KEY + rebuilt(b"K\x00K\x02K\x02\x86K\x02K\x01\x86") + b"s")
     assert torch.equal(load_torch_file(path)["a"], torch.zeros(2, 2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the watchdog needs Linux")
+def test_the_storage_list_of_an_old_file_holds_texts(tmp_path, monkeypatch):
+    """Each nested level doubles the length of its text."""
+    monkeypatch.setattr(torch, "load", lambda *args, **options: pytest.fail("torch.load was reached"))
+    torch.save({}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    keys = b"\x80\x02]q\x00" + b"".join(b"](h\x00h\x00eq\x00" for _ in range(40)) + b"."
+    data = (tmp_path / "w.pt").read_bytes()
+    assert data.endswith(b"\x80\x02]q\x00.")
+    (tmp_path / "w.pt").write_bytes(data.removesuffix(b"\x80\x02]q\x00.") + keys)
+    with watchdog(seconds=5), pytest.raises(ValueError, match="list of storages has other entries than text"):
+        load_torch_file(tmp_path / "w.pt")
 
 
 def module_state() -> OrderedDict:

@@ -76,7 +76,7 @@ def load_raft(path: str | Path) -> nn.Module:
 def _torchvision_names(weights: dict) -> dict:
     """The same tensors under torchvision's names; torchvision's own pass through unchanged."""
     if STEM in weights:
-        return weights
+        return dict(weights)  # without the attribute by which torch would look up versions
     renamed = {}
     for name, tensor in weights.items():
         if TWICE.search(str(name)):
