@@ -65,8 +65,9 @@ def test_what_torch_saves_is_read(tmp_path, archive, name, mapped):
 
 
 def test_nothing_else_calls_torch_load():
-    """Neither torch.load nor pickle, by any name, anywhere but in the one module that checks first."""
+    """Neither torch.load nor pickle, by any name, anywhere but in the modules that check first."""
     loaders = {("torch", "load"), ("pickle", "load"), ("pickle", "loads"), ("pickle", "Unpickler")}
+    loaders |= {("dcp", "FileSystemReader"), ("torch.distributed.checkpoint", "FileSystemReader")}
     callers = set()
     for path in (file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -78,7 +79,7 @@ def test_nothing_else_calls_torch_load():
                 continue
             if names & loaders:
                 callers.add(path.relative_to(ROOT).as_posix())
-    assert callers == {"vdot_core/torch_files.py"}
+    assert callers == {"vdot_core/torch_files.py", "training/engine/metadata.py"}
 
 
 class Script(torch.nn.Module):

@@ -7,7 +7,6 @@ can be read by another number of processes than wrote it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
@@ -30,8 +29,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from vdot_core.files import sync
 
 from ..distributed.world import World
-from .damage import PROGRESS, damage, misfit
+from .damage import PROGRESS, damage, misfit, read_progress_file
 from .files import write_json
+from .metadata import Reader
 
 logger = logging.getLogger("vdot")
 # One process alone saves and loads without a process group on purpose.
@@ -228,8 +228,7 @@ class Checkpoints:
             )
         reason = None
         try:
-            reader = dcp.FileSystemReader(checkpoint.path)
-            dcp.load(tensors, storage_reader=reader, process_group=self.group)
+            dcp.load(tensors, storage_reader=Reader(checkpoint.path), process_group=self.group)
         except (CheckpointException, Exception) as error:
             # Its names and shapes fit: what is wrong is in the bytes.
             reason = f"it cannot be read ({_first_line(error)})"
@@ -245,7 +244,7 @@ def _first_line(error: BaseException) -> str:
 
 def read_progress(checkpoint: SavedStep) -> dict[str, Any]:
     """The plain values of a checkpoint."""
-    return json.loads((checkpoint.path / PROGRESS).read_text())
+    return read_progress_file(checkpoint.path)
 
 
 def read_tensors(checkpoint: SavedStep, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -272,7 +271,7 @@ def read_tensors(checkpoint: SavedStep, prefix: str) -> Iterator[tuple[str, Tens
 
 
 def _read_tensors(checkpoint: SavedStep, prefix: str) -> dict[str, Tensor]:
-    reader = dcp.FileSystemReader(checkpoint.path)
+    reader = Reader(checkpoint.path)
     metadata = reader.read_metadata()
     tensors = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from vdot_core.files import read_file
+from vdot_core.text import MAX_JSON_BYTES, parse_json, shown
+
+from .metadata import METADATA, part_ends, read_metadata
 
 PROGRESS = "progress.json"
 
@@ -23,28 +27,35 @@ def damage(folder: Path) -> str | None:
         The damage, such as "__0_0.distcp has 10 bytes of 4096"; None if all files are complete.
     """
     try:
-        progress = json.loads((folder / PROGRESS).read_text())
-        if not isinstance(progress, dict) or "step" not in progress:
-            return f"{PROGRESS} has no step"
-    except (OSError, ValueError) as error:
-        return f"{PROGRESS} cannot be read ({error})"
+        read_progress_file(folder)
+    except ValueError as error:
+        return f"{PROGRESS} cannot be read ({shown(error, 200)})"
     try:
-        metadata = read_metadata(folder)
-        parts = [(part.relative_path, part.offset + part.length) for part in metadata.storage_data.values()]
-    except Exception as error:
-        # A truncated pickle can raise any error.
-        return f".metadata cannot be read ({type(error).__name__}: {error})"
-    ends: dict[str, int] = {}
-    for name, end in parts:
-        ends[name] = max(end, ends.get(name, 0))
+        ends = part_ends(read_metadata(folder))
+    except ValueError as error:
+        return f"{METADATA} cannot be read ({shown(error, 200)})"
     for name, end in ends.items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
         if size is None:
-            return f"{name} is missing"
+            return f"{shown(name)} is missing"
         if size < end:
-            return f"{name} has {size} bytes of {end}"
+            return f"{shown(name)} has {size} bytes of {end}"
     return None
+
+
+def read_progress_file(folder: Path) -> dict[str, Any]:
+    """The plain values of a checkpoint.
+
+    Raises:
+        ValueError: There are none, or without the number of steps done.
+    """
+    # A setting may be infinite, such as optim.clip.
+    values = parse_json(read_file(folder / PROGRESS, MAX_JSON_BYTES), allow_nan=True)
+    step = values.get("step") if isinstance(values, dict) else None
+    if type(step) is not int or step < 0:
+        raise ValueError(f"it has no step, but {shown(step, 20)}")
+    return values
 
 
 def misfit(folder: Path, tensors: Mapping[str, Tensor]) -> str | None:
@@ -64,8 +75,3 @@ def misfit(folder: Path, tensors: Mapping[str, Tensor]) -> str | None:
         if entries[name] != list(tensor.shape):
             return f"{name} is {entries[name]} there and {list(tensor.shape)} here"
     return None
-
-
-def read_metadata(folder: Path) -> Metadata:
-    """Names, shapes and files of a checkpoint's tensors."""
-    return dcp.FileSystemReader(folder).read_metadata()
