@@ -5,7 +5,9 @@ Pillow's own conversion to RGB cuts deeper pixels off at 255, so that a 16-bit g
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -16,12 +18,48 @@ from .files import open_file
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# A small file can decode to any number of pixels; each takes 16 bytes once it is three floats.
+MAX_PIXELS = 100_000_000
 UNKNOWN_RANGE = ("I", "F", "LAB")
 ALPHA_MODES = ("LA", "PA", "RGBA", "RGBa")
 BITS_PER_SAMPLE = 258  # TIFF's tag
 # Pillow's raw modes of PNGs whose transparent color is not in the depth of the pixels that it makes of them.
 SHALLOW_GRAY = {"L;2": 2, "L;4": 4}
 DEEP_COLOR = "RGB;16B"
+
+
+@contextmanager
+def open_picture(file: str | Path | IO[bytes]) -> Iterator[Image]:
+    """Open a picture file with Pillow; its pixels are decoded when they are first used.
+
+    Args:
+        file: path, or a stream of the file's bytes.
+    Yields:
+        The picture, of at most `MAX_PIXELS`.
+
+    Raises:
+        OSError: not a picture that Pillow can decode.
+        ValueError: no file, but a pipe or a device; or a picture of more pixels.
+    """
+    from PIL import Image
+
+    opened = open_file(file) if isinstance(file, (str, Path)) else nullcontext(file)
+    with opened as stream:
+        try:
+            with warnings.catch_warnings():
+                # Of sizes that are refused here, too.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                image = Image.open(stream)
+        except Image.DecompressionBombError as error:
+            raise ValueError(_too_large("more")) from error
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(_too_large(f"{image.width} x {image.height}"))
+            yield image
+
+
+def _too_large(pixels: str) -> str:
+    return f"it has {pixels} pixels, expected at most {MAX_PIXELS / 1e6:g} million; scale it down"
 
 
 def read_picture(file: str | Path | IO[bytes]) -> np.ndarray:
@@ -36,13 +74,12 @@ def read_picture(file: str | Path | IO[bytes]) -> np.ndarray:
 
     Raises:
         OSError: not a picture that Pillow can decode.
-        ValueError: no file, but a pipe or a device; or pixels without a known black and white: floats, 32-bit
-            integers, CIELAB.
+        ValueError: as for `open_picture`; or pixels without a known black and white: floats, 32-bit integers,
+            CIELAB.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    opened = open_file(file) if isinstance(file, (str, Path)) else nullcontext(file)
-    with opened as stream, Image.open(stream) as image:
+    with open_picture(file) as image:
         maximum = _deep_maximum(image)
         if maximum is None and image.mode in UNKNOWN_RANGE:
             raise ValueError(

@@ -9,10 +9,11 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.frame import PictureType
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from devtools.errors import DevError
-from vdot_core.pictures import read_picture
+from vdot_core.pictures import open_picture, read_picture
+from vdot_core.videos import open_video
 
 ANIMATED = {"GIF", "PNG", "WEBP"}
 FRAME_RATE = 16  # the model's, for files that do not say theirs
@@ -44,10 +45,12 @@ def probe(path: Path, name: str) -> Clip:
         DevError: it is neither.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             is_picture = image.format not in ANIMATED or not getattr(image, "is_animated", False)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+    except OSError:
         is_picture = False
+    except ValueError as error:
+        raise DevError(f"{name} {path}: {error}") from error
     return Clip(*probe_image(path, name), 1, is_picture=True) if is_picture else probe_video(path, name)
 
 
@@ -58,7 +61,7 @@ def probe_video(path: Path, flag: str) -> Clip:
         DevError: it is no video, or has no frame that can be decoded.
     """
     try:
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             if not container.streams.video:
                 raise DevError(f"{flag} {path}: the file has no video in it (only sound?)")
             width, height, num_frames = 0, 0, 0
@@ -87,7 +90,7 @@ def probe_image(path: Path, flag: str) -> tuple[int, int]:
         return width, height
     except ValueError as error:
         raise DevError(f"{flag} {path}: {error}") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except OSError as error:
         raise DevError(f"{flag} {path}: not a readable picture; PNG, JPEG and WebP work") from error
 
 
@@ -110,7 +113,7 @@ def cut_video(
         start: the first of them.
         size: width and height to stretch to, for masks: no value is mixed with another; None = as it is.
     """
-    with av.open(str(source)) as container:
+    with open_video(source) as container:
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate or Fraction(FRAME_RATE)
         frames = islice(container.decode(stream), start, start + num_frames)
@@ -183,7 +186,7 @@ def _shown_size(frame: av.VideoFrame) -> tuple[int, int]:
 
 def read_frames(path: Path) -> list[Image.Image]:
     """Every frame of a video, as RGB pictures."""
-    with av.open(str(path)) as container:
+    with open_video(path) as container:
         return [frame.to_image() for frame in container.decode(video=0)]
 
 

@@ -140,3 +140,15 @@ def test_a_deep_picture_is_turned_upright():
 def test_pixels_of_unknown_range_are_refused(data, mode):
     with pytest.raises(ValueError, match=rf"mode {mode}, whose black and white are not known; save it with"):
         read_picture(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("side", [10_001, 13_000, 20_000])
+@pytest.mark.filterwarnings("error")
+def test_a_small_file_of_too_many_pixels_is_refused_before_they_are_decoded(side):
+    """Below Pillow's limits, above its warning and above its refusal: one sentence."""
+    header = struct.pack(">IIBBBBB", side, side, 8, GRAY, 0, 0, 0)
+    data = png(8, GRAY, bytes(4)).replace(struct.pack(">IIBBBBB", 4, 1, 8, GRAY, 0, 0, 0), header)
+    check = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    data = data[:29] + check + data[33:]
+    with pytest.raises(ValueError, match=r"it has .* pixels, expected at most 100 million; scale it down"):
+        read_picture(io.BytesIO(data))

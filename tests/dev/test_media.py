@@ -2,6 +2,7 @@
 
 import random
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from devtools.demo.media import Clip, cut_video, probe, probe_video, read_frames, still_video
 from devtools.errors import DevError
+from vdot_core import pictures
 
 NTSC = Fraction(30000, 1001)
 QUARTER_TURN = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a, b, u, c, d, v, x, y, w
@@ -135,3 +137,21 @@ def test_pictures_and_videos_are_recognized_by_content(tmp_path):
     assert probe(tmp_path / "clip.png", "") == Clip(24, 16, 24)
     with pytest.raises(DevError, match=r"--mask .*words\.png"):
         probe(tmp_path / "words.png", "--mask")
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.png"])
+def test_a_playlist_opens_no_other_file(tmp_path, monkeypatch, name):
+    write(tmp_path / "secret.mp4", "mpeg4", "yuv420p", (24, 16))
+    (tmp_path / name).write_text("ffconcat version 1.0\nfile 'secret.mp4'\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        DevError, match=r"--video x\.\w+: not a readable video \(not a video of a known format"
+    ):
+        probe(Path(name), "--video")
+
+
+def test_a_picture_of_too_many_pixels_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
+    Image.new("L", (24, 16)).save(tmp_path / "large.png")
+    with pytest.raises(DevError, match=r"--mask .*large\.png: it has 24 x 16 pixels, expected at most"):
+        probe(tmp_path / "large.png", "--mask")

@@ -11,17 +11,19 @@ import hashlib
 import json
 import logging
 import re
+import tarfile
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
-from vdot_core.text import parse_json
+from vdot_core.text import parse_json, shown
 
 from .bad_rows import BadRowError, Skipped
 from .manifest import RENAMED, Row, read_texts
-from .video_files import Media, open_stream
+from .video_files import Media, TooLargeError, check_size, open_stream
 
 logger = logging.getLogger("vdot")
 CLIPS = ("src_video", "mask_video", "target_video")
+HIDDEN = re.compile(r"__[^/]*__($|/)")  # webdataset's own entries
 
 
 class TarRows:
@@ -43,7 +45,7 @@ class TarRows:
         from webdataset.shardlists import expand_urls
 
         if path.startswith("pipe:"):
-            raise ValueError(f"{path}: addresses that run programs are not opened; give files")
+            raise ValueError(f"{shown(path)}: addresses that run programs are not opened; give files")
         self.urls = []
         for url in expand_urls(path):
             if "*" not in url:
@@ -52,7 +54,7 @@ class TarRows:
             files, _, names = fsspec.get_fs_token_paths(url)
             self.urls += sorted(files.unstrip_protocol(name) if "://" in url else name for name in names)
         if not self.urls:
-            raise ValueError(f"no file matches {path}; give tar shards")
+            raise ValueError(f"no file matches {shown(path)}; give tar shards")
         self.num_shards = len(self.urls)
         self.versions = [[self.num_shards, self._hash(self.num_shards)]]
         if cached and cached[-1][0] <= self.num_shards and self._hash(cached[-1][0]) == cached[-1][1]:
@@ -81,25 +83,50 @@ class TarRows:
 
 def _samples(url: str, name: str) -> Iterator[dict[str, Any] | Skipped]:
     """The groups of files of a tar; where it breaks off, why."""
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+    from webdataset.tariterators import group_by_keys
 
     try:
         with open_stream(url) as stream:
-            yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
+            yield from group_by_keys(_files(stream, url))
     except FileNotFoundError:
-        yield Skipped(name, name, "missing", f"{url} does not exist")
+        yield Skipped(name, name, "missing", f"{shown(url)} does not exist")
     except (ImportError, MemoryError):
         # A backend that is not installed would skip every tar, and so would a lack of memory.
         raise
     except Exception as error:
         # Object stores raise their own errors, which are no OSErrors; webdataset adds to their arguments.
         reason = error.args[0] if error.args else ""
-        message = f"{type(error).__name__}: {reason}"
-        yield Skipped(name, name, "unreadable", f"{url} cannot be read to its end: {message}")
+        message = f"{type(error).__name__}: {shown(reason)}"
+        yield Skipped(name, name, "unreadable", f"{shown(url)} cannot be read to its end: {message}")
+
+
+def _files(stream: IO[bytes], url: str) -> Iterator[dict[str, Any]]:
+    """The files of a tar for webdataset; an error in place of one that is too large with its row's."""
+    from webdataset.tariterators import base_plus_ext
+
+    row, total = None, 0
+    with tarfile.open(fileobj=stream, mode="r|*") as archive:
+        for member in archive:
+            archive.members = []
+            if not member.isreg() or HIDDEN.match(member.name):
+                continue
+            key = base_plus_ext(member.name)[0]
+            row, total = key, member.size + (total if key == row else 0)
+            try:
+                # A sparse file takes no space in the tar.
+                check_size(total)
+                data = archive.extractfile(member).read()
+            except TooLargeError as error:
+                data = error
+            yield {"fname": member.name, "data": data, "__url__": url}
+    yield {}
 
 
 def _row(shard: str, key: str, place: str, sample: dict[str, Any]) -> Row:
     """One group of files as a row; BadRowError where its JSON is none or says too little."""
+    for ending, data in sample.items():
+        if isinstance(data, TooLargeError):
+            raise BadRowError("unreadable", f"{shown(f'{key}.{ending}')} cannot be read: {data}")
     clips: dict[str, Media] = {}
     references = []
     for ending, data in sample.items():
@@ -111,9 +138,9 @@ def _row(shard: str, key: str, place: str, sample: dict[str, Any]) -> Row:
     try:
         record = parse_json(sample.get("json", b"{}"), allow_nan=True)
     except ValueError as error:
-        raise BadRowError("unreadable", f"{key}.json is no JSON: {error}") from error
+        raise BadRowError("unreadable", f"{shown(key)}.json is no JSON: {error}") from error
     if not isinstance(record, dict):
-        raise BadRowError("unreadable", f"{key}.json is no JSON object")
+        raise BadRowError("unreadable", f"{shown(key)}.json is no JSON object")
     record = {RENAMED.get(name, name): value for name, value in record.items()}
     if "txt" in sample:
         record.setdefault("prompt", sample["txt"].decode("utf-8", "replace"))

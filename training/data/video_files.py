@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -17,14 +18,20 @@ from torch import Tensor
 
 from vdot_core.files import open_file
 from vdot_core.pictures import read_picture
+from vdot_core.text import shown
 from vdot_core.vcu import cover
 from vdot_core.vcu.canvas import FRAMES_PER_CHUNK, resample
+from vdot_core.videos import open_video
 
 from .bad_rows import BadRowError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # A small file can decode to any number of pixels; 81 frames of 3840 x 2160 are 2 GB.
 MAX_CLIP_BYTES = 8 * 2**30
+# Files are read as a whole. 81 frames of 3840 x 2160 without any compression are 2 GB.
+MAX_FILE_BYTES = 4 * 2**30
+BLOCK_BYTES = 2**22
+NOT_THERE = (404, 410)  # HTTP's status
 
 
 @dataclass(frozen=True)
@@ -46,29 +53,70 @@ class Media:
         try:
             return read_bytes(self.name)
         except FileNotFoundError as error:
-            raise BadRowError("missing", f"{self.name} does not exist") from error
+            raise BadRowError("missing", f"{shown(self.name)} does not exist") from error
         except OSError as error:
-            raise BadRowError("unreadable", f"{self.name} cannot be read: {error}") from error
+            raise BadRowError("unreadable", f"{shown(self.name)} cannot be read: {error}") from error
 
 
 def read_bytes(path: str) -> bytes:
-    """The bytes of a local or remote file.
+    """The bytes of a local or remote file of at most `MAX_FILE_BYTES`.
 
     Raises:
-        OSError: It cannot be read, for any backend; FileNotFoundError if it does not exist.
+        OSError: It cannot be read, for any backend, or is larger; FileNotFoundError if it does not exist.
     """
     try:
         with open_stream(path) as stream:
-            return stream.read()
-    except (FileNotFoundError, ImportError, MemoryError):
+            return _read_all(stream)
+    except (ImportError, MemoryError):
         # A backend that is not installed would skip every row, and so would a lack of memory.
+        raise
+    except FileNotFoundError as error:
+        # fsspec says so of a server that does not answer, too.
+        cause, status = error.__cause__, getattr(error.__cause__, "status", NOT_THERE[0])
+        offline = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+        if not offline and status in NOT_THERE:
+            raise
+        raise OSError(f"{type(cause).__name__}: {shown(cause)}") from error
+    except TooLargeError:
         raise
     except Exception as error:
         # Object stores raise their own errors, such as aiohttp's ClientPayloadError or fsspec's timeout.
-        raise OSError(f"{type(error).__name__}: {error}") from error
+        raise OSError(f"{type(error).__name__}: {shown(error)}") from error
 
 
-def open_stream(path: str) -> IO[bytes]:
+class TooLargeError(OSError):
+    """A file has more than `MAX_FILE_BYTES`."""
+
+    def __init__(self, size: str) -> None:
+        super().__init__(
+            f"it has {size} bytes, expected at most {MAX_FILE_BYTES}; cut it, or give the right file"
+        )
+
+
+def check_size(size: int | None) -> None:
+    """TooLargeError where a file's known size is beyond what is read."""
+    if size is not None and size > MAX_FILE_BYTES:
+        raise TooLargeError(str(size))
+
+
+def _read_all(stream: IO[bytes]) -> bytes:
+    """A stream's content; of some, such as a compressed one, the size is known only at their end."""
+    try:
+        check_size(os.fstat(stream.fileno()).st_size)
+    except (OSError, AttributeError) as error:  # no local file
+        if isinstance(error, TooLargeError):
+            raise
+        check_size(getattr(stream, "size", None))
+    content = io.BytesIO()
+    while block := stream.read(BLOCK_BYTES):
+        if content.tell() + len(block) > MAX_FILE_BYTES:
+            raise TooLargeError("more")
+        content.write(block)
+    return content.getvalue()
+
+
+@contextmanager
+def open_stream(path: str) -> Iterator[IO[bytes]]:
     """Open a local or remote file; a local one must be a regular file, for a pipe or a device never ends.
 
     Raises:
@@ -79,14 +127,19 @@ def open_stream(path: str) -> IO[bytes]:
     from fsspec.utils import get_protocol
 
     if "::" in path or get_protocol(path) not in LocalFileSystem.protocol:
-        return fsspec.open(path, "rb").open()
+        # Of a chain of files, such as one in an archive, this object holds the outer ones open.
+        with fsspec.open(path, "rb") as stream:
+            yield stream
+        return
     local = LocalFileSystem._strip_protocol(path)
     if not os.path.exists(local):
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{shown(path)} does not exist")
     try:
-        return open_file(local)
+        opened = open_file(local)
     except ValueError as error:
         raise OSError(str(error)) from error
+    with opened as stream:
+        yield stream
 
 
 def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
@@ -109,31 +162,29 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
     import av
 
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with open_video(io.BytesIO(data)) as container:
             if not container.streams.video:
-                raise BadRowError("unreadable", f"{media.name} holds no video stream")
+                raise BadRowError("unreadable", f"{shown(media.name)} holds no video stream")
             frames = _resampled(_timed(container), frame_rate, max_frames)
             arrays = list(_bounded(map(_upright, frames), media.name))
     except (av.error.FFmpegError, ValueError, OSError) as error:
         # PyAV's own MemoryError is one of its errors, too.
         if isinstance(error, (BadRowError, MemoryError)):
             raise
-        raise BadRowError("unreadable", f"{media.name} cannot be decoded: {error}") from error
+        raise BadRowError("unreadable", f"{shown(media.name)} cannot be decoded: {error}") from error
     if not arrays:
-        raise BadRowError("unreadable", f"{media.name} holds no frame")
+        raise BadRowError("unreadable", f"{shown(media.name)} holds no frame")
     if len({array.shape for array in arrays}) > 1:
-        raise BadRowError("misshapen", f"{media.name} changes its size on the way")
+        raise BadRowError("misshapen", f"{shown(media.name)} changes its size on the way")
     return torch.from_numpy(np.stack(arrays))
 
 
 def _picture(data: bytes, name: str) -> np.ndarray:
     """[H, W, 3 or 4] uint8."""
-    from PIL import Image
-
     try:
         return read_picture(io.BytesIO(data))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadRowError("unreadable", f"{name} cannot be decoded: {error}") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadRowError("unreadable", f"{shown(name)} cannot be decoded: {error}") from error
 
 
 def _timed(container: Any) -> Iterator[tuple[float, Any]]:
@@ -176,7 +227,7 @@ def _bounded(arrays: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
         if total > MAX_CLIP_BYTES:
             raise BadRowError(
                 "unreadable",
-                f"{name} decodes to more than {MAX_CLIP_BYTES / 2**30:.3g} GiB ({array.shape[1]} x "
+                f"{shown(name)} decodes to more than {MAX_CLIP_BYTES / 2**30:.3g} GiB ({array.shape[1]} x "
                 f"{array.shape[0]} pixels a frame); scale it down",
             )
         yield array

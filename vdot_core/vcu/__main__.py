@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import signals
 from ..pictures import read_picture
+from ..videos import open_video
 from . import compose, control, depth, extend, inpaint, outpaint, reference, text
 from .preview import write_preview
 from .unit import VCU
@@ -128,8 +129,11 @@ def _read(path: Path, alpha: bool = False) -> Tensor:
             import av
         except ImportError as error:
             raise ValueError(f"{path} is a video, which needs PyAV; run `pip install av`") from error
-        with av.open(str(path)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        try:
+            with open_video(path) as container:
+                frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        except (av.FFmpegError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
         if not frames:
             raise ValueError(f"{path} holds no frame; give another video")
         return torch.from_numpy(np.stack(frames)).float() / 255

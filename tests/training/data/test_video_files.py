@@ -1,7 +1,11 @@
 """Clips read from real files: which frames, what size, and what is refused."""
 
+import gc
 import io
 import os
+import socket
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -69,6 +73,66 @@ def test_pipes_and_devices_are_not_read(tmp_path, ending):
             with pytest.raises(BadRowError, match="is not a file but a") as error:
                 read_clip(Media(path), 16, 81)
             assert error.value.kind == "unreadable"
+
+
+def test_a_file_beyond_the_limit_is_left_out_before_it_is_read(tmp_path):
+    """One of holes takes no space on the disk."""
+    with (tmp_path / "x.mp4").open("wb") as file:
+        file.truncate(60 * 2**30)
+    with pytest.raises(
+        BadRowError, match=r"x\.mp4 cannot be read: it has 64424509440 bytes, expected"
+    ) as error:
+        read_clip(Media(str(tmp_path / "x.mp4")), 16, 1)
+    assert error.value.kind == "unreadable"
+
+
+def test_a_stream_of_unknown_size_ends_at_the_limit(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.mp4", bytes(100_000))
+    monkeypatch.setattr(video_files, "MAX_FILE_BYTES", 50_000)
+    with pytest.raises(OSError, match=r"it has (more|100000) bytes, expected at most 50000"):
+        video_files.read_bytes(f"zip://x.mp4::file://{tmp_path}/x.zip")
+
+
+def test_a_picture_within_an_archive_is_read(clips, tmp_path):
+    with zipfile.ZipFile(tmp_path / "ok.zip", "w") as archive:
+        archive.write(clips / "one.png", "s.png")
+    gc.collect()
+    clip = read_clip(Media(f"zip://s.png::file://{tmp_path}/ok.zip"), 16, 1)
+    assert torch.equal(clip, read_clip(Media(str(clips / "one.png")), 16, 1))
+
+
+def test_a_server_that_does_not_answer_is_not_a_missing_file():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/a.mp4"
+        with pytest.raises(
+            BadRowError, match=r"cannot be read: ClientConnectorError: Cannot connect"
+        ) as error:
+            read_clip(Media(address), 16, 1)
+    assert error.value.kind == "unreadable"
+
+
+def test_a_playlist_named_as_a_clip_opens_no_other_file(clips, monkeypatch):
+    monkeypatch.chdir(clips)
+    text = b"ffconcat version 1.0\nfile 'real.mp4'\n"
+    with pytest.raises(BadRowError, match=r"x\.mp4 cannot be decoded: not a video of a known format"):
+        read_clip(Media("x.mp4", text), 16, 1)
+
+
+def test_a_tars_row_of_too_large_files_costs_it_alone(clips, tmp_path, monkeypatch):
+    data, text = (clips / "real.mp4").read_bytes(), b'{"task_name": "text", "prompt": "a"}'
+    monkeypatch.setattr(video_files, "MAX_FILE_BYTES", 2 * len(data))
+    with tarfile.open(tmp_path / "rows.tar", "w") as archive:
+        for name, content in [("0.json", text), ("0.target_video.mp4", data), ("1.json", text),
+                              ("1.src_video.mp4", data), ("1.target_video.mp4", data), ("2.json", text),
+                              ("2.target_video.mp4", data)]:  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    first, bad, last = TarRows(str(tmp_path / "rows.tar")).rows(0)
+    assert (first.id, last.id) == ("0", "2") and first.target.data == last.target.data == data
+    assert bad.kind == "unreadable" and "1.target_video.mp4 cannot be read: it has" in bad.reason
 
 
 def test_a_clip_that_fills_the_memory_is_left_out(clips, monkeypatch):
