@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from devtools.errors import DevError
+from devtools.paths import escaped
 
 USAGE = """usage: python dev.py COMMAND [options]
 
@@ -56,11 +57,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return command(list(arguments[1:]))
     except DevError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
+        print(f"\nerror: {escaped(str(error))}", file=sys.stderr)
         return 1
     except OSError as error:  # a folder that cannot be entered, a full disk
         place = f": {error.filename}" if error.filename else ""
-        print(f"\nerror: {error.strerror or error}{place}", file=sys.stderr)
+        print(f"\nerror: {escaped(f'{error.strerror or error}{place}')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; the same command resumes", file=sys.stderr)

@@ -5,17 +5,22 @@ killed run leaves no stale lock, and a pip that outlives it (it gets the file to
 """
 
 import os
+import re
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from devtools.paths import writing_to
+from devtools.errors import DevError
+from devtools.paths import printable, writing_to
 
 LOCK = "vdot.lock"
 POLL_SECONDS = 0.25
+OWN_TEXT = re.compile(r"(process \d+ on [^\n]*\n?)?")
+MAX_LINE = 500
 # Windows locks bytes and then refuses to read them: this one is far behind the text.
 WINDOWS_BYTE = 1 << 30
 
@@ -34,7 +39,8 @@ def locked(folder: Path, variable: str, say: Callable[[str], None]) -> Iterator[
         cannot be written to, so that nothing can be changed.
 
     Raises:
-        DevError: the folder cannot be made, or its file system has no locks.
+        DevError: the folder cannot be made, its file system has no locks, or something else is in the lock's
+            place.
     """
     with writing_to(folder, variable):
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,20 +58,52 @@ def locked(folder: Path, variable: str, say: Callable[[str], None]) -> Iterator[
 def _acquire(path: Path, say: Callable[[str], None]) -> TextIO:
     announced = False
     while True:
-        file = open(path, "a+", encoding="utf-8")
+        file = _open(path)
         if _try_lock(file):
             if _is_still(path, file):
+                _require_own(path, file)
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
                 file.flush()
                 return file
         elif not announced:
             file.seek(0)
-            holder = file.readline().strip() or "a process that has not said its number"
+            line = file.readline(MAX_LINE)
+            holder = printable(line.strip()) or "a process that has not said its number"
             say(f"another dev.py is setting up {path.parent} ({holder}): waiting for it")
             announced = True
         file.close()
         time.sleep(POLL_SECONDS)
+
+
+def _open(path: Path) -> TextIO:
+    """Open or create the lock file; a link is not followed, and a pipe or device is not opened."""
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise _foreign(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    # It may be exchanged meanwhile; Windows has neither flag.
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _foreign(path)
+        return os.fdopen(descriptor, "a+", encoding="utf-8", errors="replace")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_own(path: Path, file: TextIO) -> None:
+    """Refuse a file with any other text than that of a lock; it would be overwritten."""
+    file.seek(0)
+    text = file.read(MAX_LINE + 1)
+    if len(text) > MAX_LINE or not OWN_TEXT.fullmatch(text):
+        file.close()
+        raise _foreign(path)
+
+
+def _foreign(path: Path) -> DevError:
+    return DevError(f"{path} is not a lock that dev.py wrote: move it away, or use another folder")
 
 
 def _is_still(path: Path, file: TextIO) -> bool:

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from devtools.errors import DevError
@@ -17,15 +17,42 @@ def path_from(variable: str) -> Path | None:
     """The absolute path in an environment variable; None where it is unset or empty.
 
     Raises:
-        DevError: it names an unknown user's home folder, or a loop of links.
+        DevError: it names an unknown user's home folder or a loop of links, is too long, or not in UTF-8.
     """
     value = os.environ.get(variable)
     if not value:
         return None
     try:
-        return Path(value).expanduser().resolve()
+        value.encode()
+        path = Path(value).expanduser().resolve()
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()
+    except UnicodeEncodeError as error:
+        raise DevError(
+            f"{variable}={printable(value)} is not in UTF-8, which Python's environments cannot handle: "
+            "set it to a folder of another name"
+        ) from error
     except (RuntimeError, OSError) as error:
-        raise DevError(f"{variable}={value} is no usable path: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DevError(
+            f"{variable}={printable(value)} is no usable path ({reason}): set it to another folder"
+        ) from error
+    return path
+
+
+def printable(text: str, limit: int = 160) -> str:
+    """One line of text from outside without terminal sequences, shortened in the middle."""
+    if len(text) > limit:
+        half = (limit - 3) // 2
+        text = f"{text[:half]}...{text[-half:]}"
+    return escaped(text).replace("\n", "\\n")
+
+
+def escaped(text: str) -> str:
+    """Text of several lines with its terminal sequences and undecodable bytes as escapes."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from devtools.comfyui import VERSION, ensure_comfyui, require_place, version_of
 from devtools.errors import DevError
 from devtools.install import install
 from devtools.lock import locked
-from devtools.paths import GIB, ROOT, python_of, venv_dir
+from devtools.paths import GIB, ROOT, escaped, python_of, venv_dir
 from devtools.pins import FLOOR, FOLDER, FULL, requirement_lines
 from devtools.venv import STAMP, create_venv, require_usable, site_packages
 
@@ -40,7 +40,7 @@ class Environment:
 
 def say(line: str) -> None:
     """One line of progress for the person at the terminal."""
-    print(f"[dev] {line}", flush=True)
+    print(f"[dev] {escaped(line)}", flush=True)
 
 
 def project_table(python: Path) -> dict:

@@ -1,10 +1,12 @@
 """Virtual environments that are either complete or rebuilt.
 
 `vdot-environment` is written into an environment before anything else: only what has it was made here and is
-ever deleted. `vdot-installing` exists while packages change (see install.py): when it is there at the start,
-an earlier run was cut off and the environment is rebuilt.
+ever deleted, and only while nobody has put files of their own into its folders (see ownership.py).
+`vdot-installing` exists while packages change (see install.py): when it is there at the start, an earlier run
+was cut off and the environment is rebuilt.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from devtools.errors import DevError
 from devtools.lock import LOCK
+from devtools.ownership import foreign_files, is_own_file
 from devtools.paths import python_of, require_space, writing_to
 
 MARKER = "vdot-environment"
@@ -24,7 +27,7 @@ SCRATCH = "vdot-scratch"
 # What venv, pip, uv and dev.py put into an environment; all else in its folder is somebody's and stays.
 VENV_PARTS = (
     *("bin", "lib", "lib64", "include", "Scripts", "Lib", "Include", "share"),
-    *("pyvenv.cfg", ".gitignore", ".lock", "CACHEDIR.TAG", SCRATCH, STAMP, LOG, INSTALLING),
+    *("pyvenv.cfg", SCRATCH, STAMP, LOG, INSTALLING),
 )
 NEWEST_PYTHON = (3, 14)  # the newest with wheels of the pinned torch
 
@@ -48,7 +51,7 @@ def create_venv(
     """
     python = python_of(venv)
     require_usable(venv)
-    if (venv / INSTALLING).exists():
+    if os.path.lexists(venv / INSTALLING):
         _remove(venv, "an earlier installation into it was cut off", say)
     elif _contents(venv) and not _works(python):
         _remove(venv, "its Python or pip does not run", say)
@@ -65,7 +68,9 @@ def create_venv(
     say(f"making {venv}")
     with writing_to(venv, "VDOT_VENV"):
         venv.mkdir(parents=True, exist_ok=True)
-        (venv / MARKER).write_text(MARKER_TEXT, encoding="utf-8")
+        if not _is_ours(venv):
+            with open(venv / MARKER, "x", encoding="utf-8") as file:  # never through a link
+                file.write(MARKER_TEXT)
     process = subprocess.run(
         [base, "-m", "venv", str(venv)],
         stdout=subprocess.PIPE,
@@ -89,6 +94,10 @@ def require_usable(venv: Path) -> None:
     if venv.exists() and not venv.is_dir():
         raise DevError(f"{venv} is a file: VDOT_VENV must be a folder, or a path where one can be made")
     names = _contents(venv)
+    if MARKER in names and not _is_ours(venv):
+        raise DevError(
+            f"{venv / MARKER} is not a file that dev.py wrote: move it away, or set VDOT_VENV elsewhere"
+        )
     if names and MARKER not in names and "pyvenv.cfg" not in names:
         raise DevError(
             f"{venv} is no virtual environment (it has {', '.join(names[:5])}): set VDOT_VENV elsewhere"
@@ -114,14 +123,22 @@ def _output(command: Sequence[str]) -> str:
         return ""
 
 
+def _is_ours(venv: Path) -> bool:
+    return is_own_file(venv / MARKER, MARKER_TEXT)
+
+
 def _contents(venv: Path) -> list[str]:
     """Names in the folder, without the lock."""
     return sorted(path.name for path in venv.iterdir() if path.name != LOCK) if venv.is_dir() else []
 
 
 def _remove(venv: Path, reason: str, say: Callable[[str], None]) -> None:
-    """Delete an environment that was made here; other files in its folder are kept."""
-    if not (venv / MARKER).exists():
+    """Delete an environment that was made here; other files in its folder are kept.
+
+    Raises:
+        DevError: it was not made here, this process runs from it, or its own folders have other files.
+    """
+    if not _is_ours(venv):
         raise DevError(
             f"{venv}: {reason}. dev.py did not make this environment, so it does not delete it: repair or "
             f"delete it ({INSTALLING} marks a cut-off installation), or set VDOT_VENV to a new folder"
@@ -130,9 +147,16 @@ def _remove(venv: Path, reason: str, say: Callable[[str], None]) -> None:
         raise DevError(
             f"{venv}: {reason}. It must be rebuilt, and dev.py runs from it: run it with the system's Python"
         )
+    if foreign := foreign_files(venv):
+        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+        raise DevError(
+            f"{venv}: {reason}. It must be rebuilt, and has files that no installation recorded "
+            f"({', '.join(foreign[:5])}{more}): move them out of it, or set VDOT_VENV to a new folder"
+        )
     say(f"{venv}: {reason}; making it again")
     with writing_to(venv, "VDOT_VENV"):
-        (venv / INSTALLING).touch()  # deleted last, so that the next run continues a killed one
+        if not (venv / INSTALLING).is_symlink():
+            (venv / INSTALLING).touch()  # deleted last, so that the next run continues a killed one
         for name in VENV_PARTS:
             delete(venv / name)
         if [path.name for path in venv.iterdir()] == [MARKER]:

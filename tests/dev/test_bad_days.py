@@ -14,7 +14,7 @@ from devtools import installer as installers
 from devtools import venv as environments
 from devtools.errors import DevError
 from devtools.install import install
-from devtools.paths import ROOT, python_of
+from devtools.paths import ROOT, path_from, python_of
 from tests.support.packages import installed_uv, make_wheel, pin
 
 SMALL_DISK_MIB = 96
@@ -103,6 +103,18 @@ def test_relative_paths_are_those_of_the_folder_where_the_command_was_given(tmp_
     monkeypatch.setenv("COMFYUI_PATH", "")
     cli.main(["lint"])
     assert (os.environ["VDOT_CACHE"], os.environ["COMFYUI_PATH"]) == ("~/somewhere", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize(
+    ("name", "reason"), [("\udcff\x1b[31m", "is not in UTF-8"), ("x" * 300, "File name too long")]
+)
+def test_names_that_no_environment_can_have_are_a_sentence(tmp_path, monkeypatch, name, reason):
+    for variable in ("VDOT_VENV", "VDOT_CACHE", "COMFYUI_PATH"):
+        monkeypatch.setenv(variable, str(tmp_path / name))
+        with pytest.raises(DevError, match=rf"{reason}.*: set it to (another folder|a folder of)") as error:
+            path_from(variable)
+        assert str(error.value).isprintable() and len(str(error.value)) < 400
 
 
 def test_it_runs_from_any_folder(tmp_path):

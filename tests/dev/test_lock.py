@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from devtools import lock
 from devtools.errors import DevError
 from devtools.lock import LOCK, locked
 from devtools.paths import ROOT, python_of
@@ -140,6 +141,41 @@ def test_a_lock_is_for_one_at_a_time_and_its_file_may_be_deleted(tmp_path):
     with locked(tmp_path / "a", "VDOT_VENV", output.append):
         pass
     assert not output and (tmp_path / "a" / LOCK).read_text().startswith("process ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe", "folder", "other file"])
+def test_what_is_no_lock_is_neither_followed_nor_overwritten(tmp_path, kind):
+    thesis, path = tmp_path / "thesis.txt", tmp_path / "venv" / LOCK
+    thesis.write_text("years of work")
+    path.parent.mkdir()
+    {
+        "link": lambda: path.symlink_to(thesis),
+        "dangling link": lambda: path.symlink_to(tmp_path / "nothing"),
+        "hard link": lambda: os.link(thesis, path),
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+        "other file": lambda: path.write_bytes(b"process \xff"),
+    }[kind]()
+    with pytest.raises(DevError, match=r"vdot\.lock is not a lock that dev\.py wrote: move it away"):
+        with locked(path.parent, "VDOT_VENV", pytest.fail):
+            pass
+    assert thesis.read_text() == "years of work" and not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_the_holder_is_shown_without_its_escapes(tmp_path, monkeypatch):
+    (tmp_path / LOCK).write_bytes(b"process 1 on \x1b[31m\xff" + b"x" * 900)
+    lines = []
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lock, "_try_lock", lambda file: False)
+    monkeypatch.setattr(lock.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path, "VDOT_VENV", lines.append):
+        pass
+    assert lines[0].isprintable() and r"\x1b[31m" in lines[0] and len(lines[0]) < 400
 
 
 def test_a_folder_that_cannot_be_made_names_the_variable(tmp_path):

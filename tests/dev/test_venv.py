@@ -34,11 +34,53 @@ def _works(venv: Path) -> bool:
 
 def test_an_interrupted_installation_makes_it_anew_and_spares_what_is_not_of_it(venv):
     (venv / environments.INSTALLING).touch()
-    (venv / "lib" / "leftover").touch()
+    leftover = packages_of(venv) / "leftover.py"
+    leftover.touch()
     (venv / "thesis.txt").write_text("years of work")
     environments.create_venv(venv, 0, lambda line: None)
-    assert not (venv / "lib" / "leftover").exists() and _works(venv)
+    assert not leftover.exists() and _works(venv)
     assert (venv / "thesis.txt").read_text() == "years of work"
+
+
+def packages_of(venv: Path) -> Path:
+    return next(path for path in venv.rglob("site-packages") if not path.parent.is_symlink())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have other names on Windows")
+@pytest.mark.parametrize(
+    "name",
+    ["bin/mytool", "bin/pip", "bin/python", "share/mydata", "lib/mylib/x.py", "include/my.h", "share/link"],
+)
+def test_files_that_nobody_installed_are_never_deleted(tmp_path, name):
+    """The environment's folder may be one that other programs use too, such as ~/.local."""
+    venv, mine = tmp_path / "venv", tmp_path / "venv" / name
+    (venv / "bin").mkdir(parents=True)
+    (venv / environments.MARKER).write_text(environments.MARKER_TEXT)
+    (venv / environments.INSTALLING).touch()
+    (venv / "bin" / "activate").touch()
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.symlink_to(__file__) if name == "share/link" else mine.write_text("#!/bin/sh\necho mine\n")
+    before = files_of(venv)
+    with pytest.raises(DevError, match=rf"no installation recorded \({name}\): move them out"):
+        environments.create_venv(venv, 0, lambda line: None)
+    assert files_of(venv) == before and "mine" in mine.read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_a_marker_that_is_not_ours_is_neither_followed_nor_taken_for_ours(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    venv = tmp_path / "venv"
+    venv.mkdir()
+    marker = venv / environments.MARKER
+    marker.symlink_to(tmp_path / "thesis.txt")
+    for _ in range(2):
+        with pytest.raises(
+            DevError, match=r"vdot-environment is not a file that dev\.py wrote: move it away"
+        ):
+            environments.create_venv(venv, 0, lambda line: None)
+        assert (tmp_path / "thesis.txt").read_text() == "years of work"
+        marker.unlink()
+        marker.write_text("notes on my environment")
 
 
 def files_of(folder: Path) -> list[Path]:
