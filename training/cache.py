@@ -25,6 +25,7 @@ if __package__ in (None, ""):
     # Replaces the script's own folder, whose names would hide other packages' (`data`, `methods`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from training.data.bad_rows import log_skipped
 from training.data.cache import INDEX, Cache, cached_rows
 from training.data.cache_writer import encode_all, missing_shards
 from training.data.config import DataConfig
@@ -102,7 +103,7 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
 
 
 def _report(cache: Cache) -> None:
-    """Log the cache's contents, and every row that was left out."""
+    """Log the cache's contents, and the rows that were left out."""
     tasks = Counter(info.task for _, info in cache.samples)
     shapes = Counter(info.shape for _, info in cache.samples)
     summary = ", ".join(f"{task} {count}" for task, count in sorted(tasks.items()))
@@ -113,8 +114,7 @@ def _report(cache: Cache) -> None:
     if kinds:
         counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         logger.warning("skipped %d rows: %s", len(cache.skipped), counted)
-    for row in cache.skipped:
-        logger.warning("  %s", row)
+    log_skipped(cache.skipped, logging.WARNING, cache.folder / INDEX)
 
 
 def read_data(argv: Sequence[str]) -> DataConfig:

@@ -58,12 +58,13 @@ def listed(values: Iterable[object], limit: int = 10, width: int = 160) -> str:
     return ", ".join(texts) + (f" and {rest} more" if rest else "")
 
 
-def parse_json(text: str | bytes, *, allow_nan: bool = False) -> Any:
+def parse_json(text: str | bytes, *, allow_nan: bool = False, unique_keys: bool = False) -> Any:
     """Parse JSON that comes from outside.
 
     Args:
         text: at most `MAX_JSON_BYTES`; bytes are UTF-8.
         allow_nan: read NaN and Infinity, which some tables have in empty cells.
+        unique_keys: refuse a key that stands twice in an object; otherwise the last one counts.
     Returns:
         The value; its numbers are finite and at most 20 digits long.
     Raises:
@@ -74,11 +75,26 @@ def parse_json(text: str | bytes, *, allow_nan: bool = False) -> Any:
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
         constants = float if allow_nan else _real
-        return json.loads(text, parse_int=_integer, parse_float=_real, parse_constant=constants)
+        return json.loads(
+            text,
+            parse_int=_integer,
+            parse_float=_real,
+            parse_constant=constants,
+            object_pairs_hook=_unique if unique_keys else None,
+        )
     except RecursionError:
         raise ValueError("brackets nested too deeply") from None
     except ValueError as error:
         raise ValueError(shown(error, 120)) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key '{shown(key, 40)}' stands twice")
+        values[key] = value
+    return values
 
 
 def _integer(digits: str) -> int:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
+from vdot_core.text import shown
+
+logger = logging.getLogger("vdot")
+NUM_LOGGED = 100
 KINDS = ("missing", "unreadable", "misshapen", "wrong", "failed")
 # Other rows may still be encoded after these; `training/cache.py --retry_skipped` tries them again.
 RETRIED = ("missing", "unreadable", "failed")
@@ -41,9 +48,17 @@ class Skipped:
     reason: str
 
     def __str__(self) -> str:
-        text = f"{self.place} ({self.id}): {self.reason}"
-        # Names and captions may hold what no terminal and no file can write.
-        return text.encode("utf-8", "backslashreplace").decode()
+        return f"{shown(self.place)} ({shown(self.id, 80)}): {shown(self.reason, 400)}"
+
+    @classmethod
+    def is_entry(cls, values: Any) -> bool:
+        """True if a value of a file is what `asdict` gives of an entry."""
+        names = [field.name for field in fields(cls)]
+        return (
+            isinstance(values, dict)
+            and sorted(values) == sorted(names)
+            and all(isinstance(values[name], str) for name in names)
+        )
 
     @classmethod
     def from_error(cls, row_id: str, place: str, error: Exception) -> Skipped:
@@ -60,8 +75,9 @@ class Skipped:
         """
         if _is_out_of_memory(error):
             raise RuntimeError(
-                f"out of memory at {place} ({row_id}): {error}. Lower data.max_pixels or data.num_frames, or "
-                "use a machine with more memory; finished shards are kept"
+                f"out of memory at {shown(place)} ({shown(row_id, 80)}): {shown(error)}. "
+                "Lower data.max_pixels or data.num_frames, or use a machine with more memory; "
+                "finished shards are kept"
             ) from error
         if isinstance(error, (ImportError, getattr(torch, "AcceleratorError", ImportError))):
             raise error
@@ -71,6 +87,22 @@ class Skipped:
             return cls(row_id, place, "failed", f"{type(error).__name__}: {error}")
         # A builder's refusal: sizes, lengths or pictures that do not fit each other.
         return cls(row_id, place, "misshapen", str(error))
+
+
+def log_skipped(rows: Sequence[Skipped], level: int, place: object, already: int = 0) -> None:
+    """Log rows that were left out, `NUM_LOGGED` in all by their names.
+
+    Args:
+        rows: The rows.
+        level: Of logging.
+        place: File or folder that names every row.
+        already: Rows that were logged before them.
+    """
+    for row in rows[: max(NUM_LOGGED - already, 0)]:
+        logger.log(level, "skipped %s", row)
+    rest = already + len(rows) - NUM_LOGGED
+    if rows and 0 < rest:
+        logger.log(level, "skipped %d more rows, named in %s", min(rest, len(rows)), shown(place))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from vdot_core.text import shown
+
 from .cache import Cache, cached_rows, check_header
 from .cache_writer import encode_all
 from .config import ENCODE_SETTINGS, DataConfig
@@ -103,9 +105,9 @@ def check_rows(config: DataConfig, cache: Cache) -> None:
     # Caches of the first layout have the hash of all rows alone.
     if rows != versions and rows != versions[-1][1]:
         raise ValueError(
-            f"{config.path} does not have the rows that the cache {cache.folder} was made from; run "
-            "`python training/cache.py`, which encodes rows that were appended, or train on the cache as it "
-            "is with data.source cache"
+            f"{shown(config.path)} does not have the rows that the cache {shown(cache.folder)} was made "
+            "from; run `python training/cache.py`, which encodes rows that were appended, or train on the "
+            "cache as it is with data.source cache"
         )
 
 
@@ -121,7 +123,7 @@ def check_encoders(config: DataConfig, cache: Cache) -> None:
             continue
         if not Path(path).exists():
             raise ValueError(
-                f"data.{name} is {path}, which does not exist; give the one that {cache.folder} was made "
-                "with, or null to train without comparing"
+                f"data.{name} is {shown(path)}, which does not exist; give the one that {cache.folder} was "
+                "made with, or null to train without comparing"
             )
         check_header(cache.header, {name: identify(path)}, cache.folder)

@@ -13,17 +13,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from vdot_core.checkpoints import read_tensors
+from vdot_core.files import read_file
+from vdot_core.text import shown
 
 from .bad_rows import Skipped
 from .encoded import EncodedSample, SampleInfo, unpack
 
 FORMAT = 1
 HEADER, INDEX, EMPTY = "cache.json", "index.json", "empty.safetensors"
+MAX_JSON_BYTES = 2**30  # an index takes some 400 bytes a sample
 
 
 def digest(*paths: str | Path) -> str:
@@ -47,25 +53,81 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file; ValueError names it where it is none."""
+    """Read a JSON object of a cache; ValueError names the file where it holds none."""
     try:
-        return json.loads(path.read_text())
+        values = json.loads(read_file(path, MAX_JSON_BYTES))
     except (ValueError, OSError, RecursionError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); remove it and run training/cache.py again"
-        ) from error
+        raise damaged(path, error) from error
+    if not isinstance(values, dict):
+        raise damaged(path, f"it holds a {type(values).__name__}, expected an object")
+    return values
+
+
+def damaged(path: Path, reason: object) -> ValueError:
+    """The error for a file of a cache that cannot be used."""
+    # Without its header, nothing says what encoded the shards.
+    what = f"the folder {shown(path.parent)}" if path.name == HEADER else "it"
+    return ValueError(
+        f"{shown(path)} is damaged ({shown(reason, 120)}); remove {what} and run training/cache.py again"
+    )
+
+
+def read_shards(index: Path) -> list[dict[str, Any]]:
+    """The shards' entries of an index.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    shards = read_json(index).get("shards")
+    if not (isinstance(shards, list) and all(map(_is_shard, shards))):
+        raise damaged(index, "it does not list the shards, with their samples and the rows left out")
+    return shards
+
+
+def read_shard(path: Path) -> dict[str, Any]:
+    """A shard's entry, from its JSON.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    shard = read_json(path)
+    if not _is_shard(shard):
+        raise damaged(path, "it does not list the samples and the rows left out")
+    return shard
+
+
+def _is_shard(shard: Any) -> bool:
+    if not (isinstance(shard, dict) and isinstance(shard.get("bytes"), int)):
+        return False
+    samples, skipped = shard.get("samples"), shard.get("skipped")
+    return isinstance(samples, list) and isinstance(skipped, list) and all(map(Skipped.is_entry, skipped))
+
+
+def _read_empty(path: Path) -> Tensor:
+    """[L, D] embedding of the empty prompt."""
+    try:
+        text = read_tensors(path)[0].get("text")
+    except ValueError as error:
+        raise damaged(path, "it is not the file of tensors that was written") from error
+    if text is None or text.ndim != 2 or not text.is_floating_point():
+        raise damaged(path, "it holds no embedding")
+    return text
 
 
 def read_header(folder: str | Path) -> dict[str, Any] | None:
     """The header of a cache; None where there is none."""
     path = Path(folder) / HEADER
-    return read_json(path) if path.is_file() else None
+    return read_json(path) if os.path.lexists(path) else None
 
 
 def cached_rows(folder: str | Path) -> list[list]:
     """`versions` of the rows that a cache holds; none where it is new, or of an older layout."""
     rows = (read_header(folder) or {}).get("rows")
-    return rows if isinstance(rows, list) else []
+    if not isinstance(rows, list):
+        return []
+    if not (rows and all(isinstance(row, list) and list(map(type, row)) == [int, str] for row in rows)):
+        raise damaged(Path(folder) / HEADER, "its rows are not numbers with hashes")
+    return rows
 
 
 def check_header(header: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
@@ -88,8 +150,8 @@ def check_header(header: Mapping[str, Any], expected: Mapping[str, Any], folder:
                 "other changes cannot: give another cache_dir or remove the old one"
             )
         raise ValueError(
-            f"the cache {folder} was made with another {name}: it has {header.get(name)!r}, "
-            f"this run {value!r}; give another cache_dir or remove the old one"
+            f"the cache {shown(folder)} was made with another {name}: it has {shown(header.get(name), 80)}, "
+            f"this run {shown(value, 80)}; give another cache_dir or remove the old one"
         )
 
 
@@ -120,7 +182,7 @@ class Cache:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         header, index = read_header(folder), self.folder / INDEX
-        shards = read_json(index)["shards"] if index.is_file() else []
+        shards = read_shards(index) if header is not None and os.path.lexists(index) else []
         if header is None or len(shards) != header.get("num_shards", len(shards)) or not index.is_file():
             raise ValueError(
                 f"{self.folder} {'holds no cache' if header is None else 'is an unfinished cache'}; "
@@ -131,8 +193,10 @@ class Cache:
             raise ValueError(
                 f"{self.folder} has format {header.get('format')}, expected {FORMAT}; encode it again"
             )
-        self.empty_text = read_tensors(self.folder / EMPTY)[0]["text"]
-        self.text_len = int(self.header["text_len"])
+        self.empty_text = _read_empty(self.folder / EMPTY)
+        self.text_len = header.get("text_len")
+        if not isinstance(self.text_len, int) or self.text_len < len(self.empty_text):
+            raise damaged(self.folder / HEADER, f"its text_len is {shown(self.text_len, 20)}")
         self.samples: list[tuple[int, SampleInfo]] = []
         self.skipped: list[Skipped] = []
         for number, shard in enumerate(shards):
@@ -144,7 +208,10 @@ class Cache:
         path = shard_path(self.folder, number, "safetensors")
         size = path.stat().st_size if path.is_file() else None
         for values in shard["samples"]:
-            info = SampleInfo.from_dict(values)
+            try:
+                info = SampleInfo.from_dict(values)
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                raise damaged(self.folder / INDEX, f"a sample of shard {number}: {error}") from error
             if size == shard["bytes"]:
                 self.samples.append((number, info))
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,10 +15,23 @@ from typing import Any
 
 from torch import Tensor
 
+from vdot_core.text import shown
+
 from ..engine.files import save_safetensors, write_json
 from ..engine.lock import LOCK, holder, is_held, locked
-from .bad_rows import RETRIED, Skipped
-from .cache import EMPTY, FORMAT, HEADER, INDEX, check_header, read_header, read_json, shard_path
+from .bad_rows import RETRIED, Skipped, log_skipped
+from .cache import (
+    EMPTY,
+    FORMAT,
+    HEADER,
+    INDEX,
+    cached_rows,
+    check_header,
+    read_header,
+    read_shard,
+    read_shards,
+    shard_path,
+)
 from .encoded import EncodedSample, pack
 from .producer import Producer
 
@@ -42,7 +56,7 @@ def write_shard(folder: Path, number: int, samples: Iterable[EncodedSample], ski
 
 def missing_shards(folder: Path, num_shards: int) -> list[int]:
     """Numbers of shards that are not written yet."""
-    return [number for number in range(num_shards) if not shard_path(folder, number, "json").is_file()]
+    return [number for number in range(num_shards) if not os.path.lexists(shard_path(folder, number, "json"))]
 
 
 def fill(
@@ -71,13 +85,14 @@ def fill(
     if not 0 <= rank < world_size:
         raise ValueError(f"rank is {rank} of {world_size}; expected 0 to {world_size - 1}")
     _write_header(folder, producer)
-    if rank == 0 and not (folder / EMPTY).is_file():
+    if rank == 0 and not os.path.lexists(folder / EMPTY):
         save_safetensors({"text": producer.empty_text()}, folder / EMPTY, {})
     own = [number for number in missing_shards(folder, producer.num_shards) if number % world_size == rank]
+    num_skipped = 0
     for count, number in enumerate(own, 1):
         samples, skipped = producer.encode(number)
-        for row in skipped:
-            logger.warning("skipped %s", row)
+        log_skipped(skipped, logging.WARNING, shard_path(folder, number, "json"), num_skipped)
+        num_skipped += len(skipped)
         write_shard(folder, number, samples, skipped)
         if progress:
             progress(count, len(own))
@@ -92,10 +107,16 @@ def _header(producer: Producer) -> dict[str, Any]:
 def _write_header(folder: Path, producer: Producer) -> None:
     """Write the header of a new cache, or compare with the one that is there."""
     own, header = _header(producer), read_header(folder)
-    if header is not None:
-        before, rows = header.get("rows"), own.get("rows")
+    if header is None:
+        if next(folder.glob("shard-*.json"), None):
+            raise ValueError(
+                f"{shown(folder)} holds shards but no {HEADER}, which says what encoded them; restore it, or "
+                "remove the folder and encode again"
+            )
+    else:
+        before, rows = cached_rows(folder), own.get("rows")
         # Appended rows have separate shards, after the existing ones.
-        grown = isinstance(before, list) and before != rows and rows[: len(before)] == before
+        grown = bool(before) and isinstance(rows, list) and before != rows and rows[: len(before)] == before
         ignored = ("rows", "num_shards") if grown else ()
         check_header(header, {n: value for n, value in own.items() if n not in ignored}, folder)
         if not grown:
@@ -108,18 +129,18 @@ def forget_skipped(folder: Path, rank: int = 0, world_size: int = 1) -> None:
     """Remove the index of this process's shards that have rows to retry."""
     for path in sorted(folder.glob("shard-*.json")):
         own = int(path.stem.split("-")[1]) % world_size == rank
-        if own and any(row["kind"] in RETRIED for row in read_json(path)["skipped"]):
+        if own and any(row["kind"] in RETRIED for row in read_shard(path)["skipped"]):
             (folder / INDEX).unlink(missing_ok=True)
             path.unlink()
 
 
 def finish(folder: Path, num_shards: int) -> bool:
     """Write the index where every shard is there; False where some are still missing."""
-    if missing_shards(folder, num_shards) or not (folder / EMPTY).is_file():
+    if missing_shards(folder, num_shards) or not os.path.lexists(folder / EMPTY):
         return False
     index = folder / INDEX
-    if not index.is_file() or len(read_json(index)["shards"]) != num_shards:
-        shards = [read_json(shard_path(folder, number, "json")) for number in range(num_shards)]
+    if not os.path.lexists(index) or len(read_shards(index)) != num_shards:
+        shards = [read_shard(shard_path(folder, number, "json")) for number in range(num_shards)]
         write_json({"shards": shards}, index)
     return True
 

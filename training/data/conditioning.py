@@ -17,9 +17,12 @@ import torch
 from torch import Tensor
 
 from vdot_core import signals, vcu
+from vdot_core.text import shown
 from vdot_core.vcu.unit import GRAY
 
 from .bad_rows import BadRowError
+
+MAX_NAME = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +203,8 @@ def task_parts(name: str) -> tuple[RowTask, ...]:
         return (PARTS[name],)
     if name in WHOLE:
         return tuple(PARTS[part] if isinstance(part, str) else part for part in WHOLE[name])
+    if len(name) > MAX_NAME:  # what follows takes its square in time
+        raise BadRowError("wrong", f"task_name has {len(name)} characters; docs/TASKS.md lists the tasks")
     for cut in (match.start() for match in re.finditer("_", name)):
         first, second = (canonical(part) for part in (name[:cut], name[cut + 1 :]))
         if first in PARTS and second in PARTS and _compose(PARTS[first], PARTS[second]):
@@ -207,7 +212,7 @@ def task_parts(name: str) -> tuple[RowTask, ...]:
     composites = [f"reference_{part}" for part, task in PARTS.items() if task.kind in ("control", "keep")]
     near = get_close_matches(name, [*PARTS, *WHOLE, *composites], 1)
     hint = f"did you mean {near[0]}?" if near else "docs/TASKS.md lists the tasks"
-    raise BadRowError("wrong", f"task_name {name!r} is unknown; {hint}")
+    raise BadRowError("wrong", f"task_name {shown(name, 80)!r} is unknown; {hint}")
 
 
 def _compose(first: RowTask, second: RowTask) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vdot_core.networks.context_scale import ContextScale
+from vdot_core.text import shown
 from vdot_core.vcu import CONTEXT_CHANNELS, LATENT_CHANNELS
 
 from .bad_rows import BadRowError
@@ -22,6 +23,7 @@ from .batch import Batch
 
 PICTURE_CHANNELS = 2 * LATENT_CHANNELS
 MASK_CHANNELS = CONTEXT_CHANNELS - PICTURE_CHANNELS
+COUNTS = ("num_contexts", "num_texts", "num_reference_latents", "slot")
 FULL_STRENGTH = ContextScale(frames=(1.0,))
 
 
@@ -58,7 +60,14 @@ class SampleInfo:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SampleInfo:
-        """Read what `to_dict` gave, through JSON."""
+        """Read what `to_dict` gave, through JSON; ValueError, TypeError or LookupError for else."""
+        for name, kind in (("id", str), ("task", str), ("has_latents", bool), *((n, int) for n in COUNTS)):
+            if type(values[name]) is not kind:
+                raise ValueError(f"{name} is {shown(values[name], 20)}, expected {kind.__name__}")
+        if len(values["shape"]) != 4 or not all(type(size) is int and size > 0 for size in values["shape"]):
+            raise ValueError(f"shape is {shown(values['shape'], 40)}, expected four positive numbers")
+        if not (isinstance(values["scales"], list) and values["scales"]):
+            raise ValueError(f"scales are {shown(values['scales'], 20)}, expected a list")
         rest = {name: value for name, value in values.items() if name not in ("scales", "shape")}
         frames = tuple(tuple(s) if isinstance(s, list) else float(s) for s in values["scales"])
         return cls(**rest, shape=tuple(values["shape"]), context_scale=ContextScale(frames=frames))

@@ -25,7 +25,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
-from vdot_core.text import listed, parse_json, shown
+from vdot_core.text import counted, listed, parse_json, shown
 
 from .bad_rows import BadRowError, Skipped
 from .records import Record, read_table
@@ -88,9 +88,9 @@ class ManifestRows:
 
     def __init__(self, path: str, rows_per_shard: int, cached: Sequence[Sequence] = ()) -> None:
         self.path = str(path)
-        self._records = [r if isinstance(r, Skipped) else _renamed(r) for r in read_table(self.path)]
+        self._records = [self._renamed(number, row) for number, row in enumerate(read_table(self.path))]
         if not self._records:
-            raise ValueError(f"{path} has no rows; give a manifest with at least one")
+            raise ValueError(f"{shown(path)} has no rows; give a manifest with at least one")
         good = [record for record in self._records if not isinstance(record, Skipped)]
         if good:
             _check_columns(self.path, good)
@@ -105,6 +105,15 @@ class ManifestRows:
         ]
         self.num_shards = len(self._shards)
 
+    def _place(self, number: int) -> str:
+        return f"{self.path.rsplit('/', 1)[-1]} row {number + 1}"
+
+    def _renamed(self, number: int, record: Record | Skipped) -> Record | Skipped:
+        try:
+            return record if isinstance(record, Skipped) else renamed(record)
+        except BadRowError as error:
+            return Skipped.from_error(f"{number:08d}", self._place(number), error)
+
     def _check_any(self) -> None:
         """Refuse a table of another layout, of which every row would be left out."""
         first = None
@@ -114,7 +123,7 @@ class ManifestRows:
                 return
             first = first or row
         raise ValueError(
-            f"{self.path}: none of its {len(self._records)} rows can be used; the first: {first}"
+            f"{shown(self.path)}: none of its {len(self._records)} rows can be used; the first: {first}"
         )
 
     def _versions(self, cached: Sequence[Sequence]) -> list[list]:
@@ -141,11 +150,11 @@ class ManifestRows:
         record = self._records[number]
         if isinstance(record, Skipped):
             return record
-        name, place = _name(record), f"{self.path.rsplit('/', 1)[-1]} row {number + 1}"
+        name, place = _name(record), self._place(number)
         row_id = f"{number:08d}" if name is None else name
         try:
             if name is not None and self._names[name] > 1:
-                raise BadRowError("wrong", f"the id {name} stands in {self._names[name]} rows")
+                raise BadRowError("wrong", f"the id {shown(name, 80)} stands in {self._names[name]} rows")
             for column in (*PATHS, "id"):
                 _check_type(column, record.get(column))
             references = _list(record.get("ref_image_path"))
@@ -201,21 +210,31 @@ def _name(record: Record) -> str | None:
     return None if value is None else str(value)
 
 
-def _renamed(record: Record) -> Record:
-    return {RENAMED.get(name, name): value for name, value in record.items()}
+def renamed(record: Record) -> Record:
+    """A record with the names of its columns; BadRowError where one stands there by two names."""
+    result: Record = {}
+    for name, value in record.items():
+        own = RENAMED.get(name, name)
+        if _cell(result.get(own)) is None:
+            result[own] = value
+        elif _cell(value) is not None:
+            raise BadRowError("wrong", f"it has both {own} and {name}, which is read as {own}; keep one")
+    return result
 
 
 def _check_columns(path: str, records: Sequence[Record]) -> None:
     """Refuse a table without the columns that every row needs, and misspelled ones; log those not read."""
     columns = {name for record in records for name in record}
     absent = [name for name in COLUMNS if name not in columns]
-    for name in sorted(columns - set(COLUMNS)):
+    others = sorted(columns - set(COLUMNS))
+    for name in others:
         near = get_close_matches(name, absent, 1, cutoff=0.8)
         if near:
             raise ValueError(
                 f"{shown(path)} has a column '{shown(name, 40)}'; did you mean {near[0]!r}? Rename it"
             )
-        logger.info("%s: the column %s is not read", shown(path), shown(name, 80))
+    if others:
+        logger.info("%s: not read: %s (%s)", shown(path), counted(len(others), "column"), listed(others))
     for name in REQUIRED:
         if name in absent:
             raise ValueError(

@@ -7,10 +7,11 @@ import csv
 import io
 import re
 import reprlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vdot_core.text import parse_json, shown
+from vdot_core.text import listed, parse_json, shown
 
 from .bad_rows import Skipped
 from .video_files import read_bytes
@@ -36,11 +37,13 @@ def read_table(path: str) -> list[Record | Skipped]:
     """
     ending = path.rsplit(".", 1)[-1].lower()
     if ending not in ("csv", "jsonl", "json", "parquet"):
-        raise ValueError(f"{path} ends in .{ending}; a manifest is a .csv, .jsonl or .parquet file")
+        raise ValueError(
+            f"{shown(path)} ends in .{shown(ending, 20)}; a manifest is a .csv, .jsonl or .parquet file"
+        )
     try:
         data = read_bytes(path)
     except OSError as error:
-        raise ValueError(f"the manifest {path} cannot be read: {error}") from error
+        raise ValueError(f"the manifest {shown(path)} cannot be read: {error}") from error
     if ending == "parquet":
         return _parquet(data, path)
     rows = _csv(data, path) if ending == "csv" else _json_lines(data)
@@ -55,13 +58,22 @@ def _parquet(data: bytes, path: str) -> list[Record]:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(f"{path} needs pyarrow; run `pip install pyarrow`") from error
+        raise ValueError(f"{shown(path)} needs pyarrow; run `pip install pyarrow`") from error
     try:
-        return pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist()
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read()
     except (ValueError, OSError) as error:
         raise ValueError(
             f"{shown(path)} is no Parquet file that can be read ({shown(error, 120)}); save it again"
         ) from error
+    _check_unique(table.column_names, path)
+    return table.to_pylist()
+
+
+def _check_unique(columns: Sequence[str], path: str) -> None:
+    """Refuse a table with a column twice; of columns without a name, none is read."""
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name.strip()]
+    if twice:
+        raise ValueError(f"{shown(path)} has the columns {listed(twice)} more than once; keep one of each")
 
 
 def _json_lines(data: bytes) -> Iterator[Record | tuple[int, str]]:
@@ -71,7 +83,7 @@ def _json_lines(data: bytes) -> Iterator[Record | tuple[int, str]]:
         if not line.strip():
             continue
         try:
-            record = parse_json(line, allow_nan=True)
+            record = parse_json(line, allow_nan=True, unique_keys=True)
         except ValueError as error:
             yield number, f"the line is no JSON object ({error}); give one object a line"
             continue
@@ -95,9 +107,12 @@ def _csv(data: bytes, path: str) -> Iterator[Record | tuple[int, str]]:
     try:
         columns = reader.fieldnames or ()
     except csv.Error as error:
-        raise ValueError(f"{path}: its first line is no CSV ({error}); give the columns' names") from error
+        raise ValueError(
+            f"{shown(path)}: its first line is no CSV ({error}); give the columns' names"
+        ) from error
     if any(UNDECODED.search(name) for name in columns):
-        raise ValueError(f"{path}: its first line is not UTF-8; save the file as UTF-8")
+        raise ValueError(f"{shown(path)}: its first line is not UTF-8; save the file as UTF-8")
+    _check_unique(columns, path)
     while True:
         first = reader.reader.line_num + 1
         try:
@@ -127,5 +142,5 @@ def _wrong_cells(record: Record, num_columns: int) -> str | None:
         )
     for name, value in record.items():
         if value is not None and UNDECODED.search(value):
-            return f"{name} is {reprlib.repr(value)}, which is not UTF-8; save the file as UTF-8"
+            return f"{shown(name, 40)} is {reprlib.repr(value)}, which is not UTF-8; save the file as UTF-8"
     return None

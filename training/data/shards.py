@@ -13,16 +13,19 @@ import logging
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from itertools import groupby
+from operator import itemgetter
+from typing import IO
 
 from vdot_core.text import parse_json, shown
 
 from .bad_rows import BadRowError, Skipped
-from .manifest import RENAMED, Row, read_texts
+from .manifest import Row, read_texts, renamed
 from .video_files import Media, TooLargeError, check_size, open_stream
 
 logger = logging.getLogger("vdot")
 CLIPS = ("src_video", "mask_video", "target_video")
+Files = dict[str, bytes | BadRowError]
 HIDDEN = re.compile(r"__[^/]*__($|/)")  # webdataset's own entries
 
 
@@ -73,77 +76,84 @@ class TarRows:
             if isinstance(sample, Skipped):
                 yield sample
                 continue
-            key = str(sample["__key__"])
+            key, files = sample
             place = f"{name} sample {key}"
             try:
-                yield _row(name, key, place, sample)
+                yield _row(name, key, place, files)
             except Exception as error:
                 yield Skipped.from_error(key, place, error)
 
 
-def _samples(url: str, name: str) -> Iterator[dict[str, Any] | Skipped]:
-    """The groups of files of a tar; where it breaks off, why."""
-    from webdataset.tariterators import group_by_keys
-
+def _samples(url: str, name: str) -> Iterator[tuple[str, Files] | Skipped]:
+    """The rows' names and files in a tar; where it breaks off, why."""
     try:
         with open_stream(url) as stream:
-            yield from group_by_keys(_files(stream, url))
+            for key, files in groupby(_files(stream), key=itemgetter(0)):
+                yield key, _by_ending(files)
     except FileNotFoundError:
         yield Skipped(name, name, "missing", f"{shown(url)} does not exist")
     except (ImportError, MemoryError):
         # A backend that is not installed would skip every tar, and so would a lack of memory.
         raise
     except Exception as error:
-        # Object stores raise their own errors, which are no OSErrors; webdataset adds to their arguments.
-        reason = error.args[0] if error.args else ""
-        message = f"{type(error).__name__}: {shown(reason)}"
+        # Object stores raise their own errors, which are no OSErrors.
+        message = f"{type(error).__name__}: {shown(error)}"
         yield Skipped(name, name, "unreadable", f"{shown(url)} cannot be read to its end: {message}")
 
 
-def _files(stream: IO[bytes], url: str) -> Iterator[dict[str, Any]]:
-    """The files of a tar for webdataset; an error in place of one that is too large with its row's."""
-    from webdataset.tariterators import base_plus_ext
-
+def _files(stream: IO[bytes]) -> Iterator[tuple[str, str, bytes | BadRowError]]:
+    """Row, ending and content of each file of a tar; an error for one that is too large with its row's."""
     row, total = None, 0
     with tarfile.open(fileobj=stream, mode="r|*") as archive:
         for member in archive:
-            archive.members = []
-            if not member.isreg() or HIDDEN.match(member.name):
+            archive.members = []  # it would keep them all
+            folder, slash, file = member.name.rpartition("/")
+            stem, dot, ending = file.partition(".")
+            if not (member.isreg() and stem and dot) or HIDDEN.match(member.name):
                 continue
-            key = base_plus_ext(member.name)[0]
+            key = f"{folder}{slash}{stem}"
             row, total = key, member.size + (total if key == row else 0)
             try:
                 # A sparse file takes no space in the tar.
                 check_size(total)
-                data = archive.extractfile(member).read()
+                yield key, ending.lower(), archive.extractfile(member).read()
             except TooLargeError as error:
-                data = error
-            yield {"fname": member.name, "data": data, "__url__": url}
-    yield {}
+                reason = f"{shown(member.name)} cannot be read: with the row's other files {error}"
+                yield key, ending.lower(), BadRowError("unreadable", reason)
 
 
-def _row(shard: str, key: str, place: str, sample: dict[str, Any]) -> Row:
+def _by_ending(files: Iterator[tuple[str, str, bytes | BadRowError]]) -> Files:
+    """A row's files by their endings; an error for one that is there twice."""
+    result: Files = {}
+    for key, ending, data in files:
+        if ending in result:
+            data = BadRowError("unreadable", f"{shown(f'{key}.{ending}')} is in the tar twice")
+        result[ending] = data
+    return result
+
+
+def _row(shard: str, key: str, place: str, files: Files) -> Row:
     """One group of files as a row; BadRowError where its JSON is none or says too little."""
-    for ending, data in sample.items():
-        if isinstance(data, TooLargeError):
-            raise BadRowError("unreadable", f"{shown(f'{key}.{ending}')} cannot be read: {data}")
+    for data in files.values():
+        if isinstance(data, BadRowError):
+            raise data
     clips: dict[str, Media] = {}
     references = []
-    for ending, data in sample.items():
+    for ending, data in files.items():
         field = ending.split(".", 1)[0]
         if field in CLIPS:
             clips[field] = Media(f"{shard}/{key}.{ending}", data)
         elif match := re.fullmatch(r"ref_image(?:_(\d+))?", field):
             references.append((int(match[1] or 0), Media(f"{shard}/{key}.{ending}", data)))
     try:
-        record = parse_json(sample.get("json", b"{}"), allow_nan=True)
+        record = parse_json(files.get("json", b"{}"), allow_nan=True, unique_keys=True)
     except ValueError as error:
         raise BadRowError("unreadable", f"{shown(key)}.json is no JSON: {error}") from error
     if not isinstance(record, dict):
         raise BadRowError("unreadable", f"{shown(key)}.json is no JSON object")
-    record = {RENAMED.get(name, name): value for name, value in record.items()}
-    if "txt" in sample:
-        record.setdefault("prompt", sample["txt"].decode("utf-8", "replace"))
+    record = renamed(record)
+    if "txt" in files:
+        record.setdefault("prompt", files["txt"].decode("utf-8", "replace"))
     task, prompts = read_texts(record)
     source, mask, target = (clips.get(name) for name in CLIPS)
     pictures = tuple(media for _, media in sorted(references, key=lambda item: item[0]))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from .bad_rows import Skipped
+from .bad_rows import Skipped, log_skipped
 from .batch import Batch
 from .cache import Cache
 from .encoded import SampleInfo, collate
@@ -211,9 +211,8 @@ class CachedSource:
         first = "; ".join(lines[:NUM_NAMED])
         if file is None:
             logger.warning("skipped %d rows: %s; the first: %s", len(lines), counted, first)
-            for line in lines[NUM_NAMED:]:
-                # Only the first process logs messages below warnings.
-                logger.info("skipped %s", line)
+            # Only the first process logs messages below warnings.
+            log_skipped(self.skipped[NUM_NAMED:], logging.INFO, self.cache.folder, NUM_NAMED)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join([*lines, ""]), encoding="utf-8", errors="backslashreplace")

@@ -132,7 +132,7 @@ def test_a_tars_row_of_too_large_files_costs_it_alone(clips, tmp_path, monkeypat
             archive.addfile(member, io.BytesIO(content))
     first, bad, last = TarRows(str(tmp_path / "rows.tar")).rows(0)
     assert (first.id, last.id) == ("0", "2") and first.target.data == last.target.data == data
-    assert bad.kind == "unreadable" and "1.target_video.mp4 cannot be read: it has" in bad.reason
+    assert bad.kind == "unreadable" and "1.target_video.mp4 cannot be read: with the row" in bad.reason
 
 
 def test_a_clip_that_fills_the_memory_is_left_out(clips, monkeypatch):

@@ -1,0 +1,133 @@
+"""A cache whose files were damaged or exchanged is refused in one sentence that says what to do."""
+
+import json
+import logging
+import os
+
+import pytest
+
+from training.data.bad_rows import NUM_LOGGED, Skipped, log_skipped
+from training.data.cache import Cache, cached_rows
+from training.data.cache_writer import fill, finish, forget_skipped
+
+from .test_source import MadeUp, source
+
+DEEP = "[" * 100_000
+SAMPLE = {"bytes": 1, "skipped": [], "samples": []}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    assert fill(tmp_path / "cache", MadeUp())
+    return tmp_path / "cache"
+
+
+def refused(call, *arguments, match):
+    with pytest.raises(ValueError, match=match) as error:
+        call(*arguments)
+    assert len(str(error.value)) <= 400 and str(error.value).isprintable()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX's kinds of files")
+@pytest.mark.parametrize("name", ["cache.json", "index.json", "shard-00001.json", "empty.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_refused_and_never_waited_for(folder, name, kind):
+    path = folder / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    if name.startswith("shard"):
+        (folder / "index.json").unlink()
+        return refused(fill, folder, MadeUp(), match=f"{name}.*not a file.*remove it and run")
+    refused(Cache, folder, match=f"{name} is damaged .*remove (it|the folder .*) and run training/cache.py")
+    if name != "empty.safetensors":
+        refused(fill, folder, MadeUp(), match=f"{name}.*not a file")
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, "[]", "5", "{", '{"shards": 5}', '{"shards": [{}, {}, {}, {}]}', "9" * 10_000, "\x1b[31m"]
+)
+def test_a_damaged_index_is_refused(folder, text):
+    (folder / "index.json").write_text(text)
+    for call, arguments in ((Cache, (folder,)), (finish, (folder, 4))):
+        refused(
+            call,
+            *arguments,
+            match=r"index\.json is damaged \(.*\); remove it and run training/cache\.py again",
+        )
+    (folder / "index.json").unlink()
+    assert finish(folder, 4) and Cache(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"id": 5}, {"shape": 3}, {"shape": [16, "a", 1, 1]}, {"shape": [16, 1, 1]}, {"slot": None},
+     {"scales": {}},     {"has_latents": "yes"}, {"more": 1}, {"num_texts": True}],
+)  # fmt: skip
+def test_a_sample_of_other_values_is_refused(folder, change):
+    index = json.loads((folder / "index.json").read_text())
+    index["shards"][2]["samples"][0] |= change
+    (folder / "index.json").write_text(json.dumps(index))
+    refused(Cache, folder, match=r"index\.json is damaged \(a sample of shard 2: ")
+
+
+@pytest.mark.parametrize(
+    "skipped", [5, [5], [{"id": "a"}], [{"id": [], "place": "", "kind": "", "reason": ""}]]
+)
+def test_a_shard_whose_left_out_rows_are_none_is_refused(folder, skipped):
+    path = folder / "shard-00001.json"
+    path.write_text(json.dumps({**SAMPLE, "skipped": skipped}))
+    (folder / "index.json").unlink()
+    refused(finish, folder, 4, match=r"shard-00001\.json is damaged")
+    refused(forget_skipped, folder, match=r"shard-00001\.json is damaged")
+
+
+@pytest.mark.parametrize("text", [DEEP, "[]", '{"format": 1, "num_shards": 4, "text_len": "x"}'])
+def test_a_damaged_header_is_refused_with_its_folder(folder, text):
+    (folder / "cache.json").write_text(text)
+    refused(Cache, folder, match=r"cache\.json is damaged .*; remove the folder ")
+
+
+@pytest.mark.parametrize("rows", [[], [5], [["a", "b"]], [[1, "a", 2]], [[True, "a"]]])
+def test_a_header_of_other_rows_is_refused(folder, rows):
+    header = json.loads((folder / "cache.json").read_text())
+    (folder / "cache.json").write_text(json.dumps({**header, "rows": rows}))
+    refused(cached_rows, folder, match=r"cache\.json is damaged \(its rows")
+    refused(fill, folder, MadeUp(), match=r"cache\.json is damaged \(its rows")
+
+
+def test_shards_without_a_header_are_not_taken_for_this_runs(folder):
+    (folder / "cache.json").unlink()
+    refused(fill, folder, MadeUp(), match=r"holds shards but no cache\.json.*encode again")
+
+
+@pytest.mark.parametrize("size", [0, 8, 60])
+def test_a_cut_off_embedding_is_not_to_be_downloaded(folder, size):
+    path = folder / "empty.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    refused(Cache, folder, match=r"empty\.safetensors is damaged .*; remove it and run training/cache\.py")
+    path.unlink()
+    assert fill(folder, MadeUp()) and Cache(folder)
+
+
+def test_rows_left_out_are_logged_in_short_printable_lines(folder, caplog, tmp_path):
+    """A hundred by their names; the file names all of them in full."""
+    caplog.set_level(logging.INFO, "vdot")
+    name = "\x1b[31mred\nFAKE LINE\u202e" + "x" * 5000
+    rows = [Skipped(name, f"a.csv row {i}", "wrong", f"the id {name} is bad") for i in range(NUM_LOGGED + 50)]
+    log_skipped(rows[:80], logging.WARNING, "a.json")
+    log_skipped(rows[80:], logging.WARNING, "b.json", 80)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == NUM_LOGGED + 1 and messages[-1] == "skipped 50 more rows, named in b.json"
+    assert all(m.isprintable() and len(m) < 1000 for m in messages) and "\\x1b[31mred\\nFAKE" in messages[0]
+    opened = Cache(folder)
+    opened.skipped = rows
+    caplog.clear()
+    source(opened, skipped_file=tmp_path / "skipped.txt")
+    lines = (tmp_path / "skipped.txt").read_text().splitlines()
+    assert len([line for line in lines if "FAKE" in line]) == len(rows) and all(map(str.isprintable, lines))
+    assert all(record.getMessage().isprintable() for record in caplog.records)
