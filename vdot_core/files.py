@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import mmap
 import os
+import platform
+import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +27,11 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+_CURES = {
+    errno.ENOSPC: "make room, or give another folder",
+    errno.EDQUOT: "make room, or give another folder",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 def file_size(path: str | Path) -> int:
@@ -73,6 +84,41 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
         return file.read(max_bytes)
 
 
+def read_at(path: str | Path, offset: int, num_bytes: int) -> mmap.mmap:
+    """Read a part of a regular file.
+
+    Args:
+        path: the file.
+        offset: where the part begins.
+        num_bytes: its size, at least 1.
+    Returns:
+        Memory outside the heap, so that it returns to the system as soon as it is freed.
+    Raises:
+        ValueError: as for `file_size`, the file ends before that, or the disk reports an error.
+    """
+    buffer = mmap.mmap(-1, num_bytes)
+    with open_file(path) as file:
+        file.seek(offset)
+        try:
+            complete = file.readinto(buffer) == num_bytes
+        except OSError as error:
+            raise ValueError(f"{shown(path)} cannot be read ({_reason(error)}); check the disk") from error
+    if not complete:
+        raise ValueError(f"{shown(path)} changed while it was being read; try again")
+    return buffer
+
+
+def version_of(path: str | Path) -> tuple[int, ...]:
+    """Numbers that change when a file is exchanged, written to or cut.
+
+    Raises:
+        ValueError: as for `file_size`.
+    """
+    file_size(path)
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _regular_size(path: str | Path, status: os.stat_result) -> int:
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
@@ -85,7 +131,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Write a file in one step: `with atomic_write(path) as partial: ...` write to `partial`.
 
     At the end of the block the data is flushed to the disk and takes the name `path`; after an exception,
@@ -93,13 +139,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: destination; its folder exists.
+        overwrite: replace an existing file; otherwise FileExistsError is raised at the end of the block.
     Yields:
         An empty file of a unique name in the same folder. An exception removes it.
     """
     path = Path(path)
     # In the same folder, since a rename is atomic only within one file system; unique, since several
-    # processes may write one file.
-    partial = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    # processes may write one file. Names have at most 255 bytes.
+    start = os.fsencode(path.name)[:100].decode("utf-8", "ignore")
+    partial = path.with_name(f".{start}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with partial.open("xb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -107,10 +155,64 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         if stat.S_IMODE(partial.stat().st_mode) != mode:  # safetensors lets only the owner read its files
             partial.chmod(mode)
         sync(partial)
+        if not overwrite:
+            _claim(partial, path)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def _claim(partial: Path, path: Path) -> None:
+    """Take a name that must be free, so that of several writers one succeeds."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        path.open("xb").close()
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what `atomic_write` left of a file where its process was killed.
+
+    Processes of other machines or containers, which may share the folder, are not known to have ended: their
+    files stay.
+    """
+    if os.name == "nt":
+        return  # there is no harmless way to ask for a process
+    start = re.escape(os.fsencode(path.name)[:100].decode("utf-8", "ignore"))
+    pattern = re.compile(rf"\.{start}\.{_host()}-(\d{{1,9}})-[0-9a-f]{{8}}\.partial")
+    with suppress(OSError), os.scandir(path.parent) as entries:  # a folder may be writable and not readable
+        for entry in entries:
+            match = pattern.fullmatch(entry.name)
+            if match and entry.is_file(follow_symlinks=False) and _has_ended(int(match[1])):
+                os.unlink(entry.path)
+
+
+def _has_ended(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it belongs to somebody else
+        return False
+    return False
+
+
+@cache
+def _host() -> str:
+    """Key of what process numbers refer to: this machine since its start, and the container on it."""
+    parts = [platform.node()]
+    with suppress(OSError):  # Linux alone has these
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return hashlib.sha256("".join(parts).encode("utf-8", "replace")).hexdigest()[:8]
+
+
+def reason_of(error: OSError) -> str:
+    """An operating system's error with what to do about it."""
+    reason = _reason(error)
+    return f"{reason}; {_CURES.get(error.errno, 'give another folder')}"
 
 
 def sync(path: Path) -> None:

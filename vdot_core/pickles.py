@@ -60,10 +60,19 @@ class Storage:
 
 @dataclass(frozen=True)
 class PickledTensor:
-    """A tensor that the pickle describes."""
+    """A tensor that the pickle describes.
+
+    Args:
+        shape, dtype: its own.
+        storage: holds its values; None where they are not its values as they are, but negated ones.
+        offset, stride: location of the values in the storage, in elements.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    storage: Storage | None = field(default=None, repr=False, compare=False)
+    offset: int = field(default=0, repr=False, compare=False)
+    stride: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -209,9 +218,10 @@ class _Machine:
         if name == "torch._utils _rebuild_parameter" and type(arguments[0]) is PickledTensor:
             return arguments[0]
         if name in ("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2"):
-            return _tensor(*arguments[:4], dtype=arguments[0].dtype)
+            return _tensor(*arguments[:4], dtype=arguments[0].dtype, flags=arguments[6:])
         if name == "torch._utils _rebuild_tensor_v3":
-            return _tensor(*arguments[:4], dtype=_DTYPES[arguments[6].name])
+            dtype = _DTYPES[arguments[6].name]
+            return _tensor(*arguments[:4], dtype=dtype, flags=arguments[7:])
         raise ValueError(f"its pickle calls {name.replace(' ', '.')} in a way that torch.save does not")
 
 
@@ -244,7 +254,7 @@ def _sizes(values: Any) -> tuple[int, ...]:
 
 
 def _tensor(
-    storage: Any, offset: Any, shape: Any, stride: Any, *, dtype: torch.dtype | None
+    storage: Any, offset: Any, shape: Any, stride: Any, *, dtype: torch.dtype | None, flags: tuple[Any, ...]
 ) -> PickledTensor:
     """A tensor over a storage that holds at least as many values as its shape; torch would enlarge others."""
     shape, stride, (offset,) = _sizes(shape), _sizes(stride), _sizes((offset,))
@@ -254,4 +264,4 @@ def _tensor(
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if num_elements and (num_elements > num_values or last >= num_values):
         raise ValueError(f"its tensor {list(shape)} lies over {num_values} values, fewer than its shape")
-    return PickledTensor(shape, dtype)
+    return PickledTensor(shape, dtype, None if any(flags) else storage, offset, stride)

@@ -6,11 +6,12 @@ import io
 import os
 import re
 import struct
+import sys
 import tarfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
@@ -34,11 +35,20 @@ class TorchContent:
         value: the object that was saved, with a `PickledTensor` for each tensor.
         num_bytes: size of all values that tensors refer to.
         is_archive: it is a zip archive, which can be memory-mapped; plain pickles were before torch 1.6.
+        places: offset in the file of each storage by its key; empty where its bytes are not those in memory.
     """
 
     value: Any
     num_bytes: int
     is_archive: bool
+    places: dict[str, int] = field(default_factory=dict)
+
+
+class _Record(NamedTuple):
+    """Size and offset of a record's data in the file."""
+
+    size: int
+    offset: int
 
 
 def load_torch_file(path: str | Path, *, mapped: bool = False) -> Any:
@@ -131,37 +141,42 @@ def _inspect_archive(file: BinaryIO) -> TorchContent:
         if archive.start_dir != directory:
             raise ValueError("its directory is not where its end says")
         records = _checked_records(file, archive, size)
-        if records.get("data.pkl", MAX_PICKLE_BYTES + 1) > MAX_PICKLE_BYTES:
+        if "data.pkl" not in records or records["data.pkl"].size > MAX_PICKLE_BYTES:
             raise ValueError(f"it has no data.pkl of at most {MAX_PICKLE_BYTES / 1e6:.0f} MB")
         top = archive.infolist()[0].orig_filename.split("/")[0]
         content = describe(io.BytesIO(archive.read(f"{top}/data.pkl")))
+        order = archive.read(f"{top}/byteorder") if "byteorder" in records else b"little"
     for storage in content.storages.values():
         _check_storage(storage, records)
-    return TorchContent(content.value, _total(content), is_archive=True)
+    places = {key: records[f"data/{key}"].offset for key in content.storages}
+    is_native = order == sys.byteorder.encode()
+    return TorchContent(content.value, _total(content), True, places if is_native else {})
 
 
 def _total(content: Description) -> int:
     return sum(storage.num_bytes for storage in content.storages.values())
 
 
-def _check_storage(storage: Storage, records: dict[str, int]) -> None:
+def _check_storage(storage: Storage, records: dict[str, _Record]) -> None:
     """A record must have the bytes that the pickle says; torch's map would run on into the next."""
-    num_bytes = records.get(f"data/{storage.key}")
-    if num_bytes != storage.num_bytes:
+    record = records.get(f"data/{storage.key}", _Record(0, 0))
+    if record.size != storage.num_bytes or not record.offset:
         raise ValueError(
-            f"its record data/{shown(storage.key, 40)} has {num_bytes or 0} bytes, its pickle says "
+            f"its record data/{shown(storage.key, 40)} has {record.size} bytes, its pickle says "
             f"{storage.num_bytes}"
         )
 
 
-def _checked_records(file: BinaryIO, archive: zipfile.ZipFile, size: int) -> dict[str, int]:
-    """Check every record's place, and the checksums of all but the tensors'; name -> number of bytes."""
+def _checked_records(file: BinaryIO, archive: zipfile.ZipFile, size: int) -> dict[str, _Record]:
+    """Check every record's place, and the checksums of all but the tensors'."""
     infos = archive.infolist()
-    for record in infos:
-        _check_record(file, record, infos[0].orig_filename)
+    offsets = [_check_record(file, record, infos[0].orig_filename) for record in infos]
     if sum(record.file_size for record in infos) > size:
         raise ValueError("its records have more bytes than the file")
-    records = {record.orig_filename.partition("/")[2]: record.file_size for record in infos}
+    records = {
+        record.orig_filename.partition("/")[2]: _Record(record.file_size, offset)
+        for record, offset in zip(infos, offsets, strict=True)
+    }
     if len({name.lower() for name in records}) != len(infos):
         raise ValueError("it has two records of one name")
     for record in infos:
@@ -188,8 +203,11 @@ def _directory_offset(file: BinaryIO) -> int:
     return offset
 
 
-def _check_record(file: BinaryIO, record: zipfile.ZipInfo, first: str) -> None:
-    """Check a record's name and place; it must end at a signature, for a damaged header would shift it."""
+def _check_record(file: BinaryIO, record: zipfile.ZipInfo, first: str) -> int:
+    """Check a record's name and place, and return where its data begins.
+
+    It must end at a signature, for a damaged header would shift it.
+    """
     name, label = record.orig_filename, shown(record.orig_filename, 80)
     top, *parts = name.split("/")
     if not parts or top != first.split("/")[0] or {"", ".", ".."} & set(parts) or re.search(r"[\\\0]", name):
@@ -204,9 +222,11 @@ def _check_record(file: BinaryIO, record: zipfile.ZipInfo, first: str) -> None:
     signature, name_size, extra_size = struct.unpack("<4s22xHH", file.read(30))
     if signature != ZIP_MAGIC or file.read(name_size) != name.encode("utf-8"):
         raise ValueError(f"its record {label} is not where the directory says")
-    file.seek(extra_size + record.file_size, 1)
+    offset = file.seek(extra_size, 1)
+    file.seek(record.file_size, 1)
     if file.read(4) not in _RECORD_END:
         raise ValueError(f"its record {label} does not end where the directory says")
+    return offset
 
 
 def _explain(path: Path, error: Exception) -> str:

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.watch import watchdog
-from vdot_core.files import atomic_write, file_size, open_file, read_file
+from vdot_core import files
+from vdot_core.files import atomic_write, file_size, open_file, read_file, remove_abandoned
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,6 +106,49 @@ def test_a_write_appears_at_its_end_and_is_readable_by_all(tmp_path):
     os.umask(umask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
     assert torch.equal(load_file(path)["a"], torch.ones(2)) and os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("name", ["x" * 240, "視" * 80])
+def test_names_near_the_limit_are_written(tmp_path, name):
+    """Limits are in bytes, of which a letter can have four."""
+    with atomic_write(tmp_path / name) as partial:
+        partial.write_text("text")
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_of_writers_that_may_not_overwrite_one_succeeds(tmp_path, monkeypatch, has_links):
+    def no_links(*paths):
+        raise PermissionError("this file system has no hard links")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "x"
+    with pytest.raises(FileExistsError), atomic_write(path, overwrite=False) as late:
+        late.write_text("late")
+        with atomic_write(path, overwrite=False) as early:
+            early.write_text("early")
+    assert path.read_text() == "early" and os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes cannot be asked for on Windows")
+def test_what_killed_writers_left_is_removed(tmp_path):
+    path = tmp_path / "x"
+    script = """
+import os, sys
+from pathlib import Path
+from vdot_core.files import atomic_write
+with atomic_write(Path(sys.argv[1])): os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT).returncode == 9
+    (rest,) = os.listdir(tmp_path)
+    elsewhere = tmp_path / rest.replace(files._host(), "0" * 8)  # of another machine that shares the folder
+    elsewhere.touch()
+    with atomic_write(path) as partial:
+        remove_abandoned(tmp_path / "y")
+        assert (tmp_path / rest).exists()
+        remove_abandoned(path)
+        assert set(tmp_path.iterdir()) == {partial, elsewhere}
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path):

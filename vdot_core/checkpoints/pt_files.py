@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..files import read_at
 from ..pickles import PickledTensor
 from ..text import listed, shown
 from ..torch_files import inspect_torch_file, load_torch_file
@@ -29,7 +30,24 @@ def open_pt(path: Path) -> TensorFile:
             "share the same; save each with its own"
         )
     read = partial(_read, path, container, specs)
-    return TensorFile(path, specs, read, container=container, mapped=content.is_archive)
+    in_place = content.places and all(tensor.storage for tensor in tensors.values())
+    load = partial(_load_tensor, path, tensors, content.places) if in_place else None
+    return TensorFile(path, specs, read, container=container, mapped=content.is_archive, load=load)
+
+
+def _load_tensor(
+    path: Path, tensors: dict[str, PickledTensor], places: dict[str, int], name: str
+) -> torch.Tensor:
+    """One tensor, its values read into memory from their place in the archive."""
+    tensor = tensors[name]
+    if 0 in tensor.shape:
+        return torch.empty(tensor.shape, dtype=tensor.dtype)
+    steps = zip(tensor.shape, tensor.stride, strict=True)
+    num_values = 1 + sum((size - 1) * step for size, step in steps)
+    item_size = tensor.dtype.itemsize
+    offset = places[tensor.storage.key] + tensor.offset * item_size
+    values = torch.frombuffer(read_at(path, offset, num_values * item_size), dtype=tensor.dtype)
+    return values.as_strided(tensor.shape, tensor.stride)
 
 
 def _read(path: Path, container: str, specs: dict[str, TensorSpec]) -> dict[str, torch.Tensor]:

@@ -109,7 +109,11 @@ def load_network(
 
 
 def iterate_tensors(
-    entries: Mapping[str, Entry], targets: Mapping[str, torch.dtype | None], *, bounded: bool = True
+    entries: Mapping[str, Entry],
+    targets: Mapping[str, torch.dtype | None],
+    *,
+    bounded: bool = True,
+    mapped: bool = True,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Read parameters one at a time, in the order of `entries`.
 
@@ -117,12 +121,18 @@ def iterate_tensors(
         entries: Wan name -> its location.
         targets: Wan name -> dtype to convert to; None keeps the file's.
         bounded: release the file's pages regularly; for callers that do not keep the mapped tensors.
+        mapped: map files where possible. Otherwise tensors are read one by one: a little more memory, but a
+            file that is cut meanwhile is an error instead of the end of the process.
     Yields:
         (Wan name, tensor on the CPU).
     """
     for batch in _batches(entries, bounded):
-        tensors = batch[0][1].file.read()
+        file = batch[0][1].file
+        load = None if mapped else file.load
+        tensors = file.read() if load is None else {}
         for name, entry in batch:
+            if load is not None:
+                tensors = {part: load(part) for part in (entry.name, entry.scale) if part}
             scale = tensors[entry.scale] if entry.scale else None
             yield name, _convert(name, tensors.pop(entry.name), scale, targets[name])
         del tensors

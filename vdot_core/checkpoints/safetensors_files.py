@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from ..dtypes import SAFETENSORS_CODES, SAFETENSORS_DTYPES
-from ..files import atomic_write, file_size, open_file
+from ..files import atomic_write, file_size, open_file, read_at, reason_of, remove_abandoned
 from ..text import shown
 from .tensor_files import TensorFile, TensorSpec
 
@@ -58,7 +58,19 @@ def open_safetensors(path: Path) -> TensorFile:
     metadata = header.pop("__metadata__", None) or {}
     specs = {name: _spec_of(path, name, entry) for name, entry in header.items()}
     offsets = {name: 8 + header_size + entry["data_offsets"][0] for name, entry in header.items()}
-    return TensorFile(path, specs, partial(_map_tensors, path, size, specs, offsets), metadata)
+    read = partial(_map_tensors, path, size, specs, offsets)
+    return TensorFile(path, specs, read, metadata, load=partial(_load_tensor, path, specs, offsets))
+
+
+def _load_tensor(
+    path: Path, specs: Mapping[str, TensorSpec], offsets: Mapping[str, int], name: str
+) -> torch.Tensor:
+    """One tensor, read into memory."""
+    spec = specs[name]
+    if not spec.num_elements:
+        return torch.empty(spec.shape, dtype=spec.dtype)
+    values = read_at(path, offsets[name], spec.num_bytes)
+    return torch.frombuffer(values, dtype=spec.dtype).view(spec.shape)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -123,6 +135,8 @@ def write_safetensors(
     specs: Mapping[str, TensorSpec],
     tensors: Iterable[tuple[str, torch.Tensor]],
     metadata: Mapping[str, str],
+    *,
+    overwrite: bool = True,
 ) -> None:
     """Write a safetensors file one tensor at a time; it appears under its name only when it is complete.
 
@@ -131,24 +145,41 @@ def write_safetensors(
         specs: shape and dtype of every tensor, in the order in which `tensors` gives them.
         tensors: the values, on any device; each is dropped before the next is asked for.
         metadata: strings kept in the header.
+        overwrite: replace an existing file; otherwise it is an error, also if it appears meanwhile.
     Raises:
-        ValueError: the folder does not exist, or a dtype that the format cannot hold.
+        ValueError: the folder does not exist or cannot be written to, the disk is full, or a dtype that the
+            format cannot hold.
     """
     if not path.parent.is_dir():
         raise ValueError(
             f"cannot write {shown(path)}: the folder {shown(path.parent)} does not exist; create it first"
         )
-    with atomic_write(path) as partial_path, partial_path.open("wb") as file:
-        file.write(_encode_header(path, specs, metadata))
-        remaining = iter(specs.items())
-        for name, tensor in tensors:
-            expected, spec = next(remaining)
-            assert name == expected, f"{name} written where the header has {expected}"
-            assert TensorSpec.of(tensor) == spec, f"{shown(name)} is not {spec}"
-            flat = tensor.detach().cpu().contiguous().reshape(-1)
-            file.write(memoryview(flat.view(torch.uint8).numpy()))
-            del tensor, flat
-        assert next(remaining, None) is None, "tensors are missing from the stream"
+    try:
+        remove_abandoned(path)
+        with atomic_write(path, overwrite=overwrite) as partial_path, partial_path.open("wb") as file:
+            _write(file, _encode_header(path, specs, metadata), specs, tensors)
+    except FileExistsError as error:
+        raise ValueError(f"{shown(path)} exists already; give another name, or --overwrite") from error
+    except OSError as error:
+        raise ValueError(f"cannot write {shown(path)}: {reason_of(error)}") from error
+
+
+def _write(
+    file: BinaryIO,
+    header: bytes,
+    specs: Mapping[str, TensorSpec],
+    tensors: Iterable[tuple[str, torch.Tensor]],
+) -> None:
+    file.write(header)
+    remaining = iter(specs.items())
+    for name, tensor in tensors:
+        expected, spec = next(remaining)
+        assert name == expected, f"{name} written where the header has {expected}"
+        assert TensorSpec.of(tensor) == spec, f"{shown(name)} is not {spec}"
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        file.write(memoryview(flat.view(torch.uint8).numpy()))
+        del tensor, flat
+    assert next(remaining, None) is None, "tensors are missing from the stream"
 
 
 def _encode_header(path: Path, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> bytes:

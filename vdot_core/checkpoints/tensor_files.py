@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from ..files import open_file
+from ..files import open_file, version_of
 from ..text import shown
 from ..torch_files import PICKLE_MAGIC, ZIP_MAGIC
 
@@ -47,6 +47,9 @@ class TensorFile:
         metadata: strings of a safetensors header.
         container: the key that the tensors lie under in a torch file.
         mapped: `read` maps the file, whose pages are read at use and dropped with the tensors.
+        load: one tensor by its name, read into memory; None where the format does not allow it. A file that
+            is cut meanwhile is an error here, and ends the process where it is mapped.
+        version: `files.version_of` when it was opened.
     """
 
     path: Path
@@ -55,6 +58,13 @@ class TensorFile:
     metadata: dict[str, str] = field(default_factory=dict)
     container: str = ""
     mapped: bool = True
+    load: Callable[[str], torch.Tensor] | None = field(default=None, repr=False, compare=False)
+    version: tuple[int, ...] = ()
+
+    def require_unchanged(self) -> None:
+        """ValueError if the file was written to, cut or exchanged since it was opened."""
+        if version_of(self.path) != self.version:
+            raise ValueError(f"{shown(self.path)} changed while it was being read; try again")
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ def open_tensor_file(path: str | Path) -> TensorFile:
     from .safetensors_files import looks_like_safetensors, open_safetensors
 
     path = Path(path)
+    version = version_of(path)
     with open_file(path) as file:
         magic = file.read(64)
     if magic.startswith(GGUF_MAGIC):
@@ -93,8 +104,8 @@ def open_tensor_file(path: str | Path) -> TensorFile:
         raise ValueError(f"{shown(path)} is a web page, not weights; download the file itself")
     is_pickle = magic.startswith((ZIP_MAGIC, PICKLE_MAGIC))
     if looks_like_safetensors(magic) or (path.suffix == ".safetensors" and not is_pickle):
-        return open_safetensors(path)
-    return open_pt(path)
+        return replace(open_safetensors(path), version=version)
+    return replace(open_pt(path), version=version)
 
 
 def read_tensors(path: str | Path, kind: str = "weights") -> tuple[dict[str, torch.Tensor], dict[str, str]]:

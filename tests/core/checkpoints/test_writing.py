@@ -1,5 +1,6 @@
 """Our own files: readable by others, written atomically; stage 2's start; the command line."""
 
+import errno
 import json
 import os
 import runpy
@@ -28,6 +29,7 @@ from vdot_core.checkpoints import (
     inspect,
     load_network,
     read_weights,
+    safetensors_files,
     save_network,
     save_weights,
 )
@@ -182,6 +184,74 @@ def test_convert_the_released_file(tmp_path, dtype):
         convert(tmp_path / "vdot_14b.pt", target, config=TINY)
     convert(target, target, overwrite=True, dtype=torch.float32)
     assert inspect(target).dtypes == {"float32": info.num_parameters}
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+@pytest.mark.parametrize("change", ["cut", "overwritten"])
+def test_a_source_that_changes_while_it_is_converted_is_refused(tmp_path, monkeypatch, name, change):
+    source = tmp_path / name
+    save = save_file if name == "w.safetensors" else torch.save
+    save(weights_of(), source)
+    write, size = safetensors_files._write, source.stat().st_size
+
+    def changed_meanwhile(file, header, specs, tensors):
+        if change == "cut":
+            os.truncate(source, 100)
+        else:
+            with source.open("r+b") as writer:
+                writer.seek(size // 2)
+                writer.write(bytes(1000))
+        write(file, header, specs, tensors)
+
+    monkeypatch.setattr(safetensors_files, "_write", changed_meanwhile)
+    with pytest.raises(ValueError, match=f"{name} changed while it was being read; try again"):
+        convert(source, tmp_path / "out.safetensors", config=TINY)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_name_that_is_taken_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    source, target = tmp_path / "w.safetensors", tmp_path / "out.safetensors"
+    save_weights(source, TINY, weights_of())
+    write = safetensors_files._write
+
+    def taken_meanwhile(*arguments):
+        target.write_text("another result")
+        write(*arguments)
+
+    monkeypatch.setattr(safetensors_files, "_write", taken_meanwhile)
+    with pytest.raises(ValueError, match=r"out\.safetensors exists already; give another name"):
+        convert(source, target)
+    assert target.read_text() == "another result"
+    convert(source, target, overwrite=True)
+    assert inspect(target).config == TINY and len(os.listdir(tmp_path)) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_links_and_pipes_are_not_replaced(tmp_path, overwrite):
+    save_weights(tmp_path / "w.safetensors", TINY, weights_of())
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "w.safetensors")
+    (tmp_path / "dangling.safetensors").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    before = sorted(tmp_path.iterdir())
+    for name, kind in (("link", "a link"), ("dangling", "a link"), ("pipe", "not a file but a pipe")):
+        target = tmp_path / f"{name}.safetensors"
+        with pytest.raises(ValueError, match=rf"{name}\.safetensors is {kind}"):
+            convert(tmp_path / "w.safetensors", target, overwrite=overwrite)
+        assert target.is_symlink() or target.is_fifo()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(safetensors_files, "_write", full)
+    with pytest.raises(
+        ValueError, match=r"cannot write .*w\.safetensors: No space left on device; make room"
+    ):
+        save_weights(tmp_path / "w.safetensors", TINY, weights_of())
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_line(tmp_path, capsys, monkeypatch):
