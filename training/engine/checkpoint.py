@@ -15,8 +15,8 @@ import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,17 @@ from torch.distributed.checkpoint.api import CheckpointException
 from vdot_core.files import sync
 
 from ..distributed.world import World
-from .damage import PROGRESS, damage, misfit, read_progress_file
+from .damage import FILES, PROGRESS, damage, misfit, read_progress_file
 from .files import write_json
+from .hashes import altered
 from .metadata import Reader
+from .writing import first_line, named, remove, write
 
 logger = logging.getLogger("vdot")
 # One process alone saves and loads without a process group on purpose.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 PREFIX, PARTIAL = "step-", ".partial-"
-Check = Callable[["SavedStep", dict[str, Any]], None]
+Check = Callable[["SavedStep", dict[str, Any]], str | None]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def newest_complete(folder: str | Path) -> SavedStep | None:
     """The last of `complete`, None where there is none; damaged ones that are newer are named in the log."""
     for checkpoint in reversed(numbered(folder)):
         reason = damage(checkpoint.path)
+        if reason is None:
+            reason = altered(checkpoint.path, read_progress(checkpoint).get(FILES, {}))
         if reason is None:
             return checkpoint
         logger.warning("%s is damaged: %s; taking the checkpoint before it", checkpoint.path, reason)
@@ -101,7 +105,7 @@ class Checkpoints:
         if world.rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             for leftover in self.folder.glob(f"{PARTIAL}*"):
-                shutil.rmtree(leftover)
+                remove(leftover)
         self._check_shared()
 
     def _check_shared(self) -> None:
@@ -135,20 +139,20 @@ class Checkpoints:
         """
         self.wait()
         folder = self.folder / f"{PARTIAL}{step:08d}-{self.token}"
-        write = partial(
-            dcp.save,
-            storage_writer=dcp.FileSystemWriter(folder, thread_count=self.files),
-            process_group=self.group,
-        )
         progress = {**progress, "step": step}
         if self.asynchronous:
             # Training may change the tensors at once. torch's own async_save copies none that are on the CPU
             # already before 2.7, such as offloaded ones.
             copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-            self.pending = (self.writer.submit(write, copies), folder, step, progress)
+            files = self.writer.submit(write, folder, copies, self.world, self.group, self.files)
+            self.pending = (files, folder, step, progress)
         else:
-            write(tensors)
-            self._finish(folder, step, progress)
+            with self._named(folder, step):
+                files = write(folder, tensors, self.world, self.group, self.files)
+                self._finish(folder, step, progress, files)
+
+    def _named(self, folder: Path, step: int) -> AbstractContextManager[None]:
+        return named(folder, step, lambda: self.newest.step if self.newest else 0)
 
     def poll(self) -> None:
         """Put a checkpoint in place if every process is done writing it."""
@@ -164,21 +168,22 @@ class Checkpoints:
     def _complete_pending(self) -> None:
         future, partial, step, progress = self.pending
         self.pending = None
-        # The coordinator writes the metadata last, when all have written.
-        future.result()
-        self._finish(partial, step, progress)
+        with self._named(partial, step):
+            self._finish(partial, step, progress, future.result())
 
-    def _finish(self, partial: Path, step: int, progress: Mapping[str, Any]) -> None:
+    def _finish(
+        self, partial: Path, step: int, progress: Mapping[str, Any], files: Mapping[str, str]
+    ) -> None:
         if self.world.rank != 0:
             return
-        write_json(progress, partial / PROGRESS)
+        write_json({**progress, FILES: files}, partial / PROGRESS)
         final = self.folder / f"{PREFIX}{step:08d}"
         replaced = partial.with_name(f"{partial.name}-replaced")
-        if final.exists():
+        if os.path.lexists(final):
             os.replace(final, replaced)
         os.replace(partial, final)
         sync(self.folder)
-        shutil.rmtree(replaced, ignore_errors=True)
+        remove(replaced)
         logger.info("checkpoint %s", final)
         newest = complete(self.folder)[-self.keep :]
         for old in numbered(self.folder):
@@ -192,8 +197,8 @@ class Checkpoints:
 
         Args:
             tensors: As given to `save`; they may have been spread over other processes then.
-            check: Called with a checkpoint and its progress before it is read; raises ValueError where it
-                does not fit the run.
+            check: Called with a checkpoint and its progress before it is read; returns what is damaged in it,
+                and raises ValueError where it does not fit the run.
 
         Returns:
             The checkpoint and its progress; None where there is none yet.
@@ -206,7 +211,8 @@ class Checkpoints:
             reason = self.world.gather(damage(checkpoint.path) if self.world.rank == 0 else None)[0]
             if reason is None:
                 progress = read_progress(checkpoint)
-                check(checkpoint, progress)
+                reason = check(checkpoint, progress) or self._altered(checkpoint, progress)
+            if reason is None:
                 reason = self._load(checkpoint, tensors)
             if reason is None:
                 return checkpoint, progress
@@ -218,6 +224,15 @@ class Checkpoints:
                 "start from step 0, or give another out_dir"
             )
         return None
+
+    def _altered(self, checkpoint: SavedStep, progress: Mapping[str, Any]) -> str | None:
+        """Compare the hashes of all files, each process those of its share."""
+        if FILES not in progress and self.world.rank == 0:
+            logger.info(
+                "%s has no hashes of its files to compare, as an older version wrote it", checkpoint.path
+            )
+        reason = altered(checkpoint.path, progress.get(FILES, {}), self.world.rank, self.world.size)
+        return next((one for one in self.world.gather(reason) if one), None)
 
     def _load(self, checkpoint: SavedStep, tensors: dict[str, Tensor]) -> str | None:
         """Read a checkpoint; returns what is damaged in it, None if all was read."""
@@ -231,15 +246,8 @@ class Checkpoints:
             dcp.load(tensors, storage_reader=Reader(checkpoint.path), process_group=self.group)
         except (CheckpointException, Exception) as error:
             # Its names and shapes fit: what is wrong is in the bytes.
-            reason = f"it cannot be read ({_first_line(error)})"
+            reason = f"it cannot be read ({first_line(error)})"
         return next((one for one in self.world.gather(reason) if one), None)
-
-
-def _first_line(error: BaseException) -> str:
-    """An error of one process, also where torch lists those of all."""
-    if isinstance(error, CheckpointException) and error.failures:
-        error = next(iter(error.failures.values()))[0]
-    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
 def read_progress(checkpoint: SavedStep) -> dict[str, Any]:
@@ -264,7 +272,7 @@ def read_tensors(checkpoint: SavedStep, prefix: str) -> Iterator[tuple[str, Tens
         tensors = _read_tensors(checkpoint, prefix)
     except Exception as error:
         raise ValueError(
-            f"{checkpoint.path} is damaged ({_first_line(error)}); remove it to use the checkpoint before it"
+            f"{checkpoint.path} is damaged ({first_line(error)}); remove it to use the checkpoint before it"
         ) from error
     for name, tensor in tensors.items():
         yield name[len(prefix) :], tensor

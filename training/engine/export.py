@@ -16,6 +16,7 @@ from vdot_core.signals.conventions import KEY as CONVENTIONS_KEY
 
 from .checkpoint import newest_complete, read_progress, read_tensors
 from .config import RunConfig
+from .damage import state_damage
 
 logger = logging.getLogger("vdot")
 
@@ -39,6 +40,8 @@ def export(config: RunConfig, path: str | Path, metadata: Mapping[str, str]) -> 
     if newest is None:
         raise ValueError(f"{folder} holds no complete checkpoint; train first, or give the run's out_dir")
     progress = read_progress(newest)
+    if reason := state_damage(progress):
+        raise ValueError(f"{newest.path} is damaged: {reason}; remove it to use the checkpoint before it")
     sizes = WanVaceConfig.from_dict(progress["network"])
     dtype = DTYPES[config.export_dtype]
     weights = {}

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 
 from filelock import SoftFileLock, Timeout
 
+from vdot_core.files import file_size, read_file
+from vdot_core.text import shown
+
 if TYPE_CHECKING:
     from ..distributed.world import World
 
@@ -23,6 +26,7 @@ logger = logging.getLogger("vdot")
 LOCK = ".lock"
 # Seconds that an ending job gets to release its folder to the next one.
 GRACE_S = 5.0
+MAX_LOCK_BYTES = 4096
 POLL_S = 0.2
 
 
@@ -43,6 +47,9 @@ def locked(folder: str | Path, key: str, *, name: str = LOCK, grace_s: float | N
         ValueError: Another process holds it, or the folder cannot be written to.
     """
     folder = Path(folder)
+    if os.path.lexists(folder / name):
+        # A folder or a pipe is no lock; a link is none that this program made.
+        file_size(folder / name)
     path, grace_s = folder / name, GRACE_S if grace_s is None else grace_s
     lock, before = SoftFileLock(str(path), mode=0o644), holder(path)
     if before and grace_s > GRACE_S:
@@ -52,11 +59,12 @@ def locked(folder: str | Path, key: str, *, name: str = LOCK, grace_s: float | N
         lock.acquire(timeout=grace_s, poll_interval=POLL_S)
     except Timeout:
         raise ValueError(
-            f"{folder} is in use by {holder(path)}; wait until that ends, or give another {key}. If it no "
-            f"longer runs, remove {path}"
+            f"{shown(folder, 120)} is in use by {holder(path)}; wait until that ends, or give another {key}. "
+            f"If it no longer runs, remove {shown(path, 120)}"
         ) from None
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written to ({error}); give another {key}") from error
+        reason = shown(error.strerror or error, 80)
+        raise ValueError(f"{shown(folder)} cannot be written to ({reason}); give another {key}") from error
     try:
         if before:
             logger.warning("%s: %s, which had it locked, has ended; taking it over", folder, before)
@@ -115,8 +123,9 @@ def is_held(path: Path) -> bool:
 def holder(path: Path) -> str:
     """The process that a lock names, such as "process 81 on node3"; empty where there is no lock."""
     try:
-        process, host = [*path.read_text().split(), "?", "?"][:2]
-    except OSError:
-        return ""
+        words = read_file(path, MAX_LOCK_BYTES).decode("utf-8", "replace").split()
+    except ValueError:
+        return "process ? on ?" if os.path.lexists(path) else ""
+    process, host = [*words, "?", "?"][:2]
     # The rest of the second word tells containers apart.
-    return f"process {process} on {host.partition('?')[0] or '?'}"
+    return f"process {shown(process, 20)} on {shown(host.partition('?')[0] or '?', 60)}"

@@ -75,21 +75,23 @@ def part_ends(table: Metadata) -> dict[str, int]:
     return ends
 
 
+def is_plain(name: str) -> bool:
+    """True if a name is a file's in a folder, not a path that leads elsewhere."""
+    return name != "" and Path(name).name == name
+
+
 def _check(table: Any) -> None:
-    """Types, plain file names, and no more values than bytes; any error is damage."""
+    """Types, plain file names, a place for every value and no more values than bytes; any error is damage."""
     parts, claimed = table.storage_data, 0
-    for entry in table.state_dict_metadata.values():
+    for name, entry in table.state_dict_metadata.items():
         if not isinstance(entry, BytesStorageMetadata):
             assert isinstance(entry, TensorStorageMetadata) and isinstance(entry.size, torch.Size)
+            assert all(metadata.MetadataIndex(name, chunk.offsets) in parts for chunk in entry.chunks)
             claimed += entry.size.numel() * entry.properties.dtype.itemsize
     for index, part in parts.items():
         assert isinstance(index, metadata.MetadataIndex)
-        assert min(part.offset, part.length) >= 0 and _is_plain(part.relative_path)
+        assert min(part.offset, part.length) >= 0 and is_plain(part.relative_path)
     assert claimed <= sum(part.length for part in parts.values())
-
-
-def _is_plain(name: str) -> bool:
-    return name != "" and Path(name).name == name
 
 
 class _ForbiddenError(Exception):

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import logging
+import os
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vdot_core.files import file_size
+
 from ..distributed.world import World
 from .config import RunConfig
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("vdot")
 GIB = 2**30
+METRICS = "metrics.jsonl"
 SHOWN = ("loss", "dmd", "otd", "transport_error", "gradient_norm")
 
 
@@ -83,6 +87,7 @@ class Progress:
             return
         if config.log.wandb:
             self.wandb = _start_wandb(config)
+        require_file(Path(config.out_dir) / METRICS)
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(Path(config.out_dir) / "tensorboard"), purge_step=first)
@@ -125,7 +130,7 @@ class Progress:
         if self.writer is None or not rows:
             return values
         # A step that is run again after a resume is written again; its later line counts.
-        with (Path(self.config.out_dir) / "metrics.jsonl").open("a") as file:
+        with (Path(self.config.out_dir) / METRICS).open("a") as file:
             for row in rows:
                 values = row.numbers()
                 self._scalars(values, row.step)
@@ -171,7 +176,9 @@ class Progress:
 def logged_to(folder: Path, rank: int) -> Iterator[None]:
     """Also write the log to a file of this process."""
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / ("train.log" if rank == 0 else f"train-{rank}.log"))
+    path = folder / ("train.log" if rank == 0 else f"train-{rank}.log")
+    require_file(path)
+    handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger.addHandler(handler)
     try:
@@ -179,6 +186,12 @@ def logged_to(folder: Path, rank: int) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
+
+
+def require_file(path: Path) -> None:
+    """Raise ValueError where a file is to be written and something else lies: a pipe would be waited for."""
+    if os.path.lexists(path):
+        file_size(path)
 
 
 def _start_wandb(config: RunConfig) -> Any:

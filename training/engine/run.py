@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from torch import Tensor
+
+from vdot_core.text import shown
 
 from ..data import build_source, check_tasks
 from ..distributed import world as processes
@@ -18,8 +21,10 @@ from .lock import locked_by_all
 from .method import Method
 from .progress import logged_to
 from .trainer import Trainer
+from .writing import NotSavedError
 
 logger = logging.getLogger("vdot")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NewMethod = Callable[[RunConfig, World, Tensor], Method]
 
 
@@ -80,8 +85,8 @@ def run(
     """Set a run up and train it; the arguments are those of `ready`.
 
     Returns:
-        The process's exit status: 0, or 2 after a user's mistake, which is logged in one line. Errors during
-        training are raised.
+        The process's exit status: 0, 1 where the disk refused a file, or 2 after a user's mistake; both are
+        logged in one line. Other errors during training are raised.
     """
     with ExitStack() as stack:
         try:
@@ -90,7 +95,27 @@ def run(
         except ValueError as error:
             logger.error("%s", error)
             return 2
-        train(trainer)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            logger.error(
+                "%s cannot be used (%s); move it away, or give another out_dir",
+                shown(error.filename), shown(error.strerror or type(error).__name__, 80),
+            )  # fmt: skip
+            return 2
+        try:
+            train(trainer)
+        except NotSavedError as error:
+            logger.error("%s", error)
+            return 1
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            logger.error(
+                "%s takes no more data (%s); make space there and give the same command again: it resumes "
+                "from the newest checkpoint", shown(config.out_dir), shown(error.strerror, 80),
+            )  # fmt: skip
+            return 1
     return 0
 
 

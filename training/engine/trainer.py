@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vdot_core.text import listed
+
 from ..data.batch import Batch
 from ..data.loader import step_batches
 from ..data.source import Source
@@ -18,6 +20,7 @@ from ..distributed.world import World, average_gradients
 from .average import AveragedWeights
 from .checkpoint import Checkpoints, SavedStep
 from .config import RunConfig
+from .damage import PROGRESS, state_damage
 from .draws import Draws
 from .method import Method, Update, prepare, set_trained, trainable
 from .optimizers import Player, clip_gradients
@@ -253,8 +256,13 @@ class Trainer:
         self.source.load_state_dict(progress["data"])
         logger.info("resuming from step %d of %s", self.step, newest.path)
 
-    def _check(self, newest: SavedStep, progress: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other networks, of another seed, or of settings that must not change."""
+    def _check(self, newest: SavedStep, progress: dict[str, Any]) -> str | None:
+        """Refuse a checkpoint of other networks, seed or settings that must not change; find damage."""
+        if reason := state_damage(progress):
+            return reason
+        lacking = [
+            n for n, s in self._optimizer_states() if "step" in s and n not in progress["optimizer_steps"]
+        ]
         if progress["network"] != self.method.sizes.to_dict():
             raise ValueError(
                 f"{newest.path} holds networks of other sizes, {progress['network']}; it does not fit this "
@@ -277,3 +285,4 @@ class Trainer:
                 f"{newest.path} does not fit this run: it was made with another {refused} (values above); "
                 "give the same, or another out_dir, or set allow_changes true to resume with the new values"
             )
+        return f"{PROGRESS} has no optimizer_steps of {listed(lacking, 1)}" if lacking else None

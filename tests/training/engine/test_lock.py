@@ -49,6 +49,18 @@ def test_a_folder_is_waited_for_while_its_process_ends(tmp_path, other):
         pass
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\n\xff", b"4242\n\x1b[31mred\xe2\x80\xae\n", b"1\n" + b"h" * 900, b"9" * 9000]
+)
+def test_a_lock_of_odd_content_is_refused_in_a_short_sentence(tmp_path, content):
+    (tmp_path / LOCK).write_bytes(content)
+    with pytest.raises(ValueError) as error, locked(tmp_path, "out_dir", grace_s=0.2):
+        pass
+    message = str(error.value)
+    assert message.isprintable() and len(message) <= 400
+    assert "in use by process" in message and f"remove {tmp_path / LOCK}" in message
+
+
 @pytest.mark.parametrize("text", [ELSEWHERE, "4242\nnode17.cluster\n", ""])
 def test_the_lock_of_another_host_is_refused_with_what_to_do(tmp_path, text):
     """An older library's, and one that was not written to the end, too."""

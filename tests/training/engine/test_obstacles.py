@@ -1,0 +1,112 @@
+"""What lies in a run's folder, and a disk that takes no more, ends in one sentence; damage is passed over."""
+
+import json
+import os
+import re
+import resource
+import shutil
+
+import pytest
+
+from tests.support.distill import NoiseSource, new_trainer, tiny_config, write_teacher
+from training.engine import run as runs
+from training.engine.checkpoint import complete
+from training.engine.export import export
+from training.methods.vdot import Vdot
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, teacher):
+    """A run's folder with the checkpoints of steps 1 and 2."""
+    folder = tmp_path_factory.mktemp("trained")
+    new_trainer(tiny_config(folder, teacher, log__save_every=1, max_steps=2)).run()
+    return folder
+
+
+@pytest.fixture
+def start(tmp_path, teacher, monkeypatch):
+    """Start the program's run in a folder, on batches of noise."""
+    monkeypatch.setattr(runs, "build_source", lambda config, **named: NoiseSource())
+    monkeypatch.setattr(runs, "check_tasks", lambda *names: None)
+
+    def call(folder=tmp_path, **settings):
+        return runs.run(tiny_config(folder, teacher, max_steps=2, log__save_every=1, **settings), Vdot, {})
+
+    return call
+
+
+def _changed(**values):
+    def change(text):
+        progress = {**json.loads(text), **values}
+        return json.dumps({key: value for key, value in progress.items() if value is not None})
+
+    return change
+
+
+PROGRESSES = {
+    "the step alone": (lambda text: '{"step": 2}', "has no network"),
+    "endless nesting": (lambda text: "[" * 100_000, "nested too deeply"),
+    "a step of text": (_changed(step="x"), "has no step, but x"),
+    "a list": (lambda text: "[]", "has no step"),
+    "no data": (_changed(data=None), "has no data"),
+    "counts of text": (_changed(optimizer_steps={"a": "b"}), "optimizer_steps that are no numbers"),
+    "no counts": (_changed(optimizer_steps={}), "has no optimizer_steps of"),
+    "settings of text": (_changed(settings="x"), "settings that are no table"),
+    "files outside": (_changed(files={"../x": "y"}), "names with hashes"),
+}
+
+
+@pytest.mark.parametrize("kind", PROGRESSES)
+def test_a_progress_without_what_a_run_needs_is_damage(trained, tmp_path, teacher, caplog, kind):
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    change, words = PROGRESSES[kind]
+    path = folder / "checkpoints" / "step-00000002" / "progress.json"
+    path.write_text(change(path.read_text()))
+    config = tiny_config(folder, teacher, max_steps=2)
+    assert new_trainer(config).step == 1
+    assert re.search(rf"step-00000002 is damaged: .*{words}.* before it", caplog.text)
+    if "no network" in words:
+        with pytest.raises(ValueError, match=r"step-00000002 is damaged: .*remove it"):
+            export(config, tmp_path / "x.safetensors", {})
+
+
+@pytest.mark.parametrize("obstacle", ["a pipe", "another kind"])
+@pytest.mark.parametrize("name", ["checkpoints", "run.yaml", "metrics.jsonl", "train.log", ".lock"])
+def test_what_is_in_the_way_is_named(start, tmp_path, caplog, monkeypatch, name, obstacle):
+    """A folder in the place of a file, a file in that of a folder, and pipes, which would be waited for."""
+    monkeypatch.setattr("training.engine.lock.GRACE_S", 0.2)
+    path = tmp_path / name
+    if obstacle == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.touch() if name == "checkpoints" else path.mkdir()
+    if (name, obstacle) == ("run.yaml", "a pipe"):
+        assert start() == 0 and path.is_file(), "replaced in one step"
+        return
+    assert start() == 2
+    assert name in caplog.messages[-1] and len(caplog.messages[-1]) <= 400
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_ends_the_run_in_one_sentence(start, tmp_path, trained, caplog):
+    assert start() == 0
+    size = max(path.stat().st_size for path in (tmp_path / "checkpoints").rglob("*.distcp"))
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    shutil.rmtree(folder / "checkpoints" / "step-00000002")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        assert start(folder) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    last = [record.message for record in caplog.records if record.name == "vdot"][-1]
+    assert re.search(
+        r"checkpoint of step 2 .*/copy/checkpoints.*same command again: it resumes from step 1", last
+    )
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000001"]
+    assert start(folder) == 0 and complete(folder / "checkpoints")[-1].step == 2
