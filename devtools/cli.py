@@ -1,6 +1,7 @@
 """The command line of dev.py: runs a command and prints an error as one message."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"dev.py: no command {arguments[0]!r}; there are {', '.join(table)}", file=sys.stderr)
         return 2
     make_absolute()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names have letters that a terminal may lack
     # A terminated run stops its server like an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

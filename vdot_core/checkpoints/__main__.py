@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from ..text import shown
 from .convert import convert
 from .read import inspect
 from .survey import CheckpointInfo
+
+_MAX_METADATA = 20  # lines
 
 
 def describe(info: CheckpointInfo) -> str:
@@ -31,11 +34,12 @@ def describe(info: CheckpointInfo) -> str:
     ]
     if info.config is not None:
         lines += [f"  {key:<11} {value}" for key, value in info.config.to_dict().items()]
+    metadata = [(key, value) for key, value in info.metadata.items() if key != "config"]
     lines += [
-        f"  metadata    {shown(key, 80)} = {shown(value, 80)}"
-        for key, value in info.metadata.items()
-        if key != "config"
+        f"  metadata    {shown(key, 80)} = {shown(value, 80)}" for key, value in metadata[:_MAX_METADATA]
     ]
+    if len(metadata) > _MAX_METADATA:
+        lines.append(f"  metadata    and {len(metadata) - _MAX_METADATA} more")
     lines.append(f"  cannot be loaded: {info.problem}" if info.problem else "  can be loaded")
     return "\n".join(lines)
 
@@ -50,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names have letters that a terminal may lack
     try:
         if options.command == "inspect":
             info = inspect(options.source, vace=options.vace)

@@ -20,6 +20,8 @@ from .tensor_files import TensorFile, TensorSpec
 
 # The format allows 100 MB. A network of 14B has 0.2 MB; a parsed header takes some ten times its size.
 _MAX_HEADER_BYTES = 16_000_000
+_MAX_TENSORS = 50_000  # a network of 14B has 1,300, twice that with scale factors
+_MAX_NAME = 1_000
 _HEADER_ALIGNMENT = 8
 
 
@@ -56,6 +58,11 @@ def open_safetensors(path: Path) -> TensorFile:
             f"{shown(path)} is truncated, corrupt or not safetensors ({shown(error)}); download it again"
         ) from error
     metadata = header.pop("__metadata__", None) or {}
+    if len(header) > _MAX_TENSORS or any(len(name) > _MAX_NAME for name in header):
+        raise ValueError(
+            f"{shown(path)} has {len(header)} tensors with names of up to {max(map(len, header))} "
+            f"characters, expected at most {_MAX_TENSORS} and {_MAX_NAME}; give a file of weights"
+        )
     specs = {name: _spec_of(path, name, entry) for name, entry in header.items()}
     offsets = {name: 8 + header_size + entry["data_offsets"][0] for name, entry in header.items()}
     read = partial(_map_tensors, path, size, specs, offsets)

@@ -70,6 +70,17 @@ def test_headers_that_claim_much(tmp_path, kind):
     assert "w.safetensors" in problem and time.process_time() - start < 20
 
 
+@pytest.mark.parametrize(
+    ("names", "size"), [(map(str, range(50_001)), "50001 tensors"), (["x" * 15_000_000], "up to 15000000 ch")]
+)
+def test_more_or_longer_names_than_networks_have(tmp_path, names, size):
+    """Every one is translated, and matched against the names of other networks."""
+    path = header_file(tmp_path / "w.safetensors", "{" + ",".join(map(empty, names)) + "}")
+    with pytest.raises(ValueError, match=f"{size}.*expected at most 50000 and 1000; give") as error:
+        inspect(path)
+    check_refusal(str(error.value))
+
+
 def test_a_header_over_the_limit(tmp_path):
     """Parsed, it would take some ten times its size."""
     path = header_file(tmp_path / "w.safetensors", "{" + " " * 17_000_000 + "}")

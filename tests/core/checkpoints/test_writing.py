@@ -1,6 +1,7 @@
 """Our own files: readable by others, written atomically; stage 2's start; the command line."""
 
 import errno
+import io
 import json
 import os
 import runpy
@@ -33,6 +34,7 @@ from vdot_core.checkpoints import (
     save_network,
     save_weights,
 )
+from vdot_core.checkpoints.__main__ import main
 from vdot_core.checkpoints.safetensors_files import write_safetensors
 from vdot_core.checkpoints.tensor_files import TensorSpec
 from vdot_core.networks import WanVaceConfig, wan_vace_1_3b
@@ -252,6 +254,17 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
     ):
         save_weights(tmp_path / "w.safetensors", TINY, weights_of())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_summary_is_short_and_fits_any_terminal(tmp_path, monkeypatch):
+    path = tmp_path / ("視頻" * 30 + ".safetensors")
+    save_weights(path, TINY, weights_of(), metadata={f"key {n}": "x" for n in range(1000)})
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert main(["inspect", str(path)]) == 0
+    output.flush()
+    text = output.buffer.getvalue().decode("ascii")
+    assert r"\u8996" in text and "metadata    and " in text and len(text.splitlines()) < 60
 
 
 def test_command_line(tmp_path, capsys, monkeypatch):
