@@ -25,6 +25,15 @@ from .video_files import Media, TooLargeError, check_size, open_stream
 
 logger = logging.getLogger("vdot")
 CLIPS = ("src_video", "mask_video", "target_video")
+# Types of blocks that hold the name, link or other properties of the file after them.
+EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+MAX_NAME_BYTES = 2**20
 Files = dict[str, bytes | BadRowError]
 HIDDEN = re.compile(r"__[^/]*__($|/)")  # webdataset's own entries
 
@@ -85,7 +94,7 @@ class TarRows:
 
 
 def _samples(url: str, name: str) -> Iterator[tuple[str, Files] | Skipped]:
-    """The rows' names and files in a tar; where it breaks off, why."""
+    """The rows' names and files in a tar; where it breaks off, why, without the row that it cuts."""
     try:
         with open_stream(url) as stream:
             for key, files in groupby(_files(stream), key=itemgetter(0)):
@@ -101,10 +110,32 @@ def _samples(url: str, name: str) -> Iterator[tuple[str, Files] | Skipped]:
         yield Skipped(name, name, "unreadable", f"{shown(url)} cannot be read to its end: {message}")
 
 
+class _Header(tarfile.TarInfo):
+    """A tar's header; a damaged one, or the end of the file without the end mark, is an error.
+
+    `tarfile` itself takes them for the end of the tar, without the rows that follow.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Header:
+        """Parse one block; ReadError where it is no header, or one of names that fill the memory."""
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"a damaged or cut-off header ({error})") from error
+        if header.type in EXTENSIONS and header.size > MAX_NAME_BYTES:
+            raise tarfile.ReadError(
+                f"a name or comment of {header.size} bytes, expected at most {MAX_NAME_BYTES}"
+            )
+        return header
+
+
 def _files(stream: IO[bytes]) -> Iterator[tuple[str, str, bytes | BadRowError]]:
     """Row, ending and content of each file of a tar; an error for one that is too large with its row's."""
     row, total = None, 0
-    with tarfile.open(fileobj=stream, mode="r|*") as archive:
+    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Header) as archive:
         for member in archive:
             archive.members = []  # it would keep them all
             folder, slash, file = member.name.rpartition("/")

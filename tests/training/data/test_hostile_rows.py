@@ -150,3 +150,37 @@ def test_a_sparse_member_of_any_size_costs_its_row_alone(tmp_path):
     (tmp_path / "rows.tar").write_bytes(bytes(header) + members.getvalue())
     bad, good = TarRows(str(tmp_path / "rows.tar")).rows(0)
     assert bad.kind == "unreadable" and "64424509440 bytes" in bad.reason and good.id == "b"
+
+
+def three_rows(path):
+    text = json.dumps(GOOD).encode()
+    rows = tar(path, [(tarfile.TarInfo(f"{name}.json"), text) for name in "abc"])
+    assert [row.id for row in rows] == ["a", "b", "c"]
+    return path.read_bytes()
+
+
+CUTS = {"within a header": 4 * 512 + 100, "before a header": 4 * 512, "before the end mark": 6 * 512}
+
+
+@pytest.mark.parametrize("damage", ["a byte", *CUTS])
+def test_what_follows_a_damaged_header_is_not_left_out_silently(tmp_path, damage):
+    """A row here takes a block of header and one of content; the one before may have lost other files."""
+    data = bytearray(three_rows(tmp_path / "rows.tar"))
+    if damage in CUTS:
+        del data[CUTS[damage] :]
+    else:
+        data[4 * 512 + 3] ^= 1
+    (tmp_path / "rows.tar").write_bytes(data)
+    *good, last = TarRows(str(tmp_path / "rows.tar")).rows(0)
+    assert [row.id for row in good] == list("ab" if "end" in damage else "a")
+    assert last.kind == "unreadable" and "to its end: ReadError: a damaged or cut" in last.reason
+
+
+def test_a_name_that_fills_the_memory_ends_its_tar(tmp_path):
+    data = three_rows(tmp_path / "rows.tar")
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 60 * 2**30
+    data = data[: 4 * 512] + header.tobuf(tarfile.GNU_FORMAT) + data[4 * 512 :]
+    (tmp_path / "rows.tar").write_bytes(data)
+    good, last = TarRows(str(tmp_path / "rows.tar")).rows(0)
+    assert good.id == "a" and "a name or comment of 64424509440 bytes, expected at most" in last.reason
