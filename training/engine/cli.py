@@ -11,7 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+import yaml
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    get_loader,
+    set_loader,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 Config = TypeVar("Config")
@@ -26,6 +34,30 @@ INPUTS = (
     "fake_score",
     "acc_wan_init",
 )
+# Of one file: references to references, each several times, are copied and double with each level.
+MAX_ALIASES = 16
+MAX_YAML_CHARACTERS = 1_000_000
+_load = get_loader("yaml")
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML of a configuration or of a value, with few aliases.
+
+    Raises:
+        yaml.YAMLError: It is no YAML, is too long, or refers back to values too often.
+    """
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise yaml.YAMLError(f"{len(text)} characters, expected at most {MAX_YAML_CHARACTERS}")
+    if text.count("*") > MAX_ALIASES:
+        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
+        if aliases > MAX_ALIASES:
+            raise yaml.YAMLError(
+                f"{aliases} aliases (*name), expected at most {MAX_ALIASES}; write the values out"
+            )
+    return _load(text)
+
+
+set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vdot_core.text import shown
+
 from ..data.checks import require
 from ..data.config import DataConfig
 from ..distributed.config import ParallelConfig
@@ -120,6 +122,8 @@ class RunConfig:
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
+        seed = f"seed is {shown(self.seed, 40)}; expected 0 or more, below 2^64"
+        require(0 <= self.seed < 2**64, seed)
         require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
         most = self.max_steps
         require(most is None or most >= 1, f"max_steps is {most}; expected at least 1, or null for all steps")

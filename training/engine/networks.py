@@ -136,20 +136,29 @@ def read_transformer(path: str | Path, sizes: WanVaceConfig, key: str) -> dict[s
         ValueError: The file has other sizes, or it has no VACE branch and the network does.
     """
     weights = read_weights(path)
-    same = {"vace_layers": sizes.vace_layers, "text_len": sizes.text_len}
-    if dataclasses.replace(weights.config, **same) != sizes:
-        theirs, ours = weights.config.to_dict(), sizes.to_dict()
-        names = [name for name in ours if name not in same and theirs[name] != ours[name]]
-        wrong = ", ".join(f"{name} {theirs[name]} (expected {ours[name]})" for name in names)
-        raise ValueError(f"{key}: {path} has {wrong}; give a file of the preset's sizes")
-    if sizes.vace_layers and weights.config.vace_layers != sizes.vace_layers:
-        raise ValueError(
-            f"{key}: {path} has VACE layers {list(weights.config.vace_layers)}, the network "
-            f"{list(sizes.vace_layers)}; give a VACE checkpoint, or set model.text_only"
-        )
+    _check_sizes(path, weights.config, sizes, key)
     if sizes.vace_layers:
         return weights.state_dict
     return {name: w for name, w in weights.state_dict.items() if not name.startswith(VACE_NAMES)}
+
+
+def check_transformer(path: str | Path, sizes: WanVaceConfig, key: str) -> None:
+    """Raise the error of `read_transformer`, from the file's header alone."""
+    _check_sizes(path, inspect(path).config, sizes, key)
+
+
+def _check_sizes(path: str | Path, config: WanVaceConfig, sizes: WanVaceConfig, key: str) -> None:
+    same = {"vace_layers": sizes.vace_layers, "text_len": sizes.text_len}
+    if dataclasses.replace(config, **same) != sizes:
+        theirs, ours = config.to_dict(), sizes.to_dict()
+        names = [name for name in ours if name not in same and theirs[name] != ours[name]]
+        wrong = ", ".join(f"{name} {theirs[name]} (expected {ours[name]})" for name in names)
+        raise ValueError(f"{key}: {path} has {wrong}; give a file of the preset's sizes")
+    if sizes.vace_layers and config.vace_layers != sizes.vace_layers:
+        raise ValueError(
+            f"{key}: {path} has VACE layers {list(config.vace_layers)}, the network "
+            f"{list(sizes.vace_layers)}; give a VACE checkpoint, or set model.text_only"
+        )
 
 
 def build_transformer(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
@@ -25,7 +26,16 @@ from .writing import NotSavedError
 
 logger = logging.getLogger("vdot")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NewMethod = Callable[[RunConfig, World, Tensor], Method]
+
+
+class NewMethod(Protocol):
+    """A method's class."""
+
+    def check(self, config: RunConfig) -> None:
+        """Raise ValueError for a mistake in the networks' settings, which is found before data is encoded."""
+
+    def __call__(self, config: RunConfig, world: World, empty_text: Tensor) -> Method:
+        """The method at its first step."""
 
 
 @contextmanager
@@ -41,7 +51,7 @@ def ready(
 
     Args:
         config: The run.
-        new_method: (config, processes, empty text) -> method.
+        new_method: The method's class.
         named_tasks: Configuration key -> the tasks that it names, which must be in the data.
         text_only: Train on captions, without contexts.
         need_latents: Leave out rows without a real clip.
@@ -58,6 +68,7 @@ def ready(
         logger.setLevel(logging.WARNING)
     try:
         with locked_by_all(config.out_dir, "out_dir", world), logged_to(Path(config.out_dir), world.rank):
+            new_method.check(config)
             source = build_source(
                 config.data,
                 seed=config.seed,

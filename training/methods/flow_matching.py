@@ -19,7 +19,14 @@ from ..data.batch import Batch
 from ..distributed.world import World
 from ..engine.draws import Draws, keyed_generator
 from ..engine.method import Losses, Update, pad_text
-from ..engine.networks import build_transformer, check_text, network_sizes, read_transformer, velocity
+from ..engine.networks import (
+    build_transformer,
+    check_text,
+    check_transformer,
+    network_sizes,
+    read_transformer,
+    velocity,
+)
 from .flow_matching_config import FineTuneConfig, FlowMatchingLossConfig
 
 
@@ -46,6 +53,13 @@ class FlowMatching:
         self.networks = {"transformer": self.transformer}
         self.frozen = {"transformer": config.model.frozen}
         self.players = {"transformer": {"transformer": config.optim.lr}}
+
+    @staticmethod
+    def check(config: FineTuneConfig) -> None:
+        """Raise ValueError where the file to start from is missing or does not fit."""
+        sizes = network_sizes(config.model.preset, None)
+        if config.model.start_from:
+            check_transformer(config.model.start_from, sizes, "model.start_from")
 
     def _first_weights(self) -> dict[str, Tensor]:
         """The configured file's weights, or fresh ones from the seed."""

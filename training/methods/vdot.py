@@ -44,7 +44,7 @@ from ..engine.method import Losses, Update, pad_text
 from ..engine.networks import check_text, features, velocity
 from .loss_config import LossConfig
 from .vdot_config import DistillConfig, RolloutConfig
-from .vdot_networks import build_networks
+from .vdot_networks import build_networks, check_networks
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class Vdot:
     """
 
     averaged = "generator"
+    check = staticmethod(check_networks)
 
     def __init__(self, config: DistillConfig, world: World, empty_text: Tensor) -> None:
         self.config, self.world, self.empty_text = config, world, empty_text

@@ -11,10 +11,17 @@ import torch
 from torch import Tensor
 
 from vdot_core.networks import Discriminator, WanVace, WanVaceConfig, default_taps
+from vdot_core.text import shown
 
 from ..distributed.world import World
 from ..engine.draws import keyed_generator
-from ..engine.networks import build_sharded, build_transformer, network_sizes, read_transformer
+from ..engine.networks import (
+    build_sharded,
+    build_transformer,
+    check_transformer,
+    network_sizes,
+    read_transformer,
+)
 from .vdot_config import DistillConfig, ModelConfig
 
 logger = logging.getLogger("vdot")
@@ -76,6 +83,27 @@ def build_networks(config: DistillConfig, world: World) -> VdotNetworks:
     values = {name: parameter.detach() for name, parameter in head.named_parameters()}
     head = build_sharded(head.to("meta"), values, world, parallel)
     return VdotNetworks(sizes, generator, teacher, fake_score, head, taps)
+
+
+def check_networks(config: DistillConfig) -> None:
+    """Find mistakes in the networks' files and taps before data is encoded.
+
+    Raises:
+        ValueError: A file is missing or does not fit, or a tap is no block.
+    """
+    model = config.model
+    if model.real_score is None:
+        raise ValueError("model.real_score is null; give the teacher's file")
+    sizes = network_sizes(model.preset, model.real_score, text_only=model.text_only)
+    wan = dataclasses.replace(sizes, vace_layers=())
+    for key in ("real_score", "generator", "fake_score", "acc_wan_init"):
+        if path := getattr(model, key):
+            check_transformer(path, wan if key == "acc_wan_init" else sizes, f"model.{key}")
+    taps = model.taps or []
+    if len({*taps}) < len(taps) or not all(0 <= tap < sizes.num_layers for tap in taps):
+        raise ValueError(
+            f"model.taps is {shown(taps)}; expected different blocks from 0 to {sizes.num_layers - 1}"
+        )
 
 
 def new_discriminator(model: ModelConfig, sizes: WanVaceConfig, num_taps: int) -> Discriminator:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -219,3 +220,24 @@ def test_the_entry_works_from_any_directory(tmp_path):
     (tmp_path / "again.yaml").write_text(process.stdout)
     again = distill_parser().read(["--config", str(tmp_path / "again.yaml")])[0]
     assert again == distill_config({"recipe": "released"})
+
+
+def test_yaml_that_multiplies_itself_is_refused_at_once(tmp_path, capsys):
+    """Nine values, each nine times in the next, nine times over: gigabytes from under 400 bytes."""
+    names = "abcdefghi"
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{n}: &{n} [{', '.join(['*' + b] * 9)}]" for b, n in itertools.pairwise(names)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(lines))
+    assert main(["--config", str(path)]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "72 aliases (*name), expected at most 16" in message and len(message) < 400
+    path.write_text("data: &some {workers: 1}\nseed: 3\n")
+    assert distill_parser().read(["--config", str(path)])[0].seed == 3
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 10**400])
+def test_a_seed_that_no_generator_takes_is_refused_at_once(seed):
+    with pytest.raises(ValueError, match=r"seed is .*; expected 0 or more, below") as error:
+        distill_config({"seed": seed})
+    assert len(str(error.value)) <= 400

@@ -68,7 +68,9 @@ def test_a_progress_without_what_a_run_needs_is_damage(trained, tmp_path, teache
     path = folder / "checkpoints" / "step-00000002" / "progress.json"
     path.write_text(change(path.read_text()))
     config = tiny_config(folder, teacher, max_steps=2)
-    assert new_trainer(config).step == 1
+    trainer = new_trainer(config)
+    trainer.progress.close()
+    assert trainer.step == 1
     assert re.search(rf"step-00000002 is damaged: .*{words}.* before it", caplog.text)
     if "no network" in words:
         with pytest.raises(ValueError, match=r"step-00000002 is damaged: .*remove it"):
@@ -110,3 +112,23 @@ def test_a_disk_that_is_full_at_a_checkpoint_ends_the_run_in_one_sentence(start,
     )
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000001"]
     assert start(folder) == 0 and complete(folder / "checkpoints")[-1].step == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model__taps": [99]}, r"model.taps is \[99\]; expected different blocks from 0 to 1"),
+        ({"model__taps": [-1]}, "model.taps is"),
+        ({"model__taps": [1, 1]}, "model.taps is"),
+        ({"model__real_score": "nope.safetensors"}, "nope.safetensors"),
+        ({"model__real_score": "/dev/zero"}, "/dev/zero is not a file but a device"),
+        ({"model__generator": "nope.safetensors"}, "nope.safetensors"),
+        ({"model__acc_wan_init": "nope.safetensors"}, "nope.safetensors"),
+    ],
+)
+def test_mistakes_in_the_networks_are_found_before_data_is_encoded(
+    start, monkeypatch, caplog, settings, words
+):
+    monkeypatch.setattr(runs, "build_source", lambda config, **named: pytest.fail("data is encoded"))
+    assert start(**settings) == 2
+    assert re.search(words, caplog.messages[-1])
