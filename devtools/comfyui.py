@@ -3,6 +3,7 @@
 ComfyUI is GPL-3 and never part of this repository: it is fetched to a per-user cache and run as a program.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -107,7 +108,7 @@ def _fetch(target: Path, python: Path, say: Callable[[str], None]) -> Path:
             try:
                 folder = fetch(Path(scratch), python)
                 _verify(folder)
-                _publish(folder, target)
+                _publish(folder, target, say)
                 return target
             except DevError as error:
                 problems.append(f"{name}: {error}")
@@ -133,11 +134,18 @@ def _verify(folder: Path) -> None:
         )
 
 
-def _publish(folder: Path, target: Path) -> None:
-    """Move a complete ComfyUI into place; a damaged earlier one is removed."""
-    (folder / MARKER).write_text("Fetched by dev.py of ComfyUI-VDOT, which replaces it if it is damaged.\n")
+def _publish(folder: Path, target: Path, say: Callable[[str], None]) -> None:
+    """Move a complete ComfyUI into place; a damaged earlier one, which may hold models, is kept aside."""
+    (folder / MARKER).write_text(
+        "Fetched by dev.py of ComfyUI-VDOT, which moves it aside if it is damaged.\n"
+    )
     if target.exists():
-        os.replace(target, folder.with_name("damaged"))
+        numbers = (
+            number for number in itertools.count(1) if not os.path.lexists(f"{target}-damaged-{number}")
+        )
+        aside = target.with_name(f"{target.name}-damaged-{next(numbers)}")
+        os.replace(target, aside)
+        say(f"{target} had lost files: it is now {aside}, to be deleted if nothing of yours is in it")
     os.replace(folder, target)
 
 

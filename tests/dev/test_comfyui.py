@@ -128,12 +128,18 @@ def test_another_archive_of_the_same_name_is_refused_before_it_runs(index, tmp_p
 
 
 @pytest.mark.parametrize("missing", comfyui.COMFYUI_FILES)
-def test_an_incomplete_copy_in_the_cache_is_replaced(index, tmp_path, missing):
+def test_an_incomplete_copy_in_the_cache_is_replaced_and_kept(index, tmp_path, missing):
+    """Somebody may have put models or nodes into it."""
     path, _ = fetch()
     (path / missing).unlink()
+    (path / "models").mkdir()
+    (path / "models" / "mine.safetensors").write_text("years of work")
     assert comfyui.find_comfyui() is None
-    assert fetch()[0] == path and (path / missing).exists()
-    assert contents(tmp_path / "cache") == [path.name]
+    (tmp_path / "cache" / f"{path.name}-damaged-1").mkdir()
+    new, lines = fetch()
+    assert new == path and (path / missing).exists() and not (path / "models" / "mine.safetensors").exists()
+    aside = tmp_path / "cache" / f"{path.name}-damaged-2"
+    assert (aside / "models" / "mine.safetensors").exists() and str(aside) in lines[-1]
 
 
 def test_a_folder_of_that_name_which_was_not_fetched_is_never_deleted(index, tmp_path):
