@@ -53,9 +53,14 @@ def open_picture(file: str | Path | IO[bytes]) -> Iterator[Image]:
         except Image.DecompressionBombError as error:
             raise ValueError(_too_large("more")) from error
         with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(_too_large(f"{image.width} x {image.height}"))
+            check_pixels(image.width, image.height)
             yield image
+
+
+def check_pixels(width: int, height: int) -> None:
+    """ValueError where a picture or a frame has more than `MAX_PIXELS`."""
+    if width * height > MAX_PIXELS:
+        raise ValueError(_too_large(f"{width} x {height}"))
 
 
 def _too_large(pixels: str) -> str:

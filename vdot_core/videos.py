@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from .files import open_file
+from .pictures import MAX_PIXELS, check_pixels
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -31,7 +32,8 @@ def open_video(file: str | Path | IO[bytes]) -> Iterator[InputContainer]:
         The container; nothing but the file is ever opened for it.
 
     Raises:
-        ValueError: no file, but a pipe or a device; or a format of which FFmpeg would open other files.
+        ValueError: no file, but a pipe or a device; or a format of which FFmpeg would open other files;
+            or frames of too many pixels.
         av.FFmpegError: no video that can be read.
     """
     import av
@@ -47,4 +49,7 @@ def open_video(file: str | Path | IO[bytes]) -> Iterator[InputContainer]:
                 "not a video of a known format; save it as mp4, mov, mkv, webm, avi or gif"
             ) from error
         with container:
+            for video in container.streams.video:
+                check_pixels(video.width, video.height)
+                video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a later frame may be larger
             yield container

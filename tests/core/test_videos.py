@@ -7,7 +7,9 @@ import socket
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
+from vdot_core import pictures, videos
 from vdot_core.vcu.__main__ import main
 from vdot_core.videos import FORMATS, open_video
 
@@ -72,3 +74,21 @@ def test_a_pipe_is_no_video(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match="not a file but a pipe"), open_video(tmp_path / "a.mp4"):
         pass
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.png"])
+def test_frames_of_too_many_pixels_are_refused(tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    if name == "a.png":  # by its content a picture, whatever its name
+        Image.new("L", (32, 32)).save(path)
+    else:
+        write(path)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
+    with pytest.raises(ValueError, match="it has 32 x 32 pixels, expected at most"), open_video(path):
+        pass
+
+
+def test_a_frame_that_grows_on_the_way_is_not_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(videos, "MAX_PIXELS", 32 * 32 - 1)
+    with open_video(write(tmp_path / "a.mp4")) as container, pytest.raises(av.FFmpegError):
+        list(container.decode(video=0))
