@@ -92,3 +92,17 @@ def test_a_frame_that_grows_on_the_way_is_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(videos, "MAX_PIXELS", 32 * 32 - 1)
     with open_video(write(tmp_path / "a.mp4")) as container, pytest.raises(av.FFmpegError):
         list(container.decode(video=0))
+
+
+def test_a_file_of_sound_alone_is_refused_in_a_sentence(tmp_path, caplog):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert main(["preview", "--gray", str(tmp_path / "a.mp4"), "--out", str(tmp_path / "out.png")]) == 2
+    assert "a.mp4 holds no frame; give another video" in caplog.text
+    (tmp_path / "words.png").write_text("no picture")
+    assert main(["preview", "--gray", str(tmp_path / "words.png"), "--out", str(tmp_path / "out.png")]) == 2
+    assert "words.png cannot be read: cannot identify image" in caplog.text

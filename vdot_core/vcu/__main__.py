@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import signals
 from ..pictures import read_picture
+from ..text import shown
 from ..videos import open_video
 from . import compose, control, depth, extend, inpaint, outpaint, reference, text
 from .preview import write_preview
@@ -131,16 +132,17 @@ def _read(path: Path, alpha: bool = False) -> Tensor:
             raise ValueError(f"{path} is a video, which needs PyAV; run `pip install av`") from error
         try:
             with open_video(path) as container:
-                frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+                decoded = container.decode(video=0) if container.streams.video else ()
+                frames = [frame.to_ndarray(format="rgb24") for frame in decoded]
         except (av.FFmpegError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+            raise ValueError(f"{shown(path)} cannot be read: {shown(error, 200)}") from error
         if not frames:
-            raise ValueError(f"{path} holds no frame; give another video")
+            raise ValueError(f"{shown(path)} holds no frame; give another video")
         return torch.from_numpy(np.stack(frames)).float() / 255
     try:
         picture = read_picture(path)
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{shown(path)} cannot be read: {shown(error, 200)}") from error
     return torch.from_numpy(picture if alpha else picture[..., :3]).float()[None] / 255
 
 
