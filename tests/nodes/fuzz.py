@@ -19,7 +19,7 @@ from tests.support.pack import load_nodes, run_node, submodule
 CURES = (
     "give", "expected", "connect", "pick", "choose", "use ", "load ", "move ", "set ", "write", "divide",
     "remove", "crop", "convert", "change", "repaint one", "take ", "mark", "make ", "repair", "install",
-    "fill", "keep ", "look at", "ask for", "find them", "needs", "drop", "empty the one", "paint",
+    "fill", "keep ", "look at", "ask for", "find them", "needs", "drop", "empty the one", "paint", "update",
 )  # fmt: skip
 FREE_BYTES, GROWTH_BYTES, CASE_S = 3e8, 1e9, 60
 

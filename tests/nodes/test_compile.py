@@ -40,6 +40,7 @@ def traceable(small):
     return model
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="inductor needs a C++ compiler on a CPU")
 def test_inductor_compiles_our_network_once_and_changes_nothing(traceable, run, vae, text):
     from comfy_extras.nodes_torch_compile import TorchCompileModel

@@ -121,25 +121,26 @@ def test_entrypoint_logs_the_traceback(pack, monkeypatch, caplog):
 
 
 def test_the_pack_costs_nothing_until_used():
-    """Beside a loaded ComfyUI: import time, memory, and which libraries came along."""
+    """With ComfyUI loaded: CPU time of the import, memory, and which libraries are imported."""
     code = """
     import asyncio, json, sys, time
     sys.path.insert(0, ".")
     from tests.support.comfy import import_comfy
+    begin = time.process_time()
     import_comfy()
     import nodes, psutil, comfy.sd, comfy_api.latest, latent_preview, node_helpers
     from comfy_extras import nodes_wan
     from tests.support.pack import load_nodes
     process, before = psutil.Process(), set(sys.modules)
-    rss, start = process.memory_info().rss, time.perf_counter()
+    rss, start = process.memory_info().rss, time.process_time()
     load_nodes()
-    seconds, grown = time.perf_counter() - start, process.memory_info().rss - rss
+    seconds, grown = time.process_time() - start, process.memory_info().rss - rss
     heavy = {name.split(".")[0] for name in set(sys.modules) - before}
-    print(json.dumps([seconds, grown / 2**20, sorted(heavy)]))
+    print(json.dumps([seconds, start - begin, grown / 2**20, sorted(heavy)]))
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    seconds, grown_mb, libraries = json.loads(out.stdout.splitlines()[-1])
-    print(f"pack: {seconds:.3f} s, {grown_mb:.1f} MB, {libraries}")
+    seconds, comfy_seconds, grown_mb, libraries = json.loads(out.stdout.splitlines()[-1])
+    print(f"pack: {seconds:.3f} s of CPU, ComfyUI: {comfy_seconds:.3f} s, {grown_mb:.1f} MB, {libraries}")
     assert seconds < 0.2 and grown_mb < 10
     assert not {"diffusers", "kornia", "transformers", "einops", "cv2", "scipy"} & set(libraries)

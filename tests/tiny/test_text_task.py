@@ -58,6 +58,7 @@ def _run(folder: Path, *arguments: str):
     return pretrained({**config, "validate_every": 0, "text": settings}, folder / "run.yaml", *arguments)
 
 
+@pytest.mark.full
 def test_it_learns_resumes_to_the_same_bits_and_is_read_back(tmp_path):
     _, whole, _ = _run(tmp_path / "whole")
     assert _run(tmp_path / "halves", "--max_steps", "60")[0] == 60

@@ -78,6 +78,7 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> Non
         time.sleep(0.05)
 
 
+@pytest.mark.full
 def test_killed_in_two_stages_it_ends_with_the_weights_of_an_uninterrupted_run(tmp_path):
     path = small(tmp_path)
     for stage in ("text", "vae"):

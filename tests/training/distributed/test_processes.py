@@ -69,6 +69,7 @@ def test_two_sharded_processes_give_the_losses_of_one(two, tmp_path, teacher):
     assert "generator/otd" in ones[1] and "generator/gan" in ones[6] and len(ones) == 10
 
 
+@pytest.mark.full
 def test_processes_whose_tasks_are_guided_differently_pass_equally_often(tmp_path, teacher):
     """Each has one task alone, and one of the two is not guided: sharded, every pass is of both."""
     losses = {"losses__guidance": 3.0, "losses__task_guidance": {"depth": 1.0}}

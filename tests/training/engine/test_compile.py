@@ -6,6 +6,7 @@ import torch
 from tests.support.distill import NoiseSource, losses_by_step, new_trainer, tiny_config, write_teacher
 
 
+@pytest.mark.full
 def test_compiled_blocks_give_the_same_losses(tmp_path):
     """A generator's and a critic's update of one-block networks, few graphs for few seconds of compiling."""
     teacher = write_teacher(tmp_path / "teacher.safetensors", num_layers=1, vace_layers=())
