@@ -172,6 +172,19 @@ def _tensor(dims: tuple[int, ...], expected: str) -> Callable:
     return check
 
 
+def _mask(entry, name: str, value: Any):
+    """[F, H, W]: other packs give [H, W], or a channel of one before or after the pixels."""
+    value = _tensor((2, 3, 4), MASKS)(entry, name, value)
+    if value.ndim == 2:
+        return value[None]
+    if value.ndim == 3:
+        return value
+    channel = next((dim for dim in (3, 1) if value.shape[dim] == 1), None)
+    if channel is None:
+        raise _refusal(name, value, MASKS)
+    return value.squeeze(channel)
+
+
 def _latent(entry, name: str, value: Any) -> dict:
     import torch
 
@@ -230,7 +243,7 @@ CHECKS: dict[str, Callable] = {
     "BOOLEAN": _switch,
     "STRING": _text,
     "IMAGE": _tensor((4,), IMAGES),
-    "MASK": _tensor((2, 3, 4), MASKS),
+    "MASK": _mask,
     "LATENT": _latent,
     "CONDITIONING": _conditioning,
     "MODEL": _with("model_options", "a model; connect VDOT Load Model"),

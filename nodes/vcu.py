@@ -144,7 +144,9 @@ class VDOTReference(CheckedNode):
             image_inputs("images", "image", "Pictures of the subjects; a batch counts as several."),
             *canvas_inputs(),
             io.Autogrow.Input(
-                "masks", masks, tooltip="The subjects (white) of the pictures, in the same order."
+                "masks",
+                masks,
+                tooltip="The subjects (white) of the pictures; a batch in the first holds those of all.",
             ),
             VCUType.Input("unit", optional=True, tooltip=unit),
             *_cut_inputs(),
@@ -296,19 +298,20 @@ def _cut_inputs() -> list[io.Input]:
 
 
 def _masks_of(images: dict, masks: dict) -> list | None:
-    """A mask or None for every picture; those of `mask3` belong to `image3`."""
-    flat = flatten(masks)
-    pictures = {name: batch for name, batch in images.items() if batch is not None}
-    if not flat or len(flat) == sum(len(batch) for batch in pictures.values()):
-        return flat or None
+    """A mask or None for every picture: `mask3` belongs to `image3`; one batch may hold those of all."""
+    pictures = {name.removeprefix("image"): batch for name, batch in images.items() if batch is not None}
     by_number = {name.removeprefix("mask"): batch for name, batch in masks.items() if batch is not None}
+    if not by_number:
+        return None
+    if list(by_number) == list(pictures)[:1] and len(flatten(masks)) == len(flatten(images)):
+        return flatten(masks)
     aligned = []
-    for name, batch in pictures.items():
-        own = by_number.pop(name.removeprefix("image"), None)
+    for number, batch in pictures.items():
+        own = by_number.pop(number, None)
         if own is not None and len(own) != len(batch):
             raise ValueError(
-                f"{name} holds {counted(len(batch), 'picture')} and the mask with its number {len(own)}; "
-                "give one mask for each picture"
+                f"image{number} holds {counted(len(batch), 'picture')} and the mask with its number "
+                f"{len(own)}; give one mask for each picture"
             )
         aligned += [None] * len(batch) if own is None else list(own)
     if by_number:

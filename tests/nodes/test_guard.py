@@ -74,6 +74,26 @@ def test_an_optional_input_that_is_none_has_its_default(run):
     assert plain == same
 
 
+def test_a_mask_of_any_layout_is_one_mask_a_frame(run):
+    """[H, W], and channels of one in both places, as other packs give them."""
+    clip, mask = torch.rand(5, 32, 32, 3), torch.zeros(5, 32, 32)
+    mask[:, 8:24, 8:24] = 1
+    size = {"width": 32, "height": 32, "length": 5}
+    edit = {"mask_shape": "original", "expand": 0.0, **size}
+    calls = (
+        ("VDOTMask", {"frames": clip, **edit}, lambda mask: {"mask": mask}, 5),
+        ("VDOTLayout", {"boxes": "", **size}, lambda mask: {"masks": {"mask0": mask}}, 5),
+        ("VDOTReference", {"images": {"image": clip[:1]}, **size}, lambda mask: {"masks": {"mask": mask}}, 1),
+    )
+    for node, values, placed, count in calls:
+        full = mask[:count]
+        for one, other in ((full, full[:, None]), (full, full[..., None]), (full[:1], full[0])):
+            plain, same = (run(node, **values, **placed(form)).args[0] for form in (one, other))
+            assert plain == same
+    with pytest.raises(ValueError, match="mask is a Tensor of shape"):
+        run("VDOTMask", frames=clip, mask=clip, **edit)
+
+
 def test_names_outside_the_model_folders_are_not_even_looked_for(model_folder, monkeypatch):
     """Also where no node stands before it."""
     import folder_paths

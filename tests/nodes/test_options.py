@@ -27,7 +27,7 @@ def test_a_control_guides_only_its_span(run):
         run("VDOTCompose", units={"unit0": unit, "unit1": open_end.replace(strength=0.7), "unit2": None})
     )
     assert spoken(joined) == list(range(5, 17))
-    with pytest.raises(ValueError, match="give an end after it"):
+    with pytest.raises(ValueError, match="give an earlier start_frame"):
         run("VDOTControl", frames=clip, **FIT, start_frame=9, end_frame=5)
 
 
@@ -71,6 +71,12 @@ def test_outpaint_by_percent_and_by_aspect(run):
         run("VDOTOutpaint", frames=clip, **{**SIDES, "left": 16}, **FIT, mode="aspect")
     with pytest.raises(ValueError, match="'wide', expected two numbers"):
         run("VDOTOutpaint", frames=clip, **SIDES, **FIT, mode="aspect", aspect="wide")
+    for words in ("2.39", "2,39", " 2.39 ", "239/100", "239x100", "239\u00d7100", "239:100"):
+        wide = unit_of(run("VDOTOutpaint", frames=clip, **SIDES, **FIT, mode="aspect", aspect=words))
+        assert (wide.width, wide.height) == (80, 32), words
+    for words in ("1:2:3", "", ":", "1/0", "nan", "-2"):
+        with pytest.raises(ValueError, match="aspect is"):
+            run("VDOTOutpaint", frames=clip, **SIDES, **FIT, mode="aspect", aspect=words)
 
 
 def test_outpaint_feathers_only_sides_with_a_margin(run):
@@ -138,6 +144,23 @@ def test_a_mask_belongs_to_the_picture_of_its_number(run):
     assert bool(is_red(unit.references[1]).all())
     with pytest.raises(ValueError, match="mask3 has no picture"):
         run("VDOTReference", images=images, masks={"mask3": mask}, **CANVAS)
+
+
+def test_masks_are_counted_by_order_only_in_one_batch_for_all_pictures(run):
+    picture, mask, _ = subject()
+    three, masks = picture.expand(3, -1, -1, -1), mask.expand(3, -1, -1)
+    for images in ({"image0": three}, {"image0": three[:1], "image1": None, "image2": three[:2]}):
+        unit = unit_of(run("VDOTReference", images=images, masks={"mask0": masks}, **CANVAS))
+        assert all(bool(is_red(reference).all()) for reference in unit.references)
+    for images, masks in (
+        ({"image0": three[:1], "image1": None, "image2": picture}, {"mask0": mask, "mask1": mask}),
+        ({"image0": picture}, {"mask1": mask}),
+    ):
+        with pytest.raises(ValueError, match="mask1 has no picture with its number"):
+            run("VDOTReference", images=images, masks=masks, **CANVAS)
+    with pytest.raises(ValueError, match="image1 holds 1 picture and the mask with its number 3"):
+        images = {"image0": three[:2], "image1": picture}
+        run("VDOTReference", images=images, masks={"mask1": mask.expand(3, -1, -1)}, **CANVAS)
 
 
 def test_strength_over_time_multiplies_the_units_own(run):

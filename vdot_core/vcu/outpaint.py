@@ -6,6 +6,7 @@ Shape letters: F pixel frames, H W pixels.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,7 @@ def outpaint(
             given, the clip is scaled to fit inside it and the margins fill the rest.
         num_frames: length; None = the clip's own. Frames beyond a shorter clip are generated.
         strength: scale of its context; see `VCU`.
-        aspect: width by height of the canvas, 1.7778 or '16:9': margins are added on two sides to reach it.
+        aspect: width by height of the canvas, 1.7778, '2.39' or '16:9': margins on two sides reach it.
         anchor: position of the clip in a canvas given by aspect or size: (0, 0) left or top, (1, 1) right or
             bottom.
         feather_px: how far, in pixels of the canvas, the mask reaches into the clip from every side that has
@@ -163,17 +164,16 @@ def _side(name: str, value: int | float, length: int) -> int:
 
 
 def _aspect(value: float | str) -> float:
-    """16:9, '16:9', 16/9 or 1.7778 as a number."""
-    if isinstance(value, str) and value.count(":") == 1:
+    """16:9, '16:9', '16/9', '16x9', '2.39', '2,39' or 1.7778 as a number."""
+    if isinstance(value, str):
         try:
-            across, down = (float(part) for part in value.split(":"))
+            parts = [float(part) for part in re.split("[:/x\u00d7]", value.lower().replace(",", "."))]
+            across, down = [*parts, 1.0] if len(parts) == 1 else parts
             value = across / down
         except (ValueError, ZeroDivisionError, OverflowError) as error:
             raise ValueError(
-                f"aspect is {shown(value)}, expected two numbers; give one like '16:9'"
+                f"aspect is {shown(value)}, expected two numbers or their ratio; give one like 16:9 or 2.39"
             ) from error
-    elif isinstance(value, str):
-        raise ValueError(f"aspect is {shown(value)}, expected two numbers; give one like '16:9'")
     return real("aspect", value, 1 / 64, 64.0)
 
 

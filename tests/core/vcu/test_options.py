@@ -138,15 +138,18 @@ def test_spans_in_words():
     assert (unit.frames[:, 0, 0, 0] != 0.5).nonzero().flatten().tolist() == list(range(5, 13))
     assert unit.notes == ("control: guides frames 5..12 (rounded to latent frames)",)
     assert control(clip, start=0, end=17) == control(clip, start=0.0, end=1.0) == control(clip)
+    late = control(clip, end=80)
+    assert late == control(clip)
+    assert late.notes == ("control: end_frame 80 is past the video's 17 frames: it guides to its end",)
     assert depth(clip[..., 0], end=9).region[:, 0, 0].tolist() == [1.0] * 9 + [0.0] * 8
     half = torch.zeros(16, 16)
     half[:8] = 1
     unit = control(clip, region=half, end=9)
     assert torch.equal(unit.region[:9], half.expand(9, -1, -1)) and unit.region[9:].sum() == 0
     for options, words in (
-        ({"start": 0.7, "end": 0.3}, "start is 0.7 and end is 0.3"),
-        ({"start": 1.5}, "start, a float and therefore a share of the video, is 1.5"),
-        ({"end": 18}, "end, an integer and therefore a frame, is 18"),
+        ({"start": 0.7, "end": 0.3}, "start_frame is frame 11.9, and the control ends at frame 5.1 of 17"),
+        ({"start": 1.5}, "start_frame as a share of the video is 1.5"),
+        ({"start": 17}, "start_frame is frame 17, and the control ends at frame 17 of 17"),
     ):
         with pytest.raises(ValueError, match=words):
             control(clip, **options)
