@@ -20,6 +20,7 @@ NOT_REACHED = {
 NOT_SHOWN = {
     "vdot_core/checkpoints/read.py": "nodes always read to one dtype, from one path",
     "vdot_core/checkpoints/survey.py: config=": "nodes give no config",
+    "vdot_core/checkpoints/safetensors_files.py: --overwrite": "nodes write no checkpoint over another",
 }
 CALLS = re.compile(r"(^|\s)--\w|\b[a-z_]+=(\W|$)|\[\.\.\.|\(--")
 COUNTED = re.compile(
