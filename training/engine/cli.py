@@ -90,6 +90,7 @@ class RunParser(Generic[Config]):
             prog=prog,
             description=description,
             exit_on_error=False,
+            allow_abbrev=False,
             formatter_class=Formatter,
         )
         self.parser.add_argument("--config", action="config", help="YAML file with the keys below")

@@ -139,9 +139,17 @@ def train(trainer: Trainer) -> int:
     Returns:
         The step reached.
     """
-    step, config = trainer.run(), trainer.config
+    start, config = trainer.step, trainer.config
+    step = trainer.run()
+    if step == start:
+        logger.info("nothing to train: the run is at step %d of %d", step, config.steps)
     if trainer.world.rank == 0 and step >= config.steps:
         method = trainer.method
         export(config, Path(config.out_dir) / "export" / f"{method.averaged}.safetensors", method.metadata())
+    elif step < config.steps:
+        logger.info(
+            "stopped at step %d of %d by max_steps; without it the same command resumes, trains to the end "
+            "and exports; --export FILE exports now", step, config.steps,
+        )  # fmt: skip
     trainer.world.barrier()
     return step

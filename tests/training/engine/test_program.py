@@ -65,10 +65,21 @@ def test_from_drawn_clips_to_an_export(run_folder):
         assert animation.n_frames == 5 and animation.size == (4 * 32, 32)
 
 
-def test_a_second_start_finds_all_done(run_folder):
+def test_a_second_start_finds_all_done(run_folder, capsys):
     before = (run_folder / "out" / "metrics.jsonl").read_text()
     assert main(["--config", str(run_folder / "run.yaml")]) == 0
     assert (run_folder / "out" / "metrics.jsonl").read_text() == before
+    assert "nothing to train: the run is at step 2 of 2" in capsys.readouterr().err
+
+
+def test_a_stop_before_the_end_says_how_to_continue(run_folder, capsys):
+    assert main(["--config", str(run_folder / "run.yaml"), "--steps", "4", "--max_steps", "2"]) == 0
+    assert "stopped at step 2 of 4 by max_steps" in capsys.readouterr().err
+
+
+def test_abbreviated_keys_are_refused(run_folder, capsys):
+    assert main(["--config", str(run_folder / "run.yaml"), "--max_step", "2"]) == 2
+    assert "did you mean max_steps" in capsys.readouterr().err
 
 
 def test_torchrun_starts_it_from_another_directory_with_the_losses_of_one_process(run_folder, tmp_path):
