@@ -1,6 +1,7 @@
 """References are cut off exactly once, whichever sampler and whichever wires a graph has."""
 
 import copy
+import importlib
 import io
 
 import pytest
@@ -70,12 +71,94 @@ def test_the_sampler_says_what_it_cut(sampled, encoded, run, ours, vae, text):
     assert not any("cut off" in line for line in out.ui["text"])
 
 
+def _between(name, latent):
+    """A latent as one of ComfyUI's nodes returns it."""
+    # First, since it and nodes_latent import each other.
+    importlib.import_module("comfy_extras.nodes_post_processing")
+    from comfy_extras import nodes_latent
+
+    import nodes
+
+    def upscaled(method):
+        return nodes.LatentUpscaleBy().upscale(latent, method, 2.0)[0]
+
+    with torch.inference_mode():
+        return {
+            "repeat": lambda: nodes.RepeatLatentBatch().repeat(latent, 2)[0],
+            "pick": lambda: nodes.LatentFromBatch().frombatch(latent, 0, 1)[0],
+            "nearest": lambda: upscaled("nearest-exact"),
+            "bislerp": lambda: upscaled("bislerp"),
+            "multiply": lambda: nodes_latent.LatentMultiply.execute(latent, 0.5).args[0],
+            "concat": lambda: nodes_latent.LatentConcat.execute(latent, latent, "t").args[0],
+            "cut": lambda: nodes_latent.LatentCut.execute(latent, "t", 1, 2).args[0],
+            "blend": lambda: nodes_latent.LatentInterpolate.execute(latent, latent, 0.5).args[0],
+        }[name]()
+
+
+NAMES = ("repeat", "pick", "nearest", "bislerp", "multiply", "concat", "cut", "blend")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_between_our_sampler_and_the_cut_change_nothing(sampled, encoded, trim, name):
+    latent = _between(name, sampled.args[0])
+    assert torch.equal(trim(latent, encoded[3])["samples"], latent["samples"])
+
+
+def test_a_second_sampler_keeps_the_video_too(ours, sampled, encoded, trim, text):
+    import nodes
+
+    latent = sampled.args[0]
+    (result,) = nodes.KSampler().sample(ours, 1, 1, 1.0, "euler", "simple", text, text, latent, denoise=0.5)
+    assert torch.equal(trim(result, encoded[3])["samples"], result["samples"])
+    assert result["samples"].shape == latent["samples"].shape
+
+
+def test_a_number_changed_on_its_way_cuts_what_was_added(sampled, encoded, trim):
+    latent, count = sampled.args[0], encoded[3]
+    for same in (count + 0, 0 + count, count * 1, count - 1, copy.deepcopy(count)):
+        assert trim(latent, same)["samples"].shape[2] == 3
+    assert trim(latent, count + 1)["samples"].shape[2] == 2
+    assert count + 1 == int(count) + 1 and 5 - count == 5 - int(count) and count / 1 == float(count)
+
+
+def test_references_put_in_front_again_are_cut(sampled, encoded, trim):
+    samples, count = sampled.args[0]["samples"], encoded[3]
+    front = torch.zeros_like(samples[:, :, :1]).repeat(1, 1, int(count), 1, 1)
+    joined = torch.cat([front, samples], dim=2)
+    assert torch.equal(trim({"samples": joined}, count)["samples"], samples)
+
+
 def test_the_latents_are_otherwise_a_plain_tensor(sampled):
     samples = sampled.args[0]["samples"]
+    plain = _reloaded(samples)
+    assert type(plain) is torch.Tensor and torch.equal(plain, samples)
+    for value in (copy.deepcopy(samples), samples.clone(), samples.to(torch.float32), samples + 0):
+        assert torch.equal(value, plain)
+    weight = torch.ones(8, samples.shape[1], 1, 1, 1)
+    features = torch.nn.functional.conv3d(samples, weight)
+    assert type(features) is torch.Tensor and type(samples.sum()) is torch.Tensor
+    changed = samples.clone()
+    changed.mul_(2)[:, :, 0] = 0
+    assert not changed[:, :, 0].any() and torch.equal(changed[:, :, 1:], plain[:, :, 1:] * 2)
+    assert [part.shape[2] for part in samples.chunk(3, dim=2)] == [1, 1, 1]
+
+
+def test_the_latents_go_with_other_tensor_classes(sampled):
+    class Other(torch.Tensor):
+        """As packs that quantize define them."""
+
+    samples = sampled.args[0]["samples"]
+    assert torch.equal(samples * torch.ones(1).as_subclass(Other), samples * 1)
+
+
+def test_the_latents_can_be_compiled(sampled):
+    samples = sampled.args[0]["samples"].clone()
+    compiled = torch.compile(lambda x: (x * 2).movedim(2, 1).sum(1), backend="eager", fullgraph=True)
+    assert torch.equal(compiled(samples), (samples * 2).movedim(2, 1).sum(1))
+
+
+def _reloaded(value):
     buffer = io.BytesIO()
-    torch.save(samples, buffer)
+    torch.save(value, buffer)
     buffer.seek(0)
-    plain = torch.load(buffer, weights_only=True)
-    for value in (plain, copy.deepcopy(samples), samples[0], samples[:, :, 1:], samples * 2, samples.clone()):
-        assert type(value) is torch.Tensor
-    assert torch.equal(plain, samples)
+    return torch.load(buffer, weights_only=True)
