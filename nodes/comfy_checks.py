@@ -12,6 +12,7 @@ from ..vdot_core.text import counted, shown
 from .comfy_bridge import check_frame_strengths
 
 MAX_BATCH_INDEX = 4096  # ComfyUI draws the noise of every index up to the largest
+ROUNDING = 0.01  # of masks that were blurred or resized
 FROM_ENCODE = "take the latent straight from VDOT Encode"
 
 
@@ -63,6 +64,11 @@ def check_latent(model, latent: dict, reference_key: str) -> None:
         )
     if mask is not None and mask.is_complex():
         raise ValueError("the latent's noise mask holds complex numbers, expected 0 to 1; give another mask")
+    if mask is not None and not (mask.min() >= -ROUNDING and mask.max() <= 1 + ROUNDING):
+        raise ValueError(
+            f"the latent's noise mask holds values from {float(mask.min()):g} to {float(mask.max()):g}, "
+            "expected 0 to 1; connect a MASK to Set Latent Noise Mask"
+        )
     count, index = latent.get(reference_key, 0), latent.get("batch_index")
     if not isinstance(count, int) or count < 0:
         raise ValueError(f"the latent's number of references is {shown(count, 60)}; {FROM_ENCODE}")
@@ -101,8 +107,8 @@ def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str
     for frames in contexts:
         if frames.shape[-3:] != torch.Size(latent_shape[-3:]):
             raise ValueError(
-                f"the {name} conditioning is for {_size(frames.shape)}, the latent is {_size(latent_shape)}; "
-                "take both from the same VDOT Encode node"
+                f"the {name} conditioning is for {size_of(frames.shape)}, the latent is "
+                f"{size_of(latent_shape)}; take both from the same VDOT Encode node"
             )
     if contexts and not has_vace:
         lines.append(f"{name}: this model has no VACE branch, so frames, masks and references have no effect")
@@ -133,6 +139,7 @@ def _contexts_of(extra: dict, name: str) -> list[torch.Tensor]:
     return frames
 
 
-def _size(shape) -> str:
+def size_of(shape) -> str:
+    """Size in pixels and number of latent frames of latents [.., T, h, w], in words."""
     frames, height, width = shape[-3:]
     return f"{width * 8}x{height * 8} with {counted(frames, 'latent frame')}"

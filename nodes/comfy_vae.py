@@ -32,7 +32,7 @@ def check_vae(vae) -> None:
     Raises:
         ValueError: the VAE's latents are not Wan 2.1's.
     """
-    network, channels = vae.first_stage_model, vae.latent_channels
+    network, channels = vae.first_stage_model, getattr(vae, "latent_channels", "unknown")
     expected = comfy.latent_formats.Wan21.latent_channels
     is_wan = isinstance(network, (comfy.ldm.wan.vae.WanVAE, comfy.taesd.taehv.TAEHV))
     if not is_wan or channels != expected:

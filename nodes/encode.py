@@ -7,10 +7,10 @@ from comfy_api.latest import io
 
 from ..vdot_core.text import counted
 from .comfy_bridge import report, vace_conditioning
-from .comfy_checks import vace_contexts
+from .comfy_checks import size_of, vace_contexts
 from .comfy_vae import check_vae, clips_at_once, gray_cache, vae_encoder
 from .guard import CheckedNode
-from .inputs import VCUType
+from .inputs import MAX_STRENGTH, VCUType
 from .trim import ReferenceCount
 
 REFERENCE_KEY = "vdot_num_reference_latents"
@@ -24,7 +24,7 @@ def _strength(name: str, optional: bool) -> io.Float.Input:
         name,
         default=1.0,
         min=0.0,
-        max=10.0,
+        max=MAX_STRENGTH,
         step=0.05,
         optional=optional,
         advanced=optional or None,
@@ -103,6 +103,7 @@ class VDOTEncode(CheckedNode):
 
         _check_inputs(vae, positive, negative)
         units = _with_strengths(unit, strength, further)
+        _check_earlier(units, positive, negative)
         context = vcu.encode(
             units,
             vae_encoder(vae),
@@ -113,7 +114,7 @@ class VDOTEncode(CheckedNode):
         values = vace_conditioning(context.contexts, context.context_scale)
         negative = _placeholder(positive) if negative is None else negative
         positive, negative = (
-            node_helpers.conditioning_set_values(text, values, append=True) for text in (positive, negative)
+            _with_context(text, values, context.num_reference_latents) for text in (positive, negative)
         )
         samples = torch.zeros(context.latent_shape, device=comfy.model_management.intermediate_device())
         latent = {"samples": samples, REFERENCE_KEY: context.num_reference_latents}
@@ -129,6 +130,22 @@ def _check_inputs(vae, positive, negative) -> None:
     vace_contexts(negative or [], "negative")
 
 
+def _check_earlier(units: list, positive, negative) -> None:
+    """Refuse conditioning that another VDOT Encode made for another size or number of references."""
+    from ..vdot_core import vcu
+
+    for name, text in (("positive", positive), ("negative", negative or [])):
+        contexts = vace_contexts(text, name)
+        shape = vcu.latent_shape(units) if contexts else ()
+        for frames in contexts:
+            if tuple(frames.shape[2:]) != shape[2:]:
+                raise ValueError(
+                    f"{name} was encoded before, for {size_of(frames.shape)}; with its references this task "
+                    f"has {size_of(shape)}. Give both VDOT Encode the same width, height, length and number "
+                    "of references, or connect CLIP Text Encode"
+                )
+
+
 def _with_strengths(unit, strength: float, further: dict) -> list:
     """The connected units in order, each with its own strength times the node's."""
     units = [unit.scaled(strength)]
@@ -137,6 +154,11 @@ def _with_strengths(unit, strength: float, further: dict) -> list:
         if extra is not None:
             units.append(extra.scaled(further.get(f"strength_{number}", 1.0)))
     return units
+
+
+def _with_context(text, values: dict, num_references: int) -> list:
+    text = node_helpers.conditioning_set_values(text, values, append=True)
+    return node_helpers.conditioning_set_values(text, {REFERENCE_KEY: num_references})
 
 
 def _placeholder(positive) -> list:

@@ -7,6 +7,7 @@ CATEGORY = "VDOT/tasks"
 MAX_SIDE = 8192
 MAX_LENGTH = 8193
 MAX_IMAGES = 8
+MAX_STRENGTH = 10.0
 
 # As in vdot_core.vcu, which is not imported before a node runs.
 MASK_SHAPES = ("original", "hull", "box")
@@ -86,7 +87,7 @@ def guide_inputs() -> list[io.Input]:
 
 def strength_input(tooltip: str) -> io.Input:
     return io.Float.Input(
-        "strength", default=1.0, min=0.0, max=10.0, step=0.05, optional=True, tooltip=tooltip
+        "strength", default=1.0, min=0.0, max=MAX_STRENGTH, step=0.05, optional=True, tooltip=tooltip
     )
 
 

@@ -110,7 +110,7 @@ class VDOTSampler(CheckedNode):
 
         lines = _validate(model, positive, negative, latent, cfg)
         schedule, solver, described = _schedule(preset, steps, shift, solver)
-        num_references, trimmed = _references(latent)
+        num_references, trimmed = _references(latent, positive)
         callback = comfy_sampling.preview_callback(model, schedule.num_steps, num_references, preview)
         used_negative = None if cfg == 1.0 else negative
         samples = comfy_sampling.run_sampler(
@@ -130,9 +130,13 @@ class VDOTSampler(CheckedNode):
         return io.NodeOutput(out, ui=report([*described, *trimmed, *lines]))
 
 
-def _references(latent: dict) -> tuple[int, list[str]]:
-    """Number of latent frames to cut off the start, and a message if the count no longer holds."""
-    count, num_frames = latent.get(REFERENCE_KEY, 0), latent["samples"].shape[2]
+def _references(latent: dict, positive: list) -> tuple[int, list[str]]:
+    """Number of latent frames to cut off the start, and a message if the count no longer holds.
+
+    A latent of another node does not know it; one that fits the context has the context's references.
+    """
+    counts = [extra.get(REFERENCE_KEY, 0) for _, extra in positive if extra.get("vace_frames")]
+    count, num_frames = latent.get(REFERENCE_KEY, max(counts, default=0)), latent["samples"].shape[2]
     if latent.get(LENGTH_KEY, num_frames) != num_frames:
         return 0, ["the latent's length changed since VDOT Encode: nothing is cut off its start"]
     if count >= num_frames:

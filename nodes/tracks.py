@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from ..vdot_core.text import counted, parse_json, shown
+from .inputs import MAX_STRENGTH
 
 MAX_THINGS = 100
 BOX_FORM = "write one line for each moment, as 0: 8, 20, 40, 52 (frame: left, top, right, bottom)"
@@ -48,7 +49,7 @@ def curve_from_text(text: str) -> dict[int, float]:
     """'0: 1.0, -1: 0.5' as {0: 1.0, -1: 0.5}.
 
     Raises:
-        ValueError: it is empty, a part is not understood, or a frame is given twice.
+        ValueError: it is empty, a part is not understood or above MAX_STRENGTH, or a frame is given twice.
     """
     points: dict[int, float] = {}
     for part in re.split(r"[,;\n]", text):
@@ -60,6 +61,11 @@ def curve_from_text(text: str) -> dict[int, float]:
         if int(match[1]) in points:
             raise ValueError(f"curve gives frame {match[1]} twice; remove one")
         points[int(match[1])] = float(match[2])
+        if points[int(match[1])] > MAX_STRENGTH:
+            raise ValueError(
+                f"curve has '{shown(part.strip(), 60)}', expected strengths from 0 to {MAX_STRENGTH:g}; "
+                "1 is what the model was trained with"
+            )
     if not points:
         raise ValueError(f"curve is empty; {CURVE_FORM}")
     return points

@@ -84,6 +84,22 @@ def test_encodings_chain_as_comfyui_s_do(run, vae, text):
     assert "vace_frames" not in text[0][1], "the input conditioning was changed"
 
 
+@pytest.mark.parametrize("side, count", [(48, 1), (32, 2)])
+def test_an_earlier_encoding_of_another_size_is_refused_at_once(run, vae, text, monkeypatch, side, count):
+    def unit(side, count):
+        images = {f"image{index}": torch.rand(1, 32, 32, 3) for index in range(count)}
+        return run("VDOTReference", images=images, width=side, height=32, length=5).args[0]
+
+    once = run("VDOTEncode", positive=text, vae=vae, unit=unit(32, 1), strength=1.0).args[0]
+    again = {"vae": vae, "unit": unit(side, count), "strength": 1.0}
+    monkeypatch.setattr(type(vae), "encode", lambda *_: pytest.fail("encoded before it was checked"))
+    message = rf"was encoded before, for 32x32 with 3 latent frames; .*{side}x32 with {2 + count} latent"
+    with pytest.raises(ValueError, match=f"positive {message}"):
+        run("VDOTEncode", positive=once, **again)
+    with pytest.raises(ValueError, match=f"negative {message}"):
+        run("VDOTEncode", positive=text, negative=once, **again)
+
+
 def test_negative_without_a_text_is_a_marked_placeholder(run, vae, text):
     unit = run("VDOTText", width=32, height=32, length=5).args[0]
     _, negative, *_ = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args
@@ -113,9 +129,13 @@ def test_wrong_vae_is_refused_before_anything_is_encoded(run, text):
         # As HunyuanVideo's: the same shape of latents, another space.
         latent_channels, latent_dim, first_stage_model = 16, 3, torch.nn.Identity()
 
+    class LookAlike:
+        first_stage_model = torch.nn.Identity()
+
     unit = run("VDOTText", width=32, height=32, length=5).args[0]
-    with pytest.raises(ValueError, match=r"an? Identity .*Wan 2\.1 VAE"):
-        run("VDOTEncode", positive=text, vae=OtherVAE(), unit=unit, strength=1.0)
+    for other in (OtherVAE(), LookAlike()):
+        with pytest.raises(ValueError, match=r"an? Identity .*Wan 2\.1 VAE"):
+            run("VDOTEncode", positive=text, vae=other, unit=unit, strength=1.0)
 
 
 def test_units_of_different_size_are_refused(run, vae, text):

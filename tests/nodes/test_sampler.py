@@ -210,6 +210,20 @@ def test_noise_mask_keeps_the_rest(ours, sample, encoded):
     assert any("not empty" in line for line in sample(ours, latent=latent).ui["text"])
 
 
+def test_a_noise_mask_of_bytes_is_refused(ours, sample, encoded):
+    for value in (255.0, -1.0, float("nan")):
+        mask = torch.full((1, 1, 5, 4, 6), value)
+        with pytest.raises(ValueError, match=r"noise mask holds values from .* expected 0 to 1"):
+            sample(ours, latent={**encoded[2], "noise_mask": mask})
+
+
+def test_an_empty_latent_of_another_node_has_the_contexts_references(ours, sample, encoded):
+    empty = {"samples": torch.zeros_like(encoded[2]["samples"])}
+    out = sample(ours, latent=empty)
+    assert torch.equal(out.args[0]["samples"], sample(ours).args[0]["samples"])
+    assert any("2 references were cut off" in line for line in out.ui["text"])
+
+
 def test_cancel_stops_at_once(ours, sample):
     import comfy.model_management
     import comfy.patcher_extension

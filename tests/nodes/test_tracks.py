@@ -101,7 +101,12 @@ def test_colors(tracks):
 
 def test_curves(tracks):
     assert tracks.curve_from_text("0: 1.0, 8:.5\n-1: 0") == {0: 1.0, 8: 0.5, -1: 0.0}
-    for text, message in (("", "empty"), ("0.5", "not understood"), ("0: 1, 0: 2", "twice")):
+    for text, message in (
+        ("", "empty"),
+        ("0.5", "not understood"),
+        ("0: 1, 0: 2", "twice"),
+        ("0: 100", "0 to 10"),
+    ):
         with pytest.raises(ValueError, match=message):
             tracks.curve_from_text(text)
 

@@ -151,6 +151,7 @@ def test_the_latents_go_with_other_tensor_classes(sampled):
     assert torch.equal(samples * torch.ones(1).as_subclass(Other), samples * 1)
 
 
+@pytest.mark.full
 def test_the_latents_can_be_compiled(sampled):
     samples = sampled.args[0]["samples"].clone()
     compiled = torch.compile(lambda x: (x * 2).movedim(2, 1).sum(1), backend="eager", fullgraph=True)

@@ -4,7 +4,7 @@ from .boxes import box_masks, boxes_per_frame
 from .canvas import cover, letterbox, snap_length, snap_size
 from .compose import compose
 from .crop import Crop, crop_region
-from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, VCUContext, encode
+from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, VCUContext, encode, latent_shape
 from .extension import extend, keyframes
 from .gray_cache import GrayCache
 from .layout import layout, layout_masks, move
@@ -42,6 +42,7 @@ __all__ = [
     "extend",
     "inpaint",
     "keyframes",
+    "latent_shape",
     "layout",
     "layout_masks",
     "letterbox",

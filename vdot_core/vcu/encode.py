@@ -124,6 +124,19 @@ def encode(
     )
 
 
+def latent_shape(units: VCU | Sequence[VCU]) -> tuple[int, int, int, int, int]:
+    """Shape [1, 16, T, h, w] of the latents that `encode` makes a context for, references included.
+
+    Raises:
+        ValueError: units differ in size or length.
+    """
+    units, _ = _checked((units,) if isinstance(units, VCU) else tuple(as_list(units, "units")))
+    first, num_references = units[0], len(_gather_references(units)[0])
+    _, stride_y, stride_x = VAE_STRIDE
+    num_frames = num_latent_frames(first.num_frames) + num_references
+    return (1, LATENT_CHANNELS, num_frames, first.height // stride_y, first.width // stride_x)
+
+
 def _num_halves(units: tuple[VCU, ...]) -> int:
     """Halves that are clips of their own: of a unit that keeps something both, of others none."""
     return 2 * sum(not bool((dense(unit.masks) > 0.5).all()) for unit in units)
