@@ -7,3 +7,8 @@ class DevError(Exception):
 
 class UsageError(DevError):
     """A wrong command-line flag."""
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, in the plural unless it is one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from devtools.demo.links import input_type, is_link, unit_nodes
 from devtools.demo.options import DemoOptions
-from devtools.errors import UsageError
+from devtools.errors import UsageError, counted
 
 VIDEO_LOADERS = {"LoadVideo": "file"}
 IMAGE_LOADERS = {"LoadImage": "image", "LoadImageMask": "image"}
@@ -26,6 +26,7 @@ class Loader:
         uses: (node id, input name) of the nodes that its data ends at.
         partner: of a mask, the id of the loader whose clip or picture it is drawn on; None if on its own.
         continued: the video continues from the clip's end.
+        sets_size: of a picture, the video takes its size from it.
     """
 
     node_id: str
@@ -35,6 +36,7 @@ class Loader:
     uses: tuple[tuple[str, str], ...] = ()
     partner: str | None = None
     continued: bool = False
+    sets_size: bool = False
 
 
 def loaders(prompt: dict, object_info: dict) -> list[Loader]:
@@ -54,7 +56,9 @@ def loaders(prompt: dict, object_info: dict) -> list[Loader]:
         else:
             continued = reads_video and any((prompt[at]["class_type"], n) == CONTINUED for at, n in uses)
             role = "video" if reads_video else "image"
-            entries.append(Loader(node_id, input_name, role, reads_video, uses, continued=continued))
+            sets_size = not reads_video and any(prompt[at]["inputs"].get("width") == 0 for at, _ in uses)
+            loader = Loader(node_id, input_name, role, reads_video, uses, None, continued, sets_size)
+            entries.append(loader)
     return entries
 
 
@@ -77,10 +81,10 @@ def assign(entries: list[Loader], options: DemoOptions) -> dict[Loader, str]:
         places.sort(key=lambda loader: loader.partner in pictures)
         if len(paths) > len(places):
             others = [loader.role for loader in entries if loader.role != role]
-            counts = ", ".join(f"{others.count(other)} {other}(s)" for other in dict.fromkeys(others))
+            counts = ", ".join(counted(others.count(other), other) for other in dict.fromkeys(others))
             raise UsageError(
-                f"{flag} was given {len(paths)} time(s), the {options.task} workflow reads "
-                f"{len(places)} {role}(s)" + (f"; it does read {counts}" if counts else "")
+                f"{flag} was given {counted(len(paths), 'time')}, the {options.task} workflow reads "
+                f"{counted(len(places), role)}" + (f"; it does read {counts}" if counts else "")
             )
         files.update(zip(places, paths, strict=False))
     for loader in _without_partner(entries, files):

@@ -17,7 +17,7 @@ from devtools.demo.media import (
     still_video,
 )
 from devtools.demo.options import DemoOptions
-from devtools.errors import UsageError
+from devtools.errors import UsageError, counted
 from devtools.paths import ROOT
 
 EXAMPLES = ROOT / "assets" / "examples"
@@ -64,7 +64,7 @@ def inspect_files(options: DemoOptions) -> dict[str, Clip]:
 def fitted(
     options: DemoOptions, files: dict[Loader, str], clips: dict[str, Clip], *, what: str = "video"
 ) -> DemoOptions:
-    """Choose a size and length for the bundled model, from the user's clip or its mask.
+    """Choose a size and length for the bundled model, from the user's clip, mask or picture.
 
     Args:
         options: what the user asked for; what is in it stays.
@@ -74,6 +74,7 @@ def fitted(
     """
     leading = [loader for loader in files if loader.role == "video"]
     leading += [loader for loader in files if loader.role == "mask" and loader.partner is None]
+    leading += [loader for loader in files if loader.sets_size]
     if not leading:
         return options
     loader, clip = leading[0], clips[files[leading[0]]]
@@ -81,10 +82,11 @@ def fitted(
     free = loader.continued or clip.is_picture  # it does not limit how long the video is
     available = DEMO_FRAMES if free else (clip.num_frames - 1) // 4 * 4 + 1
     num_frames = options.num_frames or min(DEMO_FRAMES, available)
-    name = "clip" if loader.role == "video" else "mask"
+    name = {"video": "clip", "image": "picture"}.get(loader.role, loader.role)
+    length = "" if clip.is_picture else f" and {counted(clip.num_frames, 'frame')}"
     print(
-        f"[demo] the {name} has {clip.width}x{clip.height} pixels and {clip.num_frames} frame(s), "
-        f"the {what} will have {size[0]}x{size[1]} and {num_frames} (--size and --frames change that)"
+        f"[demo] the {name} has {clip.width}x{clip.height} pixels{length}, the {what} will have "
+        f"{size[0]}x{size[1]} and {counted(num_frames, 'frame')} (--size and --frames change that)"
     )
     return replace(options, size=size, num_frames=num_frames)
 

@@ -134,8 +134,8 @@ def test_nothing_given_changes_nothing(prompt):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images": ("a", "b", "c")}, r"--image was given 3 time\(s\), the depth workflow reads 2"),
-        ({"video": "v"}, r"--video was given 1 time\(s\), the depth workflow reads 0"),
+        ({"images": ("a", "b", "c")}, r"--image was given 3 times, the depth workflow reads 2 images"),
+        ({"video": "v"}, r"--video was given 1 time, the depth workflow reads 0 videos"),
         ({"seed": 1}, "--seed: the depth workflow has no input"),
     ],
 )

@@ -13,6 +13,7 @@ from PIL import Image
 from devtools.demo.client import ComfyClient
 from devtools.demo.convert import to_prompt
 from devtools.demo.graph import apply, final_units, tap_prompt
+from devtools.demo.links import unit_nodes
 from devtools.demo.loaders import assign, loaders
 from devtools.demo.media import probe_video
 from devtools.demo.options import WORKFLOWS, parse, tasks
@@ -211,6 +212,40 @@ def test_a_mask_of_its_own_gives_the_video_its_length_and_shape(server, object_i
     )
 
 
+@pytest.mark.parametrize("task", ["firstframe", "lastframe", "firstlast", "keyframes", "move"])
+@pytest.mark.parametrize("arguments", [(), ("--size", "96x64"), ("--frames", "9")])
+def test_a_picture_that_sets_the_videos_size_is_fitted(object_info, tmp_path, capsys, task, arguments):
+    fitted_to_pictures(object_info, tmp_path, task, arguments, [(1280, 720)])
+    size, count = ("96x64" if "--size" in arguments else "144x80"), (9 if "--frames" in arguments else 17)
+    expected = f"the picture has 1280x720 pixels, the video will have {size} and {count} frames"
+    assert expected in capsys.readouterr().out
+
+
+def test_a_reference_does_not_set_the_size_beside_a_first_frame(object_info, tmp_path, capsys):
+    fitted_to_pictures(object_info, tmp_path, "reference_firstframe", (), [(1024, 1024), (300, 900)])
+    assert "the picture has 1024x1024 pixels" in capsys.readouterr().out
+    fitted_to_pictures(object_info, tmp_path, "reference", (), [(1024, 1024)], fits=False)
+    assert capsys.readouterr().out == ""
+
+
+def fitted_to_pictures(object_info, folder, task, arguments, sizes, *, fits=True):
+    """Check that every task node's size is that of the options, which is small."""
+    for i, size in enumerate(sizes):
+        Image.new("RGB", size, (200, 30, 30)).save(folder / f"{i}.png")
+        arguments = (*arguments, "--image", str(folder / f"{i}.png"))
+    options = parse(["--task", task, "--out", str(folder), *arguments])
+    prompt = converted(task, object_info)
+    options = fitted(options, assign(loaders(prompt, object_info), options), inspect_files(options))
+    assert (options.size is not None) == fits
+    if fits:
+        assert options.size[0] * options.size[1] < 1.5 * 128 * 128
+        apply(prompt, object_info, options)
+        for node_id in unit_nodes(prompt, object_info):
+            inputs = prompt[node_id]["inputs"]
+            assert inputs.get("width", options.size[0]) == options.size[0]
+            assert inputs.get("height", options.size[1]) == options.size[1]
+
+
 @pytest.mark.parametrize(
     ("task", "arguments", "message"),
     [
@@ -222,8 +257,8 @@ def test_a_mask_of_its_own_gives_the_video_its_length_and_shape(server, object_i
             r"short\.mp4 has 11 frames, and 17 of clip\.mp4 are used.*or --frames 9",
         ),
         ("reference", {"mask": "mask"}, r"clip\.mp4 is a video.*the picture subject\.png.*give a picture"),
-        ("layout_track", {"video": "clip"}, r"reads 0 video\(s\); it does read 1 mask\(s\)"),
-        ("depth", {"mask": "mask"}, r"--mask was given 1 time\(s\), the depth workflow reads 0 mask\(s\)"),
+        ("layout_track", {"video": "clip"}, r"reads 0 videos; it does read 1 mask$"),
+        ("depth", {"mask": "mask"}, r"--mask was given 1 time, the depth workflow reads 0 masks"),
     ],
 )
 def test_a_mask_that_cannot_fit_is_refused(server, object_info, media, tmp_path, task, arguments, message):
