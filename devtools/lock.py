@@ -69,7 +69,7 @@ def _acquire(path: Path, say: Callable[[str], None]) -> TextIO:
         elif not announced:
             file.seek(0)
             line = file.readline(MAX_LINE)
-            holder = printable(line.strip()) or "a process that has not said its number"
+            holder = printable(line.strip()) or "another process"
             say(f"another dev.py is setting up {path.parent} ({holder}): waiting for it")
             announced = True
         file.close()

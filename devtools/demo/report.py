@@ -80,6 +80,21 @@ class Progress:
             sys.stdout.flush()
 
 
+def node_notes(prompt: dict, outputs: dict[str, dict]) -> str:
+    """What the pack's nodes say about a run, as they show it in ComfyUI: a line for each sentence.
+
+    Args:
+        prompt: the prompt that was run.
+        outputs: each node's UI values, by node id.
+    """
+    speakers: dict[str, str] = {}  # VDOT Encode repeats what the task's node said
+    for node_id, node in prompt.items():
+        if node["class_type"].startswith("VDOT"):
+            for line in outputs.get(node_id, {}).get("text") or []:
+                speakers.setdefault(line, node["_meta"]["title"])
+    return "\n".join(f"[demo] {title}: {line}" for line, title in speakers.items())
+
+
 def closing_words(
     options: DemoOptions, video: Path, sheet: Path, frames: "list[Image.Image]", stages: Stages
 ) -> str:
@@ -95,7 +110,7 @@ def closing_words(
   video           {video}  ({width}x{height}, {len(frames)} frames)
   contact sheet   {sheet}
 
-This is the bundled model: a tiny one, distilled to four steps: moving shapes at 64x64, on any machine.
+The bundled model is tiny: in four steps it draws moving shapes at 64x64, and runs on any machine.
 The same nodes run the 14B weights; README.md says where to put them. Next:
   python dev.py demo --task {other}
   python dev.py demo --task text --prompt "a green triangle moving right on a white background" --seed 1

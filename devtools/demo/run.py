@@ -18,7 +18,7 @@ from devtools.demo.graph import apply, final_units, region_nodes, tap_prompt
 from devtools.demo.loaders import assign, loaders
 from devtools.demo.media import Clip, read_frames, spread
 from devtools.demo.options import DemoOptions
-from devtools.demo.report import Progress, Stages, closing_words
+from devtools.demo.report import Progress, Stages, closing_words, node_notes
 from devtools.demo.sheet import Row, contact_sheet
 from devtools.demo.upload import fitted, inspect_files, send
 from devtools.errors import DevError, UsageError
@@ -105,6 +105,8 @@ async def _make(options: DemoOptions, clips: dict[str, Clip], url: str, stages: 
         with stages.measure("run the workflow"):
             outcome = await client.run(prompt, progress)
         progress.close()
+        if notes := node_notes(prompt, outcome.outputs):
+            print(notes, flush=True)
         with stages.measure("collect pictures"):
             video, suffix = await _saved_video(client, outcome)
             frames = _decode(video, suffix)

@@ -1,6 +1,7 @@
 """The contact sheet: inputs, masks and result, moment by moment."""
 
 import textwrap
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -128,9 +129,10 @@ def _text_line(
     """One line, cut with an ellipsis where it does not fit."""
     font = _font(size, bold=bold)
     if draw.textlength(text, font) > room:
-        while text and draw.textlength(text + "…", font) > room:
-            text = text[:-1]
-        text = text.rstrip() + "…"
+        # The longest beginning that fits, by halves: prompts may have thousands of characters.
+        lengths = range(1, len(text))
+        count = bisect_left(lengths, True, key=lambda n: draw.textlength(text[:n] + "…", font) > room)
+        text = text[:count].rstrip() + "…"
     draw.text(place, text, ink, font)
 
 

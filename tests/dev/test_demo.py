@@ -100,7 +100,7 @@ def test_the_demo_makes_a_video_and_a_sheet_from_a_users_clip(comfyui, tmp_path)
     assert process.returncode == 0, process.stdout + process.stderr
     video, sheet = tmp_path / "out/vdot_inpaint.mp4", tmp_path / "out/vdot_inpaint_sheet.png"
     assert probe_video(video, "") == Clip(192, 112, 9)
-    for words in (str(video), str(sheet), "start ComfyUI", "208x120", "tiny one"):
+    for words in (str(video), str(sheet), "start ComfyUI", "208x120", "model is tiny", "VDOT Encode: "):
         assert words in process.stdout
     with Image.open(sheet) as image:
         # The clip's frames get redder by 8 a frame: the upper row shows them in order, and the mask is black.

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from devtools.demo.options import DemoOptions, parse, tasks
-from devtools.demo.report import Stages, closing_words
+from devtools.demo.report import Stages, closing_words, node_notes
 
 
 def advised(task):
@@ -33,3 +33,21 @@ def test_an_advised_prompt_is_not_contradicted_by_an_example_clip():
         for options in with_prompt:
             nodes = json.loads(options.workflow.read_text(encoding="utf-8"))["nodes"]
             assert not [node["type"] for node in nodes if node["type"].startswith(("LoadVideo", "LoadImage"))]
+
+
+def test_what_the_packs_nodes_say_is_repeated():
+    """ComfyUI's own nodes show text too, and a node that says nothing has no line."""
+    kinds = {"1": "VDOTReference", "2": "PreviewAny", "3": "VDOTSampler", "4": "VDOTEncode"}
+    prompt = {i: {"class_type": kind, "_meta": {"title": f"{kind} node"}} for i, kind in kinds.items()}
+    outputs = {
+        "3": {"text": ["four steps", "17 frames"]},
+        "2": {"text": ["else"]},
+        "1": {"text": ["17 frames", "image0 lies on plain black"]},
+        "4": {"images": [{"filename": "a.png"}]},
+    }
+    assert node_notes(prompt, outputs).splitlines() == [
+        "[demo] VDOTReference node: 17 frames",
+        "[demo] VDOTReference node: image0 lies on plain black",
+        "[demo] VDOTSampler node: four steps",
+    ]
+    assert node_notes(prompt, {}) == ""

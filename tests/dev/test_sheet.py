@@ -1,12 +1,14 @@
 """The contact sheet shows the right picture in the right place, and media are judged before they are sent."""
 
+import time
+
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from devtools.demo.media import Clip, fitting_size, probe_image, probe_video, read_frames, spread
-from devtools.demo.sheet import BACKGROUND, CELL_HEIGHT, MAX_CELL_WIDTH, Row, contact_sheet
+from devtools.demo.sheet import BACKGROUND, CELL_HEIGHT, MAX_CELL_WIDTH, Row, _font, _text_line, contact_sheet
 from devtools.errors import DevError
 
 COLORS = [(220, 20, 60), (46, 139, 87), (65, 105, 225), (255, 140, 0)]
@@ -76,6 +78,21 @@ def test_labels_are_written_and_long_titles_fit():
     assert not long[:, -20:].any()
 
 
+def test_a_title_of_thousands_of_characters_is_cut_in_a_moment():
+    font, room, shown = _font(26, bold=True), 1000, []
+    draw = ImageDraw.Draw(picture(COLORS[0]))
+    draw.text = lambda place, text, *_: shown.append(text)
+    began = time.process_time()
+    for text in ("wide words " * 1000, "W" * 10_000, "short"):
+        _text_line(draw, (0, 0), text, 26, COLORS[0], room, bold=True)
+    assert time.process_time() - began < 2
+    assert shown[2] == "short"
+    for line, word in zip(shown, ("wide words ", "W"), strict=False):
+        beginning = line.removesuffix("…")
+        assert line != beginning and (word * 10_000).startswith(beginning)
+        assert room - 60 < draw.textlength(line, font) <= room
+
+
 def test_missing_pictures_leave_an_empty_frame_and_wrong_counts_are_refused():
     contact_sheet([Row("a", "", [None]), Row("b", "", [picture(COLORS[0])])], ["x"], "t")
     with pytest.raises(ValueError, match="'a' has 1 pictures, there are 2 columns"):
@@ -112,7 +129,7 @@ def test_clips_are_measured_by_decoding(tmp_path):
 def test_what_cannot_be_read_is_named(tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("not a video")
-    sound = tmp_path / "sound.wav"
+    sound = tmp_path / "sound.mkv"
     with av.open(str(sound), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
