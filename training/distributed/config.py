@@ -45,3 +45,7 @@ class ParallelConfig:
                 f"parallel.{name} is {str(getattr(self, name)).lower()} and parallel.fsdp false, which "
                 f"ignores it; set fsdp auto, or {name} {str(without).lower()}",
             )
+
+    def shards(self, processes: int) -> bool:
+        """True if FSDP shards the networks of a run on this number of processes."""
+        return processes > 1 if self.fsdp == "auto" else self.fsdp

@@ -101,7 +101,7 @@ def start(config: ParallelConfig) -> World:
     device = _device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    sharded = size > 1 if config.fsdp == "auto" else config.fsdp
+    sharded = config.shards(size)
     if config.cpu_offload and not sharded:
         raise ValueError(
             "parallel.cpu_offload is true, and one process with parallel.fsdp auto shards nothing and "

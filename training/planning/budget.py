@@ -82,7 +82,8 @@ class Budget:
     @property
     def offloaded(self) -> bool:
         """True if states are in CPU memory; `training/engine/networks.py` offloads only sharded ones."""
-        return self.config.parallel.cpu_offload and sharded(self.config, self.machine.gpus)
+        parallel = self.config.parallel
+        return parallel.cpu_offload and parallel.shards(self.machine.gpus)
 
     @property
     def resident(self) -> float:
@@ -131,11 +132,6 @@ class Budget:
         return self.total <= self.machine.memory_gib * GIB
 
 
-def sharded(config: DistillConfig, gpus: int) -> bool:
-    """True if FSDP is on."""
-    return gpus > 1 if config.parallel.fsdp == "auto" else bool(config.parallel.fsdp)
-
-
 def make_budget(config: DistillConfig, network: WanVaceConfig, clip: Clip, machine: Machine) -> Budget:
     """Estimate the budget of a run.
 
@@ -156,7 +152,7 @@ def make_budget(config: DistillConfig, network: WanVaceConfig, clip: Clip, machi
         raise ValueError(
             f"parallel.hsdp_replicas is {replicas}; {machine.gpus} GPUs do not divide into that many groups"
         )
-    shards = machine.gpus // replicas if sharded(config, machine.gpus) else 1
+    shards = machine.gpus // replicas if config.parallel.shards(machine.gpus) else 1
     sizes = Sizes.of(network, config)
     per_gpu = max(1.0, config.data.batch_size / machine.gpus)
     micro_batch = max(1, round(per_gpu / config.data.accumulation))

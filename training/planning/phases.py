@@ -160,7 +160,7 @@ def step_time(
     batches = min(samples, config.data.accumulation)
     moved = average.passes * batches * 2 * parameters * (shards - 1) / shards
     communication = moved / (rates.interconnect_gb_s * 1e9) if processes > 1 else 0.0
-    if not config.parallel.cpu_offload:
+    if not (config.parallel.cpu_offload and config.parallel.shards(processes)):
         return StepTime(compute, communication, 0.0)
     copied = average.passes * batches * 4 * parameters / shards / (rates.host_gb_s * 1e9)
     # AdamW without a fused kernel reads or writes each parameter's numbers about 14 times; the search for

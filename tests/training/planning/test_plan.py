@@ -152,6 +152,18 @@ def test_offloading_without_shards_is_no_remedy():
     assert all("--parallel.fsdp auto" in flags for flags in words)
 
 
+def test_one_gpu_offloads_with_shards():
+    """One process shards only with `fsdp true`, and offloads only what is sharded."""
+    machine = ["--gpus", "1", "--memory", "24"]
+    config = read("wan_1_3b_stage2", *ON_GPU, "--data.accumulation", "12")
+    parallel = dataclasses.replace(config.parallel, cpu_offload=True)
+    ignored = budget_on(dataclasses.replace(config, parallel=parallel), machine)
+    assert not ignored.offloaded and ignored.time.offload == 0
+    results = remedies(budget_on(config, machine), lambda changed: budget_on(changed, machine))
+    assert {"--parallel.fsdp true", "--parallel.cpu_offload true"} <= {o.words for o in results[0].options}
+    assert all(remedy.budget.offloaded and remedy.budget.time.offload > 0 for remedy in results)
+
+
 def test_enough_gpus_are_the_fewest():
     config = read("wan_14b_stage2", *ON_GPU)
 
