@@ -2,7 +2,7 @@
 
 That node slices the samples by the number that VDOT Encode counts, which is right after KSampler. After
 VDOT Sampler, which has cut already, the same slice must not take the video's first frames, also where other
-latent nodes or a second sampler lie between the two. A file and a conversion by int() lose the marks.
+latent nodes lie between the two. A second sampler, a file and a conversion by int() lose the marks.
 """
 
 import copy
@@ -12,6 +12,8 @@ import comfy.latent_formats
 import torch
 
 CHANNELS = comfy.latent_formats.Wan21.latent_channels
+CONVERSIONS = ("to", "cpu", "cuda", "float", "half", "bfloat16", "type", "type_as")
+"""They come first in samplers and VAEs: networks, compiled ones above all, need plain tensors."""
 JOINS = (torch.cat, torch.concat, torch.concatenate, torch.stack)
 
 
@@ -51,7 +53,7 @@ class TrimmedLatents(torch.Tensor):
     """Latents [B, 16, T, h, w] without references: a slice from a ReferenceCount on starts after none.
 
     Otherwise a plain tensor. The results of operations are marked too while they keep an axis of channels,
-    so that a latent node's result is still without references; the networks' features are plain.
+    so that a latent node's result is still without references. Another device or type makes them plain.
     """
 
     @classmethod
@@ -63,6 +65,8 @@ class TrimmedLatents(torch.Tensor):
         else:
             with torch._C.DisableTorchFunctionSubclass():
                 result = func(*args, **kwargs)
+        if getattr(func, "__name__", "") in CONVERSIONS:
+            return _plain(result) if isinstance(result, cls) else result
         return _marked(result) if _keeps(func, args) else result
 
     def __getitem__(self, index):

@@ -87,7 +87,6 @@ def _between(name, latent):
             "repeat": lambda: nodes.RepeatLatentBatch().repeat(latent, 2)[0],
             "pick": lambda: nodes.LatentFromBatch().frombatch(latent, 0, 1)[0],
             "nearest": lambda: upscaled("nearest-exact"),
-            "bislerp": lambda: upscaled("bislerp"),
             "multiply": lambda: nodes_latent.LatentMultiply.execute(latent, 0.5).args[0],
             "concat": lambda: nodes_latent.LatentConcat.execute(latent, latent, "t").args[0],
             "cut": lambda: nodes_latent.LatentCut.execute(latent, "t", 1, 2).args[0],
@@ -95,22 +94,13 @@ def _between(name, latent):
         }[name]()
 
 
-NAMES = ("repeat", "pick", "nearest", "bislerp", "multiply", "concat", "cut", "blend")
+NAMES = ("repeat", "pick", "nearest", "multiply", "concat", "cut", "blend")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nodes_between_our_sampler_and_the_cut_change_nothing(sampled, encoded, trim, name):
     latent = _between(name, sampled.args[0])
     assert torch.equal(trim(latent, encoded[3])["samples"], latent["samples"])
-
-
-def test_a_second_sampler_keeps_the_video_too(ours, sampled, encoded, trim, text):
-    import nodes
-
-    latent = sampled.args[0]
-    (result,) = nodes.KSampler().sample(ours, 1, 1, 1.0, "euler", "simple", text, text, latent, denoise=0.5)
-    assert torch.equal(trim(result, encoded[3])["samples"], result["samples"])
-    assert result["samples"].shape == latent["samples"].shape
 
 
 def test_a_number_changed_on_its_way_cuts_what_was_added(sampled, encoded, trim):
@@ -151,11 +141,10 @@ def test_the_latents_go_with_other_tensor_classes(sampled):
     assert torch.equal(samples * torch.ones(1).as_subclass(Other), samples * 1)
 
 
-@pytest.mark.full
-def test_the_latents_can_be_compiled(sampled):
-    samples = sampled.args[0]["samples"].clone()
-    compiled = torch.compile(lambda x: (x * 2).movedim(2, 1).sum(1), backend="eager", fullgraph=True)
-    assert torch.equal(compiled(samples), (samples * 2).movedim(2, 1).sum(1))
+def test_networks_get_a_plain_tensor(sampled):
+    samples = sampled.args[0]["samples"]
+    for value in (samples.to(samples.device), (samples * 2).float(), samples[:1].to(torch.float16)):
+        assert type(value) is torch.Tensor
 
 
 def _reloaded(value):
