@@ -11,11 +11,12 @@ import numpy as np
 from av.video.frame import PictureType
 from PIL import Image
 
-from devtools.errors import DevError
+from devtools.errors import DevError, UsageError
 from vdot_core.pictures import open_picture, read_picture
 from vdot_core.videos import open_video
 
 ANIMATED = {"GIF", "PNG", "WEBP"}
+DEPTH_SIDE = 256  # pixels: enough to tell colors from gray
 FRAME_RATE = 16  # the model's, for files that do not say theirs
 
 
@@ -74,6 +75,31 @@ def probe_video(path: Path, flag: str) -> Clip:
     if not num_frames:
         raise DevError(f"{flag} {path}: no frame of it can be decoded")
     return Clip(width, height, num_frames)
+
+
+def require_depth(path: Path, flag: str, num_frames: int) -> None:
+    """Refuse a video in colors where a depth clip is needed, by the rule of VDOT Depth on small frames.
+
+    Raises:
+        UsageError: its first frames are no depth.
+    """
+    import torch  # slow, and only this needs it
+
+    from vdot_core.signals.depth import single_channel
+
+    with open_video(path) as container:
+        frames = [
+            frame.reformat(
+                min(frame.width, DEPTH_SIDE), min(frame.height, DEPTH_SIDE), "rgb24", interpolation="AREA"
+            )
+            for frame in islice(container.decode(video=0), num_frames)
+        ]
+    try:
+        single_channel(torch.from_numpy(np.stack([frame.to_ndarray() for frame in frames])) / 255)
+    except ValueError as error:
+        raise UsageError(
+            f"{flag} {path}: {error}; for an ordinary clip choose another task, as in --task gray"
+        ) from error
 
 
 def probe_image(path: Path, flag: str) -> tuple[int, int]:

@@ -1,19 +1,21 @@
 """The demo's flags, checked before anything is installed or started."""
 
 import argparse
+import difflib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from devtools.errors import DevError
+from devtools.errors import DevError, UsageError
 from devtools.paths import ROOT
 
 WORKFLOWS = ROOT / "workflows"
 PREFIX = "vdot_"
 NATIVE_PREFIX = "native_"  # workflows that need more than the bundled model files
 DEFAULT_TASK = "depth"
+MASKING_NODES = ("VDOTMask", "VDOTCrop")  # they need the mask of their clip
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class DemoOptions:
         """The workflow file of the task."""
         return WORKFLOWS / f"{PREFIX}{self.task}.json"
 
+    def uses_node(self, *kinds: str) -> bool:
+        """True if the task's workflow has a node of one of these classes."""
+        nodes = json.loads(self.workflow.read_text(encoding="utf-8"))["nodes"]
+        return any(node["type"] in kinds for node in nodes)
+
 
 def tasks() -> list[str]:
     """The tasks that have a workflow."""
@@ -79,13 +86,15 @@ def parse(arguments: Sequence[str]) -> DemoOptions:
             f"{native.relative_to(ROOT)} in ComfyUI, its note says which"
         )
     if parsed.task not in tasks():
-        raise DevError(f"--task {parsed.task}: there is no such workflow; choose from {', '.join(tasks())}")
+        near = difflib.get_close_matches(parsed.task, tasks(), 1)
+        guess = f"did you mean {near[0]}? There are" if near else "choose from"
+        raise DevError(f"--task {parsed.task}: there is no such workflow; {guess} {', '.join(tasks())}")
     if parsed.frames is not None and (parsed.frames < 1 or parsed.frames % 4 != 1):
         below = max(1, (parsed.frames - 1) // 4 * 4 + 1)
         raise DevError(f"--frames {parsed.frames}: the count must be 4n+1, as in {below} or {below + 4}")
     if parsed.seed is not None and not 0 <= parsed.seed < 2**64:
         raise DevError(f"--seed {parsed.seed}: a seed is an integer from 0 to 2^64 - 1")
-    return DemoOptions(
+    options = DemoOptions(
         task=parsed.task,
         video=_existing("--video", parsed.video),
         images=tuple(_existing("--image", image) for image in parsed.image),
@@ -95,6 +104,17 @@ def parse(arguments: Sequence[str]) -> DemoOptions:
         size=_size(parsed.size),
         seed=parsed.seed,
         out=str(_out_folder(parsed.out)),
+    )
+    if options.video and not options.mask and options.uses_node(*MASKING_NODES):
+        raise needs_mask(options.task)
+    return options
+
+
+def needs_mask(task: str) -> UsageError:
+    """The error where a clip is given without the mask that belongs to it."""
+    return UsageError(
+        f"--video: the {task} workflow needs a mask, and its own was drawn for its own clip; "
+        "give --mask FILE as well: a picture for all frames, or a video; white is regenerated"
     )
 
 
@@ -126,8 +146,9 @@ def _existing(flag: str, name: str | None) -> str | None:
         return None
     path = Path(name).expanduser().resolve()
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise DevError(f"{flag} {name}: {path} {what}; give a file")
+        place = "" if Path(name).expanduser().is_absolute() else f" in {Path.cwd()}"
+        what = "is a folder" if path.is_dir() else f"does not exist{place}"
+        raise DevError(f"{flag} {name} {what}; give a file")
     return str(path)
 
 

@@ -13,6 +13,7 @@ from devtools.demo.media import (
     probe,
     probe_image,
     probe_video,
+    require_depth,
     scaled_mask,
     still_video,
 )
@@ -49,7 +50,7 @@ def inspect_files(options: DemoOptions) -> dict[str, Clip]:
         What is in each, by its path.
 
     Raises:
-        DevError: a file cannot be decoded.
+        DevError: a file cannot be decoded, or is not what the task needs.
     """
     clips = {}
     for image in options.images:
@@ -58,6 +59,8 @@ def inspect_files(options: DemoOptions) -> dict[str, Clip]:
         clips[options.mask] = probe(Path(options.mask), "--mask")
     if options.video:
         clips[options.video] = probe_video(Path(options.video), "--video")
+        if options.uses_node("VDOTDepth"):
+            require_depth(Path(options.video), "--video", options.num_frames or DEMO_FRAMES)
     return clips
 
 

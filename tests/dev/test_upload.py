@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import os
+from contextlib import nullcontext
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -16,9 +18,9 @@ from devtools.demo.graph import apply, final_units, tap_prompt
 from devtools.demo.links import unit_nodes
 from devtools.demo.loaders import assign, loaders
 from devtools.demo.media import probe_video
-from devtools.demo.options import WORKFLOWS, parse, tasks
+from devtools.demo.options import WORKFLOWS, DemoOptions, parse, tasks
 from devtools.demo.upload import fitted, inspect_files, send
-from devtools.errors import DevError
+from devtools.errors import DevError, UsageError
 
 SIZE = (96, 64)
 NUM_FRAMES = 41
@@ -210,6 +212,42 @@ def test_a_mask_of_its_own_gives_the_video_its_length_and_shape(server, object_i
     assert [np.nonzero(frame < 128)[1].min() // 2 for frame in masks[2:]] == pytest.approx(
         range(2, 17), abs=1
     )
+
+
+def write_blocks(path, pictures):
+    """A compressed clip of 1280x720 of large blocks, one for each pixel [9, 16, 3]."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        for pixels in pictures:
+            blocks = np.ascontiguousarray(pixels.repeat(80, 0).repeat(80, 1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(blocks, format="rgb24")))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def test_a_clip_in_colors_is_no_depth_before_the_server_starts(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 255, (3, 9, 16, 3), np.uint8)
+    colors = write_blocks(tmp_path / "colors.mp4", pictures)
+    heights = write_blocks(tmp_path / "gray.mp4", pictures[..., :1].repeat(3, -1))
+    for task in ("depth", "reference_depth"):
+        options = parse(["--task", task, "--video", colors, "--out", str(tmp_path)])
+        with pytest.raises(UsageError, match=r"colors\.mp4: depth is in colors.*--task gray"):
+            inspect_files(options)
+        inspect_files(replace(options, video=heights))
+        inspect_files(replace(options, task="gray"))
+
+
+@pytest.mark.parametrize("task", tasks())
+def test_a_missing_mask_is_noticed_with_the_flags(object_info, media, tmp_path, task):
+    """By the classes of the workflow's nodes, and by the prompt's links too."""
+    needed = False
+    try:
+        assign(loaders(converted(task, object_info), object_info), DemoOptions(task, video=media["clip"]))
+    except UsageError as error:
+        needed = "needs a mask" in str(error)
+    with pytest.raises(UsageError, match="give --mask") if needed else nullcontext():
+        parse(["--task", task, "--video", media["clip"], "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize("task", ["firstframe", "lastframe", "firstlast", "keyframes", "move"])
