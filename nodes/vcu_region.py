@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..vdot_core.text import counted
 from .comfy_bridge import report
 from .guard import CheckedNode
 from .inputs import CATEGORY, MAX_SIDE, VCUType
@@ -51,7 +52,14 @@ class VDOTBoxMask(CheckedNode):
 
         size = {"width": image.shape[2], "height": image.shape[1], "num_frames": image.shape[0]}
         boxes, notes = vcu.boxes_per_frame(bboxes, len(image))
-        return io.NodeOutput(vcu.box_masks(boxes, **size, which=which), ui=report(notes))
+        masks = vcu.box_masks(boxes, **size, which=which)
+        empty = int((masks.flatten(1).amax(1) == 0).sum())
+        if empty:
+            notes = [
+                *notes,
+                f"no box inside the picture in {counted(empty, 'frame')}: the mask is empty there",
+            ]
+        return io.NodeOutput(masks, ui=report(notes))
 
 
 class VDOTCrop(CheckedNode):

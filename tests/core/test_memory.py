@@ -12,6 +12,7 @@ LARGE = 8192
 LIMIT = 100_000_000
 FIT = {"width": LARGE, "height": LARGE}
 CLIP, IMAGE, MASK = torch.rand(5, 32, 32, 3), torch.rand(32, 32, 3), torch.zeros(5, 32, 32)
+LONG = torch.rand(1, 1, 1, 1).expand(9, 1024, 1024, 3)  # holds one number
 MASK[:, 8:20, 8:20] = 1
 BOX = [10, 10, 90, 90]
 PERSON = {"people": [{"pose_keypoints_2d": [0.5, 0.5, 1.0] * 18}], "canvas_width": 64, "canvas_height": 64}
@@ -56,6 +57,10 @@ CASES = {
     "preview": lambda: vcu.preview(
         vcu.VCU(CLIP[:1], MASK[:1], references=(IMAGE[:1, :1].expand(16, 16, 3),) * 2000)
     ),
+    "to_gray": lambda: signals.to_gray(LONG),
+    "draw_lines": lambda: signals.draw_lines(LONG),
+    "flow_video": lambda: signals.flow_video(LONG),
+    "normalize_depth": lambda: signals.normalize_depth(LONG[..., 0]),
     "draw_pose": lambda: signals.draw_pose([PERSON], **FIT),
     "draw_pose flat": lambda: signals.draw_pose([PERSON], width=LARGE, height=1),
 }

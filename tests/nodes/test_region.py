@@ -80,6 +80,28 @@ def test_crop_and_stitch(run):
     assert not result[inside].any() and torch.equal(result[~inside], frames[~inside])
 
 
+def test_boxes_beside_the_picture_are_said(run):
+    inside, beside = ({"x": x, "y": 10, "width": 14, "height": 12} for x in (30, 500))
+    out = run("VDOTBoxMask", image=clip(), bboxes=[[inside], [beside], [], [inside], [inside]], which="all")
+    assert out.ui["text"] == ["no box inside the picture in 2 frames: the mask is empty there"]
+    assert run("VDOTBoxMask", image=clip(), bboxes=inside, which="all").ui["text"] == []
+
+
+def test_a_thin_mask_that_vanishes_is_said(run):
+    """A line of one pixel, at a third of its size."""
+    frames, line = torch.rand(5, 144, 192, 3), torch.zeros(5, 144, 192)
+    line[:3, 70] = 1
+    small = {"width": 64, "height": 48}
+    for out, name in (
+        (run("VDOTMask", frames=frames, mask=line, **fit(**small)), "mask"),
+        (run("VDOTCrop", frames=frames, mask=line, margin=0.5, **small), "mask"),
+        (run("VDOTControl", frames=frames, region=line, **small, length=0), "region"),
+    ):
+        assert any(t.startswith(f"{name}: in 3 frames nothing of it is left at ") for t in out.ui["text"])
+    whole = run("VDOTMask", frames=frames, mask=line, **fit())
+    assert not any("nothing of it" in text for text in whole.ui["text"])
+
+
 def test_choices_are_those_of_the_library(pack):
     assert submodule("nodes.vcu_region").WHICH == submodule("vdot_core.vcu.boxes").WHICH
 

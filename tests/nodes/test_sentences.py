@@ -22,7 +22,7 @@ NOT_SHOWN = {
     "vdot_core/checkpoints/survey.py: config=": "nodes give no config",
     "vdot_core/checkpoints/safetensors_files.py: --overwrite": "nodes write no checkpoint over another",
 }
-CALLS = re.compile(r"(^|\s)--\w|\b[a-z_]+=(\W|$)|\[\.\.\.|\(--")
+CALLS = re.compile(r"(^|\s)--\w|\b[a-z_]+=(\W|$|False|True|None)|\[\.\.\.|\(--")
 COUNTED = re.compile(
     r"^ (latent frames|frames|masks|images|pictures|keyframes|references|colors|things|boxes)\b"
 )

@@ -55,6 +55,14 @@ def test_load_images_mask_cuts_the_subject_out(run, loaded):
     assert not any("mask_is" in line for line in out.ui["text"])
 
 
+def test_a_faint_subject_is_told_apart_from_a_wrong_mask(run):
+    image, mask = torch.rand(1, 64, 64, 3), torch.ones(1, 64, 64)
+    mask[:, 20:40, 20:40] = 0.6
+    with pytest.raises(ValueError, match="subject is nowhere more than half opaque"):
+        reference(run, image, masks={"mask0": mask}, mask_is="transparent")
+    assert reference(run, image, masks={"mask0": mask}, mask_is="transparent", cut_out="whole").args
+
+
 def test_the_node_says_what_is_wrong_with_the_usual_wires(run, loaded, caplog):
     image, mask = loaded
     caplog.set_level("INFO", logger="vdot")

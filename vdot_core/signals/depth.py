@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..memory import MASK, RGB
 from ..progress import steps
 from ..text import shown
+from .frames import check_result
 from .gray import luma
 
 SAMPLES_PER_FRAME = 16384  # enough for percentiles and scale-shift fits at any resolution
@@ -56,7 +58,9 @@ def normalize_depth(
         parameter.
     """
     _check_parameters(mode, values, percentiles, window)
-    near = _near_is_large(single_channel(depth), values)
+    near = single_channel(depth)
+    check_result(near.shape, RGB + MASK)
+    near = _near_is_large(near, values)
     if mode == "frame":
         flat = near.flatten(1)
         ranges = torch.stack([flat.amin(1), flat.amax(1)], dim=1).double()

@@ -17,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..memory import RGB
 from ..progress import steps
 from ..text import shown
 from .frames import check_frames
@@ -24,6 +25,7 @@ from .gray import luma
 
 RAFT_UPDATES = 20  # as the annotator
 RAFT_STRIDE, RAFT_SMALLEST = 8, 128  # feature stride; torchvision needs 16 feature cells a side
+VECTOR = 8  # bytes of a pixel's flow
 DIS_SMALLEST = 16  # pixels a side: two of DIS's 8-pixel patches
 DIS_PRESETS = ("ultrafast", "fast", "medium")
 
@@ -73,8 +75,8 @@ def flow_video(
         ValueError: not such a clip, unknown preset or scale.
         ImportError: DIS is asked for and OpenCV is not installed.
     """
-    check_frames(frames, minimum=2)
     _check_scale(scale, still_px)
+    check_frames(frames, minimum=2, pixel_bytes=RGB + (VECTOR if scale == "clip" else 0))
     pair = _raft_pair(network, device) if network is not None else _dis_pair(preset, frames)
     name = f"RAFT ({_raft_size(network)})" if network is not None else f"OpenCV DIS ({preset})"
     maps = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)

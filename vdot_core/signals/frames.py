@@ -3,26 +3,48 @@
 Shape letters: F frames, H W pixels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from ..memory import RGB, check_size
 from ..progress import steps
+from ..text import counted
 
 OVERSHOOT = 0.1  # bicubic resizing rings past [0, 1] by a few per cent: clamped, not refused
 
 
-def check_frames(frames: Tensor, *, minimum: int = 1, what: str = "frames") -> None:
+def check_result(shape: Sequence[int], pixel_bytes: int = RGB) -> None:
+    """Refuse a clip [F, H, W, ...] whose signal does not fit into memory.
+
+    Args:
+        shape: of the clip.
+        pixel_bytes: most that a pixel of the signal takes at one time.
+
+    Raises:
+        ValueError: gives the size and the free memory.
+    """
+    num_frames, height, width = shape[:3]
+    check_size(
+        num_frames * height * width * pixel_bytes,
+        f"a control of {width}x{height} with {counted(num_frames, 'frame')}",
+        "give smaller or fewer frames",
+    )
+
+
+def check_frames(frames: Tensor, *, minimum: int = 1, what: str = "frames", pixel_bytes: int = RGB) -> None:
     """Refuse a clip that is not `[F, H, W, 3]` float in [0, 1].
 
     Args:
         frames: the clip to check.
         minimum: least number of frames.
         what: name of the input in messages.
+        pixel_bytes: as for `check_result`.
 
     Raises:
-        ValueError: wrong type, shape, length or range, NaN or infinity; says what was got and what to do.
+        ValueError: the signal does not fit into memory;
+            wrong type, shape, length or range, NaN or infinity; says what was got and what to do.
     """
     if not isinstance(frames, Tensor) or not frames.is_floating_point():
         got = frames.dtype if isinstance(frames, Tensor) else type(frames).__name__
@@ -37,7 +59,10 @@ def check_frames(frames: Tensor, *, minimum: int = 1, what: str = "frames") -> N
     if 0 in shape:
         raise ValueError(f"{what} has shape {shape}: it is empty; give at least one frame with pixels")
     if shape[0] < minimum:
-        raise ValueError(f"{what} has {shape[0]} frame(s); this needs at least {minimum}: give a longer clip")
+        raise ValueError(
+            f"{what} has {counted(shape[0], 'frame')}; this needs at least {minimum}: give a longer clip"
+        )
+    check_result(shape, pixel_bytes)
     for index, frame in enumerate(frames):  # frame by frame: no temporary of the clip's size
         low, high = (float(value) for value in frame.aminmax())
         if not (low > float("-inf") and high < float("inf")):

@@ -13,7 +13,7 @@ from torch import Tensor
 from .canvas import as_clip, resample
 from .checks import real, whole
 from .grow import mask_box
-from .masks import as_mask, binarize
+from .masks import as_mask, binarize, find_lost
 from .unit import SIZE_MULTIPLE
 
 MAX_CROP_MARGIN = 10.0
@@ -88,7 +88,7 @@ def crop_region(
     y, x = crop.window
     part = resample(clip[:, y, x], *crop.size)
     cut = scaled_mask(soft[:, y, x], *crop.size)
-    crop = replace(crop, mask=soft[:, y, x], notes=(*notes, *more))
+    crop = replace(crop, mask=soft[:, y, x], notes=(*notes, *more, *find_lost(soft, cut, "mask")))
     return part.contiguous(), cut.contiguous(), crop
 
 

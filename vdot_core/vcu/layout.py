@@ -20,7 +20,7 @@ from .checks import as_list, as_tensor, check_volume, real, whole
 from .compose import compose
 from .extension import extend
 from .grow import contours
-from .masks import as_mask, augment, fit_mask
+from .masks import as_mask, augment, find_lost, fit_mask
 from .span import Moment
 from .tasks import control, text
 from .tracks import Boxes, box_tracks
@@ -126,10 +126,11 @@ def layout_masks(
     frames = torch.ones(len(first), height, width, 3)
     for name, mask, color in zip(names, things, _colors(colors, len(things)), strict=True):
         mask, more = as_mask(mask, len(first), *first.shape[1:], name, owner=names[0])
-        mask = fit_mask(augment(mask, mask_shape, expand), width, height)
+        source = augment(mask, mask_shape, expand)
+        mask = fit_mask(source, width, height)
         if not bool(mask.any()):
             raise ValueError(f"{name} is empty in every frame; make the thing white in it, or disconnect it")
-        notes += more
+        notes += more + find_lost(source, mask, name)
         for index in steps(range(len(frames))):
             frames[index].numpy()[contours(mask[index].bool().cpu().numpy(), line_width)] = color
     unit = control(frames, num_frames=num_frames, strength=strength, start=start, end=end)

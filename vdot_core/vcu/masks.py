@@ -82,6 +82,24 @@ def fit_mask(mask: Tensor, width: int, height: int) -> Tensor:
     return binarize(mask)
 
 
+def find_lost(before: Tensor, after: Tensor, name: str) -> list[str]:
+    """A note where scaling or cropping leaves nothing of a mask, both [F, H, W]."""
+    masked, kept = (_masked_frames(mask) for mask in (before, after))
+    lost = int((masked & ~kept).sum())
+    if not lost:
+        return []
+    return [
+        f"{name}: in {counted(lost, 'frame')} nothing of it is left at {after.shape[2]}x{after.shape[1]}, "
+        "as it is too thin or cropped away; grow it, or give a larger width and height"
+    ]
+
+
+def _masked_frames(mask: Tensor) -> Tensor:
+    """[F]: whether a frame of the mask [F, H, W] is over one half anywhere."""
+    still = mask.stride(0) == 0
+    return (mask[:1] if still else mask).flatten(1).amax(1).expand(len(mask)) > 0.5
+
+
 def augment(
     mask: Tensor,
     shape: str = "original",

@@ -137,8 +137,13 @@ def _on_white(
 def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) -> Tensor:
     """The subject's box, with white around it."""
     if subject is None:
-        raise ValueError(f"{name} has neither mask nor alpha to crop to; give a mask, or crop=False")
+        raise ValueError(f"{name} has neither mask nor alpha to crop to; give a mask, or set cut_out to auto")
     box = mask_box(binarize(subject).bool().cpu().numpy())
+    if box is None and subject.any():
+        raise ValueError(
+            f"{name}'s subject is nowhere more than half opaque in its mask, expected one to crop to; give a "
+            "mask that is white on the subject, or set cut_out to whole"
+        )
     if box is None:
         raise ValueError(
             f"{name}'s mask is empty, or marks only what is transparent; make the subject white in it, set "

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..memory import MASK, RGB
 from .canvas import as_clip, fit_frames, lengthen, target_length, target_size
 from .checks import check_volume, flag
-from .masks import as_mask, augment, check_augment, fit_mask
+from .masks import as_mask, augment, check_augment, find_lost, fit_mask
 from .unit import GRAY, VCU, built
 
 
@@ -62,8 +62,8 @@ def inpaint(
     mask = mask[: length.used]
     if mask_shape != "original" or expand or grow_px or blur_px or flag("still", still):
         mask = augment(mask, mask_shape, expand, grow_px=grow_px, blur_px=blur_px, still=still)
-    mask = fit_mask(mask, width, height)
-    notes += more
+    source_mask, mask = mask, fit_mask(mask, width, height)
+    notes += more + find_lost(source_mask, mask, "mask")
     if not bool(mask.any()) and length.used == length.total:
         notes.append("mask is empty (nothing over 0.5): the full clip is kept, nothing is generated")
     clip = torch.where(mask[..., None] > 0, GRAY, clip)

@@ -15,7 +15,7 @@ from ..signals.depth import normalize_depth, single_channel
 from ..text import counted
 from .canvas import as_clip, fit_frames, lengthen, snap_length, snap_size, target_length, target_size
 from .checks import as_tensor, check_volume, flag, shown
-from .masks import as_mask, fit_mask
+from .masks import as_mask, find_lost, fit_mask
 from .span import Moment, guided_span
 from .unit import GRAY, SIZE_MULTIPLE, VAE_STRIDE, VCU, built, full_mask, gray_frames
 
@@ -82,7 +82,9 @@ def control(
     whole_chunks = -(-(length.used - 1) // VAE_STRIDE[0]) * VAE_STRIDE[0] + 1
     clip = lengthen(clip, length.total, "hold", upto=whole_chunks)
     if region is not None:
-        region = fit_mask(region[: length.used], width, height)
+        source_region = region[: length.used]
+        region = fit_mask(source_region, width, height)
+        notes += find_lost(source_region, region, "region")
         if not bool(region.any()):
             notes.append("region is empty (nothing over 0.5): the control guides nothing")
         region = torch.cat([region, region[-1:].expand(length.total - length.used, height, width)])

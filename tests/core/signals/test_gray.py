@@ -61,7 +61,7 @@ def test_unknown_weights_are_refused():
 
 
 def test_minimum_length_names_both_numbers():
-    with pytest.raises(ValueError, match=r"clip has 1 frame\(s\); this needs at least 2"):
+    with pytest.raises(ValueError, match=r"clip has 1 frame; this needs at least 2"):
         check_frames(torch.rand(1, 4, 4, 3), minimum=2, what="clip")
 
 
