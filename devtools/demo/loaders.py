@@ -4,7 +4,7 @@ They are identified by their connections, never by id: a workflow may be rearran
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from devtools.demo.links import input_type, is_link, unit_nodes
 from devtools.demo.options import DemoOptions, needs_mask
@@ -36,7 +36,7 @@ class Loader:
     uses: tuple[tuple[str, str], ...] = ()
     partner: str | None = None
     continued: bool = False
-    sets_size: bool = False
+    sets_size: bool = field(default=False, compare=False)  # not so any more once a size is written
 
 
 def loaders(prompt: dict, object_info: dict) -> list[Loader]:

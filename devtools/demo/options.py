@@ -15,7 +15,7 @@ WORKFLOWS = ROOT / "workflows"
 PREFIX = "vdot_"
 NATIVE_PREFIX = "native_"  # workflows that need more than the bundled model files
 DEFAULT_TASK = "depth"
-MASKING_NODES = ("VDOTMask", "VDOTCrop")  # they need the mask of their clip
+MASKING_NODE = "VDOTMask"  # it needs the mask of its clip
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class DemoOptions:
         """The workflow file of the task."""
         return WORKFLOWS / f"{PREFIX}{self.task}.json"
 
-    def uses_node(self, *kinds: str) -> bool:
-        """True if the task's workflow has a node of one of these classes."""
+    def uses_node(self, kind: str) -> bool:
+        """True if the task's workflow has a node of this class."""
         nodes = json.loads(self.workflow.read_text(encoding="utf-8"))["nodes"]
-        return any(node["type"] in kinds for node in nodes)
+        return any(node["type"] == kind for node in nodes)
 
 
 def tasks() -> list[str]:
@@ -105,7 +105,7 @@ def parse(arguments: Sequence[str]) -> DemoOptions:
         seed=parsed.seed,
         out=str(_out_folder(parsed.out)),
     )
-    if options.video and not options.mask and options.uses_node(*MASKING_NODES):
+    if options.video and not options.mask and options.uses_node(MASKING_NODE):
         raise needs_mask(options.task)
     return options
 

@@ -259,6 +259,13 @@ def test_a_picture_that_sets_the_videos_size_is_fitted(object_info, tmp_path, ca
     assert expected in capsys.readouterr().out
 
 
+def test_a_fitted_picture_starts_the_video(server, object_info, media, tmp_path):
+    """Its size is written into the prompt before it is sent; the example must not take its place."""
+    frames = told(server, object_info, tmp_path, "firstframe", "--image", media["cat"])[0]["frames"]
+    assert abs(int(np.median(frames[0])) - 81) < 4  # the cat's gray
+    assert len(frames) == 17
+
+
 def test_a_reference_does_not_set_the_size_beside_a_first_frame(object_info, tmp_path, capsys):
     fitted_to_pictures(object_info, tmp_path, "reference_firstframe", (), [(1024, 1024), (300, 900)])
     assert "the picture has 1024x1024 pixels" in capsys.readouterr().out
