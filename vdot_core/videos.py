@@ -50,6 +50,8 @@ def open_video(file: str | Path | IO[bytes]) -> Iterator[InputContainer]:
             ) from error
         with container:
             for video in container.streams.video:
+                if video.codec_context is None:
+                    raise ValueError("its video is of an unknown codec, or damaged; save it as H.264 in mp4")
                 check_pixels(video.width, video.height)
                 video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a later frame may be larger
             yield container

@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+from pathlib import Path
 
 import av
 import numpy as np
@@ -106,3 +107,10 @@ def test_a_file_of_sound_alone_is_refused_in_a_sentence(tmp_path, caplog):
     (tmp_path / "words.png").write_text("no picture")
     assert main(["preview", "--gray", str(tmp_path / "words.png"), "--out", str(tmp_path / "out.png")]) == 2
     assert "words.png cannot be read: cannot identify image" in caplog.text
+
+
+def test_an_unknown_codec_is_a_sentence():
+    clip = (Path(__file__).resolve().parents[2] / "assets/examples/clip.mp4").read_bytes()
+    damaged = io.BytesIO(clip.replace(b"avc1", b"xxxx"))
+    with pytest.raises(ValueError, match="unknown codec"), open_video(damaged):
+        pass

@@ -1,6 +1,7 @@
 """The program itself on one process: drawn clips, cache, training, samples and export; and its errors."""
 
 import json
+import logging
 import math
 import shutil
 import subprocess
@@ -24,6 +25,12 @@ from vdot_core.checkpoints import inspect, read_weights
 TEXT = {"text_dim": 128, "text_len": 64}  # as the bundled text encoder's
 ROOT = Path(__file__).resolve().parents[3]
 VAE = "assets/vdot_tiny_vae.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _all_messages():
+    """Other tests of the process may have silenced the logger, as processes of a higher rank do."""
+    logging.getLogger("vdot").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")
