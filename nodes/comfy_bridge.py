@@ -64,10 +64,11 @@ def checkpoint_path(name: str) -> Path:
     """
     path = None
     # A name that is not offered, such as ../x/, may leave the model folders: it is not even looked for.
-    if name in list_checkpoints() and name.endswith("/"):
+    is_offered = name in list_checkpoints()
+    if is_offered and name.endswith("/"):
         roots = [Path(root, name) for root in folder_paths.get_folder_paths(MODEL_FOLDER)]
         path = next((path for path in roots if path.is_dir()), None)
-    elif name in list_checkpoints():
+    elif is_offered:
         path = folder_paths.get_full_path(MODEL_FOLDER, name)
     if path is None:
         roots = listed(folder_paths.get_folder_paths(MODEL_FOLDER))

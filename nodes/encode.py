@@ -90,8 +90,8 @@ class VDOTEncode(CheckedNode):
                     "trim_latent",
                     tooltip=(
                         "Number of reference frames at the start. With KSampler connect this to Trim Video "
-                        "Latent. VDOT Sampler cuts them off by itself: there, Trim Video Latent may stay, "
-                        "and changes nothing."
+                        "Latent. VDOT Sampler cuts them off by itself: right behind it, Trim Video Latent "
+                        "may stay and changes nothing; remove it behind a second sampler."
                     ),
                 ),
             ],

@@ -1,4 +1,4 @@
-"""What every node has in common: checked inputs, progress, and a way to interrupt it.
+"""Base class of the nodes: checked inputs, progress, and interruption.
 
 ComfyUI validates what is typed into a widget, but not what arrives over a link.
 """

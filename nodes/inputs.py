@@ -157,7 +157,7 @@ def flatten(images: dict) -> list:
 
 
 def flat_names(images: dict) -> list[str]:
-    """What to call each image of `flatten` in messages: its input's name, and its number in a batch."""
+    """Names of the images of `flatten` in messages: the input's name, and the number in a batch."""
     names = []
     for name, batch in images.items():
         if batch is not None:

@@ -81,7 +81,7 @@ class Progress:
 
 
 def node_notes(prompt: dict, outputs: dict[str, dict]) -> str:
-    """What the pack's nodes say about a run, as they show it in ComfyUI: a line for each sentence.
+    """Notes of the pack's nodes about a run, as ComfyUI shows them: a line for each sentence.
 
     Args:
         prompt: the prompt that was run.

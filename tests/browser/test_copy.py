@@ -66,7 +66,7 @@ def wired(request, page):
 
 
 def wires_of(inputs) -> dict:
-    """What each connected input is connected to."""
+    """Connected input -> the node and output it is linked to."""
     return {name: source for name, source in inputs if source}
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong on people's machines is one sentence that says what to do, and loses nothing."""
+"""Broken paths, disks and networks end in one sentence that says what to do, and nothing is lost."""
 
 import os
 import socket

@@ -46,7 +46,7 @@ def fresh_with_uv(fresh, uv_wheel, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def program(request, uv_wheel) -> str:
-    """What installs, uv unless a test asks for pip too."""
+    """Name of the installer: uv unless a test asks for pip too."""
     name = getattr(request, "param", "uv")
     if name == "uv" and not uv_wheel:
         pytest.skip("this environment has no uv")
@@ -138,7 +138,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 
 
 def test_requirements_of_another_comfyui_come_after_the_pins_and_unpack_in_the_environment(venv):
-    """What a killed installer leaves has to be in the folder that is rebuilt."""
+    """Leftovers of a killed installer are in the folder that is rebuilt."""
     source = venv.parent / "source"
     make_wheel(source, "other", "1.0")
     (source / "pyproject.toml").write_text(

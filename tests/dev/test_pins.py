@@ -67,7 +67,7 @@ def test_every_package_has_a_version_and_hashes(path):
 
 
 def test_one_pin_answers_every_requirement_on_every_python_and_platform(expected):
-    """What is asked for is met by the pinned version; the command in the message writes them again."""
+    """Pinned versions meet the requirements; the command in the message renews them."""
     assert sorted(listed.path for listed in expected) == FILES
     for listed in expected:
         pythons = ("3.10",) if listed.path == pins.FLOOR else PYTHONS

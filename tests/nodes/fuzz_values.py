@@ -213,7 +213,7 @@ class Values:
         )
 
     def _from_pool(self, kind: str, otherwise):
-        """What a node returned earlier, the newest more often."""
+        """A value that a node returned earlier, the newest more often."""
         cached = self.pool[kind]
         if not cached or self.rng.random() < 0.25:
             return otherwise

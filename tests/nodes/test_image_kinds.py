@@ -71,7 +71,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def made(pack):
-    """What the last nodes of a graph need of earlier ones."""
+    """Outputs of earlier nodes that the last nodes of a graph need."""
     vcu = submodule("vdot_core.vcu")
     part, cut, crop = vcu.crop_region(CLIP, MASK)
     return {

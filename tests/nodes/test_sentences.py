@@ -1,4 +1,4 @@
-"""What nodes say to artists: no words of commands or calls, singular and plural, slots by their names."""
+"""Sentences of nodes to artists: no words of commands or calls, singular and plural, slots by their names."""
 
 import ast
 import re

@@ -72,7 +72,7 @@ def fit_units(named: list[tuple[str, VCU]]) -> tuple[list[tuple[str, VCU]], list
 
 
 def _is_stray(count: int, length: int, most: int) -> bool:
-    """Whether the difference of two lengths is that of the same clip, counted differently."""
+    """True if two lengths can be those of one clip, counted differently."""
     return abs(count - length) <= min(most, length * MAX_STRAY_SHARE)
 
 

@@ -76,7 +76,7 @@ def find_doubts(picture: Tensor, subject: Tensor | None, meaning: str, name: str
 
 
 def _surrounds(part: Tensor, share: float) -> bool:
-    """Whether a part [H, W] holds two corners and more than this share of the border, but not everything."""
+    """True if a part [H, W] holds two corners and more than this share of the border, but not everything."""
     if bool(part.all()):
         return False
     corners = part[[0, 0, -1, -1], [0, -1, 0, -1]]

@@ -1,4 +1,4 @@
-"""What lies in a run's folder, and a disk that takes no more, ends in one sentence; damage is passed over."""
+"""Obstacles in a run's folder and a full disk end in one sentence; damaged checkpoints are passed over."""
 
 import json
 import os
