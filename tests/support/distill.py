@@ -160,6 +160,13 @@ def losses_by_step(folder: Path) -> dict[int, dict[str, float]]:
     return {row["step"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
 
 
+def last_logged_step(folder: Path) -> int:
+    """The last step in a metrics.jsonl that is still being written; 0 before the first complete line."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
+
+
 def new_trainer(config, source: NoiseSource | None = None) -> Trainer:
     """A distillation's trainer in this process."""
     source, world = source or NoiseSource(), processes.start(config.parallel)
