@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..files import file_size
 from ..networks import WanVaceConfig, expected_shapes
 from ..text import shown
 from .diagnose import mismatch
@@ -92,3 +93,14 @@ def checked_path(path: str | Path) -> Path:
     if os.path.isdir(path):
         raise ValueError(f"cannot write {shown(path)}: it is a folder; give a file name")
     return path
+
+
+def require_free(target: Path, overwrite: bool) -> None:
+    """Refuse to replace a link, a pipe or a device at all, and a file unless that is allowed."""
+    if not os.path.lexists(target):
+        return
+    if target.is_symlink():
+        raise ValueError(f"{shown(target)} is a link; give the name of a file, or remove the link")
+    file_size(target)
+    if not overwrite:
+        raise ValueError(f"{shown(target)} exists already; give another name, or --overwrite")
