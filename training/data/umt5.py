@@ -175,8 +175,10 @@ def _expanded(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]
 
     specs = {name: TensorSpec.of(value) for name, value in tensors.items()}
     quantization = find_quantization(specs)
-    if quantization.problem:
-        raise ValueError(f"{shown(path)}: {quantization.problem}; give umt5_xxl_fp16.safetensors")
+    formats = " and ".join(quantization.formats)
+    problem = quantization.problem or (formats and f"it is quantized as {formats}, which is not read")
+    if problem:
+        raise ValueError(f"{shown(path)}: {problem}; give umt5_xxl_fp16.safetensors")
     weights = {name: value for name, value in tensors.items() if name not in quantization.helpers}
     for name, scale in quantization.scales.items():
         weights[name] = expand_scaled(weights[name], tensors[scale])

@@ -1,21 +1,48 @@
-"""Scaled fp8: weights stored as fp8 with a scale factor, as ComfyUI and Kijai publish them."""
+"""Quantized weights in safetensors: fp8 with a scale factor, and the other formats of ComfyUI's layers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from ..dtypes import FP8_DTYPES
-from ..text import shown
-from .tensor_files import TensorSpec
+from ..text import parse_json, shown
+from .tensor_files import TensorFile, TensorSpec
 
-_SCALES = (".scale_weight", ".weight_scale")
-# Scales of activations matter only to fp8 matrix products; the weights' values do not depend on them.
-_IGNORED = (".scale_input", ".input_scale", ".comfy_quant")
-_MARKERS = ("scaled_fp8",)
-_UNREAD = (".weight_scale_2", ".pre_quant_scale", ".qweight", ".qzeros", ".absmax", ".quant_map")
+QUANTIZATION_METADATA = "_quantization_metadata"  # key of ComfyUI's table of layers in a header
+_MAX_SETTINGS_BYTES = 10_000
+_MARKER = "scaled_fp8"
+# ComfyUI's ending of each further tensor of a quantized layer -> the endings that publishers use.
+_PARTS = {
+    "weight_scale": (".weight_scale", ".scale_weight"),
+    "weight_scale_2": (".weight_scale_2",),
+    "input_scale": (".input_scale", ".scale_input"),
+    "pre_quant_scale": (".pre_quant_scale",),
+    "comfy_quant": (".comfy_quant",),
+}
+_PART_OF = {ending: part for part, endings in _PARTS.items() for ending in endings}
+_UNREAD = (".qweight", ".qzeros", ".absmax", ".quant_map")
+_FP8_FORMATS = {torch.float8_e4m3fn: "float8_e4m3fn", torch.float8_e5m2: "float8_e5m2"}
+# Formats that only ComfyUI's layers read -> values in an element of the stored weight.
+_OTHER_FORMATS = {"int8_tensorwise": 1, "mxfp8": 1, "nvfp4": 2, "convrot_w4a4": 2}
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """A weight that ComfyUI's quantized layers read as it is stored.
+
+    Args:
+        settings: of the layer, as in ComfyUI's comfy_quant: its 'format', and options of some formats.
+        parts: ComfyUI's ending of each further tensor of the layer -> its Wan name.
+        shape: of the weight's values.
+    """
+
+    settings: dict[str, Any]
+    parts: dict[str, str]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -23,54 +50,132 @@ class Quantization:
     """The quantization that a file's keys describe.
 
     Args:
-        scales: Wan weight name -> Wan name of its scale.
+        scales: Wan name of a weight -> Wan name of its scale, where `expand_scaled` gives its values.
+        packed: Wan name of a weight -> its form, where ComfyUI's layers read it.
         helpers: every name that is part of the quantization and no parameter of the network.
         problem: why the weights cannot be read; empty where they can.
     """
 
     scales: dict[str, str] = field(default_factory=dict)
+    packed: dict[str, PackedWeight] = field(default_factory=dict)
     helpers: frozenset[str] = frozenset()
     problem: str = ""
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats of the weights that only ComfyUI's layers read."""
+        return tuple(
+            sorted({self.packed[name].settings["format"] for name in self.packed.keys() - self.scales})
+        )
 
-def find_quantization(specs: Mapping[str, TensorSpec]) -> Quantization:
+
+def find_quantization(
+    specs: Mapping[str, TensorSpec], settings: Mapping[str, dict[str, Any]] | None = None
+) -> Quantization:
     """Separate quantization keys from parameters.
 
     Args:
         specs: Wan name -> shape and dtype, quantization keys included.
+        settings: as from `layer_settings`; None goes by dtypes and names alone.
     Returns:
-        The scales found; `problem` names a scheme that is not read (nvfp4, int8, block scales).
+        The scales and packed weights; `problem` names a scheme that is not read.
     """
-    scales, helpers = {}, set()
-    for name, spec in specs.items():
-        if name.endswith(_UNREAD):
+    helpers, layers = {name for name in specs if name == _MARKER}, {}
+    for name in specs:
+        layer, dot, ending = name.rpartition(".")
+        if dot + ending in _UNREAD:
             return Quantization(
                 problem=f"its weights are quantized in a way that is not read ({shown(name)})"
             )
-        if name.endswith(_IGNORED) or name in _MARKERS:
+        if dot + ending in _PART_OF:
             helpers.add(name)
-        elif name.endswith(_SCALES):
-            helpers.add(name)
-            weight = name.rpartition(".")[0] + ".weight"
-            if weight not in specs:
-                return Quantization(
-                    problem=f"{shown(name, 80)} scales {shown(weight, 80)}, which the file does not hold"
-                )
-            problem = _check_scale(name, spec, specs[weight])
-            if problem:
-                return Quantization(problem=problem)
-            scales[weight] = name
-    integers = [n for n, s in specs.items() if n not in helpers and not s.dtype.is_floating_point]
-    if integers:
-        kind = specs[integers[0]].dtype
-        return Quantization(problem=f"{shown(integers[0])} is {kind}, a quantization that is not read")
-    return Quantization(scales, frozenset(helpers))
+            layers.setdefault(f"{layer}.weight", {})[_PART_OF[dot + ending]] = name
+    scales, packed = {}, {}
+    for weight, parts in layers.items():
+        if not parts.keys() & {"weight_scale", "weight_scale_2"}:
+            continue
+        options = {**(settings or {}).get(weight, {})}
+        options.setdefault("format", _format_of(specs, weight, parts))
+        problem = _check_layer(specs, weight, parts, options["format"])
+        if problem:
+            return Quantization(problem=problem)
+        is_other = options["format"] in _OTHER_FORMATS
+        if not is_other:
+            scales[weight] = parts["weight_scale"]
+        if is_other or specs[parts["weight_scale"]].num_elements == 1:
+            *rows, width = specs[weight].shape
+            shape = (*rows, width * _OTHER_FORMATS.get(options["format"], 1))
+            packed[weight] = PackedWeight(options, parts, shape)
+    for name, spec in specs.items():
+        if not (name in helpers or name in packed or spec.dtype.is_floating_point):
+            return Quantization(problem=f"{shown(name)} is {spec.dtype}, a quantization that is not read")
+    return Quantization(scales, packed, frozenset(helpers))
 
 
-def _check_scale(name: str, scale: TensorSpec, weight: TensorSpec) -> str:
-    if weight.dtype not in FP8_DTYPES:
-        return f"{shown(name)} scales a weight of {weight.dtype}; only fp8 weights with scales are read"
-    if not scale.dtype.is_floating_point or scale.num_elements not in (1, weight.shape[0]):
+def layer_settings(
+    names: Mapping[str, str], owners: Mapping[str, TensorFile], metadata: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Read what a file says of its quantized layers.
+
+    Args:
+        names: Wan name -> name in the file.
+        owners: name in the file -> the file.
+        metadata: the header's strings.
+    Returns:
+        Wan name of a weight -> ComfyUI's settings of its layer.
+    Raises:
+        ValueError: settings that cannot be read.
+    """
+    table = _parsed(metadata[QUANTIZATION_METADATA], "layers") if QUANTIZATION_METADATA in metadata else {}
+    marker = names.get(_MARKER)
+    # In ComfyUI's older files a marker of two elements asks for matrix products of full precision.
+    is_precise = marker is not None and owners[marker].specs[marker].num_elements == 2
+    settings: dict[str, dict[str, Any]] = {}
+    for weight, name in names.items():
+        layer = weight.removesuffix(".weight")
+        part = names.get(f"{layer}.comfy_quant")
+        if layer == weight:
+            continue
+        if part is not None:
+            file = owners[part]
+            if file.load is None or file.specs[part].num_bytes > _MAX_SETTINGS_BYTES:
+                raise ValueError(f"{shown(part)} has {file.specs[part].num_bytes} bytes and is not read")
+            settings[weight] = _parsed(file.load(part).contiguous().view(torch.uint8).numpy().tobytes())
+        elif isinstance(table.get(name.removesuffix(".weight"), table.get(layer)), dict):
+            settings[weight] = dict(table.get(name.removesuffix(".weight"), table.get(layer)))
+        elif is_precise and f"{layer}.scale_weight" in names:
+            settings[weight] = {"full_precision_matrix_mult": True}
+    return settings
+
+
+def _parsed(text: str | bytes, key: str | None = None) -> dict[str, Any]:
+    value = parse_json(text)
+    value = value.get(key) if key and isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        raise ValueError(f"its quantization settings are a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def _format_of(specs: Mapping[str, TensorSpec], weight: str, parts: Mapping[str, str]) -> str:
+    """The format of a weight by its dtype and parts, for files that do not say it."""
+    dtype = specs[weight].dtype if weight in specs else None
+    if dtype == torch.uint8 and "weight_scale_2" in parts:
+        return "nvfp4"
+    return "int8_tensorwise" if dtype == torch.int8 else _FP8_FORMATS.get(dtype, "")
+
+
+def _check_layer(specs: Mapping[str, TensorSpec], weight: str, parts: Mapping[str, str], kind: Any) -> str:
+    """Say why a quantized layer cannot be read; empty where it can."""
+    name = parts.get("weight_scale") or parts["weight_scale_2"]
+    if weight not in specs:
+        return f"{shown(name, 80)} scales {shown(weight, 80)}, which the file does not hold"
+    if kind in _OTHER_FORMATS:
+        return "" if "weight_scale" in parts else f"{shown(weight, 80)} is {kind} and has no weight_scale"
+    scale, dtype = specs[name], specs[weight].dtype
+    if dtype not in FP8_DTYPES or kind not in ("", _FP8_FORMATS[dtype]):
+        label = f"a weight of {dtype}" + (f" in the format '{shown(kind, 40)}'" if kind else "")
+        return f"{shown(name)} scales {label}; only fp8 weights with scales and ComfyUI's formats are read"
+    if not scale.dtype.is_floating_point or scale.num_elements not in (1, specs[weight].shape[0]):
         return f"{shown(name)} is {shown(list(scale.shape))}; one factor, or one per output channel, is read"
     return ""
 

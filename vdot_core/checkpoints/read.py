@@ -150,6 +150,11 @@ def loadable(
     checkpoint = survey(path, vace, config)
     if checkpoint.info.problem:
         raise ValueError(checkpoint.info.problem)
+    if checkpoint.info.formats:
+        raise ValueError(
+            f"{shown(path)} is quantized as {' and '.join(checkpoint.info.formats)}, which only ComfyUI "
+            "reads: open it with VDOT Load Model, or give a bf16, fp16 or fp8 file"
+        )
     if checkpoint.info.scaled and dtype is None:
         raise ValueError(
             f"{shown(path)} holds scaled fp8 weights (fp8 times a factor), which have to be expanded; "

@@ -13,7 +13,7 @@ from ..text import listed, shown
 from . import diagnose, infer
 from .folders import WeightSet, find_weights
 from .layouts import VACE_ROOTS, Layout, detect_layout
-from .quantized import find_quantization
+from .quantized import PackedWeight, find_quantization, layer_settings
 from .tensor_files import Problem, TensorFile, TensorSpec, open_tensor_file
 
 
@@ -32,6 +32,7 @@ class CheckpointInfo:
         metadata: the safetensors header's strings.
         problem: why it cannot be loaded; empty where it can.
         scaled: True for fp8 weights with scale factors, which need a dtype to be read.
+        formats: formats of weights that only ComfyUI's layers read, such as 'nvfp4'.
     """
 
     path: Path
@@ -43,16 +44,26 @@ class CheckpointInfo:
     metadata: dict[str, str] = field(default_factory=dict)
     problem: str = ""
     scaled: bool = False
+    formats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Location of one parameter; `scale` is the name of its fp8 factor in the same file."""
+    """Location of one parameter.
+
+    Args:
+        file: that holds it.
+        name: in the file.
+        spec: shape of its values and dtype of its storage.
+        scale: name of its fp8 factor in the same file.
+        packed: its form for ComfyUI's quantized layers; `parts` are names in the same file.
+    """
 
     file: TensorFile
     name: str
     spec: TensorSpec
     scale: str | None = None
+    packed: PackedWeight | None = None
 
 
 @dataclass(frozen=True)
@@ -145,17 +156,22 @@ def _interpret(
     if config is None and content is not None:
         config = infer.config_from_json(content)
     info = replace(info, config=config)
-    quantization = find_quantization(specs)
+    quantization = find_quantization(specs, layer_settings(names, owners, info.metadata))
     if quantization.problem:
         reason = f"{quantization.problem}; give a bf16, fp16 or fp8 file"
         return _refused(Survey(info, {}), Problem(info.layout, reason))
     entries = {}
     for name, original in names.items():
-        if name not in quantization.helpers:
-            scale = quantization.scales.get(name)
-            entries[name] = Entry(owners[original], original, specs[name], names[scale] if scale else None)
+        if name in quantization.helpers:
+            continue
+        scale, packed, spec = quantization.scales.get(name), quantization.packed.get(name), specs[name]
+        if packed is not None:
+            packed = replace(packed, parts={part: names[helper] for part, helper in packed.parts.items()})
+            spec = replace(spec, shape=packed.shape)
+        entries[name] = Entry(owners[original], original, spec, names[scale] if scale else None, packed)
     info = _count(info, {name: entry.spec for name, entry in entries.items()})
-    return Survey(replace(info, scaled=bool(quantization.scales)), entries)
+    info = replace(info, scaled=bool(quantization.scales), formats=quantization.formats)
+    return Survey(info, entries)
 
 
 def _count(info: CheckpointInfo, specs: Mapping[str, TensorSpec]) -> CheckpointInfo:
@@ -205,6 +221,7 @@ def _join(base: Survey, module: Survey) -> Survey:
         files=base.info.files + module.info.files,
         metadata={**module.info.metadata, **base.info.metadata},
         scaled=base.info.scaled or module.info.scaled,
+        formats=tuple(sorted({*base.info.formats, *module.info.formats})),
     )
     if info.config is not None:
         info = replace(info, config=_with_vace(info.config, module))

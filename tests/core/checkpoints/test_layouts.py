@@ -241,6 +241,49 @@ def test_scaled_fp8(tmp_path, keys, per_channel):
     assert error < 0.1 * weights["blocks.1.self_attn.v.weight"].abs().max()
 
 
+@pytest.mark.parametrize(
+    ("kind", "by_metadata"),
+    [("int8_tensorwise", False), ("nvfp4", False), ("mxfp8", False), ("convrot_w4a4", True)],
+)
+def test_formats_of_comfyui_are_recognized_and_left_to_it(tmp_path, kind, by_metadata):
+    """Shapes are those of the values, and settings tell what dtypes cannot."""
+    stored, layers = weights_of(), {}
+    for name in [name for name in stored if ".ffn." in name and name.endswith("weight")]:
+        rows, columns = stored[name].shape
+        layer = name.removesuffix(".weight")
+        if kind in ("nvfp4", "convrot_w4a4"):
+            dtype = torch.uint8 if kind == "nvfp4" else torch.int8
+            stored[name] = torch.ones(rows, columns // 2, dtype=dtype)
+        else:
+            stored[name] = torch.ones(rows, columns).to(
+                torch.int8 if kind == "int8_tensorwise" else torch.float8_e4m3fn
+            )
+        stored[f"{layer}.weight_scale"] = torch.ones(rows, 1, dtype=torch.uint8 if kind == "mxfp8" else None)
+        if kind == "nvfp4":
+            stored[f"{layer}.weight_scale_2"] = torch.ones(())
+        layers[layer] = {"format": kind}
+        if kind == "mxfp8":
+            text = json.dumps(layers[layer]).encode()
+            stored[f"{layer}.comfy_quant"] = torch.tensor(list(text), dtype=torch.uint8)
+    table = {"_quantization_metadata": json.dumps({"layers": layers})} if by_metadata else None
+    path = tmp_path / "packed.safetensors"
+    save_file(stored, path, metadata=table)
+    info = inspect(path, config=TINY)
+    assert info.problem == "" and info.formats == (kind,) and not info.scaled
+    assert info.num_parameters == sum(value.numel() for value in weights_of().values())
+    with pytest.raises(ValueError, match=f"quantized as {kind}, which only ComfyUI reads: open it with VDOT"):
+        read_weights(path, config=TINY, dtype=torch.bfloat16)
+
+
+def test_damaged_quantization_settings_are_refused(tmp_path):
+    layer = "blocks.0.ffn.0"
+    for settings in (b"[]", b"{", b" " * 20_000):
+        stored = weights_of()
+        stored[f"{layer}.comfy_quant"] = torch.tensor(list(settings), dtype=torch.uint8)
+        save_file(stored, tmp_path / "w.safetensors")
+        assert inspect(tmp_path / "w.safetensors", config=TINY).problem
+
+
 def test_dtype_is_the_networks_own(tmp_path):
     """As WanVace(config, dtype=...) builds it: bf16, with the patch embeddings in float32."""
     from vdot_core.networks import WanVace

@@ -102,7 +102,8 @@ def test_the_same_parameter_twice(tmp_path):
     ("extra", "sentence"),
     [
         ({"blocks.0.ffn.0.weight": torch.ones(40, 24, dtype=torch.int8)}, "torch.int8, a quantization"),
-        ({"blocks.0.ffn.0.weight_scale_2": torch.ones(())}, "quantized in a way that is not read"),
+        ({"blocks.0.ffn.0.weight_scale_2": torch.ones(())}, "only fp8 weights with scales"),
+        ({"blocks.0.ffn.0.absmax": torch.ones(())}, "quantized in a way that is not read"),
         ({"blocks.0.ffn.0.weight_scale": torch.ones(())}, "only fp8 weights with scales"),
         ({"blocks.9.ffn.0.scale_weight": torch.ones(())}, "which the file does not hold"),
     ],
