@@ -196,7 +196,7 @@ def _read(info, vace_path, dtype: torch.dtype | None) -> tuple[dict, dict]:
     """Weights under Wan's names, and the metadata that ComfyUI needs."""
     from ..vdot_core.checkpoints import read_weights
 
-    if not info.scaled:
+    if not (info.scaled or info.formats):
         return dict(read_weights(info.path, vace=vace_path).state_dict), {}
     if info.layout in ("wan", "comfyui", "vdot") and len(info.files) == 1 and dtype is None:
         # ComfyUI runs scaled fp8 as it is, from the factors in its own form.
