@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from tiny.evaluation.config import parse_config
+from training.engine.cli import RunParser
+from training.engine.sweep import SweepConfig, read_numbers
 from training.methods.programs import distill_parser
-from training.sweep import jobs_of, main, read_numbers, read_sweep
+from training.sweep import main
 
 ROOT = Path(__file__).parents[3]
 WORKER = """
@@ -54,6 +56,16 @@ def sweep(tmp_path):
         return path
 
     return write
+
+
+def read_sweep(argv):
+    """The settings of a command line."""
+    return RunParser(SweepConfig).read(argv)[0]
+
+
+def jobs_of(sweep):
+    """Folder of a job -> its commands."""
+    return {sweep.folder(run, seed): sweep.commands(run, seed) for seed in sweep.seeds for run in sweep.runs}
 
 
 def calls(tmp_path):

@@ -1,0 +1,175 @@
+"""A sweep's settings, its processes and the table of its results; the program is `training/sweep.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vdot_core.files import atomic_write
+
+logger = logging.getLogger("vdot")
+JOB, DONE, LOG = "sweep_job.json", "sweep_done.json", "sweep.log"
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A sweep.
+
+    Attributes:
+        out_dir: Folder of the runs: out_dir/<run>/seed<seed>.
+        runs: Name -> dotted keys that differ from the base.
+        base: Configuration file that all runs share; null: none.
+        seeds: Seeds; every run is started with each.
+        command: Command of a run; python is this interpreter. --config, keys, --seed and --out_dir follow.
+        after: Further commands of a run, in order; {out_dir}, {run} and {seed} in them are filled in.
+        jobs: Parallel processes; with several, each has one CPU thread.
+        metrics: File in a run's folder with its numbers, JSON or JSON lines (the last value of each counts);
+            with *, all files that match: the number score of text.json is then text/score.
+        table: Columns of the table; empty: all numbers.
+        only_table: Print the table of the finished runs and start none.
+    """
+
+    out_dir: str
+    runs: dict[str, dict[str, Any]]
+    base: str | None = None
+    seeds: list[int] = field(default_factory=lambda: [0])
+    command: list[str] = field(default_factory=lambda: ["python", "training/distill.py"])
+    after: list[list[str]] = field(default_factory=list)
+    jobs: int = 1
+    metrics: str = "metrics.jsonl"
+    table: list[str] = field(default_factory=list)
+    only_table: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.runs or any(Path(name).name != name or name.startswith(".") for name in self.runs):
+            raise ValueError(
+                f"runs are named {list(self.runs)}; give one or more plain words: they are folders"
+            )
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds is {self.seeds}; give one or more, each once")
+        if self.jobs < 1:
+            raise ValueError(f"jobs is {self.jobs}; give 1 or more processes at once")
+
+    def folder(self, run: str, seed: int) -> Path:
+        """Folder of a run with a seed."""
+        return Path(self.out_dir) / run / f"seed{seed}"
+
+    def commands(self, run: str, seed: int) -> list[list[str]]:
+        """Commands of a run with a seed, in order."""
+        folder = str(self.folder(run, seed))
+        first = [*self.command, *(["--config", self.base] if self.base else [])]
+        for key, value in {**self.runs[run], "seed": seed, "out_dir": folder}.items():
+            first += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+        values = {"{out_dir}": folder, "{run}": run, "{seed}": str(seed)}
+        names = re.compile("|".join(map(re.escape, values)))
+        after = [[names.sub(lambda match: values[match[0]], word) for word in c] for c in self.after]
+        return [[sys.executable if word == "python" else word for word in c] for c in (first, *after)]
+
+
+def run_jobs(sweep: SweepConfig) -> bool:
+    """Run every run with every seed that is not finished, the first seed of all runs first.
+
+    Args:
+        sweep: The sweep; an interrupt ends its processes.
+
+    Returns:
+        True if all succeeded.
+
+    Raises:
+        ValueError: A folder was started with other settings.
+    """
+    jobs = [
+        (sweep.folder(run, seed), sweep.commands(run, seed)) for seed in sweep.seeds for run in sweep.runs
+    ]
+    for folder, commands in jobs:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / JOB
+        if mark.exists() and json.loads(mark.read_text()) != commands:
+            raise ValueError(
+                f"{folder} was started with other settings ({JOB} there): give another out_dir or name"
+            )
+        with atomic_write(mark) as partial:
+            partial.write_text(json.dumps(commands))
+
+    async def run_all() -> list[bool]:
+        slots = asyncio.Semaphore(sweep.jobs)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"} if sweep.jobs > 1 else None
+        waiting = [job for job in jobs if not (job[0] / DONE).exists()]
+        return await asyncio.gather(*(_run_job(*job, environment, slots) for job in waiting))
+
+    return all(asyncio.run(run_all()))
+
+
+async def _run_job(
+    folder: Path, commands: list[list[str]], environment: dict[str, str] | None, slots: asyncio.Semaphore
+) -> bool:
+    async with slots:
+        for command in commands:
+            with (folder / LOG).open("ab") as log:
+                process = await asyncio.create_subprocess_exec(
+                    *command, stdout=log, stderr=log, env=environment
+                )
+            try:
+                status = await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.terminate()
+            if status:
+                logger.error("%s: failed with status %d; see %s", folder, status, folder / LOG)
+                return False
+    (folder / DONE).touch()
+    logger.info("%s: done", folder)
+    return True
+
+
+def results_table(sweep: SweepConfig) -> str:
+    """Markdown table of means ± standard deviations over seeds; a dash where nothing is known.
+
+    In plain Python: pandas would be a large package for these few lines.
+    """
+    rows = {}
+    for run in sweep.runs:
+        folders = [sweep.folder(run, seed) for seed in sweep.seeds]
+        rows[run] = [read_numbers(f, sweep.metrics) for f in folders if (f / DONE).exists()]
+    columns = sweep.table or sorted({name for seeds in rows.values() for one in seeds for name in one})
+    lines = [["run", "seeds", *columns], ["---"] * (2 + len(columns))]
+    for run, seeds in rows.items():
+        cells = [_mean([one[name] for one in seeds if name in one]) for name in columns]
+        lines.append([run, f"{len(seeds)}/{len(sweep.seeds)}", *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4g}{spread}"
+
+
+def read_numbers(folder: Path, pattern: str) -> dict[str, float]:
+    """A run's numbers; see `SweepConfig.metrics`. ValueError where there are none."""
+    numbers = {}
+    for file in sorted(folder.glob(pattern)):
+        text = file.read_text()
+        for value in [text] if file.suffix == ".json" else text.splitlines():
+            numbers |= dict(_flat(json.loads(value), file.stem if "*" in pattern else ""))
+    if not numbers:
+        raise ValueError(f"{folder} has no numbers in {pattern}, though its run has ended; set metrics")
+    return numbers
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}/{key}" if name else key)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield name, float(value)
