@@ -25,7 +25,7 @@ class VDOTExtension(ComfyExtension):
 
 
 def _nodes() -> list[type[io.ComfyNode]]:
-    from . import encode, load, sample, signals, vcu, vcu_edit, vcu_layout, vcu_region
+    from . import encode, load, sample, signals, vcu, vcu_edit, vcu_layout, vcu_reference, vcu_region
 
     return [
         load.VDOTLoadModel,
@@ -46,7 +46,7 @@ def _nodes() -> list[type[io.ComfyNode]]:
         vcu_edit.VDOTExtend,
         vcu_edit.VDOTKeyframes,
         vcu_layout.VDOTMove,
-        vcu.VDOTReference,
+        vcu_reference.VDOTReference,
         vcu.VDOTCompose,
         vcu.VDOTStrength,
         vcu.VDOTPreviewUnit,

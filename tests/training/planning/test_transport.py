@@ -9,7 +9,8 @@ import vdot_core.transport.solver as solver
 import vdot_core.transport.tiling as tiling
 from tests.support.memory import peak_bytes
 from training.methods.programs import distill_config
-from training.methods.vdot import Scores, transport_gradient
+from training.methods.vdot import transport_gradient
+from training.methods.vdot_model import Scores
 from training.planning.memory import peaks, transport_bytes
 from training.planning.workload import Clip
 from vdot_core.networks import vdot_tiny
