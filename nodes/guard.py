@@ -9,7 +9,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..vdot_core.text import listed, shown
+from ..vdot_core.text import counted, listed, shown
 
 MAX_CHARACTERS = 1_000_000
 IMAGES, MASKS = "images (connect a node that gives IMAGE)", "masks (connect a node that gives MASK)"
@@ -106,8 +106,10 @@ def _grown(entry: io.Autogrow.Input, group: Any) -> dict[str, Any]:
 
 
 def _check(entry: io.Input, name: str, value: Any) -> Any:
-    check = CHECKS.get(entry.get_io_type())
-    return value if check is None else check(entry, name, value)
+    kind = entry.get_io_type()
+    if value is None and kind not in CHECKS:
+        raise _refusal(name, value, f"a connection; connect a node that gives {kind}")
+    return CHECKS[kind](entry, name, value) if kind in CHECKS else value
 
 
 def _refusal(name: str, value: Any, expected: str) -> ValueError:
@@ -116,8 +118,10 @@ def _refusal(name: str, value: Any, expected: str) -> ValueError:
 
 
 def _kind(value: Any) -> str:
-    """Objects are named by their type, tensors by their shape; '' for plain values."""
-    if value is None or isinstance(value, (bool, int, float, str)):
+    """Objects are named by their type, tensors by their shape; '' for numbers and text."""
+    if value is None:
+        return "missing"
+    if isinstance(value, (bool, int, float, str)):
         return ""
     shape = getattr(value, "shape", None)
     kind = f"a {type(value).__name__}"
@@ -172,6 +176,17 @@ def _tensor(dims: tuple[int, ...], expected: str) -> Callable:
     return check
 
 
+def _images(entry, name: str, value: Any):
+    """[F, H, W, C], C = 1, 3 or 4."""
+    value = _tensor((4,), IMAGES)(entry, name, value)
+    if value.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"{name} has {counted(value.shape[-1], 'channel')}, expected red, green and blue last (or gray, "
+            "or with alpha); look at the node that made it"
+        )
+    return value
+
+
 def _mask(entry, name: str, value: Any):
     """[F, H, W]: other packs give [H, W], or a channel of one before or after the pixels."""
     value = _tensor((2, 3, 4), MASKS)(entry, name, value)
@@ -224,6 +239,17 @@ def _crop(entry, name: str, value: Any):
     return value
 
 
+def _nested(expected: str) -> Callable:
+    """Dicts, and lists of them, which are read where they are used."""
+
+    def check(entry, name: str, value: Any):
+        if not isinstance(value, (dict, list, tuple)):
+            raise _refusal(name, value, expected)
+        return value
+
+    return check
+
+
 def _with(attribute: str, expected: str) -> Callable:
     """Of ComfyUI's classes, which other packs replace by look-alikes."""
 
@@ -242,14 +268,16 @@ CHECKS: dict[str, Callable] = {
     "FLOAT": _real,
     "BOOLEAN": _switch,
     "STRING": _text,
-    "IMAGE": _tensor((4,), IMAGES),
+    "IMAGE": _images,
     "MASK": _mask,
     "LATENT": _latent,
     "CONDITIONING": _conditioning,
     "MODEL": _with("model_options", "a model; connect VDOT Load Model"),
     "VAE": _with("first_stage_model", "a VAE; connect Load VAE"),
     "OPTICAL_FLOW": _with("model.feature_encoder", "a RAFT; connect Load Optical Flow Model"),
+    "BOUNDING_BOX": _nested("boxes; connect a detector, or a node that gives BOUNDING_BOX"),
+    "POSE_KEYPOINT": _nested("key points; connect a pose estimator, or a node that gives POSE_KEYPOINT"),
     "VDOT_VCU": _task,
     "VDOT_CROP": _crop,
 }
-"""By ComfyUI's name of the type; boxes and key points are checked where they are read."""
+"""By ComfyUI's name of the type."""

@@ -178,4 +178,6 @@ def _as_boxes(thing: Any, box_size: tuple[int, int], num_frames: int, first: int
     rows = list(thing.values()) if isinstance(thing, dict) else thing
     if len(rows[0]) == 4:
         return thing
-    return vcu.path_boxes(thing, size=box_size, num_frames=vcu.snap_length(num_frames), first=first)
+    total, notes = vcu.rounded_length(num_frames)
+    with vcu.rounding_named(notes):
+        return vcu.path_boxes(thing, size=box_size, num_frames=total, first=first)

@@ -107,20 +107,26 @@ def _cut_inputs() -> list[io.Input]:
 
 
 def _masks_of(images: dict, masks: dict) -> list | None:
-    """A mask or None for every picture: `mask3` belongs to `image3`; one batch may hold those of all."""
+    """A mask or None for every picture: `mask3` belongs to `image3`.
+
+    One batch may hold the masks of all pictures, and single masks go to a batch of pictures in order.
+    """
     pictures = {name.removeprefix("image"): batch for name, batch in images.items() if batch is not None}
     by_number = {name.removeprefix("mask"): batch for name, batch in masks.items() if batch is not None}
     if not by_number:
         return None
-    if list(by_number) == list(pictures)[:1] and len(flatten(masks)) == len(flatten(images)):
+    one_batch = list(by_number) == list(pictures)[:1]
+    has_batch = any(len(batch) > 1 for batch in pictures.values())
+    in_order = has_batch and all(len(mask) == 1 for mask in by_number.values())
+    if (one_batch or in_order) and len(flatten(masks)) == len(flatten(images)):
         return flatten(masks)
     aligned = []
     for number, batch in pictures.items():
         own = by_number.pop(number, None)
         if own is not None and len(own) != len(batch):
             raise ValueError(
-                f"image{number} holds {counted(len(batch), 'picture')} and the mask with its number "
-                f"{len(own)}; give one mask for each picture"
+                f"image{number} holds {counted(len(batch), 'picture')} and mask{number} "
+                f"{counted(len(own), 'mask')}; connect as many masks as there are pictures"
             )
         aligned += [None] * len(batch) if own is None else list(own)
     if by_number:

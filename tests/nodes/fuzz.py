@@ -5,6 +5,7 @@ python -m tests.nodes.fuzz 1000 SEED       collects what fails, by node and erro
 
 import logging
 import random
+import re
 import signal
 import sys
 import traceback
@@ -21,6 +22,7 @@ CURES = (
     "remove", "crop", "convert", "change", "repaint one", "take ", "mark", "make ", "repair", "install",
     "fill", "keep ", "look at", "ask for", "find them", "needs", "drop", "empty the one", "paint", "update",
 )  # fmt: skip
+PYTHON = re.compile(r"(?<!is a )\b(None|NoneType|dict|tensor|tuple|sequence|dtype|VCU)\b|\[F, H|\w=")
 FREE_BYTES, GROWTH_BYTES, CASE_S = 3e8, 1e9, 60
 
 
@@ -104,9 +106,10 @@ class Fuzzer:
 
 
 def check_sentence(text: str) -> None:
-    """A refusal is short, printable, and says what to do."""
+    """A refusal is short, printable, says what to do, and nothing that only a programmer understands."""
     assert 20 < len(text) <= 400, f"{len(text)} characters: {text[:600]}"
     assert text.isprintable(), f"not printable: {text!r}"
+    assert not PYTHON.search(text), f"words of Python: {text}"
     assert any(cure in text.lower() for cure in CURES), f"no cure: {text}"
 
 

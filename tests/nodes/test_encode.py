@@ -143,3 +143,39 @@ def test_units_of_different_size_are_refused(run, vae, text):
     second = run("VDOTText", width=48, height=32, length=5).args[0]
     with pytest.raises(ValueError, match="differ"):
         run("VDOTEncode", positive=text, vae=vae, unit=first, strength=1.0, unit_2=second)
+
+
+@pytest.mark.parametrize("num_clips", [1, 2])
+def test_a_clip_can_be_interrupted_while_it_is_encoded(pack, vae, num_clips):
+    """Before any chunk of frames; afterwards the VAE works as before."""
+    import comfy.model_management as management
+
+    encode = submodule("nodes.comfy_vae").vae_encoder(vae)
+    video, passes = torch.rand(num_clips, 17, 32, 32, 3), []
+
+    def interrupt(*_):
+        passes.append(len(passes))
+        if len(passes) == 3:
+            management.interrupt_current_processing()
+
+    handle = vae.first_stage_model.encoder.register_forward_hook(interrupt)
+    try:
+        with torch.inference_mode(), pytest.raises(management.InterruptProcessingException):
+            encode(video)
+        assert len(passes) == 3, "the next chunk is not begun"
+    finally:
+        handle.remove()
+        management.interrupt_current_processing(False)
+    encoder = vae.first_stage_model.encoder
+    assert not any(module._forward_pre_hooks for module in encoder.modules())
+    with torch.inference_mode():
+        assert torch.isfinite(encode(video)).all()
+
+
+def test_the_demos_vae_can_be_interrupted(pack):
+    import comfy.model_management as management
+
+    vae = submodule("nodes.comfy_demo").load_demo()[2]
+    management.interrupt_current_processing()
+    with torch.inference_mode(), pytest.raises(management.InterruptProcessingException):
+        submodule("nodes.comfy_vae").vae_encoder(vae)(torch.rand(1, 5, 32, 32, 3))

@@ -15,7 +15,7 @@ OTHERS = {
     "FLOAT": [*NO_NUMBERS, True],
     "BOOLEAN": [2, "no", None, torch.zeros(2), math.nan],
     "STRING": [5, b"x", ["a"], "x" * 1_000_001, torch.zeros(3)],
-    "IMAGE": [5, "x" * 10**6, torch.rand(5, 16, 16), torch.rand(0, 16, 16, 3), {}],
+    "IMAGE": [5, "x" * 10**6, torch.rand(5, 16, 16), torch.rand(0, 16, 16, 3), torch.rand(5, 16, 16, 2), {}],
     "MASK": [5, "x" * 10**6, torch.rand(1, 1, 5, 16, 16), torch.rand(0, 16, 16), []],
     "LATENT": [5, torch.rand(1, 16, 1, 8, 8), {}, {"samples": None}, []],
     "CONDITIONING": [5, "text", [5], [[torch.rand(1, 5, 8)]], [[torch.rand(3), {}]], {"a": 1}, None],
@@ -63,7 +63,7 @@ def test_a_required_input_is_never_none(node_classes):
     for node in node_classes.values():
         for entry, name, call in ports(node):
             if entry.get_io_type() in OTHERS and not entry.optional and name == entry.id:
-                with pytest.raises(ValueError, match=f"^{name} is None, expected"):
+                with pytest.raises(ValueError, match=f"^{name} is missing, expected"):
                     run_node(node, **call(None))
 
 

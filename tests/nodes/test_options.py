@@ -152,13 +152,19 @@ def test_masks_are_counted_by_order_only_in_one_batch_for_all_pictures(run):
     for images in ({"image0": three}, {"image0": three[:1], "image1": None, "image2": three[:2]}):
         unit = unit_of(run("VDOTReference", images=images, masks={"mask0": masks}, **CANVAS))
         assert all(bool(is_red(reference).all()) for reference in unit.references)
+    for images in ({"image0": three[:2]}, {"image0": picture, "image1": three[:2]}):
+        singles = {f"mask{index}": mask for index in range(len(images) + 1)}
+        unit = unit_of(run("VDOTReference", images=images, masks=singles, **CANVAS))
+        assert all(bool(is_red(reference).all()) for reference in unit.references)
+    with pytest.raises(ValueError, match="image0 holds 3 pictures and mask0 1 mask; connect as many"):
+        run("VDOTReference", images={"image0": three}, masks={"mask0": mask, "mask1": mask}, **CANVAS)
     for images, masks in (
         ({"image0": three[:1], "image1": None, "image2": picture}, {"mask0": mask, "mask1": mask}),
         ({"image0": picture}, {"mask1": mask}),
     ):
         with pytest.raises(ValueError, match="mask1 has no picture with its number"):
             run("VDOTReference", images=images, masks=masks, **CANVAS)
-    with pytest.raises(ValueError, match="image1 holds 1 picture and the mask with its number 3"):
+    with pytest.raises(ValueError, match="image1 holds 1 picture and mask1 3 masks; connect as many"):
         images = {"image0": three[:2], "image1": picture}
         run("VDOTReference", images=images, masks={"mask1": mask.expand(3, -1, -1)}, **CANVAS)
 

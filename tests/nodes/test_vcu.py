@@ -111,7 +111,7 @@ def test_compose_joins_units(run):
 @pytest.mark.parametrize(
     ("node", "inputs", "message"),
     [
-        ("VDOTControl", {"frames": torch.rand(5, 32, 32, 2)}, "shape"),
+        ("VDOTControl", {"frames": torch.rand(5, 32, 32, 2)}, "frames has 2 channels, expected"),
         ("VDOTControl", {"frames": torch.rand(5, 32, 32, 3) * 255}, "divide 0..255"),
         (
             "VDOTMask",

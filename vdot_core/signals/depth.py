@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..memory import MASK, RGB
 from ..progress import steps
-from ..text import shown
-from .frames import check_result
+from ..text import counted, shown
+from .frames import check_floats, check_result
 from .gray import luma
 
 SAMPLES_PER_FRAME = 16384  # enough for percentiles and scale-shift fits at any resolution
@@ -155,13 +155,14 @@ def single_channel(depth: Tensor) -> Tensor:
     Raises:
         ValueError: wrong shape or dtype, colors instead of gray, NaN or infinity.
     """
-    if not isinstance(depth, Tensor) or not depth.is_floating_point():
-        got = depth.dtype if isinstance(depth, Tensor) else type(depth).__name__
-        raise ValueError(f"depth is {got}; give a float tensor [F, H, W], [F, H, W, 1] or [F, H, W, 3]")
+    check_floats(depth, "depth", "[F, H, W], [F, H, W, 1] or [F, H, W, 3]")
     shape = list(depth.shape)
-    if depth.ndim not in (3, 4) or (depth.ndim == 4 and shape[-1] not in (1, 3)):
+    if depth.ndim not in (3, 4):
+        raise ValueError(f"depth has shape {shape}; give [F, H, W], [F, H, W, 1] or gray [F, H, W, 3]")
+    if depth.ndim == 4 and shape[-1] not in (1, 3):
         raise ValueError(
-            f"depth has shape {shape}; give [F, H, W], [F, H, W, 1] or gray [F, H, W, 3], without alpha"
+            f"depth has {counted(shape[-1], 'channel')}, expected 1, or 3 alike, without alpha; look at the "
+            "node that made it"
         )
     if 0 in shape:
         raise ValueError(f"depth has shape {shape}: it is empty; give at least one frame with pixels")

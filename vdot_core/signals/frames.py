@@ -4,6 +4,7 @@ Shape letters: F frames, H W pixels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,15 @@ def check_result(shape: Sequence[int], pixel_bytes: int = RGB) -> None:
     )
 
 
+def check_floats(values: Any, what: str, expected: str) -> None:
+    """Refuse anything but a tensor of floats, which is `expected`."""
+    if not isinstance(values, Tensor):
+        raise ValueError(f"{what} is {type(values).__name__}; give a float tensor {expected}")
+    if not values.is_floating_point():
+        kind = str(values.dtype).removeprefix("torch.")
+        raise ValueError(f"{what} holds {kind} numbers, expected float; convert it")
+
+
 def check_frames(frames: Tensor, *, minimum: int = 1, what: str = "frames", pixel_bytes: int = RGB) -> None:
     """Refuse a clip that is not `[F, H, W, 3]` float in [0, 1].
 
@@ -46,15 +56,18 @@ def check_frames(frames: Tensor, *, minimum: int = 1, what: str = "frames", pixe
         ValueError: the signal does not fit into memory;
             wrong type, shape, length or range, NaN or infinity; says what was got and what to do.
     """
-    if not isinstance(frames, Tensor) or not frames.is_floating_point():
-        got = frames.dtype if isinstance(frames, Tensor) else type(frames).__name__
-        raise ValueError(f"{what} is {got}; give a float tensor [F, H, W, 3] with values in [0, 1]")
+    check_floats(frames, what, "[F, H, W, 3] in [0, 1]")
     shape = list(frames.shape)
     if frames.ndim == 4 and shape[-1] == 4:
         raise ValueError(f"{what} has shape {shape}, with an alpha channel; drop it first")
-    if frames.ndim != 4 or shape[-1] != 3:
+    if frames.ndim != 4:
         raise ValueError(
             f"{what} has shape {shape}; give [F, H, W, 3]: frames, height, width, red-green-blue"
+        )
+    if shape[-1] != 3:
+        raise ValueError(
+            f"{what} has {counted(shape[-1], 'channel')}, expected red, green and blue last; look at the "
+            "node that made it"
         )
     if 0 in shape:
         raise ValueError(f"{what} has shape {shape}: it is empty; give at least one frame with pixels")

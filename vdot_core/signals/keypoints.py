@@ -14,6 +14,8 @@ from ..text import counted, listed, shown
 
 MAX_CANVAS = 1_000_000
 NUM_BODY, NUM_HAND, NUM_FACE = 18, 21, 68
+FORM = "a table with a list 'people' for each frame"
+CURE = "connect a pose estimator, or a node that gives POSE_KEYPOINT"
 BODY_25_TO_18 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # BODY_25 adds a mid hip at 8
 
 
@@ -53,8 +55,8 @@ def parse_keypoints(
         raise ValueError(f"coordinates is '{shown(coordinates, 60)}'; choose 'auto', 'pixels' or 'fractions'")
     if not isinstance(keypoints, Sequence) or isinstance(keypoints, str | bytes) or not keypoints:
         empty = isinstance(keypoints, list | tuple) and not keypoints
-        got = "an empty list" if empty else type(keypoints).__name__
-        raise ValueError(f"keypoints is {got}; give a list with one OpenPose dict a frame")
+        got = "an empty list" if empty else _kind(keypoints)
+        raise ValueError(f"keypoints is {got}, expected a list with {FORM}; {CURE}")
     frames = [_read_frame(frame, index) for index, frame in enumerate(keypoints)]
     largest = max(
         (
@@ -73,6 +75,15 @@ def parse_keypoints(
     ]
 
 
+def _kind(value: Any) -> str:
+    """What a value is in messages: of a table its first keys."""
+    if value is None:
+        return "missing"
+    if isinstance(value, dict):
+        return f"a table with {shown(listed(value, 5), 100)}" if value else "an empty table"
+    return type(value).__name__
+
+
 def _scaled(person: Person, canvas: tuple[int, int]) -> Person:
     body, face, right, left = (part / (*canvas, 1) for part in person.parts)
     return Person(body, face, (right, left))
@@ -82,25 +93,25 @@ def canvas_size(frame: dict[str, Any], index: int) -> tuple[int, int]:
     """Width and height of a frame's canvas."""
     size = tuple(frame.get(key) for key in ("canvas_width", "canvas_height"))
     if not all(isinstance(side, int | float) and 1 <= side <= MAX_CANVAS for side in size):
+        sides = ["missing" if side is None else shown(side, 40) for side in size]
         raise ValueError(
-            f"keypoints of frame {index} have canvas_width {shown(size[0], 40)} and canvas_height "
-            f"{shown(size[1], 40)}, expected 1 to {MAX_CANVAS}; "
-            "give both, in pixels, or give the video's width and height and coordinates in fractions"
+            f"keypoints of frame {index} have canvas_width {sides[0]} and canvas_height {sides[1]}, expected "
+            f"1 to {MAX_CANVAS} pixels; look at the node that made them, or, where they are fractions of the "
+            "canvas, set width and height"
         )
     return int(size[0]), int(size[1])
 
 
 def _read_frame(frame: Any, index: int) -> list[Person]:
     if not isinstance(frame, dict) or not isinstance(frame.get("people"), list):
-        got = f"keys {shown(listed(frame, 5), 100)}" if isinstance(frame, dict) else type(frame).__name__
-        raise ValueError(f"keypoints of frame {index} are {got}; give a dict with a list 'people'")
+        raise ValueError(f"keypoints of frame {index} are {_kind(frame)}, expected {FORM}; {CURE}")
     return [_read_person(person, index) for person in frame["people"]]
 
 
 def _read_person(person: Any, index: int) -> Person:
     if not isinstance(person, dict):
         raise ValueError(
-            f"a person of frame {index} is {type(person).__name__}; give a dict with 'pose_keypoints_2d'"
+            f"a person of frame {index} is {_kind(person)}, expected a table with 'pose_keypoints_2d'; {CURE}"
         )
     body = _read_points(person, "pose_keypoints_2d", index)
     if len(body) == 25:

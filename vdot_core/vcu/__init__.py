@@ -1,7 +1,7 @@
 """Video condition units: what to generate, what to keep, what to show; and their encoding for the network."""
 
 from .boxes import box_masks, boxes_per_frame
-from .canvas import cover, letterbox, snap_length, snap_size
+from .canvas import cover, letterbox, rounded_length, rounding_named, snap_length, snap_size
 from .compose import compose
 from .crop import Crop, crop_region
 from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, VCUContext, encode, latent_shape
@@ -53,6 +53,8 @@ __all__ = [
     "path_boxes",
     "preview",
     "reference",
+    "rounded_length",
+    "rounding_named",
     "snap_length",
     "snap_size",
     "stitch",

@@ -19,7 +19,7 @@ from .checks import as_list, check_volume, real, shown, whole
 from .lengths import fit_length
 
 WHICH = ("all", "largest", "first")
-FORM = 'give {"x", "y", "width", "height"} in pixels, a list of them, or such a list for each frame'
+FORM = "expected x, y, width and height in pixels; connect the boxes of a detector, or such ones"
 
 
 def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which: str = "all") -> Tensor:
@@ -81,7 +81,7 @@ def boxes_per_frame(boxes: Any, num_frames: int) -> tuple[list[list], list[str]]
 
 def _corners(box: Any) -> tuple[float, float, float, float]:
     if not isinstance(box, Mapping) or not {"x", "y", "width", "height"} <= set(box):
-        raise ValueError(f"a box is {shown(box)}; {FORM}")
+        raise ValueError(f"a box is {shown(box)}, {FORM}")
     x, y = (real(f"a box's {name}", box[name], -1e6, 1e6) for name in ("x", "y"))
     width, height = (real(f"a box's {name}", box[name], 0.0, 1e6) for name in ("width", "height"))
     return x, y, x + width, y + height

@@ -6,6 +6,8 @@ Shape letters: F pixel frames, H W pixels, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -53,10 +55,15 @@ def as_clip(frames: Tensor, name: str = "frames") -> tuple[Tensor, list[str]]:
     frames = as_tensor(frames, name, "[F, H, W, 3] float in [0, 1]")
     if frames.ndim == 3 and frames.shape[-1] in (1, 3, 4):
         frames = frames[None]
-    if frames.ndim != 4 or frames.shape[-1] not in (1, 3, 4):
+    if frames.ndim != 4:
         raise ValueError(
             f"{name} has shape {list(frames.shape)}, expected [F, H, W, 3] (or one image [H, W, 3]); "
             "give colors last"
+        )
+    if frames.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"{name} has {counted(frames.shape[-1], 'channel')}, expected red, green and blue last (or gray, "
+            "or with alpha); look at the node that made it"
         )
     if frames.numel() == 0:
         raise ValueError(f"{name} is empty (shape {list(frames.shape)}); give at least one frame")
@@ -75,7 +82,8 @@ def to_unit_range(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
     if values.dtype in (torch.uint8, torch.bool):
         return values.float() / (255.0 if values.dtype == torch.uint8 else 1.0), []
     if not values.is_floating_point():
-        raise ValueError(f"{name} has dtype {values.dtype}, expected float in [0, 1] or uint8; convert it")
+        kind = str(values.dtype).removeprefix("torch.")
+        raise ValueError(f"{name} holds {kind} numbers, expected float in [0, 1] or uint8; convert it")
     values = values.float()
     low, high = (float(v) for v in torch.aminmax(values.detach()))
     if low >= 0 and high <= 1:
@@ -115,6 +123,30 @@ def snap_length(num_frames: int) -> int:
     return (num_frames - 1) // VAE_STRIDE[0] * VAE_STRIDE[0] + 1
 
 
+def rounded_length(num_frames: int) -> tuple[int, list[str]]:
+    """`snap_length`, and a note where that is another length."""
+    total = snap_length(num_frames)
+    return total, [] if total == num_frames else [f"length {num_frames} -> {counted(total, 'frame')} (4n+1)"]
+
+
+@contextmanager
+def rounding_named(notes: Sequence[str]) -> Iterator[None]:
+    """Add to a refusal how size and length were rounded: it counts in the rounded ones.
+
+    Args:
+        notes: of the builder, so far.
+    Raises:
+        ValueError: what the block raises, with the notes on size and length.
+    """
+    try:
+        yield
+    except ValueError as error:
+        rounded = [note for note in notes if note.startswith(("length ", "size "))]
+        if not rounded:
+            raise
+        raise ValueError(f"{error} ({'; '.join(rounded)})") from error
+
+
 def target_size(source: tuple[int, int], width: int | None, height: int | None) -> tuple[int, int, list[str]]:
     """Choose the canvas for a source (width, height) and what was asked for; one None keeps the aspect."""
     requested = (width, height)
@@ -138,10 +170,8 @@ def target_length(available: int, requested: int | None, name: str = "frames") -
 
     A clip that is too long loses frames at its end. One that is shorter than asked leaves the rest free.
     """
-    total = snap_length(available if requested is None else requested)
-    notes = []
-    if requested is not None and requested != total:
-        notes.append(f"length {requested} -> {counted(total, 'frame')} (4n+1)")
+    total, notes = rounded_length(available if requested is None else requested)
+    notes = [] if requested is None else notes
     used = min(available, total)
     if used < available:
         notes.append(

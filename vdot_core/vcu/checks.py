@@ -111,11 +111,11 @@ def as_strength(value: Any, num_latent_frames: int) -> float | tuple[float, ...]
 def as_list(values: Any, name: str) -> list:
     """A sequence as a list; ValueError for what is none."""
     if isinstance(values, (str, bytes, dict)):
-        raise ValueError(f"{name} is {shown(values)}, expected a sequence; give a list")
+        raise ValueError(f"{name} is {shown(values)}, expected a list; give one")
     try:
         return list(values)
     except TypeError as error:
-        raise ValueError(f"{name} is {shown(values)}, expected a sequence; give a list") from error
+        raise ValueError(f"{name} is {shown(values)}, expected a list; give one") from error
 
 
 def _between(low: float | None, high: float | None) -> str:
@@ -128,8 +128,10 @@ def _between(low: float | None, high: float | None) -> str:
 
 def shown(value: Any) -> str:
     """A value in an error: small ones as they are, others by their type."""
+    if value is None:
+        return "missing"
     if isinstance(value, str):
         return f"'{text.shown(value, 57)}'"
-    if value is None or isinstance(value, (bool, int, float)):
+    if isinstance(value, (bool, int, float)):
         return text.shown(value, 60)
     return f"a {type(value).__name__}"

@@ -96,7 +96,7 @@ def _check_alike(named: list[tuple[str, VCU]], content: list[tuple[str, VCU]]) -
         if unit.strengths != first.strengths:
             raise ValueError(
                 f"{first_name} has strength {_shown(first)} and {name} {_shown(unit)}; a composed unit "
-                "has one strength. Give both the same, or encode them as several contexts"
+                "has one strength. Give both the same, or connect them to separate inputs of VDOT Encode"
             )
     return notes
 
@@ -151,7 +151,7 @@ def _controls_clash(a: tuple[str, VCU], b: tuple[str, VCU]) -> None:
     if first.region is None or second.region is None or bool((first.region * second.region).any()):
         raise ValueError(
             f"{name_a} and {name_b} are controls of the same region; VACE was trained on separate ones. "
-            "Give each its own region, or encode them as several contexts"
+            "Give each its own region, or connect them to separate inputs of VDOT Encode"
         )
 
 

@@ -84,7 +84,12 @@ def crop_region(
     clip, notes = as_clip(frames, "video")
     total, rows, columns = clip.shape[:3]
     soft, more = as_mask(mask, total, rows, columns)
-    crop = _window(soft, real("margin", margin, 0.0, MAX_CROP_MARGIN), _asked(width, height))
+    requested = _asked(width, height)
+    crop = _window(soft, real("margin", margin, 0.0, MAX_CROP_MARGIN), requested)
+    if requested and crop.size != (width, height):
+        shape = "" if crop.size == requested else ", in the region's shape"
+        size = f"{crop.size[0]}x{crop.size[1]}"
+        notes.append(f"size {width}x{height} -> {size} (multiples of {SIZE_MULTIPLE}{shape})")
     y, x = crop.window
     part = resample(clip[:, y, x], *crop.size)
     cut = scaled_mask(soft[:, y, x], *crop.size)
@@ -99,8 +104,9 @@ def scaled_mask(mask: Tensor, width: int, height: int) -> Tensor:
 
 def _asked(width: int | None, height: int | None) -> Size | None:
     if (width is None) != (height is None):
+        side, other = ("width", "height") if height is None else ("height", "width")
         raise ValueError(
-            f"width is {width} and height is {height}; give both, or neither for the window's own"
+            f"{side} is set and {other} is not; set both, or neither (0) to keep the region's own size"
         )
     if width is None:
         return None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..memory import RGB
 from ..text import counted
-from .canvas import as_clip, fit_frames, snap_length, target_size
+from .canvas import as_clip, fit_frames, rounded_length, rounding_named, target_size
 from .checks import MAX_FRAMES, as_list, check_volume, whole
 from .unit import GRAY, VCU, built
 
@@ -41,17 +41,18 @@ def extend(
     inputs = [(name, clip) for name, clip in (("first", first), ("last", last)) if clip is not None]
     if not inputs:
         raise ValueError("nothing to extend: give `first`, `last` or both")
-    total, notes = _length(num_frames)
+    total, notes = rounded_length(num_frames)
     clips = {}
     for name, clip in inputs:
         clips[name], more = as_clip(clip, name)
         notes += more
     num_given = sum(len(clip) for clip in clips.values())
     if num_given >= total:
-        raise ValueError(
-            f"{counted(num_given, 'frame')} given for a video of {total}; nothing is left to generate. "
-            "Ask for a longer video or give fewer frames"
-        )
+        with rounding_named(notes):
+            raise ValueError(
+                f"{counted(num_given, 'frame')} given for a video of {total}; nothing is left to generate. "
+                "Ask for a longer video or give fewer frames"
+            )
     placed = [(0 if name == "first" else total - len(clip), clip, name) for name, clip in clips.items()]
     return _place(placed, total, width, height, strength, notes)
 
@@ -81,7 +82,7 @@ def keyframes(
         ValueError: counts differ, one reaches out of the video, two give the same frame (both are named), or
             a shape, dtype or range is wrong.
     """
-    total, notes = _length(num_frames)
+    total, notes = rounded_length(num_frames)
     images = as_list(images, "images")
     numbers = enumerate(as_list(indices, "indices"), 1)
     indices = [whole(f"index {k}", index, -MAX_FRAMES, MAX_FRAMES) for k, index in numbers]
@@ -91,22 +92,32 @@ def keyframes(
             "give one position for every image"
         )
     names = [f"keyframe {number}" for number in range(1, len(images) + 1)] if names is None else names
-    owner: dict[int, str] = {}
-    placed = []
-    for image, index, name in zip(images, indices, names, strict=True):
+    clips = []
+    for image, name in zip(images, names, strict=True):
         clip, more = as_clip(image, name)
         notes += more
-        start = _start(name, index, len(clip), total)
-        for frame in range(start, start + len(clip)):
+        clips.append(clip)
+    with rounding_named(notes):
+        starts = _starts(names, indices, [len(clip) for clip in clips], total)
+    return _place(list(zip(starts, clips, names, strict=True)), total, width, height, strength, notes)
+
+
+def _starts(names: Sequence[str], indices: list[int], lengths: list[int], total: int) -> list[int]:
+    """The first frame of each keyframe's clip; ValueError where two overlap, or nothing is left."""
+    owner: dict[int, str] = {}
+    starts = []
+    for name, index, length in zip(names, indices, lengths, strict=True):
+        start = _start(name, index, length, total)
+        for frame in range(start, start + length):
             if frame in owner:
                 raise ValueError(f"{owner[frame]} and {name} are both at frame {frame}; move one of them")
             owner[frame] = name
-        placed.append((start, clip, name))
+        starts.append(start)
     if len(owner) == total:
         raise ValueError(
             f"keyframes fill all {counted(total, 'frame')}; nothing is left to generate. Give fewer of them"
         )
-    return _place(placed, total, width, height, strength, notes)
+    return starts
 
 
 def _start(name: str, index: int, length: int, total: int) -> int:
@@ -123,11 +134,6 @@ def _start(name: str, index: int, length: int, total: int) -> int:
         f"{name} ({counted(length, 'frame')} at position {index}) covers frames {start}.."
         f"{start + length - 1}, the video has 0..{total - 1}; move it or give fewer frames"
     )
-
-
-def _length(num_frames: int) -> tuple[int, list[str]]:
-    total = snap_length(num_frames)
-    return total, [] if total == num_frames else [f"length {num_frames} -> {counted(total, 'frame')} (4n+1)"]
 
 
 def _place(

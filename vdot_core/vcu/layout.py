@@ -15,7 +15,7 @@ from ..memory import MASK, RGB
 from ..progress import steps
 from ..raster import disc, paint, pen_radius
 from ..text import counted
-from .canvas import as_clip, target_size
+from .canvas import as_clip, rounding_named, target_size
 from .checks import as_list, as_tensor, check_volume, real, whole
 from .compose import compose
 from .extension import extend
@@ -64,7 +64,8 @@ def layout(
         ValueError: a box has no area or lies outside the canvas, or colors and boxes differ in number.
     """
     canvas = text(width, height, num_frames)
-    tracks = box_tracks(boxes, canvas.num_frames)
+    with rounding_named(canvas.notes):
+        tracks = box_tracks(boxes, canvas.num_frames)
     line_width = whole("line_width", line_width, 1, MAX_LINE_WIDTH)
     check_volume(canvas.num_frames, canvas.width, canvas.height, RGB)
     frames = torch.ones(canvas.num_frames, canvas.height, canvas.width, 3)
@@ -73,11 +74,13 @@ def layout(
             _draw_box(frames[f].numpy(), track[f], color, line_width) for f in steps(range(len(track)))
         ]
         if not any(visible):
-            raise ValueError(
-                f"box {number}, {track[0]}, lies outside the canvas of {canvas.width}x{canvas.height}; "
-                "move it in"
-            )
-    unit = control(frames, strength=strength, start=start, end=end)
+            with rounding_named(canvas.notes):
+                raise ValueError(
+                    f"box {number}, {track[0]}, lies outside the canvas of {canvas.width}x{canvas.height}; "
+                    "move it in"
+                )
+    with rounding_named(canvas.notes):
+        unit = control(frames, strength=strength, start=start, end=end)
     return unit.replace(notes=canvas.notes + unit.notes)
 
 
@@ -163,15 +166,16 @@ def move(
         raise ValueError(f"image holds {len(clip)} images, expected one; give the video's first frame")
     start = extend(clip, num_frames=num_frames, width=width, height=height, strength=strength)
     start = start.replace(notes=(*notes, *start.notes))
-    tracks = box_tracks(boxes, start.num_frames, first=1)
-    guide = layout(
-        [dict(enumerate(track)) for track in tracks],
-        width=start.width,
-        height=start.height,
-        num_frames=start.num_frames,
-        colors=colors,
-        strength=strength,
-    )
+    with rounding_named(start.notes):
+        tracks = box_tracks(boxes, start.num_frames, first=1)
+        guide = layout(
+            [dict(enumerate(track)) for track in tracks],
+            width=start.width,
+            height=start.height,
+            num_frames=start.num_frames,
+            colors=colors,
+            strength=strength,
+        )
     return compose(start, guide)
 
 

@@ -39,8 +39,8 @@ class Pads:
                 raise ValueError(f"{name} is {pixels} pixels, expected 0 or more, up to {MAX_SIDE}")
         if not self.left + self.right + self.top + self.bottom:
             raise ValueError(
-                "nothing to outpaint: left, right, top and bottom are all 0 and the aspect is the clip's; "
-                "give one of them pixels, or another aspect or size"
+                "nothing to outpaint: left, right, top and bottom are 0, and the shape that was asked for is "
+                "the clip's; give one of them pixels, another aspect, or a width and height of another shape"
             )
 
 
@@ -70,7 +70,8 @@ def outpaint(
             clip's width or height (0.25 = a quarter). Without `width` and `height` the clip keeps its scale,
             and the margins grow to make the canvas a multiple of 16.
         width, height: canvas; clip and margins are scaled together to cover it. With neither side nor aspect
-            given, the clip is scaled to fit inside it and the margins fill the rest.
+            given, the clip is scaled to fit inside it and the margins fill the rest; one of the two alone
+            then leaves the other as the clip's own.
         num_frames: length; None = the clip's own. Frames beyond a shorter clip are generated.
         strength: scale of its context; see `VCU`.
         aspect: width by height of the canvas, 1.7778, '2.39' or '16:9': margins on two sides reach it.
@@ -83,7 +84,11 @@ def outpaint(
         ValueError: no margin, a negative one, sides with an aspect, or a wrong shape, dtype or range.
     """
     clip, notes = as_clip(frames, "video")
-    sides = {"left": left, "right": right, "top": top, "bottom": bottom}
+    rows, columns = clip.shape[1:3]
+    sides = {"left": _side("left", left, columns), "right": _side("right", right, columns)}
+    sides |= {"top": _side("top", top, rows), "bottom": _side("bottom", bottom, rows)}
+    if aspect is None and not any(sides.values()) and (width is None) != (height is None):
+        width, height = (columns, height) if width is None else (width, rows)
     pads = _pads(clip, sides, aspect, anchor, width, height)
     feather_px = whole("feather_px", feather_px, 0, MAX_SIDE)
     length = target_length(clip.shape[0], num_frames, "video")
@@ -115,7 +120,7 @@ def outpaint(
 
 def _pads(
     clip: Tensor,
-    sides: dict[str, int | float],
+    sides: dict[str, int],
     aspect: float | str | None,
     anchor: tuple[float, float],
     width: int | None,
@@ -123,9 +128,7 @@ def _pads(
 ) -> Pads:
     """Margins in the clip's pixels, from sides, aspect or size."""
     old_height, old_width = clip.shape[1:3]
-    lengths = {"left": old_width, "right": old_width, "top": old_height, "bottom": old_height}
-    pixels = {name: _side(name, value, lengths[name]) for name, value in sides.items()}
-    names = [name for name, value in pixels.items() if value]
+    names = [name for name, value in sides.items() if value]
     if aspect is not None:
         if names:
             raise ValueError(f"aspect and {', '.join(names)} are given; give either the aspect or the sides")
@@ -134,7 +137,7 @@ def _pads(
         canvas = target_size((old_width, old_height), width, height)
         ratio = canvas[0] / canvas[1]
     else:
-        return Pads(**pixels)
+        return Pads(**sides)
     at = [real("anchor", part, 0.0, 1.0) for part in as_list(anchor, "anchor")]
     if len(at) != 2:
         raise ValueError(f"anchor has {len(at)} numbers, expected two; give (x, y), as (0.5, 0.5)")
@@ -157,8 +160,8 @@ def _side(name: str, value: int | float, length: int) -> int:
         return whole(name, value)
     if not 0.0 <= value <= MAX_RATIO:
         raise ValueError(
-            f"{name} is {value}, and a float is a part of the clip's side, from 0 to {MAX_RATIO:g}; "
-            "for pixels give a whole number"
+            f"{name} is {100 * value:g} percent of the clip's side, expected 0 to {100 * MAX_RATIO:g}; give "
+            "less, or a whole number of pixels"
         )
     return round(value * length)
 

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from ..memory import RGB
 from ..signals.depth import normalize_depth, single_channel
-from ..text import counted
-from .canvas import as_clip, fit_frames, lengthen, snap_length, snap_size, target_length, target_size
+from .canvas import as_clip, fit_frames, lengthen, rounded_length, rounding_named, target_length, target_size
 from .checks import as_tensor, check_volume, flag, shown
 from .masks import as_mask, find_lost, fit_mask
 from .span import Moment, guided_span
-from .unit import GRAY, SIZE_MULTIPLE, VAE_STRIDE, VCU, built, full_mask, gray_frames
+from .unit import GRAY, VAE_STRIDE, VCU, built, full_mask, gray_frames
 
 NORMALIZATIONS = ("frame", "clip", "stable", "none")
 
@@ -76,7 +75,8 @@ def control(
     length = target_length(clip.shape[0], num_frames, "control")
     scaled = 0 if (width, height) == source else RGB
     check_volume(length.total, width, height, RGB + scaled)
-    first, last, span_notes = guided_span(start, end, length.total)
+    with rounding_named(length.notes):
+        first, last, span_notes = guided_span(start, end, length.total)
     notes += [*more, *length.notes, *span_notes]
     clip, more = fit_frames(clip[: length.used], width, height, "control")
     whole_chunks = -(-(length.used - 1) // VAE_STRIDE[0]) * VAE_STRIDE[0] + 1
@@ -176,11 +176,7 @@ def _only_between(clip: Tensor, region: Tensor | None, first: int, last: int) ->
 
 def canvas_of(width: int, height: int, num_frames: int) -> tuple[int, int, int, list[str]]:
     """Size and length snapped to what the model takes, and notes."""
-    snapped, length = snap_size(width, height), snap_length(num_frames)
-    check_volume(length, *snapped)
-    notes = []
-    if snapped != (width, height):
-        notes.append(f"size {width}x{height} -> {snapped[0]}x{snapped[1]} (multiples of {SIZE_MULTIPLE})")
-    if length != num_frames:
-        notes.append(f"length {num_frames} -> {counted(length, 'frame')} (4n+1)")
-    return *snapped, length, notes
+    width, height, notes = target_size((width, height), width, height)
+    length, more = rounded_length(num_frames)
+    check_volume(length, width, height)
+    return width, height, length, notes + more

@@ -23,7 +23,7 @@ def textured(height: int, width: int, *, cells: int = 12, seed: int = 1) -> Tens
 BAD_CLIPS = {
     "alpha": (torch.rand(2, 32, 32, 4), "alpha"),
     "one image": (torch.rand(32, 32, 3), r"\[F, H, W, 3\]"),
-    "channels first": (torch.rand(2, 3, 32, 32), r"\[F, H, W, 3\]"),
+    "channels first": (torch.rand(2, 3, 32, 32), "32 channels, expected red"),
     "no frames": (torch.rand(0, 32, 32, 3), "empty"),
     "no pixels": (torch.rand(2, 0, 32, 3), "empty"),
     "NaN": (
@@ -32,7 +32,7 @@ BAD_CLIPS = {
     ),
     "infinity": (torch.stack([torch.zeros(32, 32, 3), torch.full((32, 32, 3), float("inf"))]), "in frame 1"),
     "8 bit": (torch.rand(2, 32, 32, 3) * 255, "divide 8-bit images by 255"),
-    "integers": (torch.zeros(2, 32, 32, 3, dtype=torch.uint8), "float tensor"),
+    "integers": (torch.zeros(2, 32, 32, 3, dtype=torch.uint8), "uint8 numbers, expected float"),
     "no tensor": (np.zeros((2, 32, 32, 3), dtype=np.float32), "ndarray"),
 }
 

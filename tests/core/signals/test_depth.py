@@ -181,7 +181,7 @@ def test_no_relief_is_black_and_never_nan(mode):
         (torch.rand(2, 4, 4, 4), {}, "without alpha"),
         (torch.rand(0, 4, 4), {}, "empty"),
         (torch.rand(2, 4, 4).log().mul(0).div(0), {}, "NaN"),
-        (torch.zeros(2, 4, 4, dtype=torch.int32), {}, "float tensor"),
+        (torch.zeros(2, 4, 4, dtype=torch.int32), {}, "int32 numbers, expected float"),
         (torch.rand(2, 8, 8, 3), {}, "heat map"),
         (torch.rand(2, 4, 4), {"mode": "video"}, "'frame', 'clip' or 'stable'"),
         (torch.rand(2, 4, 4), {"values": "inverse"}, "'disparity', 'depth' or 'metric'"),

@@ -211,17 +211,20 @@ def test_draws_where_comfyuis_own_drawer_draws(comfy):
     ("keypoints", "message"),
     [
         ([], "an empty list"),
-        ("[]", "str"),
-        ({"people": []}, "dict"),
-        ([[1, 2]], "frame 0 are list"),
-        ([{"persons": []}], r"keys persons"),
+        ("[]", "keypoints is str, expected a list"),
+        (None, "keypoints is missing, expected a list.*connect"),
+        ({"people": []}, "a table with people, expected a list"),
+        ([[1, 2]], "frame 0 are list, expected a table"),
+        ([None], "frame 0 are missing, expected a table.*connect"),
+        ([{}], "frame 0 are an empty table, expected"),
+        ([{"persons": []}], "a table with persons, expected"),
         ([frame(), {"people": [3]}], "frame 1 is int"),
         ([frame({"pose_keypoints_2d": [0.0] * 51})], "17 points"),
         ([frame({"pose_keypoints_2d": [0.0] * 10})], "10 numbers"),
         ([frame({"pose_keypoints_2d": ["a", "b", "c"]})], "not a list of numbers"),
         ([frame(person(neck=(float("nan"), 3)))], "NaN"),
         ([frame(person(right=[0.0] * 60))], "20 points"),
-        ([{"people": [person(neck=(100, 100))]}], "canvas_width None"),
+        ([{"people": [person(neck=(100, 100))]}], "canvas_width missing"),
     ],
 )
 def test_bad_keypoints_are_refused(keypoints, message):
@@ -245,7 +248,7 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_size_must_be_known():
-    with pytest.raises(ValueError, match="canvas_width None and canvas_height None"):
+    with pytest.raises(ValueError, match="canvas_width missing and canvas_height missing"):
         draw_pose([{"people": []}])
 
 

@@ -103,7 +103,7 @@ def test_a_short_control_holds_its_latent_frame_then_lets_go():
 @pytest.mark.parametrize(
     "frames, words",
     [
-        (torch.rand(5, 3, 32, 32), "[F, H, W, 3]"),
+        (torch.rand(5, 3, 32, 32), "32 channels, expected red, green and blue last"),
         (torch.rand(0, 32, 32, 3), "empty"),
         (torch.rand(5, 32, 32, 3) * 255, "divide"),
         (torch.rand(5, 32, 32, 3).mul(2).sub(1), "(x + 1) / 2"),

@@ -157,7 +157,7 @@ def test_expand_anything_is_an_outpainted_first_frame():
 @pytest.mark.parametrize(
     "a, b, words",
     [
-        (control(clip(1)), control(clip(2)), ["unit 1 (control", "unit 2 (control", "several contexts"]),
+        (control(clip(1)), control(clip(2)), ["unit 1 (control", "unit 2 (control", "separate inputs"]),
         (control(clip(1)), control(clip(2)[:5]), ["differ in length", "9 frames", "5 frames"]),
         (control(clip(1)), text(64, 64, FRAMES), ["differ in size", "32x16", "64x64"]),
         (extension(1), extension(2), ["unit 1 (extension", "unit 2 (extension", "both give frame 0"]),
@@ -166,7 +166,7 @@ def test_expand_anything_is_an_outpainted_first_frame():
             inpaint(clip(2), random_mask(2)),
             ["unit 1 (repaint", "unit 2 (repaint", "different clips"],
         ),
-        (control(clip(1), strength=0.5), extension(), ["strength 0.5", "several contexts"]),
+        (control(clip(1), strength=0.5), extension(), ["strength 0.5", "separate inputs"]),
     ],
 )
 def test_what_clashes_is_named(a, b, words):

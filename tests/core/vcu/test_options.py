@@ -33,7 +33,7 @@ def kept_box(unit, frame=0):
 def test_a_float_margin_is_a_part_of_the_side():
     clip = torch.rand(5, 32, 64, 3)
     assert outpaint(clip, left=0.25, top=0.5) == outpaint(clip, left=16, top=16)
-    with pytest.raises(ValueError, match=r"left is 16\.0, and a float is a part.*whole number"):
+    with pytest.raises(ValueError, match=r"1600 percent of the clip's side, expected 0 to 800; .*of pixels"):
         outpaint(clip, left=16.0)
 
 
@@ -64,6 +64,24 @@ def test_size_alone_fits_the_clip_inside():
     assert kept_box(outpaint(clip, width=64, height=128)) == (0, 32, 64, 96)
     with pytest.raises(ValueError, match="nothing to outpaint"):
         outpaint(clip, width=64, height=64)
+
+
+def test_one_side_of_a_size_leaves_the_other_as_the_clips_own():
+    clip = torch.rand(5, 40, 32, 3)
+    for width, height, same in ((96, None, (96, 40)), (None, 96, (32, 96)), (16, None, (16, 40))):
+        unit = outpaint(clip, width=width, height=height)
+        assert unit == outpaint(clip, width=same[0], height=same[1])
+        assert (unit.width, unit.height) == tuple(side // 16 * 16 for side in same)
+    assert kept_box(outpaint(clip, width=96)) == (35, 0, 61, 32), "40 rows fill the 32 there are"
+    with pytest.raises(ValueError, match=r"asked for is the clip's; give .* width and height"):
+        outpaint(clip[:, :32], width=32)
+    assert outpaint(clip, width=96, left=16) == outpaint(clip, width=96, height=80, left=16), (
+        "with its margins"
+    )
+
+
+def test_aspect_and_sides_exclude_each_other():
+    clip = torch.rand(5, 32, 32, 3)
     with pytest.raises(ValueError, match="aspect and left are given"):
         outpaint(clip, left=8, aspect=2.0)
 
