@@ -196,13 +196,14 @@ def _read(info, vace_path, dtype: torch.dtype | None) -> tuple[dict, dict]:
     """Weights under Wan's names, and the metadata that ComfyUI needs."""
     from ..vdot_core.checkpoints import read_weights
 
-    if not (info.scaled or info.formats):
+    if not (info.scaled or info.formats or info.ggml_types):
         return dict(read_weights(info.path, vace=vace_path).state_dict), {}
-    if info.layout in ("wan", "comfyui", "vdot") and len(info.files) == 1 and dtype is None:
+    is_safetensors = not info.ggml_types and len(info.files) == 1
+    if info.layout in ("wan", "comfyui", "vdot") and is_safetensors and dtype is None:
         # ComfyUI runs scaled fp8 as it is, from the factors in its own form.
         state_dict, metadata = comfy.utils.load_torch_file(str(info.files[0]), return_metadata=True)
         return state_dict, metadata or {}
-    _log.info("%s: scaled fp8 weights are expanded to bf16 first", shown(info.path))
+    _log.info("%s: weights (%s) are expanded to bf16 first", shown(info.path), info.encoded_as)
     return dict(read_weights(info.path, vace=vace_path, dtype=torch.bfloat16).state_dict), {}
 
 

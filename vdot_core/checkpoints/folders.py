@@ -70,7 +70,9 @@ def _in_folder(folder: Path) -> WeightSet:
         return _from_index(preferred if preferred in indices else indices[0])
     if indices:
         raise ValueError(f"{shown(folder)} has several indices ({_names(indices)}); give the one to read")
-    files = sorted(folder.glob("*.safetensors")) or sorted([*folder.glob("*.pt"), *folder.glob("*.pth")])
+    files = sorted(folder.glob("*.safetensors")) or sorted(
+        file for suffix in ("gguf", "pt", "pth") for file in folder.glob(f"*.{suffix}")
+    )
     files = [file for file in files if file.name == "diffusion_pytorch_model.safetensors"] or files
     if len(files) == 1:
         if _SHARD.fullmatch(files[0].name):
@@ -83,7 +85,8 @@ def _in_folder(folder: Path) -> WeightSet:
     if os.path.isdir(folder / "transformer"):
         return _in_folder(folder / "transformer")
     raise ValueError(
-        f"{shown(folder)} holds no weights: no *{INDEX_SUFFIX}, no .safetensors, .pt or .pth; give another"
+        f"{shown(folder)} holds no weights: no *{INDEX_SUFFIX}, no .safetensors, .gguf, .pt or .pth; give "
+        "another"
     )
 
 

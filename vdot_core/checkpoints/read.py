@@ -11,8 +11,10 @@ import torch
 
 from ..networks import WanVace, WanVaceConfig
 from ..text import shown
+from .ggml_types import dequantize
 from .quantized import expand_scaled
 from .survey import CheckpointInfo, Entry, Survey, survey
+from .tensor_files import TensorSpec
 
 # While weights are converted, the file is mapped in parts of this size, so that the pages already read
 # do not add up to a second copy.
@@ -134,7 +136,7 @@ def iterate_tensors(
             if load is not None:
                 tensors = {part: load(part) for part in (entry.name, entry.scale) if part}
             scale = tensors[entry.scale] if entry.scale else None
-            yield name, _convert(name, tensors.pop(entry.name), scale, targets[name])
+            yield name, _convert(name, entry.spec, tensors.pop(entry.name), scale, targets[name])
         del tensors
 
 
@@ -155,10 +157,10 @@ def loadable(
             f"{shown(path)} is quantized as {' and '.join(checkpoint.info.formats)}, which only ComfyUI "
             "reads: open it with VDOT Load Model, or give a bf16, fp16 or fp8 file"
         )
-    if checkpoint.info.scaled and dtype is None:
+    if checkpoint.info.encoded_as and dtype is None:
         raise ValueError(
-            f"{shown(path)} holds scaled fp8 weights (fp8 times a factor), which have to be expanded; "
-            "give dtype=torch.bfloat16, or convert the file with --dtype bf16"
+            f"{shown(path)} holds quantized weights ({checkpoint.info.encoded_as}), which have to be "
+            "expanded; give dtype=torch.bfloat16, or convert the file with --dtype bf16"
         )
     return checkpoint
 
@@ -182,7 +184,7 @@ def _collect(
     direct = {
         name: entry
         for name, entry in entries.items()
-        if not elsewhere and entry.scale is None and targets[name] in (None, entry.spec.dtype)
+        if not elsewhere and not entry.is_encoded and targets[name] in (None, entry.spec.dtype)
     }
     read = dict(iterate_tensors(direct, targets, bounded=False))
     changed = {name: entry for name, entry in entries.items() if name not in direct}
@@ -209,11 +211,14 @@ def _batches(entries: Mapping[str, Entry], bounded: bool) -> Iterator[list[tuple
 
 
 def _convert(
-    name: str, tensor: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype | None
+    name: str, spec: TensorSpec, tensor: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype | None
 ) -> torch.Tensor:
     if dtype is None:
         return tensor
-    converted = (tensor if scale is None else expand_scaled(tensor, scale)).to(dtype)
+    if spec.ggml_type:
+        converted = dequantize(tensor, spec.ggml_type, spec.shape, dtype)
+    else:
+        converted = (tensor if scale is None else expand_scaled(tensor, scale)).to(dtype)
     if dtype == torch.float16 and tensor.dtype != dtype and converted.numel():
         # aminmax, unlike isfinite, needs no memory of the tensor's size; NaN passes through it.
         extremes = torch.stack(torch.aminmax(converted))

@@ -103,7 +103,7 @@ def _map_tensors(
     path: Path, num_bytes: int, specs: Mapping[str, TensorSpec], offsets: Mapping[str, int]
 ) -> dict[str, torch.Tensor]:
     """Every tensor as a private (copy on write) memory map of the file; nothing is read yet."""
-    buffer = _map_file(path, num_bytes)
+    buffer = map_file(path, num_bytes)
     return {
         name: torch.frombuffer(buffer, dtype=spec.dtype, count=spec.num_elements, offset=offsets[name]).view(
             spec.shape
@@ -114,7 +114,7 @@ def _map_tensors(
     }
 
 
-def _map_file(path: Path, num_bytes: int) -> mmap.mmap:
+def map_file(path: Path, num_bytes: int) -> mmap.mmap:
     """Map a file privately: writing to the memory copies the page and never changes the file.
 
     Args:

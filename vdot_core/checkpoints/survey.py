@@ -26,13 +26,14 @@ class CheckpointInfo:
         layout: 'vdot' (ours), 'vdot-pt' (the release), 'wan', 'comfyui', 'diffusers', 'vace-module', two of
             these joined by ' + ', or what else it is: 'lora', 'vae', 'text-encoder', 'i2v', 'unknown', ...
         config: the network's sizes; None where they cannot be known.
-        dtypes: number of parameters by dtype, as in {'bfloat16': 17337592896}.
+        dtypes: number of parameters by dtype, as in {'bfloat16': 17337592896}, or by GGUF's format.
         num_parameters: all parameters of the network; quantization scales are not counted.
         files: the weight files.
-        metadata: the safetensors header's strings.
+        metadata: the strings of the files' headers.
         problem: why it cannot be loaded; empty where it can.
-        scaled: True for fp8 weights with scale factors, which need a dtype to be read.
+        scaled: True for fp8 weights with scale factors.
         formats: formats of weights that only ComfyUI's layers read, such as 'nvfp4'.
+        ggml_types: formats of a GGUF file's blocks, such as 'Q4_K'.
     """
 
     path: Path
@@ -45,6 +46,12 @@ class CheckpointInfo:
     problem: str = ""
     scaled: bool = False
     formats: tuple[str, ...] = ()
+    ggml_types: tuple[str, ...] = ()
+
+    @property
+    def encoded_as(self) -> str:
+        """Form of weights that have to be decoded, and so need a dtype to be read; empty where none have."""
+        return "scaled fp8" if self.scaled else ", ".join(self.ggml_types)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,11 @@ class Entry:
     spec: TensorSpec
     scale: str | None = None
     packed: PackedWeight | None = None
+
+    @property
+    def is_encoded(self) -> bool:
+        """The file's numbers are not the parameter's values."""
+        return self.scale is not None or bool(self.spec.ggml_type)
 
 
 @dataclass(frozen=True)
@@ -170,14 +182,20 @@ def _interpret(
             spec = replace(spec, shape=packed.shape)
         entries[name] = Entry(owners[original], original, spec, names[scale] if scale else None, packed)
     info = _count(info, {name: entry.spec for name, entry in entries.items()})
-    info = replace(info, scaled=bool(quantization.scales), formats=quantization.formats)
+    ggml_types = sorted({entry.spec.ggml_type for entry in entries.values()} - {""})
+    info = replace(
+        info,
+        scaled=bool(quantization.scales),
+        formats=quantization.formats,
+        ggml_types=tuple(ggml_types),
+    )
     return Survey(info, entries)
 
 
 def _count(info: CheckpointInfo, specs: Mapping[str, TensorSpec]) -> CheckpointInfo:
     dtypes: Counter[str] = Counter()
     for spec in specs.values():
-        dtypes[str(spec.dtype).removeprefix("torch.")] += spec.num_elements
+        dtypes[spec.ggml_type or str(spec.dtype).removeprefix("torch.")] += spec.num_elements
     return replace(info, dtypes=dict(dtypes), num_parameters=sum(dtypes.values()))
 
 
@@ -222,6 +240,7 @@ def _join(base: Survey, module: Survey) -> Survey:
         metadata={**module.info.metadata, **base.info.metadata},
         scaled=base.info.scaled or module.info.scaled,
         formats=tuple(sorted({*base.info.formats, *module.info.formats})),
+        ggml_types=tuple(sorted({*base.info.ggml_types, *module.info.ggml_types})),
     )
     if info.config is not None:
         info = replace(info, config=_with_vace(info.config, module))

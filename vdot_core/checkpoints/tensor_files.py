@@ -12,16 +12,22 @@ import torch
 from ..files import open_file, version_of
 from ..text import shown
 from ..torch_files import PICKLE_MAGIC, ZIP_MAGIC
-
-GGUF_MAGIC = b"GGUF"
+from .ggml_types import num_packed_bytes
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and dtype of a tensor whose values have not been read."""
+    """Shape and dtype of a tensor whose values have not been read.
+
+    Args:
+        shape: of its values.
+        dtype: of its values.
+        ggml_type: format of a GGUF file's blocks, which are read as bytes and decoded to `dtype`; else empty.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    ggml_type: str = ""
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> TensorSpec:
@@ -33,6 +39,9 @@ class TensorSpec:
 
     @property
     def num_bytes(self) -> int:
+        """Size in the file."""
+        if self.ggml_type:
+            return num_packed_bytes(self.ggml_type, self.num_elements)
         return self.num_elements * self.dtype.itemsize
 
 
@@ -43,8 +52,9 @@ class TensorFile:
     Args:
         path: the file.
         specs: shape and dtype of every tensor by its name in the file.
-        read: every tensor by its name; a private memory map of the file where it is `mapped`.
-        metadata: strings of a safetensors header.
+        read: every tensor by its name, GGUF's blocks as uint8; a private memory map of the file where it is
+            `mapped`.
+        metadata: strings of a safetensors or GGUF header.
         container: the key that the tensors lie under in a torch file.
         mapped: `read` maps the file, whose pages are read at use and dropped with the tensors.
         load: one tensor by its name, read into memory; None where the format does not allow it. A file that
@@ -79,12 +89,14 @@ def open_tensor_file(path: str | Path) -> TensorFile:
     """Read and check the header of one weight file; the content decides its format, not its name.
 
     Args:
-        path: a `.safetensors`, `.pt`, `.pth`, `.bin` or `.ckpt` file.
+        path: a `.safetensors`, `.gguf`, `.pt`, `.pth`, `.bin` or `.ckpt` file.
     Returns:
         The file's names, shapes and dtypes.
     Raises:
         ValueError: the file is truncated, corrupt, unsafe, or of a format that is not read.
     """
+    from .gguf_files import open_gguf
+    from .gguf_header import GGUF_MAGIC
     from .pt_files import open_pt
     from .safetensors_files import looks_like_safetensors, open_safetensors
 
@@ -93,9 +105,7 @@ def open_tensor_file(path: str | Path) -> TensorFile:
     with open_file(path) as file:
         magic = file.read(64)
     if magic.startswith(GGUF_MAGIC):
-        raise ValueError(
-            f"{shown(path)} is GGUF, which is not read; give the .safetensors or .pt of the same model"
-        )
+        return replace(open_gguf(path), version=version)
     if magic.startswith(b"version https://git-lfs"):
         raise ValueError(
             f"{shown(path)} is a git-lfs pointer, not the weights; run `git lfs pull` or download the file"

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+import gguf
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -46,6 +48,32 @@ def write_shards(
     index = folder / f"{stem}.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 0}, "weight_map": weight_map}))
     return folder
+
+
+def write_gguf(path: Path, weights: dict, kind: str, **fields: str) -> Path:
+    """A GGUF file as ComfyUI-GGUF's tools write it: the blocks' matrices in a format, the rest as float32.
+
+    K blocks, which the package does not quantize, are random bytes with plain scales.
+    """
+    writer = gguf.GGUFWriter(None, "wan")
+    for key, value in fields.items():
+        writer.add_string(key, value)
+    for name, value in weights.items():
+        block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+        is_matrix = value.ndim == 2 and "blocks." in name and not value.shape[1] % block
+        ggml_type = gguf.GGMLQuantizationType[kind if is_matrix else "F32"]
+        if is_matrix and kind.endswith("_K"):
+            raw = np.random.default_rng(0).integers(0, 61, (value.shape[0], value.shape[1] // block * size))
+            writer.add_tensor(name, raw.astype(np.uint8), raw_dtype=ggml_type)
+        else:
+            writer.add_tensor(
+                name, gguf.quants.quantize(value.float().numpy(), ggml_type), raw_dtype=ggml_type
+            )
+    writer.write_header_to_file(path)
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 def wan_json(config: WanVaceConfig) -> dict:

@@ -230,10 +230,12 @@ def test_scaled_fp8(tmp_path, keys, per_channel):
     save_file(prefixed(stored, "model.diffusion_model."), path)
     info = inspect(path, config=TINY)
     assert (
-        info.scaled and info.problem == "" and info.num_parameters == sum(v.numel() for v in weights.values())
+        info.encoded_as == "scaled fp8"
+        and info.problem == ""
+        and info.num_parameters == sum(v.numel() for v in weights.values())
     )
     assert_same(read_weights(path, config=TINY, dtype=torch.bfloat16).state_dict, expected)
-    with pytest.raises(ValueError, match=r"scaled fp8 weights.*give dtype=torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"quantized weights \(scaled fp8\).*give dtype=torch.bfloat16"):
         load_network(path, config=TINY)
     error = (
         (expected["blocks.1.self_attn.v.weight"].float() - weights["blocks.1.self_attn.v.weight"]).abs().max()

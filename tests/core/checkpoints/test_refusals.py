@@ -115,7 +115,7 @@ def test_other_quantizations_are_refused(tmp_path, extra, sentence):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"GGUF" + b"\0" * 60, "GGUF, which is not read"),
+        (b"GGUF" + b"\0" * 60, "GGUF: it has version 0, expected 2 or 3"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git-lfs pointer"),
         (b"<!DOCTYPE html><html></html>", "web page"),
         (b"", "safetensors"),

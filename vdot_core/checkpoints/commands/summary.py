@@ -30,7 +30,7 @@ def describe(info: CheckpointInfo) -> str:
     dtypes = ", ".join(f"{name} {count:,}" for name, count in sorted(info.dtypes.items())) or "none"
     lines = [
         shown(info.path),
-        f"  layout      {info.layout}{' (scaled fp8)' if info.scaled else ''}",
+        f"  layout      {info.layout}{f' ({info.encoded_as})' if info.encoded_as else ''}",
         f"  files       {files}",
         f"  parameters  {info.num_parameters:,}",
         f"  dtypes      {dtypes}",
