@@ -1,4 +1,4 @@
-"""ComfyUI's VAE as a vdot_core encoder: checked, several clips in one pass if they fit, gray clips cached.
+"""ComfyUI's VAE as a vdot_core encoder: checked, several clips in one pass if they fit, latents cached.
 
 Shape letters: B batch, F pixel frames, T latent frames, H W pixels, h w latents.
 """
@@ -142,22 +142,28 @@ def _encode_together(vae, video: torch.Tensor) -> torch.Tensor | None:
     return None
 
 
-_gray_cache = None
+_latent_cache = None
 _watched: "weakref.WeakSet[torch.nn.Module]" = weakref.WeakSet()
 
 
-def gray_cache(vae):
-    """The bounded cache of encoded gray clips, which knows each VAE by its weights.
+def latent_cache(vae):
+    """The bounded cache of encoded clips, which knows each VAE by its weights.
 
-    It is emptied whenever ComfyUI unloads a VAE that filled it.
+    What ComfyUI's unloading of a VAE is to free, the memory of that VAE's device, is freed of latents too.
     """
-    global _gray_cache
-    if _gray_cache is None:
-        from ..vdot_core.vcu import GrayCache
+    global _latent_cache
+    if _latent_cache is None:
+        from ..vdot_core.vcu import LatentCache
 
-        _gray_cache = GrayCache()
+        _latent_cache = LatentCache()
     if vae.first_stage_model not in _watched:
         _watched.add(vae.first_stage_model)
         on_detach = comfy.patcher_extension.CallbacksMP.ON_DETACH
-        vae.patcher.add_callback_with_key(on_detach, "vdot", lambda *_: _gray_cache.clear())
-    return _gray_cache
+        vae.patcher.add_callback_with_key(on_detach, "vdot", _on_detach)
+    return _latent_cache
+
+
+def _on_detach(patcher, unpatch_all: bool) -> None:
+    """Drop latents where a VAE is unloaded; ComfyUI also detaches a loaded one right before each use."""
+    if unpatch_all:
+        _latent_cache.clear(patcher.load_device)

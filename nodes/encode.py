@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..vdot_core.text import counted
 from .comfy_bridge import report, vace_conditioning
 from .comfy_checks import size_of, vace_contexts
-from .comfy_vae import check_vae, clips_at_once, gray_cache, vae_encoder
+from .comfy_vae import check_vae, clips_at_once, latent_cache, vae_encoder
 from .guard import CheckedNode
 from .inputs import MAX_STRENGTH, VCUType
 from .trim import ReferenceCount
@@ -107,7 +107,7 @@ class VDOTEncode(CheckedNode):
         context = vcu.encode(
             units,
             vae_encoder(vae),
-            cache=gray_cache(vae),
+            cache=latent_cache(vae),
             vae=vae.first_stage_model,
             max_batch=clips_at_once(vae),
         )

@@ -111,7 +111,7 @@ def test_gray_is_encoded_once_and_forgotten_on_unload(run, vae, text, monkeypatc
     import comfy.model_management
 
     bridge = submodule("nodes.comfy_vae")
-    bridge.gray_cache(vae).clear()
+    bridge.latent_cache(vae).clear()
     calls = []
     encode = type(vae).encode
     monkeypatch.setattr(type(vae), "encode", lambda self, x: calls.append(x.shape) or encode(self, x))
@@ -119,9 +119,9 @@ def test_gray_is_encoded_once_and_forgotten_on_unload(run, vae, text, monkeypatc
     for _ in range(3):
         run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0)
     assert len(calls) == 1, "an all-gray clip has one half to encode, once"
-    assert len(bridge.gray_cache(vae)) == 1
+    assert len(bridge.latent_cache(vae)) == 1
     comfy.model_management.unload_all_models()
-    assert len(bridge.gray_cache(vae)) == 0
+    assert len(bridge.latent_cache(vae)) == 0
 
 
 def test_wrong_vae_is_refused_before_anything_is_encoded(run, text):

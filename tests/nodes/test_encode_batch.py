@@ -43,7 +43,7 @@ def context(run, vae, text):
     unit = run("VDOTMask", frames=clip, mask=mask, **options).args[0]
 
     def call():
-        submodule("nodes.comfy_vae").gray_cache(vae).clear()
+        submodule("nodes.comfy_vae").latent_cache(vae).clear()
         out = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0)
         return out.args[0][0][1]["vace_frames"][0]
 

@@ -8,19 +8,28 @@ from PIL import Image
 
 from tests.support.server import ComfyServer, PromptRefusedError
 
-# Stands for CLIP Text Encode, whose encoder for Wan has 5 billion parameters.
+# Stands for CLIP Text Encode, whose encoder for Wan has 5 billion parameters; and notes every clip that goes
+# through the VAE's encoder.
 TEXT_NODE = """
 import torch
+from pathlib import Path
+from comfy.ldm.wan.vae import WanVAE
 class TestText:
     RETURN_TYPES, FUNCTION, CATEGORY = ("CONDITIONING",), "run", "test"
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {}}
-    def run(self):
+        return {"required": {}, "optional": {"prompt": ("INT", {"default": 0})}}
+    def run(self, prompt=0):
         tokens = torch.zeros(1, 512, 4096)
-        tokens[:, :5] = torch.randn(1, 5, 4096, generator=torch.Generator().manual_seed(0))
+        tokens[:, :5] = torch.randn(1, 5, 4096, generator=torch.Generator().manual_seed(prompt))
         return ([[tokens, {}]],)
 NODE_CLASS_MAPPINGS = {"TestText": TestText}
+encode = WanVAE.encode
+def noted(self, x, *args, **kwargs):
+    with open(Path(__file__).with_name("passes.txt"), "a") as passes:
+        passes.write("*" * len(x))
+    return encode(self, x, *args, **kwargs)
+WanVAE.encode = noted
 """
 # A file name in an encoding that is not the system's, as Python gives it.
 LATIN_1 = "mod\udce8le.safetensors"
@@ -217,3 +226,38 @@ def test_cancel_in_the_middle_and_continue(server):
 def test_freed_memory_is_loaded_again(server):
     server.post("/free", {"unload_models": True, "free_memory": True})
     assert server.run(graph(n7__seed=8)).status == "success"
+
+
+def test_the_vae_encodes_only_what_is_new(server):
+    """Decoding between encodings, for which ComfyUI detaches and reloads the VAE; each run has a new prompt."""
+    passes = server.base / "custom_nodes/passes.txt"
+    prompts = iter(range(1, 100))
+
+    def num_passes(class_type, strength=1.0, **inputs):
+        before = passes.stat().st_size if passes.exists() else 0
+        size = {"width": 32, "height": 32, "length": 5}
+        place = {"destination": ["11", 0], "source": ["10", 0], "x": 16, "y": 8, "operation": "add"}
+        nodes = graph(n5__prompt=next(prompts), n6__strength=strength, n8__samples=["6", 2])
+        nodes |= {
+            "4": {"class_type": class_type, "inputs": {**size, **inputs}},
+            "10": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 16, "height": 16}},
+            "11": {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 48, "height": 40}},
+            "12": {"class_type": "MaskComposite", "inputs": place},
+        }
+        run = server.run(nodes)
+        assert run.status == "success" and images(run), run.error
+        return passes.stat().st_size - before
+
+    control = {"frames": ["3", 0]}
+    inpaint = {"frames": ["3", 0], "mask": ["12", 0], "mask_shape": "original", "expand": 0.0}
+    assert num_passes("VDOTText") == 1, "gray, for the first time"
+    assert num_passes("VDOTText") == 0
+    assert num_passes("VDOTControl", **control) == 1
+    assert num_passes("VDOTControl", **control) == 0
+    assert num_passes("VDOTControl", strength=0.5, **control) == 0
+    assert num_passes("VDOTMask", **inpaint) == 1
+    assert num_passes("VDOTMask", **inpaint) == 0
+    assert num_passes("VDOTMask", **{**inpaint, "expand": 0.5}) == 1
+    server.post("/free", {"unload_models": True})
+    # ComfyUI unloads before or after the next prompt.
+    assert num_passes("VDOTText") + num_passes("VDOTText") == 1

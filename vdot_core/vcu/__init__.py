@@ -6,7 +6,7 @@ from .compose import compose
 from .crop import Crop, crop_region
 from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, VCUContext, encode, latent_shape
 from .extension import extend, keyframes
-from .gray_cache import GrayCache
+from .latent_cache import GrayCache, LatentCache
 from .layout import layout, layout_masks, move
 from .masks import EXPAND_RATIO, MASK_SHAPES, augment
 from .outpaint import outpaint
@@ -29,6 +29,7 @@ __all__ = [
     "VCU",
     "Crop",
     "GrayCache",
+    "LatentCache",
     "VCUContext",
     "augment",
     "box_masks",

@@ -5,7 +5,7 @@ Shape letters: B batch, F pixel frames, T latent frames, H W pixels, h w latents
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,20 +15,16 @@ from torch import Tensor
 
 from ..memory import RGB
 from ..networks.context_scale import ContextScale
-from ..progress import steps
 from ..text import counted
 from .canvas import letterbox
 from .checks import as_list, check_volume
-from .gray_cache import GrayCache
+from .clips import LATENT_CHANNELS, Clip, Coder, MaxBatch, VaeEncode, halves
+from .latent_cache import GrayCache
 from .lengths import fit_units
-from .unit import GRAY, VAE_STRIDE, VCU, dense, gray_frames, num_latent_frames
+from .unit import VAE_STRIDE, VCU, dense, gray_frames, num_latent_frames
 
-LATENT_CHANNELS = 16
 MASK_CHANNELS = VAE_STRIDE[1] * VAE_STRIDE[2]
 CONTEXT_CHANNELS = 2 * LATENT_CHANNELS + MASK_CHANNELS
-
-VaeEncode = Callable[[Tensor], Tensor]
-MaxBatch = Callable[[tuple[int, ...]], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +83,8 @@ def encode(
         units: one VCU or several of one size and length.
         vae_encode: video [B, F, H, W, 3] in [0, 1] -> latents [B, 16, T, h, w] in the network's normalized
             space.
-        cache: keeps the latents of gray clips between calls; None = only within this call.
+        cache: keeps latents between calls: of gray clips, or with a `LatentCache` of all clips as long as
+            their units live; None = only within this call.
         vae: the object the cache knows the VAE by; None = the owner of `vae_encode`, where it is a method, or
             itself.
         max_batch: how many new clips, such as the two halves of a masked one, may go to the VAE in one call:
@@ -102,16 +99,19 @@ def encode(
     units, fitted = _checked(units)
     first = units[0]
     owner = vae if vae is not None else getattr(vae_encode, "__self__", vae_encode)
-    check_volume(first.num_frames, first.width, first.height, RGB * (1 + _num_halves(units)))
-    coder = _Coder(vae_encode, GrayCache() if cache is None else cache, owner, max_batch)
+    # The VAE's own copy of a clip, and the clip where it is rendered for that.
+    num_copies = 2 if any(bool((dense(unit.masks) <= 0.5).any()) for unit in units) else 1
+    check_volume(first.num_frames, first.width, first.height, RGB * num_copies)
+    coder = Coder(vae_encode, GrayCache() if cache is None else cache, owner, max_batch)
 
     slots, places = _gather_references(units)
-    halves = coder.clips([half for unit in units for half in split(unit)])
-    references = coder.clips([image[None] for image in slots])
+    latents = coder.encode([half for unit in units for half in halves(unit)])
+    references = coder.encode(slots)
     contexts = []
     for index, unit in enumerate(units):
         parts = [_reference_slot(references[i], i in places[index], coder, first) for i in range(len(slots))]
-        parts.append(torch.cat([*halves[2 * index : 2 * index + 2], mask_channels(unit.masks).to(halves[0])]))
+        kept, generated = latents[2 * index : 2 * index + 2]
+        parts.append(torch.cat([kept, generated, mask_channels(unit.masks).to(kept)]))
         contexts.append(torch.cat([part.to(coder.device) for part in parts], dim=1))
     return VCUContext(
         contexts=torch.stack(contexts)[None],
@@ -137,19 +137,6 @@ def latent_shape(units: VCU | Sequence[VCU]) -> tuple[int, int, int, int, int]:
     return (1, LATENT_CHANNELS, num_frames, first.height // stride_y, first.width // stride_x)
 
 
-def _num_halves(units: tuple[VCU, ...]) -> int:
-    """Halves that are clips of their own: of a unit that keeps something both, of others none."""
-    return 2 * sum(not bool((dense(unit.masks) > 0.5).all()) for unit in units)
-
-
-def split(unit: VCU) -> tuple[Tensor, Tensor]:
-    """The inactive (kept) and the reactive (generated) half of a unit's frames, [F, H, W, 3] each."""
-    if bool((dense(unit.masks) > 0.5).all()):
-        return gray_frames(unit.num_frames, unit.height, unit.width, unit.frames.device), unit.frames
-    generate = unit.masks[..., None] > 0.5
-    return torch.where(generate, GRAY, unit.frames), torch.where(generate, unit.frames, GRAY)
-
-
 def mask_channels(masks: Tensor) -> Tensor:
     """Binarize masks [F, H, W] and fold 8x8 blocks into channels: [64, T, h, w], nearest-exact in time.
 
@@ -165,109 +152,31 @@ def mask_channels(masks: Tensor) -> Tensor:
     return rearrange(masks, "t (h y) (w x) -> (y x) t h w", y=stride_y, x=stride_x)
 
 
-def _reference_slot(latent: Tensor, own: bool, coder: _Coder, unit: VCU) -> Tensor:
+def _reference_slot(latent: Tensor, own: bool, coder: Coder, unit: VCU) -> Tensor:
     """One latent frame [96, 1, h, w]: the reference with zeros and mask 0, or gray twice with mask 1."""
     mask = latent.new_full((MASK_CHANNELS, *latent.shape[1:]), 0.0 if own else 1.0)
     if own:
         return torch.cat([latent, torch.zeros_like(latent), mask])
-    gray = coder.clips([gray_frames(1, unit.height, unit.width, unit.frames.device)])[0]
+    gray = coder.encode([Clip(gray_frames(1, unit.height, unit.width, unit.frames.device))])[0]
     return torch.cat([gray, gray, mask])
 
 
-def _gather_references(units: tuple[VCU, ...]) -> tuple[list[Tensor], list[set[int]]]:
+def _gather_references(units: tuple[VCU, ...]) -> tuple[list[Clip], list[set[int]]]:
     """Every distinct reference in order, letterboxed, and which of them each unit brings."""
-    slots: list[Tensor] = []
+    slots: list[Clip] = []
     places: list[set[int]] = []
     for unit in units:
         own: set[int] = set()
         for image in unit.references:
-            canvas = letterbox(image, unit.width, unit.height)
+            canvas = Clip(letterbox(image, unit.width, unit.height)[None], source=image)
             # Within one unit an image given twice is meant twice; between units it is the same reference.
-            match = next((i for i, slot in enumerate(slots) if i not in own and _equal(slot, canvas)), None)
+            match = next((i for i, slot in enumerate(slots) if i not in own and slot.equals(canvas)), None)
             if match is None:
                 slots.append(canvas)
                 match = len(slots) - 1
             own.add(match)
         places.append(own)
     return slots, places
-
-
-class _Coder:
-    """Encodes clips, each distinct one once."""
-
-    def __init__(self, vae_encode: VaeEncode, cache: GrayCache, owner: object, max_batch: int | MaxBatch):
-        self.vae_encode, self.cache, self.owner, self.max_batch = vae_encode, cache, owner, max_batch
-        self.device: torch.device | None = None
-
-    def clips(self, clips: list[Tensor]) -> list[Tensor]:
-        """[F, H, W, 3] each, all of one shape -> [16, T, h, w] float32 each."""
-        results: list[Tensor | None] = [None] * len(clips)
-        pending: list[tuple[Tensor, bool, list[int]]] = []
-        for index, clip in enumerate(clips):
-            # Frame by frame: most clips show at the first one that they are not gray.
-            gray = all(bool((frame == GRAY).all()) for frame in dense(clip))
-            cached = self.cache.get(self.owner, tuple(clip.shape)) if gray else None
-            if cached is not None:
-                results[index] = cached
-                continue
-            twin = next(
-                (item for item in pending if item[1] == gray and (gray or _equal(item[0], clip))), None
-            )
-            if twin is not None:
-                twin[2].append(index)
-            else:
-                pending.append((clip, gray, [index]))
-        for (clip, gray, users), latents in zip(
-            pending, self._run([item[0] for item in pending]), strict=True
-        ):
-            if gray:
-                self.cache.put(self.owner, tuple(clip.shape), latents)
-            for index in users:
-                results[index] = latents
-        # A VAE may have moved since the cache was filled: what it gives now says where it is.
-        if results and self.device is None:
-            self.device = results[0].device
-        return [latents.to(self.device) for latents in results]
-
-    def _run(self, clips: list[Tensor]) -> list[Tensor]:
-        results: list[Tensor] = []
-        for start in steps(range(len(clips))):
-            if start < len(results):
-                continue  # was encoded with the one before
-            group = clips[len(results) : len(results) + self._batch_size(clips[len(results) :])]
-            if len(group) == 1:
-                results.append(self._call(group[0][None])[0])
-            else:
-                # Copies, so that one that is kept does not keep the others.
-                results.extend(latents.clone() for latents in self._call(torch.stack(group)))
-        return results
-
-    def _batch_size(self, clips: list[Tensor]) -> int:
-        if len(clips) == 1:
-            return 1
-        size = self.max_batch(tuple(clips[0].shape)) if callable(self.max_batch) else self.max_batch
-        if size < 1:
-            raise ValueError(f"max_batch is {size}; give 1 (one clip at a time) or more")
-        return size
-
-    def _call(self, video: Tensor) -> Tensor:
-        latents = self.vae_encode(video)
-        batch, num_frames, height, width, _ = video.shape
-        _, stride_y, stride_x = VAE_STRIDE
-        expected = (
-            batch,
-            LATENT_CHANNELS,
-            num_latent_frames(num_frames),
-            height // stride_y,
-            width // stride_x,
-        )
-        if tuple(latents.shape) != expected:
-            raise ValueError(
-                f"the VAE gave latents {list(latents.shape)} for a video {list(video.shape)}, expected "
-                f"{list(expected)}; use the Wan 2.1 VAE"
-            )
-        self.device = latents.device
-        return latents.float()
 
 
 def _checked(units: tuple[VCU, ...]) -> tuple[tuple[VCU, ...], list[str]]:
@@ -296,7 +205,3 @@ def _context_scale(units: tuple[VCU, ...], num_references: int) -> ContextScale:
     return ContextScale(
         frames=tuple((max(unit.strengths),) * num_references + unit.strengths for unit in units)
     )
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a is b or torch.equal(a, b)

@@ -88,8 +88,8 @@ def test_a_kept_clip_does_not_keep_the_others_of_its_batch(folding_vae):
     cache = GrayCache()
     encode(control(torch.rand(9, 16, 32, 3)), folding_vae, cache=cache, max_batch=2)
     assert folding_vae.shapes == [(2, 9, 16, 32, 3)]
-    ((_, entry),) = cache._entries.values()
-    assert entry.untyped_storage().nbytes() == entry.nbytes
+    (entry,) = cache._entries.values()
+    assert entry.latents.untyped_storage().nbytes() == entry.latents.nbytes
 
 
 def test_cache_knows_its_vae_and_its_bounds(folding_vae):
@@ -117,8 +117,8 @@ def test_cache_forgets_a_vae_that_is_gone():
         pass
 
     cache, vae = GrayCache(), Vae()
-    cache.put(vae, (1, 8, 8, 3), torch.zeros(1))
-    assert cache.get(vae, (1, 8, 8, 3)) is not None
+    cache.put(vae, ("gray", (1, 8, 8, 3)), torch.zeros(1))
+    assert cache.get(vae, ("gray", (1, 8, 8, 3))) is not None
     address = id(vae)
     del vae
     gc.collect()
