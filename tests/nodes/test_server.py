@@ -229,7 +229,7 @@ def test_freed_memory_is_loaded_again(server):
 
 
 def test_the_vae_encodes_only_what_is_new(server):
-    """Decoding between encodings, for which ComfyUI detaches and reloads the VAE; each run has a new prompt."""
+    """With a decode between encodings, at which ComfyUI detaches the VAE; each run has a new prompt."""
     passes = server.base / "custom_nodes/passes.txt"
     prompts = iter(range(1, 100))
 
