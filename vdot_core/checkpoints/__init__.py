@@ -2,20 +2,29 @@
 
 from .acc_wan_init import acc_wan_init
 from .convert import convert
+from .lora import LoraOptions, LoraReport, extract_lora, output_errors
+from .merge import merge
 from .read import NetworkWeights, inspect, load_network, read_weights
+from .split import split
 from .survey import CheckpointInfo
 from .tensor_files import read_tensors
 from .write import save_network, save_weights
 
 __all__ = [
     "CheckpointInfo",
+    "LoraOptions",
+    "LoraReport",
     "NetworkWeights",
     "acc_wan_init",
     "convert",
+    "extract_lora",
     "inspect",
     "load_network",
+    "merge",
+    "output_errors",
     "read_tensors",
     "read_weights",
     "save_network",
     "save_weights",
+    "split",
 ]

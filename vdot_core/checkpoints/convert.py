@@ -11,9 +11,7 @@ from ..networks import WanVaceConfig
 from .read import inspect, iterate_tensors, loadable
 from .streams import reported, unchanged
 from .survey import CheckpointInfo
-from .write import checked_path, header, require_free, writing_order
-
-_QUANTIZATION = "_quantization_metadata"  # ComfyUI's; no longer true once weights are converted
+from .write import carried_header, checked_path, require_free, writing_order
 
 
 def convert(
@@ -51,8 +49,6 @@ def convert(
     entries = {name: checkpoint.entries[name] for name in order}
     stream = unchanged(iterate_tensors(entries, dict.fromkeys(order, dtype), mapped=False), entries)
     total = sum(spec.num_bytes for spec in order.values())
-    new_metadata = header(checkpoint.info.config, None)
-    metadata = {k: v for k, v in checkpoint.info.metadata.items() if k not in (*new_metadata, _QUANTIZATION)}
-    stream = reported(stream, total)
-    write_safetensors(target, order, stream, {**new_metadata, **metadata}, overwrite=overwrite)
+    metadata = carried_header(checkpoint.info.config, checkpoint.info.metadata)
+    write_safetensors(target, order, reported(stream, total), metadata, overwrite=overwrite)
     return inspect(target)

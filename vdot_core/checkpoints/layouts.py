@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..text import shown
@@ -52,6 +52,10 @@ _DIFFUSERS_BLOCK = {
     "proj_in": "before_proj",
     "proj_out": "after_proj",
 }
+
+
+_WAN_TOP = {ours: theirs for theirs, ours in _DIFFUSERS_TOP.items()}
+_WAN_BLOCK = {ours: theirs for theirs, ours in _DIFFUSERS_BLOCK.items()}
 
 
 @dataclass(frozen=True)
@@ -122,9 +126,18 @@ def detect_layout(names: Iterable[str], container: str = "") -> Layout | None:
 
 def diffusers_to_wan(name: str) -> str:
     """Wan's name of a parameter of diffusers' WanTransformer3DModel or WanVACETransformer3DModel."""
+    return _rename(name, _DIFFUSERS_TOP, _DIFFUSERS_BLOCK)
+
+
+def wan_to_diffusers(name: str) -> str:
+    """diffusers' name of a parameter, or of a module, under Wan's name."""
+    return _rename(name, _WAN_TOP, _WAN_BLOCK)
+
+
+def _rename(name: str, top: Mapping[str, str], in_block: Mapping[str, str]) -> str:
     block = _BLOCK.fullmatch(name)
     start, rest = (block[1], block[2]) if block else ("", name)
-    table = _DIFFUSERS_BLOCK if block else _DIFFUSERS_TOP
+    table = in_block if block else top
     if rest in table:
         return start + table[rest]
     module, _, parameter = rest.rpartition(".")

@@ -145,11 +145,14 @@ def loadable(
     vace: str | Path | None,
     config: WanVaceConfig | None,
     dtype: torch.dtype | None,
+    *,
+    branch_of_vace: bool = False,
 ) -> Survey:
+    """Survey a checkpoint; ValueError where it is none that can be loaded in `dtype`."""
     path, vace = _pair(path, vace)
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; give a floating point dtype, such as torch.bfloat16")
-    checkpoint = survey(path, vace, config)
+    checkpoint = survey(path, vace, config, branch_of_vace=branch_of_vace)
     if checkpoint.info.problem:
         raise ValueError(checkpoint.info.problem)
     if checkpoint.info.formats:

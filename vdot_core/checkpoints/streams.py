@@ -21,7 +21,9 @@ def unchanged(
         file.require_unchanged()
 
 
-def reported(stream: Iterator[tuple[str, torch.Tensor]], total: int) -> Iterator[tuple[str, torch.Tensor]]:
+def reported(
+    stream: Iterator[tuple[str, torch.Tensor]], total: int, verb: str = "written"
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Pass tensors through, and log every tenth of the bytes of a file that takes a while."""
     num_bytes, next_report = 0, total // 10
     for name, tensor in stream:
@@ -29,5 +31,5 @@ def reported(stream: Iterator[tuple[str, torch.Tensor]], total: int) -> Iterator
         yield name, tensor
         del tensor
         if num_bytes >= next_report and total > 2**30:
-            log.info("written %.1f of %.1f GB", num_bytes / 1e9, total / 1e9)
+            log.info("%s %.1f of %.1f GB", verb, num_bytes / 1e9, total / 1e9)
             next_report += total // 10

@@ -86,13 +86,20 @@ class Survey:
     entries: dict[str, Entry]
 
 
-def survey(path: str | Path, vace: str | Path | None = None, config: WanVaceConfig | None = None) -> Survey:
+def survey(
+    path: str | Path,
+    vace: str | Path | None = None,
+    config: WanVaceConfig | None = None,
+    *,
+    branch_of_vace: bool = False,
+) -> Survey:
     """Read the headers of a checkpoint, or of a base network and the VACE module to be joined to it.
 
     Args:
         path: what `folders.find_weights` takes.
         vace: a file with VACE's keys alone, where `path` is a T2V network.
         config: the network's sizes, where the file does not carry them; must not contradict it.
+        branch_of_vace: `vace` may be a complete VACE network, of which only the VACE branch is taken.
     Returns:
         Layout, config and entries; `info.problem` says why it is no loadable network.
     Raises:
@@ -100,7 +107,8 @@ def survey(path: str | Path, vace: str | Path | None = None, config: WanVaceConf
     """
     result = _survey_set(Path(path))
     if vace is not None:
-        result = _join(result, _survey_set(Path(vace)))
+        module = _survey_set(Path(vace))
+        result = _join(result, _branch(module) if branch_of_vace else module)
     if result.info.problem:
         return result
     if not any(name.startswith("blocks.") for name in result.entries) and _has_vace(result):
@@ -218,6 +226,14 @@ def _has_vace(result: Survey) -> bool:
     return any(name.startswith(VACE_ROOTS) for name in result.entries)
 
 
+def _branch(network: Survey) -> Survey:
+    """The VACE branch of a complete VACE network; others are returned as they are."""
+    if network.info.problem or not _has_vace(network):
+        return network
+    entries = {name: entry for name, entry in network.entries.items() if name.startswith(VACE_ROOTS)}
+    return Survey(network.info, entries)
+
+
 def _join(base: Survey, module: Survey) -> Survey:
     """Join a T2V network and its VACE module."""
     for part in (base, module):
@@ -263,7 +279,13 @@ def _check_widths(base: Survey, module: Survey) -> None:
 
 
 def _with_vace(config: WanVaceConfig, module: Survey) -> WanVaceConfig:
-    """A text-only config that came with the base, completed by evenly spaced VACE layers."""
+    """A text-only config that came with the base, completed by the module's VACE layers.
+
+    Where the module carries no config, they are evenly spaced.
+    """
+    own = module.info.config
+    if own is not None and own.vace_layers and own.num_layers == config.num_layers:
+        return replace(config, vace_layers=own.vace_layers, vace_in_channels=own.vace_in_channels)
     specs = {name: entry.spec for name, entry in module.entries.items()}
     _, num_vace = infer.count_blocks(specs)
     if num_vace == 0 or config.num_layers % num_vace:

@@ -17,6 +17,8 @@ from .layouts import strip_wrappers
 from .safetensors_files import write_safetensors
 from .tensor_files import TensorSpec
 
+_QUANTIZATION = "_quantization_metadata"  # ComfyUI's; no longer true once weights are converted
+
 
 def save_network(
     path: str | Path, network: torch.nn.Module, *, metadata: Mapping[str, str] | None = None
@@ -82,6 +84,12 @@ def header(config: WanVaceConfig, metadata: Mapping[str, str] | None) -> dict[st
         if not isinstance(key, str) or not isinstance(value, str):
             raise ValueError(f"metadata '{shown(key)}' is a {type(value).__name__}; give strings")
     return {**ours, **(metadata or {})}
+
+
+def carried_header(config: WanVaceConfig, metadata: Mapping[str, str]) -> dict[str, str]:
+    """The header's metadata for weights of another file, with those of its strings that still hold."""
+    ours = config_to_metadata(config)
+    return {**ours, **{key: value for key, value in metadata.items() if key not in (*ours, _QUANTIZATION)}}
 
 
 def checked_path(path: str | Path) -> Path:

@@ -1,7 +1,7 @@
 """Subcommands of the command line; each module has HELP, add_arguments(parser) and run(options)."""
 
-from . import convert, inspect
+from . import convert, inspect, lora, merge, split
 
-COMMANDS = {"inspect": inspect, "convert": convert}
+COMMANDS = {"inspect": inspect, "convert": convert, "lora": lora, "split": split, "merge": merge}
 
 __all__ = ["COMMANDS"]

@@ -1,0 +1,17 @@
+"""LoRA files: extracted from two networks, measured, and read in every usual form."""
+
+from .evaluate import OutputErrors, output_errors
+from .extract import LoraOptions, extract_lora
+from .read import Lora, read_lora
+from .report import Change, LoraReport
+
+__all__ = [
+    "Change",
+    "Lora",
+    "LoraOptions",
+    "LoraReport",
+    "OutputErrors",
+    "extract_lora",
+    "output_errors",
+    "read_lora",
+]

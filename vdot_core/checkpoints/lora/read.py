@@ -1,0 +1,227 @@
+"""Reads LoRA files in the usual forms: each parameter's change, for a network that is known.
+
+Forms: factors as lora_up / lora_down or lora_B / lora_A, with or without alpha; `.diff`, `.diff_b`; modules
+under Wan's names, diffusers', or joined by underscores. See `names`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...text import listed, parse_json, shown
+from ..tensor_files import TensorFile, TensorSpec, open_tensor_file
+from .names import is_unread, module_names, parse_key
+
+_PEFT_METADATA = "lora_adapter_metadata"  # diffusers' own, in the header of files that it saves
+
+
+@dataclass(frozen=True)
+class Update:
+    """The change of one parameter: a product of factors, or a tensor in full.
+
+    Args:
+        file: the LoRA file.
+        up, down: the factors' keys; empty where the change is in full.
+        full: the key of the complete change; empty where it is a product.
+        scale: of the change: alpha / rank of a product.
+    """
+
+    file: TensorFile
+    up: str = ""
+    down: str = ""
+    full: str = ""
+    scale: float = 1.0
+
+    def add_to(self, weight: torch.Tensor, strength: float) -> None:
+        """Add the change, times `strength`, to the parameter's contiguous float32 values in place."""
+        factor = strength * self.scale
+        if self.full:
+            weight.add_(_load(self.file, self.full).to(weight).reshape(weight.shape), alpha=factor)
+            return
+        up, down = (_load(self.file, key).to(weight).flatten(1) for key in (self.up, self.down))
+        weight.view(len(weight), -1).addmm_(up, down, alpha=factor)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA file, matched with a network.
+
+    Args:
+        path: the file.
+        updates: Wan's parameter name -> its change.
+        unknown: keys that belong to no parameter of the network.
+    """
+
+    path: Path
+    updates: dict[str, Update]
+    unknown: tuple[str, ...]
+
+
+def read_lora(path: str | Path, specs: Mapping[str, TensorSpec]) -> Lora:
+    """Read a LoRA file's keys and match them with a network's parameters.
+
+    Args:
+        path: a `.safetensors` or `.pt` file.
+        specs: Wan's name -> shape and dtype of every parameter of the network.
+    Returns:
+        The changes, none of their values read yet.
+    Raises:
+        ValueError: not a readable file, no LoRA, one of another network, a form that is not read, a factor
+            without its partner, or a shape that does not fit; the message names the key.
+    """
+    file = open_tensor_file(path)
+    parts, unknown = _sorted_keys(file, specs)
+    if not parts:
+        raise ValueError(
+            f"{shown(path)} has no key of this network's layers, but {listed(unknown) or 'no tensors'}; give "
+            "a LoRA of Wan 2.1 of the same size"
+        )
+    alpha = _default_alpha(file)
+    updates: dict[str, Update] = {}
+    for module, roles in parts.items():
+        updates |= _updates_of(file, module, roles, specs, alpha)
+    return Lora(Path(path), updates, tuple(unknown))
+
+
+def _sorted_keys(
+    file: TensorFile, specs: Mapping[str, TensorSpec]
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """(Wan's module -> role -> key, keys that belong to no parameter)."""
+    modules = module_names(specs)
+    parts: dict[str, dict[str, str]] = {}
+    unknown = []
+    for key in file.specs:
+        if is_unread(key):
+            raise ValueError(
+                f"{shown(file.path)} holds '{shown(key, 80)}', an update of a kind that is not read (DoRA, "
+                "LoHa, LoKr, Tucker); give a LoRA of lora_up and lora_down, lora_A and lora_B, or .diff"
+            )
+        parsed = parse_key(key)
+        module = modules.get(parsed.module) if parsed else None
+        if module is None or (parsed.role == "bias" and f"{module}.bias" not in specs):
+            unknown.append(key)
+            continue
+        roles = parts.setdefault(module, {})
+        if parsed.role in roles:
+            both = f"'{shown(roles[parsed.role], 60)}' and '{shown(key, 60)}'"
+            raise ValueError(f"{shown(file.path)}: {both} are the same change; remove one")
+        roles[parsed.role] = key
+    return parts, unknown
+
+
+def _updates_of(
+    file: TensorFile,
+    module: str,
+    roles: Mapping[str, str],
+    specs: Mapping[str, TensorSpec],
+    default_alpha: float | None,
+) -> dict[str, Update]:
+    """The changes of one module's parameters."""
+    weight = f"{module}.weight" if f"{module}.weight" in specs else module
+    updates: dict[str, Update] = {}
+    pair = [role for role in ("up", "down") if role in roles]
+    if len(pair) == 1 or ("alpha" in roles and not pair and "full" not in roles):
+        missing = " and ".join(f"lora_{role}" for role in ("up", "down") if role not in roles)
+        key = roles[pair[0]] if pair else roles["alpha"]
+        raise ValueError(
+            f"{shown(file.path)}: '{shown(key, 80)}' lacks its {missing}; download the file again"
+        )
+    if pair and "full" in roles:
+        raise ValueError(
+            f"{shown(file.path)} has both factors and '{shown(roles['full'], 80)}' of one weight; remove one"
+        )
+    scale = _scale(file, roles, default_alpha) if pair else 1.0
+    if pair:
+        updates[weight] = Update(file, up=roles["up"], down=roles["down"], scale=scale)
+        _check_factors(updates[weight], weight, specs[weight])
+    for role, name in (("full", weight), ("bias", f"{module}.bias")):
+        if role in roles:
+            of_factor = ".lora_B." in roles[role]  # PEFT scales the bias of its second factor with it
+            updates[name] = Update(file, full=roles[role], scale=scale if of_factor else 1.0)
+            _check_full(updates[name], name, specs[name])
+    return updates
+
+
+def _check_factors(update: Update, name: str, weight: TensorSpec) -> None:
+    up, down = (update.file.specs[key] for key in (update.up, update.down))
+    fits = all(len(spec.shape) >= 2 for spec in (up, down, weight))
+    if fits:
+        outer = (up.shape[0], math.prod(down.shape[1:]))
+        fits = outer == (weight.shape[0], math.prod(weight.shape[1:]))
+        fits = fits and math.prod(up.shape[1:]) == down.shape[0]
+    if not fits:
+        raise ValueError(
+            f"{shown(update.file.path)}: '{shown(update.up, 80)}' {shown(list(up.shape), 40)} times its "
+            f"partner {shown(list(down.shape), 40)} does not fit {name} {shown(list(weight.shape), 40)}; "
+            "give a LoRA of this network's size"
+        )
+    _check_dtypes(update.file, update.up, update.down)
+
+
+def _check_full(update: Update, name: str, expected: TensorSpec) -> None:
+    spec = update.file.specs[update.full]
+    if spec.num_elements != expected.num_elements:
+        raise ValueError(
+            f"{shown(update.file.path)}: '{shown(update.full, 80)}' is {shown(list(spec.shape), 40)}, {name} "
+            f"{shown(list(expected.shape), 40)}; give a LoRA of this network's size"
+        )
+    _check_dtypes(update.file, update.full)
+
+
+def _check_dtypes(file: TensorFile, *keys: str) -> None:
+    for key in keys:
+        if not file.specs[key].dtype.is_floating_point:
+            raise ValueError(
+                f"{shown(file.path)}: '{shown(key, 80)}' is {file.specs[key].dtype}; give a LoRA of floating "
+                "point numbers"
+            )
+
+
+def _scale(file: TensorFile, roles: Mapping[str, str], default_alpha: float | None) -> float:
+    """alpha / rank; 1 where the file has no alpha."""
+    rank = file.specs[roles["down"]].shape[0] if file.specs[roles["down"]].shape else 0
+    alpha = default_alpha
+    if "alpha" in roles:
+        if file.specs[roles["alpha"]].num_elements != 1:
+            raise ValueError(
+                f"{shown(file.path)}: '{shown(roles['alpha'], 80)}' is "
+                f"{shown(list(file.specs[roles['alpha']].shape), 40)}; expected one number"
+            )
+        alpha = float(_load(file, roles["alpha"]).reshape(()))
+        if not math.isfinite(alpha):
+            raise ValueError(
+                f"{shown(file.path)}: '{shown(roles['alpha'], 80)}' is {alpha}; download it again"
+            )
+    return 1.0 if alpha is None or not rank else alpha / rank
+
+
+def _default_alpha(file: TensorFile) -> float | None:
+    """The alpha of all layers that diffusers keeps in the header; None where there is none."""
+    text = file.metadata.get(_PEFT_METADATA)
+    if text is None:
+        return None
+    try:
+        settings = parse_json(text)
+        values = {key.removeprefix("transformer."): value for key, value in settings.items()}
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{shown(file.path)}: its {_PEFT_METADATA} is not readable: {shown(error)}"
+        ) from error
+    if values.get("use_rslora") or values.get("alpha_pattern") or values.get("use_dora"):
+        raise ValueError(
+            f"{shown(file.path)} was saved with rsLoRA, DoRA or an alpha for each layer, which are not read; "
+            "save it with alpha tensors"
+        )
+    alpha = values.get("lora_alpha")
+    if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha)):
+        raise ValueError(f"{shown(file.path)}: its lora_alpha is {shown(alpha, 40)}; expected a number")
+    return alpha
+
+
+def _load(file: TensorFile, key: str) -> torch.Tensor:
+    return file.load(key) if file.load else file.read()[key]

@@ -1,0 +1,170 @@
+"""Joins a base network, a VACE module and LoRAs to one network file, tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..dtypes import FP8_DTYPES
+from ..networks import WanVaceConfig
+from ..text import counted, listed, shown
+from .diagnose import VACE_MODULE
+from .lora import Lora, read_lora
+from .read import inspect, iterate_tensors, loadable
+from .safetensors_files import write_safetensors
+from .streams import reported, unchanged
+from .survey import CheckpointInfo, Entry, Survey, survey
+from .write import carried_header, checked_path, require_free, writing_order
+
+log = logging.getLogger("vdot")
+
+METADATA_KEY = "vdot_merged"
+
+
+def merge(
+    base: str | Path,
+    parts: Sequence[str | Path],
+    target: str | Path,
+    *,
+    strengths: Sequence[float] = (1.0,),
+    config: WanVaceConfig | None = None,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+) -> CheckpointInfo:
+    """Write a base network joined with a VACE module, with LoRAs added, as one file in this project's format.
+
+    Sums are computed in float32 and rounded once. A complete VACE network in place of a module gives its VACE
+    branch alone: that is VDOT's AccWanInit, with the few-step T2V network as the base.
+
+    Args:
+        base: anything that `read_weights` reads.
+        parts: at most one VACE module or VACE network, and any number of LoRAs, told apart by their keys.
+        target: the `.safetensors` file to write; it appears only when complete.
+        strengths: one for each LoRA, in order, or one for all.
+        config: sizes of a network whose file does not carry them.
+        dtype: convert every parameter; None keeps each dtype.
+        overwrite: replace an existing target.
+    Returns:
+        The `inspect` result of the new file.
+    Raises:
+        ValueError: a part is neither of these or does not fit, a strength is missing or not finite, or the
+            target cannot be written or exists already.
+    """
+    target = checked_path(target)
+    require_free(target, overwrite)
+    modules, loras = _sorted(parts)
+    strengths = _checked(strengths, len(loras))
+    checkpoint = _joined(base, modules, config, dtype)
+    specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
+    added = [(read_lora(path, specs), strength) for path, strength in zip(loras, strengths, strict=True)]
+    for lora, strength in added:
+        _report(lora, strength, len(specs))
+    dtypes = {name: dtype or spec.dtype for name, spec in specs.items()}
+    _check_dtypes(added, dtypes)
+    order = writing_order({name: replace(spec, dtype=dtypes[name]) for name, spec in specs.items()})
+    entries = {name: checkpoint.entries[name] for name in order}
+    stream = reported(_summed(entries, dtypes, added), sum(spec.num_bytes for spec in order.values()))
+    metadata = carried_header(checkpoint.info.config, checkpoint.info.metadata)
+    if added:
+        metadata[METADATA_KEY] = json.dumps(
+            [{"lora": lora.path.name, "strength": strength} for lora, strength in added]
+        )
+    write_safetensors(target, order, stream, metadata, overwrite=overwrite)
+    return inspect(target)
+
+
+def _sorted(parts: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
+    """(modules, LoRAs), told apart by their keys; a network with a VACE branch counts as a module."""
+    modules, loras = [], []
+    for part in map(Path, parts):
+        info = survey(part).info
+        if info.layout == "lora":
+            loras.append(part)
+        elif info.layout == VACE_MODULE.layout or (info.config is not None and info.config.vace_layers):
+            modules.append(part)
+        else:
+            reason = info.problem or f"{shown(part)} is a T2V network"
+            raise ValueError(f"{reason}. Expected as a part: a VACE module, a VACE network or a LoRA")
+    if len(modules) > 1:
+        raise ValueError(f"{listed(modules)} are {len(modules)} VACE modules; give one")
+    if not parts:
+        raise ValueError("nothing to merge; give a VACE module or LoRAs")
+    return modules, loras
+
+
+def _checked(strengths: Sequence[float], num_loras: int) -> list[float]:
+    strengths = list(strengths)
+    if not all(math.isfinite(strength) for strength in strengths):
+        raise ValueError(f"strengths are {shown(strengths, 60)}; give finite numbers")
+    if num_loras and len(strengths) == 1:
+        strengths *= num_loras
+    if num_loras and len(strengths) != num_loras:
+        raise ValueError(
+            f"{len(strengths)} strengths for {counted(num_loras, 'LoRA')}; give one for each, in order, or "
+            "one for all"
+        )
+    return strengths if num_loras else []
+
+
+def _joined(
+    base: str | Path, modules: Sequence[Path], config: WanVaceConfig | None, dtype: torch.dtype | None
+) -> Survey:
+    if not modules:
+        return loadable(base, None, config, dtype)
+    if survey(modules[0]).info.layout != VACE_MODULE.layout:
+        log.info("%s is a complete network: its VACE branch alone is taken", shown(modules[0]))
+    return loadable(base, modules[0], config, dtype, branch_of_vace=True)
+
+
+def _report(lora: Lora, strength: float, num_parameters: int) -> None:
+    log.info(
+        "%s at %g: changes %d of %d tensors", shown(lora.path), strength, len(lora.updates), num_parameters
+    )
+    if lora.unknown:
+        log.warning(
+            "%d of its keys belong to no layer of the network: %s", len(lora.unknown), listed(lora.unknown)
+        )
+
+
+def _check_dtypes(added: Sequence[tuple[Lora, float]], dtypes: Mapping[str, torch.dtype]) -> None:
+    """Refuse sums that would be rounded to fp8 without a scale."""
+    for lora, _ in added:
+        coarse = [name for name in lora.updates if dtypes[name] in FP8_DTYPES]
+        if coarse:
+            raise ValueError(
+                f"{shown(lora.path)} changes {len(coarse)} tensors that the base holds in fp8, such as "
+                f"{coarse[0]}: fp8 rounds most of such a change away; give --dtype bf16, quantize the result"
+            )
+
+
+def _summed(
+    entries: Mapping[str, Entry], dtypes: Mapping[str, torch.dtype], added: Sequence[tuple[Lora, float]]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each (name, base + sum of strength * change, in its dtype), rounded once."""
+    updated = {name for lora, strength in added if strength for name in lora.updates}
+    targets = {name: torch.float32 if name in updated else dtypes[name] for name in entries}
+    for name, tensor in unchanged(iterate_tensors(entries, targets, mapped=False), entries):
+        if name in updated:
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+            for lora, strength in added:
+                if name in lora.updates:
+                    lora.updates[name].add_to(tensor, strength)
+            tensor = _rounded(name, tensor, dtypes[name])
+        yield name, tensor
+        del tensor
+
+
+def _rounded(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    rounded = tensor.to(dtype)
+    if not torch.isfinite(torch.stack(torch.aminmax(rounded.float()))).all():
+        raise ValueError(
+            f"{shown(name)} with the LoRAs holds NaN, or values outside {dtype}'s range; use bfloat16, or a "
+            "lower strength"
+        )
+    return rounded

@@ -1,0 +1,115 @@
+"""Splits a VACE network into its T2V base and its VACE module, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..networks import WanVaceConfig
+from ..text import shown
+from .infer import config_from_shapes, config_to_metadata
+from .layouts import COMFYUI_PREFIXES, VACE_ROOTS, wan_to_diffusers
+from .read import inspect, iterate_tensors, loadable
+from .safetensors_files import write_safetensors
+from .streams import reported, unchanged
+from .survey import CheckpointInfo, Entry
+from .tensor_files import TensorSpec
+from .write import carried_header, checked_path, require_free, writing_order
+
+NAMINGS: dict[str, Callable[[str], str]] = {
+    "wan": str,
+    "comfyui": lambda name: COMFYUI_PREFIXES[0] + name,
+    "diffusers": wan_to_diffusers,
+}
+"""Keys of the parts: Wan's own, as in ComfyUI's and Kijai's files; ComfyUI's checkpoints'; diffusers'."""
+
+
+def split(
+    source: str | Path,
+    base: str | Path,
+    module: str | Path,
+    *,
+    config: WanVaceConfig | None = None,
+    dtype: torch.dtype | None = None,
+    naming: str = "wan",
+    overwrite: bool = False,
+) -> tuple[CheckpointInfo, CheckpointInfo]:
+    """Write a VACE network's T2V part and its VACE branch to two files; `merge` joins them again.
+
+    Files of released sizes carry no config, so that programs that know nothing of this project open them.
+
+    Args:
+        source: anything that `read_weights` reads.
+        base: the `.safetensors` file for the T2V network.
+        module: the `.safetensors` file for `vace_blocks` and `vace_patch_embedding`.
+        config: sizes of a network whose file does not carry them.
+        dtype: convert every parameter; None keeps each dtype.
+        naming: of the keys, one of NAMINGS.
+        overwrite: replace existing targets.
+    Returns:
+        The `inspect` results of base and module.
+    Raises:
+        ValueError: the source cannot be read or has no VACE branch, or a target cannot be written or exists
+            already; then neither file is left.
+    """
+    if naming not in NAMINGS:
+        raise ValueError(f"naming is '{shown(naming, 40)}'; give {', '.join(NAMINGS)}")
+    targets = [checked_path(path) for path in (base, module)]
+    if len({path.absolute() for path in targets}) == 1:
+        raise ValueError(
+            f"{shown(targets[0])} is given twice; give a file for the base and one for the module"
+        )
+    for target in targets:
+        require_free(target, overwrite)
+    checkpoint = loadable(source, None, config, dtype)
+    config = checkpoint.info.config
+    if not config.vace_layers:
+        raise ValueError(f"{shown(source)} has no VACE branch to split off; give a VACE network")
+    is_new = not targets[0].exists()
+    parts: list[dict[str, Entry]] = [{}, {}]
+    for name, entry in checkpoint.entries.items():
+        parts[name.startswith(VACE_ROOTS)][name] = entry
+    text = replace(config, vace_layers=())
+    try:
+        for target, entries, own in zip(targets, parts, (text, config), strict=True):
+            metadata = _metadata(checkpoint.info, own, parts)
+            _write(target, entries, dtype, NAMINGS[naming], metadata, overwrite)
+    except BaseException:
+        if is_new:
+            targets[0].unlink(missing_ok=True)
+        raise
+    return inspect(targets[0]), inspect(targets[1])
+
+
+def _metadata(info: CheckpointInfo, config: WanVaceConfig, parts: list[dict[str, Entry]]) -> dict[str, str]:
+    """The source's strings, and the config where it does not follow from the shapes of both parts."""
+    carried = carried_header(config, info.metadata)
+    specs = {name: entry.spec for entries in parts for name, entry in entries.items()}
+    try:
+        inferred = config_from_shapes(specs)
+    except ValueError:
+        return carried
+    if inferred != info.config:
+        return carried
+    return {"format": "pt", **{k: v for k, v in carried.items() if k not in config_to_metadata(config)}}
+
+
+def _write(
+    target: Path,
+    entries: dict[str, Entry],
+    dtype: torch.dtype | None,
+    rename: Callable[[str], str],
+    metadata: dict[str, str],
+    overwrite: bool,
+) -> None:
+    specs = {name: TensorSpec(e.spec.shape, dtype or e.spec.dtype) for name, e in entries.items()}
+    order = writing_order(specs)
+    entries = {name: entries[name] for name in order}
+    stream = unchanged(iterate_tensors(entries, dict.fromkeys(order, dtype), mapped=False), entries)
+    renamed = ((rename(name), tensor) for name, tensor in stream)
+    total = sum(spec.num_bytes for spec in order.values())
+    order = {rename(name): spec for name, spec in order.items()}
+    write_safetensors(target, order, reported(renamed, total), metadata, overwrite=overwrite)
