@@ -25,14 +25,25 @@ class VDOTExtension(ComfyExtension):
 
 
 def _nodes() -> list[type[io.ComfyNode]]:
-    from . import encode, load, sample, signals, vcu, vcu_edit, vcu_layout, vcu_reference, vcu_region
+    from . import (
+        encode,
+        load,
+        sample,
+        signals,
+        signals_flow,
+        vcu,
+        vcu_edit,
+        vcu_layout,
+        vcu_reference,
+        vcu_region,
+    )
 
     return [
         load.VDOTLoadModel,
         load.VDOTLoadDemo,
         signals.VDOTGray,
         signals.VDOTLines,
-        signals.VDOTFlow,
+        signals_flow.VDOTFlow,
         signals.VDOTNormalizeDepth,
         signals.VDOTDrawPose,
         vcu_region.VDOTBoxMask,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import comfy.latent_formats
 import comfy.model_base
+import comfy.model_management
 import comfy.sd
 import comfy.supported_models
 import comfy.utils
@@ -42,6 +43,11 @@ def report(lines) -> dict:
     for line in lines:
         _log.info("%s", line)
     return {"text": lines}
+
+
+def compute_device() -> torch.device:
+    """The device on which ComfyUI runs models."""
+    return comfy.model_management.get_torch_device()
 
 
 def list_checkpoints() -> list[str]:

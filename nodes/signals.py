@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from .comfy_bridge import report
+from .comfy_bridge import compute_device, report
 from .guard import CheckedNode
-from .signals_flow import CATEGORY, VDOTFlow, compute_device, control_output, frames_input, without_alpha
+from .signal_inputs import CATEGORY, control_output, frames_input, without_alpha
 
 POSE_KEYPOINT = io.Custom("POSE_KEYPOINT")
 
@@ -290,6 +290,3 @@ class VDOTDrawPose(CheckedNode):
             pen=pen,
         )
         return io.NodeOutput(video)
-
-
-SIGNAL_NODES = [VDOTGray, VDOTLines, VDOTFlow, VDOTNormalizeDepth, VDOTDrawPose]

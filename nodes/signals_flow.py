@@ -1,38 +1,14 @@
-"""The flow node, which looks for RAFT weights in ComfyUI's model folders, and helpers of all signal nodes."""
+"""IMAGE -> optical flow as a control, by RAFT weights of ComfyUI's model folders or by OpenCV."""
 
 from comfy_api.latest import io
 
 from ..vdot_core.text import shown
-from .comfy_bridge import report
+from .comfy_bridge import compute_device, report
 from .guard import CheckedNode
+from .signal_inputs import CATEGORY, control_output, frames_input, without_alpha
 
-CATEGORY = "VDOT/signals"
 FLOW_FOLDER = "optical_flow"
 OPTICAL_FLOW = io.Custom("OPTICAL_FLOW")
-
-
-def frames_input(tooltip: str) -> io.Input:
-    return io.Image.Input("frames", tooltip=tooltip)
-
-
-def control_output(tooltip: str) -> io.Output:
-    return io.Image.Output(
-        display_name="control", tooltip=f"{tooltip} Connect it to the frames of VDOT Control."
-    )
-
-
-def without_alpha(frames, name: str = "frames"):
-    """A clip [F, H, W, 3] of one that may have a fourth channel, and lines that say so."""
-    if frames.shape[-1] != 4:
-        return frames, []
-    return frames[..., :3], [f"{name}: alpha channel ignored"]
-
-
-def compute_device():
-    """The device on which ComfyUI runs models."""
-    import comfy.model_management
-
-    return comfy.model_management.get_torch_device()
 
 
 class VDOTFlow(CheckedNode):

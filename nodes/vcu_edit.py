@@ -23,7 +23,7 @@ MARGIN_MODES = ("pixels", "percent", "aspect")
 
 
 class VDOTMask(CheckedNode):
-    """Inpainting."""
+    """Inpainting: `vdot_core.vcu.inpaint`, whose units are of the kind 'repaint'."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

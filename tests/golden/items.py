@@ -98,7 +98,7 @@ def _steps(trainer: Any, folder: Path, name: str) -> dict[str, Any]:
     for number, metrics in subjects.losses_by_step(folder).items():
         del metrics["step"]
         items[f"{name}, step {number}"]["metrics"] = metrics
-    ends = {player: sizes(network.parameters()) for player, network in networks.items()}
+    ends = {name: sizes(network.parameters()) for name, network in networks.items()}
     items[f"{name}, weights"] = {**ends, "average": sizes(subjects.averaged_weights(trainer))}
     return items
 

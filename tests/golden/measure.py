@@ -60,29 +60,29 @@ class GradientWatch:
     """Notes the gradients of networks as they are accumulated: before clipping, before an update.
 
     Args:
-        networks: By player. A parameter that gets no gradient in a step is left out of it.
+        networks: By name. A parameter that gets no gradient in a step is left out of it.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
-        self._gradients: dict[str, dict[str, Tensor]] = {player: {} for player in networks}
-        for player, network in networks.items():
+        self._gradients: dict[str, dict[str, Tensor]] = {network: {} for network in networks}
+        for owner, network in networks.items():
             for name, parameter in network.named_parameters():
-                parameter.register_post_accumulate_grad_hook(self._note(player, name))
+                parameter.register_post_accumulate_grad_hook(self._note(owner, name))
 
-    def _note(self, player: str, name: str) -> Callable[[Tensor], None]:
+    def _note(self, owner: str, name: str) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
             # Called for each micro-batch; the last one sees the sum.
-            self._gradients[player][name] = parameter.grad.detach().clone()
+            self._gradients[owner][name] = parameter.grad.detach().clone()
 
         return hook
 
     def take(self) -> dict[str, dict[str, Any]]:
-        """Player -> number of parameters, hash and L1 norm, of all gradients since the last call."""
+        """Network -> number of parameters, hash and L1 norm, of all gradients since the last call."""
         summaries = {}
-        for player, gradients in self._gradients.items():
+        for network, gradients in self._gradients.items():
             if gradients:
                 ordered = [gradients[name] for name in sorted(gradients)]
-                summaries[player] = {"parameters": len(ordered), **sizes(ordered)}
+                summaries[network] = {"parameters": len(ordered), **sizes(ordered)}
             gradients.clear()
         return summaries
 

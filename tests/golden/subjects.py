@@ -109,7 +109,7 @@ def distillation_values(folder: Path, name: str) -> tuple[dict[str, Any], dict[s
 
 
 def distilled_networks(trainer) -> dict[str, nn.Module]:
-    """The trained networks by player."""
+    """The trained networks by name."""
     return dict(trainer.method.networks)
 
 

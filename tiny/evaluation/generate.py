@@ -16,7 +16,6 @@ from training.data.umt5 import Tokenizer, embed, load_umt5
 from training.data.wan_vae import decode_video, encode_video, load_vae
 from training.distributed.world import compile_blocks
 from vdot_core import sampling, vcu
-from vdot_core.distill import guided
 
 from ..text import FILE_NAME as TEXT_FILE
 from ..vae_task import FILE_NAME as VAE_FILE
@@ -209,7 +208,7 @@ def sample_latents(
         # One call for both halves: at this size the cost of a call counts.
         pairs = [torch.cat([v, v]) for v in (x, timestep, contexts)]
         both = network(pairs[0], pairs[1], torch.cat([text, empty]), pairs[2])
-        return guided(*both.chunk(2), sampler.guidance)
+        return sampling.guided(*both.chunk(2), sampler.guidance)
 
     schedule = sampling.Schedule.shifted(sampler.steps, sampler.shift, labels=sampler.labels)
     return sampling.sample(velocity, start, schedule, sampler.solver, noise)

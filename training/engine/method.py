@@ -41,12 +41,13 @@ class Update:
     """One optimizer step of a training step.
 
     Attributes:
-        player: Name of the optimizer that steps, a key of `Method.players`; prefix of the logged values.
+        optimizer: Name of the optimizer that steps, a key of `Method.learning_rates`; the logged values begin
+            with it.
         trained: Names of the networks whose weights get gradients, keys of `Method.networks`.
         loss: (micro-batch, its draws) -> losses.
     """
 
-    player: str
+    optimizer: str
     trained: tuple[str, ...]
     loss: Callable[[Batch, Draws], Losses]
 
@@ -58,7 +59,7 @@ class Method(Protocol):
         sizes: Sizes of the transformers.
         networks: Name -> trained network; names and order are those of the checkpoint.
         frozen: Name of a network -> prefixes of its parameters that are not trained.
-        players: Name of an optimizer -> name of a network -> its learning rate.
+        learning_rates: Name of an optimizer -> name of a network -> its learning rate.
         averaged: Name of the network whose averaged weights are kept, shown and exported.
         needs_latents: True if every sample must have a real clip.
         empty_text: [1, L, D] embedding of the empty prompt.
@@ -67,7 +68,7 @@ class Method(Protocol):
     sizes: WanVaceConfig
     networks: Mapping[str, nn.Module]
     frozen: Mapping[str, Sequence[str]]
-    players: Mapping[str, Mapping[str, float]]
+    learning_rates: Mapping[str, Mapping[str, float]]
     averaged: str
     needs_latents: bool
     empty_text: Tensor

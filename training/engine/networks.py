@@ -94,7 +94,7 @@ def network_sizes(preset: str | None, path: str | None, *, text_only: bool = Fal
 
     Args:
         preset: A name in `PRESETS`, or None.
-        path: The teacher's file, read where there is no preset.
+        path: The real score's file, read where there is no preset.
         text_only: Leave the VACE branch out.
 
     Returns:

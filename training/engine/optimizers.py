@@ -18,14 +18,17 @@ from .muon import split_optimizers
 TABLES = ("patch_embedding", "modulation", "head.head")
 
 
-class Player:
-    """The networks that are updated together.
+class Optimizer:
+    """AdamW, or Muon with AdamW, of the networks that are updated together, such as the critic's two.
 
     Args:
         parameters: Name of a network -> name -> trained parameter.
         rates: Name of a network -> its learning rate.
         optim: Settings.
         world: The processes.
+
+    Attributes:
+        parts: PyTorch's optimizers: one, or with Muon two.
 
     Raises:
         ValueError: Muon is to update weights that are sharded.
@@ -46,7 +49,7 @@ class Player:
                     "optimizer adamw, or parallel.fsdp false"
                 )
             (name,) = parameters
-            self.optimizers = split_optimizers(
+            self.parts = split_optimizers(
                 parameters[name].items(),
                 excluded=TABLES,
                 lr=rates[name],
@@ -55,7 +58,7 @@ class Player:
             )
         else:
             groups = [{"params": list(parameters[name].values()), "lr": rate} for name, rate in rates.items()]
-            self.optimizers = [
+            self.parts = [
                 AdamW(
                     groups,
                     betas=tuple(optim.betas),
@@ -63,24 +66,24 @@ class Player:
                     state_bits=optim.state_bits,
                 )
             ]
-        self.base_rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self.base_rates = [[group["lr"] for group in o.param_groups] for o in self.parts]
 
     def set_rates(self, step: int, num_steps: int) -> None:
         """Set the learning rates of a step, from 0."""
         factor = rate_factor(self.optim, step, num_steps)
-        for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
+        for optimizer, rates in zip(self.parts, self.base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
 
     def rates(self) -> list[float]:
         """Learning rates now, in the order of the networks."""
-        return [group["lr"] for group in self.optimizers[0].param_groups][: len(self.parameters)]
+        return [group["lr"] for group in self.parts[0].param_groups][: len(self.parameters)]
 
     def with_gradients(self) -> list[nn.Parameter]:
         """Parameters that have a gradient."""
         return [
             parameter
-            for optimizer in self.optimizers
+            for optimizer in self.parts
             for group in optimizer.param_groups
             for parameter in group["params"]
             if parameter.grad is not None
@@ -88,19 +91,19 @@ class Player:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        for optimizer in self.optimizers:
+        for optimizer in self.parts:
             optimizer.step()
 
     def zero_grad(self) -> None:
         """Free the gradients."""
-        for optimizer in self.optimizers:
+        for optimizer in self.parts:
             optimizer.zero_grad(set_to_none=True)
 
     def states(self) -> Iterator[tuple[str, dict]]:
         """`<network>.<parameter>` and the optimizer's state of it, a dict that may be written to."""
         for network, parameters in self.parameters.items():
             for name, parameter in parameters.items():
-                (state,) = (o.state[parameter] for o in self.optimizers if parameter in o.state)
+                (state,) = (o.state[parameter] for o in self.parts if parameter in o.state)
                 yield f"{network}.{name}", state
 
 

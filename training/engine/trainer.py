@@ -23,7 +23,7 @@ from .config import RunConfig
 from .damage import PROGRESS, state_damage
 from .draws import Draws
 from .method import Method, Update, prepare, set_trained, trainable
-from .optimizers import Player, clip_gradients
+from .optimizers import Optimizer, clip_gradients
 from .progress import Progress, Values
 from .record import changes, settings, versions, write_record
 from .samples import shows_samples, write_samples
@@ -52,14 +52,14 @@ class Trainer:
     def __init__(self, config: RunConfig, method: Method, source: Source, world: World) -> None:
         self.config, self.method, self.source, self.world = config, method, source, world
         self.shows_samples = shows_samples(config.log)
-        self.players = {
-            player: Player(
+        self.optimizers = {
+            optimizer: Optimizer(
                 {name: trainable(method.networks[name], method.frozen.get(name, ())) for name in rates},
                 rates,
                 config.optim,
                 world,
             )
-            for player, rates in method.players.items()
+            for optimizer, rates in method.learning_rates.items()
         }
         self.average = AveragedWeights(method.networks[method.averaged], config.optim.ema)
         self.checkpoints = Checkpoints(
@@ -139,9 +139,9 @@ class Trainer:
 
     def _update(self, update: Update, batches: Sequence[tuple[Batch, Draws]]) -> tuple[Values, bool]:
         """Accumulate gradients over the micro-batches, then step, unless a value is not finite."""
-        player = self.players[update.player]
-        player.set_rates(self.step, self.config.steps)
-        player.zero_grad()
+        optimizer = self.optimizers[update.optimizer]
+        optimizer.set_rates(self.step, self.config.steps)
+        optimizer.zero_grad()
         set_trained(self.method, update.trained)
         # The source gives every process as many micro-batches of as many samples.
         share = 1 / (self.world.size * sum(len(batch) for batch, _ in batches))
@@ -155,23 +155,23 @@ class Trainer:
             totals.append(losses.total.detach())
             for name, value in {"loss": totals[-1], **losses.metrics}.items():
                 sums[name] = sums.get(name, 0) + value.float() * weight
-        parameters = player.with_gradients()
+        parameters = optimizer.with_gradients()
         average_gradients(parameters, self.world)
         norm = clip_gradients(parameters, self.config.optim.clip)
         # The one place where a step waits for the device.
         finite = self.world.all_true(torch.isfinite(torch.stack([norm.to(totals[0]), *totals])).all())
         if finite:
-            player.step()
+            optimizer.step()
         else:
-            self._report_bad(update.player, batches, totals, norm)
-        player.zero_grad()
+            self._report_bad(update.optimizer, batches, totals, norm)
+        optimizer.zero_grad()
         means = self.world.sum(torch.stack(list(sums.values())))
         values: Values = dict(zip(sums, means, strict=True)) | {"gradient_norm": norm}
-        names = [f"{name}_lr" if number else "lr" for number, name in enumerate(player.parameters)]
-        values |= dict(zip(names, player.rates(), strict=True))
-        return {f"{update.player}/{name}": value for name, value in values.items()}, finite
+        names = [f"{name}_lr" if number else "lr" for number, name in enumerate(optimizer.parameters)]
+        values |= dict(zip(names, optimizer.rates(), strict=True))
+        return {f"{update.optimizer}/{name}": value for name, value in values.items()}, finite
 
-    def _report_bad(self, player: str, batches: Sequence, totals: Sequence[Tensor], norm: Tensor) -> None:
+    def _report_bad(self, name: str, batches: Sequence, totals: Sequence[Tensor], norm: Tensor) -> None:
         ids = [i for batch, _ in batches for i in batch.ids]
         bad = [
             i
@@ -183,7 +183,7 @@ class Trainer:
         with_bad_loss = [i for losses, _ in everyone for i in losses]
         logger.error(
             "step %d: the %s's %s is not finite (gradient norm %.4g); its update is skipped. Batch: %s",
-            self.step, player, "loss" if with_bad_loss else "gradient", norm.item(),
+            self.step, name, "loss" if with_bad_loss else "gradient", norm.item(),
             ", ".join(with_bad_loss or [i for _, named in everyone for i in named]),
         )  # fmt: skip
 
@@ -220,8 +220,8 @@ class Trainer:
     def _optimizer_states(self) -> list[tuple[str, dict]]:
         return [
             (f"optimizer.{name}", state)
-            for player in self.players.values()
-            for name, state in player.states()
+            for optimizer in self.optimizers.values()
+            for name, state in optimizer.states()
         ]
 
     def save(self) -> None:

@@ -11,9 +11,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from vdot_core.distill import add_noise, flow_matching_loss, guided
+from vdot_core.distill import add_noise, flow_matching_loss
 from vdot_core.networks import WanVace
-from vdot_core.sampling import Schedule, sample
+from vdot_core.sampling import Schedule, guided, sample
 
 from ..data.batch import Batch
 from ..distributed.world import World
@@ -52,7 +52,7 @@ class FlowMatching:
         self.transformer = build_transformer(self._first_weights(), self.sizes, world, config.parallel)
         self.networks = {"transformer": self.transformer}
         self.frozen = {"transformer": config.model.frozen}
-        self.players = {"transformer": {"transformer": config.optim.lr}}
+        self.learning_rates = {"transformer": {"transformer": config.optim.lr}}
 
     @staticmethod
     def check(config: FineTuneConfig) -> None:

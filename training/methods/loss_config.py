@@ -25,10 +25,10 @@ class LossConfig:
         gan: Make odd steps adversarial; false: every step is a matching step.
         dmd_weight: Weight of the DMD gradient (lambda).
         otd_weight: Weight of the optimal-transport gradient.
-        gan_weight: Weight of both players' adversarial losses.
+        gan_weight: Weight of the adversarial losses, the generator's and the discriminator's.
         guidance: Classifier-free guidance scale of the real score.
         task_guidance: Task -> its guidance scale; lower for tasks that keep given frames.
-        batch_guidance: Evaluate the teacher with and without text in one batch; faster, more memory.
+        batch_guidance: Evaluate the real score with and without text in one batch; faster, more memory.
         score_shift: Shift of the uniformly drawn timesteps of the scores and of the critic's own loss.
         gan_shift: Shift of the discriminator's timesteps.
         min_timestep: Lowest timestep drawn, of 1000.
@@ -96,7 +96,7 @@ class LossConfig:
 
     @property
     def guides(self) -> bool:
-        """True if the teacher is also evaluated without text, for guidance."""
+        """True if the real score is also evaluated without text, for guidance."""
         return any(scale != 1 for scale in (self.guidance, *self.task_guidance.values()))
 
     def __post_init__(self) -> None:

@@ -71,7 +71,7 @@ class Vdot(VdotModel):
         self.frozen = {"generator": config.model.frozen}
         self.needs_latents = config.losses.gan
         head_lr = optim.critic_lr if optim.discriminator_lr is None else optim.discriminator_lr
-        self.players = {
+        self.learning_rates = {
             "generator": {"generator": optim.generator_lr},
             "critic": {"fake_score": optim.critic_lr, "discriminator": head_lr},
         }

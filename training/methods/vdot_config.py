@@ -23,7 +23,7 @@ class ModelConfig:
 
     Attributes:
         preset: Network sizes, a name in `vdot_core.networks.PRESETS`; null: those of the real_score file.
-        real_score: File of the frozen teacher.
+        real_score: File of the teacher, which stays frozen.
         generator: File the generator starts from; null: real_score.
         fake_score: File the fake score starts from; null: real_score.
         acc_wan_init: Stage 1's exported generator, whose Wan part overwrites the generator's; null: none.

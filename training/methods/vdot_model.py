@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vdot_core.distill import add_noise, guided, predict_x0
+from vdot_core.distill import add_noise, predict_x0
 from vdot_core.networks import reference_token_mask
-from vdot_core.sampling import Schedule, rollout, sample
+from vdot_core.sampling import Schedule, guided, rollout, sample
 
 from ..data.batch import Batch, doubled, with_references
 from ..distributed.world import World
@@ -33,7 +33,7 @@ class Scores:
         x: [B, 16, T, h, w] the noised sample, detached from the generator.
         timestep: [B] in 0..1000.
         fake: [B, 16, T, h, w] the fake score's; with a graph from `x` where that was asked for.
-        real: [B, 16, T, h, w] the teacher's, with guidance.
+        real: [B, 16, T, h, w] the real score's, with guidance.
     """
 
     x: Tensor
@@ -60,7 +60,7 @@ class VdotModel:
         built = build_networks(config, world)
         check_text(empty_text, built.sizes)
         self.sizes, self.taps = built.sizes, built.taps
-        self.generator, self.fake_score, self.teacher = built.generator, built.fake_score, built.teacher
+        self.generator, self.fake_score, self.real_score = built.generator, built.fake_score, built.real_score
         self.discriminator = built.discriminator
 
     def rollout(self, batch: Batch, draws: Draws, purpose: str, *, grad: bool) -> Tensor:
@@ -106,22 +106,22 @@ class VdotModel:
 
     @torch.no_grad()
     def real_prediction(self, x: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
-        """[B, 16, T, h, w] the teacher's prediction of the clean latents, with classifier-free guidance."""
+        """[B, 16, T, h, w] the real score's prediction of x0, with classifier-free guidance."""
         losses, length = self.losses, batch.text.shape[1]
 
-        def teacher(x: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
-            return velocity(self.teacher, x, timestep, batch, self.world)
+        def real_score(x: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
+            return velocity(self.real_score, x, timestep, batch, self.world)
 
         # The configuration decides, not this micro-batch's tasks: sharded processes must pass equally often.
         if not losses.guides:
-            return predict_x0(x, teacher(x, timestep, batch), timestep)
+            return predict_x0(x, real_score(x, timestep, batch), timestep)
         empty = pad_text(self.empty_text.to(batch.text), length)[:, :length].expand(len(x), -1, -1)
         without = dataclasses.replace(batch, text=empty)
         if losses.batch_guidance:
-            both = teacher(torch.cat([x, x]), timestep.repeat(2), doubled(batch, without))
+            both = real_score(torch.cat([x, x]), timestep.repeat(2), doubled(batch, without))
             conditional, unconditional = both.float().chunk(2)
         else:
-            conditional, unconditional = (teacher(x, timestep, b).float() for b in (batch, without))
+            conditional, unconditional = (real_score(x, timestep, b).float() for b in (batch, without))
         scales = [losses.task_guidance.get(task, losses.guidance) for task in batch.tasks]
         scale = torch.tensor(scales, device=x.device).view(-1, 1, 1, 1, 1)
         return predict_x0(x, guided(conditional, unconditional, scale), timestep)

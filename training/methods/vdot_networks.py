@@ -1,4 +1,4 @@
-"""The four networks of a distillation: generator, frozen teacher, fake score and discriminator."""
+"""The four networks of a distillation: generator, real score (the teacher), fake score, discriminator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class VdotNetworks:
     Attributes:
         sizes: Sizes of the three transformers.
         generator: The few-step student, trained.
-        teacher: The real score, frozen.
+        real_score: The teacher, frozen.
         fake_score: The score of the generator's samples, trained.
         discriminator: Head on the fake score's blocks, trained.
         taps: Indices of those blocks.
@@ -42,7 +42,7 @@ class VdotNetworks:
 
     sizes: WanVaceConfig
     generator: WanVace
-    teacher: WanVace
+    real_score: WanVace
     fake_score: WanVace
     discriminator: Discriminator
     taps: tuple[int, ...]
@@ -69,10 +69,10 @@ def build_networks(config: DistillConfig, world: World) -> VdotNetworks:
 
     def weights(key: str) -> dict[str, Tensor]:
         path = getattr(model, key)
-        return read_transformer(path, sizes, f"model.{key}") if path else teacher_weights
+        return read_transformer(path, sizes, f"model.{key}") if path else teacher
 
-    teacher_weights = read_transformer(model.real_score, sizes, "model.real_score")
-    teacher = build_transformer(teacher_weights, sizes, world, parallel, half).requires_grad_(False)
+    teacher = read_transformer(model.real_score, sizes, "model.real_score")
+    real_score = build_transformer(teacher, sizes, world, parallel, half).requires_grad_(False)
     fake_score = build_transformer(weights("fake_score"), sizes, world, parallel)
     first = with_stage_one(model, sizes, weights("generator"))
     generator = build_transformer(first, sizes, world, parallel)
@@ -82,7 +82,7 @@ def build_networks(config: DistillConfig, world: World) -> VdotNetworks:
     head.initialize_weights(keyed_generator(config.seed, "discriminator"))
     values = {name: parameter.detach() for name, parameter in head.named_parameters()}
     head = build_sharded(head.to("meta"), values, world, parallel)
-    return VdotNetworks(sizes, generator, teacher, fake_score, head, taps)
+    return VdotNetworks(sizes, generator, real_score, fake_score, head, taps)
 
 
 def check_networks(config: DistillConfig) -> None:

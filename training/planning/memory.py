@@ -105,7 +105,7 @@ class States:
 
     Attributes:
         parts: Component -> bytes of one unsharded copy.
-        gradients: Bytes of the largest player's gradients, unsharded.
+        gradients: Bytes of the gradients of the largest update, unsharded.
     """
 
     parts: dict[str, int]
@@ -113,7 +113,7 @@ class States:
 
     @property
     def saved(self) -> int:
-        """Bytes of a checkpoint: all but the teacher and the gradients."""
+        """Bytes of a checkpoint: all but the real score and the gradients."""
         return sum(size for name, size in self.parts.items() if not name.startswith("real score"))
 
     @property
@@ -138,7 +138,7 @@ def states(sizes: Sizes, config: DistillConfig) -> States:
         The bytes, before they are divided among GPUs.
     """
     moments = 2 if config.optim.betas[0] > 0 else 1
-    teacher = element_bytes(config)
+    real_score = element_bytes(config)
     critic = sizes.network + sizes.discriminator
     full, trained, head = (moments * size for size in sizes.moments)
     named = _moments(moments, config.optim.state_bits)
@@ -148,7 +148,7 @@ def states(sizes: Sizes, config: DistillConfig) -> States:
         "fake score, fp32 master weights": FP32 * sizes.network,
         f"fake score, {named}": full,
         "discriminator, weights and moments": FP32 * sizes.discriminator + head,
-        f"real score, {'bf16' if teacher == BF16 else 'fp32'} weights": teacher * sizes.network,
+        f"real score, {'bf16' if real_score == BF16 else 'fp32'} weights": real_score * sizes.network,
         "averaged generator (EMA), fp32": FP32 * sizes.network,
     }
     return States(parts, FP32 * max(sizes.trained, critic))
@@ -214,13 +214,13 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
             taps=taps,
         )
 
-    plain, teacher = graph(), graph(2 if losses.batch_guidance and losses.guides else 1)
+    plain, guided = graph(), graph(2 if losses.batch_guidance and losses.guides else 1)
     results = [Peak("critic, flow matching", plain.kept, max(plain.working, plain.inference))]
     if losses.dmd or losses.otd:
         kept = plain.kept
         if losses.otd and losses.otd_through == "xt":
             kept += graph(trained=False).kept
-        working = max(plain.working, teacher.inference, transport_bytes(clip, batch, config))
+        working = max(plain.working, guided.inference, transport_bytes(clip, batch, config))
         results.append(Peak("generator, matching", kept, working))
     if losses.gan:
         taps = len(tapped(network, config))

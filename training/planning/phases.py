@@ -54,9 +54,9 @@ def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> d
     forward = UpdateCost(one.forward, 1)
     before_exit = (config.rollout.steps - 1) / 2  # the exit step is uniform
     rollout, exit_graph = forward * before_exit, graph()
-    teacher = forward * (2 if losses.guides else 1)
+    real_score = forward * (2 if losses.guides else 1)
     evaluations = 1 if losses.shared_scores else int(losses.otd) + int(losses.dmd)
-    matching = rollout + exit_graph + (forward + teacher) * evaluations
+    matching = rollout + exit_graph + (forward + real_score) * evaluations
     if losses.otd and losses.otd_through == "xt":
         matching = matching + UpdateCost(recomputed * one.forward + one.backward(False), 1)
     looks = 2 + (losses.r1 > 0) + (losses.r2 > 0)

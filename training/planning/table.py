@@ -55,7 +55,7 @@ def memory_lines(budget: Budget) -> list[str]:
     lines = ["Memory, GiB per GPU", f" always ({where})"]
     for name, size in budget.states.parts.items():
         lines.append(_row(name, size / budget.shards))
-    lines.append(_row("gradients (one player's at a time), fp32", budget.states.gradients / budget.shards))
+    lines.append(_row("gradients (of one update at a time), fp32", budget.states.gradients / budget.shards))
     lines.append(_row("sum", budget.states.total / budget.shards))
     lines.append(f" by update, in addition (checkpoint_every {budget.config.parallel.checkpoint_every})")
     for peak in budget.peaks:

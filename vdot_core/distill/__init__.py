@@ -1,7 +1,7 @@
-"""VDOT's losses as pure functions: rollout, score matching, GAN and the critic's own."""
+"""VDOT's losses as pure functions: distribution matching, GAN and flow matching."""
 
 from ..sampling import rollout
-from .critic import add_noise, flow_matching_loss, guided, predict_x0, sample_timestep
+from .flow_matching import add_noise, flow_matching_loss, predict_x0, sample_timestep
 from .gan import GAN_FORMS, GanLosses, approximate_gradient_penalty, gan_losses
 from .matching import (
     DMD_WEIGHTINGS,
@@ -27,7 +27,6 @@ __all__ = [
     "dmd_gradient",
     "flow_matching_loss",
     "gan_losses",
-    "guided",
     "matching_loss",
     "otd_gradient",
     "predict_x0",

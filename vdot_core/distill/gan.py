@@ -12,7 +12,7 @@ GAN_FORMS = ("softplus", "linear")
 
 @dataclass(frozen=True)
 class GanLosses:
-    """Scalar losses of the two players; each is minimized by its own."""
+    """Scalar losses of generator and discriminator; each is minimized by its own."""
 
     generator: Tensor
     discriminator: Tensor

@@ -56,7 +56,7 @@ def dmd_gradient(
 
     Args:
         sample: [B, C, T, h, w] the generator's clean latents.
-        fake: the fake score's prediction of them from x_t; real: the teacher's, with guidance. Same shape.
+        fake: the fake score's prediction of them from x_t; real: the real score's, with guidance. Same shape.
         timestep: [B] in 0..1000, the scores' noise level; needed by weighting 'timestep'.
         weighting: 'normalized' (1 / mean |sample - real|), 'timestep' (t / 1000, as released) or 'none'.
         num_reference_latents: leading latent frames that hold references and are not matched.

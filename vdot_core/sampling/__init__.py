@@ -1,5 +1,6 @@
 """Schedules and few-step samplers, for inference and for training's rollouts."""
 
+from .guidance import guided
 from .samplers import SOLVERS, Step, fresh_noise, rollout, sample, trajectory
 from .schedules import PRESETS, Preset, Schedule, released, sharp, trained
 
@@ -10,6 +11,7 @@ __all__ = [
     "Schedule",
     "Step",
     "fresh_noise",
+    "guided",
     "released",
     "rollout",
     "sample",

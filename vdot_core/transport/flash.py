@@ -27,8 +27,8 @@ def why_not_flash(device: torch.device, cost: str) -> str | None:
     return None
 
 
-class FlashPass:
-    """`Pass` of the torch backend with the two half-steps as streamed kernels.
+class FlashStep:
+    """`SinkhornStep` of the torch backend with the two half-steps as streamed kernels.
 
     Points are divided by sqrt(eps), so that costs and potentials are in units of eps and the kernels' own eps
     is 1. Their products are full float32, since tf32 would err by more than eps. Every kernel takes one

@@ -15,7 +15,7 @@ from .tiling import Tiling
 NEARLY_SOLVED = 1e-4
 
 
-class Pass:
+class SinkhornStep:
     """One Gauss-Seidel iteration in a single sweep over the cost.
 
     With E = exp(f + g - C) = K exp(f - f0) exp(g - g0), numbered as the algorithm's lines:
@@ -106,7 +106,7 @@ def iterate(problem: Problem, step, g: torch.Tensor, tol: float, max_iter: int, 
 
     Args:
         problem: the problems to solve.
-        step: their `Pass`, or another backend's with the same methods; at the end, of the last open ones.
+        step: their `SinkhornStep`, or another backend's; at the end, of the last open ones.
         g: [B, J] starting potentials.
         tol, max_iter: as in `entropic_ot`; memory: its `anderson`.
 

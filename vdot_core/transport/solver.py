@@ -9,11 +9,11 @@ from math import inf
 
 import torch
 
-from .flash import FlashPass, why_not_flash
+from .flash import FlashStep, why_not_flash
 from .initial import gaussian_potential
 from .problem import Problem, make_problem
 from .result import OTResult, join
-from .sinkhorn import Pass, dual_value, iterate_self, solve_pair
+from .sinkhorn import SinkhornStep, dual_value, iterate_self, solve_pair
 from .tiling import group_size
 
 logger = logging.getLogger("vdot")
@@ -93,7 +93,7 @@ def entropic_ot(
     if not valid.all():
         num_invalid = int((~valid).sum())
         logger.warning("transport: %d of %d frames hold NaN or infinity: left out", num_invalid, num_frames)
-    make_pass = FlashPass if backend == "flash" else Pass
+    make_step = FlashStep if backend == "flash" else SinkhornStep
     options = (eps, eps_mode, rho_a, rho_b, cost)
     results, num_floored = [], 0
     together = group_size(a.device.type, num_frames, num_a, b.shape[1])
@@ -104,7 +104,7 @@ def entropic_ot(
         problem, floored = make_problem(*clouds, weights_a[group], weights_b[group], *options)
         num_floored += int((floored & usable).sum())
         start = _initial_potential(init, group, problem)
-        solution = _solve(problem, make_pass, start, tol, max_iter, anderson, debias)
+        solution = _solve(problem, make_step, start, tol, max_iter, anderson, debias)
         results.append(_result(problem, usable, tol, backend, *solution))
     if num_floored:
         logger.warning("transport: eps raised to 1e-5 of the mean cost in %d frames", num_floored)
@@ -128,9 +128,9 @@ def _say_once(line: str) -> None:
     logger.info(line)
 
 
-def _solve(problem: Problem, make_pass, g, tol, max_iter, anderson, debias):
+def _solve(problem: Problem, make_step, g, tol, max_iter, anderson, debias):
     """Potentials, gradient and value of a batch of problems, in the problem's own units."""
-    step = make_pass(problem)
+    step = make_step(problem)
     f, g, columns, error, num_iter = solve_pair(problem, step, g, tol, max_iter, anderson)
     if step.problem is not problem:
         step.restart(problem)

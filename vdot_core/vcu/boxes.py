@@ -15,7 +15,7 @@ from torch import Tensor
 from ..memory import MASK
 from ..progress import steps
 from ..text import counted
-from .checks import as_list, check_volume, real, shown, whole
+from .checks import as_list, check_volume, described, real, whole
 from .lengths import fit_length
 
 WHICH = ("all", "largest", "first")
@@ -40,7 +40,7 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
     num_frames = whole("num_frames", num_frames, 1)
     check_volume(num_frames, width, height, MASK)
     if not isinstance(which, str) or which not in WHICH:
-        raise ValueError(f"which is {shown(which)}, expected one of {', '.join(WHICH)}")
+        raise ValueError(f"which is {described(which)}, expected one of {', '.join(WHICH)}")
     masks = torch.zeros(num_frames, height, width)
     for mask, frame_boxes in zip(masks, steps(boxes_per_frame(boxes, num_frames)[0]), strict=True):
         corners = [_corners(box) for box in frame_boxes]
@@ -81,7 +81,7 @@ def boxes_per_frame(boxes: Any, num_frames: int) -> tuple[list[list], list[str]]
 
 def _corners(box: Any) -> tuple[float, float, float, float]:
     if not isinstance(box, Mapping) or not {"x", "y", "width", "height"} <= set(box):
-        raise ValueError(f"a box is {shown(box)}, {FORM}")
+        raise ValueError(f"a box is {described(box)}, {FORM}")
     x, y = (real(f"a box's {name}", box[name], -1e6, 1e6) for name in ("x", "y"))
     width, height = (real(f"a box's {name}", box[name], 0.0, 1e6) for name in ("width", "height"))
     return x, y, x + width, y + height

@@ -27,9 +27,11 @@ def whole(name: str, value: Any, low: int | None = None, high: int | None = None
     except (TypeError, RuntimeError):
         number = int(value) if isinstance(value, float) and value.is_integer() else None
     if number is None or isinstance(value, bool):
-        raise ValueError(f"{name} is {shown(value)}, expected a whole number; give one{_between(low, high)}")
+        raise ValueError(
+            f"{name} is {described(value)}, expected a whole number; give one{_between(low, high)}"
+        )
     if (low is not None and number < low) or (high is not None and number > high):
-        raise ValueError(f"{name} is {shown(number)}, expected a whole number{_between(low, high)}")
+        raise ValueError(f"{name} is {described(number)}, expected a whole number{_between(low, high)}")
     return number
 
 
@@ -42,7 +44,7 @@ def real(name: str, value: Any, low: float, high: float) -> float:
         except (TypeError, ValueError, RuntimeError, OverflowError):
             number = None
     if number is None or not low <= number <= high:
-        got = shown(value) if number is None else f"{number:g}"
+        got = described(value) if number is None else f"{number:g}"
         raise ValueError(f"{name} is {got}, expected a number{_between(low, high)}")
     return number
 
@@ -50,7 +52,7 @@ def real(name: str, value: Any, low: float, high: float) -> float:
 def flag(name: str, value: Any) -> bool:
     """True or False; ValueError otherwise."""
     if not isinstance(value, (bool, int)) or value not in (0, 1):
-        raise ValueError(f"{name} is {shown(value)}, expected True or False; give one of them")
+        raise ValueError(f"{name} is {described(value)}, expected True or False; give one of them")
     return bool(value)
 
 
@@ -62,7 +64,7 @@ def as_tensor(value: Any, name: str, expected: str) -> Tensor:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(
-            f"{name} is {shown(value)}, expected {expected}; give a tensor or an array"
+            f"{name} is {described(value)}, expected {expected}; give a tensor or an array"
         ) from error
 
 
@@ -111,11 +113,11 @@ def as_strength(value: Any, num_latent_frames: int) -> float | tuple[float, ...]
 def as_list(values: Any, name: str) -> list:
     """A sequence as a list; ValueError for what is none."""
     if isinstance(values, (str, bytes, dict)):
-        raise ValueError(f"{name} is {shown(values)}, expected a list; give one")
+        raise ValueError(f"{name} is {described(values)}, expected a list; give one")
     try:
         return list(values)
     except TypeError as error:
-        raise ValueError(f"{name} is {shown(values)}, expected a list; give one") from error
+        raise ValueError(f"{name} is {described(values)}, expected a list; give one") from error
 
 
 def _between(low: float | None, high: float | None) -> str:
@@ -126,7 +128,7 @@ def _between(low: float | None, high: float | None) -> str:
     return f" from {low:g} to {high:g}"
 
 
-def shown(value: Any) -> str:
+def described(value: Any) -> str:
     """A value in an error: small ones as they are, others by their type."""
     if value is None:
         return "missing"

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..progress import steps
 from ..text import counted
 from .canvas import cover, resample, to_unit_range
-from .checks import as_tensor, flag, real, shown, whole
+from .checks import as_tensor, described, flag, real, whole
 from .grow import fill_hull, grow, mask_box, smooth, spread
 from .lengths import fit_length
 
@@ -142,7 +142,7 @@ def augment(
 def check_augment(shape: str, expand: float, grow_px: int, blur_px: float) -> tuple[float, int, float]:
     """`expand`, `grow_px` and `blur_px` as plain numbers; ValueError for what `augment` cannot do."""
     if not isinstance(shape, str) or shape not in MASK_SHAPES:
-        raise ValueError(f"mask shape is {shown(shape)}, expected one of {', '.join(MASK_SHAPES)}")
+        raise ValueError(f"mask shape is {described(shape)}, expected one of {', '.join(MASK_SHAPES)}")
     expand = real("expand", expand, -math.inf, math.inf)
     if not 0 <= expand <= 10:
         raise ValueError(f"expand is {expand}, expected a ratio between 0 and 10, usually {EXPAND_RATIO}")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..memory import MASK, RGB, check_size
 from .canvas import as_clip, cover, cover_size, fit_frames, lengthen, resample, target_length, target_size
-from .checks import MAX_SIDE, as_list, check_volume, real, shown, whole
+from .checks import MAX_SIDE, as_list, check_volume, described, real, whole
 from .grow import mask_box
 from .unit import GRAY, SIZE_MULTIPLE, VCU, built
 
@@ -175,7 +175,8 @@ def _aspect(value: float | str) -> float:
             value = across / down
         except (ValueError, ZeroDivisionError, OverflowError) as error:
             raise ValueError(
-                f"aspect is {shown(value)}, expected two numbers or their ratio; give one like 16:9 or 2.39"
+                f"aspect is {described(value)}, expected two numbers or their ratio; "
+                "give one like 16:9 or 2.39"
             ) from error
     return real("aspect", value, 1 / 64, 64.0)
 

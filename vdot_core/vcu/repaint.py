@@ -1,5 +1,7 @@
 """The builder that keeps a clip and regenerates its masked region: inpaint.
 
+The node VDOTMask calls it; its units, and outpaint's, are of the kind 'repaint', VACE's word for both.
+
 Shape letters: F pixel frames, H W pixels.
 """
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..memory import RGB
 from ..signals.depth import normalize_depth, single_channel
 from .canvas import as_clip, fit_frames, lengthen, rounded_length, rounding_named, target_length, target_size
-from .checks import as_tensor, check_volume, flag, shown
+from .checks import as_tensor, check_volume, described, flag
 from .masks import as_mask, find_lost, fit_mask
 from .span import Moment, guided_span
 from .unit import GRAY, VAE_STRIDE, VCU, built, full_mask, gray_frames
@@ -130,7 +130,7 @@ def depth(
     """
     if not isinstance(normalization, str) or normalization not in NORMALIZATIONS:
         raise ValueError(
-            f"normalization is {shown(normalization)}, expected one of {', '.join(NORMALIZATIONS)}"
+            f"normalization is {described(normalization)}, expected one of {', '.join(NORMALIZATIONS)}"
         )
     invert = flag("invert", invert)
     values = as_tensor(depth, "depth", "[F, H, W] float")

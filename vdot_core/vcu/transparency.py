@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .canvas import to_unit_range
-from .checks import as_tensor, shown
+from .checks import as_tensor, described
 
 MASK_MEANINGS = ("subject", "transparent")
 FLAT = 2 / 255  # a codec or a resize moves a flat color by less
@@ -35,7 +35,7 @@ def subject_mask(mask: Tensor, meaning: str, name: str) -> tuple[Tensor | None, 
         ValueError: the meaning is unknown, or the mask is no array in [0, 1].
     """
     if not isinstance(meaning, str) or meaning not in MASK_MEANINGS:
-        raise ValueError(f"mask_is is {shown(meaning)}, expected one of {', '.join(MASK_MEANINGS)}")
+        raise ValueError(f"mask_is is {described(meaning)}, expected one of {', '.join(MASK_MEANINGS)}")
     if meaning == "subject":
         return mask, []
     mask, notes = to_unit_range(as_tensor(mask, f"{name}'s mask", "[H, W] float in [0, 1]"), f"{name}'s mask")

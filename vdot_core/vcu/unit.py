@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..text import counted
-from .checks import MAX_FRAMES, MAX_STRENGTH, as_list, as_strength, real, shown, whole
+from .checks import MAX_FRAMES, MAX_STRENGTH, as_list, as_strength, described, real, whole
 
 VAE_STRIDE = (4, 8, 8)
 PATCH_SIZE = (1, 2, 2)
@@ -41,7 +41,8 @@ class VCU:
             of 16.
         masks: [F, H, W] float in [0, 1]; 1 = generate, 0 = keep. Binarized at > 0.5 when encoded.
         references: images [H', W', 3] float in [0, 1] of things to show; letterboxed on white when encoded.
-        kind: meaning of the frames: 'generate', 'control', 'repaint' or 'extension'; the rule for `compose`.
+        kind: meaning of the frames: 'generate', 'control', 'repaint' (inpainting and outpainting) or
+            'extension'; the rule for `compose`.
         region: [F, H, W] of 0 and 1, where a control applies; None = everywhere.
         strength: scale of this unit's context in the network, kept apart when encoded as one of several
             contexts: one float, or a tuple with one for each latent frame of the video (references not
@@ -80,7 +81,7 @@ class VCU:
         if self.region is not None:
             self._check_mask("region", self.region)
         if not isinstance(self.kind, str) or self.kind not in KINDS:
-            raise ValueError(f"kind is {shown(self.kind)}, expected one of {', '.join(KINDS)}")
+            raise ValueError(f"kind is {described(self.kind)}, expected one of {', '.join(KINDS)}")
         _check_range("frames", self.frames)
         for index, image in enumerate(self.references):
             _check_shape(f"reference {index + 1}", image, "[H, W, 3]", lambda s: len(s) == 3 and s[2] == 3)

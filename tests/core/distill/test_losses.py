@@ -10,12 +10,12 @@ from vdot_core.distill import (
     dmd_gradient,
     flow_matching_loss,
     gan_losses,
-    guided,
     matching_loss,
     otd_gradient,
     predict_x0,
     sample_timestep,
 )
+from vdot_core.sampling import guided
 
 SHAPE = (2, 16, 3, 4, 6)
 

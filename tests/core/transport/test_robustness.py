@@ -191,9 +191,9 @@ def test_frames_that_acceleration_solves_take_no_further_passes():
 
 
 def test_a_solution_that_is_not_finite_is_marked_and_zero(monkeypatch):
-    from vdot_core.transport.sinkhorn import Pass
+    from vdot_core.transport.sinkhorn import SinkhornStep
 
-    gradient, frames = Pass.gradient, []
+    gradient, frames = SinkhornStep.gradient, []
 
     def overflowing(self, f, g):
         """The second frame's is not finite; frames are solved one by one."""
@@ -201,7 +201,7 @@ def test_a_solution_that_is_not_finite_is_marked_and_zero(monkeypatch):
         frames.extend(result)
         return result * float("nan") if len(frames) == 2 else result
 
-    monkeypatch.setattr(Pass, "gradient", overflowing)
+    monkeypatch.setattr(SinkhornStep, "gradient", overflowing)
     a, b, _ = _unit_cube(0, frames=3)
     result = entropic_ot(a, b, eps=0.1)
     assert len(frames) == 3

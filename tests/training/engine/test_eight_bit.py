@@ -86,7 +86,7 @@ def test_losses_stay_near_those_of_32_bits_and_resume_to_the_same_bits(torchao, 
         assert losses[step]["critic/loss"] == pytest.approx(expected[step]["critic/loss"], rel=0.02)
     assert losses[6]["generator/loss"] == pytest.approx(expected[6]["generator/loss"], rel=0.02)
     for name in ("generator", "critic"):
-        (eight,), (plain,) = whole.players[name].optimizers, full.players[name].optimizers
+        (eight,), (plain,) = whole.optimizers[name].parts, full.optimizers[name].parts
         assert _state_bytes(eight) < 0.35 * _state_bytes(plain)  # short rows stay as they are
 
     _train(tmp_path / "parts", teacher, max_steps=5)

@@ -8,7 +8,7 @@ import torch
 from tests.support.distill import NoiseSource, new_trainer, tiny_config, write_teacher
 from training.engine.average import AveragedWeights
 from training.engine.muon import orthogonalize, split_optimizers
-from training.engine.optimizers import Player
+from training.engine.optimizers import Optimizer
 from training.methods.programs import finetune_config
 
 RATES = {"optim__generator_lr": 1e-3, "optim__critic_lr": 2e-3, "optim__discriminator_lr": 3e-3}
@@ -70,16 +70,16 @@ def test_learning_rates_follow_a_cosine_to_their_last_share(tmp_path, teacher):
 
 
 def test_gradients_are_clipped_to_the_limit(tmp_path, teacher, monkeypatch):
-    """The norm that a player steps with, over all its networks; the log has the one before."""
+    """The norm that an optimizer steps with, over all its networks; the log has the one before."""
     norms = []
 
-    def watched_step(player):
-        gradients = [p.grad for p in player.with_gradients()]
+    def watched_step(optimizer):
+        gradients = [p.grad for p in optimizer.with_gradients()]
         norms.append(float(torch.nn.utils.get_total_norm(gradients)))
 
-    monkeypatch.setattr(Player, "step", watched_step)
+    monkeypatch.setattr(Optimizer, "step", watched_step)
     (metrics,) = _steps(_trainer(tmp_path / "a", teacher, optim__clip=5e-4), [1])
-    logged = [float(metrics[f"{player}/gradient_norm"]) for player in ("generator", "critic")]
+    logged = [float(metrics[f"{name}/gradient_norm"]) for name in ("generator", "critic")]
     assert min(logged) > 1e-3 and norms == pytest.approx([5e-4, 5e-4], rel=1e-4)
     norms.clear()
     _steps(_trainer(tmp_path / "b", teacher, optim__clip=1e3), [1])
@@ -122,18 +122,18 @@ def test_a_player_updates_as_torchs_adamw_with_its_settings(tmp_path, teacher, k
     world = new_trainer(config).world
     parameters = [torch.nn.Parameter(torch.randn(4, 3)) for _ in range(2)]
     reference = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
-    player = Player(
+    optimizer = Optimizer(
         {"a": {"w": parameters[0]}, "b": {"w": parameters[1]}}, {"a": 0.1, "b": 0.2}, config.optim, world
     )
     groups = [{"params": [p], "lr": rate} for p, rate in zip(reference, (0.1, 0.2), strict=True)]
     defaults = {"betas": config.optim.betas, "weight_decay": config.optim.weight_decay}
     adamw = torch.optim.AdamW(groups, **defaults)
     for step in range(3):
-        player.set_rates(step, 10)
+        optimizer.set_rates(step, 10)
         for mine, theirs in zip(parameters, reference, strict=True):
             theirs.grad = torch.randn(4, 3)
             mine.grad = theirs.grad.clone()
-        player.step()
+        optimizer.step()
         adamw.step()
     for mine, theirs in zip(parameters, reference, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)

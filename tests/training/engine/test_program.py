@@ -35,7 +35,7 @@ def _all_messages():
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """A configuration's file: two steps, each with an update of both players, on two clips of 32 x 32."""
+    """A configuration's file: two steps, each with both updates, on two clips of 32 x 32."""
     folder = tmp_path_factory.mktemp("program")
     teacher = write_teacher(folder / "teacher.safetensors", **TEXT)
     group = {"width": 32, "height": 32, "num_frames": 5, "num_clips": 2, "tasks": ["depth", "text"]}

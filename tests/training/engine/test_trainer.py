@@ -94,7 +94,7 @@ def test_every_network_learns_and_the_average_follows(whole, teacher):
     trainer, method = whole[1], whole[1].method
     for network in (method.generator, method.fake_score):
         assert any(not torch.equal(p, start[n]) for n, p in network.named_parameters())
-    assert all(torch.equal(p, start[n]) for n, p in method.teacher.named_parameters())
+    assert all(torch.equal(p, start[n]) for n, p in method.real_score.named_parameters())
     moved = [
         (a - start[n]).norm() / (p - start[n]).norm()
         for (n, p), a in zip(method.generator.named_parameters(), trainer.average.parameters, strict=True)
@@ -134,7 +134,7 @@ def test_a_bad_step_is_skipped_and_named(tmp_path, teacher, caplog):
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_though_its_loss_is(tmp_path, teacher, caplog):
-    """As when a backward pass overflows: no weight or moment of that player is touched."""
+    """As when a backward pass overflows: no weight or moment of that optimizer is touched."""
     config = tiny_config(tmp_path, teacher, max_steps=1)
     trainer = new_trainer(config)
     set_trained(trainer.method, ["fake_score"])
@@ -164,7 +164,7 @@ def test_a_run_that_ends_with_a_bad_step_keeps_the_steps_before_and_says_so(tmp_
     assert train(trainer) == 4 and trainer.bad_steps == 1
     assert "the generator's loss is not finite" in caplog.text and "the critic's loss is" in caplog.text
     assert "bad steps at the end: 1, to step 4" in caplog.text
-    # Neither player, average nor moment is other than before the step.
+    # Neither optimizer, average nor moment is other than before the step.
     assert {name: state["step"] for name, state in trainer._optimizer_states()} == counts
     assert trainer.average.num_updates == good.average.num_updates == 3
     saved = complete(tmp_path / "checkpoints")[-1]

@@ -100,8 +100,8 @@ def test_matching_update_equals_a_plain_derivation(make, step):
         text = batch.text
         empty = F.pad(SOURCE.empty_text, (0, 0, 0, 3)).expand(len(x), -1, -1)
         fake = x - sigma * method.fake_score(x, t, text, batch.contexts)
-        v_c = method.teacher(x, t, text, batch.contexts)
-        v_u = method.teacher(x, t, empty, batch.contexts)
+        v_c = method.real_score(x, t, text, batch.contexts)
+        v_u = method.real_score(x, t, empty, batch.contexts)
         real = x - sigma * (v_u + 3 * (v_c - v_u))
         fake, real, mine = (y[:, :, count:] for y in (fake, real, sample))
         weight = 1 / (mine - real).abs().mean((1, 2, 3, 4), keepdim=True)
@@ -133,7 +133,7 @@ def test_one_score_evaluation_serves_both_losses(make, shared, passes):
     for name, module in (
         ("generator", method.generator),
         ("fake", method.fake_score),
-        ("real", method.teacher),
+        ("real", method.real_score),
     ):
         module.register_forward_pre_hook(count(name))
     set_trained(method, ["generator"])
@@ -304,7 +304,7 @@ def test_the_parity_of_steps_gives_both_losses_their_turn(make, tmp_path, teache
 @pytest.mark.parametrize("trains_score", [True, False])
 def test_the_critics_adversarial_loss_trains_the_score_only_where_it_is_asked(make, trains_score):
     method, batch, draws = make(5, losses__gan_trains_score=trains_score)
-    (update,) = [u for u in method.updates(5) if u.player == "critic"]
+    (update,) = [u for u in method.updates(5) if u.optimizer == "critic"]
     set_trained(method, update.trained)
     update.loss(batch, draws).total.backward()
     assert any(p.grad is not None for p in method.fake_score.parameters()) == trains_score

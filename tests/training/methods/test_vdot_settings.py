@@ -65,7 +65,7 @@ CHANGES = {
     "losses.penalty_sigma": (0.1, {"critic_gan"}, {"losses__r1": 1.0}),
     "losses.text_drop": (1.0, ALL, {}),
 }
-# Both players in each step, rollouts of all their steps, a transport that converges soon.
+# Generator and critic in each step, rollouts of all their steps, a transport that converges soon.
 FAST = {
     "optim__generator_every": 1,
     "seed": 3,

@@ -1,4 +1,4 @@
-"""The fake score's own loss: flow matching on the generator's samples."""
+"""Flow matching: x_t from data and noise, x0 from a velocity, timesteps of training, the loss."""
 
 import torch
 from torch import Tensor
@@ -19,11 +19,6 @@ def predict_x0(x: Tensor, velocity: Tensor, timestep: Tensor) -> Tensor:
     """x0 = x_t - sigma v, in float32."""
     sigma = (timestep.float() / 1000).view(-1, *(1,) * (x.ndim - 1))
     return x.float() - sigma * velocity.float()
-
-
-def guided(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
-    """Classifier-free guidance, v = v_u + scale (v_c - v_u); scale: one, or of shape [B, 1, ..] one each."""
-    return unconditional + scale * (conditional - unconditional)
 
 
 def sample_timestep(batch: int, *, shift: float, low: float, high: float, generator=None) -> Tensor:
