@@ -25,7 +25,7 @@ log = logging.getLogger("vdot")
 def png_bytes(pixels: torch.Tensor) -> bytes:
     """A picture [H, W, 3] in [0, 1] as PNG, with as many colors as stay under MAX_BYTES."""
     image = Image.fromarray((pixels * 255).round().byte().numpy())
-    for colors in (256, 128, 64, 32, 16):
+    for colors in (128, 64, 32, 16):
         buffer = io.BytesIO()
         image.quantize(colors, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         if buffer.tell() <= MAX_BYTES:
