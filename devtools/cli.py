@@ -1,6 +1,5 @@
 """The command line of dev.py: runs a command and prints an error as one message."""
 
-import argparse
 import io
 import os
 import signal
@@ -23,6 +22,8 @@ USAGE = """usage: python dev.py COMMAND [options]
 
 Each command sets up what it needs: .venv here and ComfyUI in a per-user cache.
 VDOT_VENV and VDOT_CACHE change these folders, COMFYUI_PATH uses an existing ComfyUI."""
+# Commands whose options stand in USAGE; the others have a help text of more lines.
+WITHOUT_PARSER = ("lint", "pins", "bench")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     if command is None:
         print(f"dev.py: no command {arguments[0]!r}; there are {', '.join(table)}", file=sys.stderr)
         return 2
+    if arguments[0] in WITHOUT_PARSER and arguments[1:2] in (["-h"], ["--help"]):
+        print(USAGE)
+        return 0
     make_absolute()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names have letters that a terminal may lack
@@ -77,14 +81,3 @@ def make_absolute() -> None:
         value = os.environ.get(name)
         if value and not value.startswith("~"):
             os.environ[name] = os.path.abspath(value)
-
-
-def comfy_parser() -> argparse.ArgumentParser:
-    """Options of `dev.py comfy`."""
-    parser = argparse.ArgumentParser(
-        prog="dev.py comfy", description="Start ComfyUI with the pack and open it in the browser."
-    )
-    parser.add_argument("--port", type=int, default=8188, help="port to listen on (default: %(default)s)")
-    parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
-    parser.add_argument("--cpu", action="store_true", help="run on the CPU even if there is a GPU")
-    return parser

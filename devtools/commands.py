@@ -1,5 +1,6 @@
 """The commands of dev.py, in the order in which a new user meets them."""
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -35,11 +36,20 @@ def demo(arguments: Sequence[str]) -> int:
     return run(command, variables)
 
 
+def _comfy_parser() -> argparse.ArgumentParser:
+    """Options of `dev.py comfy`."""
+    parser = argparse.ArgumentParser(
+        prog="dev.py comfy", description="Start ComfyUI with the pack and open it in the browser."
+    )
+    parser.add_argument("--port", type=int, default=8188, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU even if there is a GPU")
+    return parser
+
+
 def comfy(arguments: Sequence[str]) -> int:
     """Run ComfyUI with the pack until Ctrl-C; its files are in the per-user cache."""
-    from devtools.cli import comfy_parser
-
-    options = comfy_parser().parse_args(arguments)
+    options = _comfy_parser().parse_args(arguments)
     require_port(options.port)
     environment = set_up()
     cpu = options.cpu or _output([str(environment.python), "-c", HAS_ACCELERATOR]) != "True"

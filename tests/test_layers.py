@@ -49,7 +49,7 @@ ALLOWED = {
 
 
 def check(root: Path) -> subprocess.CompletedProcess:
-    """Run the check in a process of its own: import-linter changes the import system."""
+    """Run the check in a separate process: import-linter changes the import system."""
     code = (
         "import sys, pathlib; from devtools.layers import check\nfound = check(pathlib.Path(sys.argv[1]))\n"
     )

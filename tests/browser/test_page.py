@@ -147,7 +147,7 @@ def test_run_shows_the_moving_video_and_lets_go_of_it(finished):
 
     (sampler,) = finished.nodes_of("VDOTSampler")
     assert not [name for name in finished.widgets(sampler) if name.startswith("$$")], (
-        "a still beside the video"
+        "a still next to the video"
     )
     notes = finished.evaluate(
         "(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'vdot_notes').element.textContent",

@@ -22,7 +22,7 @@ SMALL_DISK_MIB = 96
 
 @pytest.fixture
 def small_disk(tmp_path) -> Path:
-    """A disk of its own that is full after some megabytes."""
+    """A separate disk that is full after some megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_MIB}m", "vdot-test", str(folder)]

@@ -55,6 +55,13 @@ def test_without_a_command_the_usage_is_shown():
     assert run_dev("--help").returncode == 0
 
 
+@pytest.mark.parametrize("command", ["lint", "pins", "bench"])
+def test_commands_without_a_parser_explain_themselves_too(command, monkeypatch, capsys):
+    monkeypatch.setattr(commands, command, lambda _: pytest.fail("it ran"))
+    assert cli.main([command, "--help"]) == 0
+    assert f"  {command}  " in capsys.readouterr().out
+
+
 def test_an_unknown_command_names_the_known_ones(capsys):
     assert cli.main(["tset"]) == 2
     assert "no command 'tset'; there are demo, comfy, test, lint, " in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`dev.py gpu`: parts in processes of their own, each finished once, and nothing left running."""
+"""`dev.py gpu`: each part in a separate process and finished once, nothing left running."""
 
 import ctypes
 import importlib

@@ -24,7 +24,7 @@ def server(comfy, tmp_path_factory):
 
 
 def prompt(seed=0, steps=4, length=5, side=64, mask_shape="box"):
-    """The demo from its models to a saved latent, over a builder with loops of its own."""
+    """The demo from its models to a saved latent, through a builder that has loops."""
     size = {"width": side, "height": side, "length": length}
     custom = {"preset": "custom", "steps": steps, "shift": 5.0, "solver": "euler"}
     nodes = {

@@ -140,7 +140,7 @@ def damaged_archive(rng: Random, content: bytes) -> bytes:
 
 
 def damaged_pickle(rng: Random, content: bytes) -> bytes:
-    """A pickle in which whole instructions are removed, repeated, exchanged or rewritten."""
+    """A pickle in which complete instructions are removed, repeated, exchanged or rewritten."""
     try:
         starts = [place for _, _, place in pickletools.genops(content)]
     except ValueError:

@@ -11,7 +11,7 @@ PACK = "vdot_pack_under_test"
 
 
 def load_pack() -> ModuleType:
-    """Import the repository as a package named `PACK`, with the real ComfyUI importable beside it.
+    """Import the repository as a package named `PACK`, with the real ComfyUI importable too.
 
     The package holds its own copy of `vdot_core`, as it does inside ComfyUI: values handed to nodes must be
     made from that copy (`submodule("vdot_core.vcu")`).

@@ -119,7 +119,7 @@ def test_stored_blocks_are_mapped_for_who_decodes_them_later(tmp_path):
 
 
 def test_k_blocks_prefixes_reshaped_tensors_and_our_metadata(tmp_path):
-    """What llama-quantize and other converters write, and the config of a width that was never released."""
+    """Files of llama-quantize and other converters, and the config of a width that was never released."""
     writer, weights = gguf.GGUFWriter(None, "wan"), weights_of(dtype=torch.float32)
     for key, value in config_to_metadata(TINY).items():
         writer.add_string(f"vdot.{key}", value)

@@ -1,4 +1,4 @@
-"""Small files whose headers and indices claim much are refused at the cost of their own size."""
+"""Small files whose headers and indices claim large sizes are refused at the cost of their own size."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def empty(name: str, shape: str = "[0]") -> str:
 
 
 def many_blocks() -> str:
-    """20,000 blocks of nothing, beside what a network of 1.3B begins with."""
+    """A 1.3B network's first tensors and 20,000 empty blocks."""
     names = [empty(f"{root}patch_embedding.weight", "[1536,0,1,2,2]") for root in ("", "vace_")]
     for n in range(20_000):
         names += [empty(f"{root}blocks.{n}.ffn.0.weight", "[8960,0]") for root in ("", "vace_")]
@@ -134,7 +134,7 @@ def test_a_name_that_no_folder_can_hold():
 
 
 def test_many_tensors_of_few_values_are_refused(tmp_path):
-    """Each would become a tensor of its own when it is converted."""
+    """Each would become a separate tensor when it is converted."""
     storage = torch.zeros(1000)
     torch.save({f"blocks.{n}.x": storage.view(10, 100) for n in range(100)}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match="400000 bytes over values of 4000: several share the same") as error:

@@ -283,7 +283,7 @@ def test_wide_vaes_and_diffusers_folders_decode_to_the_same(tmp_path, monkeypatc
     torch.testing.assert_close(whole, decode_video(load_vae(VAE), latents), rtol=0, atol=1e-4)
     load_vae(VAE).save_pretrained(tmp_path / "pipeline" / "vae")
     monkeypatch.setattr(encoders, "CHUNKED_FROM_DIM", 4)
-    monkeypatch.setattr(encoders, "decode_video", lambda *_: pytest.fail("the whole clip at once"))
+    monkeypatch.setattr(encoders, "decode_video", lambda *_: pytest.fail("the complete clip at once"))
     for path in (VAE, tmp_path / "pipeline", tmp_path / "pipeline" / "vae"):
         encoder = VideoEncoder(path, CPU)
         sizes, decode = [], encoder.vae.decode
