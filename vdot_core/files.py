@@ -144,13 +144,8 @@ def atomic_write(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         An empty file of a unique name in the same folder. An exception removes it.
     """
     path = Path(path)
-    # In the same folder, since a rename is atomic only within one file system; unique, since several
-    # processes may write one file. Names have at most 255 bytes.
-    start = os.fsencode(path.name)[:100].decode("utf-8", "ignore")
-    partial = path.with_name(f".{start}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("xb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    with scratch_file(path) as partial:
+        mode = stat.S_IMODE(partial.stat().st_mode)
         yield partial
         if stat.S_IMODE(partial.stat().st_mode) != mode:  # safetensors lets only the owner read its files
             partial.chmod(mode)
@@ -158,9 +153,50 @@ def atomic_write(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         if not overwrite:
             _claim(partial, path)
         os.replace(partial, path)
+    sync(path.parent)
+
+
+@contextmanager
+def scratch_file(path: Path) -> Iterator[Path]:
+    """Make an empty file of a unique name in the folder of `path`; it is removed at the end of the block.
+
+    Where the process is killed, `remove_abandoned(path)` removes it later.
+    """
+    # In the same folder, since a rename is atomic only within one file system; unique, since several
+    # processes may write one file. Names have at most 255 bytes.
+    start = os.fsencode(path.name)[:100].decode("utf-8", "ignore")
+    partial = path.with_name(f".{start}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        partial.open("xb").close()
+        yield partial
     finally:
         partial.unlink(missing_ok=True)
-    sync(path.parent)
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Write a file as `atomic_write` does, with its failures in words: `with new_file(path) as partial: ...`.
+
+    Args:
+        path: destination.
+        overwrite: replace an existing file; otherwise it is an error, also if it appears meanwhile.
+    Yields:
+        An empty file in the same folder.
+    Raises:
+        ValueError: the folder does not exist or cannot be written to, the disk is full, or the file exists.
+    """
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"cannot write {shown(path)}: the folder {shown(path.parent)} does not exist; create it first"
+        )
+    try:
+        remove_abandoned(path)
+        with atomic_write(path, overwrite=overwrite) as partial:
+            yield partial
+    except FileExistsError as error:
+        raise ValueError(f"{shown(path)} exists already; give another name, or --overwrite") from error
+    except OSError as error:
+        raise ValueError(f"cannot write {shown(path)}: {reason_of(error)}") from error
 
 
 def _claim(partial: Path, path: Path) -> None:
@@ -174,7 +210,7 @@ def _claim(partial: Path, path: Path) -> None:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove what `atomic_write` left of a file where its process was killed.
+    """Remove what `atomic_write` and `scratch_file` left of a file where its process was killed.
 
     Processes of other machines or containers, which may share the folder, are not known to have ended: their
     files stay.

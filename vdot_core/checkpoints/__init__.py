@@ -2,6 +2,7 @@
 
 from .acc_wan_init import acc_wan_init
 from .convert import convert
+from .gguf_write import convert_to_gguf
 from .lora import LoraOptions, LoraReport, extract_lora, output_errors
 from .merge import merge
 from .read import NetworkWeights, inspect, load_network, read_weights
@@ -17,6 +18,7 @@ __all__ = [
     "NetworkWeights",
     "acc_wan_init",
     "convert",
+    "convert_to_gguf",
     "extract_lora",
     "inspect",
     "load_network",

@@ -1,4 +1,4 @@
-"""Converts any readable checkpoint to this project's format, tensor by tensor."""
+"""Converts any readable checkpoint to this project's formats, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 import torch
 
 from ..networks import WanVaceConfig
+from .forms import FORMS, encode, form_specs, is_block_matrix
 from .read import inspect, iterate_tensors, loadable
-from .streams import reported, unchanged
-from .survey import CheckpointInfo
+from .shards import write_shards
+from .streams import compared_with_a_copy, reported, unchanged
+from .survey import CheckpointInfo, Survey
+from .tensor_files import TensorSpec
 from .write import carried_header, checked_path, require_free, writing_order
 
 
@@ -21,9 +24,11 @@ def convert(
     vace: str | Path | None = None,
     config: WanVaceConfig | None = None,
     dtype: torch.dtype | None = None,
+    form: str = "",
+    shard_bytes: int | None = None,
     overwrite: bool = False,
 ) -> CheckpointInfo:
-    """Rewrite a checkpoint as one safetensors file under Wan's names with its config in the header.
+    """Rewrite a checkpoint in safetensors under Wan's names with its config in the header.
 
     Args:
         source: anything that `read_weights` reads.
@@ -31,6 +36,8 @@ def convert(
         vace: the VACE module to join to a T2V network.
         config: sizes of a network whose file does not carry them.
         dtype: convert every parameter; None keeps each dtype.
+        form: one of `FORMS`, in which the blocks' matrices are stored; the others keep their dtype.
+        shard_bytes: write parts of at most this size and their index, `target` + '.index.json'.
         overwrite: replace an existing target.
     Returns:
         The `inspect` result of the new file.
@@ -39,16 +46,40 @@ def convert(
     """
     from .safetensors_files import write_safetensors
 
+    if form and (form not in FORMS or dtype is not None):
+        raise ValueError(f"got form {form!r} and dtype {dtype}; give a form ({', '.join(FORMS)}) or a dtype")
     target = checked_path(target)
     require_free(target, overwrite)
-    checkpoint = loadable(source, vace, config, dtype)
-    specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
-    if dtype is not None:
-        specs = {name: replace(spec, dtype=dtype) for name, spec in specs.items()}
-    order = writing_order(specs)
-    entries = {name: checkpoint.entries[name] for name in order}
-    stream = unchanged(iterate_tensors(entries, dict.fromkeys(order, dtype), mapped=False), entries)
-    total = sum(spec.num_bytes for spec in order.values())
+    checkpoint = loadable(source, vace, config, torch.bfloat16 if form else dtype)
+    groups, targets = _plan(checkpoint, dtype, form)
     metadata = carried_header(checkpoint.info.config, checkpoint.info.metadata)
-    write_safetensors(target, order, reported(stream, total), metadata, overwrite=overwrite)
+    stream = unchanged(iterate_tensors(checkpoint.entries, targets, mapped=False), checkpoint.entries)
+    if form:
+        stream = encode(form, {name: group[name] for name, group in groups.items() if len(group) > 1}, stream)
+    specs = {name: spec for group in groups.values() for name, spec in group.items()}
+    stream = reported(stream, sum(spec.num_bytes for spec in specs.values()))
+    with compared_with_a_copy(checkpoint.info.files, target):
+        if shard_bytes is not None:
+            target = write_shards(target, groups, stream, metadata, shard_bytes, overwrite=overwrite)
+        else:
+            write_safetensors(target, writing_order(specs), stream, metadata, overwrite=overwrite)
     return inspect(target)
+
+
+def _plan(
+    checkpoint: Survey, dtype: torch.dtype | None, form: str
+) -> tuple[dict[str, dict[str, TensorSpec]], dict[str, torch.dtype | None]]:
+    """What each parameter is stored as (name in the file -> spec), and the dtype to read it in."""
+    groups: dict[str, dict[str, TensorSpec]] = {}
+    targets: dict[str, torch.dtype | None] = {}
+    for name, entry in checkpoint.entries.items():
+        if form and is_block_matrix(name, entry.spec):
+            groups[name] = form_specs(form, name, entry.spec)
+            # Numbers of at least 16 bits are quantized as they are, to save a float32 copy of the matrix.
+            is_plain = not entry.is_encoded and entry.spec.dtype.itemsize > 1
+            targets[name] = None if is_plain else torch.float32
+        else:
+            targets[name] = torch.bfloat16 if form and entry.is_encoded else dtype
+            stored = targets[name] or entry.spec.dtype
+            groups[name] = {name: replace(entry.spec, dtype=stored, ggml_type="")}
+    return groups, targets

@@ -14,7 +14,7 @@ from ..text import MAX_JSON_BYTES, listed, parse_json, shown
 INDEX_SUFFIX = ".index.json"
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}(?P<suffix>\.safetensors|\.bin)")
 _CONFIG_BESIDE = re.compile(r"diffusion_pytorch_model.*")
-_MAX_SHARDS = 1_000
+MAX_SHARDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def _from_index(index: Path) -> WeightSet:
                 "shard must be a file in the same folder: download it again"
             )
     shards = sorted(set(weight_map.values()))
-    if len(shards) > _MAX_SHARDS:
+    if len(shards) > MAX_SHARDS:
         raise ValueError(
-            f"{shown(index)} lists {len(shards)} shards, expected at most {_MAX_SHARDS}; download it again"
+            f"{shown(index)} lists {len(shards)} shards, expected at most {MAX_SHARDS}; download it again"
         )
     missing = [shard for shard in shards if not os.path.isfile(index.parent / shard)]
     if missing:

@@ -8,14 +8,15 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from ..dtypes import SAFETENSORS_CODES, SAFETENSORS_DTYPES
-from ..files import atomic_write, file_size, open_file, read_at, reason_of, remove_abandoned
-from ..text import shown
+from ..files import file_size, new_file, open_file, read_at
+from ..text import listed, shown
 from .tensor_files import TensorFile, TensorSpec
 
 # The format allows 100 MB. A network of 14B has 0.2 MB; a parsed header takes some ten times its size.
@@ -149,26 +150,17 @@ def write_safetensors(
 
     Args:
         path: the file to write; an existing one is replaced at the end, in one step.
-        specs: shape and dtype of every tensor, in the order in which `tensors` gives them.
-        tensors: the values, on any device; each is dropped before the next is asked for.
+        specs: shape and dtype of every tensor, in their order in the file.
+        tensors: the values, in any order and on any device; each is dropped before the next is asked for.
         metadata: strings kept in the header.
         overwrite: replace an existing file; otherwise it is an error, also if it appears meanwhile.
     Raises:
         ValueError: the folder does not exist or cannot be written to, the disk is full, or a dtype that the
             format cannot hold.
     """
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"cannot write {shown(path)}: the folder {shown(path.parent)} does not exist; create it first"
-        )
-    try:
-        remove_abandoned(path)
-        with atomic_write(path, overwrite=overwrite) as partial_path, partial_path.open("wb") as file:
-            _write(file, _encode_header(path, specs, metadata), specs, tensors)
-    except FileExistsError as error:
-        raise ValueError(f"{shown(path)} exists already; give another name, or --overwrite") from error
-    except OSError as error:
-        raise ValueError(f"cannot write {shown(path)}: {reason_of(error)}") from error
+    header = _encode_header(path, specs, metadata)
+    with new_file(path, overwrite=overwrite) as partial_path, partial_path.open("wb") as file:
+        _write(file, header, specs, tensors)
 
 
 def _write(
@@ -178,29 +170,35 @@ def _write(
     tensors: Iterable[tuple[str, torch.Tensor]],
 ) -> None:
     file.write(header)
-    remaining = iter(specs.items())
+    places = _places(specs)
     for name, tensor in tensors:
-        expected, spec = next(remaining)
-        assert name == expected, f"{name} written where the header has {expected}"
+        spec, place = specs[name], places.pop(name)
         assert TensorSpec.of(tensor) == spec, f"{shown(name)} is not {spec}"
+        if file.tell() != len(header) + place:
+            file.seek(len(header) + place)
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         file.write(memoryview(flat.view(torch.uint8).numpy()))
         del tensor, flat
-    assert next(remaining, None) is None, "tensors are missing from the stream"
+    assert not places, f"tensors are missing from the stream: {listed(places)}"
+
+
+def _places(specs: Mapping[str, TensorSpec]) -> dict[str, int]:
+    """Name -> offset in the data, which has the order of `specs` without gaps."""
+    ends = list(accumulate((spec.num_bytes for spec in specs.values()), initial=0))
+    return dict(zip(specs, ends, strict=False))
 
 
 def _encode_header(path: Path, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> bytes:
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    offset = 0
+    places = _places(specs)
     for name, spec in specs.items():
         if spec.dtype not in SAFETENSORS_CODES:
             raise ValueError(
                 f"cannot write {shown(path)}: {shown(name)} is {spec.dtype}, which safetensors does not hold"
             )
-        end = offset + spec.num_bytes
+        offsets = (places[name], places[name] + spec.num_bytes)
         code = SAFETENSORS_CODES[spec.dtype]
-        header[name] = {"dtype": code, "shape": spec.shape, "data_offsets": (offset, end)}
-        offset = end
+        header[name] = {"dtype": code, "shape": spec.shape, "data_offsets": offsets}
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % _HEADER_ALIGNMENT)
     return len(raw).to_bytes(8, "little") + raw

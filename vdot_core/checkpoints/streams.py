@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from ..files import open_file, scratch_file, sync
 from .survey import Entry
 
 log = logging.getLogger("vdot")
+_LARGE = 2**30  # bytes of a file that takes a while
+_SAMPLE = 2**30  # bytes that are copied to measure the disk
+_PART = 2**24
 
 
 def unchanged(
@@ -30,6 +37,33 @@ def reported(
         num_bytes += tensor.numel() * tensor.element_size()
         yield name, tensor
         del tensor
-        if num_bytes >= next_report and total > 2**30:
+        if num_bytes >= next_report and total > _LARGE:
             log.info("%s %.1f of %.1f GB", verb, num_bytes / 1e9, total / 1e9)
             next_report += total // 10
+
+
+@contextmanager
+def compared_with_a_copy(sources: Sequence[Path], target: Path) -> Iterator[None]:
+    """Log how long a block takes, and how long a copy of its source files would, where they are large.
+
+    The copy's time is extrapolated from the first GB of the first file, copied next to `target` and removed.
+    """
+    num_bytes = sum(path.stat().st_size for path in sources)
+    if num_bytes < _LARGE:
+        yield
+        return
+    copy_seconds = _seconds_per_byte(sources[0], target) * num_bytes
+    start = time.monotonic()
+    yield
+    seconds = time.monotonic() - start
+    log.info("%.1f GB in %.0f s; copying the file takes %.0f s", num_bytes / 1e9, seconds, copy_seconds)
+
+
+def _seconds_per_byte(source: Path, target: Path) -> float:
+    start, num_bytes = time.monotonic(), 0
+    with scratch_file(target) as sample, open_file(source) as read, sample.open("wb") as copy:
+        while num_bytes < _SAMPLE and (part := read.read(_PART)):
+            num_bytes += copy.write(part)
+        copy.flush()
+        sync(sample)
+    return (time.monotonic() - start) / num_bytes

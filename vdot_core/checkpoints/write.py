@@ -17,7 +17,8 @@ from .layouts import strip_wrappers
 from .safetensors_files import write_safetensors
 from .tensor_files import TensorSpec
 
-_QUANTIZATION = "_quantization_metadata"  # ComfyUI's; no longer true once weights are converted
+# Keys of ComfyUI's quantization and of GGUF's own fields; no longer true once weights are converted.
+_STALE = ("_quantization_metadata", "general.", "comfy.gguf.", "tokenizer.")
 
 
 def save_network(
@@ -89,7 +90,8 @@ def header(config: WanVaceConfig, metadata: Mapping[str, str] | None) -> dict[st
 def carried_header(config: WanVaceConfig, metadata: Mapping[str, str]) -> dict[str, str]:
     """The header's metadata for weights of another file, with those of its strings that still hold."""
     ours = config_to_metadata(config)
-    return {**ours, **{key: value for key, value in metadata.items() if key not in (*ours, _QUANTIZATION)}}
+    kept = {key: value for key, value in metadata.items() if key not in ours and not key.startswith(_STALE)}
+    return {**ours, **kept}
 
 
 def checked_path(path: str | Path) -> Path:

@@ -123,7 +123,8 @@ def assert_same(got: dict, expected: dict) -> None:
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         assert got[name].dtype == value.dtype, name
-        assert torch.equal(got[name].view(torch.uint8), value.contiguous().view(torch.uint8)), name
+        pair = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (got[name], value))
+        assert got[name].shape == value.shape and torch.equal(*pair), name
 
 
 SUBPROCESS_ENV = {

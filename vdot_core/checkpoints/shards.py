@@ -1,0 +1,89 @@
+"""A checkpoint in several parts with an index, as transformers and diffusers write it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from ..files import new_file
+from ..text import shown
+from .folders import INDEX_SUFFIX, MAX_SHARDS
+from .safetensors_files import write_safetensors
+from .tensor_files import TensorSpec
+from .write import require_free, writing_order
+
+
+def write_shards(
+    target: Path,
+    groups: Mapping[str, Mapping[str, TensorSpec]],
+    stream: Iterator[tuple[str, torch.Tensor]],
+    metadata: Mapping[str, str],
+    max_bytes: int,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write parts one after another, each complete or absent, and then their index.
+
+    Until the index is there, no part can be loaded; an index that is replaced is removed first.
+
+    Args:
+        target: 'NAME.safetensors'; parts are 'NAME-00001-of-00003.safetensors'.
+        groups: parameter -> the tensors that it is stored as, which stay in one part.
+        stream: those tensors, group by group.
+        metadata: strings of every part's header.
+        max_bytes: of a part's tensors; a group that is larger is a part by itself.
+        overwrite: replace existing files.
+    Returns:
+        The index.
+    Raises:
+        ValueError: a file exists already or cannot be written, or there are too many parts.
+    """
+    shards = _divide(groups, max_bytes)
+    if len(shards) > MAX_SHARDS:
+        raise ValueError(f"{len(shards)} parts, expected at most {MAX_SHARDS}; give a larger shard size")
+    index = target.with_name(target.name + INDEX_SUFFIX)
+    names = [f"{target.stem}-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+    for path in (index, *map(target.with_name, names)):
+        require_free(path, overwrite)
+    index.unlink(missing_ok=True)
+    for name, specs in zip(names, shards, strict=True):
+        path, tensors = target.with_name(name), islice(stream, len(specs))
+        write_safetensors(path, writing_order(specs), tensors, metadata, overwrite=overwrite)
+    assert next(stream, None) is None, "tensors are left over"  # and the source is checked for changes
+    weight_map = {tensor: name for name, specs in zip(names, shards, strict=True) for tensor in specs}
+    num_bytes = sum(spec.num_bytes for specs in shards for spec in specs.values())
+    content = {"metadata": {"total_size": num_bytes}, "weight_map": dict(sorted(weight_map.items()))}
+    with new_file(index, overwrite=overwrite) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return index
+
+
+def parse_size(text: str) -> int:
+    """Number of bytes in a size such as '5GB' or '500MB' (powers of ten).
+
+    Raises:
+        ValueError: no such size.
+    """
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+    number, unit = text[:-2].strip(), text[-2:].upper()
+    if unit not in units or not number.isdecimal() or not 0 < int(number) < 10**6:
+        raise ValueError(f"got the size '{shown(text, 40)}'; give a number of KB, MB or GB, such as 5GB")
+    return int(number) * units[unit]
+
+
+def _divide(groups: Mapping[str, Mapping[str, TensorSpec]], max_bytes: int) -> list[dict[str, TensorSpec]]:
+    """Consecutive groups, in parts of at most `max_bytes`."""
+    shards: list[dict[str, TensorSpec]] = [{}]
+    size = 0
+    for specs in groups.values():
+        num_bytes = sum(spec.num_bytes for spec in specs.values())
+        if shards[-1] and size + num_bytes > max_bytes:
+            shards.append({})
+            size = 0
+        shards[-1].update(specs)
+        size += num_bytes
+    return shards
