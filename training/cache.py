@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,19 +23,11 @@ if __package__ in (None, ""):
     # Replaces the script's own folder, whose names would hide other packages' (`data`, `methods`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.data.bad_rows import log_skipped
-from training.data.cache import INDEX, Cache, cached_rows
-from training.data.cache_writer import encode_all, missing_shards
 from training.data.config import DataConfig
-from training.data.producer import Producer, make_producer
+from training.data.fill_cache import encode, from_environment
 from training.methods.programs import distill_parser, finetune_parser
 
 logger = logging.getLogger("vdot")
-
-
-def _from_environment(*names: str) -> int | None:
-    """The first of these variables that torchrun or SLURM has set."""
-    return next((int(os.environ[name]) for name in names if name in os.environ), None)
 
 
 def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -50,7 +40,7 @@ def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    rank, size = _from_environment("RANK", "SLURM_PROCID"), _from_environment("WORLD_SIZE", "SLURM_NTASKS")
+    rank, size = from_environment("RANK", "SLURM_PROCID"), from_environment("WORLD_SIZE", "SLURM_NTASKS")
     flags.add_argument(
         "--rank", type=int, default=rank or 0, help="this process's share, from 0 (default: %(default)s)"
     )
@@ -59,62 +49,6 @@ def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     flags.add_argument("--retry_skipped", action="store_true", help="retry rows that were left out")
     return flags.parse_known_args(list(argv))
-
-
-def build_producer(config: DataConfig, local_rank: int = 0) -> Producer:
-    """Make the producer that encodes a configuration's samples.
-
-    Args:
-        config: The data settings.
-        local_rank: Index of the machine's GPU to use.
-
-    Raises:
-        ValueError: They are encoded already, or a setting that encoding needs is missing.
-    """
-    if config.source == "cache":
-        raise ValueError("data.source is cache, which is encoded already; give the manifest or the shards")
-    if config.source == "producer":
-        return make_producer(config)
-    from training.data.rows import RowsProducer
-
-    return RowsProducer(config, local_rank, cached_rows(config.cache_dir))
-
-
-def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skipped: bool = False) -> bool:
-    """Encode one process's share, and report when it was the last.
-
-    Args:
-        config: The samples, their encoders and the cache.
-        rank, world_size: The share.
-        retry_skipped: Encode shards again that have rows which were missing, unreadable or failed.
-
-    Returns:
-        True if the cache is complete.
-    """
-    folder = Path(config.cache_dir)
-    local_rank = _from_environment("LOCAL_RANK", "SLURM_LOCALID")
-    producer = build_producer(config, rank if local_rank is None else local_rank)
-    if encode_all(folder, producer, rank, world_size, wait=False, retry_skipped=retry_skipped):
-        _report(Cache(folder))
-        return True
-    count = len(missing_shards(folder, producer.num_shards))
-    logger.info("%s: this share is done; other processes still encode %d shards", folder, count)
-    return False
-
-
-def _report(cache: Cache) -> None:
-    """Log the cache's contents, and the rows that were left out."""
-    tasks = Counter(info.task for _, info in cache.samples)
-    shapes = Counter(info.shape for _, info in cache.samples)
-    summary = ", ".join(f"{task} {count}" for task, count in sorted(tasks.items()))
-    logger.info(
-        "%s: %d samples (%s) of %d shapes", cache.folder / INDEX, len(cache.samples), summary, len(shapes)
-    )
-    kinds = Counter(row.kind for row in cache.skipped)
-    if kinds:
-        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        logger.warning("skipped %d rows: %s", len(cache.skipped), counted)
-    log_skipped(cache.skipped, logging.WARNING, cache.folder / INDEX)
 
 
 def read_data(argv: Sequence[str]) -> DataConfig:

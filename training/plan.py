@@ -10,7 +10,6 @@ printed with the result.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,79 +18,12 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.data.producer import make_producer
 from training.methods.programs import distill_parser
 from training.methods.vdot_config import DistillConfig
 from training.planning.arguments import PlanArguments, PlanOptions, read_options
-from training.planning.budget import Budget, make_budget
-from training.planning.remedies import enough_gpus, remedies
-from training.planning.table import memory_lines, remedy_lines, run_lines, time_lines
-from training.planning.workload import Clip
+from training.planning.plan import plan_budget, plan_text
 
 logger = logging.getLogger("vdot")
-
-
-def clip_of(config: DistillConfig, references: int = 0, contexts: int = 1) -> Clip:
-    """The largest sample of a run: the configured size, or a wide clip of as many pixels as are allowed.
-
-    Args:
-        config: The run.
-        references: Reference images.
-        contexts: Contexts that are not merged.
-
-    Returns:
-        The clip.
-    """
-    data = config.data
-    contexts = 0 if config.model.text_only else contexts
-    if data.source == "producer":
-        return Clip(*make_producer(data).largest_clip(), references, contexts)
-    width, height = data.width, data.height
-    if width is None or height is None:
-        height = max(16, int((data.max_pixels * 480 / 832) ** 0.5) // 16 * 16)
-        width = max(16, data.max_pixels // height // 16 * 16)
-    return Clip(width, height, data.num_frames, references, contexts)
-
-
-def plan_budget(config: DistillConfig, arguments: PlanArguments) -> Budget:
-    """Estimate the memory and time of a run on a machine.
-
-    Args:
-        config: The run.
-        arguments: The machine, and what a sample has.
-
-    Returns:
-        The budget.
-    """
-    from training.engine.networks import network_sizes
-
-    model, clip = config.model, clip_of(config, arguments.references, arguments.contexts)
-    sizes = network_sizes(model.preset, model.real_score, text_only=model.text_only)
-    return make_budget(config, sizes, clip, arguments.machine)
-
-
-def plan_text(config: DistillConfig, arguments: PlanArguments) -> str:
-    """The plan as a page of text.
-
-    Args:
-        config: The run.
-        arguments: The machine, and what a sample has.
-
-    Returns:
-        The run, the memory of a GPU by component, the time of a step, and what makes it fit if it does not.
-    """
-    budget = plan_budget(config, arguments)
-    parts = [run_lines(budget), memory_lines(budget), time_lines(budget)]
-    if not budget.fits:
-
-        def rebuild(changed: DistillConfig, gpus: int | None = None) -> Budget:
-            machine = arguments.machine
-            machine = dataclasses.replace(machine, gpus=gpus) if gpus else machine
-            return plan_budget(changed, dataclasses.replace(arguments, machine=machine))
-
-        fixes = remedies(budget, rebuild)
-        parts.append(remedy_lines(fixes, enough_gpus(budget, rebuild), arguments.machine.memory_gib))
-    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
 def plan(config: DistillConfig, arguments: PlanArguments) -> int:

@@ -9,9 +9,10 @@ from tiny.vae import initialize_vae, save_vae
 from training import cache as program
 from training.data import build_source
 from training.data.config import DataConfig
+from training.data.fill_cache import build_producer
 from training.data.wan_vae import build_vae
 from training.methods.programs import distill_config, distill_parser
-from training.plan import clip_of
+from training.planning.plan import clip_of
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 NAME = "tiny.producer.ShapesProducer"
@@ -92,7 +93,7 @@ WRONG = {
 def test_wrong_settings_are_refused_in_one_sentence(config, case):
     args, match = WRONG[case]
     with pytest.raises(ValueError, match=match) as caught:
-        program.build_producer(config(args))
+        build_producer(config(args))
     assert "\n" not in str(caught.value)
 
 

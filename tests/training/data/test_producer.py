@@ -9,6 +9,7 @@ from training import cache as program
 from training.data import build_source
 from training.data.cache import Cache
 from training.data.config import DataConfig
+from training.data.fill_cache import build_producer
 from training.data.producer import make_producer
 
 NAME = f"{__name__}.Numbered"
@@ -58,14 +59,14 @@ SHAPELESS = ("tiny", ".", "..x", "__main__.x", "tiny/producer.ShapesProducer")
 def test_code_from_elsewhere_is_not_imported(tmp_path, name):
     before = set(sys.modules)
     with pytest.raises(ValueError, match=r"data\.producer is .*such as tiny") as caught:
-        program.build_producer(config(tmp_path, name))
+        build_producer(config(tmp_path, name))
     assert "\n" not in str(caught.value) and set(sys.modules) - before <= {"nowhere"}
 
 
 @pytest.mark.parametrize("name", ["tiny.producer.Shapes", "tiny.nothing.Shapes", "tiny.producer.x.y"])
 def test_a_class_that_is_not_there_is_named(tmp_path, name):
     with pytest.raises(ValueError, match=rf"{name!r} cannot be imported .*; try tiny\.producer"):
-        program.build_producer(config(tmp_path, name))
+        build_producer(config(tmp_path, name))
 
 
 def test_settings_that_encoding_needs(tmp_path):

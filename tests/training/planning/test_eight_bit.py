@@ -6,9 +6,9 @@ import torch
 from tests.training.planning.test_counts import peak_bytes
 from training.engine.adamw import AdamW
 from training.methods.programs import distill_config
-from training.plan import plan_budget
 from training.planning.arguments import PlanArguments
 from training.planning.memory import EIGHT_BIT_STEP, Sizes, states
+from training.planning.plan import plan_budget
 from vdot_core.networks import PRESETS, Discriminator, WanVace, default_taps
 
 

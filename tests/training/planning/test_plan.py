@@ -8,10 +8,11 @@ import torch
 
 from training.distill import main as distill
 from training.methods.programs import distill_parser
-from training.plan import main, plan, plan_budget, plan_text
+from training.plan import main, plan
 from training.planning.arguments import PlanArguments, PlanOptions
 from training.planning.budget import GIB, Machine
 from training.planning.memory import FP32
+from training.planning.plan import plan_budget, plan_text
 from training.planning.remedies import enough_gpus, remedies, smallest_checkpoint_every
 from vdot_core.networks import WanVace, default_taps
 

@@ -1,0 +1,77 @@
+"""Encodes the data of a run into its cache, one process's share of it; the program is `training/cache.py`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from pathlib import Path
+
+from .bad_rows import log_skipped
+from .cache import INDEX, Cache, cached_rows
+from .cache_writer import encode_all, missing_shards
+from .config import DataConfig
+from .producer import Producer, make_producer
+
+logger = logging.getLogger("vdot")
+
+
+def from_environment(*names: str) -> int | None:
+    """The first of these variables that torchrun or SLURM has set."""
+    return next((int(os.environ[name]) for name in names if name in os.environ), None)
+
+
+def build_producer(config: DataConfig, local_rank: int = 0) -> Producer:
+    """Make the producer that encodes a configuration's samples.
+
+    Args:
+        config: The data settings.
+        local_rank: Index of the machine's GPU to use.
+
+    Raises:
+        ValueError: They are encoded already, or a setting that encoding needs is missing.
+    """
+    if config.source == "cache":
+        raise ValueError("data.source is cache, which is encoded already; give the manifest or the shards")
+    if config.source == "producer":
+        return make_producer(config)
+    from .rows import RowsProducer
+
+    return RowsProducer(config, local_rank, cached_rows(config.cache_dir))
+
+
+def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skipped: bool = False) -> bool:
+    """Encode one process's share, and report when it was the last.
+
+    Args:
+        config: The samples, their encoders and the cache.
+        rank, world_size: The share.
+        retry_skipped: Encode shards again that have rows which were missing, unreadable or failed.
+
+    Returns:
+        True if the cache is complete.
+    """
+    folder = Path(config.cache_dir)
+    local_rank = from_environment("LOCAL_RANK", "SLURM_LOCALID")
+    producer = build_producer(config, rank if local_rank is None else local_rank)
+    if encode_all(folder, producer, rank, world_size, wait=False, retry_skipped=retry_skipped):
+        _report(Cache(folder))
+        return True
+    count = len(missing_shards(folder, producer.num_shards))
+    logger.info("%s: this share is done; other processes still encode %d shards", folder, count)
+    return False
+
+
+def _report(cache: Cache) -> None:
+    """Log the cache's contents, and the rows that were left out."""
+    tasks = Counter(info.task for _, info in cache.samples)
+    shapes = Counter(info.shape for _, info in cache.samples)
+    summary = ", ".join(f"{task} {count}" for task, count in sorted(tasks.items()))
+    logger.info(
+        "%s: %d samples (%s) of %d shapes", cache.folder / INDEX, len(cache.samples), summary, len(shapes)
+    )
+    kinds = Counter(row.kind for row in cache.skipped)
+    if kinds:
+        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        logger.warning("skipped %d rows: %s", len(cache.skipped), counted)
+    log_skipped(cache.skipped, logging.WARNING, cache.folder / INDEX)
