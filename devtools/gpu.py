@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from devtools.documents import read_json
 from devtools.errors import DevError
 from devtools.groups import run_group
 from devtools.paths import ROOT, writing_to
@@ -22,6 +23,7 @@ from devtools.paths import ROOT, writing_to
 NO_DRIVER = "no NVIDIA GPU to measure: this machine has no NVIDIA driver (there is no nvidia-smi)"
 NO_GPU = 3  # exit status where there is nothing to measure
 TOTAL_SECONDS = 540
+DAMAGED = "move it away to measure every part again"
 SHORTEST = 10  # seconds with which a part is still begun
 FINISHED = ("done", "skipped")
 # Name -> the longest that a part may take, in seconds.
@@ -140,10 +142,12 @@ class Figures:
         self.path = self.folder / "figures.json"
         with writing_to(self.folder, "--out"):
             self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self.parts = json.loads(self.path.read_text(encoding="utf-8"))["parts"]
-        except (OSError, ValueError, KeyError, TypeError):
-            self.parts = {}
+        self.parts: dict[str, dict] = {}
+        if self.path.exists():
+            parts = read_json(self.path, DAMAGED).get("parts")
+            if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
+                raise DevError(f"{self.path} is damaged (it holds no parts); {DAMAGED}")
+            self.parts = parts
         self.head = {**source, "gpu": name, "host": platform.node(), "system": platform.platform()}
         self.head |= {"torch": gpu_info["torch"], "cuda": gpu_info["cuda"]}
 
@@ -210,8 +214,8 @@ def run_part(python: Path, part: str, device: str, folder: Path, limit: float) -
     if status is None:
         return {**record, "reason": f"not finished after {limit:.0f} s"}
     try:
-        values = json.loads(result.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = read_json(result, "run the part again")
+    except DevError:
         values = None
     if status or values is None:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from devtools.documents import read_json
 from devtools.errors import DevError
 from devtools.explain import explain_failure
 from devtools.installer import PINNED_OPTIONS, Installer, find_installer
@@ -82,8 +83,8 @@ def install_key(python: Path, pins: Path, requirements: Sequence[str]) -> str:
 def read_stamp(stamp: Path) -> str | None:
     """The key in a stamp file; None where there is no readable one."""
     try:
-        return json.loads(stamp.read_text(encoding="utf-8"))["key"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(stamp, "it is written again").get("key")
+    except DevError:
         return None
 
 

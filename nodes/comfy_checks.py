@@ -71,7 +71,8 @@ def check_latent(model, latent: dict, reference_key: str) -> None:
         )
     count, index = latent.get(reference_key, 0), latent.get("batch_index")
     if not isinstance(count, int) or count < 0:
-        raise ValueError(f"the latent's number of references is {shown(count, 60)}; {FROM_ENCODE}")
+        got = "missing" if count is None else shown(count, 60)
+        raise ValueError(f"the latent's number of references is {got}; {FROM_ENCODE}")
     if index is not None and not (_whole_numbers(index) and len(index) == len(samples)):
         raise ValueError(f"the latent's batch_index is {shown(index, 60)}; {FROM_ENCODE}")
 

@@ -52,6 +52,20 @@ def to_prompt(workflow: dict, object_info: dict) -> dict[str, dict]:
     return prompt
 
 
+def described(workflow: dict) -> dict[str, dict]:
+    """Descriptions of a workflow's nodes as far as its file has them: types of inputs and outputs.
+
+    They are enough for `loaders.loaders()` before there is a server to ask; widgets' names are not known.
+    """
+    info: dict[str, dict] = {}
+    for node in workflow["nodes"]:
+        outputs = [entry["type"] for entry in node.get("outputs") or []]
+        kind = info.setdefault(node["type"], {"input": {"required": {}}, "output": outputs})
+        for entry in node.get("inputs") or []:
+            kind["input"]["required"][entry["name"].split(".")[0]] = [entry["type"]]
+    return info
+
+
 class _Graph:
     """Follows links backwards to the node that really makes the value."""
 

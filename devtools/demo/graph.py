@@ -43,6 +43,15 @@ def region_nodes(prompt: dict, object_info: dict) -> list[str]:
     return [i for i, node in prompt.items() if REGION in object_info[node["class_type"]]["output"]]
 
 
+def video_size(prompt: dict, object_info: dict) -> tuple[int, int] | None:
+    """Width and height that the prompt's task nodes have; None where they take them from a clip."""
+    for node_id in region_nodes(prompt, object_info) or unit_nodes(prompt, object_info):
+        width, height = (prompt[node_id]["inputs"].get(name) for name in ("width", "height"))
+        if isinstance(width, int) and isinstance(height, int) and width and height:
+            return width, height
+    return None
+
+
 def final_units(prompt: dict, object_info: dict) -> list[tuple[str, int]]:
     """The links by which finished units reach the encoder, in the order of its inputs."""
     units = []

@@ -7,7 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from devtools.documents import read_json
 from devtools.errors import DevError, UsageError
 from devtools.paths import ROOT
 
@@ -15,7 +17,6 @@ WORKFLOWS = ROOT / "workflows"
 PREFIX = "vdot_"
 NATIVE_PREFIX = "native_"  # workflows that need more than the bundled model files
 DEFAULT_TASK = "depth"
-MASKING_NODE = "VDOTMask"  # it needs the mask of its clip
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,24 @@ class DemoOptions:
 
     def uses_node(self, kind: str) -> bool:
         """True if the task's workflow has a node of this class."""
-        nodes = json.loads(self.workflow.read_text(encoding="utf-8"))["nodes"]
-        return any(node["type"] == kind for node in nodes)
+        return any(node["type"] == kind for node in self.read_workflow()["nodes"])
+
+    def read_workflow(self) -> dict[str, Any]:
+        """The workflow, as the front end saved it.
+
+        Raises:
+            DevError: its file is damaged.
+        """
+        cure = f"restore it: git checkout {self.workflow.relative_to(ROOT)}"
+        values = read_json(self.workflow, cure)
+        nodes, links = values.get("nodes"), values.get("links")
+        if not (isinstance(nodes, list) and isinstance(links, list) and all(map(_is_node, nodes))):
+            raise DevError(f"{self.workflow} is damaged (it does not list nodes and links); {cure}")
+        return values
+
+
+def _is_node(node: Any) -> bool:
+    return isinstance(node, dict) and {"id", "type"} <= node.keys()
 
 
 def tasks() -> list[str]:
@@ -105,9 +122,18 @@ def parse(arguments: Sequence[str]) -> DemoOptions:
         seed=parsed.seed,
         out=str(_out_folder(parsed.out)),
     )
-    if options.video and not options.mask and options.uses_node(MASKING_NODE):
-        raise needs_mask(options.task)
+    _require_places(options)
     return options
+
+
+def _require_places(options: DemoOptions) -> None:
+    """Refuse files that the task's workflow does not read, and a clip without the mask that belongs to it."""
+    from devtools.demo.convert import described, to_prompt
+    from devtools.demo.loaders import assign, loaders  # they read options themselves
+
+    workflow = options.read_workflow()
+    info = described(workflow)
+    assign(loaders(to_prompt(workflow, info), info), options)
 
 
 def needs_mask(task: str) -> UsageError:

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 import shutil
 import sys
 import tempfile
@@ -94,8 +93,7 @@ async def _make(options: DemoOptions, clips: dict[str, Clip], url: str, stages: 
     async with ComfyClient(url) as client:
         with stages.measure("load and convert the workflow"):
             object_info = await client.object_info()
-            workflow = json.loads(options.workflow.read_text(encoding="utf-8"))
-            prompt = to_prompt(workflow, object_info)
+            prompt = to_prompt(options.read_workflow(), object_info)
             files = assign(loaders(prompt, object_info), options)
             what = "region" if region_nodes(prompt, object_info) else "video"
             options = fitted(options, files, clips, what=what)

@@ -1,10 +1,12 @@
 """Uploads the user's files, cut and scaled to the workflow's length and size."""
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from devtools.demo.client import ComfyClient
+from devtools.demo.graph import video_size
 from devtools.demo.loaders import Loader, drop_unfit_masks, loaders, read_as_video
 from devtools.demo.media import (
     Clip,
@@ -25,6 +27,7 @@ EXAMPLES = ROOT / "assets" / "examples"
 # Pixels of a real clip's frame: more than the bundled model was trained on, so that it stays recognizable.
 DEMO_AREA = 128 * 128
 DEMO_FRAMES = 17
+MUCH_LARGER = 4  # times as many pixels
 
 
 @dataclass(frozen=True)
@@ -127,12 +130,27 @@ async def send(
     defaults = [item.name for loader, item in items.items() if loader not in files]
     if files and defaults:
         print(f"[demo] other files are the workflow's examples: {', '.join(defaults)}")
+    for line in _shrunk(files, clips, options.size or video_size(prompt, object_info)):
+        print(line)
     with tempfile.TemporaryDirectory() as scratch:
         fitting = Fitting(prompt, object_info, options, Path(scratch))
         for loader, path in fitting.all_of(items):
             # A folder for each: two files may have the same name.
             name = f"node_{loader.node_id}/{path.name}"
             prompt[loader.node_id]["inputs"][loader.input_name] = await client.upload(path, name)
+
+
+def _shrunk(files: dict[Loader, str], clips: dict[str, Clip], size: tuple[int, int] | None) -> Iterator[str]:
+    """A line for each of the user's pictures that the small video hides the details of."""
+    for loader, file in files.items():
+        clip = clips[file]
+        if size is None or loader.role != "image" or loader.sets_size:
+            continue
+        if clip.width * clip.height > MUCH_LARGER * size[0] * size[1]:
+            yield (
+                f"[demo] {Path(file).name} has {clip.width}x{clip.height} pixels, the bundled model sees it "
+                f"at {size[0]}x{size[1]}: small details are lost (--size changes that)"
+            )
 
 
 def _given(loader: Loader, prompt: dict, files: dict[Loader, str], clips: dict[str, Clip]) -> Given:

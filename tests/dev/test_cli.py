@@ -70,6 +70,11 @@ def test_an_unknown_command_names_the_known_ones(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--mask", str(ROOT / "dev.py")],
+            "--mask was given 1 time, the depth workflow reads 0 masks",
+        ),
+        (["--task", "text", "--image", str(ROOT / "dev.py")], "the text workflow reads 0 images$"),
         (["--task", "flying"], "--task flying: there is no such workflow; choose from"),
         (["--task", "impaint"], r"there is no such workflow; did you mean inpaint\? There are animate, "),
         (["--video", "no/such.mp4"], "^--video no/such.mp4 does not exist in /[^ ]*; give a file$"),
@@ -103,7 +108,7 @@ def test_good_demo_flags_survive_the_way_into_the_environment(tmp_path):
     (tmp_path / "a b.png").touch()
     arguments = [
         "--task",
-        "inpaint",
+        "replace",
         "--image",
         str(tmp_path / "a b.png"),
         "--mask",

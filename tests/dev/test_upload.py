@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -239,15 +240,27 @@ def test_a_clip_in_colors_is_no_depth_before_the_server_starts(tmp_path):
 
 
 @pytest.mark.parametrize("task", tasks())
-def test_a_missing_mask_is_noticed_with_the_flags(object_info, media, tmp_path, task):
-    """By the classes of the workflow's nodes, and by the prompt's links too."""
-    needed = False
+@pytest.mark.parametrize("flag", ["video", "images", "mask"])
+def test_a_file_without_a_place_is_refused_with_the_flags(object_info, media, tmp_path, task, flag):
+    """As the running server's descriptions of the nodes would have it; also a clip without its mask."""
+    file = media["clip" if flag == "video" else "mask"]
+    expected = None
     try:
-        assign(loaders(converted(task, object_info), object_info), DemoOptions(task, video=media["clip"]))
+        options = DemoOptions(task, **{flag: (file,) if flag == "images" else file})
+        assign(loaders(converted(task, object_info), object_info), options)
     except UsageError as error:
-        needed = "needs a mask" in str(error)
-    with pytest.raises(UsageError, match="give --mask") if needed else nullcontext():
-        parse(["--task", task, "--video", media["clip"], "--out", str(tmp_path)])
+        expected = re.escape(str(error))
+    with pytest.raises(UsageError, match=expected) if expected else nullcontext():
+        parse(["--task", task, f"--{flag.removesuffix('s')}", file, "--out", str(tmp_path)])
+
+
+def test_a_large_picture_of_a_small_video_is_announced(server, object_info, media, tmp_path, capsys):
+    big = tmp_path / "big.png"
+    Image.new("RGB", (900, 600)).save(big)
+    told(server, object_info, tmp_path, "reference", "--image", str(big))
+    assert "big.png has 900x600 pixels, the bundled model sees it at 96x64: small" in capsys.readouterr().out
+    told(server, object_info, tmp_path, "reference", "--image", media["cat"])
+    assert "the bundled model sees it" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("task", ["firstframe", "lastframe", "firstlast", "keyframes", "move"])
