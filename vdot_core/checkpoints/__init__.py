@@ -7,6 +7,7 @@ from .lora import LoraOptions, LoraReport, extract_lora, output_errors
 from .merge import merge
 from .read import NetworkWeights, inspect, load_network, read_weights
 from .split import split
+from .stored import StoredWeights, open_weights
 from .survey import CheckpointInfo
 from .tensor_files import read_tensors
 from .write import save_network, save_weights
@@ -16,6 +17,7 @@ __all__ = [
     "LoraOptions",
     "LoraReport",
     "NetworkWeights",
+    "StoredWeights",
     "acc_wan_init",
     "convert",
     "convert_to_gguf",
@@ -23,6 +25,7 @@ __all__ = [
     "inspect",
     "load_network",
     "merge",
+    "open_weights",
     "output_errors",
     "read_tensors",
     "read_weights",

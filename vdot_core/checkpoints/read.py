@@ -13,6 +13,7 @@ from ..networks import WanVace, WanVaceConfig
 from ..text import shown
 from .ggml_types import dequantize
 from .quantized import expand_scaled
+from .streams import require_unchanged
 from .survey import CheckpointInfo, Entry, Survey, survey
 from .tensor_files import TensorSpec
 
@@ -27,7 +28,7 @@ class NetworkWeights:
     """A network's weights under Wan's own names, with the file's config and info."""
 
     config: WanVaceConfig
-    state_dict: dict[str, torch.Tensor]
+    state_dict: Mapping[str, torch.Tensor]
     info: CheckpointInfo
 
 
@@ -60,6 +61,9 @@ def read_weights(
 ) -> NetworkWeights:
     """Read a network's weights, memory-mapped where the format allows and no conversion is asked for.
 
+    A file that was cut or exchanged meanwhile is refused. Cutting one that stays mapped, later on, ends the
+    process at the next use of its values; `open_weights` reads without a map.
+
     Args:
         path: as for `inspect`, or a pair (base T2V network, VACE module).
         vace: the VACE module, where `path` is a base T2V network.
@@ -86,7 +90,7 @@ def load_network(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> WanVace:
-    """Load a network with the weights of a checkpoint.
+    """Load a network with the weights of a checkpoint; as for `read_weights`, the file must not change.
 
     Args:
         path, vace, config: as for `read_weights`.
@@ -193,6 +197,7 @@ def _collect(
     changed = {name: entry for name, entry in entries.items() if name not in direct}
     for name, tensor in iterate_tensors(changed, targets):
         read[name] = tensor.to(device) if elsewhere else tensor
+    require_unchanged(entries)
     return {name: read[name] for name in entries}
 
 

@@ -24,6 +24,11 @@ def unchanged(
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Pass tensors through, and refuse at the end if a source file was written to meanwhile."""
     yield from stream
+    require_unchanged(entries)
+
+
+def require_unchanged(entries: Mapping[str, Entry]) -> None:
+    """ValueError if a file of these parameters was written to, cut or exchanged since it was opened."""
     for file in {entry.file.path: entry.file for entry in entries.values()}.values():
         file.require_unchanged()
 
