@@ -35,7 +35,7 @@ from tiny.evaluation.report import read_results, write_report
 from tiny.evaluation.score import RowScores
 from tiny.evaluation.sheets import save_animation, save_sheet
 from training.distributed.precision import uses_bf16
-from training.engine.files import write_json
+from training.engine.files import read_json, write_json
 
 logger = logging.getLogger("vdot")
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,7 +135,8 @@ def run(config: EvaluationConfig) -> None:
             count = {"clips": row.clips or config.clips, "bf16": evaluation.config.bf16}
             mark = fingerprint(files, {**common, **count, "row": asdict(row), "sampler": settings})
             path = folder / f"{row.title}.json"
-            if path.is_file() and json.loads(path.read_text()).get("fingerprint") == mark:
+            cure = "delete it to evaluate the row again"
+            if path.is_file() and read_json(path, dict, cure).get("fingerprint") == mark:
                 logger.info("%s / %s / %s is done", config.run, sampler, row.title)
                 continue
             result = evaluation.row(row, sampler, folder)

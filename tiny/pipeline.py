@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.engine.cli import RunParser
+from training.engine.files import read_json
 from vdot_core.files import atomic_write
 
 logger = logging.getLogger("vdot")
@@ -139,7 +140,7 @@ def run_stage(config: PipelineConfig, stage: Stage, seconds: float | None) -> in
     values = settings(config, stage)
     digest = hashlib.sha256(json.dumps([stage.program, values], sort_keys=True).encode()).hexdigest()
     file, mark, marker = folder / "config.yaml", folder / "started.json", folder / DONE
-    if mark.exists() and json.loads(mark.read_text()) != digest:
+    if mark.exists() and read_json(mark, str, f"remove {folder} to start the stage again") != digest:
         raise ValueError(
             f"{folder} was started with other settings: give another out_dir, or remove that folder"
         )

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from training.engine.files import read_json
 from vdot_core.files import atomic_write
 
 from .curves import plot_curves, read_curves
@@ -61,7 +62,7 @@ def read_results(folder: Path) -> Results:
     results: Results = {}
     first: tuple[Path, str] | None = None
     for path in sorted(Path(folder).glob("*/*/*.json")):
-        row = json.loads(path.read_text())
+        row = read_json(path, dict, "delete it, and evaluate it again")
         if "cpu_seconds" not in row:
             raise ValueError(f"{path} is of an older evaluation; evaluate it again, or delete its folder")
         first = first or (path, row["measured_with"])

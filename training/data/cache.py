@@ -24,11 +24,13 @@ from vdot_core.checkpoints import read_tensors
 from vdot_core.files import read_file
 from vdot_core.text import shown
 
+from ..engine.hashes import sampled_hash
 from .bad_rows import Skipped
 from .encoded import EncodedSample, SampleInfo, unpack
 
 FORMAT = 1
 HEADER, INDEX, EMPTY = "cache.json", "index.json", "empty.safetensors"
+NUM_BLOCKS, BLOCK_BYTES = 16, 1 << 16  # of a shard's digest
 MAX_JSON_BYTES = 2**30  # an index takes some 400 bytes a sample
 
 
@@ -160,6 +162,15 @@ def shard_path(folder: Path, number: int, ending: str) -> Path:
     return folder / f"shard-{number:05d}.{ending}"
 
 
+def shard_digest(path: Path) -> str:
+    """Digest of a shard's tensors: of its size and of blocks evenly spread over it, 1 MiB in all.
+
+    It tells a shard from any other, and costs little to compare at the start of every run; a change of a few
+    bytes between two blocks is not noticed.
+    """
+    return sampled_hash(path, NUM_BLOCKS, BLOCK_BYTES)
+
+
 class Cache:
     """A finished cache, opened for reading; files are mapped, not loaded.
 
@@ -207,16 +218,19 @@ class Cache:
         self.skipped += [Skipped(**row) for row in shard["skipped"]]
         path = shard_path(self.folder, number, "safetensors")
         size = path.stat().st_size if path.is_file() else None
+        reason = f"{path} has {size or 0} bytes, not {shard['bytes']}" if size != shard["bytes"] else None
+        # Caches of older versions have no digests.
+        if reason is None and shard.get("digest", "") not in ("", shard_digest(path)):
+            reason = f"{path} has other content than was written"
         for values in shard["samples"]:
             try:
                 info = SampleInfo.from_dict(values)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 raise damaged(self.folder / INDEX, f"a sample of shard {number}: {error}") from error
-            if size == shard["bytes"]:
+            if reason is None:
                 self.samples.append((number, info))
                 continue
             kind = "missing" if size is None else "unreadable"
-            reason = f"{path} has {size or 0} bytes, not {shard['bytes']}"
             self.skipped.append(Skipped(info.id, f"{path.name} sample {info.slot}", kind, reason))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from .cache import (
     read_header,
     read_shard,
     read_shards,
+    shard_digest,
     shard_path,
 )
 from .encoded import EncodedSample, pack
@@ -51,6 +52,7 @@ def write_shard(folder: Path, number: int, samples: Iterable[EncodedSample], ski
     # One entry of metadata, no more: the library writes several in any order, and files would differ.
     save_safetensors(tensors, path, {})
     index = {"samples": entries, "skipped": [asdict(row) for row in skipped], "bytes": path.stat().st_size}
+    index["digest"] = shard_digest(path)
     write_json(index, shard_path(folder, number, "json"))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+MAX_SIDE = 8192
+MAX_WORKERS = 256  # of each training process
 # Settings that encoded rows depend on, in addition to the rows, the models and their dtype.
 ENCODE_SETTINGS = (
     "width",
@@ -86,8 +88,10 @@ class DataConfig:
         _check_mixture(self)
         for name in ("width", "height"):
             side = getattr(self, name)
-            if side is not None and (side < 16 or side % 16):
-                raise ValueError(f"data.{name} is {side}; expected a multiple of 16, or null")
+            if side is not None and (not 16 <= side <= MAX_SIDE or side % 16):
+                raise ValueError(
+                    f"data.{name} is {side}; expected a multiple of 16 up to {MAX_SIDE}, or null"
+                )
         if (self.width is None) != (self.height is None):
             raise ValueError(
                 f"data.width is {self.width} and data.height {self.height}; give both or neither"
@@ -99,8 +103,10 @@ class DataConfig:
                 )
         if self.min_frames > self.num_frames:
             raise ValueError(f"data.min_frames {self.min_frames} exceeds num_frames {self.num_frames}")
-        if self.max_pixels < 256 or not 0 < self.frame_rate < float("inf"):
-            raise ValueError("data.max_pixels must be at least 256 (16x16), data.frame_rate above 0")
+        if not 256 <= self.max_pixels <= MAX_SIDE**2:
+            raise ValueError(f"data.max_pixels is {self.max_pixels}; expected 256 (16x16) to {MAX_SIDE**2}")
+        if not 0 < self.frame_rate < float("inf"):
+            raise ValueError(f"data.frame_rate is {self.frame_rate}; expected above 0")
         if self.source in ("manifest", "webdataset") and not self.path:
             raise ValueError(
                 f"data.source is {self.source} and data.path is not set; give the {self.source}'s"
@@ -117,8 +123,8 @@ def _check_mixture(config: DataConfig) -> None:
     for name in ("batch_size", "accumulation", "rows_per_shard"):
         if getattr(config, name) < 1:
             raise ValueError(f"data.{name} is {getattr(config, name)}; expected at least 1")
-    if config.workers < 0:
-        raise ValueError(f"data.workers is {config.workers}; expected 0 or more")
+    if not 0 <= config.workers <= MAX_WORKERS:
+        raise ValueError(f"data.workers is {config.workers}; expected 0 to {MAX_WORKERS} processes")
     if config.batch_size % config.accumulation:
         raise ValueError(
             f"data.batch_size {config.batch_size} is not a multiple of "

@@ -8,9 +8,12 @@ from typing import Literal
 
 from vdot_core.text import shown
 
-from ..data.checks import require
+from ..data.checks import require, require_tasks
 from ..data.config import DataConfig
 from ..distributed.config import ParallelConfig
+
+TASK_TABLES = (("data", "task_weights"), ("losses", "task_guidance"), ("losses", "task_text_drop"))
+"""Settings by task. A cache or a producer may have tasks of its own, rows have those of docs/TASKS.md."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +130,6 @@ class RunConfig:
         require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
         most = self.max_steps
         require(most is None or most >= 1, f"max_steps is {most}; expected at least 1, or null for all steps")
+        if self.data.source in ("manifest", "webdataset"):
+            for section, table in TASK_TABLES:
+                require_tasks(getattr(getattr(self, section, None), table, ()), f"{section}.{table}")

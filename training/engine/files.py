@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from vdot_core.files import atomic_write
+from vdot_core.files import atomic_write, read_file
+from vdot_core.text import MAX_JSON_BYTES, parse_json, shown
+
+Value = TypeVar("Value")
 
 
 def save_safetensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
@@ -26,6 +29,26 @@ def save_safetensors(tensors: dict[str, Tensor], path: str | Path, metadata: dic
     ready = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with atomic_write(path) as partial:
         save_file(ready, str(partial), metadata={"format": "pt", **metadata})
+
+
+def read_json(path: Path, kind: type[Value], cure: str) -> Value:
+    """Read a small JSON file of a run.
+
+    Args:
+        path: The file.
+        kind: Type of its value.
+        cure: What to do where it is damaged.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    try:
+        value = parse_json(read_file(path, MAX_JSON_BYTES))
+        if not isinstance(value, kind):
+            raise ValueError(f"it holds a {type(value).__name__}, expected a {kind.__name__}")
+        return value
+    except ValueError as error:
+        raise ValueError(f"{shown(path)} is damaged ({shown(error, 120)}); {cure}") from error
 
 
 def write_json(values: Any, path: str | Path) -> None:

@@ -1,8 +1,9 @@
-"""Hashes of a checkpoint's files: taken when it was written, compared before it is used."""
+"""Hashes of files: taken when they were written or first used, compared before they are used again."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -36,6 +37,29 @@ def altered(folder: Path, expected: Mapping[str, str], share: int = 0, shares: i
         if not same:
             return f"{shown(name)} has other content than was written"
     return None
+
+
+def sampled_hash(path: Path, num_blocks: int, block_bytes: int) -> str:
+    """SHA-256 of a file's size and content: of all of it, or of blocks evenly spread over a larger file.
+
+    Args:
+        path: The file.
+        num_blocks: Most blocks that are read, at least 2: the first and the last are among them.
+        block_bytes: Size of a block.
+
+    Raises:
+        ValueError: It is no regular file, or cannot be read.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(f"{size}\0".encode())
+        last, count = size - block_bytes, num_blocks
+        if size <= num_blocks * block_bytes:
+            last, count = (num_blocks - 1) * block_bytes, num_blocks
+        for number in range(count):
+            file.seek(last * number // (count - 1))
+            digest.update(file.read(block_bytes))
+    return digest.hexdigest()
 
 
 def _hash(path: Path) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from vdot_core.checkpoints import inspect, read_weights
+from vdot_core.checkpoints import StoredWeights, inspect, open_weights
 from vdot_core.networks import PRESETS, Hooks, WanVace, WanVaceConfig, sdpa_attention
 
 from ..data.batch import Batch
@@ -121,8 +121,8 @@ def check_text(text: Tensor, sizes: WanVaceConfig) -> None:
         )
 
 
-def read_transformer(path: str | Path, sizes: WanVaceConfig, key: str) -> dict[str, Tensor]:
-    """Weights of a file for a network of given sizes, memory-mapped where possible.
+def read_transformer(path: str | Path, sizes: WanVaceConfig, key: str) -> StoredWeights:
+    """Weights of a file for a network of given sizes, read one by one when they are asked for.
 
     Args:
         path: Checkpoint.
@@ -135,11 +135,11 @@ def read_transformer(path: str | Path, sizes: WanVaceConfig, key: str) -> dict[s
     Raises:
         ValueError: The file has other sizes, or it has no VACE branch and the network does.
     """
-    weights = read_weights(path)
+    weights = open_weights(path)
     _check_sizes(path, weights.config, sizes, key)
     if sizes.vace_layers:
         return weights.state_dict
-    return {name: w for name, w in weights.state_dict.items() if not name.startswith(VACE_NAMES)}
+    return weights.state_dict.without(VACE_NAMES)
 
 
 def check_transformer(path: str | Path, sizes: WanVaceConfig, key: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from vdot_core.files import atomic_write
 
 from .config import RunConfig
+from .hashes import sampled_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = "run.yaml"
@@ -49,7 +50,8 @@ WEIGHTS = (
     "data.vae",
     "data.text_encoder",
 )
-EDGE_BYTES = 1 << 20
+EDGE_BYTES = BLOCK_BYTES = 1 << 20
+NUM_BLOCKS = 256
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def settings(config: RunConfig) -> dict[str, Any]:
     values = dict(_flat(_plain(config)))
     for key in WEIGHTS:
         if values.get(key):
-            values[key] = {"path": values[key], "identity": identity(Path(values[key]))}
+            path = Path(values[key])
+            values[key] = {"path": values[key], "identity": identity(path), "content": content(path)}
     return values
 
 
@@ -86,17 +89,19 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     return [
         Change(key, before[key], value, _is_free(key))
         for key, value in now.items()
-        if key in before and _identified(before[key]) != _identified(value)
+        if key in before and _differ(before[key], value)
     ]
 
 
 def identity(path: Path) -> str | None:
-    """A short digest of a file's size, beginning and end, or of all files of a folder; None if not there."""
+    """A short digest of a file's size, beginning and end, or of all files of a folder; None if not there.
+
+    Checkpoints of older versions have it alone; it does not notice a file that differs in the middle.
+    """
     if not path.exists():
         return None
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        name = "" if file == path else file.relative_to(path).as_posix()
+    for name, file in _files(path):
         size = file.stat().st_size
         digest.update(f"{name}\0{size}\0".encode())
         with file.open("rb") as stream:
@@ -104,6 +109,29 @@ def identity(path: Path) -> str | None:
             stream.seek(max(0, size - EDGE_BYTES))
             digest.update(stream.read(EDGE_BYTES))
     return digest.hexdigest()[:16]
+
+
+def content(path: Path) -> str | None:
+    """A short digest of a file, or of all files of a folder; None if not there.
+
+    Files of up to 256 MiB (`NUM_BLOCKS * BLOCK_BYTES`) are hashed completely, of larger ones that many
+    blocks, evenly spread: there a change between two blocks is not noticed.
+    """
+    if not path.exists():
+        return None
+    digest = hashlib.sha256()
+    for name, file in _files(path):
+        digest.update(f"{name}\0{sampled_hash(file, NUM_BLOCKS, BLOCK_BYTES)}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    """A file with an empty name, or all files of a folder with their names in it."""
+    if path.is_file():
+        yield "", path
+        return
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        yield file.relative_to(path).as_posix(), file
 
 
 def write_record(config: RunConfig) -> None:
@@ -169,14 +197,25 @@ def _is_free(key: str) -> bool:
     return any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE)
 
 
+def _differ(before: Any, now: Any) -> bool:
+    """True if two values differ; files by the most exact digest that both have."""
+    if _is_file(before) and _is_file(now) and before.get("content") and now.get("content"):
+        return before["content"] != now["content"]
+    return _identified(before) != _identified(now)
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.keys() >= {"path", "identity"}
+
+
 def _identified(value: Any) -> Any:
     """The compared part of a value: an existing file's identity, otherwise the value."""
-    if isinstance(value, Mapping) and value.keys() == {"path", "identity"}:
+    if _is_file(value):
         return value["identity"] or value["path"]
     return value
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, Mapping) and value.keys() == {"path", "identity"}:
-        return f"{value['path']} ({value['identity'] or 'missing'})"
+    if _is_file(value):
+        return f"{value['path']} ({value.get('content') or value['identity'] or 'missing'})"
     return json.dumps(value)

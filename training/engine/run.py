@@ -21,7 +21,7 @@ from .export import export
 from .lock import locked_by_all
 from .method import Method
 from .progress import logged_to
-from .trainer import Trainer
+from .trainer import Trainer, TrainingStoppedError
 from .writing import NotSavedError
 
 logger = logging.getLogger("vdot")
@@ -96,8 +96,8 @@ def run(
     """Set a run up and train it; the arguments are those of `ready`.
 
     Returns:
-        The process's exit status: 0, 1 where the disk refused a file, or 2 after a user's mistake; both are
-        logged in one line. Other errors during training are raised.
+        The process's exit status: 0, 1 where the disk refused a file or values stayed not finite, or 2 after
+        a user's mistake; all are logged in one line. Other errors during training are raised.
     """
     with ExitStack() as stack:
         try:
@@ -116,7 +116,7 @@ def run(
             return 2
         try:
             train(trainer)
-        except NotSavedError as error:
+        except (NotSavedError, TrainingStoppedError) as error:
             logger.error("%s", error)
             return 1
         except OSError as error:

@@ -16,6 +16,8 @@ from typing import Any
 
 from vdot_core.files import atomic_write
 
+from .files import read_json
+
 logger = logging.getLogger("vdot")
 JOB, DONE, LOG = "sweep_job.json", "sweep_done.json", "sweep.log"
 
@@ -93,7 +95,7 @@ def run_jobs(sweep: SweepConfig) -> bool:
     for folder, commands in jobs:
         folder.mkdir(parents=True, exist_ok=True)
         mark = folder / JOB
-        if mark.exists() and json.loads(mark.read_text()) != commands:
+        if mark.exists() and read_json(mark, list, f"remove {folder} to run it again") != commands:
             raise ValueError(
                 f"{folder} was started with other settings ({JOB} there): give another out_dir or name"
             )

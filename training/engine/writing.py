@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import _write_files_from_queue
 
 from vdot_core.text import shown
 
@@ -29,16 +32,45 @@ class Writer(dcp.FileSystemWriter):
 
     def write_data(self, plan: dcp.SavePlan, planner: dcp.SavePlanner) -> Any:
         """As torch's; raises OSError where a thread could not write its file."""
-        try:
-            results = super().write_data(plan, planner)
-        except RuntimeError as error:
-            # torch.save raises its own error while it handles the system's.
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from error
-            raise
+        with _errors_of_threads() as errors:
+            try:
+                results = super().write_data(plan, planner)
+            except RuntimeError as error:
+                raise _of_system(error) from error
+        if errors:
+            raise _of_system(errors[0]) from errors[0]
         if len(results.value()) < len(plan.items):
             raise OSError("not all files could be written")
         return results
+
+
+@contextmanager
+def _errors_of_threads() -> Iterator[list[BaseException]]:
+    """Collect what ends the threads that torch starts to write files, instead of printing it."""
+    errors: list[BaseException] = []
+    before = threading.excepthook
+
+    def collect(args: threading.ExceptHookArgs) -> None:
+        frames = traceback.walk_tb(args.exc_traceback)
+        if any(frame.f_code is _write_files_from_queue.__code__ for frame, _ in frames):
+            errors.append(args.exc_value)
+        else:
+            before(args)
+
+    threading.excepthook = collect
+    try:
+        yield errors
+    finally:
+        # Where this thread's own file failed, torch does not wait for the others.
+        for thread in threading.enumerate():
+            if thread.name.endswith(f"({_write_files_from_queue.__name__})"):
+                thread.join()
+        threading.excepthook = before
+
+
+def _of_system(error: BaseException) -> BaseException:
+    """The system's error, which torch.save replaces by its own while it handles it."""
+    return error.__context__ if isinstance(error.__context__, OSError) else error
 
 
 def write(

@@ -7,6 +7,7 @@ Letters: B batch, T latent frames (references included), h w latents, L tokens, 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class FlowMatching:
         if config.model.start_from:
             check_transformer(config.model.start_from, sizes, "model.start_from")
 
-    def _first_weights(self) -> dict[str, Tensor]:
+    def _first_weights(self) -> Mapping[str, Tensor]:
         """The configured file's weights, or fresh ones from the seed."""
         if self.config.model.start_from:
             return read_transformer(self.config.model.start_from, self.sizes, "model.start_from")

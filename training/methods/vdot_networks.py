@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ def build_networks(config: DistillConfig, world: World) -> VdotNetworks:
     sizes = network_sizes(model.preset, model.real_score, text_only=model.text_only)
     half = torch.bfloat16 if world.precision == "bf16" else torch.float32
 
-    def weights(key: str) -> dict[str, Tensor]:
+    def weights(key: str) -> Mapping[str, Tensor]:
         path = getattr(model, key)
         return read_transformer(path, sizes, f"model.{key}") if path else teacher
 
@@ -115,7 +116,7 @@ def new_discriminator(model: ModelConfig, sizes: WanVaceConfig, num_taps: int) -
 
 
 def with_stage_one(
-    model: ModelConfig, sizes: WanVaceConfig, weights: dict[str, Tensor]
+    model: ModelConfig, sizes: WanVaceConfig, weights: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
     """The generator's first weights, their Wan part from stage 1 if there was one (AccWanInit)."""
     if model.acc_wan_init is None:
@@ -127,4 +128,4 @@ def with_stage_one(
     )
     logger.info("AccWanInit: %d tensors of the generator are from %s", len(wan), model.acc_wan_init)
     # As `vdot_core.checkpoints.acc_wan_init`, without a copy of what stays in the two files.
-    return {**weights, **wan}
+    return ChainMap(wan, weights)

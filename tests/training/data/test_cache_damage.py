@@ -114,6 +114,25 @@ def test_a_cut_off_embedding_is_not_to_be_downloaded(folder, size):
     assert fill(folder, MadeUp()) and Cache(folder)
 
 
+def test_a_shard_exchanged_for_one_of_the_same_size_is_left_out(folder):
+    first, second = folder / "shard-00000.safetensors", folder / "shard-00001.safetensors"
+    assert first.stat().st_size == second.stat().st_size and not Cache(folder).skipped
+    first.write_bytes(second.read_bytes())
+    opened = Cache(folder)
+    assert {row.kind for row in opened.skipped} == {"unreadable"} and len(opened.skipped) == len(
+        [1 for number, _ in opened.samples if number == 1]
+    )
+    assert all("shard-00000.safetensors has other content than was written" in str(r) for r in opened.skipped)
+
+
+def test_a_cache_without_digests_still_opens(folder):
+    whole = Cache(folder)
+    shards = json.loads((folder / "index.json").read_text())["shards"]
+    assert all(len(shard.pop("digest")) == 64 for shard in shards)
+    (folder / "index.json").write_text(json.dumps({"shards": shards}))
+    assert Cache(folder).samples == whole.samples and not Cache(folder).skipped
+
+
 def test_rows_left_out_are_logged_in_short_printable_lines(folder, caplog, tmp_path):
     """A hundred by their names; the file names all of them in full."""
     caplog.set_level(logging.INFO, "vdot")

@@ -20,6 +20,7 @@ from training.distributed.config import ParallelConfig
 from training.methods.programs import distill_config, distill_parser, finetune_config, finetune_parser
 from training.methods.recipes import RECIPES
 
+ROWS = {"source": "manifest", "path": "clips.csv"}
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -40,7 +41,18 @@ ROOT = Path(__file__).resolve().parents[3]
         ({"losses": {"rho_fake": 0.5}}, "losses.debias is true, rho_fake 0.5 and rho_real null"),
         ({"losses": {"guidance": float("nan")}}, "losses.guidance is nan; expected 0 or more"),
         ({"losses": {"task_guidance": {"depth": -1.0}}}, "losses.task_guidance.depth is -1.0; expected 0"),
-        ({"data": {"frame_rate": float("nan")}}, "data.frame_rate above 0"),
+        ({"data": {"frame_rate": float("nan")}}, "data.frame_rate is nan; expected above 0"),
+        ({"data": {"max_pixels": 10**12}}, "data.max_pixels is 1000000000000; expected 256"),
+        ({"data": {"max_pixels": 255}}, "data.max_pixels is 255; expected 256"),
+        ({"data": {"width": 16_000_000, "height": 16}}, "data.width is 16000000; expected a multiple of 16"),
+        ({"data": {"workers": 100_000}}, "data.workers is 100000; expected 0 to 256"),
+        ({"data": {"task_weights": {"depth": float("nan")}}}, "data.task_weights.depth is nan"),
+        ({"data": {**ROWS, "task_weights": {"dephts": 1.0}}}, "data.task_weights: task_name 'dephts' is"),
+        (
+            {"data": {**ROWS, "task_weights": {"Depth": 1.0}}},
+            "data.task_weights has 'Depth', a task that rows",
+        ),
+        ({"data": ROWS, "losses": {"task_guidance": {"pos": 1.0}}}, "losses.task_guidance: task_name 'pos'"),
         ({"losses": {"r1": -1.0}}, "losses.r1 is -1.0; expected 0 or more"),
         ({"losses": {"r2": float("nan")}}, "losses.r2 is nan"),
         ({"losses": {"gan_weight": -0.1}}, "losses.gan_weight is -0.1"),
@@ -241,3 +253,14 @@ def test_a_seed_that_no_generator_takes_is_refused_at_once(seed):
     with pytest.raises(ValueError, match=r"seed is .*; expected 0 or more, below") as error:
         distill_config({"seed": seed})
     assert len(str(error.value)) <= 400
+
+
+def test_tasks_of_a_cache_or_a_producer_may_have_any_name():
+    """Those of rows are known, in the form that rows have."""
+    for data in ({}, {"task_weights": {"juggling": 1.0}}):
+        assert distill_config({"data": data, "losses": {"task_guidance": {"juggling": 1.0}}})
+    weights = {"depth": 1.0, "reference_pose": 0.5, "text": 0.2}
+    config = {"data": {**ROWS, "task_weights": weights}}
+    assert distill_config(config).data.task_weights == weights
+    with pytest.raises(ValueError, match=r"losses\.task_text_drop: task_name 'nope' is unknown"):
+        finetune_config({**config, "losses": {"task_text_drop": {"nope": 0.1}}})

@@ -35,7 +35,8 @@ def start(tmp_path, teacher, monkeypatch):
     monkeypatch.setattr(runs, "check_tasks", lambda *names: None)
 
     def call(folder=tmp_path, **settings):
-        return runs.run(tiny_config(folder, teacher, max_steps=2, log__save_every=1, **settings), Vdot, {})
+        settings = {"max_steps": 2, "log__save_every": 1, **settings}
+        return runs.run(tiny_config(folder, teacher, **settings), Vdot, {})
 
     return call
 
@@ -95,23 +96,38 @@ def test_what_is_in_the_way_is_named(start, tmp_path, caplog, monkeypatch, name,
     assert not (tmp_path / "export").exists()
 
 
-def test_a_disk_that_is_full_at_a_checkpoint_ends_the_run_in_one_sentence(start, tmp_path, trained, caplog):
-    assert start() == 0
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("num_files", [1, 3])
+def test_a_disk_that_is_full_at_a_checkpoint_ends_the_run_in_one_sentence(
+    start, tmp_path, trained, caplog, num_files
+):
+    """Also where torch's threads write several files."""
+    files = {"log__checkpoint_files": num_files}
+    assert start(**files) == 0
     size = max(path.stat().st_size for path in (tmp_path / "checkpoints").rglob("*.distcp"))
     folder = shutil.copytree(trained, tmp_path / "copy")
     shutil.rmtree(folder / "checkpoints" / "step-00000002")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
     try:
-        assert start(folder) == 1
+        assert start(folder, **files) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     last = [record.message for record in caplog.records if record.name == "vdot"][-1]
     assert re.search(
-        r"checkpoint of step 2 .*/copy/checkpoints.*same command again: it resumes from step 1", last
+        r"checkpoint of step 2 .*/copy/checkpoints.*too large.*same command again: it resumes from step 1",
+        last,
     )
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000001"]
     assert start(folder) == 0 and complete(folder / "checkpoints")[-1].step == 2
+
+
+def test_values_that_stay_not_finite_end_the_run_in_one_sentence(start, tmp_path, caplog, monkeypatch):
+    source = NoiseSource(poison=(2, 3, 4))
+    monkeypatch.setattr(runs, "build_source", lambda config, **named: source)
+    assert start(steps=6, max_steps=None) == 1
+    last = [record.message for record in caplog.records if record.name == "vdot"][-1]
+    assert re.search(r"3 steps in a row, to step [45], were not finite; .*step-00000002\. Look at", last)
 
 
 @pytest.mark.parametrize(

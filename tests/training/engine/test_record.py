@@ -8,7 +8,8 @@ import yaml
 
 from tests.support.distill import NoiseSource, new_trainer, tiny_config, write_teacher
 from training.engine.checkpoint import complete, read_progress
-from training.engine.record import FILE, FREE, changes, identity, settings
+from training.engine.hashes import sampled_hash
+from training.engine.record import FILE, FREE, changes, content, identity, settings
 from training.methods.programs import distill_config, finetune_config
 
 
@@ -115,7 +116,42 @@ def test_the_identity_of_weights_is_of_their_content(tmp_path):
     assert identity(tmp_path / "a") == identity(tmp_path / "b") != identity(tmp_path / "a" / "part.bin")
     (tmp_path / "b" / "part.bin").write_bytes(b"x" * 2999 + b"y")
     assert identity(tmp_path / "a") != identity(tmp_path / "b")
-    assert identity(tmp_path / "none") is None
+    assert identity(tmp_path / "none") is None and content(tmp_path / "none") is None
+
+
+def test_a_byte_in_the_middle_of_a_file_is_another_content(tmp_path):
+    """Up to 256 MiB; the digest of older versions does not notice it."""
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(5 << 20))
+    before = {"path": str(path), "identity": identity(path), "content": content(path)}
+    with path.open("r+b") as file:
+        file.seek(5 << 19)
+        file.write(b"x")
+    now = {"path": str(path), "identity": identity(path), "content": content(path)}
+    assert now["identity"] == before["identity"] and now["content"] != before["content"]
+    (change,) = changes({"model.real_score": before}, {"model.real_score": now})
+    assert not change.free and before["content"] in str(change) and now["content"] in str(change)
+    old = {name: before[name] for name in ("path", "identity")}
+    assert changes({"model.real_score": old}, {"model.real_score": now}) == [], "as an older version saw it"
+    moved = {**now, "path": "elsewhere"}
+    assert changes({"model.real_score": moved}, {"model.real_score": now}) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 64, 65, 200, 1000])
+def test_a_sampled_hash_reads_all_of_a_small_file_and_spread_blocks_of_a_large_one(tmp_path, size):
+    path = tmp_path / "file"
+
+    def hash_of(values):
+        path.write_bytes(values)
+        return sampled_hash(path, num_blocks=4, block_bytes=16)
+
+    values = bytes(size)
+    plain = hash_of(values)
+    assert hash_of(values + b"\0") != plain, "the size counts"
+    noticed = [at for at in range(size) if hash_of(values[:at] + b"x" + values[at + 1 :]) != plain]
+    starts = [0, (size - 16) // 3, (size - 16) * 2 // 3, size - 16]
+    expected = range(size) if size <= 64 else sorted({at + i for at in starts for i in range(16)})
+    assert noticed == list(expected)
 
 
 @pytest.mark.parametrize("config", [distill_config({}), finetune_config({})])
