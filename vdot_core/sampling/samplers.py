@@ -5,8 +5,10 @@ Shape letters: B batch, C channels, T latent frames, h w latents. The network pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +42,25 @@ class Step:
     velocity: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Pause:
+    """A run that stopped between two steps.
+
+    Args:
+        step: the next step, from 0.
+        x: latents at that step's noise level, float32.
+        history: what a multistep solver remembers of the steps before, by its own names; empty: nothing.
+    """
+
+    step: int
+    x: Tensor
+    history: Mapping[str, Any] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> Pause:
+        """The same on another device."""
+        return Pause(self.step, self.x.to(device), _moved(self.history, device))
+
+
 def sample(
     velocity: Velocity,
     noise: Tensor,
@@ -64,13 +85,44 @@ def sample(
     Raises:
         ValueError: the solver is unknown, or velocity returns another shape.
     """
+    return resume(velocity, Pause(0, _as_noise(noise)), schedule, None, solver, generator, callback).x
+
+
+def resume(
+    velocity: Velocity,
+    pause: Pause,
+    schedule: Schedule,
+    end_step: int | None = None,
+    solver: str = "unipc",
+    generator: NoiseSource = None,
+    callback: Callback | None = None,
+) -> Pause:
+    """Run a part of a schedule's steps; parts that follow each other give what one run gives.
+
+    Args:
+        velocity, schedule, solver, callback: as in `sample`, where the callback's steps are the schedule's.
+        pause: where to start. Without a history, UniPC starts with a step of order 1, as at its first.
+        end_step: the first step that is not run, above pause.step; None runs to the end.
+        generator: of 'renoise'; at each step it draws one noise, also for a later part.
+    Returns:
+        Where the part stopped.
+    Raises:
+        ValueError: the steps are not the schedule's, and as in `sample`.
+    """
+    end_step = schedule.num_steps if end_step is None else end_step
+    if not 0 <= pause.step < end_step <= schedule.num_steps:
+        raise ValueError(
+            f"cannot run from step {pause.step} to {end_step}; expected a start from 0 and a later end, at "
+            f"most {schedule.num_steps}"
+        )
     state = _solver(solver, schedule, generator)
-    x = _as_noise(noise)
-    for step in _steps(velocity, x, schedule, state):
+    state.restore(pause)
+    x = pause.x
+    for step in _steps(velocity, x, schedule, state, range(pause.step, end_step)):
         x = state.advance(step)
         if callback is not None:
             callback(step.index, schedule.num_steps, step.x0, x)
-    return x
+    return Pause(end_step, x, state.history())
 
 
 def trajectory(
@@ -89,7 +141,8 @@ def trajectory(
     Yields:
         A `Step` per network call.
     """
-    return _steps(velocity, _as_noise(noise), schedule, _solver(solver, schedule, generator))
+    state = _solver(solver, schedule, generator)
+    return _steps(velocity, _as_noise(noise), schedule, state, range(schedule.num_steps))
 
 
 def rollout(
@@ -139,9 +192,9 @@ def _as_noise(noise: Tensor) -> Tensor:
     return noise.float()
 
 
-def _steps(velocity: Velocity, x: Tensor, schedule: Schedule, state: _Solver) -> Iterator[Step]:
+def _steps(velocity: Velocity, x: Tensor, schedule: Schedule, state: _Solver, steps: range) -> Iterator[Step]:
     """The loop itself: call, predict, advance."""
-    for index in range(schedule.num_steps):
+    for index in steps:
         sigma = float(schedule.sigmas[index])
         timestep = schedule.timesteps[index].to(x.device).expand(x.shape[0])
         v = velocity(x, timestep)
@@ -152,7 +205,7 @@ def _steps(velocity: Velocity, x: Tensor, schedule: Schedule, state: _Solver) ->
         v = v.float()
         step = Step(index, sigma, x, x - sigma * v, v)
         yield step
-        if index + 1 < schedule.num_steps:
+        if index != steps[-1]:
             x = state.advance(step)
 
 
@@ -171,6 +224,13 @@ class _Solver:
     def _next(self, step: Step, sigma: float) -> Tensor:
         raise NotImplementedError
 
+    def history(self) -> dict[str, Any]:
+        """What later steps need of the earlier ones; see `Pause`."""
+        return {}
+
+    def restore(self, pause: Pause) -> None:
+        """Start where another run stopped."""
+
 
 class _Euler(_Solver):
     """Euler step along the velocity."""
@@ -186,6 +246,9 @@ class _Renoise(_Solver):
         if sigma == 0:
             return step.x0
         return (1 - sigma) * step.x0 + sigma * fresh_noise(step.x0, self.generator)
+
+
+_UNIPC_HISTORY = ("model_outputs", "timestep_list", "last_sample", "lower_order_nums", "this_order")
 
 
 class _UniPC(_Solver):
@@ -204,10 +267,28 @@ class _UniPC(_Solver):
         self._scheduler.sigmas = schedule.sigmas.clamp(max=1 - 1e-6)
         self._scheduler.timesteps = schedule.timesteps
         self._scheduler.set_begin_index(0)
+        self._scheduler.this_order = 0  # the library sets it at the first step
 
     def _next(self, step: Step, sigma: float) -> Tensor:
         timestep = self.schedule.timesteps[step.index]
         return self._scheduler.step(step.velocity, timestep, step.x, return_dict=False)[0]
+
+    def history(self) -> dict[str, Any]:
+        return {name: copy(getattr(self._scheduler, name)) for name in _UNIPC_HISTORY}
+
+    def restore(self, pause: Pause) -> None:
+        self._scheduler.set_begin_index(pause.step)
+        for name, value in pause.history.items():
+            setattr(self._scheduler, name, copy(value))
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    """A history's tensors on another device."""
+    if isinstance(value, Mapping):
+        return {name: _moved(part, device) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_moved(part, device) for part in value]
+    return value.to(device) if isinstance(value, Tensor) and value.ndim else value
 
 
 def _solver(name: str, schedule: Schedule, generator: NoiseSource) -> _Solver:

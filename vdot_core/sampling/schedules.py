@@ -68,29 +68,46 @@ class Schedule:
         return hash((tuple(self.sigmas.tolist()), tuple(self.timesteps.tolist())))
 
     @classmethod
-    def shifted(cls, steps: int, shift: float, *, labels: str = "wan") -> Schedule:
+    def shifted(cls, steps: int, shift: float, *, labels: str = "wan", denoise: float = 1.0) -> Schedule:
         """Evenly spaced levels, shifted towards high noise.
 
         Args:
             steps: number of network calls.
             shift: 1 = even; the larger, the more steps at high noise.
+            denoise: where the even levels start, as a part of the first one. As in ComfyUI's KSampler, these
+                are the last `steps` levels of a schedule with `steps / denoise` steps.
             labels: 'wan' as Wan's own UniPC (wan/utils/fm_solvers_unipc.py): levels start at 0.999 before the
                 shift, labels are floor(1000 sigma) with 0.999 rounded to float32. 'exact': levels start at 1,
                 labels are 1000 sigma, not truncated (the rollout in training).
         Raises:
-            ValueError: fewer than one step, a shift that is not positive, or unknown labels.
+            ValueError: fewer than one step, a shift that is not positive, a denoise outside 0..1, or unknown
+                labels.
         """
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise ValueError(f"steps is {_quoted(steps)}, expected an integer of at least 1")
         if not isinstance(shift, (int, float)) or not 0 < shift < math.inf:
             raise ValueError(f"shift is {_quoted(shift)}, expected a positive number")
+        if not isinstance(denoise, (int, float)) or not 0 < denoise <= 1:
+            raise ValueError(f"denoise is {_quoted(denoise)}, expected a number above 0, at most 1")
         if labels not in LABELINGS:
             raise ValueError(f"labels is {_quoted(labels)}, expected one of {', '.join(LABELINGS)}")
         if labels == "exact":
-            sigmas = _levels(1.0, steps, shift)
+            sigmas = _levels(denoise, steps, shift)
             return cls(sigmas, sigmas[:-1] * NUM_TRAIN_TIMESTEPS)
-        timesteps = _levels(WAN_FIRST_LEVEL, steps, shift)[:-1] * NUM_TRAIN_TIMESTEPS
-        return cls(_levels(1.0 - 1.0 / NUM_TRAIN_TIMESTEPS, steps, shift), timesteps.floor())
+        timesteps = _levels(denoise * WAN_FIRST_LEVEL, steps, shift)[:-1] * NUM_TRAIN_TIMESTEPS
+        return cls(_levels(denoise * (1.0 - 1.0 / NUM_TRAIN_TIMESTEPS), steps, shift), timesteps.floor())
+
+    def ending(self, step: int) -> Schedule:
+        """The first steps, the last of which goes straight to a clean video.
+
+        Args:
+            step: number of steps to keep, 1 .. num_steps.
+        Raises:
+            ValueError: there is no such step.
+        """
+        if not 1 <= step <= self.num_steps:
+            raise ValueError(f"step is {_quoted(step)}, expected 1..{self.num_steps}")
+        return Schedule(torch.cat([self.sigmas[:step], torch.zeros(1)]), self.timesteps[:step])
 
 
 def _quoted(value: object) -> str:
@@ -104,23 +121,23 @@ def _levels(first: float, steps: int, shift: float) -> Tensor:
     return shift * even / (1 + (shift - 1) * even)
 
 
-def released(steps: int = 4, shift: float = 16.0) -> Schedule:
+def released(steps: int = 4, shift: float = 16.0, denoise: float = 1.0) -> Schedule:
     """The authors' demo, for 'unipc': labels 999, 979, 941, 841."""
-    return Schedule.shifted(steps, shift, labels="wan")
+    return Schedule.shifted(steps, shift, labels="wan", denoise=denoise)
 
 
-def trained(steps: int = 4, shift: float = 8.0) -> Schedule:
+def trained(steps: int = 4, shift: float = 8.0, denoise: float = 1.0) -> Schedule:
     """The levels of the rollout in training, for 'renoise': 1000, 960, 888.9, 727.3."""
-    return Schedule.shifted(steps, shift, labels="exact")
+    return Schedule.shifted(steps, shift, labels="exact", denoise=denoise)
 
 
-def sharp(steps: int = 4, shift: float = 3.75) -> Schedule:
+def sharp(steps: int = 4, shift: float = 3.75, denoise: float = 1.0) -> Schedule:
     """Best imaging quality found by tuning on the depth task, for 'unipc': labels 999, 918, 789, 555."""
-    return Schedule.shifted(steps, shift, labels="wan")
+    return Schedule.shifted(steps, shift, labels="wan", denoise=denoise)
 
 
 class Preset(NamedTuple):
-    """A schedule's factory (steps, shift) and the solver it is meant for."""
+    """A schedule's factory (steps, shift, denoise) and the solver it is meant for."""
 
     schedule: Callable[..., Schedule]
     solver: str

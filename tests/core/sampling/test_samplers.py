@@ -10,9 +10,11 @@ import torch
 
 from vdot_core.sampling import (
     SOLVERS,
+    Pause,
     Schedule,
     fresh_noise,
     released,
+    resume,
     rollout,
     sample,
     sharp,
@@ -249,6 +251,52 @@ def test_noise_comes_from_the_generator(monkeypatch):
     monkeypatch.undo()
     expected = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
     assert torch.equal(fresh_noise(torch.empty(SHAPE), torch.Generator().manual_seed(1)), expected)
+
+
+class Levels:
+    """A velocity that knows the schedule's true levels by their labels, at any step."""
+
+    def __init__(self, schedule):
+        self.sigmas = dict(zip(schedule.timesteps.tolist(), schedule.sigmas.tolist(), strict=False))
+
+    def __call__(self, x, timestep):
+        return network(x, self.sigmas[float(timestep[0])])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("schedule", [released(), released(9)], ids=str)
+def test_parts_give_what_one_run_gives(solver, schedule):
+    noise, velocity = torch.randn(SHAPE), Levels(schedule)
+    expected = sample(velocity, noise, schedule, solver, torch.Generator().manual_seed(3))
+    for stops in ([1], [2], [1, 2, 3]):
+        generator, pause = torch.Generator().manual_seed(3), Pause(0, noise)
+        for stop in [*stops, None]:
+            paused = resume(velocity, pause, schedule, stop, solver, generator)
+            state = None if stop is None else generator.get_state()
+            if stop is not None:  # a pause is not used up
+                again = resume(velocity, paused, schedule, None, solver, generator)
+                generator.set_state(state)
+                assert torch.equal(again.x, expected)
+            pause = paused.to("cpu")
+        assert torch.equal(pause.x, expected) and pause.step == schedule.num_steps
+
+
+def test_unipc_without_its_history_starts_anew_at_order_one():
+    """From a pause without a history, the steps are those of a schedule that begins there."""
+    schedule, x = released(8), torch.randn(SHAPE)
+    velocity = Levels(schedule)
+    rest = Schedule(schedule.sigmas[3:], schedule.timesteps[3:])
+    restarted = resume(velocity, Pause(3, x), schedule).x
+    torch.testing.assert_close(restarted, sample(velocity, x, rest), atol=1e-6, rtol=1e-6)
+    paused = resume(velocity, Pause(0, x), schedule, 3)
+    carried = resume(velocity, paused, schedule).x
+    assert not torch.equal(resume(velocity, Pause(3, paused.x), schedule).x, carried)
+
+
+@pytest.mark.parametrize("start, end", [(2, 2), (3, 1), (-1, 2), (4, None), (0, 5)])
+def test_steps_beyond_the_schedule_are_named(start, end):
+    with pytest.raises(ValueError, match=r"cannot run from step .* at most 4"):
+        resume(lambda x, t: x, Pause(start, torch.zeros(SHAPE)), released(), end)
 
 
 def test_wrong_calls_are_named():

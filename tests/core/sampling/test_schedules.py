@@ -94,7 +94,26 @@ def test_wrong_schedules_are_named():
         (lambda: Schedule.shifted("4", 8), "steps is '4'"),
         (lambda: Schedule.shifted(True, 8), "steps is True"),
         (lambda: Schedule.shifted(4, float("inf")), "shift is inf"),
+        (lambda: Schedule.shifted(4, 8, denoise=0.0), "denoise is 0.0, expected a number above 0"),
+        (lambda: Schedule.shifted(4, 8, denoise=1.5), "denoise is 1.5"),
+        (lambda: Schedule.shifted(4, 8).ending(5), "step is 5, expected 1..4"),
         (lambda: Schedule.shifted(4, 8, labels="rounded"), "'rounded', expected one of wan, exact"),
     ):
         with pytest.raises(ValueError, match=words):
             build()
+
+
+@pytest.mark.parametrize("labels", ["wan", "exact"])
+@pytest.mark.parametrize("steps, total", [(4, 8), (3, 4), (2, 20)])
+def test_denoise_takes_the_last_levels_of_a_longer_schedule(labels, steps, total):
+    """As ComfyUI's KSampler: `int(steps / denoise)` steps, of which the last ones run."""
+    part = Schedule.shifted(steps, 8.0, labels=labels, denoise=steps / total)
+    whole = Schedule.shifted(total, 8.0, labels=labels)
+    torch.testing.assert_close(part.sigmas, whole.sigmas[-steps - 1 :], atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(part.timesteps, whole.timesteps[-steps:], atol=1e-3, rtol=0)
+
+
+def test_a_schedule_that_ends_early_ends_clean():
+    early = released().ending(2)
+    assert torch.equal(early.sigmas, torch.cat([released().sigmas[:2], torch.zeros(1)]))
+    assert torch.equal(early.timesteps, released().timesteps[:2]) and released().ending(4) == released()
