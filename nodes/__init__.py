@@ -60,6 +60,7 @@ def _nodes() -> list[type[io.ComfyNode]]:
         vcu_reference.VDOTReference,
         vcu.VDOTCompose,
         vcu.VDOTStrength,
+        vcu.VDOTStepRange,
         vcu.VDOTPreviewUnit,
         encode.VDOTEncode,
         sample.VDOTSampler,

@@ -22,6 +22,7 @@ from ..vdot_core.dtypes import DTYPES
 from ..vdot_core.networks import ContextScale
 from ..vdot_core.text import listed, shown
 from .comfy_network import ComfyWanVace, config_from_unet, config_to_unet
+from .comfy_step_range import StepScale, at_step, in_steps
 
 MODEL_FOLDER = "diffusion_models"
 WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
@@ -96,6 +97,13 @@ class Float32Tokens:
         return needed + num_streams * num_tokens * network.dim * max(0, 4 - dtype.itemsize)
 
 
+class StepRanges:
+    """Gives the network the contexts of units that act at the present step."""
+
+    def _apply_model(self, x, t, *args, **kwargs):
+        return super()._apply_model(x, t, *args, **at_step(self, t, kwargs))
+
+
 class VDOTTextModel(Float32Tokens, comfy.model_base.WAN21):
     """ComfyUI's Wan 2.1 text-to-video model around our network."""
 
@@ -107,7 +115,7 @@ class VDOTTextModel(Float32Tokens, comfy.model_base.WAN21):
         self.image_to_video = False
 
 
-class VDOTVaceModel(Float32Tokens, comfy.model_base.WAN21_Vace):
+class VDOTVaceModel(StepRanges, Float32Tokens, comfy.model_base.WAN21_Vace):
     """ComfyUI's VACE-Wan 2.1 model around our network; conditioning, hooks and sampling stay ComfyUI's."""
 
     def __init__(self, model_config, device=None):
@@ -213,16 +221,17 @@ def _read(info, vace_path, dtype: torch.dtype | None) -> tuple[dict, dict]:
     return dict(read_weights(info.path, vace=vace_path, dtype=torch.bfloat16).state_dict), {}
 
 
-def vace_conditioning(contexts: torch.Tensor, scale: ContextScale) -> dict:
+def vace_conditioning(contexts: torch.Tensor, scale: ContextScale, step_ranges) -> dict:
     """ComfyUI's own VACE keys for a stack of contexts.
 
     Args:
         contexts: [1, K, 96, T, h, w] in the network's space (32 latent channels, 64 mask channels).
         scale: by context, or by context and latent frame.
+        step_ranges: K parts of the steps in which a context acts.
 
     Returns:
         dict of vace_frames (raw VAE space), vace_mask and vace_strength, lists of K. A strength is a
-        float, as in ComfyUI, or a `FrameScale`.
+        float, as in ComfyUI, a `FrameScale`, or a `StepScale`.
     """
     latent_format = comfy.latent_formats.Wan21()
     frames, masks = [], []
@@ -232,6 +241,7 @@ def vace_conditioning(contexts: torch.Tensor, scale: ContextScale) -> dict:
         frames.append(torch.cat(raw, dim=1))
         masks.append(context[:, 32:].float())
     strengths = [FrameScale(frames=row) if isinstance(row, tuple) else row for row in scale.frames]
+    strengths = [in_steps(*pair) for pair in zip(strengths, step_ranges, strict=True)]
     return {"vace_frames": frames, "vace_mask": masks, "vace_strength": strengths}
 
 
@@ -251,7 +261,8 @@ def check_frame_strengths(model, conditioning) -> None:
         ValueError: a strength changes over time, and the model is not this pack's network or is run in
             context windows, which ComfyUI cuts without the strengths.
     """
-    strengths = [strength for _, extra in conditioning for strength in extra.get("vace_strength", [])]
+    entries = [strength for _, extra in conditioning for strength in extra.get("vace_strength", [])]
+    strengths = [entry.scale if isinstance(entry, StepScale) else entry for entry in entries]
     if not any(isinstance(strength, ContextScale) for strength in strengths):
         return
     if not isinstance(model.model.diffusion_model, ComfyWanVace):

@@ -3,10 +3,13 @@
 Shape letters: B batch, C channels, T latent frames, h w latents.
 """
 
+from __future__ import annotations
+
 import base64
 import io
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 import comfy.latent_formats
 import comfy.model_base
@@ -15,6 +18,12 @@ import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import torch
+
+from .comfy_step_range import with_step_ranges
+from .sample_steps import CONTENT, LEFTOVER_KEY, NOISE, Leftover, StepPlan
+
+if TYPE_CHECKING:
+    from ..vdot_core.sampling import Pause
 
 PREVIEW_EVENT = "vdot.preview"
 PREVIEW_VERSION = 1
@@ -42,14 +51,25 @@ def network_sigmas(timesteps: torch.Tensor, multiplier: float = 1000.0) -> torch
     return sigmas
 
 
-def few_step_sampler(schedule, solver: str, generator: torch.Generator | None) -> comfy.samplers.KSAMPLER:
-    """A ComfyUI sampler that runs `vdot_core.sampling.sample` on ComfyUI's model.
+def few_step_sampler(plan: StepPlan, part: range, generator: torch.Generator, pauses: list[Pause]):
+    """A ComfyUI sampler that runs steps of `vdot_core.sampling` on ComfyUI's model.
 
     The solver steps on the schedule's exact sigmas; the network is called at the sigmas that show it the
     schedule's own timestep labels, and its velocity is read off the denoised result at that same sigma.
     Noise is used at scale 1.
+
+    Args:
+        plan: schedule, solver, and what the first step starts from.
+        part: the steps to run.
+        generator: of the fresh noise of 'renoise', at that of the first step.
+        pauses: where to resume, if not empty; gets where the part stopped.
+
+    Returns:
+        comfy.samplers.KSAMPLER
     """
-    from ..vdot_core.sampling import sample
+    from ..vdot_core.sampling import resume
+
+    schedule = plan.schedule
 
     def vdot_few_step(model, x, sigmas, extra_args=None, callback=None, disable=None):
         def velocity(latents, timestep):
@@ -61,46 +81,88 @@ def few_step_sampler(schedule, solver: str, generator: torch.Generator | None) -
 
         def on_step(step, num_steps, x0, latents):
             if callback is not None:
-                sigma = sigmas[step]
-                callback({"i": step, "x": latents, "denoised": x0, "sigma": sigma, "sigma_hat": sigma})
+                index = step - part.start
+                sigma = sigmas[index]
+                callback({"i": index, "x": latents, "denoised": x0, "sigma": sigma, "sigma_hat": sigma})
 
-        # `x` was scaled by sigmas[0], which is the network's 0.999; the solver starts from the noise itself.
-        out = sample(velocity, model.noise, schedule, solver, generator=generator, callback=on_step)
+        start = pauses[-1].to(x.device) if pauses else _start(plan, model)
+        reached = resume(velocity, start, schedule, part.stop, plan.solver, generator, on_step)
+        pauses.append(reached.to(comfy.model_management.intermediate_device()))
         mask = (extra_args or {}).get("denoise_mask")
+        if mask is None or sigmas[-1] > 0:
+            return reached.x
         # The truncated labels leave a trace of noise in kept regions.
-        return out if mask is None else out * mask + model.latent_image * (1 - mask)
+        return reached.x * mask + model.latent_image * (1 - mask)
 
     return comfy.samplers.KSAMPLER(vdot_few_step)
 
 
-def run_sampler(model, positive, negative, latent, *, seed, schedule, solver, cfg=1.0, callback=None):
+def _start(plan: StepPlan, model) -> Pause:
+    """The latents of the first step. ComfyUI's own were scaled by the network's sigma, 0.999 at most."""
+    from ..vdot_core.sampling import Pause
+
+    sigma = float(plan.schedule.sigmas[plan.start])
+    if plan.source == NOISE:
+        return Pause(plan.start, model.noise)
+    if plan.source == CONTENT:
+        return Pause(plan.start, sigma * model.noise + (1 - sigma) * model.latent_image)
+    return Pause(plan.start, (1 - sigma) * model.latent_image)  # as ComfyUI's samplers leave it
+
+
+def run_plan(plan: StepPlan, models: list, texts: dict, latent: dict, *, seed, cfg=1.0, callback=None):
     """Sample with ComfyUI's guider, so that hooks, wrappers, offloading and canceling work as always.
 
     Args:
-        model, positive, negative: ComfyUI's; negative may be None.
-        latent: ComfyUI's LATENT; its samples give the size and, under a noise mask, the content to keep.
+        plan: steps, solver and start.
+        models: one, or two of which the second takes over where the plan says.
+        texts: ComfyUI's conditioning, "positive" and, for guidance, "negative".
+        latent: ComfyUI's LATENT; its samples give the size and, where the plan starts from them or under a
+            noise mask, the content.
         seed: of the noise.
-        schedule, solver: of vdot_core.sampling.
         cfg: guidance; 1 makes no second pass.
         callback: ComfyUI's sampling callback (step, x0, x, num_steps).
 
     Returns:
-        Latents [B, 16, T, h, w] in raw VAE space, reference frames included.
+        (latents [B, 16, T, h, w] in raw VAE space, reference frames included; what is left for a next
+        sampler, or None).
     """
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    generator = torch.Generator().manual_seed(seed)
-    # Re-noising continues after the first noise, so that it does not repeat it.
-    torch.randn(samples.shape, generator=generator)
-    guider = comfy.samplers.CFGGuider(model)
-    guider.inner_set_conds({"positive": positive} | ({} if negative is None else {"negative": negative}))
-    guider.set_cfg(cfg)
-    sigmas = torch.cat([network_sigmas(schedule.timesteps), torch.zeros(1)])
-    sampler = few_step_sampler(schedule, solver, generator)
-    mask = latent.get("noise_mask")
-    mask = None if mask is None else mask.float()
-    out = guider.sample(noise, samples, sampler, sigmas, denoise_mask=mask, callback=callback, seed=seed)
-    return out.to(comfy.model_management.intermediate_device())
+    leftover = latent.get(LEFTOVER_KEY) if plan.pause is not None else None
+    content = latent["samples"] if leftover is None else leftover.content
+    pauses = [] if plan.pause is None else [plan.pause]
+    out = content
+    for number, start, end in plan.parts:
+        model, part = with_step_ranges(models[number]), range(start, end)
+        samples = comfy.sample.fix_empty_latent_channels(model, content)
+        noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(1 + start):  # fresh noise continues after the first, and after that of earlier steps
+            torch.randn(samples.shape, generator=generator)
+        guider = comfy.samplers.CFGGuider(model)
+        guider.inner_set_conds(texts)
+        guider.set_cfg(cfg)
+        schedule = plan.schedule
+        sigmas = torch.cat([network_sigmas(schedule.timesteps[start:end]), schedule.sigmas[end : end + 1]])
+        mask = latent.get("noise_mask")
+        out = guider.sample(
+            noise,
+            samples,
+            few_step_sampler(plan, part, generator, pauses),
+            sigmas,
+            denoise_mask=None if mask is None else mask.float(),
+            callback=_shifted(callback, start - plan.start, plan.num_steps),
+            seed=seed,
+        )
+    out = out.to(comfy.model_management.intermediate_device())
+    if plan.end == plan.schedule.num_steps:
+        return out, None
+    return out, Leftover(pauses[-1], plan.schedule, plan.solver, out, content)
+
+
+def _shifted(callback, first: int, num_steps: int):
+    """A callback for a part of the steps, which counts all of them."""
+    if callback is None:
+        return None
+    return lambda step, x0, x, total_steps: callback(first + step, x0, x, num_steps)
 
 
 def preview_callback(model, num_steps: int, num_reference_latents: int, animated: bool = True):

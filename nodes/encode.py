@@ -111,7 +111,7 @@ class VDOTEncode(CheckedNode):
             vae=vae.first_stage_model,
             max_batch=clips_at_once(vae),
         )
-        values = vace_conditioning(context.contexts, context.context_scale)
+        values = vace_conditioning(context.contexts, context.context_scale, context.step_ranges)
         negative = _placeholder(positive) if negative is None else negative
         positive, negative = (
             _with_context(text, values, context.num_reference_latents) for text in (positive, negative)
@@ -169,7 +169,8 @@ def _placeholder(positive) -> list:
 def _describe(context) -> list[str]:
     references = context.num_reference_latents
     what = f"{context.width}x{context.height}, {counted(context.num_frames, 'frame')}"
-    strengths = ", ".join(_shown(scale) for scale in context.context_scale.frames)
+    ranged = zip(context.context_scale.frames, context.step_ranges, strict=True)
+    strengths = ", ".join(_shown(scale) + _part(step_range) for scale, step_range in ranged)
     return [f"{what}, {counted(references, 'reference')}, strength {strengths}", *context.notes]
 
 
@@ -177,3 +178,9 @@ def _shown(scale: float | tuple[float, ...]) -> str:
     if not isinstance(scale, tuple):
         return f"{scale:g}"
     return f"{min(scale):g} to {max(scale):g} by latent frame"
+
+
+def _part(step_range: tuple[float, float]) -> str:
+    if step_range == (0.0, 1.0):
+        return ""
+    return " from " + " to ".join(f"{100 * part:g} %" for part in step_range) + " of the steps"

@@ -4,14 +4,16 @@ from comfy_api.latest import io
 
 from ..vdot_core.text import counted
 from .comfy_bridge import report
-from .encode import LENGTH_KEY, REFERENCE_KEY, ZERO_TEXT_KEY
+from .encode import REFERENCE_KEY, ZERO_TEXT_KEY
 from .guard import CheckedNode
-from .trim import trim_references
-
-CUSTOM = "custom"
-PRESETS = ("released", "trained", "sharp", CUSTOM)
-SOLVERS = ("unipc", "renoise", "euler")
-DEFAULT_STEPS, DEFAULT_SHIFT, DEFAULT_SOLVER = 4, 16.0, "unipc"
+from .sample_inputs import (
+    CUSTOM,
+    Settings,
+    advanced_inputs,
+    preset_inputs,
+)
+from .sample_latent import count_references, cut_line, sampled_latent, with_references
+from .sample_steps import NOISE, StepPlan, plan_steps
 
 
 class VDOTSampler(CheckedNode):
@@ -42,37 +44,7 @@ class VDOTSampler(CheckedNode):
                     control_after_generate=True,
                     tooltip="Picks the random noise. The same seed and inputs give the same video.",
                 ),
-                io.Combo.Input(
-                    "preset",
-                    options=list(PRESETS),
-                    default="released",
-                    tooltip=(
-                        "released: as the authors' own program, for their weights. trained: as the model "
-                        "saw it in training; the one for VDOT Load Demo. sharp: more steps spent on fine "
-                        "detail. custom: uses the three settings below."
-                    ),
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=DEFAULT_STEPS,
-                    min=1,
-                    max=100,
-                    tooltip="Number of steps, for the preset 'custom' only. The model is made for 4.",
-                ),
-                io.Float.Input(
-                    "shift",
-                    default=DEFAULT_SHIFT,
-                    min=0.1,
-                    max=100.0,
-                    step=0.05,
-                    tooltip="For the preset 'custom' only. Higher: more steps for motion; lower: for detail.",
-                ),
-                io.Combo.Input(
-                    "solver",
-                    options=list(SOLVERS),
-                    default=DEFAULT_SOLVER,
-                    tooltip="For the preset 'custom' only. unipc is what the released model is used with.",
-                ),
+                *preset_inputs(),
                 io.Float.Input(
                     "cfg",
                     default=1.0,
@@ -98,97 +70,89 @@ class VDOTSampler(CheckedNode):
                     advanced=True,
                     tooltip="Show a moving preview on this node. It costs almost nothing.",
                 ),
+                *advanced_inputs(),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The video, ready for VAE Decode.")],
         )
 
     @classmethod
     def execute(
-        cls, model, positive, latent, seed, preset, steps, shift, solver, cfg=1.0, negative=None, preview=True
+        cls, model, positive, latent, seed, cfg=1.0, negative=None, preview=True, **settings
     ) -> io.NodeOutput:
         from . import comfy_sampling
 
-        lines = _validate(model, positive, negative, latent, cfg)
-        schedule, solver, described = _schedule(preset, steps, shift, solver)
-        num_references, trimmed = _references(latent, positive)
-        callback = comfy_sampling.preview_callback(model, schedule.num_steps, num_references, preview)
-        used_negative = None if cfg == 1.0 else negative
-        samples = comfy_sampling.run_sampler(
-            model,
-            positive,
-            used_negative,
-            latent,
-            seed=seed,
-            schedule=schedule,
-            solver=solver,
-            cfg=cfg,
-            callback=callback,
+        settings = Settings(**settings)
+        models = [model] if settings.second_model is None else [model, settings.second_model]
+        latent = _checked_latent(models, positive, latent, settings)
+        plan, described = _plan(settings, latent)
+        texts = {"positive": positive} if cfg == 1.0 else {"positive": positive, "negative": negative}
+        lines = _validate(models, texts, latent, cfg, plan)
+        count, counted_lines = count_references(latent, positive)
+        callback = comfy_sampling.preview_callback(model, plan.num_steps, count, preview)
+        samples, leftover = comfy_sampling.run_plan(
+            plan, models, texts, latent, seed=seed, cfg=cfg, callback=callback
         )
-        used_up = (REFERENCE_KEY, LENGTH_KEY, "noise_mask")
-        out = {key: value for key, value in latent.items() if key not in used_up}
-        out["samples"] = trim_references(samples, num_references)
-        return io.NodeOutput(out, ui=report([*described, *trimmed, *lines]))
+        lines = [*described, *counted_lines, *cut_line(count, leftover), *lines]
+        return io.NodeOutput(sampled_latent(latent, samples, leftover, count), ui=report(lines))
 
 
-def _references(latent: dict, positive: list) -> tuple[int, list[str]]:
-    """Number of latent frames to cut off the start, and a message if the count no longer holds.
-
-    A latent of another node does not know it; one that fits the context has the context's references.
-    """
-    counts = [extra.get(REFERENCE_KEY, 0) for _, extra in positive if extra.get("vace_frames")]
-    count, num_frames = latent.get(REFERENCE_KEY, max(counts, default=0)), latent["samples"].shape[2]
-    if latent.get(LENGTH_KEY, num_frames) != num_frames:
-        return 0, ["the latent's length changed since VDOT Encode: nothing is cut off its start"]
-    if count >= num_frames:
-        raise ValueError(
-            f"the latent has {counted(num_frames, 'frame')}, and VDOT Encode "
-            f"counted {counted(count, 'reference')} in front of the video; "
-            "take the latent straight from VDOT Encode"
-        )
-    if not count:
-        return 0, []
-    cut = "1 reference was" if count == 1 else f"{count} references were"
-    return count, [f"{cut} cut off the start: connect VAE Decode directly, no Trim Video Latent is needed"]
-
-
-def _schedule(preset: str, steps: int, shift: float, solver: str):
-    """(Schedule, solver, lines that describe them) of a preset or of custom settings."""
+def _plan(settings: Settings, latent: dict) -> tuple[StepPlan, list[str]]:
+    """The steps of a preset or of custom settings, and lines that describe them."""
     from ..vdot_core import sampling
 
-    labels = "exact" if solver == "renoise" else "wan"  # as in the presets that use these solvers
-    schedule = custom = sampling.Schedule.shifted(steps, shift, labels=labels)
-    requested = solver
-    if preset != CUSTOM:
-        factory, solver = sampling.PRESETS[preset]
-        schedule = factory()
+    values = settings.steps, settings.shift, settings.solver
+    labels = "exact" if settings.solver == "renoise" else "wan"  # as in the presets that use these solvers
+    schedule = custom = sampling.Schedule.shifted(
+        settings.steps, settings.shift, labels=labels, denoise=settings.denoise
+    )
+    solver = settings.solver
+    if settings.preset != CUSTOM:
+        factory, solver = sampling.PRESETS[settings.preset]
+        schedule = factory(denoise=settings.denoise)
     timesteps = "/".join(f"{label:.4g}" for label in schedule.timesteps.tolist())
-    lines = [f"{preset}: {counted(schedule.num_steps, 'step')}, {solver}, timesteps {timesteps}"]
+    lines = [f"{settings.preset}: {counted(schedule.num_steps, 'step')}, {solver}, timesteps {timesteps}"]
     # The page writes a preset's own settings into the unused widgets; the defaults are left alone too.
-    untouched = (steps, shift, requested) == (DEFAULT_STEPS, DEFAULT_SHIFT, DEFAULT_SOLVER)
-    if not untouched and (schedule != custom or solver != requested):
+    untouched = values == (Settings.steps, Settings.shift, Settings.solver)
+    if not untouched and (schedule != custom or solver != settings.solver):
         lines.append("steps, shift and solver are only used with the preset 'custom'")
-    return schedule, solver, lines
+    plan = plan_steps(schedule, solver, latent, settings)
+    return plan, [*lines, *plan.lines]
 
 
-def _validate(model, positive, negative, latent: dict, cfg: float) -> list[str]:
+def _checked_latent(models: list, positive, latent: dict, settings: Settings) -> dict:
+    """The latent, with references in front of its video where sampling starts from that."""
+    from .comfy_checks import check_latent, check_model
+
+    for model in models:
+        check_model(model)
+    check_latent(models[0], latent, REFERENCE_KEY)
+    return with_references(latent, positive) if settings.uses_content else latent
+
+
+def _validate(models: list, texts: dict, latent: dict, cfg: float, plan: StepPlan) -> list[str]:
     """Refuse impossible settings before anything heavy runs; returns messages about unusual ones."""
-    from .comfy_checks import check_conditioning, check_latent, check_model
+    from .comfy_checks import check_conditioning
+    from .comfy_step_range import step_lines
 
-    check_model(model)
-    check_latent(model, latent, REFERENCE_KEY)
-    samples = latent["samples"]
-    if cfg != 1.0 and negative is None:
+    samples, lines = latent["samples"], []
+    negative = texts.get("negative", [])
+    if negative is None:
         raise ValueError(f"cfg is {cfg:g} but nothing is connected to negative; connect it, or set cfg to 1")
-    lines = check_conditioning(model, positive, samples.shape, "positive")
-    if cfg != 1.0:
-        if any(ZERO_TEXT_KEY in extra for _, extra in negative):
-            raise ValueError(
-                f"cfg is {cfg:g}, but VDOT Encode's negative has no text: connect CLIP Text Encode to it "
-                "(it may be empty), or set cfg to 1"
-            )
-        lines += check_conditioning(model, negative, samples.shape, "negative")
-    if "model_sampling" in model.object_patches:
-        lines.append("the shift set on the model is not used: this node's preset, or its own shift, decides")
-    if "noise_mask" not in latent and samples.any():
+    for model in models:
+        lines += check_conditioning(model, texts["positive"], samples.shape, "positive")
+    if any(ZERO_TEXT_KEY in extra for _, extra in negative):
+        raise ValueError(
+            f"cfg is {cfg:g}, but VDOT Encode's negative has no text: connect CLIP Text Encode to it "
+            "(it may be empty), or set cfg to 1"
+        )
+    for model in models:
+        if "negative" in texts:
+            lines += check_conditioning(model, negative, samples.shape, "negative")
+        if "model_sampling" in model.object_patches:
+            line = "the shift set on the model is not used: this node's preset, or its own shift, decides"
+            lines.append(line)
+    levels = (plan.schedule.timesteps[plan.start : plan.end] / 1000).tolist()
+    lines += step_lines(models[0], texts["positive"], levels, plan.schedule.num_steps, plan.start)
+    if "noise_mask" not in latent and samples.any() and plan.source == NOISE:
         lines.append("the latent is not empty: sampling starts from noise and does not use its content")
-    return lines
+    return list(dict.fromkeys(lines))

@@ -172,6 +172,40 @@ class VDOTStrength(CheckedNode):
         return unit_output(unit.replace(strength=strength))
 
 
+class VDOTStepRange(CheckedNode):
+    """A part of the sampling steps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        description = (
+            "Lets a unit act in a part of the sampling steps only: the first ones set shapes and motion, the "
+            "last ones detail. Give it its own input on VDOT Encode. The percents are those of Apply "
+            "ControlNet."
+        )
+        limits = {"min": 0.0, "max": 1.0, "step": 0.01}
+        inputs = [
+            VCUType.Input("unit", tooltip="The task to limit."),
+            io.Float.Input(
+                "start_percent",
+                default=0.0,
+                tooltip="Where the unit starts to act: 0 is the first step.",
+                **limits,
+            ),
+            io.Float.Input(
+                "end_percent",
+                default=0.5,
+                tooltip="Where it stops: 1 is the end, 0.5 half of the steps. A step right there is free.",
+                **limits,
+            ),
+        ]
+        aliases = ["start percent", "end percent", "timestep range", "schedule", "control steps"]
+        return task_schema("VDOTStepRange", "VDOT Step Range", description, inputs, aliases)
+
+    @classmethod
+    def execute(cls, unit, start_percent, end_percent) -> io.NodeOutput:
+        return unit_output(unit.replace(step_range=(start_percent, end_percent)))
+
+
 class VDOTPreviewUnit(CheckedNode):
     """A picture of a unit."""
 

@@ -29,6 +29,7 @@ PIPELINE = [
     "VDOTReference",
     "VDOTCompose",
     "VDOTStrength",
+    "VDOTStepRange",
     "VDOTPreviewUnit",
     "VDOTEncode",
     "VDOTSampler",
@@ -68,7 +69,7 @@ def test_execute_is_short(node_classes):
 
 def test_choices_are_those_of_the_library(node_classes):
     sampling, vcu, sample = (
-        submodule(f"{name}") for name in ("vdot_core.sampling", "vdot_core.vcu", "nodes.sample")
+        submodule(f"{name}") for name in ("vdot_core.sampling", "vdot_core.vcu", "nodes.sample_inputs")
     )
     assert set(sample.PRESETS) == {*sampling.PRESETS, "custom"}
     assert tuple(sample.SOLVERS) == tuple(sampling.SOLVERS)

@@ -132,6 +132,30 @@ def test_object_info_explains_every_input(server, node_classes):
     assert "vdot_meta.safetensors" in info["VDOTLoadModel"]["input"]["required"]["model_name"][1]["options"]
 
 
+def test_steps_in_two_samplers_and_a_video_to_start_from(server):
+    """Two samplers, one of which resumes, give one sampler's pictures; a third starts from the video."""
+    sampler = {"model": ["1", 0], "positive": ["6", 0], **SAMPLER, "seed": 31}
+    parts = {
+        "21": {"class_type": "VDOTSampler", "inputs": {**sampler, "latent": ["6", 2], "end_step": 2}},
+        "22": {"class_type": "VDOTSampler", "inputs": {**sampler, "latent": ["21", 0]}},
+        "23": {"class_type": "VAEDecode", "inputs": {"samples": ["22", 0], "vae": ["2", 0]}},
+        "24": {"class_type": "SaveImage", "inputs": {"images": ["23", 0], "filename_prefix": "parts"}},
+        "25": {"class_type": "VAEEncode", "inputs": {"pixels": ["23", 0], "vae": ["2", 0]}},
+        "26": {"class_type": "VDOTSampler", "inputs": {**sampler, "latent": ["25", 0], "denoise": 0.3}},
+        "27": {"class_type": "VAEDecode", "inputs": {"samples": ["26", 0], "vae": ["2", 0]}},
+        "28": {"class_type": "SaveImage", "inputs": {"images": ["27", 0], "filename_prefix": "again"}},
+    }
+    run = server.run(graph(n7__seed=31) | parts)
+    assert run.status == "success", run.error
+    one, two, again = (
+        [Image.open(server.base / "output" / image["filename"]).tobytes() for image in images(run, node)]
+        for node in ("9", "24", "28")
+    )
+    assert one == two and len(again) == 17 and again != one
+    assert any("resumes at step 3 of 4" in line for line in run.outputs["22"]["text"])
+    assert any("2 references were cut off" in line for line in run.outputs["26"]["text"])
+
+
 def test_video_with_references_progress_and_previews(server):
     run = server.run(graph() | native_trim())
     assert run.status == "success", run.error

@@ -118,6 +118,7 @@ def run_nodes(comfyui: str) -> None:
     run("VDOTReference", images={"image0": picture}, masks={"mask0": mask[:1]}, **size)
     run("VDOTCompose", units={"unit0": unit})
     run("VDOTStrength", unit=unit, curve="0: 1.0, -1: 0.5")
+    run("VDOTStepRange", unit=unit, start_percent=0.0, end_percent=0.5)
     run("VDOTPreviewUnit", unit=unit, columns=6)
     tokens = text_encoder.tokenize("a red circle")
     positive = text_encoder.encode_from_tokens_scheduled(tokens)

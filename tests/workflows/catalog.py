@@ -78,6 +78,10 @@ GUIDE = {"strength": 1.0, "start_frame": 0, "end_frame": 0}
 BOXES = {"colors": "", "box_width": 16, "box_height": 16}
 MARGINS = {"left": 0, "right": 0, "top": 0, "bottom": 0}
 SHAPING = {"mode": "pixels", "aspect": "16:9", "anchor_x": 0.5, "anchor_y": 0.5, "feather_px": 0}
+SAMPLING_PARTS = {
+    **{"denoise": 1.0, "start_step": 0, "end_step": 0, "add_noise": True, "leftover_noise": True},
+    **{"switch_step": 0, "switch_sigma": 0.875},
+}
 SAMPLING = {"seed": 1, "after": "fixed", "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc"}
 
 KINDS = {
@@ -231,9 +235,11 @@ KINDS = {
         {"strength": 1.0, "strength_2": 1.0, "strength_3": 1.0},
     ),
     "VDOTSampler": NodeKind(
-        _sockets("model:MODEL positive:CONDITIONING latent:LATENT negative:CONDITIONING?"),
+        _sockets(
+            "model:MODEL positive:CONDITIONING latent:LATENT negative:CONDITIONING? second_model:MODEL?"
+        ),
         _outputs("latent:LATENT"),
-        {**SAMPLING, "cfg": 1.0, "preview": True},
+        {**SAMPLING, "cfg": 1.0, "preview": True, **SAMPLING_PARTS},
         height=360,
     ),
     "VAEDecode": NodeKind(_sockets("samples:LATENT vae:VAE"), _outputs("IMAGE:IMAGE"), height=80),

@@ -110,6 +110,23 @@ def as_strength(value: Any, num_latent_frames: int) -> float | tuple[float, ...]
     return tuple(real(f"strength of latent frame {t}", v, 0.0, MAX_STRENGTH) for t, v in enumerate(value))
 
 
+def as_step_range(value: Any) -> tuple[float, float]:
+    """A unit's part of the sampling steps: (start, end), each from 0 to 1.
+
+    Raises:
+        ValueError: these are not two such numbers, or the end is not after the start.
+    """
+    pair = as_list(value, "step_range")
+    if len(pair) != 2:
+        raise ValueError(
+            f"step_range has {counted(len(pair), 'number')}; give a start and an end, as (0, 0.5)"
+        )
+    start, end = (real(name, part, 0.0, 1.0) for name, part in zip(("start", "end"), pair, strict=True))
+    if start >= end:
+        raise ValueError(f"the steps start at {start:g} and end at {end:g}; give an end above the start")
+    return start, end
+
+
 def as_list(values: Any, name: str) -> list:
     """A sequence as a list; ValueError for what is none."""
     if isinstance(values, (str, bytes, dict)):

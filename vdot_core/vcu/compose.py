@@ -15,6 +15,7 @@ from .lengths import fit_units
 from .masks import binarize
 from .unit import GRAY, VCU, built, dense
 
+ALL_STEPS = (0.0, 1.0)
 FOLD_ORDER = ("extension", "repaint", "control")
 # The same clip in two codecs differs by about one 8-bit level; more is another picture.
 SAME_PIXEL = 1.5 / 255
@@ -36,8 +37,9 @@ def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
     Returns:
         The combined unit; `parts` holds what it was made from.
     Raises:
-        ValueError: sizes, lengths or strengths differ, controls overlap, or two extensions, or two repaints,
-            keep different pixels. The two units that clash are named by number and kind.
+        ValueError: sizes, lengths, strengths or parts of the steps differ, controls overlap, or two
+            extensions, or two repaints, keep different pixels. The two units that clash are named by number
+            and kind.
     """
     if not units:
         raise ValueError("nothing to compose; give at least one unit")
@@ -68,6 +70,7 @@ def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
         kind=kind,
         region=base.region if kind == "control" else None,
         strength=base.strength,
+        step_range=base.step_range,
         notes=notes,
         parts=tuple(parts),
     )
@@ -87,6 +90,12 @@ def _check_alike(named: list[tuple[str, VCU]], content: list[tuple[str, VCU]]) -
     for name, unit in named:
         if (unit.width, unit.height) != (first.width, first.height):
             raise ValueError(f"{first_name} and {name} differ in size; give both the same width and height")
+        has_range = unit.kind != "generate" or unit.step_range != ALL_STEPS
+        if has_range and unit.step_range != first.step_range:
+            raise ValueError(
+                f"{first_name} acts from {_percents(first)} of the steps and {name} from {_percents(unit)}; "
+                "a composed unit has one part of them. Give both the same, or encode them as several contexts"
+            )
         if unit.kind == "generate" and content:
             if unit.num_frames != first.num_frames:
                 notes.append(f"{name}: takes the length of {first_name}")
@@ -99,6 +108,10 @@ def _check_alike(named: list[tuple[str, VCU]], content: list[tuple[str, VCU]]) -
                 "has one strength. Give both the same, or connect them to separate inputs of VDOT Encode"
             )
     return notes
+
+
+def _percents(unit: VCU) -> str:
+    return " to ".join(f"{100 * part:g} %" for part in unit.step_range)
 
 
 def _shown(unit: VCU) -> str:

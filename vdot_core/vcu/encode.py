@@ -40,6 +40,7 @@ class VCUContext:
             latent frames, K tuples of T floats. There a reference counts as much as its unit at its
             strongest, so that a strength that is the same everywhere means the same either way.
         notes: what the units report about fitting their inputs.
+        step_ranges: the K units' parts of the sampling steps, in which their contexts act; see `VCU`.
     """
 
     contexts: Tensor
@@ -49,6 +50,7 @@ class VCUContext:
     height: int
     context_scale: ContextScale
     notes: tuple[str, ...] = ()
+    step_ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
@@ -120,6 +122,7 @@ def encode(
         width=first.width,
         height=first.height,
         context_scale=_context_scale(units, len(slots)),
+        step_ranges=tuple(unit.step_range for unit in units),
         notes=(*dict.fromkeys(note for unit in units for note in unit.notes), *fitted),
     )
 

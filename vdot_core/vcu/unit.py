@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..text import counted
-from .checks import MAX_FRAMES, MAX_STRENGTH, as_list, as_strength, described, real, whole
+from .checks import MAX_FRAMES, MAX_STRENGTH, as_list, as_step_range, as_strength, described, real, whole
 
 VAE_STRIDE = (4, 8, 8)
 PATCH_SIZE = (1, 2, 2)
@@ -49,6 +49,8 @@ class VCU:
             counted).
         notes: what was changed to make the input fit, one sentence each; not part of equality.
         parts: the units a composition was made from, so that composing again starts from them.
+        step_range: part of the sampling in which the unit's context acts, as (start, end): from 0, the first
+            step, to 1; the end is exclusive. ComfyUI's percents.
 
     Raises:
         ValueError: a shape, length, size, dtype or range is wrong.
@@ -62,6 +64,7 @@ class VCU:
     strength: float | tuple[float, ...] = 1.0
     notes: tuple[str, ...] = ()
     parts: tuple[VCU, ...] = ()
+    step_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self):
         for name in ("references", "notes", "parts"):
@@ -87,6 +90,7 @@ class VCU:
             _check_shape(f"reference {index + 1}", image, "[H, W, 3]", lambda s: len(s) == 3 and s[2] == 3)
             _check_range(f"reference {index + 1}", image)
         object.__setattr__(self, "strength", as_strength(self.strength, self.num_latent_frames))
+        object.__setattr__(self, "step_range", as_step_range(self.step_range))
 
     def _check_mask(self, name: str, mask: Tensor) -> None:
         _check_shape(name, mask, "[F, H, W]", lambda s: len(s) == 3)
@@ -145,6 +149,7 @@ class VCU:
         return (
             self.kind == other.kind
             and self.strength == other.strength
+            and self.step_range == other.step_range
             and len(self.references) == len(other.references)
             and _same(self.frames, other.frames)
             and _same(self.masks, other.masks)
@@ -154,7 +159,9 @@ class VCU:
         )
 
     def __hash__(self) -> int:
-        return hash((self.kind, self.strength, tuple(self.frames.shape), len(self.references)))
+        return hash(
+            (self.kind, self.strength, self.step_range, tuple(self.frames.shape), len(self.references))
+        )
 
     def __str__(self) -> str:
         references = f", {counted(len(self.references), 'reference')}" if self.references else ""
@@ -162,11 +169,12 @@ class VCU:
 
     def replace(self, **changes) -> VCU:
         """A copy with some fields changed, checked again."""
-        if self.parts and "parts" not in changes and not changes.keys() <= {"notes", "strength"}:
+        shared = {name: changes[name] for name in ("strength", "step_range") if name in changes}
+        if self.parts and "parts" not in changes and not changes.keys() <= {"notes", *shared}:
             # The parts no longer add up to this unit; composing it again must start from what it is now.
             changes["parts"] = ()
-        elif self.parts and "strength" in changes:
-            changes["parts"] = tuple(part.replace(strength=changes["strength"]) for part in self.parts)
+        elif self.parts and shared:
+            changes["parts"] = tuple(part.replace(**shared) for part in self.parts)
         return dataclasses.replace(self, **changes)
 
 

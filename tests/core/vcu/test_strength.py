@@ -48,3 +48,28 @@ def test_strength_is_a_value():
             VCU(frames, torch.ones(9, 16, 32), strength=strength)
     with pytest.raises(ValueError, match="factor is -1"):
         unit.scaled(-1)
+
+
+def test_a_part_of_the_steps_is_a_value_of_a_unit(folding_vae):
+    frames = torch.rand(9, 16, 32, 3)
+    pose, start = control(frames), extend(frames[:1], num_frames=9)
+    early = pose.replace(step_range=[0, 0.5])
+    assert early.step_range == (0.0, 0.5) and early != pose and hash(early) == hash(early.replace())
+    assert encode([early, start], folding_vae).step_ranges == ((0.0, 0.5), (0.0, 1.0))
+    with pytest.raises(ValueError, match=r"from 0 % to 100 % of the steps and unit 2 .* 0 % to 50 %"):
+        compose(start, early)
+    shown = reference(torch.rand(8, 8, 3), width=32, height=16, num_frames=9)
+    joined = compose(shown, early, start.replace(step_range=(0, 0.5)))
+    assert joined.step_range == (0.0, 0.5)
+    late = joined.replace(step_range=(0.5, 1))
+    assert {part.step_range for part in late.parts} == {(0.5, 1.0)} and compose(late) == late
+    with pytest.raises(ValueError, match="a composed unit has one part of them"):
+        compose(shown.replace(step_range=(0.2, 1)), pose)
+    for step_range, words in (
+        ((0.5, 0.5), "start at 0.5 and end at 0.5; give an end above the start"),
+        ((0, 2), "end is 2, expected a number from 0 to 1"),
+        ((0,), "step_range has 1 number; give a start and an end"),
+        (0.5, "step_range is 0.5, expected a list"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            pose.replace(step_range=step_range)

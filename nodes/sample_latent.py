@@ -1,0 +1,89 @@
+"""References in front of a latent's video: counted, added where sampling starts from a video, cut off.
+
+Shape letters: B batch, T latent frames, h w latents.
+"""
+
+import comfy.sampler_helpers
+import torch
+
+from ..vdot_core.text import counted
+from .comfy_checks import vace_contexts
+from .encode import LENGTH_KEY, REFERENCE_KEY
+from .sample_steps import LEFTOVER_KEY, Leftover
+from .trim import trim_references
+
+
+def count_references(latent: dict, positive: list) -> tuple[int, list[str]]:
+    """Number of latent frames to cut off the start, and a message if the count no longer holds.
+
+    A latent of another node does not know it; one that fits the context has the context's references.
+    """
+    count, num_frames = latent.get(REFERENCE_KEY, _of_contexts(positive)), latent["samples"].shape[2]
+    if latent.get(LENGTH_KEY, num_frames) != num_frames:
+        return 0, ["the latent's length changed since VDOT Encode: nothing is cut off its start"]
+    if count >= num_frames:
+        raise ValueError(
+            f"the latent has {counted(num_frames, 'frame')}, and VDOT Encode "
+            f"counted {counted(count, 'reference')} in front of the video; "
+            "take the latent straight from VDOT Encode"
+        )
+    return count, []
+
+
+def with_references(latent: dict, positive: list) -> dict:
+    """A video's latent with the references of its conditioning in front, where it has the video alone.
+
+    Args:
+        latent: of VAE Encode, or of a sampler that cut the references off.
+        positive: of VDOT Encode.
+
+    Returns:
+        The latent itself, or one of the context's length; a noise mask generates its references.
+    """
+    count, contexts = _of_contexts(positive), vace_contexts(positive, "positive")
+    samples = latent["samples"].as_subclass(torch.Tensor)
+    missing = contexts and samples.shape[2] + count == contexts[0].shape[2]
+    if REFERENCE_KEY in latent or not count or not missing:
+        return latent
+    frames = [_reference(positive, place) for place in range(count)]
+    references = torch.cat(frames, dim=2).to(samples)
+    if references.shape[3:] != samples.shape[3:]:
+        return latent  # the check of sizes explains it
+    added = {REFERENCE_KEY: count, LENGTH_KEY: samples.shape[2] + count}
+    if latent.get("noise_mask") is not None:
+        mask = comfy.sampler_helpers.prepare_mask(latent["noise_mask"].float(), samples.shape, samples.device)
+        added["noise_mask"] = torch.cat([torch.ones_like(mask[:, :, :1]).repeat(1, 1, count, 1, 1), mask], 2)
+    references = references.expand(len(samples), -1, -1, -1, -1)
+    return {**latent, "samples": torch.cat([references, samples], dim=2), **added}
+
+
+def sampled_latent(latent: dict, samples: torch.Tensor, leftover: Leftover | None, count: int) -> dict:
+    """The node's output: the video without references, or, where noise is left, all for the next sampler."""
+    if leftover is not None:
+        return {**latent, "samples": samples, LEFTOVER_KEY: leftover}
+    used_up = (REFERENCE_KEY, LENGTH_KEY, LEFTOVER_KEY, "noise_mask")
+    out = {key: value for key, value in latent.items() if key not in used_up}
+    return {**out, "samples": trim_references(samples, count)}
+
+
+def cut_line(count: int, leftover: Leftover | None) -> list[str]:
+    """A line that says what was cut off."""
+    if not count or leftover is not None:
+        return []
+    cut = "1 reference was" if count == 1 else f"{count} references were"
+    return [f"{cut} cut off the start: connect VAE Decode directly, no Trim Video Latent is needed"]
+
+
+def _of_contexts(positive: list) -> int:
+    return max((extra.get(REFERENCE_KEY, 0) for _, extra in positive if extra.get("vace_frames")), default=0)
+
+
+def _reference(positive: list, place: int) -> torch.Tensor:
+    """Latents [1, 16, 1, h, w] of a reference, from the context that keeps it."""
+    pairs = [
+        (frames, mask)
+        for _, extra in positive
+        for frames, mask in zip(extra.get("vace_frames", []), extra.get("vace_mask", []), strict=False)
+    ]
+    kept = (frames for frames, mask in pairs if not mask[:, :, place].any())
+    return next(kept, pairs[0][0])[:1, :16, place : place + 1]
