@@ -31,12 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.engine.export import export
     from training.engine.run import run
     from training.methods.vdot import Vdot, export_metadata
+    from training.methods.vdot_networks import adapted_from
 
     try:
         config, values = distill_parser().read(argv)
         if values.export:
-            export(config, values.export, export_metadata(config))
+            export(config, values.export, export_metadata(config), adapted_from(config))
             return 0
+        if values.dry_run:
+            from training.planning.dry_run import dry_run
+
+            return dry_run(config)
     except ValueError as error:
         logger.error("%s", error)
         return 2

@@ -134,11 +134,16 @@ def tiny_config(folder: Path, teacher: Path, **changes: Any) -> DistillConfig:
     if "recipe" in values:
         return distill_config(values)
     # Parsing takes longer than some of the tests: only the part that all share is parsed.
-    config, changed = _base_config(), nest(values)
-    for name, value in changed.items():
+    return find_inputs(_replaced(_base_config(), nest(values)))
+
+
+def _replaced(config: Any, values: Mapping[str, Any]) -> Any:
+    """A configuration with other values, in nested parts too."""
+    changed = {}
+    for name, value in values.items():
         part = getattr(config, name)
-        changed[name] = dataclasses.replace(part, **value) if dataclasses.is_dataclass(part) else value
-    return find_inputs(dataclasses.replace(config, **changed))
+        changed[name] = _replaced(part, value) if dataclasses.is_dataclass(part) else value
+    return dataclasses.replace(config, **changed)
 
 
 @cache

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
+from vdot_core.checkpoints.lora import Factors, load_factors, save_factors
+from vdot_core.checkpoints.merge import merge
 from vdot_core.checkpoints.write import save_weights
 from vdot_core.dtypes import DTYPES
 from vdot_core.networks import WanVaceConfig
 from vdot_core.signals.conventions import CONTROL_CONVENTIONS
 from vdot_core.signals.conventions import KEY as CONVENTIONS_KEY
 
+from .adapters import AdaptedFrom, is_lora
 from .checkpoint import newest_complete, read_progress, read_tensors
 from .config import RunConfig
 from .damage import state_damage
@@ -21,13 +27,19 @@ from .damage import state_damage
 logger = logging.getLogger("vdot")
 
 
-def export(config: RunConfig, path: str | Path, metadata: Mapping[str, str]) -> Path:
+def export(
+    config: RunConfig,
+    path: str | Path,
+    metadata: Mapping[str, str],
+    adapted: AdaptedFrom | None = None,
+) -> Path:
     """Write the averaged weights of a run's newest checkpoint; needs no GPU and no process group.
 
     Args:
         config: The run.
         path: The `.safetensors` file.
         metadata: Of the method; the step and the version of control clips are added.
+        adapted: What the weights change, if they are an adapter's.
 
     Returns:
         The file's path.
@@ -42,17 +54,68 @@ def export(config: RunConfig, path: str | Path, metadata: Mapping[str, str]) -> 
     progress = read_progress(newest)
     if reason := state_damage(progress):
         raise ValueError(f"{newest.path} is damaged: {reason}; remove it to use the checkpoint before it")
-    sizes = WanVaceConfig.from_dict(progress["network"])
-    dtype = DTYPES[config.export_dtype]
-    weights = {}
-    for name, tensor in read_tensors(newest, "average."):
-        weights[name] = tensor.to(dtype)
-        if not bool(torch.isfinite(weights[name]).all()):
-            raise ValueError(
-                f"{name} is not finite as {config.export_dtype}; set export_dtype to bf16 or fp32"
-            )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    versions = {"step": str(progress["step"]), CONVENTIONS_KEY: str(CONTROL_CONVENTIONS)}
-    save_weights(path, sizes, weights, metadata={**metadata, **versions})
+    path, sizes = Path(path), WanVaceConfig.from_dict(progress["network"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        **metadata,
+        "step": str(progress["step"]),
+        CONVENTIONS_KEY: str(CONTROL_CONVENTIONS),
+    }
+    tensors = read_tensors(newest, "average.")
+    if adapted is None:
+        weights = {name: _rounded(name, tensor, config) for name, tensor in tensors}
+        save_weights(path, sizes, weights, metadata=metadata)
+    else:
+        factors = {
+            name: (_rounded(name, up, config), _rounded(name, down, config))
+            for name, (up, down) in exported_factors(dict(tensors), adapted, sizes).items()
+        }
+        write = save_factors if adapted.adapters.export == "lora" else partial(_save_merged, adapted, config)
+        write(path, factors, {**metadata, "base": Path(adapted.real_score).name})
     logger.info("wrote %s, from %s", path, newest.path)
-    return Path(path)
+    return path
+
+
+def _rounded(name: str, tensor: Tensor, config: RunConfig) -> Tensor:
+    """A weight in the dtype of the export, or ValueError."""
+    result = tensor.to(DTYPES[config.export_dtype])
+    if not bool(torch.isfinite(result).all()):
+        raise ValueError(f"{name} is not finite as {config.export_dtype}; set export_dtype to bf16 or fp32")
+    return result
+
+
+def exported_factors(tensors: Mapping[str, Tensor], adapted: AdaptedFrom, sizes: WanVaceConfig) -> Factors:
+    """Join an adapter with stage 1's, if that is a LoRA, to one change.
+
+    Args:
+        tensors: `<layer>.A`, `<layer>.B` -> tensor.
+        adapted: What it changes.
+        sizes: The network's.
+
+    Returns:
+        The factors, with every scale multiplied in.
+    """
+    first = adapted.stage_one
+    factors = load_factors(first, sizes) if first and is_lora(first) else {}
+    for layer in (name.removesuffix(".A") for name in tensors if name.endswith(".A")):
+        up, down = tensors[f"{layer}.B"] * adapted.adapters.scale, tensors[f"{layer}.A"]
+        name = f"{layer}.weight"
+        if name in factors:
+            up, down = torch.cat([factors[name][0], up], 1), torch.cat([factors[name][1], down])
+        factors[name] = (up, down)
+    return factors
+
+
+def _save_merged(
+    adapted: AdaptedFrom, config: RunConfig, path: Path, factors: Factors, metadata: Mapping[str, str]
+) -> None:
+    """Write the base's weights with an adapter's change added, tensor by tensor."""
+    first = adapted.stage_one
+    base, parts = adapted.real_score, []
+    if first and not is_lora(first):
+        base, parts = first, [adapted.real_score]
+    with TemporaryDirectory(dir=path.parent) as folder:
+        lora = Path(folder) / "adapter.safetensors"
+        save_factors(lora, factors)
+        dtype = DTYPES[config.export_dtype]
+        merge(base, [*parts, lora], path, dtype=dtype, overwrite=True, metadata=metadata)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vdot_core.networks import WanVaceConfig
 
 from ..data.batch import Batch
+from .adapters import AdaptedFrom
 from .draws import Draws
 
 
@@ -84,6 +85,9 @@ class Method(Protocol):
 
     def metadata(self) -> dict[str, str]:
         """Metadata of the exported network."""
+
+    def adapted_from(self) -> AdaptedFrom | None:
+        """The network that the averaged one changes, if it is an adapter; it is exported as a LoRA then."""
 
 
 def trainable(module: nn.Module, frozen: Sequence[str] = ()) -> dict[str, nn.Parameter]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vdot_core.checkpoints import StoredWeights, inspect, open_weights
-from vdot_core.networks import PRESETS, Hooks, WanVace, WanVaceConfig, sdpa_attention
+from vdot_core.networks import PRESETS, Hooks, NetworkRole, WanVace, WanVaceConfig, sdpa_attention
 
 from ..data.batch import Batch
 from ..distributed.config import ParallelConfig
@@ -24,6 +24,7 @@ from ..distributed.world import World, shard
 from .adamw import local
 from .attention import batched_attention
 
+Transformer = WanVace | NetworkRole
 VACE_NAMES = ("vace_patch_embedding.", "vace_blocks.")
 
 
@@ -39,7 +40,7 @@ class TimeHooks(Hooks):
         return x
 
 
-def velocity(network: WanVace, x: Tensor, timestep: Tensor, batch: Batch, world: World) -> Tensor:
+def velocity(network: Transformer, x: Tensor, timestep: Tensor, batch: Batch, world: World) -> Tensor:
     """Call a transformer.
 
     Args:
@@ -52,13 +53,13 @@ def velocity(network: WanVace, x: Tensor, timestep: Tensor, batch: Batch, world:
     Returns:
         [B, 16, T, h, w] velocity.
     """
-    with _precision(network, world):
+    with _precision(network, x, world):
         hooks = TimeHooks(attention_for(world))
         return network(x, timestep, batch.text, batch.contexts, batch.context_scale, hooks=hooks)
 
 
 def features(
-    network: WanVace, x: Tensor, timestep: Tensor, batch: Batch, world: World, taps: tuple[int, ...]
+    network: Transformer, x: Tensor, timestep: Tensor, batch: Batch, world: World, taps: tuple[int, ...]
 ) -> tuple[list[Tensor], Tensor]:
     """Tokens after some blocks, for the discriminator.
 
@@ -69,7 +70,7 @@ def features(
     Returns:
         Tokens [B, L, D] of each tap, and the embedded timestep [B, D].
     """
-    with _precision(network, world):
+    with _precision(network, x, world):
         hooks = TimeHooks(attention_for(world))
         _, tokens = network(
             x, timestep, batch.text, batch.contexts, batch.context_scale, taps=taps, hooks=hooks
@@ -77,9 +78,14 @@ def features(
     return tokens, hooks.time
 
 
-def _precision(network: WanVace, world: World):
+def _precision(network: Transformer, x: Tensor, world: World):
     """Autocast for float32 weights in a bf16 run; weights that are bf16 already need none."""
-    return world.autocast() if network.head.modulation.dtype == torch.float32 else nullcontext()
+    return world.autocast() if network.activation_dtype(x) == torch.float32 else nullcontext()
+
+
+def compute_dtype(world: World) -> torch.dtype:
+    """Dtype of frozen weights, which need no master copy."""
+    return torch.bfloat16 if world.precision == "bf16" else torch.float32
 
 
 def attention_for(world: World):
@@ -180,12 +186,18 @@ def build_transformer(
     Returns:
         The network.
     """
+    return build_sharded(new_transformer(sizes, world, parallel, dtype), weights, world, parallel)
+
+
+def new_transformer(
+    sizes: WanVaceConfig, world: World, parallel: ParallelConfig, dtype: torch.dtype
+) -> WanVace:
+    """A transformer on the meta device, with a run's attention and recomputation."""
     network = WanVace(sizes, attention=attention_for(world), device="meta", dtype=dtype)
     network.gradient_checkpointing(parallel.checkpoint_every)
-    network.residual_dtype = (
-        torch.bfloat16
-    )  # or every checkpoint of a sharded run would take twice the memory
-    return build_sharded(network, weights, world, parallel)
+    # In float32 every checkpoint of a sharded run would take twice the memory.
+    network.residual_dtype = torch.bfloat16
+    return network
 
 
 def build_sharded(

@@ -145,7 +145,8 @@ def train(trainer: Trainer) -> int:
         logger.info("nothing to train: the run is at step %d of %d", step, config.steps)
     if trainer.world.rank == 0 and step >= config.steps:
         method = trainer.method
-        export(config, Path(config.out_dir) / "export" / f"{method.averaged}.safetensors", method.metadata())
+        path = Path(config.out_dir) / "export" / f"{method.averaged}.safetensors"
+        export(config, path, method.metadata(), method.adapted_from())
     elif step < config.steps:
         logger.info(
             "stopped at step %d of %d by max_steps; without it the same command resumes, trains to the end "

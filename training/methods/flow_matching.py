@@ -108,6 +108,10 @@ class FlowMatching:
         """Metadata of an exported transformer."""
         return {"trained_by": "training/finetune.py"}
 
+    def adapted_from(self) -> None:
+        """All weights are trained."""
+        return None
+
 
 def draw_sigmas(draws: Draws, losses: FlowMatchingLossConfig, device: torch.device | str = "cpu") -> Tensor:
     """[B] noise levels in (0, 1]: logit-normal for a share, the rest uniform, shifted towards noise."""

@@ -18,7 +18,13 @@ def distill_parser() -> RunParser[DistillConfig]:
         RECIPES,
         prog="python training/distill.py",
         description="Distill a few-step generator; under torchrun it is spread over many processes.\n"
-        "--plan estimates the run's GPU memory and time instead; --plan --help lists its options.",
+        "--plan estimates the run's GPU memory and time instead; --plan --help lists its options. --dry_run\n"
+        "rehearses it on two layers with random weights.",
+    )
+    run.parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="run every kind of update once, without models or data, and end",
     )
     run.parser.add_argument("--export", help="write the newest checkpoint's generator to this file, and end")
     return run

@@ -31,13 +31,14 @@ from vdot_core.distill import (
 
 from ..data.batch import Batch
 from ..distributed.world import World
+from ..engine.adapters import AdaptedFrom
 from ..engine.draws import Draws
 from ..engine.method import Losses, Update
 from ..engine.networks import velocity
 from .loss_config import LossConfig
 from .vdot_config import DistillConfig
 from .vdot_model import Scores, VdotModel
-from .vdot_networks import check_networks
+from .vdot_networks import adapted_from, check_networks
 
 
 def update_kinds(config: DistillConfig, step: int) -> tuple[str, ...]:
@@ -179,6 +180,10 @@ class Vdot(VdotModel):
     def metadata(self) -> dict[str, str]:
         """Metadata of the exported generator."""
         return export_metadata(self.config)
+
+    def adapted_from(self) -> AdaptedFrom | None:
+        """The teacher, if the generator is an adapter."""
+        return adapted_from(self.config)
 
 
 def export_metadata(config: DistillConfig) -> dict[str, str]:

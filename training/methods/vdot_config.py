@@ -13,6 +13,7 @@ from typing import Literal
 from vdot_core.networks import PRESETS
 
 from ..data.checks import require
+from ..engine.adapters import AdapterConfig
 from ..engine.config import OptimConfig, RunConfig
 from .loss_config import LossConfig
 
@@ -29,6 +30,7 @@ class ModelConfig:
         acc_wan_init: Stage 1's exported generator, whose Wan part overwrites the generator's; null: none.
         text_only: Leave the VACE branch out of all three networks (stage 1 from captions alone).
         frozen: Prefixes of the names of generator parameters that are not trained, such as vace_.
+        adapters: Low-rank adapters in place of full networks; off by default.
         taps: Blocks of the fake score that the discriminator reads, 0-based; null: chosen by depth.
         discriminator_width: Width of the discriminator's tokens; null: 512, or 64 for a tiny network.
         discriminator_heads: Attention heads of the discriminator; null: 8, or 4 for a tiny network.
@@ -41,6 +43,7 @@ class ModelConfig:
     acc_wan_init: str | None = None
     text_only: bool = False
     frozen: list[str] = field(default_factory=list)
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)
     taps: list[int] | None = None
     discriminator_width: int | None = None
     discriminator_heads: int | None = None
@@ -54,6 +57,13 @@ class ModelConfig:
             (self.discriminator_width is None) == (self.discriminator_heads is None),
             "model.discriminator_width and discriminator_heads go together; give both or neither",
         )
+        for role in self.adapters.roles if self.adapters.rank else ():
+            path = getattr(self, role)
+            require(
+                path is None or path == self.real_score,
+                f"model.{role} is {path}, and model.adapters makes it an adapter of real_score; set it null, "
+                f"or take {role} out of model.adapters.roles",
+            )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The four networks of a distillation: generator, real score (the teacher), fake score, discriminator."""
+"""The four networks of a distillation: generator, frozen teacher, fake score and discriminator."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ import logging
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
 
-from vdot_core.networks import Discriminator, WanVace, WanVaceConfig, default_taps
+from vdot_core.checkpoints.lora import load_factors
+from vdot_core.networks import Discriminator, NetworkRole, WanVace, WanVaceConfig, default_taps
 from vdot_core.text import shown
 
 from ..distributed.world import World
+from ..engine.adapters import AdaptedFrom, build_adapted, is_lora, share_weights
 from ..engine.draws import keyed_generator
 from ..engine.networks import (
+    VACE_NAMES,
+    Transformer,
     build_sharded,
     build_transformer,
     check_transformer,
+    compute_dtype,
     network_sizes,
     read_transformer,
 )
 from .vdot_config import DistillConfig, ModelConfig
 
 logger = logging.getLogger("vdot")
+STAGE_ONE = "stage_one"
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class VdotNetworks:
 
     Attributes:
         sizes: Sizes of the three transformers.
-        generator: The few-step student, trained.
+        generator: The few-step student, trained; one frozen network may be several of these three, told
+            apart by its adapters.
         real_score: The teacher, frozen.
         fake_score: The score of the generator's samples, trained.
         discriminator: Head on the fake score's blocks, trained.
@@ -42,9 +49,9 @@ class VdotNetworks:
     """
 
     sizes: WanVaceConfig
-    generator: WanVace
-    real_score: WanVace
-    fake_score: WanVace
+    generator: Transformer
+    real_score: Transformer
+    fake_score: Transformer
     discriminator: Discriminator
     taps: tuple[int, ...]
 
@@ -62,28 +69,79 @@ def build_networks(config: DistillConfig, world: World) -> VdotNetworks:
     Raises:
         ValueError: A file is missing or does not fit.
     """
-    model, parallel = config.model, config.parallel
+    model = config.model
     if model.real_score is None:
         raise ValueError("model.real_score is null; give the teacher's file")
     sizes = network_sizes(model.preset, model.real_score, text_only=model.text_only)
-    half = torch.bfloat16 if world.precision == "bf16" else torch.float32
+    build = _build_adapters if model.adapters.rank else _build_transformers
+    generator, real_score, fake_score = build(config, sizes, world)
+
+    taps = tuple(model.taps) if model.taps else default_taps(sizes.num_layers)
+    head = new_discriminator(model, sizes, len(taps))
+    head.initialize_weights(keyed_generator(config.seed, "discriminator"))
+    values = {name: parameter.detach() for name, parameter in head.named_parameters()}
+    head = build_sharded(head.to("meta"), values, world, config.parallel)
+    return VdotNetworks(sizes, generator, real_score, fake_score, head, taps)
+
+
+def _build_transformers(
+    config: DistillConfig, sizes: WanVaceConfig, world: World
+) -> tuple[WanVace, WanVace, WanVace]:
+    """Generator, real score and fake score as three networks."""
+    model, parallel = config.model, config.parallel
 
     def weights(key: str) -> Mapping[str, Tensor]:
         path = getattr(model, key)
         return read_transformer(path, sizes, f"model.{key}") if path else teacher
 
     teacher = read_transformer(model.real_score, sizes, "model.real_score")
-    real_score = build_transformer(teacher, sizes, world, parallel, half).requires_grad_(False)
+    dtype = compute_dtype(world)
+    real_score = build_transformer(teacher, sizes, world, parallel, dtype).requires_grad_(False)
     fake_score = build_transformer(weights("fake_score"), sizes, world, parallel)
-    first = with_stage_one(model, sizes, weights("generator"))
-    generator = build_transformer(first, sizes, world, parallel)
+    generator = build_transformer(with_stage_one(model, sizes, weights("generator")), sizes, world, parallel)
+    return generator, real_score, fake_score
 
-    taps = tuple(model.taps) if model.taps else default_taps(sizes.num_layers)
-    head = new_discriminator(model, sizes, len(taps))
-    head.initialize_weights(keyed_generator(config.seed, "discriminator"))
-    values = {name: parameter.detach() for name, parameter in head.named_parameters()}
-    head = build_sharded(head.to("meta"), values, world, parallel)
-    return VdotNetworks(sizes, generator, real_score, fake_score, head, taps)
+
+def _build_adapters(
+    config: DistillConfig, sizes: WanVaceConfig, world: World
+) -> tuple[Transformer, Transformer, Transformer]:
+    """Generator, real score and fake score on one frozen copy of the teacher.
+
+    Of stage 1 (AccWanInit) a LoRA is stacked below the generator's adapter; full weights are a second copy of
+    the Wan part.
+    """
+    model, adapters = config.model, config.model.adapters
+    weights = read_transformer(model.real_score, sizes, "model.real_score")
+    build = partial(
+        build_adapted, sizes=sizes, world=world, parallel=config.parallel, adapters=adapters, seed=config.seed
+    )
+    stage_one = adapted_from(config).stage_one if adapters.adapts("generator") else None
+    stacked = stage_one is not None and is_lora(stage_one)
+    second_base = stage_one is not None and not stacked
+    fixed = {STAGE_ONE: load_factors(stage_one, sizes)} if stacked else {}
+    roles = [role for role in adapters.roles if role == "fake_score" or not second_base]
+    base = build(weights, roles=roles, fixed=fixed)
+    real_score = NetworkRole(base) if roles else base.requires_grad_(False)
+    if not adapters.adapts("generator"):
+        first = with_stage_one(model, sizes, weights)
+        generator: Transformer = build_transformer(first, sizes, world, config.parallel)
+    elif second_base:
+        network = build(with_stage_one(model, sizes, weights), roles=["generator"])
+        generator = NetworkRole(network, "generator")
+        share_weights(network, base, VACE_NAMES)
+    else:
+        generator = NetworkRole(base, *fixed, "generator")
+    if adapters.adapts("fake_score"):
+        return generator, real_score, NetworkRole(base, "fake_score")
+    return generator, real_score, build_transformer(weights, sizes, world, config.parallel)
+
+
+def adapted_from(config: DistillConfig) -> AdaptedFrom | None:
+    """The network that the exported generator's adapter changes; None where the generator is a full one."""
+    model = config.model
+    if not model.adapters.adapts("generator"):
+        return None
+    return AdaptedFrom(model.adapters, model.real_score, model.acc_wan_init)
 
 
 def check_networks(config: DistillConfig) -> None:
@@ -96,15 +154,37 @@ def check_networks(config: DistillConfig) -> None:
     if model.real_score is None:
         raise ValueError("model.real_score is null; give the teacher's file")
     sizes = network_sizes(model.preset, model.real_score, text_only=model.text_only)
-    wan = dataclasses.replace(sizes, vace_layers=())
-    for key in ("real_score", "generator", "fake_score", "acc_wan_init"):
+    for key in ("real_score", "generator", "fake_score"):
         if path := getattr(model, key):
-            check_transformer(path, wan if key == "acc_wan_init" else sizes, f"model.{key}")
+            check_transformer(path, sizes, f"model.{key}")
+    check_stage_one(model, sizes)
     taps = model.taps or []
     if len({*taps}) < len(taps) or not all(0 <= tap < sizes.num_layers for tap in taps):
         raise ValueError(
             f"model.taps is {shown(taps)}; expected different blocks from 0 to {sizes.num_layers - 1}"
         )
+
+
+def check_stage_one(model: ModelConfig, sizes: WanVaceConfig) -> None:
+    """Refuse, by ValueError, a stage 1 that does not fit the network or the adapters."""
+    path = model.acc_wan_init
+    if path is None:
+        return
+    adapted = model.adapters.adapts("generator")
+    if not is_lora(path):
+        check_transformer(path, dataclasses.replace(sizes, vace_layers=()), "model.acc_wan_init")
+        if adapted and model.adapters.export == "lora":
+            raise ValueError(
+                "model.acc_wan_init has full weights, and a LoRA on them fits no published network; set "
+                "model.adapters.export merged, or make stage 1 a LoRA (python -m vdot_core.checkpoints lora)"
+            )
+    elif not adapted:
+        raise ValueError(
+            "model.acc_wan_init is a LoRA, and the generator has full weights; merge it into the base first "
+            "(python -m vdot_core.checkpoints merge), or set model.adapters.rank"
+        )
+    else:
+        load_factors(path, sizes)
 
 
 def new_discriminator(model: ModelConfig, sizes: WanVaceConfig, num_taps: int) -> Discriminator:

@@ -15,6 +15,9 @@ from vdot_core.networks.wan_vace import block_groups, contexts_per_pass
 
 from .workload import Workload
 
+VIDEO_LAYERS, TEXT_LAYERS = 8, 2
+"""Linear layers of a block that see video tokens, and those that see text: k and v of cross-attention."""
+
 
 @dataclass(frozen=True)
 class BlockActivations:
@@ -34,7 +37,12 @@ class BlockActivations:
 
 
 def block_activations(
-    network: WanVaceConfig, work: Workload, *, trained: bool = True, fused_norms: bool = True
+    network: WanVaceConfig,
+    work: Workload,
+    *,
+    trained: bool = True,
+    rank: int = 0,
+    fused_norms: bool = True,
 ) -> BlockActivations:
     """Count what one block of the backbone keeps.
 
@@ -42,6 +50,8 @@ def block_activations(
         network: sizes.
         work: what passes through.
         trained: whether the weights get gradients; frozen linear layers keep no input.
+        rank: of the adapters on a block's linear layers, which get the gradients in the weights' place; 0:
+            there are none.
         fused_norms: RMS norms are one kernel that keeps its input (CUDA), and not several that also keep the
             normed values (CPU).
 
@@ -57,16 +67,17 @@ def block_activations(
     inputs = 2 + (1 if network.cross_attn_norm else 0)
     hidden, text_copies = 1, 2  # before GELU; k and v of the text
     if trained:
-        # Outputs of the modulated norms (per-sample timesteps keep what they modulate too), of norm3, and
-        # both gated branches.
-        inputs += 2 * (1 if batch == 1 else 2) + 1 + 2
+        # Outputs of the modulated norms (per-sample timesteps keep what they modulate too) and of norm3, and,
+        # where the modulation is trained, both gated branches.
+        inputs += 2 * (1 if batch == 1 or rank else 2) + 1 + (0 if rank else 2)
         hidden, text_copies = 2, 2 + norm_inputs
-        unfused = 0 if fused_norms else norm_inputs
+        unfused = 0 if fused_norms or rank else norm_inputs
         self_attention += 2 * unfused
         cross_attention += unfused
         text_copies += unfused
     kept = (inputs + self_attention + cross_attention) * full * dim
     kept += hidden * wide + text_copies * text * dim
+    kept += rank * (VIDEO_LAYERS * full + TEXT_LAYERS * text)
     statistics = 2 * 2 * full * network.num_heads  # log-sum-exp of two attentions, in float32
     backward = max(2 * wide + 3 * full * dim, 8 * full * dim)
     forward = max(wide + 3 * full * dim, 8 * full * dim)
@@ -102,6 +113,7 @@ def graph_activations(
     checkpoint_every: int,
     element_bytes: int,
     trained: bool = True,
+    rank: int = 0,
     taps: int = 0,
     fused_norms: bool = True,
 ) -> GraphActivations:
@@ -113,23 +125,25 @@ def graph_activations(
         checkpoint_every: blocks of a group that is recomputed as one; 0: none is.
         element_bytes: of one activation.
         trained: whether the weights get gradients.
+        rank: of adapters that get them in the weights' place; 0: there are none.
         taps: tapped blocks that a discriminator reads.
         fused_norms: see `block_activations`.
 
     Returns:
         The bytes.
     """
-    block = block_activations(network, work, trained=trained, fused_norms=fused_norms)
+    block = block_activations(network, work, trained=trained, rank=rank, fused_norms=fused_norms)
+    weights = trained and not rank
     full = work.batch * work.tokens * network.dim
     total, again = _blocks(network, work, checkpoint_every, block)
     inference = block.forward + full
     if work.contexts:
         # after_proj keeps its input, which is also the next block's; hints scaled by numbers keep nothing.
-        if trained and not checkpoint_every:
+        if weights and not checkpoint_every:
             total += full  # the last context tokens, which only the projection keeps
         inference += (1 + work.contexts) * full
-    ends = (2 if trained else 1) * full  # the head's norm
-    if trained:
+    ends = (2 if weights else 1) * full  # the head's norm
+    if weights:
         ends += work.batch * work.text_tokens * (network.text_dim + 3 * network.dim)
         channels = network.in_channels + work.contexts * network.vace_in_channels
         ends += work.batch * work.tokens * math.prod(network.patch_size) * channels  # the patches themselves

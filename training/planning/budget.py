@@ -10,7 +10,6 @@ from ..methods.vdot_config import DistillConfig
 from .memory import (
     CUDA_CONTEXT,
     EIGHT_BIT_STEP,
-    FP32,
     FRAGMENTATION,
     Peak,
     Sizes,
@@ -108,7 +107,7 @@ class Budget:
         """Working memory of an optimizer step in bytes: the roots of all second moments at once, or,
         of moments in 8 bits, the work on the largest weight."""
         eight_bit = self.config.optim.state_bits == 8
-        work = EIGHT_BIT_STEP * self.sizes.largest if eight_bit else FP32 * self.sizes.network
+        work = EIGHT_BIT_STEP * self.sizes.largest if eight_bit else self.states.gradients
         return 0.0 if self.offloaded else work / self.shards
 
     @property
@@ -162,6 +161,6 @@ def make_budget(config: DistillConfig, network: WanVaceConfig, clip: Clip, machi
         shards=shards, processes=machine.gpus, gpus_per_node=machine.gpus_per_node,
     )  # fmt: skip
     return Budget(
-        config, network, clip, machine, sizes, shards, micro_batch, states(sizes, config),
+        config, network, clip, machine, sizes, shards, micro_batch, states(sizes, config, shards),
         tuple(peaks(network, clip, micro_batch, config)), gather_bytes(sizes, config, shards), time,
     )  # fmt: skip

@@ -19,8 +19,10 @@ from vdot_core.vcu import LATENT_CHANNELS
 
 from ..engine.eight_bit import moment_bytes
 from ..engine.method import trained_names
+from ..engine.networks import VACE_NAMES
 from ..methods.vdot_config import DistillConfig
 from .activations import GraphActivations, graph_activations
+from .adapters import adapter_shapes
 from .workload import Clip, Workload
 
 FP32, BF16 = 4, 2
@@ -48,6 +50,9 @@ class Sizes:
         discriminator: Of the head.
         largest: Of the largest weight.
         moments: Bytes of one moment of the network's, the trained and the head's parameters.
+        wan: Without the VACE branch.
+        adapter: Of one role's adapter.
+        adapter_moments: Bytes of one moment of it.
     """
 
     network: int
@@ -57,11 +62,16 @@ class Sizes:
     discriminator: int
     largest: int
     moments: tuple[int, int, int]
+    wan: int
+    adapter: int = 0
+    adapter_moments: int = 0
 
     @classmethod
     def of(cls, network: WanVaceConfig, config: DistillConfig) -> Sizes:
         """Count, on the meta device."""
         shapes, bits = _parameter_shapes(network), config.optim.state_bits
+        adapters = config.model.adapters
+        changes = adapter_shapes(network, adapters)
         counts = {name: math.prod(shape) for name, shape in shapes.items()}
         blocks: dict[str, int] = {}
         for name, count in counts.items():
@@ -85,6 +95,8 @@ class Sizes:
                 sum(moments.values()), sum(moments[name] for name in learned),
                 sum(moment_bytes(shape, bits) for shape in heads),
             ),
+            sum(count for name, count in counts.items() if not name.startswith(VACE_NAMES)),
+            sum(map(math.prod, changes)), sum(moment_bytes(shape, bits) for shape in changes),
         )  # fmt: skip
 
 
@@ -105,7 +117,7 @@ class States:
 
     Attributes:
         parts: Component -> bytes of one unsharded copy.
-        gradients: Bytes of the gradients of the largest update, unsharded.
+        gradients: Bytes of the largest player's gradients, unsharded.
     """
 
     parts: dict[str, int]
@@ -113,8 +125,9 @@ class States:
 
     @property
     def saved(self) -> int:
-        """Bytes of a checkpoint: all but the real score and the gradients."""
-        return sum(size for name, size in self.parts.items() if not name.startswith("real score"))
+        """Bytes of a checkpoint: all but frozen weights and the gradients."""
+        frozen = ("real score", "stage 1")
+        return sum(size for name, size in self.parts.items() if not name.startswith(frozen))
 
     @property
     def total(self) -> int:
@@ -127,31 +140,44 @@ def element_bytes(config: DistillConfig) -> int:
     return FP32 if config.parallel.precision == "fp32" else BF16
 
 
-def states(sizes: Sizes, config: DistillConfig) -> States:
+def states(sizes: Sizes, config: DistillConfig, shards: int = 1) -> States:
     """Memory of the networks and their optimizers.
 
     Args:
         sizes: numbers of parameters.
         config: the run.
+        shards: GPUs that share one copy.
 
     Returns:
         The bytes, before they are divided among GPUs.
     """
-    moments = 2 if config.optim.betas[0] > 0 else 1
-    real_score = element_bytes(config)
-    critic = sizes.network + sizes.discriminator
+    moments, adapters = 2 if config.optim.betas[0] > 0 else 1, config.model.adapters
+    element = element_bytes(config)
     full, trained, head = (moments * size for size in sizes.moments)
     named = _moments(moments, config.optim.state_bits)
-    parts = {
-        "generator, fp32 master weights": FP32 * sizes.network,
-        f"generator, {named}": trained,
-        "fake score, fp32 master weights": FP32 * sizes.network,
-        f"fake score, {named}": full,
-        "discriminator, weights and moments": FP32 * sizes.discriminator + head,
-        f"real score, {'bf16' if real_score == BF16 else 'fp32'} weights": real_score * sizes.network,
-        "averaged generator (EMA), fp32": FP32 * sizes.network,
-    }
-    return States(parts, FP32 * max(sizes.trained, critic))
+    kind = "bf16" if element == BF16 else "fp32"
+    own_base = adapters.adapts("generator") and config.model.acc_wan_init is not None
+    parts, gradients = {}, {}
+    for role, moment, learned in (("generator", trained, sizes.trained), ("fake_score", full, sizes.network)):
+        name, count = role.replace("_", " "), sizes.network
+        weights = "fp32 master weights"
+        if adapters.adapts(role):
+            count = learned = sizes.adapter
+            moment, weights = moments * sizes.adapter_moments, f"adapter of rank {adapters.rank}, fp32"
+        parts |= {f"{name}, {weights}": FP32 * count, f"{name}, {named}": moment}
+        gradients[role] = learned
+        if role == "generator":
+            average = FP32 * count
+    parts["discriminator, weights and moments"] = FP32 * sizes.discriminator + head
+    shared = " (base of the adapters)" if adapters.rank else ""
+    parts[f"real score, {kind} weights{shared}"] = element * sizes.network
+    if own_base:
+        # Sharded, the VACE branch is not shared between the two.
+        count = sizes.network if shards > 1 else sizes.wan
+        parts[f"stage 1, {kind} weights (base of the generator)"] = element * count
+    parts["averaged generator (EMA), fp32"] = average
+    critic = gradients["fake_score"] + sizes.discriminator
+    return States(parts, FP32 * max(gradients["generator"], critic))
 
 
 def _moments(count: int, bits: int) -> str:
@@ -180,13 +206,16 @@ class Peak:
 
 def gather_bytes(sizes: Sizes, config: DistillConfig, shards: int) -> int:
     """Unsharded weights and gradients of the running blocks; unsharded, autocast's copies of all weights."""
-    element = element_bytes(config)
+    element, adapters = element_bytes(config), config.model.adapters
+    roles = len(adapters.roles) if adapters.rank else 0
     if shards == 1:
         # Replicated fp32 weights compute in bf16 through converted copies, kept for the backward pass.
-        return element * sizes.network if element == BF16 else 0
-    weights = element * (GATHERED_BLOCKS * sizes.block + sizes.root)
-    gradients = (element + FP32) * sizes.block
-    return weights + gradients
+        return element * (sizes.network if roles < 2 else sizes.adapter) if element == BF16 else 0
+    share = sizes.block / sizes.network  # of the adapters, a block's
+    unsharded = sizes.block + roles * share * sizes.adapter
+    trained = sizes.block if roles < 2 else share * sizes.adapter
+    weights = element * (GATHERED_BLOCKS * unsharded + sizes.root)
+    return int(weights + (element + FP32) * trained)
 
 
 def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig) -> list[Peak]:
@@ -201,33 +230,35 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
     Returns:
         One peak for each kind.
     """
-    losses = config.losses
+    losses, adapters = config.losses, config.model.adapters
     work = Workload.of(network, clip, batch)
 
-    def graph(samples: int = 1, *, trained: bool = True, taps: int = 0) -> GraphActivations:
+    def graph(role: str, samples: int = 1, *, trained: bool = True, taps: int = 0) -> GraphActivations:
         return graph_activations(
             network,
             dataclasses.replace(work, batch=samples * batch),
             checkpoint_every=config.parallel.checkpoint_every,
             element_bytes=element_bytes(config),
             trained=trained,
+            rank=adapters.rank if trained and adapters.adapts(role) else 0,
             taps=taps,
         )
 
-    plain, guided = graph(), graph(2 if losses.batch_guidance and losses.guides else 1)
-    results = [Peak("critic, flow matching", plain.kept, max(plain.working, plain.inference))]
+    plain, fake = graph("generator"), graph("fake_score")
+    real_score = graph("real_score", 2 if losses.batch_guidance and losses.guides else 1)
+    results = [Peak("critic, flow matching", fake.kept, max(fake.working, plain.inference))]
     if losses.dmd or losses.otd:
         kept = plain.kept
         if losses.otd and losses.otd_through == "xt":
-            kept += graph(trained=False).kept
-        working = max(plain.working, guided.inference, transport_bytes(clip, batch, config))
+            kept += graph("fake_score", trained=False).kept
+        working = max(plain.working, real_score.inference, transport_bytes(clip, batch, config))
         results.append(Peak("generator, matching", kept, working))
     if losses.gan:
         taps = len(tapped(network, config))
-        through = graph(trained=False, taps=taps)
+        through = graph("fake_score", trained=False, taps=taps)
         results.append(Peak("generator, GAN", plain.kept + through.kept, max(plain.working, through.working)))
         looks = 2 + (losses.r1 > 0) + (losses.r2 > 0)
-        judged = graph(taps=taps)
+        judged = graph("fake_score", taps=taps)
         kept = judged.kept if losses.gan_trains_score else judged.tapped
         working = judged.working if losses.gan_trains_score else judged.inference
         results.append(Peak("critic, GAN", looks * kept, max(working, plain.inference)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from vdot_core.networks import WanVaceConfig
 
 from ..methods.vdot import update_kinds
 from ..methods.vdot_config import DistillConfig
+from .adapters import adapter_shapes
 from .flops import PassFlops, pass_flops
 from .workload import Clip, Workload
 
@@ -43,28 +45,41 @@ def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> d
     Returns:
         Name of the update in `training/methods/vdot.py` -> cost.
     """
-    one = pass_flops(network, Workload.of(network, clip))
-    losses = config.losses
+    work = Workload.of(network, clip)
+    one, losses, adapters = pass_flops(network, work), config.losses, config.model.adapters
     # Groups of any size are recomputed once in the backward pass.
     recomputed = 1 if config.parallel.checkpoint_every else 0
+    # Each number of an adapter meets each token once in a forward pass.
+    change = 2 * work.tokens * sum(map(math.prod, adapter_shapes(network, adapters)))
 
-    def graph(weights: bool = True) -> UpdateCost:
-        return UpdateCost((1 + recomputed) * one.forward + one.backward(weights), 2 + recomputed)
+    def forward(role: str) -> UpdateCost:
+        return UpdateCost(one.forward + change * adapters.adapts(role), 1)
 
-    forward = UpdateCost(one.forward, 1)
+    def backward(role: str, trained: bool = True) -> UpdateCost:
+        """A backward pass, with the rerun of recomputed blocks."""
+        adapted = adapters.adapts(role)
+        flops = one.backward(trained and not adapted) + adapted * (2 if trained else 1) * change
+        return UpdateCost(flops, 1) + forward(role) * recomputed
+
+    def graph(role: str, trained: bool = True) -> UpdateCost:
+        return forward(role) + backward(role, trained)
+
     before_exit = (config.rollout.steps - 1) / 2  # the exit step is uniform
-    rollout, exit_graph = forward * before_exit, graph()
-    real_score = forward * (2 if losses.guides else 1)
+    rollout, exit_graph = forward("generator") * before_exit, graph("generator")
+    real, fake = forward("real_score") * (2 if losses.guides else 1), forward("fake_score")
     evaluations = 1 if losses.shared_scores else int(losses.otd) + int(losses.dmd)
-    matching = rollout + exit_graph + (forward + real_score) * evaluations
+    matching = rollout + exit_graph + (fake + real) * evaluations
     if losses.otd and losses.otd_through == "xt":
-        matching = matching + UpdateCost(recomputed * one.forward + one.backward(False), 1)
-    looks = 2 + (losses.r1 > 0) + (losses.r2 > 0)
+        # The rerun passes through weights that are gathered for the backward pass anyway.
+        again = backward("fake_score", trained=False)
+        matching = matching + UpdateCost(again.flops, 1)
+    looks, judged = 2 + (losses.r1 > 0) + (losses.r2 > 0), graph("fake_score")
+    sample = rollout + forward("generator")
     return {
         "generator_matching": matching,
-        "generator_gan": rollout + exit_graph + forward + graph(False),
-        "critic_matching": rollout + forward + graph(),
-        "critic_gan": rollout + forward + (graph() if losses.gan_trains_score else forward) * looks,
+        "generator_gan": rollout + exit_graph + fake + graph("fake_score", trained=False),
+        "critic_matching": sample + graph("fake_score"),
+        "critic_gan": sample + (judged if losses.gan_trains_score else fake) * looks,
     }
 
 

@@ -31,10 +31,14 @@ def run_lines(budget: Budget) -> list[str]:
     patch = budget.network.patch_size
     tokens = frames // patch[0] * -(-height // patch[1]) * -(-width // patch[2])
     effective = budget.micro_batch * config.data.accumulation * budget.machine.gpus
+    adapters, copies = config.model.adapters, "three of them"
+    if adapters.rank:
+        roles = " and ".join(role.replace("_", " ") for role in adapters.roles)
+        copies = f"{roles} are adapters of {sizes.adapter:,}, rank {adapters.rank}, on the real score's"
     lines = [
         f"Plan: stage {config.stage}, recipe {config.recipe}, {config.steps} steps on "
         f"{budget.machine.gpus} x {budget.machine.memory_gib:g} GiB",
-        f"  transformer {sizes.network:,} parameters (three of them), discriminator {sizes.discriminator:,}",
+        f"  transformer {sizes.network:,} parameters ({copies}), discriminator {sizes.discriminator:,}",
         f"  clip {clip.num_frames} x {clip.height} x {clip.width}, {clip.num_references} references, "
         f"latents {frames} x {height} x {width}, {tokens:,} tokens, {clip.num_contexts} contexts",
         f"  micro-batch {budget.micro_batch} x accumulation {config.data.accumulation} x "

@@ -36,6 +36,7 @@ def merge(
     config: WanVaceConfig | None = None,
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
+    metadata: Mapping[str, str] | None = None,
 ) -> CheckpointInfo:
     """Write a base network joined with a VACE module, with LoRAs added, as one file in this project's format.
 
@@ -50,6 +51,7 @@ def merge(
         config: sizes of a network whose file does not carry them.
         dtype: convert every parameter; None keeps each dtype.
         overwrite: replace an existing target.
+        metadata: further strings for the header, in place of the base's of the same names.
     Returns:
         The `inspect` result of the new file.
     Raises:
@@ -70,12 +72,13 @@ def merge(
     order = writing_order({name: replace(spec, dtype=dtypes[name]) for name, spec in specs.items()})
     entries = {name: checkpoint.entries[name] for name in order}
     stream = reported(_summed(entries, dtypes, added), sum(spec.num_bytes for spec in order.values()))
-    metadata = carried_header(checkpoint.info.config, checkpoint.info.metadata)
+    carried = {**checkpoint.info.metadata, **(metadata or {})}
+    header = carried_header(checkpoint.info.config, carried)
     if added:
-        metadata[METADATA_KEY] = json.dumps(
+        header[METADATA_KEY] = json.dumps(
             [{"lora": lora.path.name, "strength": strength} for lora, strength in added]
         )
-    write_safetensors(target, order, stream, metadata, overwrite=overwrite)
+    write_safetensors(target, order, stream, header, overwrite=overwrite)
     return inspect(target)
 
 

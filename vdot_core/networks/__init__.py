@@ -1,5 +1,6 @@
 """The Wan-VACE transformer: one network for generating, scoring and serving."""
 
+from .adapters import NetworkRole, add_adapter
 from .attention import AttentionFunction, sdpa_attention
 from .config import PRESETS, WanVaceConfig, vdot_tiny, wan_vace_1_3b, wan_vace_14b
 from .context_scale import ContextScale
@@ -14,9 +15,11 @@ __all__ = [
     "ContextScale",
     "Discriminator",
     "Hooks",
+    "NetworkRole",
     "RotaryTable",
     "WanVace",
     "WanVaceConfig",
+    "add_adapter",
     "apply_rotary",
     "default_taps",
     "expected_shapes",

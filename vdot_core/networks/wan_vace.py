@@ -6,13 +6,14 @@ B batch, K contexts, C channels, T h w latent frames, rows and columns, L tokens
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from .attention import AttentionFunction, sdpa_attention
 from .checks import check_inputs
@@ -60,7 +61,7 @@ class WanVace(nn.Module):
         super().__init__()
         self.config = config
         self.default_hooks = Hooks(attention or sdpa_attention, self_attention)
-        self.checkpoint_every = 0
+        self.checkpoint_every, self.adapted = 0, None
         self.residual_dtype = torch.float32
         make = Factory(operations, device, dtype)
         dim = config.dim
@@ -172,8 +173,14 @@ class WanVace(nn.Module):
     def _run(self, function: Callable, *inputs: Any) -> Any:
         """Call a block, or a group; with gradient checkpointing autograd keeps only the inputs."""
         if self.checkpoint_every and torch.is_grad_enabled():
-            return checkpoint(function, *inputs, use_reentrant=False)
+            return checkpoint(function, *inputs, use_reentrant=False, context_fn=self._contexts)
         return function(*inputs)
+
+    def _contexts(self) -> tuple[Any, Any]:
+        """Contexts of a group's pass and of its rerun, which needs the same adapters."""
+        if self.adapted is None:
+            return noop_context_fn()
+        return nullcontext(), self.adapted.activated(*self.adapted.names)
 
     def _run_blocks(
         self,

@@ -21,7 +21,15 @@ from training.planning.flops import pass_flops
 from training.planning.memory import Sizes
 from training.planning.phases import counted_steps, update_costs
 from training.planning.workload import Clip, Workload
-from vdot_core.networks import PRESETS, Discriminator, WanVace, WanVaceConfig, vdot_tiny, wan_vace_14b
+from vdot_core.networks import (
+    PRESETS,
+    Discriminator,
+    WanVace,
+    WanVaceConfig,
+    add_adapter,
+    vdot_tiny,
+    wan_vace_14b,
+)
 
 SMALL = WanVaceConfig(
     dim=128, ffn_dim=344, num_heads=4, num_layers=8, vace_layers=(0, 4), text_dim=64, freq_dim=64, text_len=32
@@ -97,6 +105,23 @@ def test_kept_activations_are_those_of_saved_tensors(trained, fused):
         # Beside it, a few small ones: text, modulation and the latents that the first layer is given.
         assert graph.kept == pytest.approx(num_bytes[0], rel=0.15, abs=80e3), (batch, every, contexts)
         assert velocity.shape[0] == batch
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_kept_activations_of_adapters(fused):
+    operations, rank = FusedOperations if fused else nn, 8
+    for batch, every, contexts in ((1, 0, 1), (1, 1, 1), (1, 4, 1), (2, 0, 1), (1, 1, 2), (1, 0, 0)):
+        config = SMALL if contexts else dataclasses.replace(SMALL, vace_layers=())
+        network = WanVace(config, operations)
+        add_adapter(network, "one", rank)
+        network.gradient_checkpointing(every)
+        with kept_bytes(network) as num_bytes, network.adapted.activated("one"):
+            run(network, batch, contexts)
+        work = Workload(batch, 4 * 8 * 8, 32, contexts)
+        graph = graph_activations(
+            config, work, checkpoint_every=every, element_bytes=4, rank=rank, fused_norms=fused
+        )
+        assert graph.kept == pytest.approx(num_bytes[0], rel=0.15, abs=80e3), (batch, every, contexts)
 
 
 def test_peak_of_the_backward_pass_by_size_of_the_recomputed_groups():

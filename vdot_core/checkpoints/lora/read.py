@@ -43,8 +43,13 @@ class Update:
         if self.full:
             weight.add_(_load(self.file, self.full).to(weight).reshape(weight.shape), alpha=factor)
             return
-        up, down = (_load(self.file, key).to(weight).flatten(1) for key in (self.up, self.down))
+        up, down = (tensor.to(weight) for tensor in self.factors())
         weight.view(len(weight), -1).addmm_(up, down, alpha=factor)
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read up [out, R] and down [R, in] of a product; the scale is not in them."""
+        up, down = (_load(self.file, key).flatten(1) for key in (self.up, self.down))
+        return up, down
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,261 @@
+"""A distillation whose generator and fake score are adapters on one frozen copy of the teacher."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests.support.distill import (
+    NoiseSource,
+    losses_by_step,
+    new_trainer,
+    tiny_config,
+    tiny_values,
+    write_teacher,
+)
+from tests.support.processes import launch, wait
+from training.distributed import world as processes
+from training.engine.draws import Draws
+from training.engine.export import export
+from training.engine.method import prepare, set_trained
+from training.methods.vdot import Vdot
+from training.planning.dry_run import dry_run
+from vdot_core.checkpoints import inspect, load_network, read_weights
+from vdot_core.checkpoints.lora import save_factors
+from vdot_core.checkpoints.merge import merge
+from vdot_core.networks import NetworkRole, WanVace
+from vdot_core.networks.adapters import adapter_parameters
+
+ADAPTERS = {"rank": 3, "alpha": 6.0}
+CHANGES = {"model__adapters": ADAPTERS, "parallel__checkpoint_every": 1}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
+
+
+def _train(folder, teacher, **changes):
+    trainer = new_trainer(tiny_config(folder, teacher, **{**CHANGES, **changes}))
+    trainer.run()
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, teacher):
+    """Ten uninterrupted steps: (folder, trainer)."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, _train(folder, teacher)
+
+
+def _base(network: WanVace) -> dict[str, torch.Tensor]:
+    return {name: p for name, p in network.named_parameters() if ".adapters." not in name}
+
+
+def test_one_frozen_base_serves_all_three_and_both_adapters_learn(run, teacher):
+    method = run[1].method
+    assert method.generator.network is method.real_score.network is method.fake_score.network
+    start = read_weights(teacher).state_dict
+    assert all(torch.equal(p, start[n]) for n, p in _base(method.real_score.network).items())
+    for role in (method.generator, method.fake_score):
+        assert all(p.any() for n, p in role.named_parameters() if n.endswith(".B"))
+    logged = losses_by_step(run[0])
+    assert {"generator/otd", "generator/dmd"} <= set(logged[1]) and {"generator/gan"} <= set(logged[6])
+
+
+def test_a_checkpoint_holds_adapters_and_not_the_base(run):
+    trainer = run[1]
+    names = {name for name in trainer.tensors() if not name.startswith("discriminator")}
+    assert names and all(name.endswith((".A", ".B")) or "optimizer" in name for name in names)
+    rank_sizes = {min(p.shape) for n, p in trainer.method.generator.named_parameters()}
+    assert rank_sizes == {3}
+
+
+def test_losses_and_gradients_are_those_of_full_networks_with_the_same_change(run, tmp_path, teacher):
+    """Each adapter merged into a file: every loss of a step, with the same draws."""
+    trained = run[1].method
+    files = {}
+    for role in ("generator", "fake_score"):
+        weights = dict(read_weights(teacher).state_dict)
+        parameters = dict(getattr(trained, role).named_parameters())
+        for layer in {name.rpartition(".")[0] for name in parameters}:
+            change = 2.0 * parameters[f"{layer}.B"].detach() @ parameters[f"{layer}.A"].detach()
+            weights[f"{layer}.weight"] = weights[f"{layer}.weight"] + change
+        network = WanVace(trained.sizes)
+        network.load_state_dict(weights)
+        files[role] = network
+    source = NoiseSource(global_batch=2)
+    config = tiny_config(tmp_path, teacher)
+    full = Vdot(config, processes.start(config.parallel), source.empty_text)
+    full.generator.load_state_dict(files["generator"].state_dict())
+    full.fake_score.load_state_dict(files["fake_score"].state_dict())
+    for name, parameter in trained.discriminator.named_parameters():
+        full.discriminator.get_parameter(name).data.copy_(parameter)
+    full.config = dataclasses.replace(full.config, seed=trained.config.seed)
+    for step in (0, 5, 1):
+        batch = source.batches(step)[0]
+        draws = Draws(config.seed, step, batch.positions)
+        for ours, theirs in zip(trained.updates(step), full.updates(step), strict=True):
+            slopes = []
+            for method, update in ((trained, ours), (full, theirs)):
+                ready = prepare(batch, draws, method, method.world.device)
+                set_trained(method, update.trained)
+                losses = update.loss(ready, draws)
+                losses.total.backward()
+                slopes.append((losses, method.networks[update.trained[0]]))
+            (got, network), (expected, reference) = slopes
+            assert got.metrics.keys() == expected.metrics.keys()
+            for name, value in expected.metrics.items():
+                torch.testing.assert_close(got.metrics[name], value, rtol=2e-3, atol=1e-5, msg=name)
+            if not isinstance(network, NetworkRole):
+                continue
+            parameters = dict(network.named_parameters())
+            for layer in {name.rpartition(".")[0] for name in parameters}:
+                slope = 2.0 * reference.get_submodule(layer).weight.grad
+                got_slope = parameters[f"{layer}.B"].grad
+                wanted = slope @ parameters[f"{layer}.A"].T
+                assert (got_slope - wanted).norm() <= 1e-3 * wanted.norm() + 1e-7, (step, layer)
+            for method in (trained, full):
+                for each in method.networks.values():
+                    for parameter in each.parameters():
+                        parameter.grad = None
+
+
+def test_stopped_and_resumed_to_the_same_bits(run, tmp_path, teacher):
+    _train(tmp_path, teacher, max_steps=5)
+    trainer = _train(tmp_path, teacher)
+    assert losses_by_step(tmp_path) == losses_by_step(run[0])
+    for name, tensor in run[1].tensors().items():
+        assert torch.equal(tensor, trainer.tensors()[name]), name
+
+
+def test_another_rank_or_alpha_does_not_resume(run, teacher):
+    for key, value in (("rank", 2), ("alpha", 3.0)):
+        with pytest.raises(ValueError, match=f"adapters.{key}|does not fit"):
+            _train(run[0], teacher, model__adapters={**ADAPTERS, key: value})
+
+
+def test_two_sharded_processes_give_the_losses_of_one(run, tmp_path, teacher):
+    values = tiny_values(tmp_path / "out", teacher, **CHANGES)
+    process = launch(tmp_path, values)
+    assert wait(process, tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    ones, twos = losses_by_step(run[0]), losses_by_step(tmp_path / "out")
+    assert ones.keys() == twos.keys()
+    for step, row in ones.items():
+        for name, value in row.items():
+            assert twos[step][name] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, name)
+
+
+def test_only_the_fake_score_is_an_adapter(tmp_path, teacher):
+    trainer = _train(tmp_path, teacher, model__adapters={"rank": 2, "roles": ["fake_score"]}, max_steps=2)
+    method = trainer.method
+    assert isinstance(method.generator, WanVace) and isinstance(method.fake_score, NetworkRole)
+    start = read_weights(teacher).state_dict
+    assert all(torch.equal(p, start[n]) for n, p in _base(method.fake_score.network).items())
+    assert any(not torch.equal(p, start[n]) for n, p in method.generator.named_parameters())
+
+
+def test_a_dense_stage_one_gets_a_base_that_shares_the_vace_branch(tmp_path, teacher):
+    stage_one = write_teacher(tmp_path / "stage_one.safetensors", seed=4, vace_layers=())
+    method = _train(tmp_path, teacher, model__acc_wan_init=str(stage_one), max_steps=2).method
+    wan, start = read_weights(stage_one).state_dict, read_weights(teacher).state_dict
+    base, theirs = _base(method.generator.network), _base(method.real_score.network)
+    for name, parameter in base.items():
+        vace = name.startswith("vace_")
+        assert torch.equal(parameter, start[name] if vace else wan[name]), name
+        assert (parameter.data_ptr() == theirs[name].data_ptr()) == vace, name
+
+
+def _stage_one_lora(folder, teacher, rank=2):
+    """A LoRA of the text-only network, and its factors."""
+    config = inspect(teacher).config
+    generator = torch.Generator().manual_seed(3)
+    factors = {
+        f"blocks.{n}.ffn.{k}.weight": (
+            0.3 * torch.randn((config.ffn_dim if k == 0 else config.dim), rank, generator=generator),
+            0.3 * torch.randn(rank, (config.dim if k == 0 else config.ffn_dim), generator=generator),
+        )
+        for n in range(2)
+        for k in (0, 2)
+    }
+    save_factors(folder / "stage_one.safetensors", factors)
+    return folder / "stage_one.safetensors", factors
+
+
+def _outputs(network, sizes):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 16, 2, 4, 6, generator=generator)
+    text = torch.randn(1, 5, sizes.text_dim, generator=generator)
+    contexts = torch.randn(1, 1, 96, 2, 4, 6, generator=generator)
+    with torch.no_grad():
+        return network(x, torch.tensor([500.0]), text, contexts)
+
+
+@pytest.mark.parametrize("stage_one", ["none", "lora", "dense"])
+@pytest.mark.parametrize("form", ["lora", "merged"])
+def test_the_export_gives_what_the_averaged_generator_gives(form, stage_one, tmp_path, teacher):
+    """A LoRA, merged into the teacher by the checkpoints' own command, or a merged file."""
+    adapters = {**ADAPTERS, "export": form}
+    changes = {
+        "model__adapters": adapters,
+        "export_dtype": "fp32",
+        "max_steps": 3,
+        "optim__generator_every": 1,
+    }
+    if stage_one == "lora":
+        changes["model__acc_wan_init"] = str(_stage_one_lora(tmp_path, teacher)[0])
+    elif stage_one == "dense":
+        changes["model__acc_wan_init"] = str(
+            write_teacher(tmp_path / "stage_one.safetensors", seed=4, vace_layers=())
+        )
+    config = tiny_config(tmp_path, teacher, **{**CHANGES, **changes})
+    if (form, stage_one) == ("lora", "dense"):
+        with pytest.raises(ValueError, match=r"set model\.adapters\.export merged"):
+            Vdot.check(config)
+        return
+    Vdot.check(config)
+    trainer = _train(tmp_path, teacher, **changes)
+    path = export(config, tmp_path / "export.safetensors", {}, trainer.method.adapted_from())
+    if form == "lora":
+        merge(teacher, [path], tmp_path / "merged.safetensors")
+        path = tmp_path / "merged.safetensors"
+    metadata = inspect(path).metadata
+    assert form == "lora" or (metadata["step"] == "3" and metadata["base"] == teacher.name)
+    got = _outputs(load_network(path), trainer.method.sizes)
+    trainer.average.swap(trainer.method.generator)
+    expected = _outputs(trainer.method.generator, trainer.method.sizes)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    start = _outputs(load_network(teacher), trainer.method.sizes)
+    assert (expected - start).norm() > 1e-3 * start.norm()
+
+
+def test_a_stage_one_lora_is_stacked_and_stays(tmp_path, teacher):
+    path, factors = _stage_one_lora(tmp_path, teacher)
+    method = _train(tmp_path, teacher, model__acc_wan_init=str(path), max_steps=2).method
+    assert method.generator.network is method.real_score.network
+    kept = adapter_parameters(method.real_score.network, "stage_one")
+    for name, (up, down) in factors.items():
+        layer = name.removesuffix(".weight")
+        assert torch.equal(kept[f"{layer}.B"], up) and torch.equal(kept[f"{layer}.A"], down)
+    assert not any(parameter.requires_grad for parameter in kept.values())
+
+
+def test_a_lora_as_stage_one_of_full_weights_is_refused(tmp_path, teacher):
+    path, _ = _stage_one_lora(tmp_path, teacher)
+    config = tiny_config(tmp_path, teacher, model__acc_wan_init=str(path))
+    with pytest.raises(ValueError, match="merge it into the base first"):
+        Vdot.check(config)
+
+
+def test_the_rehearsal_runs_every_update_and_leaves_nothing(tmp_path, caplog):
+    config = tiny_config(
+        tmp_path,
+        tmp_path / "no_such_teacher",
+        **CHANGES,
+        model__preset="vdot_tiny",
+        model__acc_wan_init="no_such_file",
+    )
+    with caplog.at_level("INFO", logger="vdot"):
+        assert dry_run(config) == 0
+    assert "all updates, checkpoint and export" in caplog.text and "2 of" in caplog.text
+    assert not (tmp_path / "dry_run").exists()
