@@ -117,7 +117,7 @@ class States:
 
     Attributes:
         parts: Component -> bytes of one unsharded copy.
-        gradients: Bytes of the largest player's gradients, unsharded.
+        gradients: Bytes of the gradients of the largest update, unsharded.
     """
 
     parts: dict[str, int]
@@ -245,13 +245,13 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
         )
 
     plain, fake = graph("generator"), graph("fake_score")
-    real_score = graph("real_score", 2 if losses.batch_guidance and losses.guides else 1)
+    guided = graph("real_score", 2 if losses.batch_guidance and losses.guides else 1)
     results = [Peak("critic, flow matching", fake.kept, max(fake.working, plain.inference))]
     if losses.dmd or losses.otd:
         kept = plain.kept
         if losses.otd and losses.otd_through == "xt":
             kept += graph("fake_score", trained=False).kept
-        working = max(plain.working, real_score.inference, transport_bytes(clip, batch, config))
+        working = max(plain.working, guided.inference, transport_bytes(clip, batch, config))
         results.append(Peak("generator, matching", kept, working))
     if losses.gan:
         taps = len(tapped(network, config))

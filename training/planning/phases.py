@@ -66,9 +66,9 @@ def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> d
 
     before_exit = (config.rollout.steps - 1) / 2  # the exit step is uniform
     rollout, exit_graph = forward("generator") * before_exit, graph("generator")
-    real, fake = forward("real_score") * (2 if losses.guides else 1), forward("fake_score")
+    real_score, fake = forward("real_score") * (2 if losses.guides else 1), forward("fake_score")
     evaluations = 1 if losses.shared_scores else int(losses.otd) + int(losses.dmd)
-    matching = rollout + exit_graph + (fake + real) * evaluations
+    matching = rollout + exit_graph + (fake + real_score) * evaluations
     if losses.otd and losses.otd_through == "xt":
         # The rerun passes through weights that are gathered for the backward pass anyway.
         again = backward("fake_score", trained=False)
