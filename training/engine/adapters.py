@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +129,7 @@ def build_adapted(
         attach(network, name, {layer: len(down) for layer, (_, down) in layers.items()})
         for layer, (up, down) in layers.items():
             values |= {f"{layer}.adapters.{name}.A": down, f"{layer}.adapters.{name}.B": up}
-    built = build_sharded(network, {**weights, **values}, world, parallel)
+    built = build_sharded(network, ChainMap(values, weights), world, parallel)
     for name in fixed:
         NetworkRole(built, name).requires_grad_(False)
     return built

@@ -1,4 +1,4 @@
-"""The four networks of a distillation: generator, frozen teacher, fake score and discriminator."""
+"""The four networks of a distillation: generator, real score (the teacher), fake score, discriminator."""
 
 from __future__ import annotations
 
