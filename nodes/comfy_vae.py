@@ -6,8 +6,7 @@ Shape letters: B batch, F pixel frames, T latent frames, H W pixels, h w latents
 import copy
 import logging
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import comfy.latent_formats
 import comfy.ldm.wan.vae
@@ -55,28 +54,12 @@ def vae_encoder(vae) -> Callable[[torch.Tensor], torch.Tensor]:
 
     def encode(video: torch.Tensor) -> torch.Tensor:
         _check_memory(vae, video.shape)
-        with _interruptible(vae.first_stage_model):
-            latents = _encode_together(vae, video) if len(video) > 1 and _can_batch(vae) else None
-            if latents is None:
-                latents = torch.cat([vae.encode(clip) for clip in video])
+        latents = _encode_together(vae, video) if len(video) > 1 and _can_batch(vae) else None
+        if latents is None:
+            latents = torch.cat([vae.encode(clip) for clip in video])
         return latent_format.process_in(latents.float())
 
     return encode
-
-
-@contextmanager
-def _interruptible(network: torch.nn.Module) -> Iterator[None]:
-    """Let the user interrupt a pass of the encoder, which takes minutes for a long clip on a CPU."""
-
-    def check(*_) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-
-    handles = [module.register_forward_pre_hook(check) for module in network.encoder.modules()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _check_memory(vae, shape: tuple[int, ...]) -> None:

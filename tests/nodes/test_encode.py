@@ -147,7 +147,7 @@ def test_units_of_different_size_are_refused(run, vae, text):
 
 @pytest.mark.parametrize("num_clips", [1, 2])
 def test_a_clip_can_be_interrupted_while_it_is_encoded(pack, vae, num_clips):
-    """Before any chunk of frames; afterwards the VAE works as before."""
+    """By the checks of ComfyUI's layers, before the next chunk; afterwards the VAE works as before."""
     import comfy.model_management as management
 
     encode = submodule("nodes.comfy_vae").vae_encoder(vae)
@@ -166,8 +166,6 @@ def test_a_clip_can_be_interrupted_while_it_is_encoded(pack, vae, num_clips):
     finally:
         handle.remove()
         management.interrupt_current_processing(False)
-    encoder = vae.first_stage_model.encoder
-    assert not any(module._forward_pre_hooks for module in encoder.modules())
     with torch.inference_mode():
         assert torch.isfinite(encode(video)).all()
 
