@@ -17,6 +17,7 @@ USAGE = """usage: python dev.py COMMAND [options]
           --floor: Python 3.10 and torch 2.7; further arguments go to pytest
   lint    ruff, formatting and the layers
   gpu     measure an NVIDIA GPU in at most nine minutes (gpu --help)
+  verify  check a network's file against the published layout and one step against ComfyUI (verify --help)
   pins    write pins/*.txt, the exact packages of every environment (--upgrade: newer versions)
   bench   measurements: bench lists them, bench NAME runs one; --install-peers adds what it compares with
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         "test": commands.test,
         "lint": commands.lint,
         "gpu": commands.gpu,
+        "verify": commands.verify,
         "pins": commands.pins,
         "bench": commands.bench,
     }

@@ -165,6 +165,16 @@ def gpu(arguments: Sequence[str]) -> int:
     return measure(python, options, gpu_info, say, started)
 
 
+def verify(arguments: Sequence[str]) -> int:
+    """Check a network's file, and one step of our network against ComfyUI's; see devtools/verify."""
+    from devtools.verify.options import absolute, read_options
+
+    options = read_options(arguments)  # before the set-up: a mistyped option should not cost minutes
+    environment = set_up()
+    command = [str(environment.python), "-m", "devtools.verify", *absolute(options)]
+    return run(command, {"VDOT_COMFYUI": str(environment.comfyui)})
+
+
 def pins(arguments: Sequence[str]) -> int:
     """pins/*.txt from pyproject.toml and ComfyUI's requirements; --upgrade: newer versions."""
     if unknown := [argument for argument in arguments if argument != "--upgrade"]:

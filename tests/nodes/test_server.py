@@ -4,35 +4,15 @@ import base64
 import io
 
 import pytest
-from PIL import Image
-
-from tests.support.server import ComfyServer, PromptRefusedError
-
-# Stands for CLIP Text Encode, whose encoder for Wan has 5 billion parameters; and notes every clip that goes
-# through the VAE's encoder.
-TEXT_NODE = """
 import torch
-from pathlib import Path
-from comfy.ldm.wan.vae import WanVAE
-class TestText:
-    RETURN_TYPES, FUNCTION, CATEGORY = ("CONDITIONING",), "run", "test"
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {}, "optional": {"prompt": ("INT", {"default": 0})}}
-    def run(self, prompt=0):
-        tokens = torch.zeros(1, 512, 4096)
-        tokens[:, :5] = torch.randn(1, 5, 4096, generator=torch.Generator().manual_seed(prompt))
-        return ([[tokens, {}]],)
-NODE_CLASS_MAPPINGS = {"TestText": TestText}
-encode = WanVAE.encode
-def noted(self, x, *args, **kwargs):
-    with open(Path(__file__).with_name("passes.txt"), "a") as passes:
-        passes.write("*" * len(x))
-    return encode(self, x, *args, **kwargs)
-WanVAE.encode = noted
-"""
-# A file name in an encoding that is not the system's, as Python gives it.
-LATIN_1 = "mod\udce8le.safetensors"
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests.core.networks.helpers import relative
+from tests.nodes.small_models import LATIN_1, server_with_models
+from tests.support.server import ComfyServer, PromptRefusedError
+from vdot_core.checkpoints import LoraOptions, convert, extract_lora, merge
+
 SAMPLER = {"seed": 3, "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc", "cfg": 1.0}
 
 
@@ -40,21 +20,8 @@ SAMPLER = {"seed": 3, "preset": "released", "steps": 4, "shift": 16.0, "solver":
 def server(comfy, models_dir, native_state, tmp_path_factory):
     """One server for all tests of this file."""
     base = tmp_path_factory.mktemp("comfyui")
-    with _with_models(base, models_dir) as running:
+    with server_with_models(base, models_dir) as running:
         yield running
-
-
-def _with_models(base, models_dir):
-    server = ComfyServer(base, "--preview-method", "auto")
-    for name in ("vdot_meta.safetensors", "plain_vace.safetensors"):
-        (base / "models/diffusion_models" / name).symlink_to(models_dir / name)
-    whole = (models_dir / "vdot_meta.safetensors").read_bytes()
-    for name, content in {LATIN_1: whole, f"cut_{LATIN_1}": whole[:-9]}.items():
-        (base / "models/diffusion_models" / name).write_bytes(content)
-    (base / "models/vae/tiny_vae.safetensors").symlink_to(models_dir / "tiny_vae.safetensors")
-    Image.new("RGB", (48, 40), (200, 60, 20)).save(base / "input/subject.png")
-    (base / "custom_nodes/test_text.py").write_text(TEXT_NODE)
-    return server
 
 
 def graph(loader="VDOTLoadModel", sampler="VDOTSampler", **changes):
@@ -285,3 +252,55 @@ def test_the_vae_encodes_only_what_is_new(server):
     server.post("/free", {"unload_models": True})
     # ComfyUI unloads before or after the next prompt.
     assert num_passes("VDOTText") + num_passes("VDOTText") == 1
+
+
+def latents_of(server, model: str, lora: str | None = None):
+    """Latents of the demo's prompt by stock nodes around VDOT Sampler: Load Diffusion Model, Load LoRA."""
+    nodes = {
+        "1": {"class_type": "UNETLoader", "inputs": {"unet_name": model, "weight_dtype": "default"}},
+        "2": {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["1", 0], "strength_model": 1.0}},
+        "3": {"class_type": "VDOTLoadDemo", "inputs": {}},
+        "4": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["3", 1], "text": "a red circle"}},
+        "5": {"class_type": "VDOTText", "inputs": {"width": 64, "height": 64, "length": 5}},
+        "6": {
+            "class_type": "VDOTEncode",
+            "inputs": {"positive": ["4", 0], "vae": ["3", 2], "unit": ["5", 0], "strength": 1.0},
+        },
+        "7": {
+            "class_type": "VDOTSampler",
+            "inputs": {"model": ["2", 0], "positive": ["6", 0], "latent": ["6", 2], **SAMPLER},
+        },
+        "8": {"class_type": "SaveLatent", "inputs": {"samples": ["7", 0], "filename_prefix": "lora"}},
+    }
+    if lora is None:
+        del nodes["2"]
+        nodes["7"]["inputs"]["model"] = ["1", 0]
+    else:
+        nodes["2"]["inputs"]["lora_name"] = lora
+    run = server.run(nodes)
+    assert run.status == "success", run.error
+    (saved,) = run.outputs["8"]["latents"]
+    return load_file(server.base / "output" / saved["subfolder"] / saved["filename"])["latent_tensor"]
+
+
+def test_lora_of_the_tiny_student_in_stock_nodes(server, demo_assets):
+    """The base with the LoRA gives the merged file's latents.
+
+    ComfyUI's loaders leave the modulation's change out (see test_lora.py), so this merge does too.
+    """
+    student, teacher = (demo_assets / f"vdot_tiny{end}.safetensors" for end in ("_student", ""))
+    models, loras = server.base / "models/diffusion_models", server.base / "models/loras"
+    for name, source in (("tiny_base", teacher), ("tiny_student", student)):
+        convert(source, models / f"{name}.safetensors", dtype=torch.float32)
+    extract_lora(student, teacher, loras / "tiny.safetensors", LoraOptions(32, dtype=torch.float32))
+    tensors = load_file(loras / "tiny.safetensors")
+    save_file({k: v for k, v in tensors.items() if "modulation" not in k}, loras / "tiny_applied.safetensors")
+    base = models / "tiny_base.safetensors"
+    merge(base, [loras / "tiny_applied.safetensors"], models / "tiny_merged.safetensors")
+    alone, with_lora, merged, goal = (
+        latents_of(server, f"tiny_{model}.safetensors", lora)
+        for model, lora in (("base", None), ("base", "tiny.safetensors"), ("merged", None), ("student", None))
+    )
+    assert relative(with_lora, merged) < 1e-4
+    assert relative(with_lora, goal) < 0.7 * relative(alone, goal)
+    assert "lora key not loaded" not in server.log()

@@ -12,11 +12,12 @@ from .survey import Entry
 Reader = Callable[[str], torch.Tensor]
 
 
-def reader(entries: Mapping[str, Entry], dtype: torch.dtype) -> Reader:
-    """A function from a parameter's Wan name to its values in `dtype`, read at each call."""
+def reader(entries: Mapping[str, Entry]) -> Reader:
+    """A function from a parameter's Wan name to its float32 values, read at each call."""
 
     def read(name: str) -> torch.Tensor:
-        return next(iterate_tensors({name: entries[name]}, {name: dtype}, mapped=False))[1]
+        stream = iterate_tensors({name: entries[name]}, {name: torch.float32}, mapped=False)
+        return next(stream)[1]
 
     return read
 
@@ -26,7 +27,7 @@ def stream_weights(network: torch.nn.Module, read: Reader, device: torch.device 
 
     Args:
         network: ours or ComfyUI's, with `blocks` and, if it has a VACE branch, `vace_blocks`.
-        read: a parameter's values by its name.
+        read: a parameter's values by its name; they are converted to the parameter's dtype.
         device: where the network runs.
     """
     blocks = [
@@ -35,8 +36,8 @@ def stream_weights(network: torch.nn.Module, read: Reader, device: torch.device 
         for index, block in enumerate(getattr(network, kind, ()))
     ]
     prefixes = tuple(prefix for prefix, _ in blocks)
-    rest = [name for name, _ in network.named_parameters() if not name.startswith(prefixes)]
-    values = {name: read(name).to(device) for name in rest}
+    rest = {name: value for name, value in network.named_parameters() if not name.startswith(prefixes)}
+    values = {name: read(name).to(device, value.dtype) for name, value in rest.items()}
     network.load_state_dict(values, strict=False, assign=True)
     for prefix, block in blocks:
         block.register_forward_pre_hook(_load(prefix, read, device))
@@ -45,7 +46,9 @@ def stream_weights(network: torch.nn.Module, read: Reader, device: torch.device 
 
 def _load(prefix: str, read: Reader, device: torch.device | str) -> Callable:
     def hook(block: torch.nn.Module, *_) -> None:
-        values = {name: read(prefix + name).to(device) for name, _ in block.named_parameters()}
+        values = {
+            name: read(prefix + name).to(device, value.dtype) for name, value in block.named_parameters()
+        }
         block.load_state_dict(values, strict=True, assign=True)
 
     return hook

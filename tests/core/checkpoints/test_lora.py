@@ -292,7 +292,7 @@ def test_command_line(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "energy kept" in printed and "feed-forward" in printed and "base + LoRA" in printed
     arguments = ["lora", str(student), str(base), str(out), "--overwrite"]
-    assert main([*arguments, "--rank", "auto", "--energy", "0.5", "--max-rank", "12"]) == 0
+    assert main([*arguments, "--rank", "auto", "--energy", "0.5", "--max_rank", "12"]) == 0
     with safe_open(out, "pt") as file:
         assert json.loads(file.metadata()["vdot_lora"])["energy"] == 0.5
     for wrong, sentence in (

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rank",
         default="64",
         metavar="N|auto",
-        help="rank of each layer; auto: the smallest that keeps --energy, at most --max-rank (default: 64)",
+        help="rank of each layer; auto: the smallest that keeps --energy, at most --max_rank (default: 64)",
     )
     parser.add_argument(
         "--energy",
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="E",
         help=f"part of the change to keep (default: {_AUTO_ENERGY})",
     )
-    parser.add_argument("--max-rank", type=int, metavar="N", help=f"largest rank (default: {_AUTO_RANK})")
+    parser.add_argument("--max_rank", type=int, metavar="N", help=f"largest rank (default: {_AUTO_RANK})")
     parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="default: bf16")
     parser.add_argument(
         "--naming",
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 def _lora_options(options: argparse.Namespace) -> LoraOptions:
     auto = options.rank == "auto"
     if not auto and (options.energy is not None or options.max_rank is not None):
-        raise ValueError("--energy and --max-rank belong to --rank auto; leave them out, or give --rank auto")
+        raise ValueError("--energy and --max_rank belong to --rank auto; leave them out, or give --rank auto")
     if not auto and not options.rank.isdecimal():
         raise ValueError(f"--rank is '{options.rank}'; give a number, or auto")
     rank = (options.max_rank or _AUTO_RANK) if auto else int(options.rank)

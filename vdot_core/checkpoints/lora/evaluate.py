@@ -65,7 +65,7 @@ def output_errors(
     """
     first = loadable(student, None, config, dtype)
     second = loadable(base, vace, config, dtype)
-    own, other = reader(first.entries, dtype), reader(second.entries, dtype)
+    own, other = reader(first.entries), reader(second.entries)
     specs = {name: entry.spec for name, entry in second.entries.items()}
     merged = _with_lora(other, read_lora(lora, specs))
     config = first.info.config
@@ -80,11 +80,10 @@ def output_errors(
 def _with_lora(read: Reader, lora: Lora) -> Reader:
     def merged(name: str) -> torch.Tensor:
         weight = read(name)
-        if name not in lora.updates:
-            return weight
-        total = weight.float().clone(memory_format=torch.contiguous_format)
-        lora.updates[name].add_to(total, 1.0)
-        return total.to(weight.dtype)
+        if name in lora.updates:
+            weight = weight.clone(memory_format=torch.contiguous_format)
+            lora.updates[name].add_to(weight, 1.0)
+        return weight
 
     return merged
 

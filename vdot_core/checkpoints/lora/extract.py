@@ -151,7 +151,9 @@ def _differences(student: Survey, base: Survey) -> Iterator[tuple[str, torch.Ten
     total = sum(entry.spec.num_elements * torch.float32.itemsize for entry in others.values())
     for name, value in reported(values, total, "compared"):
         weight = next(weights)[1]
-        difference, size = value - weight, squared_norm(weight)
+        # In place where the tensor was read alone: others of an old file may share its memory.
+        alone = student.entries[name].file.load is not None
+        difference, size = value.sub_(weight) if alone else value - weight, squared_norm(weight)
         del value, weight
         yield name, difference, size
         del difference
