@@ -71,6 +71,10 @@ class World:
         """True if a boolean scalar is true on every process; waits for the device."""
         return not bool(self.sum((~flag).float().to(self.device)).item())
 
+    def any(self, flag: bool) -> bool:
+        """True if a flag is set on some process."""
+        return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
+
     def gather(self, value: Any) -> list[Any]:
         """A small object from every process, in the order of ranks."""
         if self.size == 1:

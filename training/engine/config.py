@@ -23,8 +23,10 @@ class OptimConfig:
     Attributes:
         optimizer: adamw, or muon: Muon for weight matrices and AdamW for the rest (one process holds all).
         warmup: Steps over which the learning rates rise from 0.
-        schedule: Learning rates after the warm-up: constant, or cosine down to final_lr of them.
-        final_lr: Share of the learning rates at the end of the cosine.
+        schedule: Learning rates after the warm-up: constant; cosine, down to final_lr of them; or wsd
+            (warm-up, stable, decay): constant, then linear down to final_lr in the last part of the steps.
+        final_lr: Share of the learning rates at the end of cosine and wsd.
+        decay: Share of the steps in which wsd goes down.
         betas: AdamW's decay rates; a first one of 0 keeps no first moment.
         weight_decay: Decoupled weight decay.
         state_bits: 32, or 8: the optimizer's moments take a quarter of the memory (needs torchao).
@@ -34,8 +36,9 @@ class OptimConfig:
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     warmup: int = 0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "wsd"] = "constant"
     final_lr: float = 0.02
+    decay: float = 0.2
     betas: tuple[float, float] = (0.0, 0.999)
     weight_decay: float = 0.01
     state_bits: Literal[32, 8] = 32
@@ -45,6 +48,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         require(self.warmup >= 0, f"optim.warmup is {self.warmup} steps; expected 0 or more")
         require(0 <= self.final_lr <= 1, f"optim.final_lr is {self.final_lr}; expected a share in [0, 1]")
+        require(0 < self.decay <= 1, f"optim.decay is {self.decay}; expected a share above 0, at most 1")
         first, second = self.betas
         valid = 0 <= first < 1 and 0 <= second < 1
         require(valid, f"optim.betas are {first}, {second}; expected decays in [0, 1)")

@@ -108,11 +108,14 @@ class Optimizer:
 
 
 def rate_factor(optim: OptimConfig, step: int, num_steps: int) -> float:
-    """Learning rate of a step as a share of the configured one: linear warm-up, then constant or cosine."""
+    """Learning rate of a step as a share of the configured one: linear warm-up, then the schedule."""
     if step < optim.warmup:
         return min(1.0, (step + 1) / optim.warmup)
     if optim.schedule == "constant":
         return 1.0
+    if optim.schedule == "wsd":
+        remaining = (num_steps - step) / max(optim.decay * num_steps, 1)
+        return optim.final_lr + (1 - optim.final_lr) * min(1.0, remaining)
     progress = (step - optim.warmup) / max(num_steps - optim.warmup, 1)
     return optim.final_lr + (1 - optim.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 

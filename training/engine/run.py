@@ -21,6 +21,7 @@ from .export import export
 from .lock import locked_by_all
 from .method import Method
 from .progress import logged_to
+from .stopping import STATUS
 from .trainer import Trainer, TrainingStoppedError
 from .writing import NotSavedError
 
@@ -96,8 +97,9 @@ def run(
     """Set a run up and train it; the arguments are those of `ready`.
 
     Returns:
-        The process's exit status: 0, 1 where the disk refused a file or values stayed not finite, or 2 after
-        a user's mistake; all are logged in one line. Other errors during training are raised.
+        The process's exit status: 0; 143 where SIGTERM stopped it, after a checkpoint; 1 where the disk
+        refused a file or values stayed not finite; 2 after a user's mistake. The last two are logged in one
+        line. Other errors during training are raised.
     """
     with ExitStack() as stack:
         try:
@@ -127,7 +129,7 @@ def run(
                 "from the newest checkpoint", shown(config.out_dir), shown(error.strerror, 80),
             )  # fmt: skip
             return 1
-    return 0
+        return STATUS if trainer.stopped else 0
 
 
 def train(trainer: Trainer) -> int:
@@ -147,6 +149,8 @@ def train(trainer: Trainer) -> int:
         method = trainer.method
         path = Path(config.out_dir) / "export" / f"{method.averaged}.safetensors"
         export(config, path, method.metadata(), method.adapted_from())
+    elif trainer.stopped:
+        logger.info("stopped at step %d of %d by SIGTERM; the same command resumes", step, config.steps)
     elif step < config.steps:
         logger.info(
             "stopped at step %d of %d by max_steps; without it the same command resumes, trains to the end "

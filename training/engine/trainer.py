@@ -27,6 +27,7 @@ from .optimizers import Optimizer, clip_gradients
 from .progress import Progress, Values
 from .record import changes, settings, versions, write_record
 from .samples import shows_samples, write_samples
+from .stopping import stop_request
 
 logger = logging.getLogger("vdot")
 MAX_BAD_STEPS = 3
@@ -69,7 +70,7 @@ class Trainer:
             asynchronous=config.log.asynchronous,
             files=config.log.checkpoint_files,
         )
-        self.step, self.bad_steps = 0, 0
+        self.step, self.bad_steps, self.stopped = 0, 0, False
         # One process looks at the files for all.
         self.settings = world.gather(settings(config) if world.rank == 0 else {})[0]
         # A cache that another VAE or text encoder made has the same samples by name.
@@ -80,7 +81,7 @@ class Trainer:
         self.progress = Progress(config, world, self.step)
 
     def run(self) -> int:
-        """Train until `steps` or `max_steps`.
+        """Train until `steps` or `max_steps`, or until SIGTERM, after which `stopped` is True.
 
         Returns:
             The step reached.
@@ -90,20 +91,18 @@ class Trainer:
         """
         last = min(self.config.steps, self.config.max_steps or self.config.steps)
         world, workers = self.world, self.config.data.workers
-        loader = step_batches(self.source, self.step, last, world.rank, world.size, workers=workers)
-        for batches in loader:
-            begin = time.monotonic()
-            metrics, tokens = self.train_step(batches)
-            self.step += 1
-            self.progress.report(self.step, last, metrics, tokens, time.monotonic() - begin)
-            self.checkpoints.poll()
-            # After a bad step nothing is saved, so that the newest checkpoint follows a good one; at the end
-            # it is: an update that was not finite was skipped and changed no weight.
-            if self.step == last or (self.step % self.config.log.save_every == 0 and not self.bad_steps):
-                self.save()
-            if self.shows_samples and self.step % self.config.log.sample_every == 0:
-                videos = write_samples(self.method, self.average, self.config, self.source, world, self.step)
-                self.progress.videos(videos, self.step)
+        with stop_request() as stop:
+            loader = step_batches(self.source, self.step, last, world.rank, world.size, workers=workers)
+            for batches in loader:
+                begin = time.monotonic()
+                metrics, tokens = self.train_step(batches)
+                self.step += 1
+                self.progress.report(self.step, last, metrics, tokens, time.monotonic() - begin)
+                self.checkpoints.poll()
+                self.stopped = world.any(stop.made) and self.step < last
+                self._save_in_turn(last)
+                if self.stopped:
+                    break
         self.checkpoints.wait()
         self.progress.close()
         if self.bad_steps and world.rank == 0:
@@ -112,6 +111,17 @@ class Trainer:
                 self.bad_steps, self.step,
             )  # fmt: skip
         return self.step
+
+    def _save_in_turn(self, last: int) -> None:
+        """Write the checkpoint and the sample videos that are due after a step."""
+        # After a bad step nothing is saved, so that the newest checkpoint follows a good one; at the end it
+        # is: an update that was not finite was skipped and changed no weight.
+        due = self.stopped or self.step % self.config.log.save_every == 0
+        if self.step == last or (due and not self.bad_steps):
+            self.save()
+        if self.shows_samples and self.step % self.config.log.sample_every == 0 and not self.stopped:
+            videos = write_samples(self.method, self.average, self.config, self.source, self.world, self.step)
+            self.progress.videos(videos, self.step)
 
     def train_step(self, batches: Sequence[Batch]) -> tuple[Values, Tensor]:
         """One step: each of the method's updates, over all micro-batches.

@@ -69,6 +69,13 @@ def test_learning_rates_follow_a_cosine_to_their_last_share(tmp_path, teacher):
     assert rates == pytest.approx([1e-3, 2e-3, 2e-3, 1.8535534e-3, 1.5e-3, 1.1464466e-3, 1e-3])
 
 
+def test_learning_rates_stay_and_then_fall_to_their_last_share(tmp_path, teacher):
+    changes = {"optim__schedule": "wsd", "optim__final_lr": 0.5, "optim__decay": 0.5, "optim__warmup": 2}
+    rates = [m["critic/lr"] for m in _steps(_trainer(tmp_path, teacher, **changes, steps=8), range(9))]
+    stable, decay = [1e-3, 2e-3, 2e-3, 2e-3, 2e-3], [1.75e-3, 1.5e-3, 1.25e-3, 1e-3]
+    assert rates == pytest.approx(stable + decay)
+
+
 def test_gradients_are_clipped_to_the_limit(tmp_path, teacher, monkeypatch):
     """The norm that an optimizer steps with, over all its networks; the log has the one before."""
     norms = []

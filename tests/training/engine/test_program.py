@@ -3,7 +3,9 @@
 import json
 import logging
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +84,21 @@ def test_a_second_start_finds_all_done(run_folder, capsys):
 def test_a_stop_before_the_end_says_how_to_continue(run_folder, capsys):
     assert main(["--config", str(run_folder / "run.yaml"), "--steps", "4", "--max_steps", "2"]) == 0
     assert "stopped at step 2 of 4 by max_steps" in capsys.readouterr().err
+
+
+def test_a_run_that_sigterm_stops_says_how_to_continue(run_folder, tmp_path, capsys, monkeypatch):
+    step = Trainer.train_step
+
+    def asked(trainer, batches):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, batches)
+
+    monkeypatch.setattr(Trainer, "train_step", asked)
+    words = ["--config", str(run_folder / "run.yaml"), "--out_dir", str(tmp_path), "--log.sample_every", "0"]
+    assert main(words) == 143
+    assert "stopped at step 1 of 2 by SIGTERM; the same command resumes" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(words) == 0 and (tmp_path / "export" / "generator.safetensors").exists()
 
 
 def test_abbreviated_keys_are_refused(run_folder, capsys):

@@ -89,6 +89,24 @@ def test_killed_and_resumed_to_the_same_bits(tmp_path, teacher, whole):
     assert not list((tmp_path / "out" / "checkpoints").glob(".partial-*"))
 
 
+def test_sigterm_ends_the_step_saves_and_resumes_to_the_same_bits(tmp_path, teacher, whole, caplog):
+    class Asked(NoiseSource):
+        def batches(self, step, rank=0, world_size=1):
+            if step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().batches(step, rank, world_size)
+
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = new_trainer(tiny_config(tmp_path, teacher), Asked())
+    assert trainer.run() == 5 and trainer.stopped and "SIGTERM" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [checkpoint.step for checkpoint in complete(tmp_path / "checkpoints")] == [4, 5]
+    resumed = _train(tmp_path, teacher)
+    assert losses_by_step(tmp_path) == losses_by_step(whole[0]) and not resumed.stopped
+    for name, tensor in whole[1].tensors().items():
+        assert torch.equal(tensor, resumed.tensors()[name]), name
+
+
 def test_every_network_learns_and_the_average_follows(whole, teacher):
     start = read_weights(teacher).state_dict
     trainer, method = whole[1], whole[1].method

@@ -1,0 +1,39 @@
+"""Stops a run when the scheduler asks for it: SIGTERM, after which a checkpoint is written."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+logger = logging.getLogger("vdot")
+STATUS = 128 + signal.SIGTERM
+"""Exit status of a run that was stopped, as of a process that the signal ended."""
+
+
+class StopRequest:
+    """Whether the process has been asked to stop."""
+
+    made = False
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Note SIGTERM, in the main thread, in place of ending; a second one ends the process at once."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def note(number: int, frame: object) -> None:
+        request.made = True
+        signal.signal(signal.SIGTERM, before)
+        logger.warning("SIGTERM: the step that is running is finished, then a checkpoint is written")
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield request
+    finally:
+        signal.signal(signal.SIGTERM, before)
