@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.core.checkpoints.lora_files import FORMS, factors, save_lora
-from vdot_core.checkpoints import LoraOptions, extract_lora, merge
+from vdot_core.checkpoints import LoraOptions, convert, extract_lora, infer, merge, split
 from vdot_core.networks import WanVaceConfig
 
 CONFIG = WanVaceConfig(128, 256, 1, 4, vace_layers=(0, 2))
@@ -69,6 +69,29 @@ def test_merge_gives_the_weights_that_comfyui_computes(model, native_state, mode
         expected = weights.get(name, value)
         assert torch.allclose(merged[name], expected, rtol=1e-5, atol=1e-6), name
         assert name in weights or torch.equal(merged[name], value)
+
+
+def test_a_plain_file_opens_without_the_pack(comfy, models_dir, tmp_path, monkeypatch):
+    """ComfyUI alone fails on a file with our config, and gives its own network to one without."""
+    import comfy.sd
+    import comfy.supported_models
+
+    monkeypatch.setattr(infer, "PRESETS", {**infer.PRESETS, "small": lambda: CONFIG})
+    monkeypatch.setattr(infer, "_RELEASED", (*infer._RELEASED, "small"))
+    own = [model for model in comfy.supported_models.models if not model.__module__.startswith("vdot_pack")]
+    monkeypatch.setattr(comfy.supported_models, "models", own)
+    source, lora = models_dir / "plain_vace.safetensors", tmp_path / "lora.safetensors"
+    save_lora(lora, {"diffusion_model.head.head.diff_b": torch.ones(64)})
+    files = [tmp_path / f"{name}.safetensors" for name in ("ours", "converted", "merged", "base", "module")]
+    convert(source, files[0])
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        comfy.sd.load_diffusion_model(str(files[0]))
+    convert(source, files[1], plain=True)
+    merge(source, [lora], files[2], plain=True)
+    split(source, *files[3:])
+    for file, kind in zip(files[1:4], ("VaceWanModel", "VaceWanModel", "WanModel"), strict=True):
+        patcher = comfy.sd.load_diffusion_model(str(file))
+        assert type(patcher.model.diffusion_model).__name__ == kind
 
 
 def test_comfyui_leaves_the_modulation_out(model):

@@ -14,7 +14,7 @@ from .shards import write_shards
 from .streams import compared_with_a_copy, reported, unchanged
 from .survey import CheckpointInfo, Survey
 from .tensor_files import TensorSpec
-from .write import carried_header, checked_path, require_free, writing_order
+from .write import carried_header, checked_path, plain_header, require_free, writing_order
 
 
 def convert(
@@ -26,6 +26,7 @@ def convert(
     dtype: torch.dtype | None = None,
     form: str = "",
     shard_bytes: int | None = None,
+    plain: bool = False,
     overwrite: bool = False,
 ) -> CheckpointInfo:
     """Rewrite a checkpoint in safetensors under Wan's names with its config in the header.
@@ -38,6 +39,8 @@ def convert(
         dtype: convert every parameter; None keeps each dtype.
         form: one of `FORMS`, in which the blocks' matrices are stored; the others keep their dtype.
         shard_bytes: write parts of at most this size and their index, `target` + '.index.json'.
+        plain: leave the config out, so that ComfyUI opens the file with its own network, also without this
+            pack; for released sizes alone, which are known from their shapes.
         overwrite: replace an existing target.
     Returns:
         The `inspect` result of the new file.
@@ -53,6 +56,9 @@ def convert(
     checkpoint = loadable(source, vace, config, torch.bfloat16 if form else dtype)
     groups, targets = _plan(checkpoint, dtype, form)
     metadata = carried_header(checkpoint.info.config, checkpoint.info.metadata)
+    if plain:
+        shapes = {name: entry.spec for name, entry in checkpoint.entries.items()}
+        metadata = plain_header(checkpoint.info.config, shapes, checkpoint.info.metadata)
     stream = unchanged(iterate_tensors(checkpoint.entries, targets, mapped=False), checkpoint.entries)
     if form:
         stream = encode(form, {name: group[name] for name, group in groups.items() if len(group) > 1}, stream)

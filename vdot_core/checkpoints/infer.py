@@ -178,6 +178,19 @@ def config_from_shapes(specs: Mapping[str, TensorSpec]) -> WanVaceConfig:
     )
 
 
+def follows_from_shapes(config: WanVaceConfig, specs: Mapping[str, TensorSpec]) -> bool:
+    """True for networks of a released size, whose config `config_from_shapes` finds.
+
+    Args:
+        config: the network's sizes.
+        specs: Wan name -> shape and dtype.
+    """
+    try:
+        return config_from_shapes(specs) == config
+    except ValueError:
+        return False
+
+
 def count_blocks(specs: Mapping[str, TensorSpec]) -> tuple[int, int]:
     """Number of backbone blocks and of VACE blocks that a file has.
 

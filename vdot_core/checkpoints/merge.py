@@ -20,7 +20,7 @@ from .read import inspect, iterate_tensors, loadable
 from .safetensors_files import write_safetensors
 from .streams import reported, unchanged
 from .survey import CheckpointInfo, Entry, Survey, survey
-from .write import carried_header, checked_path, require_free, writing_order
+from .write import carried_header, checked_path, plain_header, require_free, writing_order
 
 log = logging.getLogger("vdot")
 
@@ -35,6 +35,7 @@ def merge(
     strengths: Sequence[float] = (1.0,),
     config: WanVaceConfig | None = None,
     dtype: torch.dtype | None = None,
+    plain: bool = False,
     overwrite: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> CheckpointInfo:
@@ -50,6 +51,7 @@ def merge(
         strengths: one for each LoRA, in order, or one for all.
         config: sizes of a network whose file does not carry them.
         dtype: convert every parameter; None keeps each dtype.
+        plain: as for `convert`.
         overwrite: replace an existing target.
         metadata: further strings for the header, in place of the base's of the same names.
     Returns:
@@ -69,11 +71,14 @@ def merge(
         _report(lora, strength, len(specs))
     dtypes = {name: dtype or spec.dtype for name, spec in specs.items()}
     _check_dtypes(added, dtypes)
-    order = writing_order({name: replace(spec, dtype=dtypes[name]) for name, spec in specs.items()})
+    stored = {name: replace(spec, dtype=dtypes[name], ggml_type="") for name, spec in specs.items()}
+    order = writing_order(stored)
     entries = {name: checkpoint.entries[name] for name in order}
     stream = reported(_summed(entries, dtypes, added), sum(spec.num_bytes for spec in order.values()))
     carried = {**checkpoint.info.metadata, **(metadata or {})}
     header = carried_header(checkpoint.info.config, carried)
+    if plain:
+        header = plain_header(checkpoint.info.config, specs, carried)
     if added:
         header[METADATA_KEY] = json.dumps(
             [{"lora": lora.path.name, "strength": strength} for lora, strength in added]

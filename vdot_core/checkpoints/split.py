@@ -10,14 +10,14 @@ import torch
 
 from ..networks import WanVaceConfig
 from ..text import shown
-from .infer import config_from_shapes, config_to_metadata
+from .infer import follows_from_shapes
 from .layouts import COMFYUI_PREFIXES, VACE_ROOTS, wan_to_diffusers
 from .read import inspect, iterate_tensors, loadable
 from .safetensors_files import write_safetensors
 from .streams import reported, unchanged
 from .survey import CheckpointInfo, Entry
 from .tensor_files import TensorSpec
-from .write import carried_header, checked_path, require_free, writing_order
+from .write import carried_header, checked_path, plain_header, require_free, writing_order
 
 NAMINGS: dict[str, Callable[[str], str]] = {
     "wan": str,
@@ -73,28 +73,19 @@ def split(
     for name, entry in checkpoint.entries.items():
         parts[name.startswith(VACE_ROOTS)][name] = entry
     text = replace(config, vace_layers=())
+    specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
+    is_released = follows_from_shapes(config, specs)
     try:
         for target, entries, own in zip(targets, parts, (text, config), strict=True):
-            metadata = _metadata(checkpoint.info, own, parts)
+            metadata = carried_header(own, checkpoint.info.metadata)
+            if is_released:
+                metadata = plain_header(config, specs, checkpoint.info.metadata)
             _write(target, entries, dtype, NAMINGS[naming], metadata, overwrite)
     except BaseException:
         if is_new:
             targets[0].unlink(missing_ok=True)
         raise
     return inspect(targets[0]), inspect(targets[1])
-
-
-def _metadata(info: CheckpointInfo, config: WanVaceConfig, parts: list[dict[str, Entry]]) -> dict[str, str]:
-    """The source's strings, and the config where it does not follow from the shapes of both parts."""
-    carried = carried_header(config, info.metadata)
-    specs = {name: entry.spec for entries in parts for name, entry in entries.items()}
-    try:
-        inferred = config_from_shapes(specs)
-    except ValueError:
-        return carried
-    if inferred != info.config:
-        return carried
-    return {"format": "pt", **{k: v for k, v in carried.items() if k not in config_to_metadata(config)}}
 
 
 def _write(

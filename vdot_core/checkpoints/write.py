@@ -12,7 +12,7 @@ from ..files import file_size
 from ..networks import WanVaceConfig, expected_shapes
 from ..text import shown
 from .diagnose import mismatch
-from .infer import config_to_metadata
+from .infer import config_to_metadata, follows_from_shapes
 from .layouts import strip_wrappers
 from .safetensors_files import write_safetensors
 from .tensor_files import TensorSpec
@@ -92,6 +92,24 @@ def carried_header(config: WanVaceConfig, metadata: Mapping[str, str]) -> dict[s
     ours = config_to_metadata(config)
     kept = {key: value for key, value in metadata.items() if key not in ours and not key.startswith(_STALE)}
     return {**ours, **kept}
+
+
+def plain_header(
+    config: WanVaceConfig, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]
+) -> dict[str, str]:
+    """`carried_header` without the config, with which ComfyUI's own network cannot be built.
+
+    Raises:
+        ValueError: the config does not follow from the shapes.
+    """
+    if not follows_from_shapes(config, specs):
+        raise ValueError(
+            f"a network of width {config.dim} and {config.num_layers} blocks is of no released size, so that "
+            "its file must carry its config; leave --plain out"
+        )
+    ours = config_to_metadata(config)
+    carried = carried_header(config, metadata)
+    return {"format": "pt", **{key: value for key, value in carried.items() if key not in ours}}
 
 
 def checked_path(path: str | Path) -> Path:

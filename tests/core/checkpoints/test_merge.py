@@ -1,7 +1,6 @@
 """Splitting a network and joining it again, adding LoRAs of every usual form, and what is refused."""
 
 import errno
-import json
 import os
 from dataclasses import replace
 
@@ -19,10 +18,14 @@ from tests.core.checkpoints.helpers import (
     weights_of,
     write_header_only,
 )
-from tests.core.checkpoints.lora_files import BIAS, CONV, FORMS, NORM, TABLE, WEIGHT, factors, save_lora
+from tests.core.checkpoints.lora_files import BIAS, save_lora
 from tests.core.networks.helpers import diffusers_name
 from vdot_core.checkpoints import (
+    LoraOptions,
     acc_wan_init,
+    convert,
+    convert_to_gguf,
+    extract_lora,
     inspect,
     merge,
     read_weights,
@@ -31,7 +34,7 @@ from vdot_core.checkpoints import (
     split,
 )
 from vdot_core.checkpoints.__main__ import main
-from vdot_core.networks import wan_vace_1_3b
+from vdot_core.networks import WanVaceConfig, wan_vace_1_3b
 
 ONES = {"diffusion_model.head.modulation.diff": torch.ones(1, 2, 24)}
 
@@ -81,6 +84,16 @@ def test_parts_of_released_sizes_carry_no_config(tmp_path):
     assert inspect(tmp_path / "t2v.safetensors", vace=tmp_path / "module.safetensors").problem == ""
 
 
+def test_a_plain_file_of_a_size_that_is_not_released_is_refused(tmp_path, base):
+    lora = save_lora(tmp_path / "l.safetensors", ONES)
+    for call in (
+        lambda out: merge(base, [lora], out, plain=True),
+        lambda out: convert(base, out, plain=True),
+    ):
+        with pytest.raises(ValueError, match="width 24 and 4 blocks is of no released size"):
+            call(tmp_path / "out.safetensors")
+
+
 def test_acc_wan_init_is_a_merge_with_a_complete_network(tmp_path, base):
     text = tmp_path / "stage1.safetensors"
     save_weights(text, TINY_TEXT, weights_of(TINY_TEXT, torch.float32, seed=5))
@@ -88,70 +101,6 @@ def test_acc_wan_init_is_a_merge_with_a_complete_network(tmp_path, base):
     assert info.config == TINY
     expected = acc_wan_init(load_file(base), load_file(text))
     assert_same(load_file(tmp_path / "out.safetensors"), expected)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_every_usual_form_of_a_lora(tmp_path, base, form):
-    """Two LoRAs at two strengths: the sum, rounded once."""
-    weights, expected = load_file(base), {}
-    loras, strengths, alpha = [], (0.7, -0.3), 6.0
-    for number, strength in enumerate(strengths):
-        tensors = {}
-        for name in (WEIGHT, "vace_blocks.1.ffn.0.weight", "text_embedding.2.weight", "head.head.weight"):
-            up, down = factors(weights[name].shape, seed=number)
-            tensors |= FORMS[form](name, up, down, alpha)
-            change = strength * (alpha / 3) * (up.double() @ down.double())
-            expected[name] = expected.get(name, weights[name].double()) + change
-        loras.append(save_lora(tmp_path / f"{number}.safetensors", tensors))
-    info = merge(base, loras, tmp_path / "out.safetensors", strengths=strengths)
-    assert [one["strength"] for one in json.loads(info.metadata["vdot_merged"])] == list(strengths)
-    merged = load_file(tmp_path / "out.safetensors")
-    for name, value in weights.items():
-        if name in expected:
-            assert torch.allclose(merged[name].double(), expected[name], rtol=1e-6, atol=1e-6), name
-        else:
-            assert torch.equal(merged[name], value), name
-
-
-def test_differences_biases_tables_and_convolutions(tmp_path, base):
-    weights = load_file(base)
-    up, down = factors(weights[CONV].shape)
-    changes = {name: torch.randn(weights[name].shape) for name in (NORM, TABLE, BIAS)}
-    tensors = {
-        f"diffusion_model.{NORM.removesuffix('.weight')}.diff": changes[NORM],
-        f"diffusion_model.{TABLE}.diff": changes[TABLE],
-        f"diffusion_model.{BIAS.removesuffix('.bias')}.diff_b": changes[BIAS],
-        "diffusion_model.patch_embedding.lora_up.weight": up.view(*up.shape, 1, 1, 1),
-        "diffusion_model.patch_embedding.lora_down.weight": down.view(len(down), *weights[CONV].shape[1:]),
-    }
-    lora = save_lora(tmp_path / "l.safetensors", tensors)
-    merge(base, [lora], tmp_path / "out.safetensors", strengths=[0.5], dtype=torch.bfloat16)
-    changes[CONV] = (up @ down).view(weights[CONV].shape)
-    for name, value in load_file(tmp_path / "out.safetensors").items():
-        expected = weights[name] + 0.5 * changes[name] if name in changes else weights[name]
-        assert (value == expected.bfloat16()).float().mean() > 0.999, name
-        assert torch.allclose(value.float(), expected, rtol=2**-8, atol=1e-6), name
-
-
-def test_alpha_in_the_header_of_files_that_diffusers_saves(tmp_path, base):
-    weights = load_file(base)
-    up, down = factors(weights[WEIGHT].shape)
-    module = f"transformer.{diffusers_name(WEIGHT).removesuffix('.weight')}"
-    tensors = {
-        f"{module}.lora_B.weight": up,
-        f"{module}.lora_A.weight": down,
-        f"{module}.lora_B.bias": up[:, 0],
-    }
-    settings = {"transformer.r": 3, "transformer.lora_alpha": 12}
-    header = {"lora_adapter_metadata": json.dumps(settings)}
-    merge(base, [save_lora(tmp_path / "l.safetensors", tensors, header)], tmp_path / "out.safetensors")
-    merged, bias = load_file(tmp_path / "out.safetensors"), WEIGHT.replace("weight", "bias")
-    assert torch.allclose(merged[WEIGHT], weights[WEIGHT] + 4 * (up @ down), atol=1e-5)
-    assert torch.allclose(merged[bias], weights[bias] + 4 * up[:, 0], atol=1e-5)
-    for wrong in ('{"transformer.use_rslora": true}', '{"transformer.lora_alpha": "x"}', "{", "[]"):
-        lora = save_lora(tmp_path / "l.safetensors", tensors, {"lora_adapter_metadata": wrong})
-        with pytest.raises(ValueError, match=r"l\.safetensors"):
-            merge(base, [lora], tmp_path / "out.safetensors", overwrite=True)
 
 
 def test_a_module_and_loras_at_once(tmp_path, base, caplog):
@@ -174,39 +123,25 @@ def test_a_module_and_loras_at_once(tmp_path, base, caplog):
     assert_same(load_file(tmp_path / "out.safetensors"), {**source, BIAS: source[BIAS] + change})
 
 
-def test_malformed_loras_are_named(tmp_path, base):
-    weights = load_file(base)
-    up, down = factors(weights[WEIGHT].shape)
-    key = f"diffusion_model.{WEIGHT.removesuffix('.weight')}"
-    good = {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down}
-    for tensors, sentence in (
-        ({f"{key}.lora_up.weight": up}, r"q\.lora_up\.weight' lacks its lora_down"),
-        ({f"{key}.lora_A.weight": down}, r"q\.lora_A\.weight' lacks its lora_up"),
-        ({f"{key}.alpha": torch.ones(1)}, "lacks its lora_up and lora_down"),
-        ({**good, f"{key}.lora_up.weight": up[:5]}, r"\[5, 3\] times its partner \[3, 24\] does not fit"),
-        ({**good, f"{key}.lora_down.weight": down[:2]}, r"\[24, 3\] times its partner \[2, 24\]"),
-        ({**good, f"{key}.lora_down.weight": down[0]}, "does not fit"),
-        ({**good, f"{key}.alpha": torch.ones(2)}, r"alpha' is \[2\]; expected one number"),
-        ({**good, f"{key}.alpha": torch.tensor(torch.nan)}, "alpha' is nan"),
-        ({**good, f"{key}.lora_up.weight": up.int()}, "int32; give a LoRA of floating point"),
-        ({**good, f"{key}.diff": weights[WEIGHT]}, "has both factors and"),
-        ({**good, f"{key}.lora_B.weight": up}, "are the same change; remove one"),
-        (
-            {**good, f"{key}.dora_scale": torch.ones(24, 1)},
-            r"dora_scale', an update of a kind that is not read",
-        ),
-        ({f"{key}.lokr_w1": up, f"{key}.lokr_w2": up}, "DoRA, LoHa, LoKr"),
-        ({f"{key}.diff_b": torch.ones(23)}, r"diff_b' is \[23\], blocks.1.self_attn.q.bias \[24\]"),
-        (
-            {"diffusion_model.double_blocks.0.q.lora_up.weight": up},
-            "no key of this network's layers, but diff",
-        ),
-        ({f"{key}.lora_up.weight": up * torch.inf, f"{key}.lora_down.weight": down}, "holds NaN, or values"),
-    ):
-        lora = save_lora(tmp_path / "l.safetensors", tensors)
-        with pytest.raises(ValueError, match=sentence):
-            merge(base, [lora], tmp_path / "out.safetensors")
-        assert not (tmp_path / "out.safetensors").exists(), sentence
+@pytest.mark.parametrize("form", ["fp8_scaled", "Q8_0"])
+def test_a_quantized_base(tmp_path, form):
+    """Its LoRA holds the rounding too, so that both give the student; merged in place it would be lost."""
+    config = WanVaceConfig(64, 96, 2, 2, vace_layers=(0,), text_dim=32, freq_dim=32)
+    weights = weights_of(config, torch.float32)
+    save_weights(tmp_path / "exact.safetensors", config, weights)
+    student = {name: value + 0.02 * torch.randn_like(value) for name, value in weights.items()}
+    save_weights(tmp_path / "student.safetensors", config, student)
+    if form == "fp8_scaled":
+        base = convert(tmp_path / "exact.safetensors", tmp_path / "base.safetensors", form=form).path
+    else:
+        base = convert_to_gguf(tmp_path / "exact.safetensors", tmp_path / "base.gguf", form).path
+    lora, out = tmp_path / "lora.safetensors", tmp_path / "out.safetensors"
+    extract_lora(tmp_path / "student.safetensors", base, lora, LoraOptions(64, dtype=torch.float32))
+    with pytest.raises(ValueError, match="dtype"):
+        merge(base, [lora], out)
+    merge(base, [lora], out, dtype=torch.float32)
+    for name, value in load_file(out).items():
+        assert torch.allclose(value, student[name], atol=1e-5), name
 
 
 def test_refusals(tmp_path, base):

@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROGRAM",
         help="llama.cpp's llama-quantize with ComfyUI-GGUF's patch, which writes the types with K",
     )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="leave the config out, so that ComfyUI without this pack opens the file (released sizes only)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
@@ -57,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         dtype=DTYPES.get(options.dtype),
         form=options.dtype if options.dtype in FORMS else "",
         shard_bytes=parse_size(options.shard_size) if options.shard_size else None,
+        plain=options.plain,
         overwrite=options.overwrite,
     )
     return print_summary(info)
@@ -65,8 +71,8 @@ def run(options: argparse.Namespace) -> int:
 def _to_gguf(options: argparse.Namespace) -> CheckpointInfo:
     if options.type is None:
         raise ValueError(f"a GGUF file needs its type; give --type, one of {', '.join(GGUF_TYPES)}")
-    if options.dtype or options.shard_size:
-        raise ValueError("a GGUF file takes --type; leave --dtype and --shard_size out")
+    if options.dtype or options.shard_size or options.plain:
+        raise ValueError("a GGUF file takes --type; leave --dtype, --shard_size and --plain out")
     return convert_to_gguf(
         options.source,
         options.target,

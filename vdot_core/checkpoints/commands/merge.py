@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("bf16", "fp16", "fp32"),
         help="convert every parameter; by default dtypes are kept",
     )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="leave the config out, so that ComfyUI without this pack opens the file (released sizes only)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
@@ -47,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
             options.target,
             strengths=options.strength,
             dtype=dtype,
+            plain=options.plain,
             overwrite=options.overwrite,
         )
     )
