@@ -61,7 +61,7 @@ class VDOTSampler(CheckedNode):
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
-                    tooltip="The negative output of VDOT Encode. Only used when cfg is not 1.",
+                    tooltip="The negative output of VDOT Encode. Only used with cfg or nag_scale.",
                 ),
                 io.Boolean.Input(
                     "preview",
@@ -86,7 +86,8 @@ class VDOTSampler(CheckedNode):
         latent = _checked_latent(models, positive, latent, settings)
         plan, described = _plan(settings, latent)
         texts = {"positive": positive} if cfg == 1.0 else {"positive": positive, "negative": negative}
-        lines = _validate(models, texts, latent, cfg, plan)
+        lines = _validate(models, positive, negative, latent, plan, _uses_of_negative(cfg, settings))
+        models = _with_nag(models, negative, settings)
         count, counted_lines = count_references(latent, positive)
         callback = comfy_sampling.preview_callback(model, plan.num_steps, count, preview)
         samples, leftover = comfy_sampling.run_plan(
@@ -129,30 +130,48 @@ def _checked_latent(models: list, positive, latent: dict, settings: Settings) ->
     return with_references(latent, positive) if settings.uses_content else latent
 
 
-def _validate(models: list, texts: dict, latent: dict, cfg: float, plan: StepPlan) -> list[str]:
+def _uses_of_negative(cfg: float, settings: Settings) -> dict[str, str]:
+    """What the negative text is for: the setting, and the value that turns it off."""
+    uses = {f"cfg is {cfg:g}": "cfg to 1", f"nag_scale is {settings.nag_scale:g}": "nag_scale to 0"}
+    wanted = cfg != 1.0, settings.nag_scale > 0
+    return {use: off for (use, off), used in zip(uses.items(), wanted, strict=True) if used}
+
+
+def _with_nag(models: list, negative, settings: Settings) -> list:
+    """The models, with Normalized Attention Guidance where it is set."""
+    if not settings.nag_scale:
+        return models
+    from .comfy_nag import Guidance, with_nag
+
+    guidance = Guidance(settings.nag_scale, settings.nag_tau, settings.nag_alpha)
+    return [with_nag(model, negative, guidance) for model in models]
+
+
+def _validate(models: list, positive, negative, latent: dict, plan: StepPlan, uses: dict) -> list[str]:
     """Refuse impossible settings before anything heavy runs; returns messages about unusual ones."""
     from .comfy_checks import check_conditioning
     from .comfy_step_range import step_lines
 
     samples, lines = latent["samples"], []
-    negative = texts.get("negative", [])
-    if negative is None:
-        raise ValueError(f"cfg is {cfg:g} but nothing is connected to negative; connect it, or set cfg to 1")
+    for use, off in uses.items():
+        if negative is None:
+            raise ValueError(f"{use} but nothing is connected to negative; connect it, or set {off}")
     for model in models:
-        lines += check_conditioning(model, texts["positive"], samples.shape, "positive")
-    if any(ZERO_TEXT_KEY in extra for _, extra in negative):
-        raise ValueError(
-            f"cfg is {cfg:g}, but VDOT Encode's negative has no text: connect CLIP Text Encode to it "
-            "(it may be empty), or set cfg to 1"
-        )
+        lines += check_conditioning(model, positive, samples.shape, "positive")
+    for use, off in uses.items():
+        if any(ZERO_TEXT_KEY in extra for _, extra in negative):
+            raise ValueError(
+                f"{use}, but VDOT Encode's negative has no text: connect CLIP Text Encode to it "
+                f"(it may be empty), or set {off}"
+            )
     for model in models:
-        if "negative" in texts:
+        if uses:
             lines += check_conditioning(model, negative, samples.shape, "negative")
         if "model_sampling" in model.object_patches:
             line = "the shift set on the model is not used: this node's preset, or its own shift, decides"
             lines.append(line)
     levels = (plan.schedule.timesteps[plan.start : plan.end] / 1000).tolist()
-    lines += step_lines(models[0], texts["positive"], levels, plan.schedule.num_steps, plan.start)
+    lines += step_lines(models[0], positive, levels, plan.schedule.num_steps, plan.start)
     if "noise_mask" not in latent and samples.any() and plan.source == NOISE:
         lines.append("the latent is not empty: sampling starts from noise and does not use its content")
     return list(dict.fromkeys(lines))

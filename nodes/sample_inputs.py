@@ -27,6 +27,9 @@ class Settings:
     second_model: Any = None
     switch_step: int = 0
     switch_sigma: float = 0.875
+    nag_scale: float = 0.0
+    nag_tau: float = 2.5
+    nag_alpha: float = 0.25
 
     @property
     def uses_content(self) -> bool:
@@ -72,8 +75,8 @@ def preset_inputs() -> list[io.Input]:
 
 
 def advanced_inputs() -> list[io.Input]:
-    """Part of the steps, and a second model."""
-    return [*_step_inputs(), *_model_inputs()]
+    """Part of the steps, a second model, and a negative prompt without guidance."""
+    return [*_step_inputs(), *_model_inputs(), *_nag_inputs()]
 
 
 def _advanced(kind: Any, name: str, tooltip: str, **limits: Any) -> io.Input:
@@ -147,5 +150,36 @@ def _model_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.005,
+        ),
+    ]
+
+
+def _nag_inputs() -> list[io.Input]:
+    return [
+        _advanced(
+            io.Float,
+            "nag_scale",
+            "Normalized Attention Guidance: makes the negative text work at cfg 1, at a small cost. 0: off; "
+            "5 to 11 is usual. Connect a text to VDOT Encode's negative.",
+            min=0.0,
+            max=100.0,
+            step=0.1,
+        ),
+        _advanced(
+            io.Float,
+            "nag_tau",
+            "For nag_scale: how far the guided attention may exceed the plain one. Lower if the video shows "
+            "artifacts.",
+            min=0.0,
+            max=10.0,
+            step=0.05,
+        ),
+        _advanced(
+            io.Float,
+            "nag_alpha",
+            "For nag_scale: share of the guided attention in the result.",
+            min=0.0,
+            max=1.0,
+            step=0.01,
         ),
     ]

@@ -123,6 +123,20 @@ def test_steps_in_two_samplers_and_a_video_to_start_from(server):
     assert any("2 references were cut off" in line for line in run.outputs["26"]["text"])
 
 
+def test_a_negative_prompt_without_guidance(server):
+    """NAG on both networks: the same pictures, other than without it."""
+    zeros = {"31": {"class_type": "ConditioningZeroOut", "inputs": {"conditioning": ["5", 0]}}}
+    negative = {"n6__negative": ["31", 0], "n7__negative": ["6", 1], "n7__seed": 32}
+    pictures = []
+    for loader, scale in (("VDOTLoadModel", 8.0), ("UNETLoader", 8.0), ("VDOTLoadModel", 0.0)):
+        run = server.run(graph(loader, **negative, n7__nag_scale=scale) | zeros)
+        assert run.status == "success", run.error
+        path = server.base / "output" / images(run)[8]["filename"]
+        pictures.append(Image.open(path).convert("RGB").tobytes())
+    ours, native, plain = pictures
+    assert max(abs(a - b) for a, b in zip(ours, native, strict=True)) <= 1 and ours != plain
+
+
 def test_video_with_references_progress_and_previews(server):
     run = server.run(graph() | native_trim())
     assert run.status == "success", run.error

@@ -80,7 +80,7 @@ MARGINS = {"left": 0, "right": 0, "top": 0, "bottom": 0}
 SHAPING = {"mode": "pixels", "aspect": "16:9", "anchor_x": 0.5, "anchor_y": 0.5, "feather_px": 0}
 SAMPLING_PARTS = {
     **{"denoise": 1.0, "start_step": 0, "end_step": 0, "add_noise": True, "leftover_noise": True},
-    **{"switch_step": 0, "switch_sigma": 0.875},
+    **{"switch_step": 0, "switch_sigma": 0.875, "nag_scale": 0.0, "nag_tau": 2.5, "nag_alpha": 0.25},
 }
 SAMPLING = {"seed": 1, "after": "fixed", "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc"}
 

@@ -6,6 +6,7 @@ from .config import PRESETS, WanVaceConfig, vdot_tiny, wan_vace_1_3b, wan_vace_1
 from .context_scale import ContextScale
 from .discriminator import Discriminator, default_taps, reference_token_mask
 from .hooks import Hooks
+from .nag import normalized_attention_guidance
 from .rope import RotaryTable, apply_rotary, rotary_table
 from .wan_vace import WanVace, expected_shapes
 
@@ -23,6 +24,7 @@ __all__ = [
     "apply_rotary",
     "default_taps",
     "expected_shapes",
+    "normalized_attention_guidance",
     "reference_token_mask",
     "rotary_table",
     "sdpa_attention",
