@@ -256,7 +256,9 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
     if losses.gan:
         taps = len(tapped(network, config))
         through = graph("fake_score", trained=False, taps=taps)
-        results.append(Peak("generator, GAN", plain.kept + through.kept, max(plain.working, through.working)))
+        # The fake score's graph is gone when the generator's blocks run again.
+        back = Peak("generator, GAN", plain.kept + through.kept, through.working)
+        results.append(max(back, Peak(back.name, plain.kept, plain.working), key=lambda peak: peak.total))
         looks = 2 + (losses.r1 > 0) + (losses.r2 > 0)
         judged = graph("fake_score", taps=taps)
         kept = judged.kept if losses.gan_trains_score else judged.tapped
