@@ -1,40 +1,26 @@
-"""The adapter between ComfyUI and vdot_core: model files, the MODEL patcher and the conditioning keys.
+"""The adapter between ComfyUI and vdot_core: our network as a model of ComfyUI, and the conditioning keys.
 
 Shape letters: K contexts, T latent frames, h w latents.
 """
 
-import json
 import logging
 import math
-import re
-from pathlib import Path
 
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
-import comfy.sd
 import comfy.supported_models
-import comfy.utils
-import folder_paths
 import torch
 
-from ..vdot_core.dtypes import DTYPES
 from ..vdot_core.networks import ContextScale
-from ..vdot_core.text import listed, shown
-from .comfy_network import ComfyWanVace, config_from_unet, config_to_unet
+from .comfy_network import ComfyWanVace, config_from_unet
 from .comfy_step_range import StepScale, at_step, in_steps
 
-MODEL_FOLDER = "diffusion_models"
-WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
-NETWORKS = ("vdot", "comfyui")
 ONLY_OUR_NETWORK = (
     "a unit's strength changes over time, which ComfyUI's own VACE network cannot do; load the model with "
     "VDOT Load Model and network 'vdot', or remove VDOT Strength"
 )
 
-_SHARD = re.compile(r"^(?P<folder>.+)[/\\][^/\\]*-\d{5}-of-\d{5}\.safetensors$")
-_DIFFUSERS = re.compile(r"^(?P<folder>.+)[/\\]diffusion_pytorch_model\.safetensors$")
-FAST = "_fast"  # fp8 of the weights and of the matrix products
 _log = logging.getLogger("vdot")
 
 
@@ -49,40 +35,6 @@ def report(lines) -> dict:
 def compute_device() -> torch.device:
     """The device on which ComfyUI runs models."""
     return comfy.model_management.get_torch_device()
-
-
-def list_checkpoints() -> list[str]:
-    """Names to offer: single files as ComfyUI lists them; folders (shards, diffusers layout) as `name/`."""
-    files, folders = [], set()
-    for name in folder_paths.get_filename_list(MODEL_FOLDER):
-        match = _SHARD.match(name) or _DIFFUSERS.match(name)
-        if match:
-            folders.add(match["folder"].replace("\\", "/") + "/")
-        else:
-            files.append(name)
-    return sorted(folders) + files
-
-
-def checkpoint_path(name: str) -> Path:
-    """The file or folder of a name from `list_checkpoints`.
-
-    Raises:
-        ValueError: nothing of that name is in ComfyUI's model folders.
-    """
-    path = None
-    # A name that is not offered, such as ../x/, may leave the model folders: it is not even looked for.
-    is_offered = name in list_checkpoints()
-    if is_offered and name.endswith("/"):
-        roots = [Path(root, name) for root in folder_paths.get_folder_paths(MODEL_FOLDER)]
-        path = next((path for path in roots if path.is_dir()), None)
-    elif is_offered:
-        path = folder_paths.get_full_path(MODEL_FOLDER, name)
-    if path is None:
-        roots = listed(folder_paths.get_folder_paths(MODEL_FOLDER))
-        raise ValueError(
-            f"no model '{shown(name)}' in {roots}; put the file there and refresh the page (key R)"
-        )
-    return Path(path)
 
 
 class Float32Tokens:
@@ -143,82 +95,6 @@ def register_network() -> None:
     models = comfy.supported_models.models
     if not any(model.__name__ == VDOTSupportedModel.__name__ for model in models):
         models.insert(0, VDOTSupportedModel)
-
-
-def check_comfyui_network(config) -> None:
-    """Refuse a network that ComfyUI's own cannot represent: it spaces VACE blocks evenly.
-
-    Raises:
-        ValueError: names the layers that it expects.
-    """
-    native = config_from_unet(config_to_unet(config))
-    if native != config:
-        raise ValueError(
-            f"VACE blocks are at layers {config.vace_layers}, ComfyUI's own network expects "
-            f"{native.vace_layers}; set network to 'vdot'"
-        )
-
-
-def load_model(path, vace_path=None, weight_dtype="default", network="vdot", disable_dynamic=False):
-    """Read a checkpoint of any supported layout into a native MODEL.
-
-    Args:
-        path: file or folder of the transformer.
-        vace_path: file of the VACE blocks, if they are stored separately.
-        weight_dtype: one of WEIGHT_DTYPES; 'default' leaves the choice to ComfyUI.
-        network: 'vdot' for our network, 'comfyui' for ComfyUI's own.
-        disable_dynamic: ComfyUI's: make a patcher without dynamic memory.
-
-    Returns:
-        comfy.model_patcher.ModelPatcher
-
-    Raises:
-        ValueError: the file cannot be read, or the network cannot run it.
-    """
-    from ..vdot_core.checkpoints import inspect
-    from ..vdot_core.signals.conventions import control_conventions
-
-    info = inspect(path, vace=vace_path)
-    if info.problem:
-        raise ValueError(info.problem)
-    control_conventions(info.metadata)
-    if network == "vdot":
-        transformer = {**info.config.to_dict(), "image_model": "wan2.1", "vdot": 1}
-    else:
-        check_comfyui_network(info.config)
-        transformer = {**config_to_unet(info.config), "image_model": "wan2.1"}
-    options = {} if weight_dtype == "default" else {"dtype": DTYPES[weight_dtype.removesuffix(FAST)]}
-    if weight_dtype.endswith(FAST):
-        options["fp8_optimizations"] = True
-    state_dict, metadata = _read(info, vace_path, options.get("dtype"))
-    register_network()
-    patcher = comfy.sd.load_diffusion_model_state_dict(
-        state_dict,
-        model_options=options,
-        metadata={**metadata, "config": json.dumps({"transformer": transformer})},
-        **({"disable_dynamic": True} if disable_dynamic else {}),  # older ComfyUI does not know the argument
-    )
-    if patcher is None:
-        raise ValueError(
-            f"{shown(path)}: ComfyUI does not recognize this as a Wan model; set network to 'vdot'"
-        )
-    patcher.cached_patcher_init = (load_model, (path, vace_path, weight_dtype, network))
-    return patcher
-
-
-def _read(info, vace_path, dtype: torch.dtype | None) -> tuple[dict, dict]:
-    """Weights under Wan's names, and the metadata that ComfyUI needs."""
-    from ..vdot_core.checkpoints import read_weights
-
-    if not (info.scaled or info.formats or info.ggml_types):
-        return dict(read_weights(info.path, vace=vace_path).state_dict), {}
-    is_safetensors = not info.ggml_types and len(info.files) == 1
-    if info.layout in ("wan", "comfyui", "vdot") and is_safetensors and dtype is None:
-        # ComfyUI runs scaled fp8 as it is, from the factors in its own form.
-        state_dict, metadata = comfy.utils.load_torch_file(str(info.files[0]), return_metadata=True)
-        return state_dict, metadata or {}
-    _log.info("%s: weights (%s) are expanded to bf16 first", shown(info.path), info.encoded_as)
-    return dict(read_weights(info.path, vace=vace_path, dtype=torch.bfloat16).state_dict), {}
 
 
 def vace_conditioning(contexts: torch.Tensor, scale: ContextScale, step_ranges) -> dict:

@@ -11,7 +11,7 @@ import comfy.utils
 import folder_paths
 import torch
 
-from .comfy_bridge import load_model
+from .comfy_loading import load_model
 from .comfy_vae import check_vae
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"

@@ -3,10 +3,14 @@
 from comfy_api.latest import io
 
 from ..vdot_core.text import shown
-from .comfy_bridge import NETWORKS, WEIGHT_DTYPES, checkpoint_path, list_checkpoints, load_model, report
+from .comfy_bridge import report
+from .comfy_files import checkpoint_path, list_checkpoints, list_loras, lora_path
+from .comfy_loading import NETWORKS, WEIGHT_DTYPES, add_loras, load_model
 from .guard import CheckedNode
 
 SAME_FILE = "in the same file"
+NO_LORA = "none"
+NUM_LORAS = 3
 
 
 class VDOTLoadModel(CheckedNode):
@@ -22,7 +26,8 @@ class VDOTLoadModel(CheckedNode):
             description=(
                 "Loads a VDOT or VACE-Wan 2.1 model from models/diffusion_models (or models/unet), in any "
                 "of the ways it is published: the authors' .pt file, ComfyUI's or diffusers' safetensors, "
-                "one file or a folder of parts. LoRA loaders and the other model nodes work on the result."
+                "fp8_scaled, int8, nvfp4 or GGUF, one file or a folder of parts, the VACE blocks in it or in "
+                "a separate file. LoRA loaders and the other model nodes work on the result."
             ),
             search_aliases=["vace loader", "wan loader", "vdot_14b", "load diffusion model"],
             inputs=[
@@ -36,9 +41,9 @@ class VDOTLoadModel(CheckedNode):
                     options=list(WEIGHT_DTYPES),
                     default="default",
                     tooltip=(
-                        "How precisely the weights are kept in memory. default lets ComfyUI choose; fp8 "
-                        "halves the memory of the 14B model (about 17 GB instead of 35) at a small cost in "
-                        "quality."
+                        "How precisely the weights are kept in memory. default keeps quantized files as they "
+                        "are and lets ComfyUI choose for others; fp8 halves the memory of the 14B model "
+                        "(about 17 GB instead of 35) at a small cost in quality."
                     ),
                 ),
                 io.Combo.Input(
@@ -57,6 +62,7 @@ class VDOTLoadModel(CheckedNode):
                     advanced=True,
                     tooltip="vdot: this pack's network. comfyui: ComfyUI's own. Both give the same video.",
                 ),
+                *_lora_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model, for VDOT Sampler or any sampler.")
@@ -64,13 +70,52 @@ class VDOTLoadModel(CheckedNode):
         )
 
     @classmethod
-    def execute(cls, model_name, weight_dtype, vace_name=SAME_FILE, network="vdot") -> io.NodeOutput:
+    def execute(cls, model_name, weight_dtype, vace_name=SAME_FILE, network="vdot", **loras) -> io.NodeOutput:
         path = checkpoint_path(model_name)
         vace_path = None if vace_name == SAME_FILE else checkpoint_path(vace_name)
+        paths = _chosen_loras(loras)
         model = load_model(path, vace_path, weight_dtype, network)
+        lines = add_loras(model, paths)
         return io.NodeOutput(
-            model, ui=report([f"{shown(model_name)}: {_describe(model)}, network {network}"])
+            model, ui=report([f"{shown(model_name)}: {_describe(model)}, network {network}", *lines])
         )
+
+
+def _lora_inputs() -> list[io.Input]:
+    """Name and strength of each LoRA."""
+    inputs = []
+    for number in range(1, NUM_LORAS + 1):
+        inputs += [
+            io.Combo.Input(
+                f"lora_{number}",
+                options=[NO_LORA, *list_loras()],
+                default=NO_LORA,
+                optional=True,
+                advanced=True,
+                tooltip="A LoRA for Wan 2.1, from models/loras. Refused where nothing of it fits the model.",
+            ),
+            io.Float.Input(
+                f"lora_{number}_strength",
+                default=1.0,
+                min=-10.0,
+                max=10.0,
+                step=0.05,
+                optional=True,
+                advanced=True,
+                tooltip="1: as it was trained. 0: off.",
+            ),
+        ]
+    return inputs
+
+
+def _chosen_loras(values: dict) -> list[tuple]:
+    """File and strength of each LoRA that is chosen."""
+    names = {number: values.get(f"lora_{number}", NO_LORA) for number in range(1, NUM_LORAS + 1)}
+    return [
+        (lora_path(name), values.get(f"lora_{number}_strength", 1.0))
+        for number, name in names.items()
+        if name != NO_LORA
+    ]
 
 
 class VDOTLoadDemo(CheckedNode):

@@ -1,7 +1,9 @@
-"""What the pack's server tests find in their server: random models, a picture, a node for text."""
+"""Random models in other forms, and what server tests find in their server: models, a node for text."""
 
+import json
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from tests.support.server import ComfyServer
@@ -45,3 +47,39 @@ def server_with_models(base: Path, models_dir: Path) -> ComfyServer:
     Image.new("RGB", (48, 40), (200, 60, 20)).save(base / "input/subject.png")
     (base / "custom_nodes/test_text.py").write_text(TEXT_NODE)
     return server
+
+
+def quantized(state, kind):
+    """A state dict whose blocks are quantized by ComfyUI's own quantizers, in ComfyUI's form."""
+    from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
+
+    stored = {}
+    for name, value in state.items():
+        stored[name] = value
+        if value.ndim == 2 and "blocks." in name and name.endswith(".weight"):
+            options = {"per_channel": True} if kind == "int8_tensorwise" else {}
+            if kind.startswith("float8"):
+                options = {"scale": "recalculate"}
+            if kind == "convrot_w4a4":
+                options = {"convrot_groupsize": 64}
+            layout = QUANT_ALGOS[kind]["comfy_tensor_layout"]
+            packed = QuantizedTensor.from_float(value, layout, **options)
+            parts = {key: part.contiguous() for key, part in packed.state_dict(name).items()}
+            # e8m0 scales are stored as bytes, for not every reader knows their dtype.
+            stored |= {k: v.view(torch.uint8) if "e8m0" in str(v.dtype) else v for k, v in parts.items()}
+            settings = {key: value for key, value in options.items() if key == "convrot_groupsize"}
+            text = json.dumps({"format": kind, **settings}).encode()
+            stored[name.replace(".weight", ".comfy_quant")] = torch.tensor(list(text), dtype=torch.uint8)
+    return stored
+
+
+def lora_of(state, names, seed=0):
+    """A LoRA of rank 2 in ComfyUI's names, and the weights that it gives at strength 1."""
+    generator, lora, merged = torch.Generator().manual_seed(seed), {}, dict(state)
+    for name in names:
+        out, into = state[f"{name}.weight"].shape
+        up, down = (0.1 * torch.randn(shape, generator=generator) for shape in ((out, 2), (2, into)))
+        lora[f"diffusion_model.{name}.lora_up.weight"] = up
+        lora[f"diffusion_model.{name}.lora_down.weight"] = down
+        merged[f"{name}.weight"] = state[f"{name}.weight"] + up @ down
+    return lora, merged

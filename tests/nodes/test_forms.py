@@ -92,9 +92,9 @@ def test_our_loader_opens_them(converted, models_dir, inputs, reference, tmp_pat
     """And GGUF, decoded."""
     from vdot_core.checkpoints import convert_to_gguf
 
-    bridge = submodule("nodes.comfy_bridge")
+    loading = submodule("nodes.comfy_loading")
     gguf = convert_to_gguf(models_dir / "vdot_meta.safetensors", tmp_path / "w.gguf", "Q8_0").path
     for path, tolerance in ((converted["fp8_scaled"], 0.08), (gguf, 0.03)):
-        result, _ = velocity(partial(bridge.load_model, path), inputs)
+        result, _ = velocity(partial(loading.load_model, path), inputs)
         error = (result - reference).norm() / reference.norm()
         assert 0 < error < tolerance, path

@@ -98,12 +98,12 @@ def test_names_outside_the_model_folders_are_not_even_looked_for(model_folder, m
     """Also where no node stands before it."""
     import folder_paths
 
-    bridge = submodule("nodes.comfy_bridge")
+    files = submodule("nodes.comfy_files")
     (model_folder.parent / "secret").mkdir(exist_ok=True)
     monkeypatch.setattr(folder_paths, "get_full_path", lambda *names: pytest.fail(f"looked for {names}"))
     for name in ("/etc/", "../secret/", "/etc/passwd", "..", "vdot_meta.safetensors/../../secret/", 5, ""):
         with pytest.raises(ValueError, match="no model '"):
-            bridge.checkpoint_path(name)
+            files.checkpoint_path(name)
 
 
 def test_numbers_arrive_plain(node_classes):

@@ -93,7 +93,7 @@ def layouts(models_dir, native_state):
 
 
 def test_list_offers_files_and_folders(layouts, model_folder):
-    names = submodule("nodes.comfy_bridge").list_checkpoints()
+    names = submodule("nodes.comfy_files").list_checkpoints()
     assert {"sharded/", "plain_vace.safetensors", "vdot_release.pt"} <= set(names)
     assert not [name for name in names if "-of-" in name], "a single shard cannot be loaded"
 
@@ -169,7 +169,7 @@ def test_text_only_model(layouts, load, run, text):
 def test_comfyui_s_network_refuses_uneven_vace_layers(pack):
     config = submodule("vdot_core.networks").WanVaceConfig(128, 256, 2, 4, vace_layers=(0, 1))
     with pytest.raises(ValueError, match=r"expects \(0, 2\)"):
-        submodule("nodes.comfy_bridge").check_comfyui_network(config)
+        submodule("nodes.comfy_loading").check_comfyui_network(config)
 
 
 def test_lora_loader_works(load, inputs, expected, native_state):

@@ -3,13 +3,16 @@
 import base64
 import io
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from tests.core.checkpoints.helpers import write_gguf
 from tests.core.networks.helpers import relative
-from tests.nodes.small_models import LATIN_1, server_with_models
+from tests.nodes.small_models import LATIN_1, lora_of, quantized, server_with_models
 from tests.support.server import ComfyServer, PromptRefusedError
 from vdot_core.checkpoints import LoraOptions, convert, extract_lora, merge
 
@@ -20,8 +23,22 @@ SAMPLER = {"seed": 3, "preset": "released", "steps": 4, "shift": 16.0, "solver":
 def server(comfy, models_dir, native_state, tmp_path_factory):
     """One server for all tests of this file."""
     base = tmp_path_factory.mktemp("comfyui")
-    with server_with_models(base, models_dir) as running:
+    prepared = server_with_models(base, models_dir)
+    _quantized_models(base / "models", models_dir, native_state)
+    with prepared as running:
         yield running
+
+
+def _quantized_models(folder, models_dir, state):
+    """The same weights as scaled fp8 and as GGUF, and a LoRA for them."""
+    with safe_open(models_dir / "vdot_meta.safetensors", "pt") as file:
+        metadata = file.metadata()
+    save_file(quantized(state, "float8_e4m3fn"), folder / "diffusion_models/fp8_scaled.safetensors", metadata)
+    fields = {f"vdot.{key}": value for key, value in metadata.items()}
+    write_gguf(folder / "diffusion_models/vace.gguf", state, "Q8_0", **fields)
+    (folder / "loras").mkdir(exist_ok=True)
+    lora, _ = lora_of(state, ["vace_blocks.0.ffn.0", "head.head"])
+    save_file(lora, folder / "loras/style.safetensors")
 
 
 def graph(loader="VDOTLoadModel", sampler="VDOTSampler", **changes):
@@ -180,6 +197,30 @@ def test_native_model_in_our_sampler_gives_our_video(server):
         pictures.append(Image.open(path).convert("RGB").tobytes())
     differences = [abs(a - b) for a, b in zip(*pictures, strict=True)]
     assert max(differences) <= 1
+
+
+def test_quantized_files_and_loras_open_in_stock_nodes_and_ours(server):
+    """Scaled fp8 with a LoRA through ComfyUI's own loaders and through ours; GGUF through ours."""
+    lora = {"model": ["1", 0], "lora_name": "style.safetensors", "strength_model": 0.5}
+    stock = graph("UNETLoader", n1__unet_name="fp8_scaled.safetensors", n7__model=["20", 0])
+    stock["20"] = {"class_type": "LoraLoaderModelOnly", "inputs": lora}
+    chosen = {"n1__lora_2": "style.safetensors", "n1__lora_2_strength": 0.5}
+    runs = {
+        "stock": server.run(stock),
+        "fp8": server.run(graph(n1__model_name="fp8_scaled.safetensors", n1__network="comfyui", **chosen)),
+        "gguf": server.run(graph(n1__model_name="vace.gguf", **chosen)),
+        "plain": server.run(graph(n1__model_name="fp8_scaled.safetensors")),
+    }
+    pictures = {}
+    for name, run in runs.items():
+        assert run.status == "success", run.error
+        path = server.base / "output" / images(run)[8]["filename"]
+        pictures[name] = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    for name in ("fp8", "gguf"):
+        assert "style.safetensors at 0.5: 2 weights" in runs[name].outputs["1"]["text"]
+    difference = {name: np.abs(picture - pictures["stock"]) for name, picture in pictures.items()}
+    assert difference["fp8"].max() <= 1 < difference["plain"].max()
+    assert difference["gguf"].mean() < 3
 
 
 def test_a_failing_node_says_why_and_the_queue_continues(server):

@@ -94,6 +94,12 @@ KINDS = {
             "weight_dtype": "default",
             "vace_name": "in the same file",
             "network": "vdot",
+            "lora_1": "none",
+            "lora_1_strength": 1.0,
+            "lora_2": "none",
+            "lora_2_strength": 1.0,
+            "lora_3": "none",
+            "lora_3_strength": 1.0,
         },
     ),
     "CLIPLoader": NodeKind(

@@ -11,7 +11,7 @@ import torch
 from ..files import read_at
 from .ggml_types import GGML_BY_NAME
 from .gguf_header import GgufHeader, GgufTensor, read_gguf_header
-from .safetensors_files import map_file
+from .safetensors_files import map_file, view_at
 from .tensor_files import TensorFile, TensorSpec
 
 METADATA = "vdot."  # our metadata's keys begin with it
@@ -46,9 +46,10 @@ def _metadata(fields: dict[str, Any]) -> dict[str, str]:
     return {key.removeprefix(METADATA): str(value) for key, value in fields.items() if key != METADATA}
 
 
-def _map_tensors(path: Path, header: GgufHeader) -> dict[str, torch.Tensor]:
-    """Every tensor as a private memory map of the file; nothing is read yet."""
-    content = torch.frombuffer(map_file(path, header.num_bytes), dtype=torch.uint8)
+def _map_tensors(path: Path, header: GgufHeader, *, writable: bool = True) -> dict[str, torch.Tensor]:
+    """Every tensor as a memory map of the file; nothing is read yet."""
+    content = map_file(path, header.num_bytes, writable=writable)
+    content = view_at(content, 0, torch.uint8, (header.num_bytes,))
     return {
         name: _view(content[tensor.offset : tensor.offset + tensor.num_bytes], tensor)
         for name, tensor in header.tensors.items()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..files import read_at
+from ..files import file_size, read_at
 from ..pickles import PickledTensor
 from ..text import listed, shown
 from ..torch_files import inspect_torch_file, load_torch_file
+from .safetensors_files import map_file, view_at
 from .tensor_files import TensorFile, TensorSpec
 
 # Where a training program's file keeps the network: VDOT's release, then common trainers.
@@ -29,9 +31,10 @@ def open_pt(path: Path) -> TensorFile:
             f"{shown(path)} has tensors of {num_bytes} bytes over values of {content.num_bytes}: several "
             "share the same; save each with its own"
         )
-    read = partial(_read, path, container, specs)
     in_place = content.places and all(tensor.storage for tensor in tensors.values())
-    load = partial(_load_tensor, path, tensors, content.places) if in_place else None
+    places = content.places if in_place else {}
+    read = partial(_read, path, container, specs, tensors, places)
+    load = partial(_load_tensor, path, tensors, places) if in_place else None
     return TensorFile(path, specs, read, container=container, mapped=content.is_archive, load=load)
 
 
@@ -42,22 +45,52 @@ def _load_tensor(
     tensor = tensors[name]
     if 0 in tensor.shape:
         return torch.empty(tensor.shape, dtype=tensor.dtype)
+    offset, num_values = _place(tensor, places)
+    values = read_at(path, offset, num_values * tensor.dtype.itemsize)
+    return view_at(values, 0, tensor.dtype, (num_values,)).as_strided(tensor.shape, tensor.stride)
+
+
+def _place(tensor: PickledTensor, places: dict[str, int]) -> tuple[int, int]:
+    """Offset in the file of a tensor's first value, and the number of values from there to its last."""
     steps = zip(tensor.shape, tensor.stride, strict=True)
     num_values = 1 + sum((size - 1) * step for size, step in steps)
-    item_size = tensor.dtype.itemsize
-    offset = places[tensor.storage.key] + tensor.offset * item_size
-    values = torch.frombuffer(read_at(path, offset, num_values * item_size), dtype=tensor.dtype)
-    return values.as_strided(tensor.shape, tensor.stride)
+    return places[tensor.storage.key] + tensor.offset * tensor.dtype.itemsize, num_values
 
 
-def _read(path: Path, container: str, specs: dict[str, TensorSpec]) -> dict[str, torch.Tensor]:
+def _read(
+    path: Path,
+    container: str,
+    specs: dict[str, TensorSpec],
+    tensors: dict[str, PickledTensor],
+    places: dict[str, int],
+    *,
+    writable: bool = True,
+) -> dict[str, torch.Tensor]:
+    if places and not writable and sys.platform == "win32":
+        return _map_read_only(path, tensors, places)
     content = load_torch_file(path, mapped=True)
-    new_container, tensors = _find_state_dict(path, content, torch.Tensor)
-    tensors = {name: tensor.detach() for name, tensor in tensors.items()}
-    new_specs = {name: TensorSpec.of(tensor) for name, tensor in tensors.items()}
+    new_container, read = _find_state_dict(path, content, torch.Tensor)
+    read = {name: tensor.detach() for name, tensor in read.items()}
+    new_specs = {name: TensorSpec.of(tensor) for name, tensor in read.items()}
     if (new_container, new_specs) != (container, specs):
         raise ValueError(f"{shown(path)} changed while it was being read; try again")
-    return tensors
+    return read
+
+
+def _map_read_only(
+    path: Path, tensors: dict[str, PickledTensor], places: dict[str, int]
+) -> dict[str, torch.Tensor]:
+    """Every tensor of an archive as a read-only map; torch's own map is a private one."""
+    content = map_file(path, file_size(path), writable=False)
+    read = {}
+    for name, tensor in tensors.items():
+        if 0 in tensor.shape:
+            read[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            continue
+        offset, num_values = _place(tensor, places)
+        values = view_at(content, offset, tensor.dtype, (num_values,))
+        read[name] = values.as_strided(tensor.shape, tensor.stride)
+    return read
 
 
 def _find_state_dict(path: Path, content: Any, tensor_type: type) -> tuple[str, dict[str, Any]]:

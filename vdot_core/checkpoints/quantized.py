@@ -14,6 +14,7 @@ from .tensor_files import TensorFile, TensorSpec
 
 QUANTIZATION_METADATA = "_quantization_metadata"  # key of ComfyUI's table of layers in a header
 _MAX_SETTINGS_BYTES = 10_000
+_CHUNK_VALUES = 2**20  # expanded at a time, so that the temporary values stay small
 _MARKER = "scaled_fp8"
 # ComfyUI's ending of each further tensor of a quantized layer -> the endings that publishers use.
 _PARTS = {
@@ -180,9 +181,20 @@ def _check_layer(specs: Mapping[str, TensorSpec], weight: str, parts: Mapping[st
     return ""
 
 
-def expand_scaled(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return the float32 values of a scaled fp8 weight [out, ...]; scale has 1 or `out` factors."""
-    factors = scale.float().reshape(-1)
-    if factors.numel() > 1:
-        factors = factors.reshape(-1, *[1] * (weight.ndim - 1))
-    return weight.float() * factors
+def expand_scaled(
+    weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Give the values of a scaled fp8 weight, computed in float32 some rows at a time.
+
+    Args:
+        weight: [out, ...] fp8.
+        scale: 1 or `out` factors, of any shape.
+        dtype: of the result.
+    """
+    factors = scale.float().reshape(-1, *[1] * (weight.ndim - 1))
+    values = torch.empty(weight.shape, dtype=dtype, device=weight.device)
+    step = max(1, _CHUNK_VALUES // max(1, weight[:1].numel()))
+    for start in range(0, weight.shape[0], step):
+        rows = slice(start, start + step)
+        values[rows] = weight[rows].float() * (factors if factors.shape[0] == 1 else factors[rows])
+    return values

@@ -226,7 +226,7 @@ def _convert(
     if spec.ggml_type:
         converted = dequantize(tensor, spec.ggml_type, spec.shape, dtype)
     else:
-        converted = (tensor if scale is None else expand_scaled(tensor, scale)).to(dtype)
+        converted = tensor.to(dtype) if scale is None else expand_scaled(tensor, scale, dtype)
     if dtype == torch.float16 and tensor.dtype != dtype and converted.numel():
         # aminmax, unlike isfinite, needs no memory of the tensor's size; NaN passes through it.
         extremes = torch.stack(torch.aminmax(converted))

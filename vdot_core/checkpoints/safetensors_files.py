@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import accumulate
@@ -101,26 +103,36 @@ def _spec_of(path: Path, name: str, entry: dict[str, Any]) -> TensorSpec:
 
 
 def _map_tensors(
-    path: Path, num_bytes: int, specs: Mapping[str, TensorSpec], offsets: Mapping[str, int]
+    path: Path,
+    num_bytes: int,
+    specs: Mapping[str, TensorSpec],
+    offsets: Mapping[str, int],
+    *,
+    writable: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """Every tensor as a private (copy on write) memory map of the file; nothing is read yet."""
-    buffer = map_file(path, num_bytes)
-    return {
-        name: torch.frombuffer(buffer, dtype=spec.dtype, count=spec.num_elements, offset=offsets[name]).view(
-            spec.shape
-        )
-        if spec.num_elements
-        else torch.empty(spec.shape, dtype=spec.dtype)
-        for name, spec in specs.items()
-    }
+    """Every tensor as a memory map of the file; nothing is read yet."""
+    content = map_file(path, num_bytes, writable=writable)
+    return {name: view_at(content, offsets[name], spec.dtype, spec.shape) for name, spec in specs.items()}
 
 
-def map_file(path: Path, num_bytes: int) -> mmap.mmap:
+def view_at(content: mmap.mmap, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    """A contiguous tensor that lies in a map of its file."""
+    count = math.prod(shape)
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.frombuffer(content, dtype=dtype, count=count, offset=offset).view(shape)
+
+
+def map_file(path: Path, num_bytes: int, *, writable: bool = True) -> mmap.mmap:
     """Map a file privately: writing to the memory copies the page and never changes the file.
 
     Args:
         path: the file.
         num_bytes: the size it had when its header was checked.
+        writable: False where the memory is only read: Windows then reserves nothing for copies of the pages,
+            and writing would end the process.
     Returns:
         The mapping, which lives as long as a tensor refers to it.
     Raises:
@@ -130,7 +142,8 @@ def map_file(path: Path, num_bytes: int) -> mmap.mmap:
         if os.fstat(file.fileno()).st_size != num_bytes:
             raise ValueError(f"{shown(path)} changed while it was being read; try again")
         if sys.platform != "linux":
-            return mmap.mmap(file.fileno(), num_bytes, access=mmap.ACCESS_COPY)
+            access = mmap.ACCESS_READ if sys.platform == "win32" and not writable else mmap.ACCESS_COPY
+            return mmap.mmap(file.fileno(), num_bytes, access=access)
         # Without NORESERVE Linux refuses a private map larger than memory and swap together, and so a 35 GB
         # network on a machine of 32 GB, though hardly a page of it is ever written. That is why the tensors
         # do not come from safe_open itself.

@@ -236,6 +236,11 @@ def _branch(network: Survey) -> Survey:
 
 def _join(base: Survey, module: Survey) -> Survey:
     """Join a T2V network and its VACE module."""
+    if base.info.layout == "i2v":
+        raise ValueError(
+            f"{shown(base.info.path)} is an image-to-video network (I2V), which takes an image with every "
+            "video; VACE modules belong to text-to-video networks: give the T2V network of the same size"
+        )
     for part in (base, module):
         if part.info.problem:
             raise ValueError(part.info.problem)

@@ -53,7 +53,8 @@ class TensorFile:
         path: the file.
         specs: shape and dtype of every tensor by its name in the file.
         read: every tensor by its name, GGUF's blocks as uint8; a private memory map of the file where it is
-            `mapped`.
+            `mapped`. With writable=False the map is read-only on Windows, where a private one counts as
+            memory in use.
         metadata: strings of a safetensors or GGUF header.
         container: the key that the tensors lie under in a torch file.
         mapped: `read` maps the file, whose pages are read at use and dropped with the tensors.
@@ -64,7 +65,7 @@ class TensorFile:
 
     path: Path
     specs: dict[str, TensorSpec]
-    read: Callable[[], dict[str, torch.Tensor]] = field(repr=False, compare=False)
+    read: Callable[..., dict[str, torch.Tensor]] = field(repr=False, compare=False)
     metadata: dict[str, str] = field(default_factory=dict)
     container: str = ""
     mapped: bool = True

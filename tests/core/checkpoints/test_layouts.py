@@ -177,6 +177,10 @@ def test_base_and_module(tmp_path):
         read_weights(module)
     with pytest.raises(ValueError, match="swapped"):
         read_weights(module, vace=base, config=TINY)
+    i2v = {name: value for name, value in weights.items() if not is_vace(name)}
+    save_file({**i2v, "img_emb.proj.0.bias": torch.ones(1)}, tmp_path / "i2v.safetensors")
+    with pytest.raises(ValueError, match=r"image-to-video network \(I2V\).*give the T2V network of the same"):
+        read_weights(tmp_path / "i2v.safetensors", vace=module, config=TINY)
     other = weights_of(dataclasses.replace(TINY, dim=48, num_layers=6, vace_layers=(0, 2, 4)))
     save_file({n: v for n, v in other.items() if is_vace(n)}, tmp_path / "wide.safetensors")
     with pytest.raises(
