@@ -17,12 +17,12 @@ from tests.core.checkpoints.helpers import (
     write_header_only,
 )
 from tests.core.networks.helpers import inputs
-from vdot_core.checkpoints import load_network, save_weights
+from vdot_core.checkpoints import convert, convert_to_gguf, load_network, save_weights
 from vdot_core.checkpoints.__main__ import main
 from vdot_core.checkpoints.read import loadable
 from vdot_core.checkpoints.streamed import reader, stream_weights
 from vdot_core.checkpoints.verify import verify
-from vdot_core.networks import WanVace, wan_vace_1_3b, wan_vace_14b
+from vdot_core.networks import WanVace, WanVaceConfig, wan_vace_1_3b, wan_vace_14b
 
 
 def failed(path, **keywords) -> dict[str, str]:
@@ -88,6 +88,17 @@ def test_values(tmp_path, tiny):
         assert list(failed(tmp_path / "w.safetensors")) == ["values"]
         assert detail in failed(tmp_path / "w.safetensors")["values"]
         assert not failed(tmp_path / "w.safetensors", values=False)
+
+
+@pytest.mark.parametrize("form", ["fp8_scaled", "int8", "Q8_0"])
+def test_quantized_forms_pass(tmp_path, form):
+    config = WanVaceConfig(64, 96, 2, 2, vace_layers=(0,), text_dim=32, freq_dim=32)
+    save_weights(tmp_path / "w.safetensors", config, weights_of(config))
+    if form == "Q8_0":
+        path = convert_to_gguf(tmp_path / "w.safetensors", tmp_path / "w.gguf", form).path
+    else:
+        path = convert(tmp_path / "w.safetensors", tmp_path / "out.safetensors", form=form).path
+    assert not failed(path)
 
 
 def test_a_file_that_holds_more_than_the_network(tmp_path):
