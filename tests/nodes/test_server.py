@@ -359,3 +359,13 @@ def test_lora_of_the_tiny_student_in_stock_nodes(server, demo_assets):
     assert relative(with_lora, merged) < 1e-4
     assert relative(with_lora, goal) < 0.7 * relative(alone, goal)
     assert "lora key not loaded" not in server.log()
+
+
+def test_quantized_forms_of_the_tiny_student_in_comfyuis_own_loader(server, demo_assets):
+    """Latents after four steps, against those of the file that they were made from."""
+    models, student = server.base / "models/diffusion_models", demo_assets / "vdot_tiny_student.safetensors"
+    convert(student, models / "tiny_fp32.safetensors", dtype=torch.float32)
+    exact = latents_of(server, "tiny_fp32.safetensors", None)
+    for form, limit in (("fp8_scaled", 0.3), ("int8", 0.15)):
+        convert(student, models / f"tiny_{form}.safetensors", form=form)
+        assert 0 < relative(latents_of(server, f"tiny_{form}.safetensors", None), exact) < limit, form

@@ -8,7 +8,7 @@ dtype. The `gguf` package, an extra of this project, quantizes and writes.
 from __future__ import annotations
 
 import math
-import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -84,6 +84,24 @@ def convert_to_gguf(
     return inspect(target)
 
 
+def format_of(name: str, spec: TensorSpec, kind: str) -> str:
+    """Format of a parameter in a file.
+
+    Args:
+        name: Wan name.
+        spec: its shape and dtype in the source.
+        kind: the file's type, one of `GGUF_TYPES`.
+    """
+    if len(spec.shape) in (1, 5) or spec.num_elements <= _SMALL or name.endswith(".modulation"):
+        return "F32"
+    if is_block_matrix(name, spec):
+        # As in ComfyUI-GGUF, where a row is no number of whole blocks.
+        return kind if spec.shape[-1] % GGML_BY_NAME[kind].block_size == 0 else "F16"
+    if kind == "F16" or spec.dtype == torch.float16:
+        return "F16"
+    return "F32" if spec.dtype == torch.float32 and not spec.ggml_type else "BF16"
+
+
 def _checked_target(
     target: str | Path, kind: str, llama_quantize: str | Path | None, overwrite: bool
 ) -> Path:
@@ -98,7 +116,7 @@ def _checked_target(
             f"{kind} is written by llama.cpp's llama-quantize; give the program, built with ComfyUI-GGUF's "
             "patch, by --llama_quantize, or another type, such as Q5_0"
         )
-    if kind in K_TYPES and not os.access(llama_quantize, os.X_OK):
+    if kind in K_TYPES and shutil.which(llama_quantize) is None:
         raise ValueError(f"{shown(llama_quantize)} is no program that can be run; give llama-quantize's path")
     try:
         import gguf  # noqa: F401
@@ -112,7 +130,7 @@ def _write(checkpoint: Survey, path: Path, kind: str, *, max_axes: int = 5) -> N
     """Write all tensors; those of more than `max_axes` axes as matrices, their shape among the fields."""
     import gguf
 
-    formats = {name: _format_of(name, entry.spec, kind) for name, entry in checkpoint.entries.items()}
+    formats = {name: format_of(name, entry.spec, kind) for name, entry in checkpoint.entries.items()}
     writer = gguf.GGUFWriter(None, _ARCHITECTURE)
     with closing(writer):
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -132,18 +150,6 @@ def _write(checkpoint: Survey, path: Path, kind: str, *, max_axes: int = 5) -> N
         for name, tensor in reported(_values(checkpoint, formats), total):
             writer.write_tensor_data(_packed(name, tensor, formats[name]))
             del tensor
-
-
-def _format_of(name: str, spec: TensorSpec, kind: str) -> str:
-    """The format of a parameter."""
-    if len(spec.shape) in (1, 5) or spec.num_elements <= _SMALL or name.endswith(".modulation"):
-        return "F32"
-    if is_block_matrix(name, spec):
-        # As in ComfyUI-GGUF, where a row is no number of whole blocks.
-        return kind if spec.shape[-1] % GGML_BY_NAME[kind].block_size == 0 else "F16"
-    if kind == "F16" or spec.dtype == torch.float16:
-        return "F16"
-    return "F32" if spec.dtype == torch.float32 and not spec.ggml_type else "BF16"
 
 
 def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], kind: str) -> int:

@@ -37,7 +37,7 @@ def originals(tmp_path_factory) -> dict[str, Path]:
     save_weights(folder / "ours.safetensors", TINY, weights_of())
     save_file(scaled_weights(), folder / "scaled.safetensors")
     content = {"generator": prefixed(weights_of(), "model."), "step": 3, "shape": torch.Size([1])}
-    write_gguf(folder / "blocks.gguf", weights_of(), "Q8_0")
+    write_gguf(folder / "gguf.gguf", weights_of(), "Q8_0")
     torch.save(content, folder / "archive.pt")
     torch.save(content, folder / "old.pth", _use_new_zipfile_serialization=False)
     repo = write_shards(folder / "repo", weights_of(), 2)
@@ -100,7 +100,7 @@ def _weights(path: Path, config) -> dict[str, torch.Tensor]:
     return weights.state_dict
 
 
-@pytest.mark.parametrize("kind", ["ours", "scaled", "blocks", "archive", "old", "repo"])
+@pytest.mark.parametrize("kind", ["ours", "scaled", "gguf", "archive", "old", "repo"])
 def test_damaged_checkpoints_are_read_or_refused(originals, tmp_path, fuzz_cases, kind):
     results = Counter(
         run_case(kind, number, originals[kind], tmp_path) for number in range(fuzz_cases(NUM_CASES))

@@ -137,8 +137,8 @@ def test_k_types_are_written_by_llama_quantize(tmp_path, source, weights, llama_
     [
         ("w.gguf", ["--type", "Q4_K_M", "--llama_quantize", "missing"], "no program that can be run"),
         ("w.gguf", [], "give --type, one of Q8_0"),
-        ("w.gguf", ["--type", "Q8_0", "--dtype", "bf16"], "leave --dtype and --shard_size out"),
-        ("w.gguf", ["--type", "Q8_0", "--shard_size", "1GB"], "leave --dtype and --shard_size out"),
+        ("w.gguf", ["--type", "Q8_0", "--dtype", "bf16"], "leave --dtype, --shard_size and --plain out"),
+        ("w.gguf", ["--type", "Q8_0", "--shard_size", "1GB"], "leave --dtype, --shard_size and --plain out"),
         ("w.safetensors", ["--type", "Q8_0"], "give a name that ends in .gguf"),
         ("w.safetensors", ["--llama_quantize", "x"], "give an OUT that ends in .gguf"),
         ("folder/w.gguf", ["--type", "Q8_0"], "does not exist; create it first"),

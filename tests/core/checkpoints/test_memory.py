@@ -5,13 +5,14 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.core.checkpoints.helpers import SUBPROCESS_ENV
-from vdot_core.networks import WanVaceConfig, expected_shapes
+from tests.core.checkpoints.helpers import SUBPROCESS_ENV, write_header_only
+from vdot_core.networks import WanVaceConfig, expected_shapes, wan_vace_14b
 
 # VDOT_MEMORY_TEST_MB=1000 repeats the measurement at another size.
 MEGABYTES = int(os.environ.get("VDOT_MEMORY_TEST_MB", "300"))
@@ -88,3 +89,33 @@ def test_peak_memory_is_one_copy(tmp_path):
         if name.startswith("convert"):
             limit = 5 * largest
         assert peak <= limit, (name, peak, limit)
+
+
+LARGE_SCRIPT = """
+import re, sys
+import gguf
+from vdot_core.checkpoints.__main__ import main
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+before = peak()
+assert main(sys.argv[1:]) == 0
+print("peak", peak() - before)
+"""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.platform != "linux", reason="measures with Linux's resource counters")
+@pytest.mark.parametrize(
+    "options",
+    ["--dtype fp8_scaled", "--dtype int8", "--dtype fp16 --shard_size 1GB", "--type Q8_0"],
+)
+def test_a_network_of_14b_s_width_takes_1_gb_over_its_largest_tensor(tmp_path, options):
+    """Whatever its number of blocks: the peak is that of one tensor."""
+    config = replace(wan_vace_14b(), num_layers=2, vace_layers=(0,))
+    source = write_header_only(tmp_path / "sparse.safetensors", expected_shapes(config))
+    target = tmp_path / ("out.gguf" if "--type" in options else "out.safetensors")
+    command = [sys.executable, "-c", LARGE_SCRIPT, "convert", str(source), str(target), *options.split()]
+    run = subprocess.run(command, env=SUBPROCESS_ENV, capture_output=True, text=True, check=True)
+    largest = 2 * max(math.prod(shape) for shape in expected_shapes(config).values())
+    assert int(run.stdout.rpartition("peak ")[2]) <= 10**9 + largest
+    assert "written" in run.stderr and "; copying the file takes" in run.stderr

@@ -1,0 +1,171 @@
+"""Measures the forms in which a network can be stored: size, loss, and the cost of making them.
+
+    python dev.py bench forms [--layers N] [--skip_making]
+
+The loss is the relative difference of the tiny student's velocity from that of the file that it was made
+from, over the steps of drawn clips, in float32; safetensors run in ComfyUI as its loader reads them. Sizes at
+14B follow from shapes. Making is measured on a sparse file of 14B's width and N blocks. Prints tables.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.core.checkpoints.helpers import write_header_only  # noqa: E402
+from tiny.clips.shapes import SPLITS, clip  # noqa: E402
+from tiny.evaluation.config import SamplerConfig  # noqa: E402
+from tiny.evaluation.generate import UnitEncoder, load_tiny, sample_latents  # noqa: E402
+from tiny.tasks import build_unit  # noqa: E402
+from vdot_core.checkpoints import convert, convert_to_gguf, load_network  # noqa: E402
+from vdot_core.checkpoints.forms import FORMS, form_specs, is_block_matrix  # noqa: E402
+from vdot_core.checkpoints.ggml_types import num_packed_bytes  # noqa: E402
+from vdot_core.checkpoints.gguf_write import GGUF_TYPES, format_of  # noqa: E402
+from vdot_core.checkpoints.tensor_files import TensorSpec  # noqa: E402
+from vdot_core.networks import WanVaceConfig, expected_shapes, wan_vace_14b  # noqa: E402
+
+STUDENT = ROOT / "assets" / "vdot_tiny_student.safetensors"
+SAMPLER = SamplerConfig(steps=4, shift=8.0, solver="renoise", labels="exact", guidance=1.0)
+TASKS = ("text", "depth", "inpainting", "reference")
+KINDS = ("bf16", *FORMS, *GGUF_TYPES)
+# One process per form, because a peak cannot be reset.
+MAKE = """
+import re, sys
+from vdot_core.checkpoints.__main__ import main
+import gguf
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+before = peak()
+status = main(sys.argv[1:])
+print("peak", peak() - before)
+sys.exit(status)
+"""
+Call = tuple[torch.Tensor, ...]  # x, timestep, text, contexts
+Velocity = Callable[[Call], torch.Tensor]
+
+
+def arguments_of(kind: str, target: Path) -> list[str]:
+    """Options of the convert command that make a kind, and the file to write."""
+    if kind in GGUF_TYPES:
+        return [str(target.with_suffix(".gguf")), "--type", kind]
+    return [str(target.with_suffix(".safetensors")), "--dtype", kind]
+
+
+def bytes_at_14b(kind: str) -> int:
+    """Size of 14B's bf16 network in a kind, from shapes alone."""
+    total = 0
+    for name, shape in expected_shapes(wan_vace_14b()).items():
+        spec = TensorSpec(tuple(shape), torch.bfloat16)
+        if kind in GGUF_TYPES:
+            total += num_packed_bytes(format_of(name, spec, kind), spec.num_elements)
+        elif kind in FORMS and is_block_matrix(name, spec):
+            total += sum(part.num_bytes for part in form_specs(kind, name, spec).values())
+        else:
+            total += spec.num_bytes
+    return total
+
+
+def student_calls(num_clips: int) -> list[Call]:
+    """Inputs of the student's network in its four steps, over clips of several tasks."""
+    model, calls = load_tiny(ROOT / "assets", STUDENT), []
+    encoder = UnitEncoder(model)
+    handle = model.network.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    clips = [clip(SPLITS["evaluation"].start + index) for index in range(num_clips)]
+    for task in TASKS:
+        contexts, _ = encoder([build_unit(task, one) for one in clips])
+        sample_latents(model, contexts, [one.captions[-1] for one in clips], SAMPLER, range(num_clips))
+    handle.remove()
+    return calls
+
+
+def our_velocity(path: Path) -> Velocity:
+    network = load_network(path, dtype=torch.float32)
+    return lambda call: network(*call)
+
+
+def comfyui_velocity(path: Path) -> Velocity:
+    """The network as ComfyUI's loader reads it, computing in float32."""
+    from tests.support.comfy import import_comfy
+    from tests.support.pack import load_pack, submodule
+
+    import_comfy()
+    load_pack()
+    submodule("nodes.comfy_bridge").register_network()
+    import comfy.model_management
+    import comfy.sd
+
+    model = comfy.sd.load_diffusion_model(str(path))
+    comfy.model_management.load_models_gpu([model])
+    network = model.model.diffusion_model
+
+    def velocity(call: Call) -> torch.Tensor:
+        x, timestep, text, contexts = call
+        return network(x, timestep, text, vace_context=contexts, vace_strength=[1.0])
+
+    return velocity
+
+
+@torch.inference_mode()
+def loss_rows(num_clips: int) -> Iterator[str]:
+    """A table row per kind: size at 14B, the student's size, and the difference of its velocity."""
+    calls = student_calls(num_clips)
+    reference = [our_velocity(STUDENT)(call) for call in calls]
+    norm = torch.stack([value.norm() for value in reference]).norm()
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in KINDS:
+            target = Path(folder, kind)
+            if kind in GGUF_TYPES:
+                path = convert_to_gguf(STUDENT, target.with_suffix(".gguf"), kind).path
+            else:
+                form = {"form": kind} if kind in FORMS else {"dtype": torch.bfloat16}
+                path = convert(STUDENT, target.with_suffix(".safetensors"), **form).path
+            velocity = our_velocity(path) if kind in GGUF_TYPES else comfyui_velocity(path)
+            errors = [(velocity(call) - value).norm() for call, value in zip(calls, reference, strict=True)]
+            error = torch.stack(errors).norm() / norm
+            yield f"| {kind} | {bytes_at_14b(kind) / 1e9:.1f} GB | {path.stat().st_size:,} | {error:.4f} |"
+
+
+def making_rows(num_layers: int) -> Iterator[str]:
+    """A table row per kind: peak memory and time of the convert command, and a copy's time."""
+    config: WanVaceConfig = replace(wan_vace_14b(), num_layers=num_layers, vace_layers=(0,))
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_header_only(Path(folder, "source.safetensors"), expected_shapes(config))
+        for kind in KINDS:
+            options = [str(source), *arguments_of(kind, Path(folder, "out")), "--overwrite"]
+            command = [sys.executable, "-c", MAKE, "convert", *options]
+            run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            peak = int(re.search(r"^peak (\d+)$", run.stdout, re.M)[1])
+            size, seconds, copy = re.search(r"([\d.]+) GB in (\d+) s; .* takes (\d+) s", run.stderr).groups()
+            yield f"| {kind} | {peak / 1e9:.2f} GB | {size} GB | {seconds} s | {copy} s |"
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=2, help="drawn clips of each task (default: 2)")
+    parser.add_argument("--layers", type=int, default=2, help="blocks of the sparse file (default: 2)")
+    parser.add_argument("--skip_making", action="store_true", help="losses and sizes alone")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| form | 14B | tiny student, bytes | difference of its velocity |\n|---|---|---|---|")
+    for row in loss_rows(options.clips):
+        print(row, flush=True)
+    if options.skip_making:
+        return 0
+    print("\n| form | peak memory | from | time | a copy of the source |\n|---|---|---|---|---|")
+    for row in making_rows(options.layers):
+        print(row, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
