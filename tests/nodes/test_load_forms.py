@@ -1,5 +1,9 @@
 """VDOT Load Model opens every quantized form that ComfyUI's layers read: our network against ComfyUI's."""
 
+import ctypes
+import mmap
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -7,6 +11,7 @@ from safetensors.torch import save_file
 from tests.core.checkpoints.helpers import write_gguf
 from tests.nodes.small_models import lora_of, quantized
 from tests.nodes.test_load import expected, inputs, load, velocity
+from tests.support.pack import submodule
 
 __all__ = ["expected", "inputs", "load"]
 
@@ -274,3 +279,36 @@ def test_comfyui_s_own_reader_is_used_where_it_does_more_than_map(forms, load, i
     for name in ("plain_vace.safetensors", "vdot_release.pt"):
         torch.testing.assert_close(velocity(load(name), inputs), expected, atol=1e-4, rtol=1e-4)
     assert read == [str(forms / "plain_vace.safetensors")]
+
+
+class MappedFile:
+    """Stands for comfy-aimdo's map of a file, which needs a GPU."""
+
+    def __init__(self, path):
+        self.file = Path(path).open("rb")
+        self.map = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def get_file_handle(self):
+        return self.file
+
+    def get(self):
+        return ctypes.addressof(ctypes.c_char.from_buffer(self.map))
+
+
+def test_weights_keep_comfyui_s_place_in_their_file(forms, pack, monkeypatch):
+    """By it ComfyUI's dynamic memory reads a weight from the disk straight into the GPU's memory."""
+    import comfy.memory_management
+    import comfy_aimdo.model_mmap
+
+    monkeypatch.setattr(comfy_aimdo.model_mmap, "ModelMMAP", MappedFile)
+    weights = submodule("nodes.comfy_weights")
+    survey = submodule("vdot_core.checkpoints.survey").survey
+    monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
+    state_dict = weights.read_for_comfyui(survey(forms / "float8_e4m3fn.safetensors"), None).state_dict
+    for name in ("blocks.0.ffn.0.weight", "blocks.0.ffn.0.weight_scale", "patch_embedding.weight"):
+        tensor = state_dict[name]
+        place = tensor.untyped_storage()._comfy_tensor_file_slice
+        assert place.size == tensor.nbytes
+        with (forms / "float8_e4m3fn.safetensors").open("rb") as file:
+            file.seek(place.offset)
+            assert file.read(place.size) == tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
