@@ -13,13 +13,8 @@ import comfy.supported_models
 import torch
 
 from ..vdot_core.networks import ContextScale
-from .comfy_network import ComfyWanVace, config_from_unet
+from .comfy_network import ComfyWan, ComfyWanVace, config_from_unet
 from .comfy_step_range import StepScale, at_step, in_steps
-
-ONLY_OUR_NETWORK = (
-    "a unit's strength changes over time, which ComfyUI's own VACE network cannot do; load the model with "
-    "VDOT Load Model and network 'vdot', or remove VDOT Strength"
-)
 
 _log = logging.getLogger("vdot")
 
@@ -61,9 +56,7 @@ class VDOTTextModel(Float32Tokens, comfy.model_base.WAN21):
 
     def __init__(self, model_config, device=None):
         flow = comfy.model_base.ModelType.FLOW
-        super(comfy.model_base.WAN21, self).__init__(
-            model_config, flow, device=device, unet_model=ComfyWanVace
-        )
+        super(comfy.model_base.WAN21, self).__init__(model_config, flow, device=device, unet_model=ComfyWan)
         self.image_to_video = False
 
 
@@ -122,27 +115,34 @@ def vace_conditioning(contexts: torch.Tensor, scale: ContextScale, step_ranges) 
 
 
 class FrameScale(ContextScale):
-    """A context's scale by latent frame; explains itself to a network that multiplies hints by it."""
+    """A context's scale by latent frame; also where other code multiplies the hints by it."""
 
-    def __mul__(self, other):
-        raise ValueError(ONLY_OUR_NETWORK)
+    def __rmul__(self, hints: torch.Tensor) -> torch.Tensor:
+        """Scale hints [B, L, D] of the frames' tokens, as ComfyUI's own network asks for.
 
-    __rmul__ = __mul__
+        Raises:
+            ValueError: the tokens are not those of the frames.
+        """
+        num_tokens, num_frames = hints.shape[1], len(self.frames)
+        if num_tokens % num_frames:
+            raise ValueError(
+                f"a unit's strength has {num_frames} latent frames, the video {num_tokens} tokens, which is "
+                "no multiple; remove VDOT Strength, or the node that adds frames to the video"
+            )
+        scale = torch.tensor(self.frames).to(hints).repeat_interleave(num_tokens // num_frames)
+        return hints * scale[:, None]
 
 
 def check_frame_strengths(model, conditioning) -> None:
-    """Refuse strengths by latent frame where only one number per context is supported.
+    """Refuse strengths by latent frame in context windows, which ComfyUI cuts without the strengths.
 
     Raises:
-        ValueError: a strength changes over time, and the model is not this pack's network or is run in
-            context windows, which ComfyUI cuts without the strengths.
+        ValueError: a strength changes over time.
     """
     entries = [strength for _, extra in conditioning for strength in extra.get("vace_strength", [])]
     strengths = [entry.scale if isinstance(entry, StepScale) else entry for entry in entries]
     if not any(isinstance(strength, ContextScale) for strength in strengths):
         return
-    if not isinstance(model.model.diffusion_model, ComfyWanVace):
-        raise ValueError(ONLY_OUR_NETWORK)
     if model.model_options.get("context_handler") is not None:
         raise ValueError(
             "a strength that changes over time does not work with Context Windows; remove that node, or VDOT "

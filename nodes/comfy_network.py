@@ -1,24 +1,23 @@
-"""Our network behind ComfyUI's interface: call, wrappers and options of its Wan models.
+"""Our network as ComfyUI and other nodes know Wan models: its classes, names, calls and options.
 
 B batch, K contexts, C channels, S text tokens, T h w latent frames, rows, columns, L tokens, P pairs of a
 head's channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import partial
 from typing import Any
 
-import comfy.ldm.common_dit
 import comfy.ldm.flux.layers
-import comfy.patcher_extension
+import comfy.ldm.wan.model as wan
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from ..vdot_core.networks import ContextScale, WanVace, WanVaceConfig
+from ..vdot_core.networks.layers import Block, Head
 from ..vdot_core.networks.rope import THETA, axes_dims
-from .comfy_hooks import ComfyHooks
+from .comfy_blocks import USE_COMFYUI, WINDOW, ComfyFactory
+from .comfy_hooks import KEY, ComfyHooks, is_own
 
 # Our name of a size -> ComfyUI's, where they differ.
 _COMFYUI_NAMES = {"in_channels": "in_dim", "out_channels": "out_dim", "vace_in_channels": "vace_in_dim"}
@@ -69,8 +68,10 @@ def config_to_unet(config: WanVaceConfig) -> dict[str, Any]:
     return {**sizes, "model_type": "t2v"}
 
 
-class ComfyWanVace(WanVace):
-    """Wan-VACE behind ComfyUI's interface for Wan models; native patches, wrappers and options work on it.
+class ComfyWan(wan.WanModel, WanVace):
+    """Our network where ComfyUI expects its text-to-video network: native patches and wrappers work on it.
+
+    The call, its wrappers and the positions are ComfyUI's own methods; `forward_orig` is our forward pass.
 
     Args:
         config: sizes; read from `unet_config` where it is None.
@@ -79,6 +80,8 @@ class ComfyWanVace(WanVace):
         dtype: of the parameters.
         unet_config: ComfyUI's detected configuration.
     """
+
+    factory = ComfyFactory
 
     def __init__(
         self,
@@ -90,120 +93,76 @@ class ComfyWanVace(WanVace):
         **unet_config: Any,
     ) -> None:
         config = config or config_from_unet(unet_config)
-        super().__init__(config, operations, device=device, dtype=dtype)
+        WanVace.__init__(self, config, operations, device=device, dtype=dtype)
         # Names that ComfyUI and custom nodes read from a Wan model.
         self.dtype = dtype
         for name, value in config_to_unet(config).items():
             setattr(self, name, value)
         self.model_type = "t2v"  # as on ComfyUI's, which tells text from image conditioning by it
+        self.window_size, self.img_emb, self.ref_conv = WINDOW, None, None
         self.rope_embedder = comfy.ldm.flux.layers.EmbedND(
             dim=config.head_dim, theta=THETA, axes_dim=list(axes_dims(config.head_dim))
         )
 
-    def forward(
+    def forward_orig(
         self,
         x: Tensor,
-        timestep: Tensor,
+        t: Tensor,
         context: Tensor,
         clip_fea: Tensor | None = None,
-        time_dim_concat: Tensor | None = None,
+        freqs: Tensor | None = None,
         transformer_options: dict | None = None,
-        **kwargs: Any,
+        context_latents: Sequence[Tensor] | None = None,
+        **_ignored: Any,
     ) -> Tensor:
-        """Predict the velocity, through ComfyUI's DIFFUSION_MODEL wrappers.
+        """Predict the velocity from text alone.
 
         Args:
             x: [B, C, T, h, w] noised latents.
-            timestep: [B], 0..1000.
+            t: [B], 0..1000.
             context: [B, S, text_dim] of the text encoder.
-            clip_fea: ignored, as by ComfyUI's VACE network, which has no image embedding.
-            time_dim_concat: [B, C, T', h, w] latents that follow in time and are cut off the result.
+            clip_fea: ignored, for there is no image embedding.
+            freqs: [1 or B, L, 1, P, 2, 2] rotation matrices of `rope_encode`.
             transformer_options: ComfyUI's options, patches and wrappers.
-            kwargs: vace_context [B, K, 96, T + T', h, w] and vace_strength, with an entry for each context
-                as the network's context_scale has them; others are ignored.
+            context_latents: not supported.
 
         Returns:
             [B, C, T, h, w].
         """
-        options = {} if transformer_options is None else transformer_options
-        kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
-        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(
-            self._forward, self, comfy.patcher_extension.get_all_wrappers(kind, options)
-        )
-        return executor.execute(x, timestep, context, clip_fea, time_dim_concat, options, **kwargs)
+        return self._predict(x, t, context, None, 1.0, freqs, transformer_options, context_latents)
 
-    def _forward(
+    def _predict(
         self,
         x: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        clip_fea: Tensor | None = None,
-        time_dim_concat: Tensor | None = None,
-        transformer_options: dict | None = None,
-        vace_context: Tensor | None = None,
-        vace_strength: float | Sequence | ContextScale | None = None,
-        context_latents: Sequence[Tensor] | None = None,
-        **_ignored: Any,
+        t: Tensor,
+        text: Tensor,
+        contexts: Tensor | None,
+        scale: float | Sequence | ContextScale,
+        freqs: Tensor,
+        options: dict | None,
+        context_latents: Sequence[Tensor] | None,
     ) -> Tensor:
         if context_latents is not None:
             raise ValueError(
                 "context_latents (in-context references) are not supported by VACE; use a VDOT Reference"
             )
-        options = {} if transformer_options is None else transformer_options
-        t, h, w = x.shape[2:]
-        if time_dim_concat is not None:
-            pad = partial(comfy.ldm.common_dit.pad_to_patch_size, patch_size=self.patch_size)
-            x = torch.cat((pad(x), pad(time_dim_concat)), dim=2)
-        rope = self.rope_encode(x.shape[2], h, w, device=x.device, dtype=x.dtype, transformer_options=options)
-        if not self.config.vace_layers:
-            vace_context = None
-        scale = 1.0 if vace_strength is None else vace_strength
-        if vace_context is not None and isinstance(scale, (list, tuple)):
-            scale = scale[: vace_context.shape[1]]
-        hooks = ComfyHooks(options, len(self.blocks))
-        velocity = super().forward(x, timestep, context, vace_context, scale, hooks=hooks, rope=rope)
-        return velocity[:, :, :t, :h, :w]
+        options = {} if options is None else options
+        options |= {"total_blocks": len(self.blocks), "block_type": "double"}
+        hooks = ComfyHooks(options, x.dtype, self._may_overwrite(), time_by_frame=not self.config.vace_layers)
+        options[KEY] = hooks
+        try:
+            return WanVace.forward(self, x, t, text, contexts, scale, hooks=hooks, rope=freqs)
+        finally:
+            del options[KEY]
 
-    def rope_encode(
-        self,
-        t: int,
-        h: int,
-        w: int,
-        t_start: float = 0,
-        steps_t: int | None = None,
-        steps_h: int | None = None,
-        steps_w: int | None = None,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        transformer_options: dict | None = None,
-    ) -> Tensor:
-        """Tabulate rotary matrices with `rope_embedder`, as the method of ComfyUI's Wan network does.
-
-        Args:
-            t: latent frames.
-            h: latent rows.
-            w: latent columns.
-            t_start: position of the first frame.
-            steps_t: tokens along T, where they are not one per patch; so steps_h, steps_w.
-            device: of the table.
-            dtype: that positions are rounded to, as ComfyUI rounds them.
-            transformer_options: its `rope_options` scale and shift the positions.
-
-        Returns:
-            [1, L, 1, P, 2, 2] float32.
-        """
-        options = (transformer_options or {}).get("rope_options") or {}
-        positions = []
-        for size, patch, steps, start, axis in zip(
-            (t, h, w), self.patch_size, (steps_t, steps_h, steps_w), (t_start, 0, 0), "tyx", strict=True
-        ):
-            length = (size + patch // 2) // patch
-            steps = length if steps is None else steps
-            start = start + options.get(f"shift_{axis}", 0.0)
-            last = start + (length - 1.0) * options.get(f"scale_{axis}", 1.0)
-            positions.append(torch.linspace(start, last, steps, device=device, dtype=dtype))
-        ids = torch.stack(torch.meshgrid(*positions, indexing="ij"))
-        return self.rope_embedder(rearrange(ids, "axes t h w -> 1 (t h w) axes")).movedim(1, 2)
+    def _may_overwrite(self) -> bool:
+        """Tell whether all blocks are ours, so that nothing keeps the tokens that they are given."""
+        if torch.compiler.is_compiling():
+            return False
+        stacks = ("blocks", "vace_blocks") if self.config.vace_layers else ("blocks",)
+        blocks = {f"{name}.{n}": block for name in stacks for n, block in enumerate(getattr(self, name))}
+        refuse_patched_norms(blocks | {"head": self.head})
+        return all(is_own(block, Block) for block in blocks.values())
 
     def activation_dtype(self, x: Tensor) -> torch.dtype:
         """ComfyUI chooses the dtype: it hands over latents in it, and its layers cast their weights."""
@@ -212,3 +171,60 @@ class ComfyWanVace(WanVace):
     def embed_patches(self, embedding: torch.nn.Module, latents: Tensor) -> Tensor:
         """Embed in float32 at any dtype of the stored weights."""
         return embedding(latents.float())
+
+
+class ComfyWanVace(ComfyWan, wan.VaceWanModel):
+    """Our network where ComfyUI expects its VACE network."""
+
+    def forward_orig(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor,
+        vace_context: Tensor | None = None,
+        vace_strength: float | Sequence | ContextScale | None = None,
+        clip_fea: Tensor | None = None,
+        freqs: Tensor | None = None,
+        transformer_options: dict | None = None,
+        context_latents: Sequence[Tensor] | None = None,
+        **_ignored: Any,
+    ) -> Tensor:
+        """Predict the velocity.
+
+        Args:
+            x: [B, C, T, h, w] noised latents.
+            t: [B], 0..1000.
+            context: [B, S, text_dim] of the text encoder.
+            vace_context: [B, K, 96, T, h, w].
+            vace_strength: an entry for each context, as the network's context_scale has them.
+            clip_fea: ignored, for there is no image embedding.
+            freqs: [1 or B, L, 1, P, 2, 2] rotation matrices of `rope_encode`.
+            transformer_options: ComfyUI's options, patches and wrappers.
+            context_latents: not supported.
+
+        Returns:
+            [B, C, T, h, w].
+        """
+        scale = 1.0 if vace_strength is None else vace_strength
+        if vace_context is not None and isinstance(scale, (list, tuple)):
+            scale = scale[: vace_context.shape[1]]
+        return self._predict(x, t, context, vace_context, scale, freqs, transformer_options, context_latents)
+
+
+def refuse_patched_norms(modules: Mapping[str, torch.nn.Module]) -> None:
+    """Refuse patches of norms that are computed together with the timestep's modulation.
+
+    Args:
+        modules: name -> block or head.
+
+    Raises:
+        ValueError: names the norm.
+    """
+    for place, module in modules.items():
+        names = {"norm", "norm1", "norm2"} & set(module._modules) if isinstance(module, (Block, Head)) else ()
+        for name in names:
+            if not is_own(getattr(module, name), torch.nn.LayerNorm):
+                raise ValueError(
+                    f"a node changed {place}.{name}, which VDOT's network computes together with the "
+                    f"timestep; {USE_COMFYUI}"
+                )

@@ -1,7 +1,9 @@
-"""Strengths that change over time, from the unit to the sampled video, and networks that cannot have them."""
+"""Strengths that change over time, from the unit to the sampled video, on our network and ComfyUI's own."""
 
 import pytest
 import torch
+
+from tests.support.pack import submodule
 
 SETTINGS = {"preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc", "seed": 7}
 
@@ -57,18 +59,27 @@ def test_units_with_and_without_a_curve_go_together(run, vae, text, control, our
     assert bool(video["samples"].isfinite().all())
 
 
-def test_comfyui_s_own_network_is_refused_before_sampling(sample, native, monkeypatch):
-    monkeypatch.setattr(type(native.model), "apply_model", None)  # nothing may run
-    with pytest.raises(
-        ValueError, match=r"ComfyUI's own VACE network cannot do; load the model with VDOT Load"
-    ):
-        sample(native, "0: 1, -1: 0")
+def test_comfyui_s_own_network_does_the_same(sample, ours, native):
+    curve = "0: 1, -1: 0"
+    torch.testing.assert_close(sample(native, curve), sample(ours, curve), atol=2e-3, rtol=2e-3)
 
 
-def test_ksampler_on_comfyui_s_own_network_hears_the_same(run, vae, text, control, native):
+def test_so_does_ksampler(run, vae, text, control, ours, native):
     from nodes import common_ksampler
 
     unit = run("VDOTStrength", unit=control, curve="0: 1, -1: 0").args[0]
     positive, negative, latent, _ = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args
-    with torch.inference_mode(), pytest.raises(ValueError, match="remove VDOT Strength"):
-        common_ksampler(native, 1, 1, 1.0, "euler", "simple", positive, negative, latent)
+    with torch.inference_mode():
+        videos = [
+            common_ksampler(model, 1, 1, 1.0, "euler", "simple", positive, negative, latent)[0]["samples"]
+            for model in (ours, native)
+        ]
+    torch.testing.assert_close(*videos, atol=2e-3, rtol=2e-3)
+
+
+def test_tokens_of_other_frames_are_refused():
+    scale = submodule("nodes.comfy_bridge").FrameScale(frames=(1.0, 0.5, 0.0))
+    hints = torch.ones(2, 6, 4)
+    assert (hints * scale)[1, :, 0].tolist() == [1.0, 1.0, 0.5, 0.5, 0.0, 0.0]
+    with pytest.raises(ValueError, match="3 latent frames, the video 8 tokens"):
+        torch.ones(1, 8, 4) * scale

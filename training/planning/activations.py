@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from vdot_core.networks import WanVaceConfig
-from vdot_core.networks.wan_vace import block_groups, contexts_per_pass
+from vdot_core.networks.passes import block_groups, contexts_per_pass
 
 from .workload import Workload
 

@@ -5,6 +5,7 @@ B batch, K contexts, T latent frames, L tokens, D width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,14 +43,15 @@ def context_weights(
 
     Args:
         scale: float, [K], [K, num_vace_layers], [K, T] (T = grid[0]) or a `ContextScale`; or a list of K
-            entries of different kinds: a float, a row by VACE layer or by frame, or a `ContextScale` of one.
+            entries of different kinds: a float, a row by VACE layer or by frame, a `ContextScale` of one, or
+            a tensor [1 or B, 1 or L, 1 or D] of weights by token.
         num_contexts: K.
         num_vace_layers: VACE blocks of the network.
         grid: tokens along (T, h, w).
         device: of the tokens.
 
     Returns:
-        weights[layer][context]: a float, a scalar tensor, or a float32 tensor [L, 1] over the tokens.
+        weights[layer][context]: a float, a scalar tensor, or a float32 tensor to multiply [B, L, D] with.
 
     Raises:
         ValueError: the shape is none of these, or a row fits both layers and frames.
@@ -85,6 +87,8 @@ def _rows(entry: Scale | ContextScale, num_layers: int, num_frames: int) -> tupl
     """Classify a context's entry: (a number or [num_layers], a number or [num_frames])."""
     if not isinstance(entry, ContextScale):
         row = _row(entry)
+        if isinstance(row, Tensor) and row.ndim == 3:
+            return 1.0, row
         length = None if isinstance(row, float) or row.ndim != 1 else len(row)
         if length == num_layers == num_frames != 1:
             raise ValueError(
@@ -124,7 +128,14 @@ def _of_layer(row: Weight, layer: int) -> Weight:
 def _by_token(row: Weight, grid: tuple[int, int, int]) -> Weight:
     if not isinstance(row, Tensor) or row.ndim == 0:
         return row
-    return repeat(row, "t -> (t hw) 1", hw=grid[1] * grid[2])
+    if row.ndim == 1:
+        return repeat(row, "t -> (t hw) 1", hw=grid[1] * grid[2])
+    if row.shape[1] not in (1, math.prod(grid)):
+        raise ValueError(
+            f"the context_scale of a context has shape {list(row.shape)}, there are {math.prod(grid)} "
+            "tokens; give [1, L, 1], a weight for each"
+        )
+    return row
 
 
 def _product(layer: Weight, tokens: Weight) -> Weight:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .attention import AttentionFunction, sdpa_attention
+from .pointwise import gelu
 from .rope import apply_rotary
 
 BlockCall = Callable[[Tensor, Tensor, Tensor, Any, "Hooks"], Tensor]
@@ -90,6 +91,28 @@ class Hooks:
             [B, L, D] tokens.
         """
         return block(x, modulation, text, rope, self)
+
+    def run_vace_block(
+        self, block: nn.Module, c: Tensor, x: Tensor | None, modulation: Tensor, text: Tensor, rope: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Run one VACE block; arguments and results are those of `VaceBlock.forward`."""
+        return block(c, x, modulation, text, rope, self)
+
+    def run_self_attention(self, attention: nn.Module, x: Tensor, rope: Any) -> Tensor:
+        """Run a block's attention among tokens [B, L, D], its projections included."""
+        return attention(x, rope, self)
+
+    def run_cross_attention(self, attention: nn.Module, x: Tensor, text: Tensor) -> Tensor:
+        """Run a block's attention from tokens [B, L, D] to the text [B', S, D], its projections included."""
+        return attention(x, text, self)
+
+    def feed_forward_layers(self, ffn: nn.Sequential) -> Sequence[Callable[[Tensor], Tensor]]:
+        """Return a block's feed-forward in layers, of which each frees the result of the one before."""
+        return ffn[0], gelu, ffn[2]
+
+    def run_head(self, head: nn.Module, x: Tensor, time: Tensor) -> Tensor:
+        """Run the head on tokens [B, L, D] and the embedded timestep [B or 1, D]."""
+        return head(x, time)
 
     def after_self_attention(self, x: Tensor, q: Tensor, k: Tensor) -> Tensor:
         """Change what self-attention gives, before its output projection.

@@ -10,7 +10,6 @@ Wan's own code (see `WanVace.residual_dtype`); layers get and give the dtype of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +20,16 @@ from torch import Tensor, nn
 
 from .config import WanVaceConfig
 from .hooks import Hooks
-
-CHUNK_TOKENS = 2048
-"""Tokens normalized at a time where the result is rounded and gradients are off."""
+from .pointwise import modulated_norm, rounded
 
 
 @dataclass(frozen=True)
 class Factory:
-    """Factory of layers with a device and dtype."""
+    """Factory of layers with a device and dtype; a host may derive one that makes its own kinds of blocks.
+
+    Such blocks may derive from the host's modules too: a constructor here calls nn.Module's, not the next
+    one's in line.
+    """
 
     operations: Any = nn
     device: torch.device | str | None = None
@@ -59,6 +60,26 @@ class Factory:
             channels, config.dim, kernel_size=size, stride=size, device=self.device, dtype=torch.float32
         )
 
+    def self_attention(self, config: WanVaceConfig) -> nn.Module:
+        """Make a block's attention among the video's tokens."""
+        return SelfAttention(config, self)
+
+    def cross_attention(self, config: WanVaceConfig) -> nn.Module:
+        """Make a block's attention to the text."""
+        return CrossAttention(config, self)
+
+    def block(self, config: WanVaceConfig) -> nn.Module:
+        """Make a block of the backbone."""
+        return Block(config, self)
+
+    def vace_block(self, config: WanVaceConfig, block_id: int) -> nn.Module:
+        """Make a block of the context branch."""
+        return VaceBlock(config, self, block_id)
+
+    def head(self, config: WanVaceConfig) -> nn.Module:
+        """Make the last layer."""
+        return Head(config, self)
+
     def table(self, rows: int, dim: int) -> nn.Parameter:
         """Make a modulation table [1, rows, D]; zeros, for not every dtype can draw random numbers."""
         return nn.Parameter(torch.zeros(1, rows, dim, device=self.device, dtype=self.dtype))
@@ -80,61 +101,16 @@ def sinusoidal_embedding(timestep: Tensor, dim: int) -> Tensor:
     return torch.cat((angle.cos(), angle.sin()), dim=-1).float()
 
 
-def rounded(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Apply a function to each token in x's precision, and round the result.
-
-    Args:
-        function: [B, L, D] to [B, L, D].
-        x: [B, L, D].
-        dtype: of the result.
-
-    Returns:
-        function(x) in `dtype`; without gradients a few tokens at a time, to hold no full result of x's dtype.
-    """
-    whole = x.dtype == dtype or x.shape[1] <= CHUNK_TOKENS
-    if whole or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return function(x).to(dtype)
-    result = torch.empty_like(x, dtype=dtype)
-    for source, target in zip(x.split(CHUNK_TOKENS, 1), result.split(CHUNK_TOKENS, 1), strict=True):
-        target.copy_(function(source))
-    return result
-
-
-def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """Layer-normalize tokens, then scale by 1 + scale and shift.
-
-    Args:
-        x: [B, L, D].
-        shift: [B or 1, 1, D].
-        scale: [B or 1, 1, D].
-        eps: of the norm.
-
-    Returns:
-        [B, L, D].
-    """
-    dim = x.shape[-1:]
-    if scale.shape[0] == 1:  # one timestep: the modulation is the norm's own affine map, in a single pass
-        return F.layer_norm(x, dim, (1 + scale).view(-1), shift.reshape(-1), eps)
-    return torch.addcmul(shift, F.layer_norm(x, dim, eps=eps), 1 + scale)
-
-
 def writes_in_place(hooks: Hooks) -> bool:
     """Tell whether blocks may overwrite the tokens that they are given."""
     return hooks.in_place and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def gelu(x: Tensor) -> Tensor:
-    """Tanh-approximated GELU; in place where gradients are off, for this is the network's widest tensor."""
-    if torch.is_grad_enabled():
-        return F.gelu(x, approximate="tanh")
-    return torch.ops.aten.gelu_(x, approximate="tanh")
 
 
 class Attention(nn.Module):
     """Projections of queries, keys, values and output, and the norms of queries and keys."""
 
     def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.dim, self.num_heads, self.head_dim = config.dim, config.num_heads, config.head_dim
         self.qk_norm, self.eps = config.qk_norm, config.eps
         self.q = factory.linear(config.dim, config.dim)
@@ -180,12 +156,12 @@ class Block(nn.Module):
     """Self-attention, cross-attention and feed-forward; the first and last modulated by the timestep."""
 
     def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.dim, self.ffn_dim, self.num_heads = config.dim, config.ffn_dim, config.num_heads
         self.qk_norm, self.cross_attn_norm, self.eps = config.qk_norm, config.cross_attn_norm, config.eps
-        self.self_attn = SelfAttention(config, factory)
+        self.self_attn = factory.self_attention(config)
         self.norm3 = factory.layer_norm(config.dim, config.eps) if config.cross_attn_norm else nn.Identity()
-        self.cross_attn = CrossAttention(config, factory)
+        self.cross_attn = factory.cross_attention(config)
         self.ffn = nn.Sequential(
             factory.linear(config.dim, config.ffn_dim),
             nn.GELU(approximate="tanh"),
@@ -211,17 +187,15 @@ class Block(nn.Module):
             6, dim=1
         )
         y = rounded(lambda x: modulated_norm(x, shift, scale, self.eps), x, dtype)
-        y = self.self_attn(y, rope, hooks)
+        y = hooks.run_self_attention(self.self_attn, y, rope)
         x = x.addcmul_(y, gate) if in_place else torch.addcmul(x, y, gate)
         del y
-        y = self.cross_attn(self._norm_queries(x, dtype), text, hooks)
+        y = hooks.run_cross_attention(self.cross_attn, self._norm_queries(x, dtype), text)
         x = x + y if torch.is_grad_enabled() else x.add_(y)  # this x is the block's own
         x = hooks.after_cross_attention(x)
-        # Layer by layer, so that each intermediate is freed as the next is made.
         y = rounded(lambda x: modulated_norm(x, ffn_shift, ffn_scale, self.eps), x, dtype)
-        y = self.ffn[0](y)
-        y = gelu(y)
-        y = self.ffn[2](y)
+        for layer in hooks.feed_forward_layers(self.ffn):
+            y = layer(y)
         return x.addcmul_(y, ffn_gate) if in_place else torch.addcmul(x, y, ffn_gate)
 
     def _norm_queries(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -271,23 +245,22 @@ class Head(nn.Module):
     """Tokens to patches of velocity."""
 
     def __init__(self, config: WanVaceConfig, factory: Factory) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.dim, self.out_dim = config.dim, config.out_channels
         self.patch_size, self.eps = config.patch_size, config.eps
         self.head = factory.linear(config.dim, math.prod(config.patch_size) * config.out_channels)
         self.modulation = factory.table(2, config.dim)
 
-    def forward(self, x: Tensor, time: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Project tokens to patches.
 
         Args:
             x: [B, L, D].
-            time: [B or 1, D] embedded timestep.
-            dtype: that the layer computes in; x's by default.
+            time: [B or 1, D] embedded timestep, in the dtype that the layer computes in.
 
         Returns:
             [B, L, patch * C_out].
         """
         shift, scale = (self.modulation.to(x) + time.unsqueeze(1)).chunk(2, dim=1)
-        x = rounded(lambda x: modulated_norm(x, shift, scale, self.eps), x, dtype or x.dtype)
+        x = rounded(lambda x: modulated_norm(x, shift, scale, self.eps), x, time.dtype)
         return self.head(x)

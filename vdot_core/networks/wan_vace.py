@@ -21,11 +21,9 @@ from .config import WanVaceConfig
 from .context_scale import ContextScale, Scale, Weight, add_hints, context_weights
 from .hooks import Hooks
 from .initialize import initialize_weights
-from .layers import Block, Factory, Head, VaceBlock, sinusoidal_embedding, writes_in_place
+from .layers import Factory, sinusoidal_embedding, writes_in_place
+from .passes import block_groups, contexts_per_pass
 from .rope import grid_table
-
-MAX_BATCHED_TOKENS = 16384
-"""Contexts share a pass of a VACE block up to this many tokens in all; beyond, one each saves memory."""
 
 
 class WanVace(nn.Module):
@@ -48,6 +46,9 @@ class WanVace(nn.Module):
             weights are, for training in half the memory of stored activations.
     """
 
+    factory: type[Factory] = Factory
+    """Maker of the layers and blocks; a host's subclass of the network may have its own."""
+
     def __init__(
         self,
         config: WanVaceConfig,
@@ -58,12 +59,12 @@ class WanVace(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.config = config
         self.default_hooks = Hooks(attention or sdpa_attention, self_attention)
         self.checkpoint_every, self.adapted = 0, None
         self.residual_dtype = torch.float32
-        make = Factory(operations, device, dtype)
+        make = self.factory(operations, device, dtype)
         dim = config.dim
         self.patch_embedding = make.patches(config.in_channels, config)
         self.text_embedding = nn.Sequential(
@@ -73,13 +74,13 @@ class WanVace(nn.Module):
             make.linear(config.freq_dim, dim), nn.SiLU(), make.linear(dim, dim)
         )
         self.time_projection = nn.Sequential(nn.SiLU(), make.linear(dim, 6 * dim))
-        self.blocks = nn.ModuleList(Block(config, make) for _ in range(config.num_layers))
-        self.head = Head(config, make)
+        self.blocks = nn.ModuleList(make.block(config) for _ in range(config.num_layers))
+        self.head = make.head(config)
         self.vace_layers_mapping = {layer: n for n, layer in enumerate(config.vace_layers)}
         if config.vace_layers:
             self.vace_patch_embedding = make.patches(config.vace_in_channels, config)
             self.vace_blocks = nn.ModuleList(
-                VaceBlock(config, make, block_id=n) for n in range(len(config.vace_layers))
+                make.vace_block(config, n) for n in range(len(config.vace_layers))
             )
 
     def initialize_weights(self, generator: torch.Generator | None = None) -> None:
@@ -151,24 +152,26 @@ class WanVace(nn.Module):
             place = self.vace_layers_mapping.get(layers[-1])
             if place is not None:
                 for n in range(len(streams)):
+                    block = self.vace_blocks[place]
                     hints, streams[n] = self._run(
-                        self.vace_blocks[place], streams[n], video, vace_modulation, text, rope, hooks
+                        hooks.run_vace_block, block, streams[n], video, vace_modulation, text, rope
                     )
                     tokens = add_hints(tokens, hints, weights[place][n], in_place)
                     del hints  # or they live until the next VACE block
-            video = None  # only the first VACE block reads it, and that is at layer 0
+            video = None if place == 0 else video  # only the first VACE block reads it
             if layers[-1] in taps:
                 features.append(tokens.clone() if overwritten else tokens)
 
-        velocity = self.unpatchify(self.head(tokens, time, latents.dtype), grid)
+        velocity = self.unpatchify(hooks.run_head(self.head, tokens, time), grid)
         velocity = velocity[:, :, : x.shape[2], : x.shape[3], : x.shape[4]].to(x.dtype)
         return (velocity, features) if taps else velocity
 
     def _groups(self, taps: Collection[int], streams: Sequence[Tensor]) -> list[range]:
         """Cut the backbone into groups to recompute as one; without checkpointing, into single layers."""
         size = self.checkpoint_every if torch.is_grad_enabled() else 0
-        ends = {*taps, *self.vace_layers_mapping} if streams else taps
-        return block_groups(len(self.blocks), ends, size or 1)
+        num_layers, place_of = len(self.blocks), self.vace_layers_mapping.get
+        hinted = [layer for layer in range(num_layers) if place_of(layer) is not None]
+        return block_groups(num_layers, {*taps, *hinted} if streams else taps, size or 1)
 
     def _run(self, function: Callable, *inputs: Any) -> Any:
         """Call a block, or a group; with gradient checkpointing autograd keeps only the inputs."""
@@ -270,33 +273,6 @@ class WanVace(nn.Module):
     def embed_patches(self, embedding: nn.Module, latents: Tensor) -> Tensor:
         """Embed [B, C, T, h, w] as [B, D, T', h', w'], in the embedding's own precision."""
         return embedding(latents.to(embedding.weight.dtype))
-
-
-def block_groups(num_layers: int, ends: Collection[int], size: int) -> list[range]:
-    """Cut a backbone into groups of consecutive layers.
-
-    Args:
-        num_layers: of the backbone.
-        ends: layers that end a group.
-        size: layers of a group at most.
-    """
-    groups, first = [], 0
-    for layer in range(num_layers):
-        if layer in ends or layer + 1 - first == size or layer + 1 == num_layers:
-            groups.append(range(first, layer + 1))
-            first = layer + 1
-    return groups
-
-
-def contexts_per_pass(num_contexts: int, num_tokens: int, may_share: bool) -> int:
-    """Return how many contexts go through a VACE block together: all of them while that is small, else one.
-
-    Args:
-        num_contexts: K.
-        num_tokens: B * L of one context.
-        may_share: the hooks support a larger batch.
-    """
-    return num_contexts if may_share and num_contexts * num_tokens <= MAX_BATCHED_TOKENS else 1
 
 
 def pad_to_patch(latents: Tensor, patch_size: tuple[int, int, int]) -> Tensor:

@@ -235,7 +235,7 @@ def test_text_only(module):
     plain = {
         name: getattr(CONFIG, name) for name in ("dim", "ffn_dim", "num_heads", "num_layers", "text_dim")
     }
-    ours = module.ComfyWanVace(**plain, freq_dim=CONFIG.freq_dim, operations=comfy.ops.disable_weight_init)
+    ours = module.ComfyWan(**plain, freq_dim=CONFIG.freq_dim, operations=comfy.ops.disable_weight_init)
     source = random_network(replace(CONFIG, vace_layers=()))
     ours.load_state_dict(source.state_dict())
     x, timestep, text, _ = inputs(CONFIG, height=5)

@@ -14,13 +14,13 @@ from training.engine.average import AveragedWeights
 from training.engine.samples import write_samples
 from training.methods.programs import distill_config
 from training.methods.vdot import Vdot
-from vdot_core.networks import wan_vace
+from vdot_core.networks import passes
 
 
 def main() -> None:
     """Write the samples of a cache, as the JSON file says, and down what the first process would log."""
     # As with clips of real sizes: every context takes a separate pass through the VACE blocks.
-    wan_vace.MAX_BATCHED_TOKENS = 0
+    passes.MAX_BATCHED_TOKENS = 0
     config = distill_config(json.loads(Path(sys.argv[1]).read_text()))
     source = CachedSource(
         Cache(config.data.cache_dir), task_weights={}, seed=0, global_batch=2, accumulation=1
