@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..vdot_core.networks import Hooks, RotaryTable, apply_rotary
-from ..vdot_core.networks.layers import Block, Head
+from ..vdot_core.networks.layers import Block, CrossAttention, Head, SelfAttention
 
 KEY = "vdot_hooks"  # in transformer_options, during a pass
 
@@ -28,21 +28,20 @@ class ComfyHooks(Hooks):
     Args:
         options: transformer_options; written to, as ComfyUI's networks do, so that patches know their place.
         dtype: that layers compute in.
-        in_place: blocks may overwrite their input.
+        own: all parts of the network are ours: blocks may overwrite their input, and contexts share a pass.
         time_by_frame: what patches see of the timestep has an axis for frames, as in ComfyUI's text-to-video
             network.
     """
 
-    batch_contexts = False
-    """One context at a time, as in ComfyUI's network: parts and patches may read the batch axis."""
-
     def __init__(
-        self, options: dict, dtype: torch.dtype, in_place: bool = False, time_by_frame: bool = False
+        self, options: dict, dtype: torch.dtype, own: bool = False, time_by_frame: bool = False
     ) -> None:
-        self.options, self.dtype, self.time_by_frame = options, dtype, time_by_frame
+        self.options, self.dtype, self.own, self.time_by_frame = options, dtype, own, time_by_frame
         self.patches = options.get("patches", {})
         self.replacements = options.get("patches_replace", {}).get("dit", {})
-        self.in_place = in_place and not self.patches and not self.replacements
+        self.in_place = own and not self.patches and not self.replacements
+        # What reads the batch axis must see one context at a time, as in ComfyUI's network.
+        self.batch_contexts = own and not self.patches and "optimized_attention_override" not in options
         self._turns: tuple[Tensor, RotaryTable | None] | None = None
         self._video: Tensor | None = None
 
@@ -104,7 +103,7 @@ class ComfyHooks(Hooks):
     ) -> Tensor:
         keywords = {"freqs": rope, "context": text, "context_img_len": None}
         keywords["transformer_options"] = self.options if options is None else options
-        if is_own(block, Block):
+        if self.own or is_own(block, Block):
             return block(x, e=modulation, **keywords)
         return self._carry(x, block(x.to(self.dtype), e=self._seen(modulation), **keywords))
 
@@ -116,7 +115,7 @@ class ComfyHooks(Hooks):
         keywords["transformer_options"] = self.options
         if x is not None and not self.in_place:
             self._video = x
-        if is_own(block, Block):
+        if self.own or is_own(block, Block):
             return block(c, x=x, e=modulation, **keywords)
         hint, tokens = block(c.to(self.dtype), x=self._video, e=modulation.to(self.dtype), **keywords)
         return hint.to(self.dtype), tokens.to(modulation.dtype)
@@ -127,14 +126,13 @@ class ComfyHooks(Hooks):
 
     def run_cross_attention(self, attention: nn.Module, x: Tensor, text: Tensor) -> Tensor:
         """Run a block's cross-attention."""
+        if self.batch_contexts and len(x) != len(text):  # contexts that share a pass
+            return CrossAttention.forward(attention, x, text, self)
         return attention(x, text, context_img_len=None, transformer_options=self.options)
 
     def feed_forward_layers(self, ffn: nn.Module) -> Sequence[Callable[[Tensor], Tensor]]:
         """Return a block's feed-forward layer by layer, or as one where it is not ours."""
-        if type(ffn) is nn.Sequential and is_own(ffn, nn.Sequential):
-            if len(ffn) == 3 and is_own(ffn[1], nn.GELU):
-                return super().feed_forward_layers(ffn)
-        return (ffn,)
+        return super().feed_forward_layers(ffn) if self.own or is_own_feed_forward(ffn) else (ffn,)
 
     def run_head(self, head: nn.Module, x: Tensor, time: Tensor) -> Tensor:
         """Run the head."""
@@ -180,6 +178,22 @@ def is_own(module: nn.Module, kind: type[nn.Module]) -> bool:
     forward = module.__dict__.get("forward")
     replaced = forward is not None and getattr(forward, "__func__", None) is not type(module).forward
     return isinstance(module, kind) and not (replaced or module._forward_hooks or module._forward_pre_hooks)
+
+
+def is_own_block(block: nn.Module) -> bool:
+    """Tell whether a block and its parts are ours."""
+    return (
+        is_own(block, Block)
+        and is_own(block.self_attn, SelfAttention)
+        and is_own(block.cross_attn, wan.WanT2VCrossAttention)
+        and is_own_feed_forward(block.ffn)
+    )
+
+
+def is_own_feed_forward(ffn: nn.Module) -> bool:
+    """Tell whether a block's feed-forward is linear, GELU, linear, and may be run layer by layer."""
+    plain = type(ffn) is nn.Sequential and len(ffn) == 3 and is_own(ffn, nn.Sequential)
+    return plain and is_own(ffn[1], nn.GELU)
 
 
 def rotary_turns(rope: Tensor) -> RotaryTable | None:

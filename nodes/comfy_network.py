@@ -17,7 +17,7 @@ from ..vdot_core.networks import ContextScale, WanVace, WanVaceConfig
 from ..vdot_core.networks.layers import Block, Head
 from ..vdot_core.networks.rope import THETA, axes_dims
 from .comfy_blocks import USE_COMFYUI, WINDOW, ComfyFactory
-from .comfy_hooks import KEY, ComfyHooks, is_own
+from .comfy_hooks import KEY, ComfyHooks, is_own, is_own_block
 
 # Our name of a size -> ComfyUI's, where they differ.
 _COMFYUI_NAMES = {"in_channels": "in_dim", "out_channels": "out_dim", "vace_in_channels": "vace_in_dim"}
@@ -148,21 +148,21 @@ class ComfyWan(wan.WanModel, WanVace):
             )
         options = {} if options is None else options
         options |= {"total_blocks": len(self.blocks), "block_type": "double"}
-        hooks = ComfyHooks(options, x.dtype, self._may_overwrite(), time_by_frame=not self.config.vace_layers)
+        hooks = ComfyHooks(options, x.dtype, self._is_own(), time_by_frame=not self.config.vace_layers)
         options[KEY] = hooks
         try:
             return WanVace.forward(self, x, t, text, contexts, scale, hooks=hooks, rope=freqs)
         finally:
             del options[KEY]
 
-    def _may_overwrite(self) -> bool:
-        """Tell whether all blocks are ours, so that nothing keeps the tokens that they are given."""
+    def _is_own(self) -> bool:
+        """Tell whether all blocks are ours, so that no other code sees the tokens that they are given."""
         if torch.compiler.is_compiling():
             return False
         stacks = ("blocks", "vace_blocks") if self.config.vace_layers else ("blocks",)
         blocks = {f"{name}.{n}": block for name in stacks for n, block in enumerate(getattr(self, name))}
         refuse_patched_norms(blocks | {"head": self.head})
-        return all(is_own(block, Block) for block in blocks.values())
+        return all(map(is_own_block, blocks.values()))
 
     def activation_dtype(self, x: Tensor) -> torch.dtype:
         """ComfyUI chooses the dtype: it hands over latents in it, and its layers cast their weights."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.core.networks.helpers import SIZES, inputs, random_network, relative
-from vdot_core.networks import ContextScale, wan_vace
+from vdot_core.networks import ContextScale, passes
 
 CONFIG = SIZES["wan heads"]  # 3 VACE layers, 2 contexts below, 4 frames
 
@@ -71,7 +71,7 @@ def test_contexts_together_equal_one_by_one(network, scale, grad, monkeypatch):
     x, timestep, text, contexts = inputs(CONFIG, frames=4, num_contexts=2, batch=2)
     with torch.set_grad_enabled(grad):
         together = network(x, timestep, text, contexts, scale)
-        monkeypatch.setattr(wan_vace, "MAX_BATCHED_TOKENS", 1)
+        monkeypatch.setattr(passes, "MAX_BATCHED_TOKENS", 1)
         alone = network(x, timestep, text, contexts, scale)
     assert relative(together, alone) < 1e-5
 

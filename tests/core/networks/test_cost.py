@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from tests.core.networks.helpers import SIZES, diffusers_network, inputs, random_network, relative
-from vdot_core.networks import WanVaceConfig, wan_vace
+from vdot_core.networks import WanVaceConfig, passes
 
 WIDE = WanVaceConfig(
     dim=256, ffn_dim=704, num_heads=2, num_layers=4, vace_layers=(0, 2), text_dim=32, freq_dim=32
@@ -81,7 +81,7 @@ def test_inference_needs_less_memory_than_diffusers():
 
 def test_a_context_more_costs_little_more_than_its_tokens(monkeypatch):
     network = random_network(WIDE).requires_grad_(False)
-    monkeypatch.setattr(wan_vace, "MAX_BATCHED_TOKENS", TOKENS)
+    monkeypatch.setattr(passes, "MAX_BATCHED_TOKENS", TOKENS)
     tokens_bytes = TOKENS * WIDE.dim * 4
     peaks = [peak_bytes(lambda k=k: network(*inputs(WIDE, num_contexts=k, **SIZE))) for k in (1, 3)]
     context_bytes = inputs(WIDE, **SIZE)[3].nbytes

@@ -10,7 +10,7 @@ import torch
 from tests.core.networks.helpers import SIZES, inputs, random_network, relative
 from tests.core.networks.official import OfficialArithmetic
 from vdot_core.checkpoints import load_network
-from vdot_core.networks import Hooks, WanVace, WanVaceConfig, layers
+from vdot_core.networks import Hooks, WanVace, WanVaceConfig, pointwise
 
 CONFIG = SIZES["narrow heads"]
 STUDENT = Path(__file__).parents[3] / "assets" / "vdot_tiny_student.safetensors"
@@ -84,7 +84,7 @@ def test_writing_in_place_and_in_chunks_changes_no_bit(dtype, monkeypatch):
     with torch.no_grad():
         expected, features = network(*arguments, scale, taps=(0, 1, 3), hooks=keep)
         assert all(torch.equal(tokens, copied) for tokens, copied in keep.tokens)
-        monkeypatch.setattr(layers, "CHUNK_TOKENS", 5)
+        monkeypatch.setattr(pointwise, "CHUNK_TOKENS", 5)
         velocity, again = network(*arguments, scale, taps=(0, 1, 3))
         assert torch.equal(velocity, expected)
         assert all(torch.equal(one, other) for one, other in zip(again, features, strict=True))

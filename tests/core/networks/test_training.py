@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.core.networks.helpers import SIZES, inputs, random_network, relative
-from vdot_core.networks import WanVace, vdot_tiny, wan_vace
+from vdot_core.networks import WanVace, passes, vdot_tiny
 
 CONFIG = SIZES["narrow heads"]
 
@@ -27,7 +27,7 @@ def counted_runs(network):
 def test_gradient_checkpointing_changes_no_gradient(every, together, monkeypatch):
     """Same loss, features and gradients, down to the latents; every block runs exactly once more."""
     if not together:
-        monkeypatch.setattr(wan_vace, "MAX_BATCHED_TOKENS", 0)
+        monkeypatch.setattr(passes, "MAX_BATCHED_TOKENS", 0)
     x, timestep, text, contexts = inputs(CONFIG, num_contexts=2, batch=2)
     plain, checkpointed = random_network(CONFIG), random_network(CONFIG)
     checkpointed.gradient_checkpointing(every)
