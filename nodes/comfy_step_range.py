@@ -73,7 +73,9 @@ def at_step(model, sigma: torch.Tensor, values: dict) -> dict:
         for place, strength in enumerate(strengths[: contexts.shape[1]])
         if not isinstance(strength, StepScale) or strength.acts(level, model.model_sampling)
     }
-    if not acting and isinstance(model.diffusion_model, ComfyWanVace):
+    # Forward passes that other nodes put in ours' place ask for a context.
+    forward = getattr(model.diffusion_model.forward_orig, "__func__", None)
+    if not acting and forward is ComfyWanVace.forward_orig:
         removed = ("vace_context", "vace_strength")
         return {name: value for name, value in values.items() if name not in removed}
     acting = acting or {0: 0.0}

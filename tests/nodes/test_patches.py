@@ -129,3 +129,17 @@ def test_nothing_stays_on_the_model(ours, sample):
     for technique in (wan_patches.rewritten_blocks, wan_patches.chunked_feed_forward):
         assert relative(sample(patched(ours, technique)), plain) > 1e-3
     assert torch.equal(sample(ours), plain)
+
+
+def test_a_replaced_forward_pass_gets_a_context_in_steps_where_no_unit_acts(ours, native, run, vae, text):
+    """Forward passes that other packs write out cannot do without."""
+    clip = torch.rand(9, 32, 48, 3, generator=torch.Generator().manual_seed(3))
+    unit = run("VDOTControl", frames=clip, width=0, height=0, length=0).args[0]
+    unit = run("VDOTStepRange", unit=unit, start_percent=0.0, end_percent=0.5).args[0]
+    encoded = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args
+    inputs = dict(zip(("positive", "latent"), encoded[::2], strict=False))
+    videos = [
+        run("VDOTSampler", model=patched(model, wan_patches.cached_forward), **inputs, **SETTINGS).args[0]
+        for model in (ours, native)
+    ]
+    assert relative(*(video["samples"] for video in videos)) <= LIMIT
