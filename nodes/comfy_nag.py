@@ -74,9 +74,8 @@ def _guided(attention: nn.Module, guidance: Guidance):
             k, v = k.repeat_interleave(rows, 0), v.repeat_interleave(rows, 0)
         return wan.optimized_attention(queries, k, v, heads=attention.num_heads, transformer_options=options)
 
-    def forward(x: Tensor, context: Tensor, hooks=None, *, transformer_options: dict | None = None, **_):
-        # Our network hands over its hooks, which have ComfyUI's options.
-        options = transformer_options if hooks is None else hooks.options
+    def forward(x: Tensor, context: Tensor, transformer_options: dict, **_) -> Tensor:
+        options = transformer_options
         queries = attention.norm_q(attention.q(x))
         result = attend(queries, context, options)
         size = len(x) // len(kinds := options.get("cond_or_uncond") or [CONDITIONAL])
