@@ -67,6 +67,7 @@ def merge(
     checkpoint = _joined(base, modules, config, dtype)
     specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
     added = [(read_lora(path, specs), strength) for path, strength in zip(loras, strengths, strict=True)]
+    _check_factors(added)
     for lora, strength in added:
         _report(lora, strength, len(specs))
     dtypes = {name: dtype or spec.dtype for name, spec in specs.items()}
@@ -140,6 +141,17 @@ def _report(lora: Lora, strength: float, num_parameters: int) -> None:
         )
 
 
+def _check_factors(added: Sequence[tuple[Lora, float]]) -> None:
+    """Refuse factors beyond float32, in which sums are computed."""
+    for lora, strength in added:
+        largest = max((abs(strength * update.scale) for update in lora.updates.values()), default=0.0)
+        if largest > torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"{shown(lora.path)} would be added {largest:.2g} times (strength {strength:g} times its own "
+                "scale); give a lower strength"
+            )
+
+
 def _check_dtypes(added: Sequence[tuple[Lora, float]], dtypes: Mapping[str, torch.dtype]) -> None:
     """Refuse sums that would be rounded to fp8 without a scale."""
     for lora, _ in added:
@@ -172,7 +184,7 @@ def _rounded(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
     rounded = tensor.to(dtype)
     if not torch.isfinite(torch.stack(torch.aminmax(rounded.float()))).all():
         raise ValueError(
-            f"{shown(name)} with the LoRAs holds NaN, or values outside {dtype}'s range; use bfloat16, or a "
-            "lower strength"
+            f"{shown(name)} with the LoRAs holds NaN, or values outside {dtype}'s range; use bfloat16, a "
+            "lower strength, or an undamaged LoRA"
         )
     return rounded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,8 +27,24 @@ _PARTS = {
 _PART_OF = {ending: part for part, endings in _PARTS.items() for ending in endings}
 _UNREAD = (".qweight", ".qzeros", ".absmax", ".quant_map")
 _FP8_FORMATS = {torch.float8_e4m3fn: "float8_e4m3fn", torch.float8_e5m2: "float8_e5m2"}
-# Formats that only ComfyUI's layers read -> values in an element of the stored weight.
-_OTHER_FORMATS = {"int8_tensorwise": 1, "mxfp8": 1, "nvfp4": 2, "convrot_w4a4": 2}
+
+
+class _Form(NamedTuple):
+    """A format that only ComfyUI's layers read: values in an element, and values that share a scale."""
+
+    dtype: torch.dtype
+    num_values: int = 1
+    block_size: int | None = None
+
+
+_OTHER_FORMATS = {
+    "int8_tensorwise": _Form(torch.int8),
+    "mxfp8": _Form(torch.float8_e4m3fn, block_size=32),
+    "nvfp4": _Form(torch.uint8, num_values=2, block_size=16),
+    "convrot_w4a4": _Form(torch.int8, num_values=2),
+}
+_SINGLE_FACTORS = ("input_scale", "weight_scale_2")
+_GROUP_SIZE = "convrot_groupsize"  # channels that are rotated together; ComfyUI's setting
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,7 @@ def find_quantization(
             continue
         options = {**(settings or {}).get(weight, {})}
         options.setdefault("format", _format_of(specs, weight, parts))
-        problem = _check_layer(specs, weight, parts, options["format"])
+        problem = _check_layer(specs, weight, parts, options)
         if problem:
             return Quantization(problem=problem)
         is_other = options["format"] in _OTHER_FORMATS
@@ -105,7 +121,7 @@ def find_quantization(
             scales[weight] = parts["weight_scale"]
         if is_other or specs[parts["weight_scale"]].num_elements == 1:
             *rows, width = specs[weight].shape
-            shape = (*rows, width * _OTHER_FORMATS.get(options["format"], 1))
+            shape = (*rows, width * (_OTHER_FORMATS[options["format"]].num_values if is_other else 1))
             packed[weight] = PackedWeight(options, parts, shape)
     for name, spec in specs.items():
         if not (name in helpers or name in packed or spec.dtype.is_floating_point):
@@ -140,7 +156,10 @@ def layer_settings(
         if part is not None:
             file = owners[part]
             if file.load is None or file.specs[part].num_bytes > _MAX_SETTINGS_BYTES:
-                raise ValueError(f"{shown(part)} has {file.specs[part].num_bytes} bytes and is not read")
+                raise ValueError(
+                    f"{shown(part, 80)} has {file.specs[part].num_bytes} bytes and is not read; "
+                    "download the file again"
+                )
             settings[weight] = _parsed(file.load(part).contiguous().view(torch.uint8).numpy().tobytes())
         elif isinstance(table.get(name.removesuffix(".weight"), table.get(layer)), dict):
             settings[weight] = dict(table.get(name.removesuffix(".weight"), table.get(layer)))
@@ -150,10 +169,16 @@ def layer_settings(
 
 
 def _parsed(text: str | bytes, key: str | None = None) -> dict[str, Any]:
-    value = parse_json(text)
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"its quantization settings are damaged ({error}); download it again") from error
     value = value.get(key) if key and isinstance(value, dict) else value
     if not isinstance(value, dict):
-        raise ValueError(f"its quantization settings are a {type(value).__name__}; expected a JSON object")
+        raise ValueError(
+            f"its quantization settings are a {type(value).__name__}, expected a JSON object; download it "
+            "again"
+        )
     return value
 
 
@@ -165,19 +190,59 @@ def _format_of(specs: Mapping[str, TensorSpec], weight: str, parts: Mapping[str,
     return "int8_tensorwise" if dtype == torch.int8 else _FP8_FORMATS.get(dtype, "")
 
 
-def _check_layer(specs: Mapping[str, TensorSpec], weight: str, parts: Mapping[str, str], kind: Any) -> str:
+def _check_layer(
+    specs: Mapping[str, TensorSpec], weight: str, parts: Mapping[str, str], options: Mapping[str, Any]
+) -> str:
     """Say why a quantized layer cannot be read; empty where it can."""
-    name = parts.get("weight_scale") or parts["weight_scale_2"]
+    name, kind = parts.get("weight_scale") or parts["weight_scale_2"], options["format"]
     if weight not in specs:
         return f"{shown(name, 80)} scales {shown(weight, 80)}, which the file does not hold"
-    if kind in _OTHER_FORMATS:
-        return "" if "weight_scale" in parts else f"{shown(weight, 80)} is {kind} and has no weight_scale"
-    scale, dtype = specs[name], specs[weight].dtype
+    if not isinstance(kind, str) or kind not in _OTHER_FORMATS:
+        problem = _check_fp8(specs, weight, name, kind)
+    else:
+        problem = _check_other(specs, weight, parts, options)
+    if not problem and "weight_scale" not in parts:
+        problem = f"{shown(weight, 80)} is {kind or 'fp8'} and has no weight_scale"
+    for part in _SINGLE_FACTORS:
+        if not problem and part in parts and specs[parts[part]].num_elements != 1:
+            shape = shown(list(specs[parts[part]].shape), 40)
+            problem = f"{shown(parts[part], 80)} is {shape}; one factor is read"
+    return problem
+
+
+def _check_fp8(specs: Mapping[str, TensorSpec], weight: str, name: str, kind: Any) -> str:
+    """As `_check_layer`, of a weight in fp8 with the factors `name`."""
+    scale, (shape, dtype) = specs[name], (specs[weight].shape, specs[weight].dtype)
     if dtype not in FP8_DTYPES or kind not in ("", _FP8_FORMATS[dtype]):
         label = f"a weight of {dtype}" + (f" in the format '{shown(kind, 40)}'" if kind else "")
         return f"{shown(name)} scales {label}; only fp8 weights with scales and ComfyUI's formats are read"
-    if not scale.dtype.is_floating_point or scale.num_elements not in (1, specs[weight].shape[0]):
+    if not scale.dtype.is_floating_point or scale.num_elements not in (1, *shape[:1]):
         return f"{shown(name)} is {shown(list(scale.shape))}; one factor, or one per output channel, is read"
+    return "" if shape else f"{shown(weight, 80)} is a single scaled number, expected a matrix"
+
+
+def _check_other(
+    specs: Mapping[str, TensorSpec], weight: str, parts: Mapping[str, str], options: Mapping[str, Any]
+) -> str:
+    """As `_check_layer`, of a weight in one of `_OTHER_FORMATS`: what ComfyUI would take for granted."""
+    kind, spec = options["format"], specs[weight]
+    form, label = _OTHER_FORMATS[kind], f"{shown(weight, 80)} is {kind}"
+    if len(spec.shape) != 2 or spec.dtype != form.dtype:
+        return f"{label} and {spec.dtype} {shown(list(spec.shape), 40)}, expected a matrix of {form.dtype}"
+    missing = {"weight_scale", *(["weight_scale_2"] if kind == "nvfp4" else [])} - parts.keys()
+    if missing:
+        return f"{label} and has no {missing.pop()}"
+    scale, num_values = specs[parts["weight_scale"]], spec.num_elements * form.num_values
+    fits = scale.num_elements in (1, spec.shape[0]) if kind == "int8_tensorwise" else scale.num_elements
+    if form.block_size is not None:
+        fits = scale.num_bytes * form.block_size >= num_values
+    if not fits:
+        return f"{label}, and its weight_scale {shown(list(scale.shape), 40)} does not fit"
+    further = options.get("params")
+    for settings in (options, further if isinstance(further, dict) else {}):
+        size, width = settings.get(_GROUP_SIZE), spec.shape[1] * form.num_values
+        if size is not None and (type(size) is not int or size < 1 or width % size):
+            return f"{label} in groups of {shown(size, 40)}, expected a divisor of its {width} columns"
     return ""
 
 

@@ -277,9 +277,9 @@ def _check_widths(base: Survey, module: Survey) -> None:
     widths = [entry.spec.shape[0] for entry in embeddings if entry is not None and entry.spec.shape]
     if len(set(widths)) > 1:
         raise ValueError(
-            f"{shown(base.info.path)} and {shown(module.info.path)} are of networks of different size "
-            f"(widths {widths[0]} and {widths[1]}); give the VACE module of the same size, 14B to 14B or "
-            "1.3B to 1.3B"
+            f"{shown(base.info.path, 100)} and {shown(module.info.path, 100)} are of networks of different "
+            f"size (widths {widths[0]} and {widths[1]}); give the VACE module of the same size, 14B to 14B "
+            "or 1.3B to 1.3B"
         )
 
 

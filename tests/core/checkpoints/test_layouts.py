@@ -18,6 +18,7 @@ from tests.core.checkpoints.helpers import (
     write_shards,
 )
 from tests.core.networks.helpers import inputs, randomize, relative
+from tests.support.watch import check_refusal
 from vdot_core.checkpoints import inspect, load_network, read_weights
 
 EXTRA = {"critic": {"w": torch.ones(3)}, "step": 7, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}
@@ -264,7 +265,8 @@ def test_formats_of_comfyui_are_recognized_and_left_to_it(tmp_path, kind, by_met
             stored[name] = torch.ones(rows, columns).to(
                 torch.int8 if kind == "int8_tensorwise" else torch.float8_e4m3fn
             )
-        stored[f"{layer}.weight_scale"] = torch.ones(rows, 1, dtype=torch.uint8 if kind == "mxfp8" else None)
+        blocks = (rows, -(-columns // 32)) if kind == "mxfp8" else (rows, 1)
+        stored[f"{layer}.weight_scale"] = torch.ones(blocks, dtype=torch.uint8 if kind == "mxfp8" else None)
         if kind == "nvfp4":
             stored[f"{layer}.weight_scale_2"] = torch.ones(())
         layers[layer] = {"format": kind}
@@ -287,7 +289,53 @@ def test_damaged_quantization_settings_are_refused(tmp_path):
         stored = weights_of()
         stored[f"{layer}.comfy_quant"] = torch.tensor(list(settings), dtype=torch.uint8)
         save_file(stored, tmp_path / "w.safetensors")
-        assert inspect(tmp_path / "w.safetensors", config=TINY).problem
+        check_refusal(inspect(tmp_path / "w.safetensors", config=TINY).problem)
+
+
+FP8, NVFP4 = torch.zeros(40, 24, dtype=torch.float8_e4m3fn), torch.zeros(40, 12, dtype=torch.uint8)
+INT8, ONE = torch.zeros(40, 24, dtype=torch.int8), torch.ones(())
+FALSE_FORMS = {
+    "format is a list": (FP8, {"format": []}, {"weight_scale": ONE}),
+    "format is a table": (FP8, {"format": {"a": 1}}, {"weight_scale": ONE}),
+    "fp8 without its scale": (FP8, {}, {"weight_scale_2": ONE}),
+    "nvfp4 without its first scale": (NVFP4, {"format": "nvfp4"}, {"weight_scale_2": ONE}),
+    "nvfp4 without its second scale": (NVFP4, {"format": "nvfp4"}, {"weight_scale": torch.ones(40, 1)}),
+    "nvfp4 with too few scales": (
+        NVFP4,
+        {"format": "nvfp4"},
+        {"weight_scale": torch.ones(3), "weight_scale_2": ONE},
+    ),
+    "mxfp8 with too few scales": (FP8, {"format": "mxfp8"}, {"weight_scale": torch.ones(3).byte()}),
+    "int8 with too few scales": (INT8, {"format": "int8_tensorwise"}, {"weight_scale": torch.ones(3)}),
+    "int8 of float numbers": (torch.zeros(40, 24), {"format": "int8_tensorwise"}, {"weight_scale": ONE}),
+    "a single fp8 number": (FP8[0, 0].clone(), {}, {"weight_scale": ONE}),
+    "a single nvfp4 number": (NVFP4[0, 0].clone(), {"format": "nvfp4"}, {"weight_scale": ONE}),
+    "several input scales": (FP8, {}, {"weight_scale": ONE, "input_scale": torch.ones(5)}),
+    "groups that are text": (
+        INT8,
+        {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": "x"},
+        {"weight_scale": ONE},
+    ),
+    "groups that do not fit": (
+        INT8,
+        {"format": "int8_tensorwise", "params": {"convrot": True, "convrot_groupsize": 7}},
+        {"weight_scale": ONE},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FALSE_FORMS)
+def test_quantized_layers_that_do_not_fit_their_format_are_refused(tmp_path, kind):
+    weight, settings, parts = FALSE_FORMS[kind]
+    layer, stored = "blocks.0.ffn.0", weights_of()
+    stored[f"{layer}.weight"] = weight
+    stored |= {f"{layer}.{part}": value for part, value in parts.items()}
+    text = json.dumps(settings).encode()
+    stored[f"{layer}.comfy_quant"] = torch.tensor(list(text), dtype=torch.uint8)
+    save_file(stored, tmp_path / "w.safetensors")
+    problem = inspect(tmp_path / "w.safetensors", config=TINY).problem
+    check_refusal(problem)
+    assert layer in problem, problem
 
 
 def test_dtype_is_the_networks_own(tmp_path):

@@ -6,12 +6,13 @@ import socket
 import struct
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.core.checkpoints.helpers import TINY, weights_of, write_shards
+from tests.core.checkpoints.helpers import TINY, is_vace, weights_of, write_shards
 from tests.support.watch import check_refusal, watchdog
 from vdot_core.checkpoints import inspect, read_tensors
 from vdot_core.networks import wan_vace_1_3b
@@ -169,4 +170,12 @@ def test_refusals_of_long_names_are_short(tmp_path):
         check_refusal(problem)
     with pytest.raises(ValueError) as error:
         inspect(folder / "bad-00001-of-00002.safetensors")
+    check_refusal(str(error.value))
+    wide = replace(TINY, dim=36)
+    base = {name: value for name, value in weights_of().items() if not is_vace(name)}
+    module = {name: value for name, value in weights_of(wide).items() if is_vace(name)}
+    save_file(base, folder / f"{'b' * 180}.safetensors")
+    save_file(module, folder / f"{'m' * 180}.safetensors")
+    with pytest.raises(ValueError, match="widths 24 and 36") as error:
+        inspect(folder / f"{'b' * 180}.safetensors", vace=folder / f"{'m' * 180}.safetensors")
     check_refusal(str(error.value))

@@ -107,6 +107,11 @@ def test_malformed_loras_are_named(tmp_path, base):
         ({f"{key}.lokr_w1": up, f"{key}.lokr_w2": up}, "DoRA, LoHa, LoKr"),
         ({f"{key}.diff_b": torch.ones(23)}, r"diff_b' is \[23\], blocks.1.self_attn.q.bias \[24\]"),
         (
+            {"diffusion_model.blocks.0.ffn.0.diff": torch.ones(24, 40)},
+            r"diff' is \[24, 40\], blocks.0.ffn.0.weight \[40, 24\]",
+        ),
+        ({f"{key}.diff": torch.ones(24 * 24)}, r"diff' is \[576\]"),
+        (
             {"diffusion_model.double_blocks.0.q.lora_up.weight": up},
             "no key of this network's layers, but diff",
         ),

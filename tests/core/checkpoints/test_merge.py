@@ -161,6 +161,7 @@ def test_refusals(tmp_path, base):
         ((text, [base, base]), {}, "are 2 VACE modules; give one"),
         ((base, [lora]), {"strengths": (1.0, 2.0)}, "2 strengths for 1 LoRA;"),
         ((base, [lora]), {"strengths": (float("nan"),)}, "give finite numbers"),
+        ((base, [lora]), {"strengths": (1e308,)}, r"would be added 1e\+308 times.*give a lower strength"),
         ((fp8, [lora]), {}, "changes 1 tensors that the base holds in fp8"),
         ((base, [tmp_path / "none"]), {}, "does not exist"),
     ):

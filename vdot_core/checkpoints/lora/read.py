@@ -170,7 +170,11 @@ def _check_factors(update: Update, name: str, weight: TensorSpec) -> None:
 
 def _check_full(update: Update, name: str, expected: TensorSpec) -> None:
     spec = update.file.specs[update.full]
-    if spec.num_elements != expected.num_elements:
+    # Axes of size 1 may be missing, and a convolution may be stored as a matrix; a transposed matrix has as
+    # many values, but is another change.
+    sides = [side for side in expected.shape if side != 1]
+    as_matrix = [expected.shape[0], expected.num_elements // expected.shape[0]]
+    if [side for side in spec.shape if side != 1] != sides and list(spec.shape) != as_matrix:
         raise ValueError(
             f"{shown(update.file.path)}: '{shown(update.full, 80)}' is {shown(list(spec.shape), 40)}, {name} "
             f"{shown(list(expected.shape), 40)}; give a LoRA of this network's size"
