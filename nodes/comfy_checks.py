@@ -62,6 +62,7 @@ def check_latent(model, latent: dict, reference_key: str) -> None:
             f"the latent holds {samples.shape[1]} channels of {shown(samples.dtype)}, the model reads "
             f"{channels} of float numbers; {FROM_ENCODE}"
         )
+    require_numbers(samples, "the latent", FROM_ENCODE)
     if mask is not None and mask.is_complex():
         raise ValueError("the latent's noise mask holds complex numbers, expected 0 to 1; give another mask")
     if mask is not None and not (mask.min() >= -ROUNDING and mask.max() <= 1 + ROUNDING):
@@ -80,6 +81,21 @@ def check_latent(model, latent: dict, reference_key: str) -> None:
 def _whole_numbers(values) -> bool:
     whole = isinstance(values, (list, tuple)) and all(isinstance(value, int) for value in values)
     return whole and all(0 <= value <= MAX_BATCH_INDEX for value in values)
+
+
+def require_numbers(values: torch.Tensor, what: str, cure: str) -> None:
+    """Refuse NaN and infinity, of which a VAE makes black frames without a word.
+
+    Args:
+        values: of any shape.
+        what: the subject of the sentence, such as "the positive text".
+        cure: what to do.
+
+    Raises:
+        ValueError: there is such a value.
+    """
+    if values.is_floating_point() and not torch.isfinite(values).all():
+        raise ValueError(f"{what} holds NaN or infinite numbers; {cure}")
 
 
 def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str]:
@@ -102,10 +118,14 @@ def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str
                 f"the {name} text is {tokens.shape[-1]} numbers wide, this model reads {width}; use the clip "
                 "of VDOT Load Demo for the demo, and Load CLIP with umt5_xxl (type wan) for Wan models"
             )
+        require_numbers(
+            tokens, f"the {name} text", "load an undamaged text encoder, or look at the node behind it"
+        )
     contexts = vace_contexts(conditioning, name)
     check_frame_strengths(model, conditioning)
     has_vace = isinstance(model.model, comfy.model_base.WAN21_Vace)
     for frames in contexts:
+        require_numbers(frames, f"the {name} conditioning's VACE context", "look at the VAE that encoded it")
         if frames.shape[-3:] != torch.Size(latent_shape[-3:]):
             raise ValueError(
                 f"the {name} conditioning is for {size_of(frames.shape)}, the latent is "

@@ -19,6 +19,7 @@ import comfy.sample
 import comfy.samplers
 import torch
 
+from .comfy_checks import require_numbers
 from .comfy_step_range import with_step_ranges
 from .sample_steps import CONTENT, LEFTOVER_KEY, NOISE, Leftover, StepPlan
 
@@ -30,6 +31,7 @@ PREVIEW_VERSION = 1
 MAX_PREVIEW_FRAMES = 32
 MAX_PREVIEW_SIDE = 128
 MAX_PREVIEW_BYTES = 192 * 1024  # of JPEG, before base64 adds a third
+CURE_OF_NAN = "remove LoRAs and other changes from the model, or load it with the weight_dtype bf16"
 LATENT_FPS = 4.0  # Wan videos have 16 frames a second, a latent frame covers four of them
 
 _log = logging.getLogger("vdot")
@@ -80,6 +82,7 @@ def few_step_sampler(plan: StepPlan, part: range, generator: torch.Generator, pa
             return ((inputs - denoised) / sigma.view(-1, 1, 1, 1, 1)).to(latents.dtype)
 
         def on_step(step, num_steps, x0, latents):
+            require_numbers(x0, f"the video after step {step + 1} of {num_steps}", CURE_OF_NAN)
             if callback is not None:
                 index = step - part.start
                 sigma = sigmas[index]

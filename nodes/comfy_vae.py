@@ -17,9 +17,11 @@ import torch
 
 from ..vdot_core.memory import check_size
 from ..vdot_core.text import counted
+from .comfy_checks import require_numbers
 
 WAN_WIDTH = 96
 """Channels of Wan 2.1's VAE, for which ComfyUI estimates memory."""
+CURE_OF_NAN = "load an undamaged VAE, or start ComfyUI with --bf16-vae or --fp32-vae"
 MAX_CLIPS_AT_ONCE = 2
 """The two halves of a masked clip; larger batches gain nothing and need more memory."""
 
@@ -57,6 +59,7 @@ def vae_encoder(vae) -> Callable[[torch.Tensor], torch.Tensor]:
         latents = _encode_together(vae, video) if len(video) > 1 and _can_batch(vae) else None
         if latents is None:
             latents = torch.cat([vae.encode(clip) for clip in video])
+        require_numbers(latents, "the clip, after the VAE encoded it,", CURE_OF_NAN)
         return latent_format.process_in(latents.float())
 
     return encode

@@ -141,8 +141,7 @@ def _read_points(person: dict[str, Any], field: str, index: int) -> np.ndarray:
         points = np.asarray(raw, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{field} of frame {index} is not a list of numbers ({shown(error, 100)}); "
-            "give x, y, score for each point"
+            f"{field} of frame {index} is not a list of numbers; give x, y, score for each point"
         ) from error
     if points.size % 3:
         raise ValueError(

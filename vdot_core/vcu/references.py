@@ -130,6 +130,8 @@ def _on_white(
     elif subject is None:
         notes += find_doubts(picture, None, mask_is, name)
     if subject is not None:
+        if not subject.any():
+            notes.append(f"{name}: its mask or alpha hides all of it, so the reference is plain white")
         picture = (picture * subject[..., None] + (1 - subject[..., None])).clamp(0, 1)
     return picture, subject, notes
 
@@ -146,8 +148,8 @@ def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) 
         )
     if box is None:
         raise ValueError(
-            f"{name}'s mask is empty, or marks only what is transparent; make the subject white in it, set "
-            "mask_is to what the mask marks, or give no mask to use the full picture"
+            f"{name}'s mask or alpha is empty, or marks only what is transparent; make the subject white in "
+            "it, set mask_is to what the mask marks, or give no mask to use the full picture"
         )
     left, top, right, bottom = box
     part = picture[top:bottom, left:right]

@@ -221,7 +221,7 @@ def test_draws_where_comfyuis_own_drawer_draws(comfy):
         ([frame(), {"people": [3]}], "frame 1 is int"),
         ([frame({"pose_keypoints_2d": [0.0] * 51})], "17 points"),
         ([frame({"pose_keypoints_2d": [0.0] * 10})], "10 numbers"),
-        ([frame({"pose_keypoints_2d": ["a", "b", "c"]})], "not a list of numbers"),
+        ([frame({"pose_keypoints_2d": ["a", "b", "c"]})], "not a list of numbers; give x, y, score"),
         ([frame(person(neck=(float("nan"), 3)))], "NaN"),
         ([frame(person(right=[0.0] * 60))], "20 points"),
         ([{"people": [person(neck=(100, 100))]}], "canvas_width missing"),

@@ -111,3 +111,14 @@ def test_names_of_the_caller_are_used():
     rgb, mask, _ = cut_out()
     unit = reference(rgb, mask, names=["image0"])
     assert "image0" in doubts(unit)[0] and "reference 1" not in " ".join(unit.notes)
+
+
+def test_a_reference_of_which_nothing_is_left_is_said():
+    """It is plain white, which the model would take for the subject."""
+    picture = torch.rand(50, 80, 4)
+    picture[..., 3] = 0
+    size = {"width": 64, "height": 64, "num_frames": 5}
+    notes = reference([picture], **size, names=["image0"]).notes
+    assert any("image0: its mask or alpha hides all of it" in note for note in notes)
+    notes = reference([picture[..., :3]], masks=[torch.zeros(50, 80)], crop=False, **size).notes
+    assert any("hides all of it" in note for note in notes)
