@@ -219,6 +219,8 @@ def _raft_pair(network: nn.Module, device: torch.device | str | None) -> PairFlo
         top, left = extra_y // 2, extra_x // 2
         images = nn.functional.pad(images, (left, extra_x - left, top, extra_y - top), mode="replicate")
         flow = network(images[:1], images[1:], num_flow_updates=RAFT_UPDATES)[-1]
+        if not torch.isfinite(flow).all():
+            raise ValueError("RAFT's flow holds NaN or infinite numbers; download its weights again")
         return flow[0, :, top : top + height, left : left + width].clone()
 
     return pair

@@ -68,7 +68,8 @@ def load_raft(path: str | Path) -> nn.Module:
         network.load_state_dict(names)
     except RuntimeError as error:
         raise ValueError(
-            f"{shown(path.name)} looks like RAFT, but does not fit torchvision's network: {shown(error)}"
+            f"{shown(path.name, 80)} looks like RAFT, but does not fit torchvision's network "
+            f"({shown(error)}); download it again"
         ) from error
     return network.float().eval().requires_grad_(False)
 

@@ -180,7 +180,7 @@ class Payload:
     [
         ({"conv.weight": torch.zeros(1)}, "begins with 'conv.weight'"),
         ([1, 2], "begins with list"),
-        ({"feature_encoder.convnormrelu.0.weight": torch.zeros(64, 3, 7, 7)}, "does not fit"),
+        ({"feature_encoder.convnormrelu.0.weight": torch.zeros(64, 3, 7, 7)}, "does not fit.*download"),
         (Payload(), "tensors alone"),
     ],
 )
@@ -188,6 +188,14 @@ def test_other_files_are_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "raft_other.pth")
     with pytest.raises(ValueError, match=message):
         load_raft(tmp_path / "raft_other.pth")
+
+
+def test_weights_that_are_no_numbers_are_refused(small_raft_file):
+    network = load_raft(small_raft_file)
+    with torch.no_grad():
+        network.feature_encoder.conv.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="RAFT's flow holds NaN or infinite numbers; download"):
+        flow_video(torch.rand(2, 128, 128, 3), network=network)
 
 
 def test_without_opencv_the_cure_is_named(monkeypatch):

@@ -118,7 +118,7 @@ def test_a_reference_of_which_nothing_is_left_is_said():
     picture = torch.rand(50, 80, 4)
     picture[..., 3] = 0
     size = {"width": 64, "height": 64, "num_frames": 5}
-    notes = reference([picture], **size, names=["image0"]).notes
+    notes = vcu.reference([picture], **size, names=["image0"]).notes
     assert any("image0: its mask or alpha hides all of it" in note for note in notes)
-    notes = reference([picture[..., :3]], masks=[torch.zeros(50, 80)], crop=False, **size).notes
+    notes = vcu.reference([picture[..., :3]], masks=[torch.zeros(50, 80)], crop=False, **size).notes
     assert any("hides all of it" in note for note in notes)
