@@ -38,10 +38,11 @@ def paint(canvas: np.ndarray, spans: Spans, color: float | Sequence[float]) -> N
     first, last = spans.first[rows], spans.last[rows]
     if not len(first):
         return
-    top, left, right = max(0, spans.top), max(0, first.min()), min(width, last.max() + 1)
-    columns = np.arange(left, right)
-    inside = (columns >= first[:, None]) & (columns <= last[:, None])
-    canvas[top : top + len(first), left : max(left, right)][inside] = color
+    top = max(0, spans.top)
+    # Row by row: a mask of the shape's box takes several times as long.
+    ends = zip(first.clip(0, width).tolist(), (last + 1).clip(0, width).tolist(), strict=True)
+    for row, (start, stop) in zip(canvas[top : top + len(first)], ends, strict=True):
+        row[start:stop] = color
 
 
 def pen_radius(line_width: int) -> int:

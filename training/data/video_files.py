@@ -20,7 +20,7 @@ from vdot_core.files import open_file
 from vdot_core.pictures import read_picture
 from vdot_core.text import shown
 from vdot_core.vcu import cover
-from vdot_core.vcu.canvas import FRAMES_PER_CHUNK, resample
+from vdot_core.vcu.scaling import FRAMES_PER_CHUNK, resample
 from vdot_core.videos import open_video
 
 from .bad_rows import BadRowError

@@ -66,8 +66,10 @@ def _read(
     *,
     writable: bool = True,
 ) -> dict[str, torch.Tensor]:
-    if places and not writable and sys.platform == "win32":
-        return _map_read_only(path, tensors, places)
+    if places:
+        if inspect_torch_file(path).places != places:
+            raise ValueError(f"{shown(path)} changed while it was being read; try again")
+        return _map(path, tensors, places, writable=writable or sys.platform != "win32")
     content = load_torch_file(path, mapped=True)
     new_container, read = _find_state_dict(path, content, torch.Tensor)
     read = {name: tensor.detach() for name, tensor in read.items()}
@@ -77,11 +79,11 @@ def _read(
     return read
 
 
-def _map_read_only(
-    path: Path, tensors: dict[str, PickledTensor], places: dict[str, int]
+def _map(
+    path: Path, tensors: dict[str, PickledTensor], places: dict[str, int], *, writable: bool
 ) -> dict[str, torch.Tensor]:
-    """Every tensor of an archive as a read-only map; torch's own map is a private one."""
-    content = map_file(path, file_size(path), writable=False)
+    """Every tensor of an archive as a map, which unlike torch's own may be larger than memory and swap."""
+    content = map_file(path, file_size(path), writable=writable)
     read = {}
     for name, tensor in tensors.items():
         if 0 in tensor.shape:

@@ -176,7 +176,7 @@ def single_channel(depth: Tensor) -> Tensor:
     gray = depth[..., 0]
     if shape[-1] == 3:
         # The mean: a compressed video's stray colored pixels are no heat map.
-        color = [float((frame.amax(-1) - frame.amin(-1)).mean()) for frame in depth]
+        color = [float(_spread(frame).mean()) for frame in depth]
         if max(color) > COLORED * max(high - low, FLAT):
             raise ValueError(
                 "depth is in colors (a heat map), which have no order; give the estimator's gray output"
@@ -184,6 +184,13 @@ def single_channel(depth: Tensor) -> Tensor:
         if max(color) > 0:
             gray = depth.mean(-1)
     return gray
+
+
+def _spread(frame: Tensor) -> Tensor:
+    """[H, W]: the largest of three channels less the smallest; several times as fast as `amax` and `amin`."""
+    red, green, blue = frame.unbind(-1)
+    largest = torch.maximum(torch.maximum(red, green), blue)
+    return largest - torch.minimum(torch.minimum(red, green), blue)
 
 
 def _near_is_large(depth: Tensor, values: str) -> Tensor:

@@ -8,8 +8,10 @@ without one, OpenCV's DIS.
 Shape letters: F frames, H W pixels. A flow [F-1, 2, H, W] holds (x, y) in pixels from frame i to frame i + 1.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -84,7 +86,7 @@ def flow_video(
     peaks = []
     for index in steps(range(len(frames) - 1)):
         flow = pair(frames[index], frames[index + 1]).to(frames.device)
-        peaks.append(float(flow.norm(dim=0).max()))
+        peaks.append(_peak(flow))
         if scale == "clip":
             flows.append(flow)
         else:
@@ -114,11 +116,13 @@ def flow_to_frames(
     if flow.ndim != 4 or flow.shape[1] != 2 or 0 in flow.shape:
         raise ValueError(f"flow has shape {list(flow.shape)}; give [N, 2, H, W], x and y in pixels")
     _check_scale(scale, still_px)
-    lengths = flow.float().norm(dim=1).flatten(1).amax(1)
-    if not torch.isfinite(lengths).all():
+    peaks = [_peak(one) for one in flow]
+    if not all(map(math.isfinite, peaks)):
         raise ValueError("flow has NaN or infinite vectors; repair it before painting")
-    scales = lengths if scale == "frame" else lengths.max().expand_as(lengths)
-    return torch.stack([_paint(one, max(float(px), still_px)) for one, px in zip(flow, scales, strict=True)])
+    out = torch.empty(len(flow), *flow.shape[2:], 3, device=flow.device)
+    for index, peak in enumerate(peaks):
+        out[index] = _paint(flow[index], max(peak if scale == "frame" else max(peaks), still_px))
+    return out
 
 
 def dis_flow(frames: Tensor, *, preset: Literal["ultrafast", "fast", "medium"] = "medium") -> Tensor:
@@ -167,15 +171,45 @@ def _check_scale(scale: str, still_px: float) -> None:
         raise ValueError(f"still_px is {still_px}; give a length in pixels, 0 or more")
 
 
-def _paint(flow: Tensor, scale_px: float) -> Tensor:
-    """[2, H, W] -> [H, W, 3] on torchvision's wheel, `scale_px` being full saturation."""
-    from torchvision.utils import flow_to_image
+def _peak(flow: Tensor) -> float:
+    """Longest vector of [2, H, W]; `norm` along so short an axis takes ten times as long."""
+    x, y = flow.float()
+    return float((x.square() + y.square()).max().sqrt())
 
-    # torchvision scales by the longest vector it is given: a column of that length makes the scale ours.
-    column = torch.zeros(2, flow.shape[1], 1, device=flow.device)
-    column[0] = scale_px
-    image = flow_to_image(torch.cat([flow.float(), column], dim=2))
-    return rearrange(image[:, :, :-1], "c h w -> h w c").float() / 255
+
+def _paint(flow: Tensor, scale_px: float) -> Tensor:
+    """[2, H, W] -> [H, W, 3] on torchvision's wheel, `scale_px` being full saturation.
+
+    As `torchvision.utils.flow_to_image`, which takes twice as long and scales by the longest vector.
+    """
+    wheel = _color_wheel().to(flow.device)
+    longest = max(_peak(flow), scale_px)
+    x, y = flow.float() / (longest + torch.finfo(torch.float32).eps)
+    speed = (x.square() + y.square()).sqrt()
+    place = (torch.atan2(-y, -x) / torch.pi + 1) / 2 * (len(wheel) - 1)
+    below = place.floor()
+    share, below = place - below, below.int().flatten()
+    out = torch.empty(*flow.shape[1:], 3, device=flow.device)
+    for channel, colors in enumerate(wheel.unbind(1)):
+        low = colors.index_select(0, below).view_as(speed)
+        high = colors.roll(-1).index_select(0, below).view_as(speed)
+        color = (1 - share) * low + share * high
+        out[..., channel] = (255 * (1 - speed * (1 - color))).floor_() / 255
+    return out
+
+
+@lru_cache(maxsize=1)
+def _color_wheel() -> Tensor:
+    """Middlebury's wheel [55, 3] in [0, 1], as in torchvision: six arcs between the primary colors."""
+    arcs = ((15, 0, 1, 1), (6, 1, 0, -1), (4, 1, 2, 1), (11, 2, 1, -1), (13, 2, 0, 1), (6, 0, 2, -1))
+    rows = []
+    for steps_, full, moving, direction in arcs:
+        ramp = torch.floor(255 * torch.arange(steps_) / steps_)
+        arc = torch.zeros(steps_, 3)
+        arc[:, full] = 255
+        arc[:, moving] = ramp if direction > 0 else 255 - ramp
+        rows.append(arc)
+    return torch.cat(rows) / 255
 
 
 def _dis_pair(preset: str, frames: Tensor) -> PairFlow:

@@ -93,9 +93,9 @@ def draw_pose(
         crowd = people[index]
         if not crowd:
             continue
-        pixels = resize(_draw_frame(crowd, *sides, pen, threshold, face, hands), width, height)
-        pixels = np.ascontiguousarray(pixels[..., ::-1] if colors == "vace" else pixels)
-        out[index] = torch.from_numpy(pixels).float() / 255
+        canvas = np.zeros((sides[1], sides[0], 3), dtype=np.uint8)
+        _draw_frame(canvas[..., ::-1] if colors == "vace" else canvas, crowd, pen, threshold, face, hands)
+        out[index] = torch.from_numpy(resize(canvas, width, height)).float() / 255
     return out
 
 
@@ -140,10 +140,10 @@ def _check_memory(num_frames: int, width: int, height: int, canvas_width: int, c
 
 
 def _draw_frame(
-    crowd: list[Person], width: int, height: int, pen: float, threshold: float, face: bool, hands: bool
-) -> np.ndarray:
-    """[height, width, 3] uint8: limbs, then joints, then hands, then faces, as the annotator layers them."""
-    canvas = np.zeros((height, width, 3), dtype=np.uint8)
+    canvas: np.ndarray, crowd: list[Person], pen: float, threshold: float, face: bool, hands: bool
+) -> None:
+    """Draw into [H, W, 3] uint8: limbs, then joints, then hands, then faces, as the annotator layers them."""
+    height, width = canvas.shape[:2]
     scale = np.array([width, height, 1.0])
     bodies = [person.body * scale for person in crowd]
     for (start, end), color in zip(LIMBS, COLORS, strict=False):
@@ -164,7 +164,6 @@ def _draw_frame(
         for point in points:
             if _visible(point, threshold):
                 paint(canvas, disc(_pixel(point), round(FACE_RADIUS * pen)), (255, 255, 255))
-    return canvas
 
 
 def _pixel(point: np.ndarray) -> tuple[int, int]:

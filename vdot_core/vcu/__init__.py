@@ -1,7 +1,7 @@
 """Video condition units: what to generate, what to keep, what to show; and their encoding for the network."""
 
 from .boxes import box_masks, boxes_per_frame
-from .canvas import cover, letterbox, rounded_length, rounding_named, snap_length, snap_size
+from .canvas import rounded_length, rounding_named, snap_length, snap_size
 from .compose import compose
 from .crop import Crop, crop_region
 from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, VCUContext, encode, latent_shape
@@ -14,6 +14,7 @@ from .paste import paste_back, stitch
 from .preview import preview
 from .references import reference
 from .repaint import inpaint
+from .scaling import cover, letterbox
 from .tasks import NORMALIZATIONS, control, depth, text
 from .tracks import path_boxes
 from .unit import SIZE_MULTIPLE, VAE_STRIDE, VCU, num_latent_frames, strength_curve

@@ -1,5 +1,4 @@
-"""Fitting any clip or image to the model's canvas: sizes in multiples of 16,
-lengths 4n+1; every change is noted.
+"""Checks of clips, and the model's canvas for them: sizes in multiples of 16, lengths 4n+1, with notes.
 
 Shape letters: F pixel frames, H W pixels, C channels.
 """
@@ -11,19 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
-from ..memory import check_size, chunk_length
-from ..progress import steps
 from ..text import counted
-from .checks import MAX_FRAMES, MAX_PIXELS, MAX_SIDE, as_tensor, whole
-from .unit import GRAY, SIZE_MULTIPLE, VAE_STRIDE
+from .checks import MAX_FRAMES, MAX_SIDE, as_tensor, whole
+from .unit import SIZE_MULTIPLE, VAE_STRIDE
 
 # Bicubic scaling by other nodes overshoots a little; more than this is a wrong range, not an overshoot.
 OVERSHOOT = 0.1
-FRAMES_PER_CHUNK = 8
 
 
 @dataclass(frozen=True)
@@ -181,112 +175,3 @@ def target_length(available: int, requested: int | None, name: str = "frames") -
         free = "the last one is" if total - used == 1 else f"the last {total - used} are"
         notes.append(f"{name}: {counted(available, 'frame')} for {total}; {free} left free")
     return Length(total, used, tuple(notes))
-
-
-def cover(frames: Tensor, width: int, height: int) -> Tensor:
-    """Scale to cover the canvas and crop the center: VACE's rule for videos and their masks.
-
-    Args:
-        frames: [F, H, W, C] float in [0, 1].
-        width, height: the canvas.
-    Returns:
-        [F, height, width, C] in [0, 1]; the input itself where it already fits. Bicubic with antialias.
-    """
-    old_height, old_width = frames.shape[1:3]
-    if (old_height, old_width) == (height, width):
-        return frames
-    new_width, new_height = cover_size((old_width, old_height), width, height)
-    frames = resample(frames, new_width, new_height)
-    top, left = (new_height - height) // 2, (new_width - width) // 2
-    return frames[:, top : top + height, left : left + width].contiguous()
-
-
-def cover_size(source: tuple[int, int], width: int, height: int) -> tuple[int, int]:
-    """Size (width, height) to scale a source to so that it covers the canvas."""
-    scale = max(width / source[0], height / source[1])
-    covering = max(width, round(scale * source[0])), max(height, round(scale * source[1]))
-    if covering[0] * covering[1] > MAX_PIXELS // 8:
-        raise ValueError(
-            f"frames of {source[0]}x{source[1]} would have to be scaled to {covering[0]}x{covering[1]} to "
-            f"cover {width}x{height}; crop them to a shape nearer to the video's first"
-        )
-    return covering
-
-
-def resample(frames: Tensor, width: int, height: int) -> Tensor:
-    """Bicubic, antialiased scaling of [F, H, W, C] in [0, 1]; a few frames at a time, to spare memory."""
-    if frames.shape[1:3] == (height, width):
-        return frames
-    total, old_height, old_width, channels = frames.shape
-    length = chunk_length(height * width, FRAMES_PER_CHUNK)
-    check_size(
-        (total + 2 * length) * height * width * channels * frames.element_size(),
-        f"scaling {counted(total, 'frame')} of {old_width}x{old_height} to {width}x{height}",
-        "give a smaller width or height, or fewer frames",
-    )
-    out = frames.new_empty(total, height, width, channels)
-    for start in steps(range(0, total, length)):
-        chunk = rearrange(frames[start : start + length], "f h w c -> f c h w")
-        chunk = F.interpolate(chunk, size=(height, width), mode="bicubic", antialias=True)
-        out[start : start + length] = rearrange(chunk.clamp(0, 1), "f c h w -> f h w c")
-    return out
-
-
-def fit_frames(clip: Tensor, width: int, height: int, name: str = "frames") -> tuple[Tensor, list[str]]:
-    """`cover` with a note of what it did."""
-    old_height, old_width = clip.shape[1:3]
-    if (old_width, old_height) == (width, height):
-        return clip, []
-    scaled = cover_size((old_width, old_height), width, height)
-    changes = []
-    if scaled != (old_width, old_height):
-        changes.append(f"scaled to {scaled[0]}x{scaled[1]}")
-    if scaled != (width, height):
-        changes.append(f"cropped to {width}x{height}")
-    return cover(clip, width, height), [f"{name}: {old_width}x{old_height} {' and '.join(changes)}"]
-
-
-def lengthen(clip: Tensor, total: int, fill: float | str, upto: int | None = None) -> Tensor:
-    """Append frames to [F, ...]: filled with a number, or 'hold': the last one up to `upto`, then gray."""
-    missing = total - clip.shape[0]
-    if missing <= 0:
-        return clip[:total]
-    num_held = 0
-    if fill == "hold":
-        num_held = min(total, upto or total) - clip.shape[0]
-        fill = GRAY
-    parts = [clip]
-    if num_held > 0:
-        parts.append(clip[-1:].expand(num_held, *clip.shape[1:]))
-    if missing > num_held:
-        parts.append(clip.new_full((1,) * clip.ndim, fill).expand(missing - num_held, *clip.shape[1:]))
-    return torch.cat(parts)
-
-
-def letterbox(image: Tensor, width: int, height: int) -> Tensor:
-    """Fit an image onto the center of a white canvas, aspect kept: VACE's rule for references.
-
-    Args:
-        image: [H, W, 3] float in [0, 1].
-        width, height: the canvas.
-    Returns:
-        [height, width, 3]; bilinear without antialias, as VACE was trained. The input itself where it already
-        fits.
-    """
-    old_height, old_width = image.shape[:2]
-    if (old_height, old_width) == (height, width):
-        return image
-    scale = min(height / old_height, width / old_width)
-    new_height, new_width = max(1, int(old_height * scale)), max(1, int(old_width * scale))
-    scaled = F.interpolate(
-        rearrange(image, "h w c -> 1 c h w"),
-        size=(new_height, new_width),
-        mode="bilinear",
-        align_corners=False,
-    )
-    canvas = image.new_ones(height, width, 3)
-    top, left = (height - new_height) // 2, (width - new_width) // 2
-    canvas[top : top + new_height, left : left + new_width] = rearrange(
-        scaled.clamp(0, 1), "1 c h w -> h w c"
-    )
-    return canvas

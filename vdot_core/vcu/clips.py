@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .latent_cache import GrayCache
 
 LATENT_CHANNELS = 16
+GRAY_KEY = "gray"
+"""First part of the key of a gray clip."""
 
 VaeEncode = Callable[[Tensor], Tensor]
 MaxBatch = Callable[[tuple[int, ...]], int]
@@ -124,6 +126,8 @@ class Coder:
                 continue
             twin = next((item for item in pending if _is_twin(item, clip, key)), None)
             if twin is None:
+                if key is not None and key[0] == GRAY_KEY:
+                    clip = Clip(gray_frames(*clip.shape[:3], clip.frames.device))  # rendered, it fills memory
                 pending.append(_Pending(clip, key, [index]))
             else:
                 twin.places.append(index)

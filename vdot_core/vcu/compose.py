@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
-from itertools import combinations
+from itertools import combinations, groupby
 
 import torch
 from torch import Tensor
 
 from ..memory import MASK, RGB
+from ..progress import steps
 from .checks import check_volume
 from .lengths import fit_units
 from .masks import binarize
+from .scaling import FRAMES_PER_CHUNK
 from .unit import GRAY, VCU, built, dense
 
 ALL_STEPS = (0.0, 1.0)
@@ -57,9 +60,8 @@ def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
     notes += fitted + _check_alike(named, content)
 
     if len(content) > 1:
-        # One merged unit, and the one before it.
         first = content[0][1]
-        check_volume(first.num_frames, first.width, first.height, 2 * (RGB + MASK))
+        check_volume(first.num_frames, first.width, first.height, RGB + MASK)
     base = _fold(content) if content else parts[0]
     kinds = {unit.kind for _, unit in content}
     kind = next((k for k in ("repaint", "extension", "control") if k in kinds), "generate")
@@ -121,25 +123,60 @@ def _shown(unit: VCU) -> str:
     return f"{min(unit.strength):g} to {max(unit.strength):g} by latent frame"
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """Some frames of a unit: masks of 0 and 1, gray where a repaint or an extension generates."""
+
+    frames: Tensor
+    masks: Tensor
+    region: Tensor | None = None
+
+
 def _fold(content: list[tuple[str, VCU]]) -> VCU:
-    """Combine the units of each kind, then the kinds, extension first."""
-    combined = None
+    """Combine the units of each kind, then the kinds, extension first; a few frames at a time."""
     for kind in FOLD_ORDER:
-        same = [(name, _binary(unit)) for name, unit in content if unit.kind == kind]
-        if not same:
-            continue
         # All pairs are checked before merging, so that a clash names both units in any order.
-        for a, b in combinations(same, 2):
+        for a, b in combinations([item for item in content if item[1].kind == kind], 2):
             _CLASHES[kind](a, b)
-        unit = reduce(_MERGES[kind], (unit for _, unit in same))
-        combined = unit if combined is None else _over(combined, unit)
+    units = sorted((unit for _, unit in content), key=lambda unit: FOLD_ORDER.index(unit.kind))
+    last = units[-1]
+    if len(units) == 1:
+        return _binary(last)
+    parts = [slice(start, start + FRAMES_PER_CHUNK) for start in range(0, last.num_frames, FRAMES_PER_CHUNK)]
+    out: _Layer | None = None
+    for part in steps(parts):
+        layer = _folded(units, part)
+        if out is None:
+            fields = (layer.frames, layer.masks, layer.region)
+            shapes = [None if field is None else (last.num_frames, *field.shape[1:]) for field in fields]
+            out = _Layer(*(f if f is None else f.new_empty(s) for f, s in zip(fields, shapes, strict=True)))
+        out.frames[part], out.masks[part] = layer.frames, layer.masks
+        if out.region is not None:
+            out.region[part] = layer.region
+    return last.replace(
+        frames=out.frames, masks=out.masks, region=out.region, references=(), notes=(), parts=()
+    )
+
+
+def _folded(units: list[VCU], part: slice) -> _Layer:
+    """The combination of units, in the order of folding, in some frames."""
+    combined = None
+    for kind, same in groupby(units, key=lambda unit: unit.kind):
+        layer = reduce(_MERGES[kind], (_layer(unit, part) for unit in same))
+        combined = layer if combined is None else _over(combined, layer)
     return combined
 
 
-def _over(base: VCU, other: VCU) -> VCU:
+def _layer(unit: VCU, part: slice) -> _Layer:
+    frames, masks = unit.frames[part], binarize(unit.masks[part])
+    if unit.kind != "control":
+        frames = frames.masked_fill(masks[..., None] > 0, GRAY)
+    return _Layer(frames, masks, None if unit.region is None else binarize(unit.region[part]))
+
+
+def _over(base: _Layer, other: _Layer) -> _Layer:
     """Extension + X and repaint + control: what the first keeps stays, the other fills the rest."""
-    frames = _where(base.masks, other.frames, base.frames)
-    return other.replace(frames=frames, masks=base.masks * other.masks, region=None)
+    return _Layer(_where(base.masks, other.frames, base.frames), base.masks * other.masks)
 
 
 def _extensions_clash(a: tuple[str, VCU], b: tuple[str, VCU]) -> None:
@@ -161,26 +198,30 @@ def _repaints_clash(a: tuple[str, VCU], b: tuple[str, VCU]) -> None:
 
 def _controls_clash(a: tuple[str, VCU], b: tuple[str, VCU]) -> None:
     (name_a, first), (name_b, second) = a, b
-    if first.region is None or second.region is None or bool((first.region * second.region).any()):
+    if first.region is None or second.region is None or _overlap(first.region, second.region):
         raise ValueError(
             f"{name_a} and {name_b} are controls of the same region; VACE was trained on separate ones. "
             "Give each its own region, or connect them to separate inputs of VDOT Encode"
         )
 
 
-def _two_extensions(first: VCU, second: VCU) -> VCU:
-    frames = _where(first.masks, second.frames, first.frames)
-    return second.replace(frames=frames, masks=first.masks * second.masks)
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    """True if two regions [F, H, W] share a pixel; frame by frame, to spare memory."""
+    return any(bool(((one > 0.5) & (other > 0.5)).any()) for one, other in zip(first, second, strict=True))
 
 
-def _two_repaints(first: VCU, second: VCU) -> VCU:
-    frames = _where(second.masks, second.frames, first.frames)
-    return second.replace(frames=frames, masks=first.masks * (1 - second.masks) + second.masks)
+def _two_extensions(first: _Layer, second: _Layer) -> _Layer:
+    return _Layer(_where(first.masks, second.frames, first.frames), first.masks * second.masks)
 
 
-def _two_controls(first: VCU, second: VCU) -> VCU:
+def _two_repaints(first: _Layer, second: _Layer) -> _Layer:
+    masks = first.masks * (1 - second.masks) + second.masks
+    return _Layer(_where(second.masks, second.frames, first.frames), masks)
+
+
+def _two_controls(first: _Layer, second: _Layer) -> _Layer:
     frames = _where(second.region, second.frames, first.frames)
-    return second.replace(frames=frames, region=first.region + second.region)
+    return _Layer(frames, second.masks, first.region + second.region)
 
 
 _CLASHES = {"extension": _extensions_clash, "repaint": _repaints_clash, "control": _controls_clash}
@@ -218,7 +259,7 @@ def _first_difference(first: VCU, second: VCU) -> int | None:
     """The first frame in which two units keep different pixels; None where there is none."""
     # Frame by frame: the differences of all frames are as large as the clip.
     for index, (one, other) in enumerate(zip(first.frames, second.frames, strict=True)):
-        both = (first.masks[index] == 0) & (second.masks[index] == 0)
+        both = (first.masks[index] <= 0.5) & (second.masks[index] <= 0.5)
         if bool(both.any()) and bool((((one - other).abs().amax(-1) > SAME_PIXEL) & both).any()):
             return index
     return None

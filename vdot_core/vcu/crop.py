@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from .canvas import as_clip, resample
+from .canvas import as_clip
 from .checks import real, whole
 from .grow import mask_box
 from .masks import as_mask, binarize, find_lost
+from .scaling import resample
 from .unit import SIZE_MULTIPLE
 
 MAX_CROP_MARGIN = 10.0

@@ -16,11 +16,11 @@ from torch import Tensor
 from ..memory import RGB
 from ..networks.context_scale import ContextScale
 from ..text import counted
-from .canvas import letterbox
 from .checks import as_list, check_volume
 from .clips import LATENT_CHANNELS, Clip, Coder, MaxBatch, VaeEncode, halves
 from .latent_cache import GrayCache
 from .lengths import fit_units
+from .scaling import letterbox
 from .unit import VAE_STRIDE, VCU, dense, gray_frames, num_latent_frames
 
 MASK_CHANNELS = VAE_STRIDE[1] * VAE_STRIDE[2]

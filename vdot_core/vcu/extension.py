@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..memory import RGB
 from ..text import counted
-from .canvas import as_clip, fit_frames, rounded_length, rounding_named, target_size
+from .canvas import as_clip, rounded_length, rounding_named, target_size
 from .checks import MAX_FRAMES, as_list, check_volume, whole
+from .scaling import fill_cover, fit_notes
 from .unit import GRAY, VCU, built
 
 
@@ -152,9 +153,8 @@ def _place(
     frames = torch.full((total, height, width, 3), GRAY, device=first.device)
     masks = torch.ones(total, 1, 1, device=first.device)
     for start, clip, name in placed:
-        fitted, more = fit_frames(clip, width, height, name)
-        notes += more
-        frames[start : start + len(clip)] = fitted
+        notes += fit_notes(clip, width, height, name)
+        fill_cover(frames[start : start + len(clip)], clip)
         masks[start : start + len(clip)] = 0.0
     masks = masks.expand(total, height, width)
     return built(frames, masks, kind="extension", strength=strength, notes=notes)

@@ -17,8 +17,17 @@ def spread(mask: np.ndarray, before: int, after: int) -> np.ndarray:
     """Spread a mask by `before` pixels up and `after` pixels down."""
     from scipy import ndimage
 
+    box = mask_box(mask)
     size = before + after + 1
-    return ndimage.maximum_filter1d(mask, size, axis=0, mode="constant", origin=after - size // 2)
+    if size == 1 or box is None:
+        return mask
+    left, top, right, bottom = box
+    window = slice(max(0, top - before), bottom + after), slice(left, right)
+    out = np.zeros_like(mask)
+    out[window] = ndimage.maximum_filter1d(
+        mask[window], size, axis=0, mode="constant", origin=after - size // 2
+    )
+    return out
 
 
 def grow_disc(mask: np.ndarray, radius: int) -> np.ndarray:
@@ -28,26 +37,65 @@ def grow_disc(mask: np.ndarray, radius: int) -> np.ndarray:
     box = mask_box(mask)
     if radius <= 0 or box is None:
         return mask
-    left, top, right, bottom = box
-    window = slice(max(0, top - radius), bottom + radius), slice(max(0, left - radius), right + radius)
+    window = _around(box, radius)
     grown = np.zeros_like(mask)
     grown[window] = ndimage.distance_transform_edt(~mask[window]) <= radius
     return grown
 
 
+def shrink_disc(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Every masked pixel farther than `radius` from all that are not (Euclidean)."""
+    from scipy import ndimage
+
+    box = mask_box(mask)
+    if radius <= 0 or box is None:
+        return mask
+    window = _around(box, 1)
+    if mask[window].all():
+        return mask
+    out = np.zeros_like(mask)
+    out[window] = ndimage.distance_transform_edt(mask[window]) > radius
+    return out
+
+
 def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
     """Grow a mask by a disc, or shrink it where `pixels` is negative."""
-    return grow_disc(mask, pixels) if pixels >= 0 else ~grow_disc(~mask, -pixels)
+    return grow_disc(mask, pixels) if pixels >= 0 else shrink_disc(mask, -pixels)
 
 
 def smooth(mask: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur a mask by a Gaussian and cut it at one half again: corners are rounded, specks vanish."""
-    from scipy import ndimage
+    """Blur a mask by a Gaussian and cut it at one half again: corners are rounded, specks vanish.
 
-    if sigma <= 0 or not mask.any():
+    Pixels beyond the frame are as those at its border. Only the mask's box is computed: outside of it less
+    than half of the Gaussian is on the mask.
+    """
+    box = mask_box(mask)
+    if sigma <= 0 or box is None:
         return mask
-    soft = mask.astype(np.float32)
-    return ndimage.gaussian_filter(soft, sigma, mode="nearest", radius=math.ceil(3 * sigma)) > 0.5
+    left, top, right, bottom = box
+    window = slice(top, bottom), slice(left, right)
+    rows = _blur_matrix(bottom - top, sigma, top == 0, bottom == mask.shape[0])
+    columns = _blur_matrix(right - left, sigma, left == 0, right == mask.shape[1])
+    out = np.zeros_like(mask)
+    out[window] = rows @ mask[window].astype(np.float32) @ columns.T > 0.5
+    return out
+
+
+def _blur_matrix(size: int, sigma: float, holds_first: bool, holds_last: bool) -> np.ndarray:
+    """[size, size] float32: a Gaussian cut at three sigma, zero or (holds_) the same beyond the ends."""
+    radius = math.ceil(3 * sigma)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    # beyond[d]: the weight that lies at least d pixels to one side.
+    beyond = np.concatenate([weights[::-1].cumsum()[::-1][radius:], np.zeros(size + 1)])
+    one_sided = np.concatenate([weights[radius:], np.zeros(size)])
+    places = np.arange(size)
+    matrix = one_sided[abs(places[:, None] - places)]
+    if holds_first:
+        matrix[:, 0] += beyond[places + 1]
+    if holds_last:
+        matrix[:, -1] += beyond[size - places]
+    return matrix.astype(np.float32)
 
 
 def fill_hull(mask: np.ndarray) -> np.ndarray:
@@ -82,17 +130,32 @@ def contours(mask: np.ndarray, line_width: int) -> np.ndarray:
     """
     from scipy import ndimage
 
-    filled = ndimage.binary_fill_holes(mask)
-    border = filled & ~ndimage.binary_erosion(filled)
+    box = mask_box(mask)
+    if box is None:
+        return np.zeros_like(mask)
     radius = pen_radius(line_width)
+    # One pixel more than the pen reaches: it must be seen that what surrounds the mask hangs together.
+    window = _around(box, radius + 2)
+    filled = ndimage.binary_fill_holes(mask[window])
+    border = filled & ~ndimage.binary_erosion(filled)
     reaches = disc_reach(radius)
-    outline = np.zeros_like(mask)
-    for dy, reach in enumerate(reaches[: len(mask)]):
+    outline = np.zeros_like(filled)
+    for dy, reach in enumerate(reaches[: len(filled)]):
         row = ndimage.maximum_filter1d(border, 2 * reach + 1, axis=1, mode="constant")
         outline[dy:] |= row[: len(row) - dy]
         outline[: len(row) - dy] |= row[dy:]
     tip = round(radius / math.sqrt(2))
-    return outline | _tips(filled, tip) if reaches[tip] < tip else outline
+    if reaches[tip] < tip:
+        outline |= _tips(filled, tip)
+    out = np.zeros_like(mask)
+    out[window] = outline
+    return out
+
+
+def _around(box: tuple[int, int, int, int], pixels: int) -> tuple[slice, slice]:
+    """Rows and columns of a box with a margin, as far as the frame goes."""
+    left, top, right, bottom = box
+    return slice(max(0, top - pixels), bottom + pixels), slice(max(0, left - pixels), right + pixels)
 
 
 def _tips(filled: np.ndarray, reach: int) -> np.ndarray:

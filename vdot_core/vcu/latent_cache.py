@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .clips import Clip
-
-GRAY_KEY = "gray"
+from .clips import GRAY_KEY, Clip
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,13 @@ from ..raster import disc, paint, pen_radius
 from ..text import counted
 from .canvas import as_clip, rounding_named, target_size
 from .checks import as_list, as_tensor, check_volume, real, whole
-from .compose import compose
 from .extension import extend
 from .grow import contours
 from .masks import as_mask, augment, find_lost, fit_mask
 from .span import Moment
 from .tasks import control, text
 from .tracks import Boxes, box_tracks
-from .unit import VCU
+from .unit import VCU, built
 
 LINE_WIDTH = 2
 CONTOUR_WIDTH = 3
@@ -69,17 +68,8 @@ def layout(
     line_width = whole("line_width", line_width, 1, MAX_LINE_WIDTH)
     check_volume(canvas.num_frames, canvas.width, canvas.height, RGB)
     frames = torch.ones(canvas.num_frames, canvas.height, canvas.width, 3)
-    for number, (track, color) in enumerate(zip(tracks, _colors(colors, len(tracks)), strict=True), 1):
-        visible = [
-            _draw_box(frames[f].numpy(), track[f], color, line_width) for f in steps(range(len(track)))
-        ]
-        if not any(visible):
-            with rounding_named(canvas.notes):
-                raise ValueError(
-                    f"box {number}, {track[0]}, lies outside the canvas of {canvas.width}x{canvas.height}; "
-                    "move it in"
-                )
     with rounding_named(canvas.notes):
+        _draw_tracks(frames, tracks, _colors(colors, len(tracks)), line_width)
         unit = control(frames, strength=strength, start=start, end=end)
     return unit.replace(notes=canvas.notes + unit.notes)
 
@@ -168,15 +158,19 @@ def move(
     start = start.replace(notes=(*notes, *start.notes))
     with rounding_named(start.notes):
         tracks = box_tracks(boxes, start.num_frames, first=1)
-        guide = layout(
-            [dict(enumerate(track)) for track in tracks],
-            width=start.width,
-            height=start.height,
-            num_frames=start.num_frames,
-            colors=colors,
-            strength=strength,
-        )
-    return compose(start, guide)
+        # As `compose(start, layout(..))`, but the three units share a tensor: composing grays hidden pixels.
+        frames = start.frames
+        frames[1:] = 1.0
+        _draw_tracks(frames[1:], [track[1:] for track in tracks], _colors(colors, len(tracks)), LINE_WIDTH)
+    guide = control(frames, strength=strength)
+    return built(
+        frames,
+        start.masks,
+        kind=start.kind,
+        strength=start.strength,
+        notes=tuple(dict.fromkeys(start.notes + guide.notes)),
+        parts=(start, guide),
+    )
 
 
 def _colors(colors: Sequence[Color] | None, count: int) -> list[np.ndarray]:
@@ -195,6 +189,21 @@ def _colors(colors: Sequence[Color] | None, count: int) -> list[np.ndarray]:
             )
         checked.append(np.array(parts, dtype=np.float32))
     return checked
+
+
+def _draw_tracks(
+    frames: Tensor, tracks: list[list[list[int]]], colors: list[np.ndarray], line_width: int
+) -> None:
+    """Draw every thing's box into [F, H, W, 3] in order; ValueError for one that is never visible."""
+    height, width = frames.shape[1:3]
+    for number, (track, color) in enumerate(zip(tracks, colors, strict=True), 1):
+        visible = [
+            _draw_box(frames[f].numpy(), track[f], color, line_width) for f in steps(range(len(track)))
+        ]
+        if not any(visible):
+            raise ValueError(
+                f"box {number}, {track[0]}, lies outside the canvas of {width}x{height}; move it in"
+            )
 
 
 def _draw_box(frame: np.ndarray, box: list[int], color: np.ndarray, line_width: int) -> bool:

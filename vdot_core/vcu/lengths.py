@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..text import counted
-from .canvas import lengthen
+from .scaling import lengthen
 from .unit import VAE_STRIDE, VCU, num_latent_frames
 
 MAX_STRAY_FRAMES = VAE_STRIDE[0] - 1

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..progress import steps
 from ..text import counted
-from .canvas import cover, resample, to_unit_range
+from .canvas import to_unit_range
 from .checks import as_tensor, described, flag, real, whole
 from .grow import fill_hull, grow, mask_box, smooth, spread
 from .lengths import fit_length
+from .scaling import cover, resample
 
 MASK_SHAPES = ("original", "hull", "box")
 EXPAND_RATIO = 0.3

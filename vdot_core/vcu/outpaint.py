@@ -10,13 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ..memory import MASK, RGB, check_size
-from .canvas import as_clip, cover, cover_size, fit_frames, lengthen, resample, target_length, target_size
+from ..memory import MASK, RGB
+from .canvas import as_clip, target_length, target_size
 from .checks import MAX_SIDE, as_list, check_volume, described, real, whole
-from .grow import mask_box
+from .scaling import cover_size, fit_notes, lengthen, scaled_chunks
 from .unit import GRAY, SIZE_MULTIPLE, VCU, built
 
 MAX_RATIO = 8.0
@@ -94,27 +93,18 @@ def outpaint(
     length = target_length(clip.shape[0], num_frames, "video")
     notes += length.notes
     clip = clip[: length.used]
-    # Frames and masks, once more where the mask grows into the clip.
-    pixel_bytes = (RGB + MASK) * (2 if feather_px else 1)
     if width is None and height is None:
-        padded = clip.shape[2] + pads.left + pads.right, clip.shape[1] + pads.top + pads.bottom
-        check_volume(length.total, *padded, pixel_bytes)
-        clip, more = _fit_unpadded_sides(clip, pads)
-        pads, grown = _grow_pads(clip.shape[2], clip.shape[1], pads)
-        clip, mask = _pad(clip, pads)
-        notes += more + grown
+        placement, more = _padded(clip, pads)
     else:
-        clip, mask, more = _pad_and_cover(clip, pads, width, height)
-        check_volume(length.total, clip.shape[2], clip.shape[1], pixel_bytes)
-        notes += more
-    if feather_px:
-        clip, mask = _feather(clip, mask, feather_px)
+        placement, more = _padded_and_covering(clip, pads, width, height)
+    check_volume(length.total, placement.width, placement.height, RGB + MASK)
+    kept = _feathered(placement, feather_px) if feather_px else placement.kept
     return built(
-        lengthen(clip, length.total, GRAY),
-        lengthen(mask, length.total, 1.0),
+        _frames(clip, placement, kept, length.total),
+        _masks(clip, placement, kept, length.total),
         kind="repaint",
         strength=strength,
-        notes=notes,
+        notes=notes + more,
     )
 
 
@@ -181,27 +171,65 @@ def _aspect(value: float | str) -> float:
     return real("aspect", value, 1 / 64, 64.0)
 
 
-def _feather(clip: Tensor, mask: Tensor, feather_px: int) -> tuple[Tensor, Tensor]:
-    """Grow the mask into the kept rectangle from every side that has a margin."""
-    height, width = mask.shape[1:]
-    box = mask_box((mask[0] == 0).cpu().numpy())
-    if box is None:
+@dataclass(frozen=True)
+class _Placement:
+    """Place of the scaled clip on its canvas.
+
+    Attributes:
+        width, height: of the canvas.
+        size: (width, height) that the clip is scaled to.
+        left, top: place of its corner; negative where it is cropped.
+        kept: the rectangle of the canvas that shows it (left, top, right, bottom), ends exclusive.
+    """
+
+    width: int
+    height: int
+    size: tuple[int, int]
+    left: int
+    top: int
+    kept: tuple[int, int, int, int]
+
+
+def _frames(clip: Tensor, placement: _Placement, kept: tuple[int, int, int, int], total: int) -> Tensor:
+    """[total, height, width, 3], gray outside the kept rectangle, scaled straight into it."""
+    left, top, right, bottom = kept
+    frames = clip.new_full((total, placement.height, placement.width, 3), GRAY)
+    rows = slice(top - placement.top, bottom - placement.top)
+    columns = slice(left - placement.left, right - placement.left)
+    for part, chunk in scaled_chunks(clip, *placement.size):
+        frames[part, top:bottom, left:right] = chunk[:, rows, columns]
+    return frames
+
+
+def _masks(clip: Tensor, placement: _Placement, kept: tuple[int, int, int, int], total: int) -> Tensor:
+    """[total, height, width]: 0 in the kept rectangle of the clip's frames; stored as one frame if it can."""
+    left, top, right, bottom = kept
+    mask = clip.new_ones(1, placement.height, placement.width)
+    mask[:, top:bottom, left:right] = 0.0
+    return lengthen(mask.expand(len(clip), *mask.shape[1:]), total, 1.0)
+
+
+def _feathered(placement: _Placement, feather_px: int) -> tuple[int, int, int, int]:
+    """The kept rectangle, smaller on every side that has a margin."""
+    left, top, right, bottom = placement.kept
+    if left >= right or top >= bottom:
         raise ValueError("the margins leave nothing of the video on the canvas; give smaller ones")
-    left, top, right, bottom = box
-    inner_left, inner_top = left + feather_px * (left > 0), top + feather_px * (top > 0)
-    inner_right, inner_bottom = right - feather_px * (right < width), bottom - feather_px * (bottom < height)
-    if inner_left >= inner_right or inner_top >= inner_bottom:
+    inner = (
+        left + feather_px * (left > 0),
+        top + feather_px * (top > 0),
+        right - feather_px * (right < placement.width),
+        bottom - feather_px * (bottom < placement.height),
+    )
+    if inner[0] >= inner[2] or inner[1] >= inner[3]:
         raise ValueError(
             f"feather_px is {feather_px}, and of the clip {right - left}x{bottom - top} are on the canvas; "
             "nothing would be kept. Give a smaller one"
         )
-    mask = torch.ones_like(mask)
-    mask[:, inner_top:inner_bottom, inner_left:inner_right] = 0.0
-    return torch.where(mask[..., None] > 0, GRAY, clip), mask
+    return inner
 
 
-def _fit_unpadded_sides(clip: Tensor, pads: Pads) -> tuple[Tensor, list[str]]:
-    """A side without margin cannot grow to a multiple of 16, so the clip is fitted along it."""
+def _padded(clip: Tensor, pads: Pads) -> tuple[_Placement, list[str]]:
+    """The clip at its own scale; a side without margin cannot grow to a multiple of 16: it is fitted."""
     height, width = clip.shape[1:3]
     new_width = (
         width if pads.left + pads.right else max(SIZE_MULTIPLE, width // SIZE_MULTIPLE * SIZE_MULTIPLE)
@@ -209,7 +237,14 @@ def _fit_unpadded_sides(clip: Tensor, pads: Pads) -> tuple[Tensor, list[str]]:
     new_height = (
         height if pads.top + pads.bottom else max(SIZE_MULTIPLE, height // SIZE_MULTIPLE * SIZE_MULTIPLE)
     )
-    return fit_frames(clip, new_width, new_height, "video")
+    notes = fit_notes(clip, new_width, new_height, "video")
+    size = (width, height) if not notes else cover_size((width, height), new_width, new_height)
+    pads, more = _grow_pads(new_width, new_height, pads)
+    left = pads.left - (size[0] - new_width) // 2
+    top = pads.top - (size[1] - new_height) // 2
+    kept = (pads.left, pads.top, pads.left + new_width, pads.top + new_height)
+    canvas = new_width + pads.left + pads.right, new_height + pads.top + pads.bottom
+    return _Placement(*canvas, size, left, top, kept), notes + more
 
 
 def _grow_pads(width: int, height: int, pads: Pads) -> tuple[Pads, list[str]]:
@@ -234,24 +269,13 @@ def _grow_pair(side: int, before: int, after: int) -> tuple[int, int]:
     return new_before, total - new_before
 
 
-def _pad(clip: Tensor, pads: Pads) -> tuple[Tensor, Tensor]:
-    num_frames, height, width, _ = clip.shape
-    shape = (num_frames, height + pads.top + pads.bottom, width + pads.left + pads.right)
-    frames, mask = clip.new_full((*shape, 3), GRAY), clip.new_ones(shape)
-    inside = (slice(None), slice(pads.top, pads.top + height), slice(pads.left, pads.left + width))
-    frames[inside] = clip
-    mask[inside] = 0.0
-    return frames, mask
-
-
-def _pad_and_cover(
+def _padded_and_covering(
     clip: Tensor, pads: Pads, width: int | None, height: int | None
-) -> tuple[Tensor, Tensor, list[str]]:
-    """Scale the clip first and pad it at its final scale, so that no gray bleeds into kept pixels."""
+) -> tuple[_Placement, list[str]]:
+    """The clip at its final scale, with its margins covering the canvas: no gray bleeds into kept pixels."""
     old_height, old_width = clip.shape[1:3]
     padded = old_width + pads.left + pads.right, old_height + pads.top + pads.bottom
     width, height, notes = target_size(padded, width, height)
-    check_volume(len(clip), width, height, 2 * (RGB + MASK))
     scale = max(width / padded[0], height / padded[1])
     x0, x1 = round(pads.left * scale), round((pads.left + old_width) * scale)
     y0, y1 = round(pads.top * scale), round((pads.top + old_height) * scale)
@@ -261,25 +285,13 @@ def _pad_and_cover(
             f"the video of {old_width}x{old_height} vanishes in a canvas of {width}x{height} with margins "
             f"({padded[0]}x{padded[1]} before scaling); give smaller margins or a larger width and height"
         )
-    check_size(
-        len(clip) * full_width * full_height * (RGB + MASK),
-        f"scaling {len(clip)} frames with their margins to {full_width}x{full_height}",
-        "give smaller margins, a smaller width or height, or fewer frames",
-    )
-    clip = resample(clip, x1 - x0, y1 - y0)
-    scaled = _ScaledPads(x0, full_width - x0 - clip.shape[2], y0, full_height - y0 - clip.shape[1])
-    frames, mask = _pad(clip, scaled)
+    # The canvas is the center of what covers it.
+    left, top = (full_width - width) // 2, (full_height - height) // 2
+    across = [min(max(x - left, 0), width) for x in (x0, x1)]
+    down = [min(max(y - top, 0), height) for y in (y0, y1)]
+    kept = (across[0], down[0], across[1], down[1])
+    placement = _Placement(width, height, (x1 - x0, y1 - y0), x0 - left, y0 - top, kept)
     note = f"video: {padded[0]}x{padded[1]} with its margins scaled to {full_width}x{full_height}"
     if (full_width, full_height) != (width, height):
         note += f" and cropped to {width}x{height}"
-    # Already at the covering size: this only crops the center.
-    frames, mask = cover(frames, width, height), cover(mask[..., None], width, height)[..., 0]
-    return frames, mask, notes if padded == (width, height) else [*notes, note]
-
-
-@dataclass(frozen=True)
-class _ScaledPads(Pads):
-    """Margins after scaling, which may have vanished by rounding."""
-
-    def __post_init__(self):
-        assert min(self.left, self.right, self.top, self.bottom) >= 0
+    return placement, notes if padded == (width, height) else [*notes, note]

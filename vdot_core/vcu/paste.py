@@ -8,16 +8,19 @@ Shape letters: F pixel frames, H W pixels. A mask is 1 where the model generates
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from ..memory import chunk_length
 from ..progress import steps
 from ..text import counted
-from .canvas import FRAMES_PER_CHUNK, as_clip, resample
+from .canvas import as_clip
 from .checks import whole
 from .crop import Crop, scaled_mask
+from .grow import mask_box
 from .masks import binarize
+from .scaling import scaled_chunks
 from .unit import VCU
 
 MAX_FEATHER = 256
@@ -42,8 +45,10 @@ def paste_back(generated: Tensor, unit: VCU, *, feather_px: int = 8) -> Tensor:
     feather_px = whole("feather_px", feather_px, 0, MAX_FEATHER)
     generated, _ = as_clip(generated, "generated video")
     _check_made(generated, unit)
-    out = generated.clone()
-    _blend(out, unit.frames.to(out), generated, unit.masks.to(out.device), feather_px)
+    out = torch.empty_like(generated)
+    for index in steps(range(len(out))):
+        out[index] = unit.frames[index].to(out)
+        _blend(out[index], generated[index], unit.masks[index].to(out.device), feather_px)
     return out
 
 
@@ -71,9 +76,10 @@ def stitch(original: Tensor, generated: Tensor, unit: VCU, crop: Crop, *, feathe
     _check_crop(original, unit, crop)
     y, x = crop.window
     out = original[: len(generated)].clone()
-    resized = resample(generated, crop.width, crop.height)
-    mask = _full_size_mask(unit, crop)
-    _blend(out[:, y, x], original[: len(resized), y, x], resized, mask.to(out.device), feather_px)
+    mask_of = _full_size_masks(unit, crop)
+    for part, chunk in scaled_chunks(generated, crop.width, crop.height):
+        for frame, made, mask in zip(out[part], chunk, mask_of(part), strict=True):
+            _blend(frame[y, x], made, mask.to(out.device), feather_px)
     return out
 
 
@@ -86,43 +92,72 @@ def feathered(mask: Tensor, radius: int) -> Tensor:
     Returns:
         [F, H, W] float32, 0 beyond `radius`.
     """
+    weights = torch.zeros(mask.shape, device=mask.device)
+    for weight, frame in zip(weights, mask, strict=True):
+        window = _reach(frame, radius)
+        if window is not None:
+            weight[window] = _fade(frame[window], radius)
+    return weights
+
+
+def _reach(mask: Tensor, radius: int) -> tuple[slice, slice] | None:
+    """Rows and columns of a frame's mask and of the fade around it; None for an empty mask."""
+    box = mask_box((mask > 0).cpu().numpy())
+    if box is None:
+        return None
+    left, top, right, bottom = box
+    return slice(max(0, top - radius), bottom + radius), slice(max(0, left - radius), right + radius)
+
+
+def _fade(mask: Tensor, radius: int) -> Tensor:
+    """`feathered` of one frame [H, W] that has a mask."""
     if not radius:
-        return mask.float()
+        return (mask > 0).float()
     from scipy import ndimage
 
-    weights = torch.zeros(mask.shape)
-    for weight, frame in zip(weights, (mask > 0).cpu().numpy(), strict=True):
-        if frame.any():
-            distance = torch.from_numpy(ndimage.distance_transform_edt(~frame))
-            weight[distance <= radius] = (1 - distance.float() / (radius + 1))[distance <= radius]
-    return weights.to(mask.device)
+    distance = torch.from_numpy(ndimage.distance_transform_edt((mask == 0).cpu().numpy()))
+    weight = (1 - distance.float() / (radius + 1)).masked_fill_(distance > radius, 0.0)
+    return weight.to(mask.device)
 
 
-def _blend(out: Tensor, original: Tensor, generated: Tensor, mask: Tensor, radius: int) -> None:
-    """Write the mixture into `out`, a few frames at a time; both ends exact."""
-    length = chunk_length(mask[0].numel(), FRAMES_PER_CHUNK)
-    for start in steps(range(0, len(out), length)):
-        part = slice(start, start + length)
-        weight = feathered(mask[part], radius)[..., None]
-        mixed = original[part] + weight * (generated[part] - original[part])
-        out[part] = torch.where(weight == 0, original[part], torch.where(weight == 1, generated[part], mixed))
+def _blend(frame: Tensor, generated: Tensor, mask: Tensor, radius: int) -> None:
+    """Fade the generated frame into [H, W, 3] around a mask; both ends exact."""
+    window = _reach(mask, radius)
+    if window is None:
+        return
+    weight = _fade(mask[window], radius)[..., None]
+    original, generated = frame[window], generated[window]
+    mixed = original + weight * (generated - original)
+    mixed = torch.where(weight == 0, original, torch.where(weight == 1, generated, mixed))
+    frame[window] = mixed
 
 
-def _full_size_mask(unit: VCU, crop: Crop) -> Tensor:
-    """The unit's mask [F, H, W] at the window's own size: the cropped one, or what the unit made of it.
+def _full_size_masks(unit: VCU, crop: Crop) -> Callable[[slice], Tensor]:
+    """The unit's mask at the window's own size, by frames: the cropped one, or what the unit made of it.
 
     A mask that was scaled to the unit's size and back has another outline.
     """
-    scaled = scaled_mask(unit.masks, crop.width, crop.height)
+
+    def scaled(part: slice) -> Tensor:
+        return scaled_mask(unit.masks[part], crop.width, crop.height)
+
     if crop.size == (crop.width, crop.height) or crop.mask is None:
         return scaled
-    soft = crop.mask[: unit.num_frames].to(unit.masks.device)
-    used, cropped, full = binarize(unit.masks), scaled_mask(soft, *crop.size), binarize(soft)
-    if torch.equal(used, cropped):
+    soft = crop.mask[: unit.num_frames]
+
+    def full(part: slice) -> Tensor:
+        return binarize(soft[part].to(unit.masks.device))
+
+    grown = shrunk = True
+    for part in (slice(index, index + 1) for index in range(unit.num_frames)):
+        used, cropped = binarize(unit.masks[part]), scaled_mask(soft[part].to(unit.masks.device), *crop.size)
+        grown = grown and bool((used >= cropped).all())
+        shrunk = shrunk and bool((used <= cropped).all())
+    if grown and shrunk:
         return full
-    if bool((used >= cropped).all()):
-        return torch.maximum(full, scaled)
-    return torch.minimum(full, scaled) if bool((used <= cropped).all()) else scaled
+    if grown:
+        return lambda part: torch.maximum(full(part), scaled(part))
+    return (lambda part: torch.minimum(full(part), scaled(part))) if shrunk else scaled
 
 
 def _check_made(generated: Tensor, unit: VCU) -> None:

@@ -159,7 +159,7 @@ def _frame(vcu: VCU, index: int, sheet: _Sheet) -> Image.Image:
 
 def _reference(image: Tensor, sheet: _Sheet) -> Image.Image:
     """A reference on its white canvas."""
-    from .canvas import letterbox
+    from .scaling import letterbox
 
     scale = min(sheet.height / image.shape[0], sheet.width / image.shape[1])
     size = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))

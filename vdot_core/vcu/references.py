@@ -13,10 +13,11 @@ from torch import Tensor
 from ..memory import RGB, check_size
 from ..progress import steps
 from ..text import counted
-from .canvas import as_clip, letterbox, to_unit_range
+from .canvas import as_clip, to_unit_range
 from .checks import as_list, as_tensor, flag, real
 from .grow import mask_box
 from .masks import as_mask, binarize
+from .scaling import letterbox
 from .tasks import canvas_of
 from .transparency import find_doubts, subject_mask
 from .unit import VCU, built, full_mask, gray_frames

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..memory import MASK, RGB
-from .canvas import as_clip, fit_frames, lengthen, target_length, target_size
+from .canvas import as_clip, target_length, target_size
 from .checks import check_volume, flag
 from .masks import as_mask, augment, check_augment, find_lost, fit_mask
+from .scaling import fit_into, lengthen
 from .unit import GRAY, VCU, built
 
 
@@ -57,10 +57,9 @@ def inpaint(
     notes += more
     width, height, more = target_size(source, width, height)
     length = target_length(clip.shape[0], num_frames, "video")
-    scaled = 0 if (width, height) == source else RGB
-    check_volume(length.total, width, height, RGB + MASK + scaled)
+    check_volume(length.total, width, height, RGB + MASK)
     notes += [*more, *length.notes]
-    clip, more = fit_frames(clip[: length.used], width, height, "video")
+    clip, more = fit_into(clip[: length.used], width, height, length.total, "video")
     mask = mask[: length.used]
     if mask_shape != "original" or expand or grow_px or blur_px or flag("still", still):
         mask = augment(mask, mask_shape, expand, grow_px=grow_px, blur_px=blur_px, still=still)
@@ -68,9 +67,10 @@ def inpaint(
     notes += more + find_lost(source_mask, mask, "mask")
     if not bool(mask.any()) and length.used == length.total:
         notes.append("mask is empty (nothing over 0.5): the full clip is kept, nothing is generated")
-    clip = torch.where(mask[..., None] > 0, GRAY, clip)
+    for frame, hidden in zip(clip, mask, strict=False):
+        frame.masked_fill_(hidden[..., None] > 0, GRAY)
     return built(
-        lengthen(clip, length.total, GRAY),
+        clip,
         lengthen(mask, length.total, 1.0),
         kind="repaint",
         strength=strength,

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..memory import RGB
 from ..signals.depth import normalize_depth, single_channel
-from .canvas import as_clip, fit_frames, lengthen, rounded_length, rounding_named, target_length, target_size
-from .checks import as_tensor, check_volume, described, flag
+from .canvas import as_clip, rounded_length, rounding_named, target_length, target_size
+from .checks import as_tensor, check_volume, described, flag, whole
 from .masks import as_mask, find_lost, fit_mask
+from .scaling import fit_into, fit_notes
 from .span import Moment, guided_span
 from .unit import GRAY, VAE_STRIDE, VCU, built, full_mask, gray_frames
 
@@ -73,31 +74,30 @@ def control(
         notes += more
     width, height, more = target_size(source, width, height)
     length = target_length(clip.shape[0], num_frames, "control")
-    scaled = 0 if (width, height) == source else RGB
-    check_volume(length.total, width, height, RGB + scaled)
+    check_volume(length.total, width, height, RGB)
     with rounding_named(length.notes):
         first, last, span_notes = guided_span(start, end, length.total)
     notes += [*more, *length.notes, *span_notes]
-    clip, more = fit_frames(clip[: length.used], width, height, "control")
-    whole_chunks = -(-(length.used - 1) // VAE_STRIDE[0]) * VAE_STRIDE[0] + 1
-    clip = lengthen(clip, length.total, "hold", upto=whole_chunks)
+    span = (first, last) if (first, last) != (0, length.total) else None
+    clip = clip[: length.used]
+    fitted = fit_notes(clip, width, height, "control")
+    if span or region is not None or length.used < length.total or (width, height) != source:
+        clip = _guiding(clip, width, height, length.total)
     if region is not None:
-        source_region = region[: length.used]
-        region = fit_mask(source_region, width, height)
-        notes += find_lost(source_region, region, "region")
-        if not bool(region.any()):
-            notes.append("region is empty (nothing over 0.5): the control guides nothing")
-        region = torch.cat([region, region[-1:].expand(length.total - length.used, height, width)])
-        clip = torch.where(region[..., None] > 0, clip, GRAY)
-    if (first, last) != (0, length.total):
-        clip, region = _only_between(clip, region, first, last)
+        region, more = _fitted_region(region[: length.used], width, height, length.total)
+        notes += more
+        for frame, guided in zip(clip, region, strict=True):
+            frame.masked_fill_(guided[..., None] == 0, GRAY)
+    if span:
+        clip[:first], clip[last:] = GRAY, GRAY
+        region = _within(region, *span, clip)
     return built(
         clip,
         full_mask(length.total, height, width, clip.device),
         kind="control",
         region=region,
         strength=strength,
-        notes=notes + more,
+        notes=notes + fitted,
     )
 
 
@@ -163,20 +163,38 @@ def depth(
     return unit.replace(notes=("depth: alpha channel ignored", *unit.notes)) if has_alpha else unit
 
 
-def _only_between(clip: Tensor, region: Tensor | None, first: int, last: int) -> tuple[Tensor, Tensor]:
-    """Gray the frames before `first` and from `last` on, and take them out of the region."""
-    speaks = clip.new_zeros(len(clip), 1, 1)
-    speaks[first:last] = 1.0
-    speaks = speaks.expand(clip.shape[:3])
-    gray = clip.new_full((1, 1, 1, 1), GRAY)
-    before, after = (gray.expand(count, *clip.shape[1:]) for count in (first, len(clip) - last))
-    clip = torch.cat([before, clip[first:last], after])
-    return clip, speaks if region is None else region * speaks
+def _guiding(clip: Tensor, width: int, height: int, total: int) -> Tensor:
+    """A new clip: the control on its canvas, its last frame held to its latent frame's end, then gray."""
+    out, _ = fit_into(clip, width, height, total)
+    used = len(clip)
+    whole_chunks = -(-(used - 1) // VAE_STRIDE[0]) * VAE_STRIDE[0] + 1
+    out[used : min(total, whole_chunks)] = out[used - 1]
+    return out
+
+
+def _fitted_region(region: Tensor, width: int, height: int, total: int) -> tuple[Tensor, list[str]]:
+    """A region fitted as its control, held to the video's end, and notes on what is lost."""
+    source_region, region = region, fit_mask(region, width, height)
+    notes = find_lost(source_region, region, "region")
+    if not bool(region.any()):
+        notes.append("region is empty (nothing over 0.5): the control guides nothing")
+    if len(region) < total:
+        region = torch.cat([region, region[-1:].expand(total - len(region), height, width)])
+    return region, notes
+
+
+def _within(region: Tensor | None, first: int, last: int, clip: Tensor) -> Tensor:
+    """The region without the frames before `first` and from `last` on."""
+    guided = clip.new_zeros(len(clip), 1, 1)
+    guided[first:last] = 1.0
+    guided = guided.expand(clip.shape[:3])
+    return guided if region is None else region * guided
 
 
 def canvas_of(width: int, height: int, num_frames: int) -> tuple[int, int, int, list[str]]:
     """Size and length snapped to what the model takes, and notes."""
-    width, height, notes = target_size((width, height), width, height)
+    size = whole("width", width), whole("height", height)
+    width, height, notes = target_size(size, *size)
     length, more = rounded_length(num_frames)
     check_volume(length, width, height)
     return width, height, length, notes + more

@@ -173,7 +173,7 @@ def test_refusals():
     unit = inpaint(part, cut)
     for call, words in (
         (lambda: crop_region(clip, mask * 0), "mask is empty"),
-        (lambda: crop_region(clip, mask, width=64), "give both"),
+        (lambda: crop_region(clip, mask, width=64), "set both"),
         (lambda: crop_region(clip, mask, margin=-1), "margin is -1"),
         (lambda: crop_region(clip, mask[:3]), "mask has 3 frames"),
         (lambda: paste_back(part[:1], unit), "with 1 frame,"),
