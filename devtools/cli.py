@@ -58,12 +58,12 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[0] in WITHOUT_PARSER and arguments[1:2] in (["-h"], ["--help"]):
         print(USAGE)
         return 0
-    make_absolute()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names have letters that a terminal may lack
     # A terminated run stops its server like an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        make_absolute()
         return command(list(arguments[1:]))
     except DevError as error:
         print(f"\nerror: {escaped(str(error))}", file=sys.stderr)
@@ -78,8 +78,17 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def make_absolute() -> None:
-    """Make relative paths in the variables absolute: programs run in the repository's root, not here."""
+    """Make relative paths in the variables absolute: programs run in the repository's root, not here.
+
+    Raises:
+        DevError: the current folder was deleted.
+    """
     for name in ("VDOT_VENV", "VDOT_CACHE", "COMFYUI_PATH"):
         value = os.environ.get(name)
         if value and not value.startswith("~"):
-            os.environ[name] = os.path.abspath(value)
+            try:
+                os.environ[name] = os.path.abspath(value)
+            except FileNotFoundError as error:
+                raise DevError(
+                    f"{name}={value} starts at the current folder, which was deleted: change to another one"
+                ) from error

@@ -80,8 +80,12 @@ def ensure_comfyui(python: Path, say: Callable[[str], None]) -> Path:
         return find_comfyui() or _fetch(target, python, say)
 
 
-def require_place() -> None:
+def require_place(venv: Path | None = None) -> None:
     """Check that there is a ComfyUI, or that one can be installed into the per-user cache.
+
+    Args:
+        venv: the environment's folder, which must be apart from the cache's: each has a lock, and ComfyUI is
+            put in place as one folder.
 
     Raises:
         DevError: $COMFYUI_PATH is not a ComfyUI folder, the cache is not writable, or its folder is in use.
@@ -89,6 +93,11 @@ def require_place() -> None:
     if find_comfyui():
         return
     target = _installed()
+    places = [] if venv is None else [path.resolve() for path in (venv, *venv.parents)]
+    if places and (places[0] == target.parent.resolve() or target.resolve() in places):
+        raise DevError(
+            f"VDOT_VENV={venv} is where ComfyUI is cached: set VDOT_VENV or VDOT_CACHE to another folder"
+        )
     if target.exists() and not (target / MARKER).exists():
         raise DevError(f"{target} exists and is not a complete ComfyUI {VERSION}: move it away or delete it")
     with writing_to(target.parent, "VDOT_CACHE"):

@@ -18,7 +18,7 @@ from typing import TextIO
 from devtools.documents import read_json
 from devtools.errors import DevError
 from devtools.explain import explain_failure
-from devtools.installer import PINNED_OPTIONS, Installer, find_installer
+from devtools.installer import PINNED_OPTIONS, Installer, find_installer, require_own_target
 from devtools.paths import python_of, writing_to
 from devtools.pins import pinned_names
 from devtools.venv import INSTALLING, LOG, SCRATCH, STAMP, delete, site_packages
@@ -92,6 +92,7 @@ def _install(
     venv: Path, pins: Path, say: Callable[[str], None], lock: TextIO | None, requirements: Sequence[str]
 ) -> None:
     python, marker, log = python_of(venv), venv / INSTALLING, venv / LOG
+    require_own_target(python)
     packages = Path(site_packages(python))
     before = packages.stat().st_mtime_ns
     log.unlink(missing_ok=True)
@@ -122,6 +123,8 @@ def _run(installer: Installer, arguments: Sequence[str], venv: Path, lock: TextI
         **os.environ,
         **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(venv / SCRATCH)),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_USER": "0",
+        "PIP_DRY_RUN": "0",
         "PYTHONUNBUFFERED": "1",
         **installer.variables,
     }

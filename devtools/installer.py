@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devtools.errors import DevError
 from devtools.explain import InstallError
 from devtools.pins import UV
 
@@ -21,6 +22,8 @@ URLS = {
     "find-links": "--find-links",
     "trusted-host": "--allow-insecure-host",
 }
+# With these pip installs into another folder or interpreter.
+ELSEWHERE = ("target", "prefix", "root", "python")
 # Where several indexes have a package, the hash decides; versions are pinned.
 UV_OPTIONS = ("--index-strategy", "unsafe-best-match")
 PIP_OPTIONS = ("--progress-bar", "off", "--no-input")
@@ -111,6 +114,21 @@ def pip_settings(python: Path) -> dict[str, str]:
         if section in values:
             values[section][name] = str(ast.literal_eval(value))
     return {**values["global"], **values["install"], **values[":env:"]}
+
+
+def require_own_target(python: Path) -> None:
+    """Refuse settings of pip with which packages would go elsewhere than into the environment.
+
+    Raises:
+        DevError: there is one.
+    """
+    settings = pip_settings(python)
+    for name in ELSEWHERE:
+        if value := settings.get(name):
+            raise DevError(
+                f"pip is set to install elsewhere ({name} = {value}): unset PIP_{name.upper()}, or take "
+                "the line out of pip.conf, for this command"
+            )
 
 
 def _links_from(cache: Path, scratch: Path) -> bool:

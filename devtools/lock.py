@@ -4,6 +4,7 @@ The operating system holds the lock on an open file until the last process that 
 killed run leaves no stale lock, and a pip that outlives it (it gets the file too) still keeps others out.
 """
 
+import errno
 import os
 import re
 import socket
@@ -21,6 +22,7 @@ LOCK = "vdot.lock"
 POLL_SECONDS = 0.25
 OWN_TEXT = re.compile(r"(process \d+ on [^\n]*\n?)?")
 MAX_LINE = 500
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Windows locks bytes and then refuses to read them: this one is far behind the text.
 WINDOWS_BYTE = 1 << 30
 
@@ -46,7 +48,9 @@ def locked(folder: Path, variable: str, say: Callable[[str], None]) -> Iterator[
         folder.mkdir(parents=True, exist_ok=True)
         try:
             file = _acquire(folder / LOCK, say)
-        except PermissionError:
+        except OSError as error:
+            if error.errno not in NOT_WRITABLE:
+                raise
             file = None  # a complete environment can be used; a change fails with its own message
     try:
         yield file

@@ -62,22 +62,28 @@ def writing_to(folder: Path, variable: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DevError(
-            f"cannot write to {folder} ({error.strerror or error}): make it a writable folder, or set "
-            f"{variable} to another one"
+            f"cannot write to {error.filename or folder} ({error.strerror or error}): make {folder} a "
+            f"writable folder, or set {variable} to another one"
         ) from error
 
 
 def cache_dir() -> Path:
-    """Per-user cache: $VDOT_CACHE, else the platform's own place (XDG_CACHE_HOME is honored)."""
+    """Per-user cache: $VDOT_CACHE, else the platform's own place (an absolute XDG_CACHE_HOME is honored).
+
+    Raises:
+        DevError: VDOT_CACHE is no usable path, or there is neither that nor a home folder.
+    """
     if override := path_from("VDOT_CACHE"):
         return override
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vdot"
+    variable = {"win32": "LOCALAPPDATA", "darwin": ""}.get(sys.platform, "XDG_CACHE_HOME")
+    # Its specification has relative paths ignored.
+    if os.path.isabs(os.environ.get(variable, "")):
+        return path_from(variable) / "vdot"
+    own = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
+    try:
+        return Path.home() / own / "vdot"
+    except RuntimeError as error:
+        raise DevError("this user has no home folder: set VDOT_CACHE to a folder for ComfyUI") from error
 
 
 def venv_dir(suffix: str = "") -> Path:

@@ -39,7 +39,9 @@ class Pins:
 
 def requirement_lines(path: Path) -> list[str]:
     """The requirements in a pip file, without comments and empty lines."""
-    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    # Letters in comments may be of another encoding.
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
     return [line for line in lines if line]
 
 

@@ -53,7 +53,7 @@ def set_up(*, tell: Callable[[str], None] = say) -> Environment:
     """The full environment: ComfyUI and its requirements, the pack's, and the development tools."""
     started = time.monotonic()
     venv = venv_dir()
-    require_place()  # a wrong path should not cost minutes
+    require_place(venv)  # a wrong path should not cost minutes
     with environment_lock(venv, tell) as lock:
         python = create_venv(venv, 8 * GIB, tell)
         comfyui = ensure_comfyui(python, tell)
@@ -126,7 +126,7 @@ def find_python(version: str) -> str | None:
         if path is None:
             raise DevError(f"VDOT_FLOOR_PYTHON={override} is no Python {version}")
         return path
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    pyenv = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"))
     candidates = [[sys.executable], [f"python{version}"]]
     candidates += [
         [str(path)] for path in sorted(pyenv.glob(f"versions/{version}.*/bin/python"), reverse=True)

@@ -111,7 +111,9 @@ def site_packages(python: Path) -> str:
 
 
 def _works(python: Path) -> bool:
-    return python.exists() and _output([str(python), "-c", "import pip; print(1)"]) == "1"
+    # Without its pyvenv.cfg it would be the base Python, and packages would go there.
+    probe = "import pip, sys; print(int(sys.prefix != sys.base_prefix))"
+    return python.exists() and _output([str(python), "-c", probe]) == "1"
 
 
 def _output(command: Sequence[str]) -> str:

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return plan(argv)
     from training.engine.export import export
-    from training.engine.run import run
+    from training.engine.run import run, unusable
+    from training.engine.trainer import TrainingStoppedError
+    from training.engine.writing import NotSavedError
     from training.methods.vdot import Vdot, export_metadata
     from training.methods.vdot_networks import adapted_from
 
@@ -44,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return dry_run(config)
     except ValueError as error:
         logger.error("%s", error)
+        return 2
+    except (NotSavedError, TrainingStoppedError) as error:
+        logger.error("%s", error)
+        return 1
+    except OSError as error:
+        logger.error("%s", unusable(error, "path"))
         return 2
     return run(
         config,

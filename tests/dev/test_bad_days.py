@@ -1,5 +1,6 @@
 """Broken paths, disks and networks end in one sentence that says what to do, and nothing is lost."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from devtools import cli, commands
+from devtools import cli, comfyui, commands, lock
 from devtools import installer as installers
 from devtools import venv as environments
 from devtools.errors import DevError
 from devtools.install import install
-from devtools.paths import ROOT, path_from, python_of
+from devtools.paths import ROOT, cache_dir, path_from, python_of
+from devtools.pins import requirement_lines
+from devtools.setup import set_up
 from tests.support.packages import installed_uv, make_wheel, pin
 
 SMALL_DISK_MIB = 96
@@ -126,3 +129,59 @@ def test_it_runs_from_any_folder(tmp_path):
     assert not list(folder.iterdir())
     nonsense = subprocess.run([*command[:2], "nonsense"], cwd=folder, capture_output=True, text=True)
     assert nonsense.returncode == 2 and nonsense.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["cache", "cache/comfyui-{}", "cache/comfyui-{}/venv"])
+def test_the_environment_in_the_caches_place_is_refused(tmp_path, monkeypatch, place):
+    """Both have a lock of one name: dev.py would wait for itself."""
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    monkeypatch.setenv("VDOT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VDOT_VENV", str(tmp_path / place.format(comfyui.VERSION)))
+    with pytest.raises(DevError, match="is where ComfyUI is cached: set VDOT_VENV or VDOT_CACHE"):
+        set_up(tell=pytest.fail)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the variable is Linux's")
+def test_a_relative_xdg_folder_is_ignored_and_no_home_folder_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.delenv("VDOT_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value, expected in (
+        ("relative", ".cache/vdot"),
+        ("", ".cache/vdot"),
+        (str(tmp_path / "x"), "x/vdot"),
+    ):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert cache_dir() == tmp_path / expected
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(DevError, match="no home folder: set VDOT_CACHE"):
+        cache_dir()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the current folder")
+def test_a_deleted_current_folder_is_a_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setenv("VDOT_CACHE", "relative")
+    assert cli.main(["lint"]) == 1
+    assert "which was deleted: change to another one" in capsys.readouterr().err
+
+
+def test_comments_of_another_encoding_do_not_keep_a_comfyui_from_being_used(tmp_path):
+    (tmp_path / "requirements.txt").write_bytes(b"\xef\xbb\xbftorch\n# gr\xf6\xdfe\nav>=1 # \xe9\n")
+    assert requirement_lines(tmp_path / "requirements.txt") == ["torch", "av>=1"]
+
+
+def test_a_complete_environment_on_a_read_only_disk_is_used(tmp_path, monkeypatch):
+    def refuse(path, say):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(lock, "_acquire", refuse)
+    with lock.locked(tmp_path, "VDOT_VENV", pytest.fail) as file:
+        assert file is None

@@ -155,6 +155,27 @@ def test_requirements_of_another_comfyui_come_after_the_pins_and_unpack_in_the_e
     assert install(venv) is True, "without them something else is asked for"
 
 
+def test_a_pip_that_is_set_to_install_elsewhere_is_refused(tmp_path, monkeypatch):
+    """It would leave the environment without its packages, and the stamp would say that it is complete."""
+    config = tmp_path / "pip.conf"
+    config.write_text("[install]\nprefix = /opt/all\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
+    for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_PYTHON"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(DevError, match=r"elsewhere \(prefix = /opt/all\): unset PIP_PREFIX, or"):
+        installers.require_own_target(Path(sys.executable))
+    monkeypatch.setenv("PIP_TARGET", "/opt/more")
+    with pytest.raises(DevError, match=r"elsewhere \(target = /opt/more\): unset PIP_TARGET"):
+        installers.require_own_target(Path(sys.executable))
+
+
+@by_pip
+@pytest.mark.parametrize("name", ["PIP_DRY_RUN", pytest.param("PIP_USER", marks=pytest.mark.full)])
+def test_habits_of_pip_do_not_hinder_an_installation(venv, monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    assert install(venv) is True and installed(venv) == "1.0"
+
+
 def test_other_pins_install_again(venv):
     install(venv)
     (venv.parent / "pins.txt").write_text(pin(venv.parent / "wheels" / "tiny-2.0-py3-none-any.whl"))

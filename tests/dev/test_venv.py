@@ -120,6 +120,14 @@ def test_an_environment_whose_python_is_gone_is_made_anew(venv):
     assert "does not run" in lines[0] and _works(venv)
 
 
+def test_an_environment_without_its_configuration_is_rebuilt(venv):
+    """Its Python runs, as the base Python, into which packages would go."""
+    (venv / "pyvenv.cfg").unlink()
+    lines = []
+    environments.create_venv(venv, 0, lines.append)
+    assert "does not run" in lines[0] and (venv / "pyvenv.cfg").exists() and _works(venv)
+
+
 def test_a_folder_with_something_else_in_it_is_never_deleted(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(DevError, match=r"no virtual environment \(it has thesis.txt\)"):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,11 +21,15 @@ from vdot_core.signals.conventions import CONTROL_CONVENTIONS
 from vdot_core.signals.conventions import KEY as CONVENTIONS_KEY
 
 from .adapters import AdaptedFrom, is_lora
-from .checkpoint import newest_complete, read_progress, read_tensors
+from .checkpoint import SavedStep, newest_complete, read_progress, read_tensors
 from .config import RunConfig
 from .damage import state_damage
+from .record import refused_changes, require_output, settings
 
 logger = logging.getLogger("vdot")
+# Settings, or beginnings of their keys, that decide an export next to the checkpoint's weights.
+METADATA_KEYS = ("stage", "recipe", "rollout.", "model.adapters.")
+ADAPTED_KEYS = ("model.real_score", "model.acc_wan_init")
 
 
 def export(
@@ -45,7 +50,8 @@ def export(
         The file's path.
 
     Raises:
-        ValueError: There is no checkpoint, or a weight does not fit the dtype.
+        ValueError: There is no checkpoint, it is of another model, the file is one that the run reads, or a
+            weight does not fit the dtype.
     """
     folder = Path(config.out_dir) / "checkpoints"
     newest = newest_complete(folder)
@@ -55,6 +61,8 @@ def export(
     if reason := state_damage(progress):
         raise ValueError(f"{newest.path} is damaged: {reason}; remove it to use the checkpoint before it")
     path, sizes = Path(path), WanVaceConfig.from_dict(progress["network"])
+    _check_settings(config, newest, progress, adapted)
+    require_output(path, settings(config))
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         **metadata,
@@ -74,6 +82,18 @@ def export(
         write(path, factors, {**metadata, "base": Path(adapted.real_score).name})
     logger.info("wrote %s, from %s", path, newest.path)
     return path
+
+
+def _check_settings(
+    config: RunConfig, newest: SavedStep, progress: Mapping[str, Any], adapted: AdaptedFrom | None
+) -> None:
+    """Refuse, by ValueError, settings that an export depends on and that are not the checkpoint's."""
+    keys = (*METADATA_KEYS, *(ADAPTED_KEYS if adapted else ()))
+    if refused := refused_changes(progress.get("settings", {}), config, keys):
+        raise ValueError(
+            f"{newest.path} was trained with other settings: {'; '.join(map(str, refused))} (the "
+            "checkpoint's -> these); give the run's own, or set allow_changes true"
+        )
 
 
 def _rounded(name: str, tensor: Tensor, config: RunConfig) -> Tensor:

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vdot_core.checkpoints import StoredWeights, inspect, open_weights
 from vdot_core.networks import PRESETS, Hooks, NetworkRole, WanVace, WanVaceConfig, sdpa_attention
+from vdot_core.text import shown
 
 from ..data.batch import Batch
 from ..distributed.config import ParallelConfig
@@ -112,7 +113,7 @@ def network_sizes(preset: str | None, path: str | None, *, text_only: bool = Fal
     if preset is not None:
         sizes = PRESETS[preset]()
     elif path is not None:
-        sizes = inspect(path).config
+        sizes = _config_of(path, "model.real_score")
     else:
         raise ValueError("model.preset and model.real_score are both null; give one to know the sizes")
     return dataclasses.replace(sizes, vace_layers=()) if text_only else sizes
@@ -150,7 +151,16 @@ def read_transformer(path: str | Path, sizes: WanVaceConfig, key: str) -> Stored
 
 def check_transformer(path: str | Path, sizes: WanVaceConfig, key: str) -> None:
     """Raise the error of `read_transformer`, from the file's header alone."""
-    _check_sizes(path, inspect(path).config, sizes, key)
+    _check_sizes(path, _config_of(path, key), sizes, key)
+
+
+def _config_of(path: str | Path, key: str) -> WanVaceConfig:
+    """Sizes of the network in a file; ValueError where there is none, as in a LoRA."""
+    info = inspect(path)
+    if info.config is None:
+        what = "it holds a LoRA" if info.layout == "lora" else info.problem or f"its layout is {info.layout}"
+        raise ValueError(f"{key}: {shown(path)} is no network ({what}); give a checkpoint of all weights")
+    return info.config
 
 
 def _check_sizes(path: str | Path, config: WanVaceConfig, sizes: WanVaceConfig, key: str) -> None:

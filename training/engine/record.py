@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vdot_core.files import atomic_write
+from vdot_core.text import shown
 
 from .config import RunConfig
 from .hashes import sampled_hash
@@ -30,6 +31,7 @@ FREE = (
     "steps",
     "max_steps",
     "export_dtype",
+    "model.adapters.export",
     "log.",
     "samples.",
     "parallel.",
@@ -76,7 +78,7 @@ class Change:
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """Dotted key -> value of every setting, as JSON reads it back; files of weights with their identity."""
-    values = dict(_flat(_plain(config)))
+    values = json.loads(json.dumps(dict(_flat(config))))
     for key in WEIGHTS:
         if values.get(key):
             path = Path(values[key])
@@ -91,6 +93,26 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
         for key, value in now.items()
         if key in before and _differ(before[key], value)
     ]
+
+
+def refused_changes(before: Mapping[str, Any], config: RunConfig, keys: tuple[str, ...]) -> list[Change]:
+    """The changes of settings that begin with one of `keys` and must not differ; none if they are allowed."""
+    if config.allow_changes:
+        return []
+    return [c for c in changes(before, settings(config)) if c.key.startswith(keys) and not c.free]
+
+
+def export_path(config: RunConfig, averaged: str) -> Path:
+    """File of the weights that a run exports at its end, of the network of this name."""
+    return Path(config.out_dir) / "export" / f"{averaged}.safetensors"
+
+
+def require_output(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuse, by ValueError, a file of weights that a run reads, in its `settings`, as one that it writes."""
+    for key in WEIGHTS:
+        source = Path(values[key]["path"]) if values.get(key) else None
+        if source and path.exists() and source.exists() and path.samefile(source):
+            raise ValueError(f"{shown(path)} is {key}, which the export would replace; give another file")
 
 
 def identity(path: Path) -> str | None:
@@ -184,13 +206,14 @@ def _commit() -> str:
         return "unknown"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of the sections; a table inside of a section, such as task weights, is one value."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and not prefix:
-            yield from _flat(value, f"{key}.")
+def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of the sections; a table in a section, such as task weights, is one value."""
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _flat(value, f"{prefix}{field.name}.")
         else:
-            yield f"{prefix}{key}", value
+            yield f"{prefix}{field.name}", value
 
 
 def _is_free(key: str) -> bool:

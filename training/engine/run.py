@@ -22,6 +22,7 @@ from .lock import locked_by_all
 from .method import Method
 from .progress import logged_to
 from .stopping import STATUS
+from .record import export_path
 from .trainer import Trainer, TrainingStoppedError
 from .writing import NotSavedError
 
@@ -111,10 +112,7 @@ def run(
         except OSError as error:
             if error.filename is None:
                 raise
-            logger.error(
-                "%s cannot be used (%s); move it away, or give another out_dir",
-                shown(error.filename), shown(error.strerror or type(error).__name__, 80),
-            )  # fmt: skip
+            logger.error("%s", unusable(error, "out_dir"))
             return 2
         try:
             train(trainer)
@@ -132,6 +130,12 @@ def run(
         return STATUS if trainer.stopped else 0
 
 
+def unusable(error: OSError, key: str) -> str:
+    """A sentence for a path that the system refuses; `key` gives another one."""
+    reason = shown(error.strerror or type(error).__name__, 80)
+    return f"{shown(error.filename)} cannot be used ({reason}); move it away, or give another {key}"
+
+
 def train(trainer: Trainer) -> int:
     """Train to the end of the run, or find that it is done; then export.
 
@@ -147,7 +151,7 @@ def train(trainer: Trainer) -> int:
         logger.info("nothing to train: the run is at step %d of %d", step, config.steps)
     if trainer.world.rank == 0 and step >= config.steps:
         method = trainer.method
-        path = Path(config.out_dir) / "export" / f"{method.averaged}.safetensors"
+        path = export_path(config, method.averaged)
         export(config, path, method.metadata(), method.adapted_from())
     elif trainer.stopped:
         logger.info("stopped at step %d of %d by SIGTERM; the same command resumes", step, config.steps)

@@ -20,12 +20,12 @@ from ..distributed.world import World, average_gradients
 from .average import AveragedWeights
 from .checkpoint import Checkpoints, SavedStep
 from .config import RunConfig
-from .damage import PROGRESS, state_damage
+from .damage import PROGRESS, misfit, state_damage
 from .draws import Draws
 from .method import Method, Update, prepare, set_trained, trainable
 from .optimizers import Optimizer, clip_gradients
 from .progress import Progress, Values
-from .record import changes, settings, versions, write_record
+from .record import changes, export_path, require_output, settings, versions, write_record
 from .samples import shows_samples, write_samples
 from .stopping import stop_request
 
@@ -75,6 +75,7 @@ class Trainer:
         self.settings = world.gather(settings(config) if world.rank == 0 else {})[0]
         # A cache that another VAE or text encoder made has the same samples by name.
         self.settings["data.encoding"] = source.encoding
+        require_output(export_path(config, method.averaged), self.settings)
         self._resume()
         if world.rank == 0:
             write_record(config)
@@ -295,4 +296,6 @@ class Trainer:
                 f"{newest.path} does not fit this run: it was made with another {refused} (values above); "
                 "give the same, or another out_dir, or set allow_changes true to resume with the new values"
             )
-        return f"{PROGRESS} has no optimizer_steps of {listed(lacking, 1)}" if lacking else None
+        if lacking and misfit(newest.path, self.tensors()) is None:
+            return f"{PROGRESS} has no optimizer_steps of {listed(lacking, 1)}"
+        return None

@@ -9,10 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from vdot_core.checkpoints.lora import load_factors
-from vdot_core.networks import Discriminator, NetworkRole, WanVace, WanVaceConfig, default_taps
+from vdot_core.networks import (
+    Discriminator,
+    NetworkRole,
+    WanVace,
+    WanVaceConfig,
+    default_taps,
+    expected_shapes,
+)
 from vdot_core.text import shown
 
 from ..distributed.world import World
@@ -184,7 +192,22 @@ def check_stage_one(model: ModelConfig, sizes: WanVaceConfig) -> None:
             "(python -m vdot_core.checkpoints merge), or set model.adapters.rank"
         )
     else:
-        load_factors(path, sizes)
+        _check_factors(path, sizes)
+
+
+def _check_factors(path: str, sizes: WanVaceConfig) -> None:
+    """Refuse a LoRA of convolutions, which no adapter stacks on, or with values that are not finite."""
+    shapes = expected_shapes(sizes)
+    for name, (up, down) in load_factors(path, sizes).items():
+        if len(shapes[name]) != 2:
+            raise ValueError(
+                f"model.acc_wan_init: {shown(path)} changes {name}, which is no linear layer; merge it into "
+                "the base first (python -m vdot_core.checkpoints merge)"
+            )
+        if not (torch.isfinite(up).all() and torch.isfinite(down).all()):
+            raise ValueError(
+                f"model.acc_wan_init: {shown(path)} holds NaN or infinity in {name}; give an intact file"
+            )
 
 
 def new_discriminator(model: ModelConfig, sizes: WanVaceConfig, num_taps: int) -> Discriminator:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from vdot_core.checkpoints import save_network
 from vdot_core.networks import WanVace, WanVaceConfig
+from vdot_core.text import shown
 from vdot_core.vcu import CONTEXT_CHANNELS, LATENT_CHANNELS
 
 from ..data.batch import Batch
@@ -35,6 +37,7 @@ from .budget import Machine, make_budget
 from .workload import Clip
 
 logger = logging.getLogger("vdot")
+PREFIX = "dry_run-"
 CPU_CLIP = Clip(width=64, height=64, num_frames=5)
 TEXT_TOKENS = 32
 
@@ -86,7 +89,7 @@ class RandomSource:
 
 
 def dry_run(config: DistillConfig) -> int:
-    """Rehearse a run; its files lie in `<out_dir>/dry_run` and are removed at the end.
+    """Rehearse a run; its files lie in a new folder in `out_dir` and are removed at the end.
 
     Args:
         config: The run.
@@ -99,13 +102,11 @@ def dry_run(config: DistillConfig) -> int:
     """
     full = network_sizes(config.model.preset, config.model.real_score, text_only=config.model.text_only)
     sizes = dataclasses.replace(full, num_layers=2, vace_layers=(0,) if full.vace_layers else ())
-    world = processes.start(config.parallel)
-    folder = Path(config.out_dir) / "dry_run"
+    world, folder = processes.start(config.parallel), None
     try:
         clip = CPU_CLIP if world.device.type == "cpu" else largest_clip(config)
+        folder = _new_folder(config.out_dir, world)
         if world.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
             logger.info(
                 "dry run: 2 of %d layers of width %d, random weights, %d processes, clip %d x %d x %d%s",
                 full.num_layers, full.dim, world.size, clip.num_frames, clip.height, clip.width,
@@ -124,9 +125,25 @@ def dry_run(config: DistillConfig) -> int:
         world.barrier()
         return 0 if not trainer.bad_steps else 1
     finally:
-        if world.rank == 0:
+        if world.rank == 0 and folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         processes.stop()
+
+
+def _new_folder(out_dir: str, world: World) -> Path:
+    """A new folder in a run's, made by the first process for all; every one gets its error."""
+    folder = refusal = None
+    if world.rank == 0:
+        try:
+            Path(out_dir).mkdir(parents=True, exist_ok=True)
+            folder = tempfile.mkdtemp(prefix=PREFIX, dir=out_dir)
+        except OSError as error:
+            reason = shown(error.strerror or error, 80)
+            refusal = f"{shown(out_dir)} cannot be written to ({reason}); give another out_dir"
+    folder, refusal = world.gather((folder, refusal))[0]
+    if refusal:
+        raise ValueError(refusal)
+    return Path(folder)
 
 
 def rehearsal(config: DistillConfig, folder: Path, num_processes: int) -> DistillConfig:

@@ -100,10 +100,10 @@ def target_layers(network: nn.Module, targets: Sequence[str] = TARGETS) -> dict[
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(("blocks.", "vace_blocks."))
     }
+    known = {part for name in layers for part in name.split(".")[2:] if not part.isdigit()}
     for target in targets:
-        if not any(target in name.split(".") for name in layers):
-            known = sorted({part for name in layers for part in name.split(".")[2:] if not part.isdigit()})
-            raise ValueError(f"no layer is named {target!r}; expected some of {', '.join(known)}")
+        if target not in known:
+            raise ValueError(f"no layer is named {target!r}; expected some of {', '.join(sorted(known))}")
     return {name: layer for name, layer in layers.items() if {*targets} & {*name.split(".")}}
 
 

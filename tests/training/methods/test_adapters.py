@@ -1,6 +1,7 @@
 """A distillation whose generator and fake score are adapters on one frozen copy of the teacher."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -14,17 +15,19 @@ from tests.support.distill import (
     write_teacher,
 )
 from tests.support.processes import launch, wait
+from training import distill
 from training.distributed import world as processes
 from training.engine.draws import Draws
 from training.engine.export import export
 from training.engine.method import prepare, set_trained
 from training.methods.vdot import Vdot
+from training.methods.vdot_networks import adapted_from
 from training.planning.dry_run import dry_run
 from vdot_core.checkpoints import inspect, load_network, read_weights
 from vdot_core.checkpoints.lora import save_factors
 from vdot_core.checkpoints.merge import merge
 from vdot_core.networks import NetworkRole, WanVace
-from vdot_core.networks.adapters import adapter_parameters
+from vdot_core.networks.adapters import adapter_parameters, target_layers
 
 ADAPTERS = {"rank": 3, "alpha": 6.0}
 CHANGES = {"model__adapters": ADAPTERS, "parallel__checkpoint_every": 1}
@@ -258,4 +261,107 @@ def test_the_rehearsal_runs_every_update_and_leaves_nothing(tmp_path, caplog):
     with caplog.at_level("INFO", logger="vdot"):
         assert dry_run(config) == 0
     assert "all updates, checkpoint and export" in caplog.text and "2 of" in caplog.text
-    assert not (tmp_path / "dry_run").exists()
+    assert not list(tmp_path.glob("dry_run*"))
+
+
+def test_a_rehearsal_touches_nothing_of_others_and_says_where_it_cannot_write(tmp_path):
+    (tmp_path / "dry_run").mkdir()
+    (tmp_path / "dry_run" / "thesis.txt").write_text("years of work")
+    config = tiny_config(tmp_path, tmp_path / "none", **CHANGES, model__preset="vdot_tiny")
+    with pytest.raises(ValueError, match=r"cannot be written to \(.*\); give another out_dir"):
+        dry_run(dataclasses.replace(config, out_dir=str(tmp_path / "dry_run" / "thesis.txt")))
+    with pytest.raises(ValueError, match="with which no parameter's name begins"):
+        dry_run(dataclasses.replace(config, model=dataclasses.replace(config.model, frozen=["blocks.30"])))
+    assert [path.name for path in tmp_path.rglob("*")] == ["dry_run", "thesis.txt"]
+
+
+@pytest.fixture
+def small_run(tmp_path, teacher):
+    """Two steps with a copy of the teacher: folder, and its settings."""
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(teacher.read_bytes())
+    changes = {**CHANGES, "model__real_score": str(own), "max_steps": 2, "optim__generator_every": 1}
+    _train(tmp_path / "run", teacher, **changes)
+    return tmp_path, changes
+
+
+def _export(folder, changes, path):
+    config = tiny_config(folder / "run", folder / "own.safetensors", **changes)
+    return export(config, path, {}, adapted_from(config))
+
+
+def test_an_export_with_other_settings_than_the_runs_is_refused(small_run, teacher):
+    """The adapter's scale, and the weights that it changes, are not in the checkpoint."""
+    folder, changes = small_run
+    for change in (
+        {"model__adapters": {**ADAPTERS, "alpha": 60.0}},
+        {"model__adapters": {"rank": 2, "alpha": 6.0}},
+        {"model__adapters": {"rank": 0}},
+        {"model__real_score": str(write_teacher(folder / "other.safetensors", seed=1))},
+        {"model__acc_wan_init": str(_stage_one_lora(folder, teacher)[0])},
+        {"rollout__shift": 3.0},
+    ):
+        with pytest.raises(ValueError, match=r"was trained with other settings: .* -> .*allow_changes"):
+            _export(folder, changes | change, folder / "export.safetensors")
+    assert not (folder / "export.safetensors").exists()
+
+
+@pytest.mark.parametrize("form", ["lora", "merged"])
+def test_an_export_never_replaces_a_file_that_the_run_reads(small_run, teacher, form):
+    folder, changes = small_run
+    changes["model__adapters"] = {**ADAPTERS, "export": form}
+    with pytest.raises(ValueError, match=r"is model\.real_score, which the export would replace"):
+        _export(folder, changes, folder / "own.safetensors")
+    assert (folder / "own.safetensors").read_bytes() == teacher.read_bytes()
+    (folder / "run" / "export").mkdir()
+    (folder / "own.safetensors").rename(folder / "run" / "export" / "generator.safetensors")
+    changes["model__real_score"] = str(folder / "run" / "export" / "generator.safetensors")
+    with pytest.raises(ValueError, match="which the export would replace"):
+        _train(folder / "run", teacher, **changes)
+    assert _export(folder, changes, folder / "new.safetensors").exists()
+
+
+def test_other_networks_than_the_checkpoints_are_no_damage(small_run, teacher):
+    folder, changes = small_run
+    for adapters in ({"rank": 0}, {**ADAPTERS, "targets": ["self_attn", "ffn", "after_proj"]}):
+        changes |= {"model__adapters": adapters, "allow_changes": True}
+        with pytest.raises(ValueError, match=r"does not fit this run: it has no .*give the configuration"):
+            _train(folder / "run", teacher, **changes)
+
+
+@pytest.mark.parametrize("key", ["real_score", "fake_score"])
+def test_a_lora_in_place_of_a_network_is_a_sentence(tmp_path, teacher, key):
+    lora = str(_stage_one_lora(tmp_path, teacher)[0])
+    adapters = {**ADAPTERS, "roles": ["generator"]}
+    config = tiny_config(tmp_path, teacher, **{"model__adapters": adapters, f"model__{key}": lora})
+    with pytest.raises(ValueError, match=rf"model\.{key}: .* is no network \(it holds a LoRA\)"):
+        Vdot.check(config)
+
+
+def test_a_stage_one_lora_that_cannot_be_stacked_is_refused_at_the_start(tmp_path, teacher):
+    path = tmp_path / "lora.safetensors"
+    config = tiny_config(tmp_path, teacher, **CHANGES, model__acc_wan_init=str(path))
+    save_factors(path, {"patch_embedding.weight": (torch.ones(12, 2), torch.ones(2, 64))})
+    with pytest.raises(ValueError, match=r"patch_embedding\.weight, which is no linear layer; merge it"):
+        Vdot.check(config)
+    save_factors(path, {"blocks.0.ffn.0.weight": (torch.full((16, 2), torch.nan), torch.ones(2, 12))})
+    with pytest.raises(ValueError, match="holds NaN or infinity"):
+        Vdot.check(config)
+
+
+def test_a_number_is_no_target(teacher):
+    with pytest.raises(ValueError, match="no layer is named '0'"):
+        target_layers(load_network(teacher), ["0"])
+
+
+def test_an_export_that_cannot_be_written_is_a_sentence(small_run, capsys):
+    folder, changes = small_run
+    (folder / "file").touch()
+    (folder / "folder.safetensors").mkdir()
+    values = tiny_values(folder / "run", folder / "own.safetensors", **changes)
+    (folder / "config.json").write_text(json.dumps(values))
+    for place in ("file/x.safetensors", "folder.safetensors"):
+        argv = ["--config", str(folder / "config.json"), "--export", str(folder / place)]
+        assert distill.main(argv) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and "give" in lines[0]
