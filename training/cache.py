@@ -26,6 +26,7 @@ if __package__ in (None, ""):
 from training.data.config import DataConfig
 from training.data.fill_cache import encode, from_environment
 from training.methods.programs import distill_parser, finetune_parser
+from vdot_core.text import shown
 
 logger = logging.getLogger("vdot")
 
@@ -72,6 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         logger.error("%s", error)
         return 2
+    except OSError as error:
+        logger.error(
+            "%s takes no more data (%s); make space there, or make it writable, and give the same command "
+            "again: finished shards are kept", shown(error.filename or config.cache_dir),
+            shown(error.strerror or error, 80),
+        )  # fmt: skip
+        return 1
     return 0
 
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vdot_core.checkpoints import read_tensors
@@ -30,6 +31,7 @@ from .encoded import EncodedSample, SampleInfo, unpack
 
 FORMAT = 1
 HEADER, INDEX, EMPTY = "cache.json", "index.json", "empty.safetensors"
+MADE_FROM = "made_from"
 NUM_BLOCKS, BLOCK_BYTES = 16, 1 << 16  # of a shard's digest
 MAX_JSON_BYTES = 2**30  # an index takes some 400 bytes a sample
 
@@ -105,12 +107,33 @@ def _is_shard(shard: Any) -> bool:
     return isinstance(samples, list) and isinstance(skipped, list) and all(map(Skipped.is_entry, skipped))
 
 
-def _read_empty(path: Path) -> Tensor:
-    """[L, D] embedding of the empty prompt."""
+def made_from(header: Mapping[str, Any]) -> str:
+    """Identify all that a cache's files were made from; rows that are appended do not change it."""
+    values = {name: value for name, value in header.items() if name not in ("format", "num_shards")}
+    if isinstance(values.get("rows"), list):
+        values["rows"] = values["rows"][:1]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def empty_tensors(text: Tensor, header: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Content of the file of the empty prompt's embedding [L, D]."""
+    return {"text": text, MADE_FROM: torch.tensor(list(made_from(header).encode()), dtype=torch.uint8)}
+
+
+def read_empty(path: Path, header: Mapping[str, Any]) -> Tensor:
+    """[L, D] embedding of the empty prompt.
+
+    Raises:
+        ValueError: It is missing or damaged, or of a cache with another header.
+    """
     try:
-        text = read_tensors(path)[0].get("text")
+        tensors = read_tensors(path)[0]
     except ValueError as error:
         raise damaged(path, "it is not the file of tensors that was written") from error
+    text, own = tensors.get("text"), tensors.get(MADE_FROM)
+    # Caches of older versions do not say what it was made from.
+    if own is not None and bytes(own.flatten().tolist()).decode("latin-1") != made_from(header):
+        raise damaged(path, "it is of another cache")
     if text is None or text.ndim != 2 or not text.is_floating_point():
         raise damaged(path, "it holds no embedding")
     return text
@@ -162,6 +185,11 @@ def shard_path(folder: Path, number: int, ending: str) -> Path:
     return folder / f"shard-{number:05d}.{ending}"
 
 
+def shard_indexes(folder: Path) -> list[Path]:
+    """The JSON files of a cache's shards, in order; copies by other names are none."""
+    return sorted(path for path in folder.glob("shard-*.json") if path.stem.partition("-")[2].isdecimal())
+
+
 def shard_digest(path: Path) -> str:
     """Digest of a shard's tensors: of its size and of blocks evenly spread over it, 1 MiB in all.
 
@@ -204,10 +232,13 @@ class Cache:
             raise ValueError(
                 f"{self.folder} has format {header.get('format')}, expected {FORMAT}; encode it again"
             )
-        self.empty_text = _read_empty(self.folder / EMPTY)
         self.text_len = header.get("text_len")
-        if not isinstance(self.text_len, int) or self.text_len < len(self.empty_text):
+        if not isinstance(self.text_len, int):
             raise damaged(self.folder / HEADER, f"its text_len is {shown(self.text_len, 20)}")
+        self.empty_text = read_empty(self.folder / EMPTY, header)
+        if self.text_len < len(self.empty_text):
+            raise damaged(self.folder / HEADER, f"its text_len is {self.text_len}")
+        self._made_from = made_from(header)
         self.samples: list[tuple[int, SampleInfo]] = []
         self.skipped: list[Skipped] = []
         for number, shard in enumerate(shards):
@@ -222,6 +253,8 @@ class Cache:
         # Caches of older versions have no digests.
         if reason is None and shard.get("digest", "") not in ("", shard_digest(path)):
             reason = f"{path} has other content than was written"
+        if reason is None and shard.get(MADE_FROM, self._made_from) != self._made_from:
+            reason = f"{path} is of a cache of other rows or settings"
         for values in shard["samples"]:
             try:
                 info = SampleInfo.from_dict(values)

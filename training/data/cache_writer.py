@@ -25,12 +25,17 @@ from .cache import (
     FORMAT,
     HEADER,
     INDEX,
+    MADE_FROM,
     cached_rows,
     check_header,
+    empty_tensors,
+    made_from,
+    read_empty,
     read_header,
     read_shard,
     read_shards,
     shard_digest,
+    shard_indexes,
     shard_path,
 )
 from .encoded import EncodedSample, pack
@@ -41,8 +46,10 @@ WAIT_SECONDS = 2.0
 STUCK_SECONDS = 1800.0
 
 
-def write_shard(folder: Path, number: int, samples: Iterable[EncodedSample], skipped: list[Skipped]) -> None:
-    """Write one shard: tensors, then its index."""
+def write_shard(
+    folder: Path, number: int, samples: Iterable[EncodedSample], skipped: list[Skipped], made: str
+) -> None:
+    """Write one shard: tensors, then its index; `made` is the cache's `made_from`."""
     tensors: dict[str, Tensor] = {}
     entries = []
     for slot, sample in enumerate(samples):
@@ -52,7 +59,7 @@ def write_shard(folder: Path, number: int, samples: Iterable[EncodedSample], ski
     # One entry of metadata, no more: the library writes several in any order, and files would differ.
     save_safetensors(tensors, path, {})
     index = {"samples": entries, "skipped": [asdict(row) for row in skipped], "bytes": path.stat().st_size}
-    index["digest"] = shard_digest(path)
+    index |= {"digest": shard_digest(path), MADE_FROM: made}
     write_json(index, shard_path(folder, number, "json"))
 
 
@@ -86,16 +93,19 @@ def fill(
     folder = Path(folder)
     if not 0 <= rank < world_size:
         raise ValueError(f"rank is {rank} of {world_size}; expected 0 to {world_size - 1}")
-    _write_header(folder, producer)
-    if rank == 0 and not os.path.lexists(folder / EMPTY):
-        save_safetensors({"text": producer.empty_text()}, folder / EMPTY, {})
+    header = _write_header(folder, producer)
+    if rank == 0 and not _has_empty(folder, header):
+        save_safetensors(empty_tensors(producer.empty_text(), header), folder / EMPTY, {})
     own = [number for number in missing_shards(folder, producer.num_shards) if number % world_size == rank]
+    if own:
+        # Of an earlier start; it would keep what was known of shards that were removed.
+        (folder / INDEX).unlink(missing_ok=True)
     num_skipped = 0
     for count, number in enumerate(own, 1):
         samples, skipped = producer.encode(number)
         log_skipped(skipped, logging.WARNING, shard_path(folder, number, "json"), num_skipped)
         num_skipped += len(skipped)
-        write_shard(folder, number, samples, skipped)
+        write_shard(folder, number, samples, skipped, made_from(header))
         if progress:
             progress(count, len(own))
     return finish(folder, producer.num_shards)
@@ -106,11 +116,20 @@ def _header(producer: Producer) -> dict[str, Any]:
     return json.loads(json.dumps({"format": FORMAT, **producer.header(), "num_shards": producer.num_shards}))
 
 
-def _write_header(folder: Path, producer: Producer) -> None:
-    """Write the header of a new cache, or compare with the one that is there."""
+def _has_empty(folder: Path, header: dict[str, Any]) -> bool:
+    """True if the empty prompt's embedding is there; that of another cache, or a damaged one, is not."""
+    try:
+        read_empty(folder / EMPTY, header)
+    except ValueError:
+        return False
+    return True
+
+
+def _write_header(folder: Path, producer: Producer) -> dict[str, Any]:
+    """Write the header of a new cache, or compare with the one that is there; returns the cache's."""
     own, header = _header(producer), read_header(folder)
     if header is None:
-        if next(folder.glob("shard-*.json"), None):
+        if shard_indexes(folder):
             raise ValueError(
                 f"{shown(folder)} holds shards but no {HEADER}, which says what encoded them; restore it, or "
                 "remove the folder and encode again"
@@ -121,15 +140,17 @@ def _write_header(folder: Path, producer: Producer) -> None:
         grown = bool(before) and isinstance(rows, list) and before != rows and rows[: len(before)] == before
         ignored = ("rows", "num_shards") if grown else ()
         check_header(header, {n: value for n, value in own.items() if n not in ignored}, folder)
+        own = {**header, **own}
         if not grown:
-            return
+            return own
         logger.info("%s: %d rows were appended", folder, rows[-1][0] - before[-1][0])
     write_json(own, folder / HEADER)
+    return own
 
 
 def forget_skipped(folder: Path, rank: int = 0, world_size: int = 1) -> None:
     """Remove the index of this process's shards that have rows to retry."""
-    for path in sorted(folder.glob("shard-*.json")):
+    for path in shard_indexes(folder):
         own = int(path.stem.split("-")[1]) % world_size == rank
         if own and any(row["kind"] in RETRIED for row in read_shard(path)["skipped"]):
             (folder / INDEX).unlink(missing_ok=True)
@@ -204,7 +225,7 @@ def encode_all(
         RuntimeError: No shard was finished for half an hour.
     """
     # Complete, it may be read by many runs and lie on storage that is not writable.
-    if wait and read_header(folder) == _header(producer) and finish(folder, producer.num_shards):
+    if not retry_skipped and read_header(folder) == _header(producer) and finish(folder, producer.num_shards):
         return True
     start = time.monotonic()
 

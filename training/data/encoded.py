@@ -66,6 +66,8 @@ class SampleInfo:
                 raise ValueError(f"{name} is {shown(values[name], 20)}, expected {kind.__name__}")
         if len(values["shape"]) != 4 or not all(type(size) is int and size > 0 for size in values["shape"]):
             raise ValueError(f"shape is {shown(values['shape'], 40)}, expected four positive numbers")
+        if values["num_texts"] < 1:
+            raise ValueError(f"num_texts is {values['num_texts']}, expected at least 1")
         if not (isinstance(values["scales"], list) and values["scales"]):
             raise ValueError(f"scales are {shown(values['scales'], 20)}, expected a list")
         rest = {name: value for name, value in values.items() if name not in ("scales", "shape")}

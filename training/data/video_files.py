@@ -25,7 +25,7 @@ from vdot_core.videos import open_video
 
 from .bad_rows import BadRowError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 # A small file can decode to any number of pixels; 81 frames of 3840 x 2160 are 2 GB.
 MAX_CLIP_BYTES = 8 * 2**30
 # Files are read as a whole. 81 frames of 3840 x 2160 without any compression are 2 GB.

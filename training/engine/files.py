@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,14 +23,24 @@ def save_safetensors(tensors: dict[str, Tensor], path: str | Path, metadata: dic
         tensors: Name -> tensor.
         path: Destination.
         metadata: Strings for the header; "format": "pt" is added.
+
+    Raises:
+        OSError: The file cannot be written, as on a full disk.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     ready = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with atomic_write(path) as partial:
-        save_file(ready, str(partial), metadata={"format": "pt", **metadata})
+        try:
+            save_file(ready, str(partial), metadata={"format": "pt", **metadata})
+        except SafetensorError as error:
+            # The library keeps the system's error as text.
+            if number := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+            raise
 
 
 def read_json(path: Path, kind: type[Value], cure: str) -> Value:

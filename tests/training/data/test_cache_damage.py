@@ -3,12 +3,16 @@
 import json
 import logging
 import os
+import shutil
 
 import pytest
+from safetensors import SafetensorError
 
+from training import cache as program
 from training.data.bad_rows import NUM_LOGGED, Skipped, log_skipped
 from training.data.cache import Cache, cached_rows
 from training.data.cache_writer import fill, finish, forget_skipped
+from training.engine.files import save_safetensors
 
 from .test_source import MadeUp, source
 
@@ -66,7 +70,7 @@ def test_a_damaged_index_is_refused(folder, text):
 @pytest.mark.parametrize(
     "change",
     [{"id": 5}, {"shape": 3}, {"shape": [16, "a", 1, 1]}, {"shape": [16, 1, 1]}, {"slot": None},
-     {"scales": {}},     {"has_latents": "yes"}, {"more": 1}, {"num_texts": True}],
+     {"scales": {}},     {"has_latents": "yes"}, {"more": 1}, {"num_texts": True}, {"num_texts": 0}],
 )  # fmt: skip
 def test_a_sample_of_other_values_is_refused(folder, change):
     index = json.loads((folder / "index.json").read_text())
@@ -150,3 +154,66 @@ def test_rows_left_out_are_logged_in_short_printable_lines(folder, caplog, tmp_p
     lines = (tmp_path / "skipped.txt").read_text().splitlines()
     assert len([line for line in lines if "FAKE" in line]) == len(rows) and all(map(str.isprintable, lines))
     assert all(record.getMessage().isprintable() for record in caplog.records)
+
+
+class Other(MadeUp):
+    """The same samples by name, made with other settings."""
+
+    def header(self):
+        return {**super().header(), "width": 4096}
+
+
+@pytest.fixture
+def other(tmp_path):
+    assert fill(tmp_path / "other", Other())
+    return tmp_path / "other"
+
+
+def test_files_of_a_cache_of_other_settings_are_not_taken_for_its_own(folder, other):
+    """Its index lists them, and their digests are right."""
+    shutil.copy(other / "shard-00001.safetensors", folder)
+    shutil.copy(other / "shard-00001.json", folder)
+    (folder / "index.json").unlink()
+    assert finish(folder, 4)
+    reasons = {row.reason for row in Cache(folder).skipped if row.kind == "unreadable"}
+    assert len(reasons) == 1 and "is of a cache of other rows or settings" in reasons.pop()
+    shutil.copy(other / "empty.safetensors", folder)
+    refused(
+        Cache, folder, match=r"empty\.safetensors is damaged \(it is of another cache\); remove it and run"
+    )
+
+
+def test_an_empty_prompt_that_an_earlier_cache_left_is_encoded_again(folder, other):
+    for path in folder.iterdir():
+        if path.name != "empty.safetensors":
+            path.unlink()
+    assert fill(folder, Other())
+    assert (folder / "empty.safetensors").read_bytes() == (other / "empty.safetensors").read_bytes()
+
+
+def test_a_shard_that_was_removed_and_encoded_again_is_in_the_index(folder):
+    """After its clips were mended, it has other content than the index knew."""
+    index = json.loads((folder / "index.json").read_text())
+    index["shards"][1]["digest"] = "0" * 64
+    (folder / "index.json").write_text(json.dumps(index))
+    num_samples = len(Cache(folder).samples)
+    (folder / "shard-00001.json").unlink()
+    assert fill(folder, MadeUp()) and len(Cache(folder).samples) > num_samples
+
+
+def test_a_copy_of_a_shards_index_is_left_alone(folder):
+    shutil.copy(folder / "shard-00001.json", folder / "shard-00001-before.json")
+    shutil.copy(folder / "shard-00001.json", folder / "shard-copy.json")
+    forget_skipped(folder)
+    assert (folder / "shard-00001-before.json").exists() and (folder / "shard-copy.json").exists()
+
+
+def test_a_full_disk_is_a_sentence(folder, monkeypatch, capsys):
+    def refuse(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", refuse)
+    monkeypatch.setattr(program, "encode", lambda *_, **options: save_safetensors({}, folder / "x", {}))
+    assert program.main(["--data.cache_dir", str(folder)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "takes no more data (No space left on device); make space" in lines[0]
