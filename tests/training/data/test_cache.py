@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from training import cache as program
 from training.data import build_source
@@ -345,6 +346,11 @@ def test_a_cache_of_the_first_layout_is_read_and_not_added_to(whole, tmp_path):
     header["rows"] = header["rows"][-1][1]
     del header["rows_per_shard"]
     (tmp_path / "old" / "cache.json").write_text(json.dumps(header))
+    index = json.loads((tmp_path / "old" / "index.json").read_text())
+    for shard in index["shards"]:
+        del shard["made_from"]
+    (tmp_path / "old" / "index.json").write_text(json.dumps(index))
+    save_file({"text": Cache(whole.cache_dir).empty_text}, str(tmp_path / "old" / "empty.safetensors"))
     old = dataclasses.replace(whole, cache_dir=str(tmp_path / "old"))
     assert build_source(old, seed=0) and build_source(dataclasses.replace(old, source="cache"), seed=0)
     with pytest.raises(ValueError, match="was made from other rows"):
