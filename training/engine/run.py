@@ -21,8 +21,8 @@ from .export import export
 from .lock import locked_by_all
 from .method import Method
 from .progress import logged_to
-from .stopping import STATUS
 from .record import export_path
+from .stopping import STATUS
 from .trainer import Trainer, TrainingStoppedError
 from .writing import NotSavedError
 
