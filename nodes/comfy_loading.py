@@ -10,6 +10,7 @@ import comfy.lora
 import comfy.lora_convert
 import comfy.sd
 import comfy.utils
+import torch
 
 from ..vdot_core.checkpoints.survey import survey
 from ..vdot_core.dtypes import DTYPES
@@ -121,7 +122,10 @@ def _add_lora(patcher, path: Path, strength: float) -> str:
             f"nothing of the LoRA {shown(path.name)} fits this model{misfits}; give one that was made for "
             "Wan 2.1 of this size"
         )
-    patcher.add_patches(fitting, strength)
+    patcher.add_patches({key: patch for key, patch in fitting.items() if not _is_table(key)}, strength)
+    for key, patch in fitting.items():
+        if _is_table(key):
+            _change_table(patcher, key, patch, strength)
     parts = [f"{shown(path.name)} at {strength:g}: {counted(len(fitting), 'weight')}"]
     if len(fitting) < len(patches):
         parts.append(f"{len(patches) - len(fitting)} of another size left out")
@@ -129,6 +133,19 @@ def _add_lora(patcher, path: Path, strength: float) -> str:
     if unused:
         parts.append(f"{unused} of {len(recorded)} keys not of this network left out")
     return ", ".join(parts)
+
+
+def _is_table(key: str) -> bool:
+    """Modulation tables lie directly in modules of layers, where ComfyUI never applies the patches it has."""
+    return key.endswith(".modulation")
+
+
+def _change_table(patcher, key: str, patch, strength: float) -> None:
+    """Put a changed modulation table in the model's place of it for as long as the patcher is loaded."""
+    table = patcher.get_model_object(key)
+    values = table.detach().to(torch.float32, copy=True)  # it is changed in place
+    changed = comfy.lora.calculate_weight([(strength, patch, 1.0, None, None)], values, key)
+    patcher.add_object_patch(key, torch.nn.Parameter(changed.to(table.dtype), requires_grad=False))
 
 
 class _Recorded(dict):

@@ -158,6 +158,9 @@ def test_lora_hooks_on_packed_weights_are_refused(load, gguf_forms):
         layer.set_weight(torch.zeros(256, 128), inplace_update=True, seed=1)
 
 
+TABLES = ("blocks.0.modulation", "vace_blocks.1.modulation", "head.modulation")
+
+
 @pytest.fixture(scope="module")
 def lora_files(forms, native_state, tmp_path_factory):
     """LoRA files in a folder of their own."""
@@ -170,6 +173,8 @@ def lora_files(forms, native_state, tmp_path_factory):
     foreign = {of_i2v: torch.ones(4, 2), "other.x": torch.ones(1)}
     save_file({**lora, **foreign}, folder / "part.safetensors")
     save_file(foreign, folder / "foreign.safetensors")
+    tables = {f"diffusion_model.{n}.diff": torch.randn_like(native_state[n]) for n in TABLES}
+    save_file(tables, folder / "tables.safetensors")
     wide, _ = lora_of({f"{name}.weight": torch.zeros(5120, 5120) for name in NAMES}, NAMES)
     save_file(wide, folder / "wide.safetensors")
     before = folder_paths.folder_names_and_paths["loras"]
@@ -195,6 +200,31 @@ def test_loras_of_the_loader_are_on_the_model(lora_files, load, run, inputs, mod
         "whole.safetensors at 0.5: 4 weights",
         "part.safetensors at 0.5: 4 weights, 2 of 10 keys not of this network left out",
     ]
+
+
+@pytest.mark.parametrize("network", ["vdot", "comfyui"])
+def test_changes_of_modulation_tables_are_on_the_model_and_end_with_it(
+    lora_files, native_state, load, inputs, network
+):
+    """ComfyUI's own LoRA loader leaves them out."""
+    import comfy.model_management
+    import comfy.sd
+    import folder_paths
+    from safetensors.torch import load_file
+
+    merged = dict(native_state)
+    for key, change in load_file(folder_paths.get_full_path("loras", "tables.safetensors")).items():
+        name = key.removeprefix("diffusion_model.").removesuffix(".diff")
+        merged[name] = merged[name] + 0.5 * change
+    chosen = {"lora_1": "tables.safetensors", "lora_1_strength": 0.2}
+    chosen |= {"lora_2": "tables.safetensors", "lora_2_strength": 0.3}
+    model = load("plain_vace.safetensors", network=network, **chosen)
+    expected = velocity(comfy.sd.load_diffusion_model_state_dict(dict(merged)), inputs)
+    torch.testing.assert_close(velocity(model, inputs), expected, atol=1e-4, rtol=1e-4)
+    model.unpatch_model()
+    after, before = (one.model.state_dict() for one in (model, load("plain_vace.safetensors")))
+    for name in (f"diffusion_model.{table}" for table in TABLES):
+        assert torch.equal(after[name], before[name]), name
 
 
 @pytest.mark.parametrize(
