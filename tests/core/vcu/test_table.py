@@ -52,10 +52,3 @@ def test_every_task_has_its_picture_and_every_picture_is_a_task():
     assert rows <= pictures
     rest = pictures - rows - NO_ROW_OF_THEIR_OWN
     assert not rest, f"the table shows no picture of {rest}"
-
-
-def test_every_task_is_measured():
-    (measured,) = (table for table in tables() if "MB to build" in table[0])
-    figures = {row["task"]: [float(value) for key, value in row.items() if key != "task"] for row in measured}
-    assert set(SINGLE | COMPOSITE) <= set(figures)
-    assert max(max(row[:2]) for row in figures.values()) < 3000, "megabytes, bounded at 480p"
