@@ -34,6 +34,7 @@ from ..engine.trainer import Trainer
 from ..methods.vdot import Vdot
 from ..methods.vdot_config import DistillConfig
 from .budget import Machine, make_budget
+from .plan import clip_of
 from .workload import Clip
 
 logger = logging.getLogger("vdot")
@@ -104,7 +105,7 @@ def dry_run(config: DistillConfig) -> int:
     sizes = dataclasses.replace(full, num_layers=2, vace_layers=(0,) if full.vace_layers else ())
     world, folder = processes.start(config.parallel), None
     try:
-        clip = CPU_CLIP if world.device.type == "cpu" else largest_clip(config)
+        clip = rehearsal_clip(config, world.device)
         folder = _new_folder(config.out_dir, world)
         if world.rank == 0:
             logger.info(
@@ -189,11 +190,9 @@ def write_random(path: Path, sizes: WanVaceConfig) -> None:
     save_network(path, network)
 
 
-def largest_clip(config: DistillConfig) -> Clip:
-    """The largest sample of a run, as its plan has it."""
-    from ..plan import clip_of
-
-    return clip_of(config)
+def rehearsal_clip(config: DistillConfig, device: torch.device) -> Clip:
+    """The clip of a rehearsal: a small one on a CPU, else the run's largest, as its plan has it."""
+    return CPU_CLIP if device.type == "cpu" else clip_of(config)
 
 
 def _compare(config: DistillConfig, sizes: WanVaceConfig, clip: Clip, world: World) -> None:

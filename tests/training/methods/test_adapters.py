@@ -22,7 +22,8 @@ from training.engine.export import export
 from training.engine.method import prepare, set_trained
 from training.methods.vdot import Vdot
 from training.methods.vdot_networks import adapted_from
-from training.planning.dry_run import dry_run
+from training.planning.dry_run import CPU_CLIP, dry_run, rehearsal_clip
+from training.planning.workload import Clip
 from vdot_core.checkpoints import inspect, load_network, read_weights
 from vdot_core.checkpoints.lora import save_factors
 from vdot_core.checkpoints.merge import merge
@@ -262,6 +263,12 @@ def test_the_rehearsal_runs_every_update_and_leaves_nothing(tmp_path, caplog):
         assert dry_run(config) == 0
     assert "all updates, checkpoint and export" in caplog.text and "2 of" in caplog.text
     assert not list(tmp_path.glob("dry_run*"))
+
+
+def test_a_rehearsal_on_a_gpu_takes_the_runs_largest_clip(tmp_path, teacher):
+    config = tiny_config(tmp_path, teacher, data__width=96, data__height=64, data__num_frames=9)
+    assert rehearsal_clip(config, torch.device("cuda")) == Clip(96, 64, 9)
+    assert rehearsal_clip(config, torch.device("cpu")) == CPU_CLIP
 
 
 def test_a_rehearsal_touches_nothing_of_others_and_says_where_it_cannot_write(tmp_path):
