@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +22,19 @@ class _Steps(Dataset):
 
     def __getitem__(self, step: int) -> list[Batch]:
         return self.source.batches(step, self.rank, self.world_size)
+
+
+def _end_by_parent_alone(_worker: int) -> None:
+    """Ignore SIGTERM of a scheduler, which signals all processes of a run: its last step needs batches."""
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def step_batches(
@@ -59,6 +75,7 @@ def step_batches(
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         pin_memory=pin_memory,
+        worker_init_fn=_end_by_parent_alone,
         # By default the loader would draw its seed from the global generator.
         generator=torch.Generator(),
     )

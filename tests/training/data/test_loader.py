@@ -2,6 +2,8 @@
 
 import multiprocessing
 import pickle
+import signal
+import subprocess
 
 import pytest
 import torch
@@ -73,6 +75,22 @@ def test_no_worker_outlives_its_iterator(cache):
     for process in started:
         process.join(20)
     assert not any(process.is_alive() for process in started)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="needs Linux's signals")
+def test_sigterm_of_a_scheduler_loses_no_batches(cache):
+    """It goes to all processes of a run, whose last step needs batches; the run still ends its workers."""
+    before = set(multiprocessing.active_children())
+    steps = step_batches(source(cache), 0, 12, workers=1)
+    batches = [next(steps)]
+    (worker,) = set(multiprocessing.active_children()) - before
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    batches += [next(steps) for _ in range(9)]
+    for step, micro_batches in enumerate(batches):
+        assert_equal(micro_batches, source(cache).batches(step))
+    worker.terminate()
+    worker.join(20)
+    assert not worker.is_alive()
 
 
 def test_numbers_out_of_range_are_refused(cache):
