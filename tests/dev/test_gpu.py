@@ -138,7 +138,7 @@ def test_a_group_is_ended_at_the_limit_to_the_last_process(tmp_path, monkeypatch
     command = [sys.executable, "-c", STUBBORN, str(tmp_path / "pid")]
     begin = time.monotonic()
     assert run_group(command, tmp_path / "log", 2, cwd=tmp_path) is None
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 40, "as long as the programs sleep"
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
@@ -153,12 +153,13 @@ def orphans():
     prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def test_a_zombie_is_not_alive(tmp_path, orphans):
+def test_a_zombie_is_not_alive(tmp_path, orphans, monkeypatch):
     """A child that ended and is never waited for does not delay the end."""
+    monkeypatch.setattr(groups, "GRACE_SECONDS", 60.0)
     program = "import os, time\nif os.fork() == 0: os._exit(0)\ntime.sleep(60)"
     begin = time.monotonic()
     assert run_group([sys.executable, "-c", program], tmp_path / "log", 1, cwd=tmp_path) is None
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 30
     pid, _ = os.waitpid(-1, os.WNOHANG)
     assert pid > 0, "the zombie was there"
 

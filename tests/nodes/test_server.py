@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.core.checkpoints.helpers import write_gguf
 from tests.core.networks.helpers import relative
 from tests.nodes.small_models import LATIN_1, lora_of, quantized, server_with_models
-from tests.support.server import ComfyServer, PromptRefusedError
+from tests.support.server import PromptRefusedError
 from vdot_core.checkpoints import LoraOptions, convert, extract_lora, merge
 
 SAMPLER = {"seed": 3, "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc", "cfg": 1.0}
@@ -92,13 +93,10 @@ def images(run_, node="9"):
     return run_.outputs[node]["images"]
 
 
-def test_import_is_quick_and_clean(server, tmp_path_factory):
-    times = [server.import_time_s()]
-    while times[-1] >= 0.2 and len(times) < 3:  # it is time on the wall: a busy machine gets another chance
-        with ComfyServer(tmp_path_factory.mktemp("again")) as again:
-            times.append(again.import_time_s())
-    assert min(times) < 0.2, times
+def test_import_is_clean(server):
+    """Its CPU time is measured in test_schema."""
     log = server.log()
+    assert re.search(r"[\d.]+ seconds[^\n]*ComfyUI-VDOT", log), log[-3000:]
     assert "ComfyUI-VDOT (IMPORT FAILED)" not in log and "Traceback" not in log
 
 

@@ -132,7 +132,7 @@ ABSURD = {
 def test_absurd_text_is_refused_shortly_and_soon(tracks, name):
     """Each of the texts that nodes read."""
     text = ABSURD[name]
-    start = time.perf_counter()
+    start = time.process_time()
     readers = (
         lambda: tracks.boxes_from_text(text, SIZE, 17),
         lambda: tracks.curve_from_text(text),
@@ -145,7 +145,7 @@ def test_absurd_text_is_refused_shortly_and_soon(tracks, name):
         message = str(error.value)
         assert len(message) <= 400 and message.isprintable(), (number, message[:500])
         assert any(word in message for word in ("give", "write", "connect")), message
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_absurd_numbers_are_refused_by_the_builders(tracks):

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -132,12 +131,6 @@ class ComfyServer:
     def log(self) -> str:
         """Everything the server wrote so far."""
         return self.log_path.read_text(errors="replace")
-
-    def import_time_s(self) -> float:
-        """The seconds that ComfyUI says the pack took to import."""
-        match = re.search(r"([\d.]+) seconds[^\n]*ComfyUI-VDOT", self.log())
-        assert match, f"no import time of the pack in the log:\n{self.log()[-3000:]}"
-        return float(match.group(1))
 
     def get(self, path: str):
         """GET a JSON resource."""
