@@ -90,7 +90,7 @@ def _step_inputs() -> list[io.Input]:
             io.Float,
             "denoise",
             "Below 1: starts from the video in latent (from VAE Encode), with this much noise on it. The "
-            "number of steps stays. The lower, the closer to that video.",
+            "number of steps stays the same. The lower, the closer to that video.",
             min=0.01,
             max=1.0,
             step=0.01,
@@ -168,8 +168,7 @@ def _nag_inputs() -> list[io.Input]:
         _advanced(
             io.Float,
             "nag_tau",
-            "For nag_scale: how far the guided attention may exceed the plain one. Lower if the video shows "
-            "artifacts.",
+            "For nag_scale: upper limit of its effect. Lower it if the video shows artifacts.",
             min=0.0,
             max=10.0,
             step=0.05,
@@ -177,7 +176,7 @@ def _nag_inputs() -> list[io.Input]:
         _advanced(
             io.Float,
             "nag_alpha",
-            "For nag_scale: share of the guided attention in the result.",
+            "For nag_scale: how much of its effect is mixed in; 0: nothing, 1: all of it.",
             min=0.0,
             max=1.0,
             step=0.01,

@@ -62,7 +62,7 @@ class VDOTLines(CheckedNode):
             category=CATEGORY,
             description=(
                 "Draws a video's contours as the scribble control. One threshold applies to the entire clip, "
-                "so lines do not blink; give whole shots, not single frames."
+                "so lines do not blink; give complete shots, not single frames."
             ),
             search_aliases=["scribble", "lineart", "canny", "edges", "sketch", "softedge"],
             inputs=[

@@ -194,7 +194,10 @@ class VDOTStepRange(CheckedNode):
             io.Float.Input(
                 "end_percent",
                 default=0.5,
-                tooltip="Where it stops: 1 is the end, 0.5 half of the steps. A step right there is free.",
+                tooltip=(
+                    "Where it stops: 1 is the end, 0.5 half of the steps. A step that begins exactly there "
+                    "is not affected."
+                ),
                 **limits,
             ),
         ]
