@@ -149,7 +149,7 @@ def _change_table(patcher, key: str, patch, strength: float) -> None:
 
 
 class _Recorded(dict):
-    """A dict that knows which of its keys were read."""
+    """A dict that records which of its keys were read."""
 
     def __init__(self, items):
         super().__init__(items)
@@ -164,7 +164,7 @@ class _Recorded(dict):
 
 
 def _fits(patch, shape: tuple[int, ...] | None) -> bool:
-    """A patch changes a weight of this shape; ComfyUI only logs an error where it does not, and goes on."""
+    """True if a patch fits a weight of this shape; ComfyUI only logs an error where it does not."""
     if shape is None:
         return False
     if isinstance(patch, tuple):

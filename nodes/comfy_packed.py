@@ -20,7 +20,7 @@ LAYOUT = "VDOTPackedLayout"
 
 
 class PackedLayout(QuantizedLayout):
-    """How ComfyUI's quantized tensors decode our packed weights; they are never encoded."""
+    """Decoding of our packed weights for ComfyUI's quantized tensors; they are never encoded."""
 
     @dataclass(frozen=True)
     class Params(BaseLayoutParams):

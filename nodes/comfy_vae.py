@@ -66,7 +66,7 @@ def vae_encoder(vae) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _check_memory(vae, shape: tuple[int, ...]) -> None:
-    """Refuse what does not fit on the CPU, where ComfyUI cannot notice it and go on in tiles."""
+    """Refuse what does not fit on the CPU, where ComfyUI cannot notice it and fall back to tiles."""
     if vae.device.type != "cpu":
         return
     _, num_frames, height, width, channels = shape

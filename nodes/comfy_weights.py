@@ -20,7 +20,7 @@ SAFETENSORS = (".safetensors", ".sft")
 
 @dataclass(frozen=True)
 class ComfyWeights:
-    """What ComfyUI builds a network from.
+    """Weights and settings that ComfyUI builds a network from.
 
     Args:
         state_dict: Wan name -> tensor; quantized layers as ComfyUI's own or as our packed layers read them.

@@ -6,12 +6,7 @@ from ..vdot_core.text import counted
 from .comfy_bridge import report
 from .encode import REFERENCE_KEY, ZERO_TEXT_KEY
 from .guard import CheckedNode
-from .sample_inputs import (
-    CUSTOM,
-    Settings,
-    advanced_inputs,
-    preset_inputs,
-)
+from .sample_inputs import CUSTOM, Settings, advanced_inputs, preset_inputs
 from .sample_latent import count_references, cut_line, sampled_latent, with_references
 from .sample_steps import NOISE, StepPlan, plan_steps
 
@@ -131,10 +126,13 @@ def _checked_latent(models: list, positive, latent: dict, settings: Settings) ->
 
 
 def _uses_of_negative(cfg: float, settings: Settings) -> dict[str, str]:
-    """What the negative text is for: the setting, and the value that turns it off."""
-    uses = {f"cfg is {cfg:g}": "cfg to 1", f"nag_scale is {settings.nag_scale:g}": "nag_scale to 0"}
-    wanted = cfg != 1.0, settings.nag_scale > 0
-    return {use: off for (use, off), used in zip(uses.items(), wanted, strict=True) if used}
+    """Settings that read the negative text -> the value that turns each off."""
+    uses = {}
+    if cfg != 1.0:
+        uses[f"cfg is {cfg:g}"] = "cfg to 1"
+    if settings.nag_scale > 0:
+        uses[f"nag_scale is {settings.nag_scale:g}"] = "nag_scale to 0"
+    return uses
 
 
 def _with_nag(models: list, negative, settings: Settings) -> list:

@@ -20,7 +20,7 @@ NOISE, CONTENT, LEFTOVER = "noise", "content", "leftover"
 
 @dataclass(frozen=True, eq=False)
 class Leftover:
-    """What a sampler that stopped early leaves in its LATENT for the next one.
+    """State that a sampler that stopped early leaves in its LATENT for the next one.
 
     Args:
         pause: where it stopped, in the network's space.
@@ -79,7 +79,7 @@ class StepPlan:
 
 
 def resumable(latent: dict) -> Leftover | None:
-    """What the sampler before left, if its latent arrives unchanged."""
+    """The state that the sampler before left, if its latent arrives unchanged."""
     leftover = latent.get(LEFTOVER_KEY)
     if not isinstance(leftover, Leftover):
         return None
@@ -147,7 +147,7 @@ def _resumed_step(schedule: Schedule, leftover: Leftover, settings: Settings) ->
 
 
 def _pause(leftover: Leftover, step: int, schedule: Schedule, solver: str) -> Pause:
-    """The exact latents; with the solver's memory where it goes on with the same steps."""
+    """The exact latents, with the solver's history where the steps before are the same."""
     from ..vdot_core.sampling import Pause
 
     taken = slice(0, step + 1)

@@ -53,11 +53,9 @@ def sampled_hash(path: Path, num_blocks: int, block_bytes: int) -> str:
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         digest = hashlib.sha256(f"{size}\0".encode())
-        last, count = size - block_bytes, num_blocks
-        if size <= num_blocks * block_bytes:
-            last, count = (num_blocks - 1) * block_bytes, num_blocks
-        for number in range(count):
-            file.seek(last * number // (count - 1))
+        last = max(size, num_blocks * block_bytes) - block_bytes
+        for number in range(num_blocks):
+            file.seek(last * number // (num_blocks - 1))
             digest.update(file.read(block_bytes))
     return digest.hexdigest()
 

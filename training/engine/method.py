@@ -87,7 +87,7 @@ class Method(Protocol):
         """Metadata of the exported network."""
 
     def adapted_from(self) -> AdaptedFrom | None:
-        """The network that the averaged one changes, if it is an adapter; it is exported as a LoRA then."""
+        """The network that the averaged one changes, if it is an adapter; None if it is a full network."""
 
 
 def trainable(module: nn.Module, frozen: Sequence[str] = ()) -> dict[str, nn.Parameter]:

@@ -14,14 +14,14 @@ STATUS = 128 + signal.SIGTERM
 
 
 class StopRequest:
-    """Whether the process has been asked to stop."""
+    """`made` is True once the process has been asked to stop."""
 
     made = False
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Note SIGTERM, in the main thread, in place of ending; a second one ends the process at once."""
+    """Note SIGTERM in the main thread instead of ending; a second one ends the process at once."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
