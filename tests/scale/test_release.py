@@ -32,7 +32,7 @@ print(json.dumps([count, end, peak]))
 LOAD_IN_COMFYUI = """
 import json, sys
 from tests.support.pack import submodule
-bridge = submodule("nodes.comfy_bridge")
+loading = submodule("nodes.comfy_loading")
 import comfy.model_patcher
 
 class Assigning(comfy.model_patcher.ModelPatcher):
@@ -42,8 +42,8 @@ class Assigning(comfy.model_patcher.ModelPatcher):
 
 comfy.model_patcher.CoreModelPatcher = Assigning
 small, large = sys.argv[1:]
-bridge.load_model(small)
-model, end, peak = grown_mb(lambda: bridge.load_model(large))
+loading.load_model(small)
+model, end, peak = grown_mb(lambda: loading.load_model(large))
 count = sum(parameter.numel() for parameter in model.model.diffusion_model.parameters())
 print(json.dumps([count, end, peak]))
 """
