@@ -16,7 +16,7 @@ from vdot_core.networks import WanVaceConfig, expected_shapes, wan_vace_14b
 
 # VDOT_MEMORY_TEST_MB=1000 repeats the measurement at another size.
 MEGABYTES = int(os.environ.get("VDOT_MEMORY_TEST_MB", "300"))
-LIMIT = 1.2
+LIMIT = 1.4  # a second copy would be 2; 0.08 of a file of this size is imported code
 
 # One process with torch imported forks one child per case, for a peak cannot be reset.
 SCRIPT = """
