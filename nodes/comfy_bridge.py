@@ -13,6 +13,7 @@ import comfy.supported_models
 import torch
 
 from ..vdot_core.networks import ContextScale
+from ..vdot_core.text import counted
 from .comfy_network import ComfyWan, ComfyWanVace, config_from_unet
 from .comfy_step_range import StepScale, at_step, in_steps
 
@@ -126,8 +127,8 @@ class FrameScale(ContextScale):
         num_tokens, num_frames = hints.shape[1], len(self.frames)
         if num_tokens % num_frames:
             raise ValueError(
-                f"a unit's strength has {num_frames} latent frames, the video {num_tokens} tokens, which is "
-                "no multiple; remove VDOT Strength, or the node that adds frames to the video"
+                f"a unit's strength has {counted(num_frames, 'latent frame')}, the video {num_tokens} "
+                "tokens, which is no multiple; remove VDOT Strength, or the node that adds frames to the video"
             )
         scale = torch.tensor(self.frames).to(hints).repeat_interleave(num_tokens // num_frames)
         return hints * scale[:, None]
