@@ -128,7 +128,7 @@ class FrameScale(ContextScale):
         if num_tokens % num_frames:
             raise ValueError(
                 f"a unit's strength has {counted(num_frames, 'latent frame')}, the video {num_tokens} "
-                "tokens, which is no multiple; remove VDOT Strength, or the node that adds frames to the video"
+                "tokens, which is no multiple; remove VDOT Strength, or the node that adds frames"
             )
         scale = torch.tensor(self.frames).to(hints).repeat_interleave(num_tokens // num_frames)
         return hints * scale[:, None]

@@ -12,7 +12,6 @@ import comfy.sd
 import comfy.utils
 import torch
 
-from ..vdot_core.checkpoints.survey import survey
 from ..vdot_core.dtypes import DTYPES
 from ..vdot_core.signals.conventions import control_conventions
 from ..vdot_core.text import counted, shown
@@ -55,6 +54,8 @@ def load_model(path, vace_path=None, weight_dtype="default", network="vdot", dis
     Raises:
         ValueError: the file cannot be read, or the network cannot run it.
     """
+    from ..vdot_core.checkpoints.survey import survey
+
     checkpoint = survey(path, vace_path)
     info = checkpoint.info
     if info.problem:

@@ -1,8 +1,11 @@
 """Weights of any readable checkpoint as the state dict that ComfyUI's loader takes, in memory once."""
 
+from __future__ import annotations
+
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import comfy.cli_args
 import comfy.memory_management
@@ -10,10 +13,12 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..vdot_core.checkpoints.survey import Entry, Survey
-from ..vdot_core.checkpoints.tensor_files import TensorFile
 from ..vdot_core.dtypes import FP8_DTYPES
 from ..vdot_core.text import shown
+
+if TYPE_CHECKING:
+    from ..vdot_core.checkpoints.survey import Entry, Survey
+    from ..vdot_core.checkpoints.tensor_files import TensorFile
 
 SAFETENSORS = (".safetensors", ".sft")
 

@@ -11,7 +11,7 @@ from devtools.setup import project_table
 ROOT = Path(__file__).resolve().parents[2]
 IMPORT_NAMES = {"pillow": "PIL"}
 BY_COMFYUI = {
-    *("comfy", "comfy_api", "comfy_execution", "comfy_extras"),
+    *("comfy", "comfy_api", "comfy_execution", "comfy_extras", "comfy_kitchen"),
     *("folder_paths", "latent_preview", "node_helpers", "nodes"),
 }
 # Their absence is met where they are imported: by an error that says what to install, or by another way.

@@ -203,7 +203,7 @@ def test_the_commands_use_the_standard_library_alone():
         ({"VDOT_VENV": "{file}"}, "error: {file} is a file: VDOT_VENV must be a folder"),
         (
             {"VDOT_VENV": "{file}/venv"},
-            "error: cannot write to {file}/venv (Not a directory): make it a writable",
+            "error: cannot write to {file}/venv (Not a directory): make {file}/venv a writable",
         ),
         ({"VDOT_VENV": "/"}, "error: VDOT_VENV=/ is the root of the disk"),
         (

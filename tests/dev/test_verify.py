@@ -11,7 +11,7 @@ import torch
 from tests.core.checkpoints.helpers import weights_of
 from tests.support.comfy import ROOT
 from vdot_core.checkpoints import save_weights
-from vdot_core.networks import WanVaceConfig, layers
+from vdot_core.networks import WanVaceConfig, hooks
 
 STUDENT = ROOT / "assets/vdot_tiny_student.safetensors"
 
@@ -33,7 +33,7 @@ def test_the_step_equals_comfyui(compare, tmp_path):
 
 def test_a_wrong_network_fails_the_step(compare, monkeypatch):
     """A fault of the smallest kind: GELU without its tanh approximation."""
-    monkeypatch.setattr(layers, "gelu", torch.nn.functional.gelu)
+    monkeypatch.setattr(hooks, "gelu", torch.nn.functional.gelu)
     assert not compare(STUDENT).passed
 
 

@@ -55,7 +55,7 @@ def read_json(path: Path, kind: type[Value], cure: str) -> Value:
         ValueError: It is missing or damaged.
     """
     try:
-        value = parse_json(read_file(path, MAX_JSON_BYTES))
+        value = parse_json(read_file(path, MAX_JSON_BYTES), allow_nan=True)
         if not isinstance(value, kind):
             raise ValueError(f"it holds a {type(value).__name__}, expected a {kind.__name__}")
         return value

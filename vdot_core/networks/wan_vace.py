@@ -176,13 +176,12 @@ class WanVace(nn.Module):
     def _run(self, function: Callable, *inputs: Any) -> Any:
         """Call a block, or a group; with gradient checkpointing autograd keeps only the inputs."""
         if self.checkpoint_every and torch.is_grad_enabled():
-            return checkpoint(function, *inputs, use_reentrant=False, context_fn=self._contexts)
+            contexts = noop_context_fn if self.adapted is None else self._contexts
+            return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
         return function(*inputs)
 
     def _contexts(self) -> tuple[Any, Any]:
         """Contexts of a group's pass and of its rerun, which needs the same adapters."""
-        if self.adapted is None:
-            return noop_context_fn()
         return nullcontext(), self.adapted.activated(*self.adapted.names)
 
     def _run_blocks(

@@ -155,7 +155,7 @@ def test_reference_sources():
     rows = (canvas[..., 0] < 0.5).any(1).nonzero().flatten()
     assert len(rows) == int(20 * 64 / 30) and (canvas[rows] == 0).all()
 
-    with pytest.raises(ValueError, match="mask is empty"):
+    with pytest.raises(ValueError, match="mask or alpha is empty"):
         reference(torch.zeros(8, 8, 3), masks=torch.zeros(8, 8), width=64, height=64, num_frames=1)
     with pytest.raises(ValueError, match="at least one"):
         reference([], width=64, height=64, num_frames=1)
