@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 
 from .attention import AttentionFunction, sdpa_attention
 from .checks import check_inputs
@@ -176,8 +176,8 @@ class WanVace(nn.Module):
     def _run(self, function: Callable, *inputs: Any) -> Any:
         """Call a block, or a group; with gradient checkpointing autograd keeps only the inputs."""
         if self.checkpoint_every and torch.is_grad_enabled():
-            contexts = noop_context_fn if self.adapted is None else self._contexts
-            return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+            contexts = {} if self.adapted is None else {"context_fn": self._contexts}
+            return checkpoint(function, *inputs, use_reentrant=False, **contexts)
         return function(*inputs)
 
     def _contexts(self) -> tuple[Any, Any]:
