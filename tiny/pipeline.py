@@ -28,7 +28,7 @@ SCALED = {
     "num_validation": 1,
     "warmup": 0,
     "validate_every": 1,
-    "save_every": 1,
+    "save_every": 20,  # a checkpoint of the teacher takes as long as a step
     "sample_every": 1,
 }
 # A small run may have no clip of some task: all samples have equal weight.
