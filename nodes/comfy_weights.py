@@ -17,7 +17,7 @@ from ..vdot_core.dtypes import FP8_DTYPES
 from ..vdot_core.text import shown
 
 if TYPE_CHECKING:
-    from ..vdot_core.checkpoints.survey import Entry, Survey
+    from ..vdot_core.checkpoints.info import Entry, Survey
     from ..vdot_core.checkpoints.tensor_files import TensorFile
 
 SAFETENSORS = (".safetensors", ".sft")

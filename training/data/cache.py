@@ -36,26 +36,6 @@ NUM_BLOCKS, BLOCK_BYTES = 16, 1 << 16  # of a shard's digest
 MAX_JSON_BYTES = 2**30  # an index takes some 400 bytes a sample
 
 
-def digest(*paths: str | Path) -> str:
-    """SHA-256 of files, or of all files of folders with their names; not of hidden ones (.cache, .git)."""
-    total = hashlib.sha256()
-    for path in map(Path, paths):
-        if not path.exists():
-            raise ValueError(f"{path} does not exist; give a model file or folder")
-        for file in [path] if path.is_file() else _visible(path):
-            if path.is_dir():
-                total.update(f"{file.relative_to(path).as_posix()}\0".encode())
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 22):
-                    total.update(block)
-    return total.hexdigest()
-
-
-def _visible(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of a cache; ValueError names the file where it holds none."""
     try:

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .cache import digest
+from ..engine.hashes import tree_hash
 from .umt5 import TEXT_LEN, embed, load_umt5
 from .wan_vae import decode_video, denormalize, encode_video, load_vae, normalize
 
@@ -49,15 +49,15 @@ def _tokenizer_folder(path: Path) -> Path:
 
 def vae_digest(path: str | Path) -> str:
     """Identifies a VAE, by the file or the part of a pipeline's folder that `VideoEncoder` reads."""
-    return digest(_subfolder(Path(path), "vae"))
+    return tree_hash(_subfolder(Path(path), "vae"))
 
 
 def text_encoder_digest(path: str | Path) -> str:
     """The same for what `TextEncoder` reads: the encoder, and its tokenizer if that is in another folder."""
     path = Path(path)
     if not path.is_dir():
-        return digest(path)
-    return digest(*dict.fromkeys((_subfolder(path, "text_encoder"), _tokenizer_folder(path))))
+        return tree_hash(path)
+    return tree_hash(*dict.fromkeys((_subfolder(path, "text_encoder"), _tokenizer_folder(path))))
 
 
 class VideoEncoder:

@@ -60,6 +60,26 @@ def sampled_hash(path: Path, num_blocks: int, block_bytes: int) -> str:
     return digest.hexdigest()
 
 
+def tree_hash(*paths: str | Path) -> str:
+    """SHA-256 of files, or of all files of folders with their names; not of hidden ones (.cache, .git)."""
+    total = hashlib.sha256()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; give a model file or folder")
+        for file in [path] if path.is_file() else _visible_files(path):
+            if path.is_dir():
+                total.update(f"{file.relative_to(path).as_posix()}\0".encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 22):
+                    total.update(block)
+    return total.hexdigest()
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
+
+
 def _hash(path: Path) -> str:
     digest, block = hashlib.sha256(), bytearray(BLOCK_BYTES)
     with open_file(path) as file:

@@ -184,12 +184,8 @@ class Trainer:
 
     def _report_bad(self, name: str, batches: Sequence, totals: Sequence[Tensor], norm: Tensor) -> None:
         ids = [i for batch, _ in batches for i in batch.ids]
-        bad = [
-            i
-            for (batch, _), total in zip(batches, totals, strict=True)
-            if not torch.isfinite(total)
-            for i in batch.ids
-        ]
+        bad_batches = [b for (b, _), total in zip(batches, totals, strict=True) if not total.isfinite()]
+        bad = [i for batch in bad_batches for i in batch.ids]
         everyone = self.world.gather((bad, ids))
         with_bad_loss = [i for losses, _ in everyone for i in losses]
         logger.error(

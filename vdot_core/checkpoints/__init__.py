@@ -3,13 +3,13 @@
 from .acc_wan_init import acc_wan_init
 from .convert import convert
 from .gguf_write import convert_to_gguf
+from .info import CheckpointInfo
 from .lora import LoraOptions, LoraReport, extract_lora, output_errors
 from .merge import merge
+from .open_tensors import read_tensors
 from .read import NetworkWeights, inspect, load_network, read_weights
 from .split import split
 from .stored import StoredWeights, open_weights
-from .survey import CheckpointInfo
-from .tensor_files import read_tensors
 from .write import save_network, save_weights
 
 __all__ = [

@@ -9,10 +9,10 @@ import torch
 
 from ..networks import WanVaceConfig
 from .forms import FORMS, encode, form_specs, is_block_matrix
+from .info import CheckpointInfo, Survey
 from .read import inspect, iterate_tensors, loadable
 from .shards import write_shards
 from .streams import compared_with_a_copy, reported, unchanged
-from .survey import CheckpointInfo, Survey
 from .tensor_files import TensorSpec
 from .write import carried_header, checked_path, plain_header, require_free, writing_order
 

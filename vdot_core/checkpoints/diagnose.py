@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from ..text import listed, shown
-from .tensor_files import Problem, TensorSpec
+from .tensor_files import TensorSpec
 
 _LORA = re.compile(r"lora_|\.lora\.|\.hada_w|\.lokr_|\.diff(_b)?$|\.alpha$")
 _IMAGE = re.compile(r"(^|\.)(img_emb|k_img|v_img|add_k_proj|image_embedder)\.")
@@ -24,6 +25,15 @@ _VAE = re.compile(
 _OTHER_FAMILY = re.compile(
     r"(^|\.)(double_blocks|single_blocks|joint_blocks|transformer_blocks|input_blocks|down_blocks)\."
 )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The reason why a readable file is not a loadable network."""
+
+    layout: str
+    reason: str = ""
+
 
 VACE_MODULE = Problem(
     "vace-module",

@@ -13,7 +13,7 @@ from ..text import MAX_JSON_BYTES, listed, parse_json, shown
 
 INDEX_SUFFIX = ".index.json"
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}(?P<suffix>\.safetensors|\.bin)")
-_CONFIG_BESIDE = re.compile(r"diffusion_pytorch_model.*")
+_HAS_CONFIG = re.compile(r"diffusion_pytorch_model.*")
 MAX_SHARDS = 1_000
 
 
@@ -59,7 +59,7 @@ def find_weights(path: str | Path) -> WeightSet:
                 "all shards and the index in one folder"
             )
         return _from_index(index)
-    config = _read_config(path.parent) if _CONFIG_BESIDE.fullmatch(path.name) else None
+    config = _read_config(path.parent) if _HAS_CONFIG.fullmatch(path.name) else None
     return WeightSet((path,), config=config)
 
 

@@ -24,9 +24,9 @@ from .forms import is_block_matrix, require_finite
 from .ggml_types import GGML_BY_NAME, num_packed_bytes
 from .gguf_files import METADATA
 from .gguf_header import ORIGINAL_SHAPE
+from .info import CheckpointInfo, Survey
 from .read import inspect, iterate_tensors, loadable
 from .streams import compared_with_a_copy, reported, unchanged
-from .survey import CheckpointInfo, Survey
 from .tensor_files import TensorSpec
 from .write import carried_header, require_free
 

@@ -15,11 +15,12 @@ from ..dtypes import FP8_DTYPES
 from ..networks import WanVaceConfig
 from ..text import counted, listed, shown
 from .diagnose import VACE_MODULE
+from .info import CheckpointInfo, Entry, Survey
 from .lora import Lora, read_lora
 from .read import inspect, iterate_tensors, loadable
 from .safetensors_files import write_safetensors
 from .streams import reported, unchanged
-from .survey import CheckpointInfo, Entry, Survey, survey
+from .survey import survey
 from .write import carried_header, checked_path, plain_header, require_free, writing_order
 
 log = logging.getLogger("vdot")

@@ -12,9 +12,10 @@ import torch
 from ..networks import WanVace, WanVaceConfig
 from ..text import shown
 from .ggml_types import dequantize
+from .info import CheckpointInfo, Entry, Survey
 from .quantized import expand_scaled
 from .streams import require_unchanged
-from .survey import CheckpointInfo, Entry, Survey, survey
+from .survey import survey
 from .tensor_files import TensorSpec
 
 # While weights are converted, the file is mapped in parts of this size, so that the pages already read

@@ -11,11 +11,11 @@ import torch
 from ..networks import WanVaceConfig
 from ..text import shown
 from .infer import follows_from_shapes
+from .info import CheckpointInfo, Entry
 from .layouts import COMFYUI_PREFIXES, VACE_ROOTS, wan_to_diffusers
 from .read import inspect, iterate_tensors, loadable
 from .safetensors_files import write_safetensors
 from .streams import reported, unchanged
-from .survey import CheckpointInfo, Entry
 from .tensor_files import TensorSpec
 from .write import carried_header, checked_path, plain_header, require_free, writing_order
 

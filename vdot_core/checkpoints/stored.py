@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from .info import Entry
 from .read import NetworkWeights, iterate_tensors, loadable
-from .survey import Entry
 
 
 class StoredWeights(Mapping[str, torch.Tensor]):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from .info import Entry
 from .read import iterate_tensors
-from .survey import Entry
 
 Reader = Callable[[str], torch.Tensor]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..files import open_file, scratch_file, sync
-from .survey import Entry
+from .info import Entry
 
 log = logging.getLogger("vdot")
 _LARGE = 2**30  # bytes of a file that takes a while

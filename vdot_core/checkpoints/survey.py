@@ -2,88 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..networks import WanVaceConfig, expected_shapes
 from ..text import listed, shown
 from . import diagnose, infer
+from .diagnose import Problem
 from .folders import WeightSet, find_weights
-from .layouts import VACE_ROOTS, Layout, detect_layout
-from .quantized import PackedWeight, find_quantization, layer_settings
-from .tensor_files import Problem, TensorFile, TensorSpec, open_tensor_file
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """Description of a checkpoint, from its headers.
-
-    Args:
-        path: the checkpoint.
-        layout: 'vdot' (ours), 'vdot-pt' (the release), 'wan', 'comfyui', 'diffusers', 'vace-module', two of
-            these joined by ' + ', or what else it is: 'lora', 'vae', 'text-encoder', 'i2v', 'unknown', ...
-        config: the network's sizes; None where they cannot be known.
-        dtypes: number of parameters by dtype, as in {'bfloat16': 17337592896}, or by GGUF's format.
-        num_parameters: all parameters of the network; quantization scales are not counted.
-        files: the weight files.
-        metadata: the strings of the files' headers.
-        problem: why it cannot be loaded; empty where it can.
-        scaled: True for fp8 weights with scale factors.
-        formats: formats of weights that only ComfyUI's layers read, such as 'nvfp4'.
-        ggml_types: formats of a GGUF file's blocks, such as 'Q4_K'.
-    """
-
-    path: Path
-    layout: str
-    config: WanVaceConfig | None
-    dtypes: dict[str, int]
-    num_parameters: int
-    files: tuple[Path, ...]
-    metadata: dict[str, str] = field(default_factory=dict)
-    problem: str = ""
-    scaled: bool = False
-    formats: tuple[str, ...] = ()
-    ggml_types: tuple[str, ...] = ()
-
-    @property
-    def encoded_as(self) -> str:
-        """Form of weights that have to be decoded, and so need a dtype to be read; empty where none have."""
-        return "scaled fp8" if self.scaled else ", ".join(self.ggml_types)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Location of one parameter.
-
-    Args:
-        file: that holds it.
-        name: in the file.
-        spec: shape of its values and dtype of its storage.
-        scale: name of its fp8 factor in the same file.
-        packed: its form for ComfyUI's quantized layers; `parts` are names in the same file.
-    """
-
-    file: TensorFile
-    name: str
-    spec: TensorSpec
-    scale: str | None = None
-    packed: PackedWeight | None = None
-
-    @property
-    def is_encoded(self) -> bool:
-        """The file's numbers are not the parameter's values."""
-        return self.scale is not None or bool(self.spec.ggml_type)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """The `inspect` result, and the location of each parameter by its Wan name."""
-
-    info: CheckpointInfo
-    entries: dict[str, Entry]
+from .info import CheckpointInfo, Entry, Survey, with_counts
+from .join import has_vace, join, vace_branch
+from .layouts import Layout, detect_layout
+from .open_tensors import open_tensor_file
+from .quantized import find_quantization, layer_settings
+from .tensor_files import TensorFile, TensorSpec
 
 
 def survey(
@@ -108,10 +42,10 @@ def survey(
     result = _survey_set(Path(path))
     if vace is not None:
         module = _survey_set(Path(vace))
-        result = _join(result, _branch(module) if branch_of_vace else module)
+        result = join(result, vace_branch(module) if branch_of_vace else module)
     if result.info.problem:
         return result
-    if not any(name.startswith("blocks.") for name in result.entries) and _has_vace(result):
+    if not any(name.startswith("blocks.") for name in result.entries) and has_vace(result):
         return _refused(result, diagnose.VACE_MODULE)
     specs = {name: entry.spec for name, entry in result.entries.items()}
     try:
@@ -143,7 +77,7 @@ def _survey_set(path: Path) -> Survey:
             owners[name] = file
     metadata = {key: value for file in files for key, value in file.metadata.items()}
     specs = {name: file.specs[name] for name, file in owners.items()}
-    info = _count(CheckpointInfo(path, "unknown", None, {}, 0, weights.files, metadata), specs)
+    info = with_counts(CheckpointInfo(path, "unknown", None, {}, 0, weights.files, metadata), specs)
 
     layout = detect_layout(specs, files[0].container)
     problem = diagnose.foreign(specs)
@@ -189,7 +123,7 @@ def _interpret(
             packed = replace(packed, parts={part: names[helper] for part, helper in packed.parts.items()})
             spec = replace(spec, shape=packed.shape)
         entries[name] = Entry(owners[original], original, spec, names[scale] if scale else None, packed)
-    info = _count(info, {name: entry.spec for name, entry in entries.items()})
+    info = with_counts(info, {name: entry.spec for name, entry in entries.items()})
     ggml_types = sorted({entry.spec.ggml_type for entry in entries.values()} - {""})
     info = replace(
         info,
@@ -198,13 +132,6 @@ def _interpret(
         ggml_types=tuple(ggml_types),
     )
     return Survey(info, entries)
-
-
-def _count(info: CheckpointInfo, specs: Mapping[str, TensorSpec]) -> CheckpointInfo:
-    dtypes: Counter[str] = Counter()
-    for spec in specs.values():
-        dtypes[spec.ggml_type or str(spec.dtype).removeprefix("torch.")] += spec.num_elements
-    return replace(info, dtypes=dict(dtypes), num_parameters=sum(dtypes.values()))
 
 
 def _check_owners(path: Path, weights: WeightSet, files: list[TensorFile]) -> None:
@@ -220,90 +147,6 @@ def _check_owners(path: Path, weights: WeightSet, files: list[TensorFile]) -> No
             f"{shown(path)}: the index and the shards disagree on {len(wrong)} tensors: {listed(wrong)}; "
             "they are of different downloads, download them again"
         )
-
-
-def _has_vace(result: Survey) -> bool:
-    return any(name.startswith(VACE_ROOTS) for name in result.entries)
-
-
-def _branch(network: Survey) -> Survey:
-    """The VACE branch of a complete VACE network; others are returned as they are."""
-    if network.info.problem or not _has_vace(network):
-        return network
-    entries = {name: entry for name, entry in network.entries.items() if name.startswith(VACE_ROOTS)}
-    return Survey(network.info, entries)
-
-
-def _join(base: Survey, module: Survey) -> Survey:
-    """Join a T2V network and its VACE module."""
-    if base.info.layout == "i2v":
-        raise ValueError(
-            f"{shown(base.info.path)} is an image-to-video network (I2V), which takes an image with every "
-            "video; VACE modules belong to text-to-video networks: give the T2V network of the same size"
-        )
-    for part in (base, module):
-        if part.info.problem:
-            raise ValueError(part.info.problem)
-    if any(not name.startswith(VACE_ROOTS) for name in module.entries):
-        swapped = all(name.startswith(VACE_ROOTS) for name in base.entries)
-        advice = "the two are swapped" if swapped else "load it alone, or give a file of vace_* keys only"
-        raise ValueError(f"{shown(module.info.path)} holds a complete network, not the VACE module: {advice}")
-    _check_widths(base, module)
-    if _has_vace(base):
-        raise ValueError(
-            f"{shown(base.info.path)} has a VACE branch already; load it alone, or give a T2V network"
-        )
-    entries = {**base.entries, **module.entries}
-    info = replace(
-        _count(base.info, {name: entry.spec for name, entry in entries.items()}),
-        layout=f"{base.info.layout} + {diagnose.VACE_MODULE.layout}",
-        files=base.info.files + module.info.files,
-        metadata={**module.info.metadata, **base.info.metadata},
-        scaled=base.info.scaled or module.info.scaled,
-        formats=tuple(sorted({*base.info.formats, *module.info.formats})),
-        ggml_types=tuple(sorted({*base.info.ggml_types, *module.info.ggml_types})),
-    )
-    if info.config is not None:
-        info = replace(info, config=_with_vace(info.config, module))
-    return Survey(info, entries)
-
-
-def _check_widths(base: Survey, module: Survey) -> None:
-    """Refuse the module of a network of another size before its blocks are counted."""
-    embeddings = (
-        base.entries.get("patch_embedding.weight"),
-        module.entries.get("vace_patch_embedding.weight"),
-    )
-    widths = [entry.spec.shape[0] for entry in embeddings if entry is not None and entry.spec.shape]
-    if len(set(widths)) > 1:
-        raise ValueError(
-            f"{shown(base.info.path, 100)} and {shown(module.info.path, 100)} are of networks of different "
-            f"size (widths {widths[0]} and {widths[1]}); give the VACE module of the same size, 14B to 14B "
-            "or 1.3B to 1.3B"
-        )
-
-
-def _with_vace(config: WanVaceConfig, module: Survey) -> WanVaceConfig:
-    """A text-only config that came with the base, completed by the module's VACE layers.
-
-    Where the module carries no config, they are evenly spaced.
-    """
-    own = module.info.config
-    if own is not None and own.vace_layers and own.num_layers == config.num_layers:
-        return replace(config, vace_layers=own.vace_layers, vace_in_channels=own.vace_in_channels)
-    specs = {name: entry.spec for name, entry in module.entries.items()}
-    _, num_vace = infer.count_blocks(specs)
-    if num_vace == 0 or config.num_layers % num_vace:
-        raise ValueError(
-            f"{shown(module.info.path)} has {num_vace} VACE blocks, the base network {config.num_layers} "
-            "blocks, over which they cannot be spaced evenly; give the module that belongs to this base"
-        )
-    embedding = specs.get("vace_patch_embedding.weight")
-    channels = (
-        embedding.shape[1] if embedding is not None and len(embedding.shape) == 5 else config.vace_in_channels
-    )
-    layers = tuple(range(0, config.num_layers, config.num_layers // num_vace))
-    return replace(config, vace_layers=layers, vace_in_channels=channels)
 
 
 def _choose_config(

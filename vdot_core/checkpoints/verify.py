@@ -13,10 +13,11 @@ import torch
 from ..files import file_size, open_file
 from ..networks import PRESETS, WanVaceConfig, expected_shapes
 from ..text import listed, shown
+from .info import Survey
 from .layouts import VACE_ROOTS
 from .read import iterate_tensors
 from .streams import reported, unchanged
-from .survey import Survey, survey
+from .survey import survey
 
 _RELEASED = {"14B": "wan_vace_14b", "1.3B": "wan_vace_1_3b"}
 _MAX_OVERHEAD = 0.01  # of the tensors' bytes: headers, alignment, the pickle

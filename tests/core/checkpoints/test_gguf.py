@@ -15,7 +15,7 @@ from tests.support.watch import check_refusal, watchdog
 from vdot_core.checkpoints import inspect, load_network, read_weights
 from vdot_core.checkpoints.ggml_types import GGML_TYPES, UNREAD_TYPES, dequantize
 from vdot_core.checkpoints.infer import config_to_metadata
-from vdot_core.checkpoints.tensor_files import open_tensor_file
+from vdot_core.checkpoints.open_tensors import open_tensor_file
 from vdot_core.networks import WanVaceConfig, expected_shapes
 
 KINDS = [kind.name for kind in GGML_TYPES.values()]

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from vdot_core.checkpoints import pt_files, safetensors_files
-from vdot_core.checkpoints.tensor_files import open_tensor_file
+from vdot_core.checkpoints.open_tensors import open_tensor_file
 
 TENSORS = {
     "whole": torch.arange(12, dtype=torch.bfloat16).view(3, 4),

@@ -8,8 +8,8 @@ from ...dtypes import DTYPES
 from ..convert import convert
 from ..forms import FORMS
 from ..gguf_write import GGUF_TYPES, K_TYPES, convert_to_gguf
+from ..info import CheckpointInfo
 from ..shards import parse_size
-from ..survey import CheckpointInfo
 from .summary import print_summary
 
 HELP = "write a checkpoint as safetensors or GGUF with its config"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ...text import shown
-from ..survey import CheckpointInfo
+from ..info import CheckpointInfo
 
 _MAX_METADATA = 20  # lines
 

@@ -15,10 +15,10 @@ from ...files import reason_of
 from ...networks import WanVaceConfig
 from ...text import shown
 from ..diagnose import mismatch
+from ..info import Entry, Survey
 from ..read import iterate_tensors, loadable
 from ..safetensors_files import write_safetensors
 from ..streams import reported, unchanged
-from ..survey import Entry, Survey
 from ..write import checked_path, require_free
 from .low_rank import squared_norm, truncated_svd
 from .names import NAMINGS, full_key, pair_keys

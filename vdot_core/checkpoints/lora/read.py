@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from ...text import listed, parse_json, shown
-from ..tensor_files import TensorFile, TensorSpec, open_tensor_file
+from ..open_tensors import open_tensor_file
+from ..tensor_files import TensorFile, TensorSpec
 from .names import is_unread, module_names, parse_key
 
 _PEFT_METADATA = "lora_adapter_metadata"  # diffusers' own, in the header of files that it saves
