@@ -27,6 +27,7 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+_HASHED_BYTES = 1 << 20  # at a time
 _CURES = {
     errno.ENOSPC: "make room, or give another folder",
     errno.EDQUOT: "make room, or give another folder",
@@ -117,6 +118,19 @@ def version_of(path: str | Path) -> tuple[int, ...]:
     file_size(path)
     status = os.stat(path)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a regular file's content, as hexadecimal digits.
+
+    Raises:
+        ValueError: as for `file_size`.
+    """
+    digest, block = hashlib.sha256(), bytearray(_HASHED_BYTES)
+    with open_file(path) as file:
+        while count := file.readinto(block):
+            digest.update(memoryview(block)[:count])
+    return digest.hexdigest()
 
 
 def _regular_size(path: str | Path, status: os.stat_result) -> int:

@@ -7,15 +7,13 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vdot_core.files import open_file
+from vdot_core.files import open_file, sha256_of
 from vdot_core.text import shown
-
-BLOCK_BYTES = 1 << 20
 
 
 def hashes(paths: Iterable[Path]) -> dict[str, str]:
     """Name -> SHA-256 of each file's content."""
-    return {path.name: _hash(path) for path in paths}
+    return {path.name: sha256_of(path) for path in paths}
 
 
 def altered(folder: Path, expected: Mapping[str, str], share: int = 0, shares: int = 1) -> str | None:
@@ -31,7 +29,7 @@ def altered(folder: Path, expected: Mapping[str, str], share: int = 0, shares: i
     """
     for name in sorted(expected)[share::shares]:
         try:
-            same = _hash(folder / name) == expected[name]
+            same = sha256_of(folder / name) == expected[name]
         except (OSError, ValueError) as error:
             return shown(error, 200)
         if not same:
@@ -78,11 +76,3 @@ def tree_hash(*paths: str | Path) -> str:
 def _visible_files(folder: Path) -> list[Path]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return sorted(p for p in files if not any(x.startswith(".") for x in p.relative_to(folder).parts))
-
-
-def _hash(path: Path) -> str:
-    digest, block = hashlib.sha256(), bytearray(BLOCK_BYTES)
-    with open_file(path) as file:
-        while count := file.readinto(block):
-            digest.update(memoryview(block)[:count])
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Checkpoints: recognize published layouts, read them strictly, write our own, start stage 2 from stage 1."""
+"""Checkpoints: recognize published layouts, read strictly, convert, split and merge, extract LoRAs."""
 
 from .acc_wan_init import acc_wan_init
 from .convert import convert

@@ -1,4 +1,4 @@
-"""Command line: `python -m vdot_core.checkpoints inspect IN`, `... convert IN OUT [--dtype bf16]`."""
+"""Command line: `python -m vdot_core.checkpoints COMMAND ..`; see `commands`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m vdot_core.checkpoints", description="Inspect and convert checkpoints."
+        "python -m vdot_core.checkpoints",
+        description="Inspect, verify, convert, split and merge checkpoints; extract LoRAs.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..text import shown
-from .tensor_files import TensorSpec
+from .tensor_files import TensorSpec, all_finite
 
 FORMS = ("fp8_scaled", "int8")
 _STORAGE = {"fp8_scaled": torch.float8_e4m3fn, "int8": torch.int8}
@@ -81,8 +81,7 @@ def encode(
 
 def require_finite(name: str, tensor: torch.Tensor) -> None:
     """ValueError if a tensor has infinite values or NaN, which no factor can scale."""
-    # aminmax, unlike isfinite, needs no memory of the tensor's size; NaN passes through it.
-    if not torch.isfinite(torch.stack(torch.aminmax(tensor)).float()).all():
+    if not all_finite(tensor):
         raise ValueError(f"{shown(name)} has values that are not finite; give an undamaged file")
 
 

@@ -21,6 +21,7 @@ from .read import inspect, iterate_tensors, loadable
 from .safetensors_files import write_safetensors
 from .streams import reported, unchanged
 from .survey import survey
+from .tensor_files import all_finite
 from .write import carried_header, checked_path, plain_header, require_free, writing_order
 
 log = logging.getLogger("vdot")
@@ -160,7 +161,7 @@ def _check_dtypes(added: Sequence[tuple[Lora, float]], dtypes: Mapping[str, torc
         if coarse:
             raise ValueError(
                 f"{shown(lora.path)} changes {len(coarse)} tensors that the base holds in fp8, such as "
-                f"{coarse[0]}: fp8 rounds most of such a change away; give --dtype bf16, quantize the result"
+                f"{coarse[0]}: fp8 rounds most of it away; give --dtype bf16, then quantize the result"
             )
 
 
@@ -183,7 +184,7 @@ def _summed(
 
 def _rounded(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     rounded = tensor.to(dtype)
-    if not torch.isfinite(torch.stack(torch.aminmax(rounded.float()))).all():
+    if not all_finite(rounded):
         raise ValueError(
             f"{shown(name)} with the LoRAs holds NaN, or values outside {dtype}'s range; use bfloat16, a "
             "lower strength, or an undamaged LoRA"

@@ -16,7 +16,7 @@ from .info import CheckpointInfo, Entry, Survey
 from .quantized import expand_scaled
 from .streams import require_unchanged
 from .survey import survey
-from .tensor_files import TensorSpec
+from .tensor_files import TensorSpec, all_finite
 
 # While weights are converted, the file is mapped in parts of this size, so that the pages already read
 # do not add up to a second copy.
@@ -228,9 +228,6 @@ def _convert(
         converted = dequantize(tensor, spec.ggml_type, spec.shape, dtype)
     else:
         converted = tensor.to(dtype) if scale is None else expand_scaled(tensor, scale, dtype)
-    if dtype == torch.float16 and tensor.dtype != dtype and converted.numel():
-        # aminmax, unlike isfinite, needs no memory of the tensor's size; NaN passes through it.
-        extremes = torch.stack(torch.aminmax(converted))
-        if not torch.isfinite(extremes).all():
-            raise ValueError(f"{shown(name)} has values outside float16's range; use bfloat16 instead")
+    if dtype == torch.float16 and tensor.dtype != dtype and not all_finite(converted):
+        raise ValueError(f"{shown(name)} has values outside float16's range; use bfloat16 instead")
     return converted

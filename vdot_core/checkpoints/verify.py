@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from ..files import file_size, open_file
+from ..files import file_size, sha256_of
 from ..networks import PRESETS, WanVaceConfig, expected_shapes
 from ..text import listed, shown
 from .info import Survey
-from .layouts import VACE_ROOTS
+from .join import has_vace
 from .read import iterate_tensors
 from .streams import reported, unchanged
 from .survey import survey
@@ -22,7 +21,6 @@ from .survey import survey
 _RELEASED = {"14B": "wan_vace_14b", "1.3B": "wan_vace_1_3b"}
 _MAX_OVERHEAD = 0.01  # of the tensors' bytes: headers, alignment, the pickle
 _SMALL_FILE = 2**20
-_CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -94,15 +92,15 @@ def _expected_network(checkpoint: Survey) -> tuple[str, WanVaceConfig | None]:
     own, entries = checkpoint.info.config, checkpoint.entries
     embedding = entries.get("patch_embedding.weight")
     width = embedding.spec.shape[0] if embedding is not None and embedding.spec.shape else None
-    has_vace = any(name.startswith(VACE_ROOTS) for name in entries)
     for size, preset in _RELEASED.items():
         config = PRESETS[preset]()
         is_another = (
             checkpoint.info.layout == "vdot" and own is not None and own.num_layers != config.num_layers
         )
         if config.dim == width and not is_another:
-            kind = "VACE" if has_vace else "T2V"
-            return f"Wan2.1-{kind}-{size}", config if has_vace else replace(config, vace_layers=())
+            if has_vace(checkpoint):
+                return f"Wan2.1-VACE-{size}", config
+            return f"Wan2.1-T2V-{size}", replace(config, vace_layers=())
     return "the config that it carries", own
 
 
@@ -163,12 +161,4 @@ def _checksums(files: Sequence[Path], *, compute: bool) -> Iterator[Check]:
         yield Check("checksum", True, "none published; --sha256 computes this file's")
         return
     for file in files:
-        yield Check("checksum", True, f"{_sha256(file)}  {shown(file.name)}; none published")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open_file(path) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        yield Check("checksum", True, f"{sha256_of(file)}  {shown(file.name)}; none published")

@@ -26,8 +26,8 @@ def rounded(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype)
     Returns:
         function(x) in `dtype`; without gradients a few tokens at a time, to hold no full result of x's dtype.
     """
-    whole = x.dtype == dtype or x.shape[1] <= CHUNK_TOKENS
-    if whole or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    at_once = x.dtype == dtype or x.shape[1] <= CHUNK_TOKENS
+    if at_once or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return function(x).to(dtype)
     result = torch.empty_like(x, dtype=dtype)
     for source, target in zip(x.split(CHUNK_TOKENS, 1), result.split(CHUNK_TOKENS, 1), strict=True):

@@ -203,9 +203,9 @@ def _color_wheel() -> Tensor:
     """Middlebury's wheel [55, 3] in [0, 1], as in torchvision: six arcs between the primary colors."""
     arcs = ((15, 0, 1, 1), (6, 1, 0, -1), (4, 1, 2, 1), (11, 2, 1, -1), (13, 2, 0, 1), (6, 0, 2, -1))
     rows = []
-    for steps_, full, moving, direction in arcs:
-        ramp = torch.floor(255 * torch.arange(steps_) / steps_)
-        arc = torch.zeros(steps_, 3)
+    for length, full, moving, direction in arcs:
+        ramp = torch.floor(255 * torch.arange(length) / length)
+        arc = torch.zeros(length, 3)
         arc[:, full] = 255
         arc[:, moving] = ramp if direction > 0 else 255 - ramp
         rows.append(arc)

@@ -14,8 +14,8 @@ from ..text import counted, listed, shown
 
 MAX_CANVAS = 1_000_000
 NUM_BODY, NUM_HAND, NUM_FACE = 18, 21, 68
-FORM = "a table with a list 'people' for each frame"
-CURE = "connect a pose estimator, or a node that gives POSE_KEYPOINT"
+_FORM = "a table with a list 'people' for each frame"
+_ADVICE = "connect a pose estimator, or a node that gives POSE_KEYPOINT"
 BODY_25_TO_18 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # BODY_25 adds a mid hip at 8
 
 
@@ -56,7 +56,7 @@ def parse_keypoints(
     if not isinstance(keypoints, Sequence) or isinstance(keypoints, str | bytes) or not keypoints:
         empty = isinstance(keypoints, list | tuple) and not keypoints
         got = "an empty list" if empty else _kind(keypoints)
-        raise ValueError(f"keypoints is {got}, expected a list with {FORM}; {CURE}")
+        raise ValueError(f"keypoints is {got}, expected a list with {_FORM}; {_ADVICE}")
     frames = [_read_frame(frame, index) for index, frame in enumerate(keypoints)]
     largest = max(
         (
@@ -104,14 +104,15 @@ def canvas_size(frame: dict[str, Any], index: int) -> tuple[int, int]:
 
 def _read_frame(frame: Any, index: int) -> list[Person]:
     if not isinstance(frame, dict) or not isinstance(frame.get("people"), list):
-        raise ValueError(f"keypoints of frame {index} are {_kind(frame)}, expected {FORM}; {CURE}")
+        raise ValueError(f"keypoints of frame {index} are {_kind(frame)}, expected {_FORM}; {_ADVICE}")
     return [_read_person(person, index) for person in frame["people"]]
 
 
 def _read_person(person: Any, index: int) -> Person:
     if not isinstance(person, dict):
         raise ValueError(
-            f"a person of frame {index} is {_kind(person)}, expected a table with 'pose_keypoints_2d'; {CURE}"
+            f"a person of frame {index} is {_kind(person)}, expected a table with 'pose_keypoints_2d'; "
+            f"{_ADVICE}"
         )
     body = _read_points(person, "pose_keypoints_2d", index)
     if len(body) == 25:

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..layouts import strip_wrappers, wan_to_diffusers
+from ..layouts import COMFYUI_PREFIXES, strip_wrappers, wan_to_diffusers
 
 NAMINGS = ("comfyui", "diffusers")
-_PREFIXES = ("", "diffusion_model.", "model.diffusion_model.", "transformer.")
+_PREFIXES = ("", *COMFYUI_PREFIXES, "transformer.")
 # Trainers of kohya's family join the parts by underscores; Wan Fun's write two after the prefix.
 _FLAT_PREFIXES = ("lora_unet_", "lora_unet__", "lycoris_")
 _SUFFIXES = (
