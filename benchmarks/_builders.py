@@ -1,4 +1,4 @@
-"""What `memory.py` measures: every function of `vdot_core.vcu` and `vdot_core.signals` on one drawn clip.
+"""Cases of `memory.py`: every function of `vdot_core.vcu` and `vdot_core.signals` on one drawn clip.
 
 Shape letters: F pixel frames, H W pixels.
 """

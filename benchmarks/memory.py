@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [--size 81x480x832] [--only NAME] [--first] [--json]
 
-Each call runs on one thread in a process of its own, so that one's peak is not another's; the peak counts
-what the process holds beyond the inputs, in units of the clip (float32 frames). Prints a Markdown table.
+Each call runs on one thread in a separate process, so that one's peak is not another's; the peak counts what
+the process holds beyond the inputs, in units of the clip (float32 frames). Prints a Markdown table.
 """
 
 import argparse

@@ -3,25 +3,17 @@
 import torch
 
 from vdot_core.checkpoints.read import loadable
-from vdot_core.checkpoints.streamed import Reader, reader, stream_weights
+from vdot_core.checkpoints.streamed import Reader, random_inputs, reader, stream_weights
 from vdot_core.checkpoints.verify import Check
 from vdot_core.networks import WanVace, WanVaceConfig
 
 LIMIT = 1e-4
 """Relative difference in float32; 5e-6 is usual, and a wrong norm, position or hint gives 1e-2 or more."""
-_LATENTS = (3, 16, 16)  # T h w
-_TEXT_TOKENS = 32
 _TIMESTEP = 979.0
 # Our name of a size -> ComfyUI's.
-_SIZES = {
-    **{
-        name: name
-        for name in ("dim", "ffn_dim", "num_heads", "num_layers", "text_dim", "freq_dim", "text_len")
-    },
-    **{name: name for name in ("patch_size", "qk_norm", "cross_attn_norm", "eps")},
-    "in_channels": "in_dim",
-    "out_channels": "out_dim",
-}
+_SAME = ("dim", "ffn_dim", "num_heads", "num_layers", "text_dim", "freq_dim", "text_len")
+_SAME += ("patch_size", "qk_norm", "cross_attn_norm", "eps")
+_SIZES = {**{name: name for name in _SAME}, "in_channels": "in_dim", "out_channels": "out_dim"}
 
 
 @torch.no_grad()
@@ -39,35 +31,24 @@ def compare_step(path: str, vace: str | None, device: str) -> Check:
     """
     checkpoint = loadable(path, vace, None, torch.float32)
     config, read = checkpoint.info.config, reader(checkpoint.entries)
-    arguments = _inputs(config, device)
+    x, text, contexts = random_inputs(config, device)
+    arguments = (x, torch.tensor([_TIMESTEP], device=device), text, contexts)
     ours, native = _our_step(config, read, device, arguments), _native_step(config, read, device, arguments)
     difference = float((ours - native).norm() / native.norm())
     detail = f"relative difference {difference:.1e} from ComfyUI's network, at most {LIMIT:.0e}, on {device}"
     return Check("step", difference <= LIMIT, detail)
 
 
-def _inputs(config: WanVaceConfig, device: str) -> tuple[torch.Tensor, ...]:
-    """(latents, timestep, text, contexts [1, 1, ..]) from a normal distribution."""
-    generator = torch.Generator().manual_seed(0)
-    shapes = (
-        (1, config.in_channels, *_LATENTS),
-        (1, _TEXT_TOKENS, config.text_dim),
-        (1, 1, config.vace_in_channels, *_LATENTS),
-    )
-    x, text, contexts = (torch.randn(shape, generator=generator).to(device) for shape in shapes)
-    return x, torch.tensor([_TIMESTEP], device=device), text, contexts
-
-
 def _our_step(
-    config: WanVaceConfig, read: Reader, device: str, arguments: tuple[torch.Tensor, ...]
+    config: WanVaceConfig, read: Reader, device: str, arguments: tuple[torch.Tensor | None, ...]
 ) -> torch.Tensor:
     network = WanVace(config, device="meta", dtype=torch.float32).eval()
     stream_weights(network, read, device)
-    return network(*arguments) if config.vace_layers else network(*arguments[:3])
+    return network(*arguments)
 
 
 def _native_step(
-    config: WanVaceConfig, read: Reader, device: str, arguments: tuple[torch.Tensor, ...]
+    config: WanVaceConfig, read: Reader, device: str, arguments: tuple[torch.Tensor | None, ...]
 ) -> torch.Tensor:
     import comfy.ldm.wan.model as wan
     import comfy.ops

@@ -75,7 +75,7 @@ def convert(
 def _plan(
     checkpoint: Survey, dtype: torch.dtype | None, form: str
 ) -> tuple[dict[str, dict[str, TensorSpec]], dict[str, torch.dtype | None]]:
-    """What each parameter is stored as (name in the file -> spec), and the dtype to read it in."""
+    """Tensors that each parameter is stored as (name in the file -> spec), and the dtype to read it in."""
     groups: dict[str, dict[str, TensorSpec]] = {}
     targets: dict[str, torch.dtype | None] = {}
     for name, entry in checkpoint.entries.items():

@@ -90,7 +90,7 @@ def _part(weight: str, ending: str) -> str:
 
 
 def _settings(form: str, shape: tuple[int, ...]) -> bytes:
-    """What ComfyUI reads of a layer's form, as the bytes of its comfy_quant tensor."""
+    """ComfyUI's settings of a layer in this form, as the bytes of its comfy_quant tensor."""
     # Without the second setting ComfyUI rounds the layer's input to fp8 too, without a factor.
     settings: dict[str, Any] = {"format": "float8_e4m3fn", "full_precision_matrix_mult": True}
     if form == "int8":

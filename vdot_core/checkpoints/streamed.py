@@ -1,4 +1,7 @@
-"""Runs a network whose weights are read block by block as they are used, for networks larger than memory."""
+"""Runs a network whose weights are read block by block as they are used, for networks larger than memory.
+
+Shape letters: C channels, T latent frames, h w latents, S text tokens.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,38 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from ..networks import WanVaceConfig
 from .info import Entry
 from .read import iterate_tensors
 
 Reader = Callable[[str], torch.Tensor]
+_LATENTS = (3, 16, 16)  # T h w
+_TEXT_TOKENS = 32
+
+
+def random_inputs(
+    config: WanVaceConfig,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Small inputs from a normal distribution, to compare networks of one size.
+
+    Args:
+        config: the networks' sizes.
+        device: of the inputs, which are drawn on the CPU.
+        dtype: of the inputs.
+        seed: of the numbers.
+    Returns:
+        (latents [1, C, T, h, w], text [1, S, text_dim], contexts [1, 1, vace_in_channels, T, h, w]); contexts
+        are None where the networks have no VACE branch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(1, config.in_channels, *_LATENTS), (1, _TEXT_TOKENS, config.text_dim)]
+    if config.vace_layers:
+        shapes.append((1, 1, config.vace_in_channels, *_LATENTS))
+    inputs = [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
+    return inputs[0], inputs[1], inputs[2] if config.vace_layers else None
 
 
 def reader(entries: Mapping[str, Entry]) -> Reader:

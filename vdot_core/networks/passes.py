@@ -1,4 +1,4 @@
-"""How a forward pass is divided: blocks to recompute together, contexts that share a pass of a VACE block."""
+"""Division of a forward pass: blocks recomputed together, contexts that share a pass of a VACE block."""
 
 from __future__ import annotations
 

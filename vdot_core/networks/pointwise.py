@@ -1,4 +1,4 @@
-"""What blocks do to each token by itself, at little memory.
+"""Operations of blocks on each token by itself, in little memory.
 
 B batch, L tokens, D width.
 """

@@ -225,7 +225,7 @@ class _Solver:
         raise NotImplementedError
 
     def history(self) -> dict[str, Any]:
-        """What later steps need of the earlier ones; see `Pause`."""
+        """State of earlier steps that later ones need; see `Pause`."""
         return {}
 
     def restore(self, pause: Pause) -> None:

@@ -76,7 +76,7 @@ def parse_keypoints(
 
 
 def _kind(value: Any) -> str:
-    """What a value is in messages: of a table its first keys."""
+    """Description of a value in a message: of a table its first keys."""
     if value is None:
         return "missing"
     if isinstance(value, dict):

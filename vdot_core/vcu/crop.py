@@ -1,4 +1,4 @@
-"""A small region worked on at a higher resolution of its own: the window around a mask, and its size.
+"""A small region worked on at a higher resolution: the window around a mask, and its size.
 
 Shape letters: F pixel frames, H W pixels. A mask is 1 where the model generates, 0 where it keeps.
 """

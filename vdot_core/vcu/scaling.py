@@ -127,7 +127,7 @@ def fit_into(
 
 
 def fit_notes(clip: Tensor, width: int, height: int, name: str) -> list[str]:
-    """What `cover` does to a clip."""
+    """Notes on how `cover` changes a clip; none where it fits."""
     old_height, old_width = clip.shape[1:3]
     if (old_width, old_height) == (width, height):
         return []

@@ -10,6 +10,7 @@ from ..forms import FORMS
 from ..gguf_write import GGUF_TYPES, K_TYPES, convert_to_gguf
 from ..info import CheckpointInfo
 from ..shards import parse_size
+from .arguments import add_plain, add_source, add_vace
 from .summary import print_summary
 
 HELP = "write a checkpoint as safetensors or GGUF with its config"
@@ -17,9 +18,9 @@ HELP = "write a checkpoint as safetensors or GGUF with its config"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("source", metavar="IN", help="weight file, folder of shards, index, or one shard")
+    add_source(parser)
     parser.add_argument("target", metavar="OUT", help="the .safetensors or .gguf file to write")
-    parser.add_argument("--vace", metavar="FILE", help="VACE module, if IN is a T2V network")
+    add_vace(parser)
     parser.add_argument(
         "--dtype",
         choices=("bf16", "fp16", "fp32", *FORMS),
@@ -41,11 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROGRAM",
         help="llama.cpp's llama-quantize with ComfyUI-GGUF's patch, which writes the types with K",
     )
-    parser.add_argument(
-        "--plain",
-        action="store_true",
-        help="leave the config out, so that ComfyUI without this pack opens the file (released sizes only)",
-    )
+    add_plain(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 

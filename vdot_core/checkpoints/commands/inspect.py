@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..read import inspect
+from .arguments import add_source, add_vace
 from .summary import print_summary
 
 HELP = "describe a checkpoint without reading its weights"
@@ -12,8 +13,8 @@ HELP = "describe a checkpoint without reading its weights"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("source", metavar="IN", help="weight file, folder of shards, index, or one shard")
-    parser.add_argument("--vace", metavar="FILE", help="VACE module, if IN is a T2V network")
+    add_source(parser)
+    add_vace(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import sys
 from ...dtypes import DTYPES
 from ..lora import LoraOptions, extract_lora, output_errors
 from ..lora.names import NAMINGS
+from .arguments import add_vace
 
 HELP = "write the difference of two networks as a LoRA"
 _AUTO_RANK, _AUTO_ENERGY = 256, 0.95
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("student", metavar="STUDENT", help="the network to reach, such as vdot_14b.pt")
     parser.add_argument("base", metavar="BASE", help="the network to start from, such as VACE-Wan2.1-14B")
     parser.add_argument("target", metavar="OUT", help="the .safetensors file to write")
-    parser.add_argument("--vace", metavar="FILE", help="VACE module, if BASE is a T2V network")
+    add_vace(parser, "BASE")
     parser.add_argument(
         "--rank",
         default="64",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ...dtypes import DTYPES
 from ..merge import merge
+from .arguments import add_dtype, add_plain, add_source, dtype_of
 from .summary import print_summary
 
 HELP = "join a base with a VACE module, add LoRAs to it, or both"
@@ -13,7 +13,7 @@ HELP = "join a base with a VACE module, add LoRAs to it, or both"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("base", metavar="BASE", help="network file, folder of shards, index, or one shard")
+    add_source(parser, "base", "BASE")
     parser.add_argument(
         "parts",
         metavar="PART",
@@ -29,29 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="of each LoRA, in order, or one for all (default: 1.0)",
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("bf16", "fp16", "fp32"),
-        help="convert every parameter; by default dtypes are kept",
-    )
-    parser.add_argument(
-        "--plain",
-        action="store_true",
-        help="leave the config out, so that ComfyUI without this pack opens the file (released sizes only)",
-    )
+    add_dtype(parser)
+    add_plain(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
 def run(options: argparse.Namespace) -> int:
     """Merge, and print the new file's summary; returns the exit code."""
-    dtype = DTYPES[options.dtype] if options.dtype else None
     return print_summary(
         merge(
             options.base,
             options.parts,
             options.target,
             strengths=options.strength,
-            dtype=dtype,
+            dtype=dtype_of(options),
             plain=options.plain,
             overwrite=options.overwrite,
         )

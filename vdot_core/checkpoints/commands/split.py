@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ...dtypes import DTYPES
 from ...text import shown
 from ..split import NAMINGS, split
+from .arguments import add_dtype, add_source, dtype_of
 
 HELP = "split a VACE network into a T2V base and a VACE module"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("source", metavar="IN", help="weight file, folder of shards, index, or one shard")
+    add_source(parser)
     parser.add_argument("--base", metavar="OUT1", required=True, help="file to write the T2V part to")
     parser.add_argument("--module", metavar="OUT2", required=True, help="file to write the VACE branch to")
     parser.add_argument(
@@ -24,11 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names of the keys: Wan's, as in Kijai's modules and ComfyUI's files; ComfyUI's with "
         "model.diffusion_model. before them; diffusers' (default: wan)",
     )
-    parser.add_argument(
-        "--dtype",
-        choices=("bf16", "fp16", "fp32"),
-        help="convert every parameter; by default dtypes are kept",
-    )
+    add_dtype(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
@@ -38,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         options.source,
         options.base,
         options.module,
-        dtype=DTYPES[options.dtype] if options.dtype else None,
+        dtype=dtype_of(options),
         naming=options.naming,
         overwrite=options.overwrite,
     )

@@ -6,14 +6,15 @@ import argparse
 import sys
 
 from ..verify import verify
+from .arguments import add_source, add_vace
 
 HELP = "check a network's names, shapes, sizes and values against the published layout"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("source", metavar="IN", help="weight file, folder of shards, index, or one shard")
-    parser.add_argument("--vace", metavar="FILE", help="VACE module, if IN is a T2V network")
+    add_source(parser)
+    add_vace(parser)
     parser.add_argument("--headers", action="store_true", help="read the headers alone, not the values")
     parser.add_argument("--sha256", action="store_true", help="compute checksums")
 

@@ -1,7 +1,4 @@
-"""The effect of a LoRA on a network's output: student, base, and base with the LoRA on the same random input.
-
-Shape letters: T latent frames, h w latents.
-"""
+"""The effect of a LoRA on a network's output: student, base, and base + LoRA on the same random input."""
 
 from __future__ import annotations
 
@@ -12,12 +9,10 @@ import torch
 
 from ...networks import WanVace, WanVaceConfig
 from ..read import loadable
-from ..streamed import Reader, reader, stream_weights
+from ..streamed import Reader, random_inputs, reader, stream_weights
 from .read import Lora, read_lora
 
-_LATENTS = (3, 16, 16)  # T h w
 _TIMESTEPS = (999.0, 750.0, 250.0)
-_TEXT_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -94,15 +89,6 @@ def _outputs(
     """Velocities at each timestep, in float32 on the CPU."""
     network = WanVace(config, device="meta", dtype=dtype).eval()
     stream_weights(network, read, device)
-    generator = torch.Generator().manual_seed(seed)
-    shapes = {
-        "x": (1, config.in_channels, *_LATENTS),
-        "text": (1, _TEXT_TOKENS, config.text_dim),
-        "contexts": (1, 1, config.vace_in_channels, *_LATENTS),
-    }
-    drawn = {
-        name: torch.randn(shape, generator=generator).to(device, dtype) for name, shape in shapes.items()
-    }
-    contexts = drawn["contexts"] if config.vace_layers else None
+    x, text, contexts = random_inputs(config, device, dtype, seed)
     times = (torch.tensor([time], device=device) for time in _TIMESTEPS)
-    return [network(drawn["x"], time, drawn["text"], contexts).float().cpu() for time in times]
+    return [network(x, time, text, contexts).float().cpu() for time in times]
