@@ -102,11 +102,6 @@ def scaled_chunks(frames: Tensor, width: int, height: int) -> Iterator[tuple[sli
         yield part, chunk
 
 
-def fit_frames(clip: Tensor, width: int, height: int, name: str = "frames") -> tuple[Tensor, list[str]]:
-    """`cover` with a note of what it did."""
-    return cover(clip, width, height), fit_notes(clip, width, height, name)
-
-
 def fit_into(
     clip: Tensor, width: int, height: int, total: int, name: str = "frames"
 ) -> tuple[Tensor, list[str]]:
