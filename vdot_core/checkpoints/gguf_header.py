@@ -15,15 +15,12 @@ from typing import Any
 from ..files import open_file
 from ..text import shown
 from .ggml_types import GGML_TYPES, UNREAD_TYPES, num_packed_bytes
+from .tensor_files import MAX_HEADER_BYTES, MAX_NAME, MAX_TENSORS
 
 GGUF_MAGIC = b"GGUF"
 ORIGINAL_SHAPE = "comfy.gguf.orig_shape."  # + name: the shape of a tensor that was reshaped to be stored
 ALIGNMENT = "general.alignment"
-# A network of 14B takes 0.1 MB; language models with their vocabulary take up to 10 MB.
-_MAX_HEADER_BYTES = 16_000_000
-_MAX_TENSORS = 50_000
 _MAX_FIELDS = 10_000
-_MAX_NAME = 1_000
 _MAX_AXES = 8
 _MAX_KEPT = 64  # of longer arrays, such as vocabularies, only the length is kept
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -64,13 +61,13 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """
     with open_file(path) as file:
         num_bytes = os.fstat(file.fileno()).st_size
-        content = file.read(_MAX_HEADER_BYTES)
+        content = file.read(MAX_HEADER_BYTES)
     try:
         return _parse(_Bytes(content), num_bytes)
     except struct.error as error:
         if len(content) < num_bytes:
             raise ValueError(
-                f"{shown(path)} is corrupt GGUF, or its header has more than {_MAX_HEADER_BYTES} bytes; give "
+                f"{shown(path)} is corrupt GGUF, or its header has more than {MAX_HEADER_BYTES} bytes; give "
                 "a file of weights"
             ) from error
         raise ValueError(f"{shown(path)} is truncated or corrupt GGUF; download it again") from error
@@ -114,9 +111,9 @@ def _parse(content: _Bytes, file_size: int) -> GgufHeader:
     if version not in (2, 3):
         raise ValueError(f"it has version {version}, expected 2 or 3, little-endian")
     num_tensors, num_fields = content.numbers("Q", 2)
-    if num_tensors > _MAX_TENSORS or num_fields > _MAX_FIELDS:
+    if num_tensors > MAX_TENSORS or num_fields > _MAX_FIELDS:
         raise ValueError(
-            f"it has {num_tensors} tensors and {num_fields} fields, expected at most {_MAX_TENSORS} and "
+            f"it has {num_tensors} tensors and {num_fields} fields, expected at most {MAX_TENSORS} and "
             f"{_MAX_FIELDS}"
         )
     fields: dict[str, Any] = {}
@@ -141,8 +138,8 @@ def _parse(content: _Bytes, file_size: int) -> GgufHeader:
 
 def _name(content: _Bytes, known: dict[str, Any]) -> str:
     name = content.text()
-    if len(name) > _MAX_NAME:
-        raise ValueError(f"it has a name of {len(name)} characters, expected at most {_MAX_NAME}")
+    if len(name) > MAX_NAME:
+        raise ValueError(f"it has a name of {len(name)} characters, expected at most {MAX_NAME}")
     if name in known:
         raise ValueError(f"'{shown(name, 80)}' is in it twice")
     return name

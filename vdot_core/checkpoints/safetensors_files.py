@@ -19,12 +19,8 @@ import torch
 from ..dtypes import SAFETENSORS_CODES, SAFETENSORS_DTYPES
 from ..files import file_size, new_file, open_file, read_at
 from ..text import listed, shown
-from .tensor_files import TensorFile, TensorSpec
+from .tensor_files import MAX_HEADER_BYTES, MAX_NAME, MAX_TENSORS, TensorFile, TensorSpec
 
-# The format allows 100 MB. A network of 14B has 0.2 MB; a parsed header takes some ten times its size.
-_MAX_HEADER_BYTES = 16_000_000
-_MAX_TENSORS = 50_000  # a network of 14B has 1,300, twice that with scale factors
-_MAX_NAME = 1_000
 _HEADER_ALIGNMENT = 8
 
 
@@ -45,9 +41,9 @@ def open_safetensors(path: Path) -> TensorFile:
                 f"{shown(path)} is truncated or not safetensors: {size} bytes, and its header alone would "
                 f"take {header_size}; download it again"
             )
-        if header_size > _MAX_HEADER_BYTES:
+        if header_size > MAX_HEADER_BYTES:
             raise ValueError(
-                f"{shown(path)} has a header of {header_size} bytes, expected at most {_MAX_HEADER_BYTES}; "
+                f"{shown(path)} has a header of {header_size} bytes, expected at most {MAX_HEADER_BYTES}; "
                 "give a file of weights"
             )
         raw = file.read(header_size)
@@ -61,10 +57,10 @@ def open_safetensors(path: Path) -> TensorFile:
             f"{shown(path)} is truncated, corrupt or not safetensors ({shown(error)}); download it again"
         ) from error
     metadata = header.pop("__metadata__", None) or {}
-    if len(header) > _MAX_TENSORS or any(len(name) > _MAX_NAME for name in header):
+    if len(header) > MAX_TENSORS or any(len(name) > MAX_NAME for name in header):
         raise ValueError(
             f"{shown(path)} has {len(header)} tensors with names of up to {max(map(len, header))} "
-            f"characters, expected at most {_MAX_TENSORS} and {_MAX_NAME}; give a file of weights"
+            f"characters, expected at most {MAX_TENSORS} and {MAX_NAME}; give a file of weights"
         )
     specs = {name: _spec_of(path, name, entry) for name, entry in header.items()}
     offsets = {name: 8 + header_size + entry["data_offsets"][0] for name, entry in header.items()}

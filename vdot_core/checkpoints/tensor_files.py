@@ -13,6 +13,12 @@ from ..files import version_of
 from ..text import shown
 from .ggml_types import num_packed_bytes
 
+# Limits of a header, which takes some ten times its size once parsed. A network of 14B has 1,300 tensors in
+# 0.2 MB, twice as many with scale factors; language models in GGUF take up to 10 MB with their vocabulary.
+MAX_HEADER_BYTES = 16_000_000
+MAX_TENSORS = 50_000
+MAX_NAME = 1_000  # characters
+
 
 @dataclass(frozen=True)
 class TensorSpec:
