@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.watch import watchdog
 from vdot_core import files
-from vdot_core.files import atomic_write, file_size, open_file, read_file, remove_abandoned
+from vdot_core.files import atomic_write, file_size, open_file, read_file, remove_abandoned, sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +42,7 @@ def irregular(tmp_path) -> dict[str, Path]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX's kinds of files")
-@pytest.mark.parametrize("reader", [file_size, open_file, lambda path: read_file(path, 10)])
+@pytest.mark.parametrize("reader", [file_size, open_file, sha256_of, lambda path: read_file(path, 10)])
 def test_what_is_no_file_is_refused_at_once(irregular, reader):
     for kind, path in irregular.items():
         with pytest.raises(ValueError, match=rf"is not a file.*{kind}.*check the path") as error:
