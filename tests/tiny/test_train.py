@@ -100,6 +100,7 @@ def test_killed_in_two_stages_it_ends_with_the_weights_of_an_uninterrupted_run(t
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*")}
 
 
+@pytest.mark.full
 def test_the_time_limit_ends_it_with_status_3_and_changed_settings_are_refused(tmp_path):
     path = small(tmp_path)
     process = start("--config", str(path), "--minutes", "0.0001", stderr=subprocess.PIPE, text=True)
@@ -115,6 +116,7 @@ def test_the_time_limit_ends_it_with_status_3_and_changed_settings_are_refused(t
     assert "scale is 2" in process.communicate(timeout=60)[1] and process.returncode == 2
 
 
+@pytest.mark.full
 def test_a_stage_that_fails_ends_the_run_and_is_named(tmp_path):
     path = small(tmp_path, start_from="nowhere.safetensors")
     process = start("--config", str(path), stderr=subprocess.PIPE, text=True)

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0 done, 1 the checkpoint is refused or a file cannot be written; wrong usage exits with 2.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s", force=True)
+    logging.basicConfig(format="%(message)s")
     logging.getLogger("vdot").setLevel(logging.INFO)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names have letters that a terminal may lack

@@ -31,7 +31,7 @@ logger = logging.getLogger("vdot")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns 0, or 2 after an input error, printed in one sentence."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = _parser().parse_args(arguments)
     try:
         unit = _unit(options)

@@ -139,6 +139,7 @@ def test_another_rank_or_alpha_does_not_resume(run, teacher):
             _train(run[0], teacher, model__adapters={**ADAPTERS, key: value})
 
 
+@pytest.mark.full
 def test_two_sharded_processes_give_the_losses_of_one(run, tmp_path, teacher):
     values = tiny_values(tmp_path / "out", teacher, **CHANGES)
     process = launch(tmp_path, values)

@@ -31,7 +31,7 @@ UPDATES = {
 @pytest.mark.parametrize(
     ("sizes", "clip"),
     [
-        pytest.param(SMALL, Clip(256, 128, 17), id="tiny width"),
+        pytest.param(SMALL, Clip(256, 128, 17), id="tiny width", marks=pytest.mark.full),
         pytest.param(WIDE, Clip(256, 256, 9), id="1.3B's width", marks=pytest.mark.full),
     ],
 )
