@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from tests.nodes import fuzz
+from tests.support.comfy import ROOT
 from tests.support.pack import submodule
 
 
@@ -18,7 +19,15 @@ def fuzzer(pack, tmp_path_factory):
         folder_paths.get_temp_directory(),
         signal.getsignal(signal.SIGALRM),
     )
+    folders = dict(folder_paths.folder_names_and_paths)
+    # The same files whatever other tests left in theirs: a seed means the same cases every time.
+    for name in ("diffusion_models", "loras", "unet_gguf"):
+        if name in folders:
+            folder_paths.folder_names_and_paths[name] = ([str(ROOT / "assets")], folders[name][1])
+    folder_paths.filename_list_cache.clear()
     yield fuzz.prepare(str(tmp_path_factory.mktemp("temp")))
+    folder_paths.folder_names_and_paths.update(folders)
+    folder_paths.filename_list_cache.clear()
     memory.available_bytes = free
     folder_paths.set_temp_directory(temp)
     signal.signal(signal.SIGALRM, alarm)

@@ -45,7 +45,9 @@ def join(base: Survey, module: Survey) -> Survey:
             raise ValueError(part.info.problem)
     if any(not name.startswith(VACE_ROOTS) for name in module.entries):
         swapped = all(name.startswith(VACE_ROOTS) for name in base.entries)
-        advice = "the two are swapped" if swapped else "load it alone, or give a file of vace_* keys only"
+        advice = "load it alone, or give a file of vace_* keys only"
+        if swapped:
+            advice = "the two are swapped; give each in the place of the other"
         raise ValueError(f"{shown(module.info.path)} holds a complete network, not the VACE module: {advice}")
     _check_widths(base, module)
     if has_vace(base):
