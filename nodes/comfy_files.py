@@ -42,12 +42,7 @@ def checkpoint_path(name: str) -> Path:
     elif is_offered:
         folder = GGUF_FOLDER if name in _gguf_names() else MODEL_FOLDER
         path = folder_paths.get_full_path(folder, name)
-    if path is None:
-        roots = listed(folder_paths.get_folder_paths(MODEL_FOLDER))
-        raise ValueError(
-            f"no model '{shown(name)}' in {roots}; put the file there and refresh the page (key R)"
-        )
-    return Path(path)
+    return _existing(path, "model", name, MODEL_FOLDER)
 
 
 def list_loras() -> list[str]:
@@ -62,10 +57,15 @@ def lora_path(name: str) -> Path:
         ValueError: nothing of that name is in ComfyUI's LoRA folders.
     """
     path = folder_paths.get_full_path(LORA_FOLDER, name) if name in list_loras() else None
+    return _existing(path, "LoRA", name, LORA_FOLDER)
+
+
+def _existing(path: str | Path | None, kind: str, name: str, folder: str) -> Path:
+    """The path, or a ValueError that says where the file should be."""
     if path is None:
-        roots = listed(folder_paths.get_folder_paths(LORA_FOLDER))
+        roots = listed(folder_paths.get_folder_paths(folder))
         raise ValueError(
-            f"no LoRA '{shown(name)}' in {roots}; put the file there and refresh the page (key R)"
+            f"no {kind} '{shown(name)}' in {roots}; put the file there and refresh the page (key R)"
         )
     return Path(path)
 

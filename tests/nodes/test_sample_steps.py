@@ -14,16 +14,6 @@ SOLVERS = {
 
 
 @pytest.fixture(scope="module")
-def encoded(run, vae, text):
-    """(positive, negative, latent, trim) of a control clip with two references: 3 latent frames and 2."""
-    clip = torch.rand(9, 32, 48, 3, generator=torch.Generator().manual_seed(3))
-    unit = run("VDOTControl", frames=clip, width=0, height=0, length=0).args[0]
-    images = {"image0": clip[:1], "image1": clip[4:5].flip(2)}
-    unit = run("VDOTReference", images=images, width=48, height=32, length=9, unit=unit).args[0]
-    return run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=0.8).args
-
-
-@pytest.fixture(scope="module")
 def video(vae):
     """A clip's latent as VAE Encode gives it: without references."""
     clip = torch.rand(9, 32, 48, 3, generator=torch.Generator().manual_seed(4))

@@ -11,16 +11,6 @@ from tests.support.pack import submodule
 SETTINGS = {"preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc"}
 
 
-@pytest.fixture(scope="module")
-def encoded(run, vae, text):
-    """(positive, negative, latent, trim) of a control clip with two references."""
-    clip = torch.rand(9, 32, 48, 3, generator=torch.Generator().manual_seed(3))
-    unit = run("VDOTControl", frames=clip, width=0, height=0, length=0).args[0]
-    images = {"image0": clip[:1], "image1": clip[4:5].flip(2)}
-    unit = run("VDOTReference", images=images, width=48, height=32, length=9, unit=unit).args[0]
-    return run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=0.8).args
-
-
 @pytest.fixture
 def sample(run, encoded):
     """sample(model, **changes): the sampler node on `encoded`."""

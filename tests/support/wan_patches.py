@@ -1,4 +1,4 @@
-"""What other node packs do to ComfyUI's Wan network, each technique once, written for the tests.
+"""Techniques by which other node packs change ComfyUI's Wan network, each once, written for the tests.
 
 A technique is a function of the network that returns what to put where: dotted paths of the network and the
 objects that a pack would set there (ComfyUI's `add_object_patch`).

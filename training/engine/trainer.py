@@ -169,7 +169,7 @@ class Trainer:
         parameters = optimizer.with_gradients()
         average_gradients(parameters, self.world)
         norm = clip_gradients(parameters, self.config.optim.clip)
-        # The one place where a step waits for the device.
+        # The one place where a step of one process waits for the device; several also agree on stopping.
         finite = self.world.all_true(torch.isfinite(torch.stack([norm.to(totals[0]), *totals])).all())
         if finite:
             optimizer.step()
