@@ -82,7 +82,8 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
             raise ValueError(
                 f"{shown(path)} has {size} bytes, expected at most {max_bytes}; give the right file"
             )
-        return file.read(max_bytes)
+        # A read sets aside what it asks for, which may be far more than the file has.
+        return file.read(size)
 
 
 def read_at(path: str | Path, offset: int, num_bytes: int) -> mmap.mmap:

@@ -81,6 +81,7 @@ def test_files_are_read_up_to_a_size(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"0123456789")
     assert read_file(path, 10) == b"0123456789" and file_size(path) == 10
+    assert read_file(path, 1 << 60) == b"0123456789", "memory follows the file's size, not the limit"
     with pytest.raises(ValueError, match="x has 10 bytes, expected at most 9"):
         read_file(path, 9)
 
