@@ -1,0 +1,203 @@
+"""Long videos: the plan's properties, and chunks against the same video made at once by stand-in models."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vdot_core import vcu
+from vdot_core.sampling.long import (
+    Change,
+    Joining,
+    changed_at,
+    chunk_seed,
+    continued,
+    generate,
+    plan_chunks,
+    sliced,
+)
+from vdot_core.sampling.long.chunks import Tail, carried
+from vdot_core.sampling.long.drift import matched
+
+H, W = 32, 48
+OFF = Joining(carry="latents", drift=False, fade="off")
+
+
+def vae_encode(video):
+    """A causal stand-in: each latent is the mean of its own frames' blocks, three colors in 16 channels."""
+    video = video.permute(0, 4, 1, 2, 3)
+    groups = torch.cat([video[:, :, :1].expand(-1, -1, 3, -1, -1), video], 2)
+    latents = F.avg_pool3d(groups, (4, 8, 8))
+    return torch.cat([latents, torch.zeros_like(latents[:, :1]).repeat(1, 13, 1, 1, 1)], 1)
+
+
+def vae_decode(latents):
+    video = latents[:, :3].repeat_interleave(4, 2).repeat_interleave(8, 3).repeat_interleave(8, 4)
+    return video[:, :, 3:].permute(0, 2, 3, 4, 1)
+
+
+def blocks(num_frames, seed=0):
+    """A clip that the stand-in VAE keeps exactly: constant in 8 x 8 blocks and groups of four frames."""
+    generator = torch.Generator().manual_seed(seed)
+    latents = 0.2 + 0.5 * torch.rand(1, 16, (num_frames - 1) // 4 + 1, H // 8, W // 8, generator=generator)
+    return vae_decode(latents)[0]
+
+
+class Model:
+    """Makes the wanted clip's chunk, plus an error that grows with that of the overlap it is given."""
+
+    def __init__(self, clip, error=0.0, num_references=0):
+        self.clip, self.error, self.num_references, self.contexts = clip, error, num_references, []
+
+    def __call__(self, context, span, prompt):
+        self.contexts.append((context(), span, prompt))
+        wanted = vae_encode(self.clip[None, span.start : span.stop])
+        references = torch.zeros_like(wanted[:, :, :1]).repeat(1, 1, self.num_references, 1, 1)
+        return torch.cat([references, wanted + self.error * (span.index > 0)], 2)
+
+
+def video_of(unit, spans, model, joining=OFF, **more):
+    chunks = list(
+        generate(
+            unit, spans, vae_encode=vae_encode, vae_decode=vae_decode, sample=model, joining=joining, **more
+        )
+    )
+    starts = [chunk.start for chunk in chunks]
+    assert starts == [sum(len(c.frames) for c in chunks[:i]) for i in range(len(chunks))]
+    return torch.cat([chunk.frames for chunk in chunks])
+
+
+@pytest.mark.parametrize("chunk, overlap", [(81, 17), (81, 1), (17, 5), (9, 5), (5, 1), (49, 45)])
+def test_plans_cover_every_length_with_even_chunks(chunk, overlap):
+    for num_frames in range(1, 900, 4):
+        spans = plan_chunks(num_frames, chunk, overlap)
+        assert spans[0].start == 0 and spans[-1].stop == num_frames and spans[-1].handed_on == 0
+        assert all(span.num_frames % 4 == 1 and span.num_frames <= chunk for span in spans)
+        assert all(
+            b.start + overlap == a.stop and b.overlap == overlap == a.handed_on
+            for a, b in itertools.pairwise(spans)
+        )
+        lengths = [span.num_frames for span in spans]
+        assert max(lengths) - min(lengths) <= 4
+        assert len(spans) == 1 or len(spans) == -(-(num_frames - overlap) // (chunk - overlap))
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ((80, 81, 17), "num_frames is 80 frames, expected 4n\\+1 .* give 77 or 81"),
+        ((161, 82, 17), "chunk is 82"),
+        ((161, 81, 16), "overlap is 16"),
+        ((161, 17, 17), "nothing new is left"),
+    ],
+)
+def test_impossible_plans_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        plan_chunks(*values)
+
+
+def test_seeds_are_the_videos_own_first_and_then_all_different():
+    seeds = [chunk_seed(7, index) for index in range(50)] + [chunk_seed(8, index) for index in range(50)]
+    assert seeds[0] == 7 and len(set(seeds)) == 100 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("carry", ["latents", "pixels"])
+@pytest.mark.parametrize("fade", ["pixels", "latents", "off"])
+def test_a_perfect_model_gives_the_clip_as_it_is(carry, fade):
+    clip = blocks(61)
+    unit = vcu.text(width=W, height=H, num_frames=61)
+    joining = Joining(carry, False, fade)
+    made = video_of(unit, plan_chunks(61, 17, 5), Model(clip), joining)
+    torch.testing.assert_close(made, clip, atol=1e-5, rtol=0)
+
+
+def test_the_overlap_reaches_the_next_chunk_as_kept_frames():
+    clip, control = blocks(29), torch.rand(29, H, W, 3)
+    unit = vcu.control(control)
+    model = Model(clip)
+    video_of(unit, plan_chunks(29, 17, 5), model)
+    for context, span, _ in model.contexts[1:]:
+        kept, generated, mask = context.contexts[0, 0].split([16, 16, 64])
+        groups = 1 + (span.overlap - 1) // 4
+        # VACE samples masks at the middle of even stretches, so that the last kept group may count as new.
+        assert not mask[:, : groups - 1].any() and bool((mask[:, groups:] == 1).all())
+        wanted = vae_encode(clip[None, span.start : span.stop])[0]
+        torch.testing.assert_close(kept[:, 1:groups], wanted[:, 1:groups], atol=1e-5, rtol=0)
+        anchor = clip[span.start].unflatten(0, (4, 8)).unflatten(2, (6, 8)).mean((1, 3))
+        torch.testing.assert_close(kept[:3, 0], anchor.movedim(-1, 0))
+        own = vae_encode(control[None, span.start : span.stop])[0]
+        torch.testing.assert_close(generated[:3, groups:], own[:3, groups:])
+
+
+def test_the_continued_unit_is_vaces_composition():
+    """compose(extension, control) is the rule that VACE was trained with."""
+    unit, known = vcu.control(torch.rand(17, H, W, 3)), torch.rand(5, H, W, 3)
+    ours = continued(unit, Tail(known, torch.zeros(1, 16, 1, 4, 6)))
+    theirs = vcu.compose(vcu.extend(first=known, num_frames=17), unit)
+    assert torch.equal(ours.frames, theirs.frames) and torch.equal(ours.masks, theirs.masks)
+    assert ours.kind == theirs.kind == "extension"
+
+
+def test_kept_pixels_of_the_overlap_are_the_units_own():
+    clip, mask = torch.rand(17, H, W, 3), torch.zeros(17, H, W)
+    mask[:, 8:24, 8:24] = 1
+    unit = vcu.inpaint(clip, mask)
+    tail = Tail(torch.zeros(5, H, W, 3), torch.full((1, 16, 1, 4, 6), 9.0))
+    known = continued(unit, tail)
+    assert torch.equal(known.frames[:5][mask[:5] == 0], clip[:5][mask[:5] == 0])
+    assert not known.frames[:5][mask[:5] == 1].any() and not known.masks[:5].any()
+    context = carried(vcu.encode(known, vae_encode), unit, tail)
+    taken = context.contexts[0, 0, 0, 1] == 9.0
+    assert taken[1:3, 1:3].all() and taken.sum() == 4
+
+
+def test_references_and_prompts_change_at_the_nearest_seam():
+    clip, red, blue = blocks(61), torch.rand(H, W, 3), torch.rand(H, W, 3)
+    unit = vcu.reference([red], width=W, height=H, num_frames=61)
+    model = Model(clip, num_references=1)
+    spans = plan_chunks(61, 17, 5)
+    changes = [Change(30, (blue,)), Change(0, None, "rain"), Change(45, None, "sun")]
+    video_of(unit, spans, model, changes=changes)
+    seen = [(prompt, changed_at(changes, span)[0]) for _, span, prompt in model.contexts]
+    assert [prompt for prompt, _ in seen] == ["rain"] * 4 + ["sun"]
+    assert [images is not None for _, images in seen] == [False, False, True, True, True]
+    for context, _, _ in model.contexts:
+        assert context.num_reference_latents == 1 and not context.contexts[0, 0, 32:, 0].any()
+    latents = [context.contexts[0, 0, :16, 0] for context, _, _ in model.contexts]
+    assert torch.equal(latents[0], latents[1]) and not torch.equal(latents[1], latents[2])
+
+
+def test_a_shift_of_color_is_taken_back_and_a_masked_region_left_alone():
+    clip = blocks(61)
+    unit = vcu.text(width=W, height=H, num_frames=61)
+    spans = plan_chunks(61, 17, 5)
+    joined = Joining(drift=True, fade="off", anchor=0.0)
+    with_drift = video_of(unit, spans, Model(clip, error=0.2), joined)
+    without = video_of(unit, spans, Model(clip, error=0.2), OFF)
+    assert (without[-12:] - clip[-12:]).mean() == pytest.approx(0.2, abs=1e-3)
+    torch.testing.assert_close(with_drift, clip, atol=1e-4, rtol=0)
+    latents, free = torch.rand(1, 16, 5, 4, 6), torch.zeros(5, 4, 6, dtype=torch.bool)
+    free[:, :2] = True
+    moved = matched(latents, latents[:, :, 1:3] + 1, free)
+    assert torch.equal(moved[:, :, :, 2:], latents[:, :, :, 2:])
+    torch.testing.assert_close(moved[:, :, :, :2], latents[:, :, :, :2] + 1)
+
+
+def test_given_chunks_are_not_sampled():
+    clip = blocks(61)
+    unit = vcu.extend(first=clip[:41], num_frames=61)
+    model = Model(clip)
+    made = video_of(unit, plan_chunks(61, 17, 5), model)
+    torch.testing.assert_close(made, clip, atol=1e-5, rtol=0)
+    assert [span.index for _, span, _ in model.contexts] == [3, 4]
+
+
+def test_parts_strengths_and_regions_are_sliced_alike():
+    region = torch.zeros(61, H, W)
+    region[:, :16] = 1
+    strength = tuple(float(t) for t in range(16))
+    control = vcu.control(torch.rand(61, H, W, 3), region=region, strength=strength)
+    part = sliced(control, plan_chunks(61, 17, 5)[1])
+    assert part.strength == (3.0, 4.0, 5.0, 6.0, 7.0) and part.num_frames == 17
+    assert torch.equal(part.frames, control.frames[12:29]) and torch.equal(part.region, region[12:29])

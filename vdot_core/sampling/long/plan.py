@@ -1,0 +1,117 @@
+"""Chunks of a long video, and what changes between them. Shape letters: F pixel frames."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...text import counted
+from ...vcu.checks import MAX_FRAMES, whole
+from ...vcu.unit import VAE_STRIDE
+
+
+@dataclass(frozen=True)
+class Span:
+    """One chunk: the frames start .. stop - 1 of the video.
+
+    Args:
+        index: from 0.
+        start, stop: frames of the video; stop - start is 4n+1.
+        overlap: leading frames that the chunk before has made: 0 or 4n+1.
+        handed_on: trailing frames that the next chunk repeats.
+    """
+
+    index: int
+    start: int
+    stop: int
+    overlap: int = 0
+    handed_on: int = 0
+
+    @property
+    def num_frames(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def first_new(self) -> int:
+        """The first frame of the video that this chunk adds."""
+        return self.start + self.overlap
+
+
+def plan_chunks(num_frames: int, chunk: int = 81, overlap: int = 17) -> tuple[Span, ...]:
+    """Divide a video into the fewest chunks of nearly one length, so that the last is not a small one.
+
+    Args:
+        num_frames: of the video, 4n+1.
+        chunk: most frames of a chunk, 4n+1: what the model was trained with.
+        overlap: frames that two neighbors share, 4n+1: one frame, and groups of four like the VAE's.
+    Raises:
+        ValueError: a number is not 4n+1, or the overlap leaves nothing of a chunk.
+    """
+    sizes = {"num_frames": num_frames, "chunk": chunk, "overlap": overlap}
+    total, longest, shared = (_groups(name, value) for name, value in sizes.items())
+    if shared >= longest:
+        raise ValueError(
+            f"overlap is {overlap}, chunk is {chunk}: nothing new is left; give an overlap below the chunk"
+        )
+    if total <= longest:
+        return (Span(0, 0, num_frames),)
+    new, count = total - shared, -(-(total - shared) // (longest - shared))
+    # Where each chunk's new groups begin: differences of evenly spaced, rounded marks differ by one at most.
+    marks = [shared + round(index * new / count) for index in range(count + 1)]
+    stride, spans = VAE_STRIDE[0], []
+    for index in range(count):
+        start = stride * (marks[index] - shared)
+        stop = stride * marks[index + 1] + 1
+        kept, handed_on = (overlap if there else 0 for there in (index > 0, index < count - 1))
+        spans.append(Span(index, start, stop, kept, handed_on))
+    return tuple(spans)
+
+
+def chunk_seed(seed: int, index: int) -> int:
+    """Seed of a chunk's noise: the video's own for the first, independent ones for the others."""
+    if index == 0:
+        return seed
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest(), "big") >> 1
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """From a frame on, other references or another prompt; None leaves what was before.
+
+    Args:
+        frame: of the video, from 0.
+        references: images [H, W, 3] float in [0, 1] instead of the unit's.
+        prompt: for the caller's sampler; never looked at here.
+    """
+
+    frame: int
+    references: tuple[Tensor, ...] | None = None
+    prompt: Any = None
+
+
+def changed_at(changes: Sequence[Change], span: Span) -> tuple[tuple[Tensor, ...] | None, Any]:
+    """References and prompt of a chunk, None where no change says: a change counts from half the new frames.
+
+    A chunk has one prompt and one set of references, so a change takes effect at the nearest seam.
+    """
+    references = prompt = None
+    for change in sorted(changes, key=lambda change: change.frame):
+        if change.frame <= (span.first_new + span.stop) // 2:
+            references = references if change.references is None else change.references
+            prompt = prompt if change.prompt is None else change.prompt
+    return references, prompt
+
+
+def _groups(name: str, value: int) -> int:
+    value = whole(name, value, 1, MAX_FRAMES)
+    if value % VAE_STRIDE[0] != 1:
+        lower = value - (value - 1) % VAE_STRIDE[0]
+        raise ValueError(
+            f"{name} is {counted(value, 'frame')}, expected 4n+1 (1, 5, 9, ..); give {lower} "
+            f"or {lower + VAE_STRIDE[0]}"
+        )
+    return (value - 1) // VAE_STRIDE[0]
