@@ -1,8 +1,9 @@
 """Schedules and few-step samplers, for inference and for training's rollouts."""
 
 from .guidance import guided
-from .samplers import SOLVERS, Pause, Step, fresh_noise, resume, rollout, sample, trajectory
+from .samplers import resume, rollout, sample, trajectory
 from .schedules import PRESETS, Preset, Schedule, released, sharp, trained
+from .solvers import SOLVERS, Pause, Step, fresh_noise
 
 __all__ = [
     "PRESETS",

@@ -17,7 +17,8 @@ from ..memory import RGB
 from ..networks.context_scale import ContextScale
 from ..text import counted
 from .checks import as_list, check_volume
-from .clips import LATENT_CHANNELS, Clip, Coder, MaxBatch, VaeEncode, halves
+from .clips import Clip, halves
+from .coder import LATENT_CHANNELS, Coder, MaxBatch, VaeEncode
 from .latent_cache import GrayCache
 from .lengths import fit_units
 from .scaling import letterbox

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .clips import GRAY_KEY, Clip
+from .clips import Clip
+
+GRAY_KEY = "gray"
+"""First part of the key of a gray clip."""
 
 
 @dataclass(frozen=True)

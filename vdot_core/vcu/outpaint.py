@@ -5,8 +5,6 @@ Shape letters: F pixel frames, H W pixels.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,33 +12,10 @@ from torch import Tensor
 
 from ..memory import MASK, RGB
 from .canvas import as_clip, target_length, target_size
-from .checks import MAX_SIDE, as_list, check_volume, described, real, whole
+from .checks import MAX_SIDE, check_volume, whole
+from .margins import CENTER, Pads, clip_pads, grow_pads, margin_px
 from .scaling import cover_size, fit_notes, lengthen, scaled_chunks
 from .unit import GRAY, SIZE_MULTIPLE, VCU, built
-
-MAX_RATIO = 8.0
-CENTER = (0.5, 0.5)
-
-
-@dataclass(frozen=True)
-class Pads:
-    """Pixels added on each side."""
-
-    left: int = 0
-    right: int = 0
-    top: int = 0
-    bottom: int = 0
-
-    def __post_init__(self):
-        for name in ("left", "right", "top", "bottom"):
-            pixels = whole(name, getattr(self, name))
-            if not 0 <= pixels <= MAX_SIDE:
-                raise ValueError(f"{name} is {pixels} pixels, expected 0 or more, up to {MAX_SIDE}")
-        if not self.left + self.right + self.top + self.bottom:
-            raise ValueError(
-                "nothing to outpaint: left, right, top and bottom are 0, and the shape that was asked for is "
-                "the clip's; give one of them pixels, another aspect, or a width and height of another shape"
-            )
 
 
 def outpaint(
@@ -84,11 +59,11 @@ def outpaint(
     """
     clip, notes = as_clip(frames, "video")
     rows, columns = clip.shape[1:3]
-    sides = {"left": _side("left", left, columns), "right": _side("right", right, columns)}
-    sides |= {"top": _side("top", top, rows), "bottom": _side("bottom", bottom, rows)}
+    sides = {"left": margin_px("left", left, columns), "right": margin_px("right", right, columns)}
+    sides |= {"top": margin_px("top", top, rows), "bottom": margin_px("bottom", bottom, rows)}
     if aspect is None and not any(sides.values()) and (width is None) != (height is None):
         width, height = (columns, height) if width is None else (width, rows)
-    pads = _pads(clip, sides, aspect, anchor, width, height)
+    pads = clip_pads(clip, sides, aspect, anchor, width, height)
     feather_px = whole("feather_px", feather_px, 0, MAX_SIDE)
     length = target_length(clip.shape[0], num_frames, "video")
     notes += length.notes
@@ -98,77 +73,14 @@ def outpaint(
     else:
         placement, more = _padded_and_covering(clip, pads, width, height)
     check_volume(length.total, placement.width, placement.height, RGB + MASK)
-    kept = _feathered(placement, feather_px) if feather_px else placement.kept
+    visible = _feathered(placement, feather_px) if feather_px else placement.visible
     return built(
-        _frames(clip, placement, kept, length.total),
-        _masks(clip, placement, kept, length.total),
+        _frames(clip, placement, visible, length.total),
+        _masks(clip, placement, visible, length.total),
         kind="repaint",
         strength=strength,
         notes=notes + more,
     )
-
-
-def _pads(
-    clip: Tensor,
-    sides: dict[str, int],
-    aspect: float | str | None,
-    anchor: tuple[float, float],
-    width: int | None,
-    height: int | None,
-) -> Pads:
-    """Margins in the clip's pixels, from sides, aspect or size."""
-    old_height, old_width = clip.shape[1:3]
-    names = [name for name, value in sides.items() if value]
-    if aspect is not None:
-        if names:
-            raise ValueError(f"aspect and {', '.join(names)} are given; give either the aspect or the sides")
-        ratio = _aspect(aspect)
-    elif not names and width is not None and height is not None:
-        canvas = target_size((old_width, old_height), width, height)
-        ratio = canvas[0] / canvas[1]
-    else:
-        return Pads(**sides)
-    at = [real("anchor", part, 0.0, 1.0) for part in as_list(anchor, "anchor")]
-    if len(at) != 2:
-        raise ValueError(f"anchor has {len(at)} numbers, expected two; give (x, y), as (0.5, 0.5)")
-    # One pixel less than the clip's own shape is rounding, not a margin.
-    extra_x = max(0, math.ceil(old_height * ratio - 1e-6) - old_width)
-    extra_y = max(0, math.ceil(old_width / ratio - 1e-6) - old_height)
-    if extra_x > MAX_SIDE or extra_y > MAX_SIDE:
-        raise ValueError(
-            f"aspect {ratio:.4g} of a clip of {old_width}x{old_height} needs margins of "
-            f"{max(extra_x, extra_y)} pixels, expected at most {MAX_SIDE}; "
-            "give an aspect nearer to the clip's"
-        )
-    before_x, before_y = round(extra_x * at[0]), round(extra_y * at[1])
-    return Pads(before_x, extra_x - before_x, before_y, extra_y - before_y)
-
-
-def _side(name: str, value: int | float, length: int) -> int:
-    """A margin in pixels; floats are a part of the clip's side."""
-    if not isinstance(value, float):
-        return whole(name, value)
-    if not 0.0 <= value <= MAX_RATIO:
-        raise ValueError(
-            f"{name} is {100 * value:g} percent of the clip's side, expected 0 to {100 * MAX_RATIO:g}; give "
-            "less, or a whole number of pixels"
-        )
-    return round(value * length)
-
-
-def _aspect(value: float | str) -> float:
-    """16:9, '16:9', '16/9', '16x9', '2.39', '2,39' or 1.7778 as a number."""
-    if isinstance(value, str):
-        try:
-            parts = [float(part) for part in re.split("[:/x\u00d7]", value.lower().replace(",", "."))]
-            across, down = [*parts, 1.0] if len(parts) == 1 else parts
-            value = across / down
-        except (ValueError, ZeroDivisionError, OverflowError) as error:
-            raise ValueError(
-                f"aspect is {described(value)}, expected two numbers or their ratio; "
-                "give one like 16:9 or 2.39"
-            ) from error
-    return real("aspect", value, 1 / 64, 64.0)
 
 
 @dataclass(frozen=True)
@@ -179,7 +91,7 @@ class _Placement:
         width, height: of the canvas.
         size: (width, height) that the clip is scaled to.
         left, top: place of its corner; negative where it is cropped.
-        kept: the rectangle of the canvas that shows it (left, top, right, bottom), ends exclusive.
+        visible: the rectangle of the canvas that shows it (left, top, right, bottom), ends exclusive.
     """
 
     width: int
@@ -187,12 +99,12 @@ class _Placement:
     size: tuple[int, int]
     left: int
     top: int
-    kept: tuple[int, int, int, int]
+    visible: tuple[int, int, int, int]
 
 
-def _frames(clip: Tensor, placement: _Placement, kept: tuple[int, int, int, int], total: int) -> Tensor:
+def _frames(clip: Tensor, placement: _Placement, visible: tuple[int, int, int, int], total: int) -> Tensor:
     """[total, height, width, 3], gray outside the kept rectangle, scaled straight into it."""
-    left, top, right, bottom = kept
+    left, top, right, bottom = visible
     frames = clip.new_full((total, placement.height, placement.width, 3), GRAY)
     rows = slice(top - placement.top, bottom - placement.top)
     columns = slice(left - placement.left, right - placement.left)
@@ -201,9 +113,9 @@ def _frames(clip: Tensor, placement: _Placement, kept: tuple[int, int, int, int]
     return frames
 
 
-def _masks(clip: Tensor, placement: _Placement, kept: tuple[int, int, int, int], total: int) -> Tensor:
+def _masks(clip: Tensor, placement: _Placement, visible: tuple[int, int, int, int], total: int) -> Tensor:
     """[total, height, width]: 0 in the kept rectangle of the clip's frames; stored as one frame if it can."""
-    left, top, right, bottom = kept
+    left, top, right, bottom = visible
     mask = clip.new_ones(1, placement.height, placement.width)
     mask[:, top:bottom, left:right] = 0.0
     return lengthen(mask.expand(len(clip), *mask.shape[1:]), total, 1.0)
@@ -211,7 +123,7 @@ def _masks(clip: Tensor, placement: _Placement, kept: tuple[int, int, int, int],
 
 def _feathered(placement: _Placement, feather_px: int) -> tuple[int, int, int, int]:
     """The kept rectangle, smaller on every side that has a margin."""
-    left, top, right, bottom = placement.kept
+    left, top, right, bottom = placement.visible
     if left >= right or top >= bottom:
         raise ValueError("the margins leave nothing of the video on the canvas; give smaller ones")
     inner = (
@@ -239,34 +151,12 @@ def _padded(clip: Tensor, pads: Pads) -> tuple[_Placement, list[str]]:
     )
     notes = fit_notes(clip, new_width, new_height, "video")
     size = (width, height) if not notes else cover_size((width, height), new_width, new_height)
-    pads, more = _grow_pads(new_width, new_height, pads)
+    pads, more = grow_pads(new_width, new_height, pads)
     left = pads.left - (size[0] - new_width) // 2
     top = pads.top - (size[1] - new_height) // 2
-    kept = (pads.left, pads.top, pads.left + new_width, pads.top + new_height)
+    visible = (pads.left, pads.top, pads.left + new_width, pads.top + new_height)
     canvas = new_width + pads.left + pads.right, new_height + pads.top + pads.bottom
-    return _Placement(*canvas, size, left, top, kept), notes + more
-
-
-def _grow_pads(width: int, height: int, pads: Pads) -> tuple[Pads, list[str]]:
-    """Make the canvas a multiple of 16; the margins share the extra pixels in proportion (VACE's rule)."""
-    left, right = _grow_pair(width, pads.left, pads.right)
-    top, bottom = _grow_pair(height, pads.top, pads.bottom)
-    grown = Pads(left, right, top, bottom)
-    if grown == pads:
-        return pads, []
-    return grown, [
-        f"margins left {pads.left}, right {pads.right}, top {pads.top}, bottom {pads.bottom} -> "
-        f"{left}, {right}, {top}, {bottom} "
-        f"(canvas {width + left + right}x{height + top + bottom}, multiples of {SIZE_MULTIPLE})"
-    ]
-
-
-def _grow_pair(side: int, before: int, after: int) -> tuple[int, int]:
-    if not before + after:
-        return 0, 0
-    total = -(-(side + before + after) // SIZE_MULTIPLE) * SIZE_MULTIPLE - side
-    new_before = before * total // (before + after)
-    return new_before, total - new_before
+    return _Placement(*canvas, size, left, top, visible), notes + more
 
 
 def _padded_and_covering(
@@ -289,8 +179,8 @@ def _padded_and_covering(
     left, top = (full_width - width) // 2, (full_height - height) // 2
     across = [min(max(x - left, 0), width) for x in (x0, x1)]
     down = [min(max(y - top, 0), height) for y in (y0, y1)]
-    kept = (across[0], down[0], across[1], down[1])
-    placement = _Placement(width, height, (x1 - x0, y1 - y0), x0 - left, y0 - top, kept)
+    visible = (across[0], down[0], across[1], down[1])
+    placement = _Placement(width, height, (x1 - x0, y1 - y0), x0 - left, y0 - top, visible)
     note = f"video: {padded[0]}x{padded[1]} with its margins scaled to {full_width}x{full_height}"
     if (full_width, full_height) != (width, height):
         note += f" and cropped to {width}x{height}"
