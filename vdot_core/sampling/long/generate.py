@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...vcu import VCU, GrayCache, VCUContext, encode
-from ...vcu.clips import VaeEncode
+from ...vcu.coder import VaeEncode
 from .chunks import Tail, carried, continued, latent_mask, sliced, uncontrolled
 from .drift import Colors, anchored, colors_of, fade, matched
 from .plan import Change, Span, changed_at
