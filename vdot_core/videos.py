@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from .files import open_file
 from .pictures import MAX_PIXELS, check_pixels
 
 if TYPE_CHECKING:
+    from av import VideoFrame
     from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+Item = TypeVar("Item")
 
 # FFmpeg picks a file's format by its content, whatever its name. Of its formats, these hold their frames in
 # the file itself; playlists and session descriptions (ffconcat, HLS, DASH, SDP ..) open others.
@@ -55,3 +61,76 @@ def open_video(file: str | Path | IO[bytes]) -> Iterator[InputContainer]:
                 check_pixels(video.width, video.height)
                 video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a later frame may be larger
             yield container
+
+
+def timed_frames(container: InputContainer, start: float = 0.0) -> Iterator[tuple[float, VideoFrame]]:
+    """Frames of a container's first video with their times.
+
+    Args:
+        container: from `open_video`.
+        start: in seconds from the first frame; reading begins at the key frame before it, where the format
+            can seek.
+    Yields:
+        (seconds from the video's first frame, frame), in the order in which they are shown.
+
+    Raises:
+        ValueError: the file says nothing of the time of a frame.
+        av.FFmpegError: it is damaged.
+    """
+    stream = container.streams.video[0]
+    rate, first = float(stream.average_rate or 0), None
+    if start > 0 and stream.start_time is not None and _seek(container, stream, start):
+        first = float(stream.start_time * stream.time_base)
+    for number, frame in enumerate(container.decode(stream)):
+        if frame.time is None and not rate:
+            raise ValueError(f"frame {number} has no time, and the video no frame rate; save it as mp4")
+        time = frame.time if frame.time is not None else number / rate
+        first = time if first is None else first
+        yield time - first, frame
+
+
+def _seek(container: InputContainer, stream: VideoStream, start: float) -> bool:
+    """Move to the key frame before a time; False where the format cannot and is read from its start."""
+    import av
+
+    try:
+        container.seek(int(start / stream.time_base) + stream.start_time, stream=stream, backward=True)
+    except av.FFmpegError:
+        container.seek(0)
+        return False
+    return True
+
+
+def nearest_frames(
+    frames: Iterable[tuple[float, Item]], rate: float, limit: int, start: float = 0.0
+) -> Iterator[Item]:
+    """For the moments start, start + 1/rate, ..: what is nearest in time.
+
+    Args:
+        frames: (seconds, item), ascending; the last one is shown for as long as the one before it.
+        rate: moments per second.
+        limit: most moments.
+        start: the first moment, in seconds.
+    Yields:
+        An item for each moment up to the end of the last item; the same one again where it is nearest twice.
+    """
+    count, before, gap = 0, None, 0.0
+    for time, item in frames:
+        if before is not None:
+            gap = time - before[0]
+            while count < limit and start + count / rate < (before[0] + time) / 2:
+                yield before[1]
+                count += 1
+        if count >= limit:
+            return
+        before = time, item
+    is_first = start <= 0 and not count  # a video of one frame has it at its start
+    while before is not None and count < limit and (is_first or start + count / rate < before[0] + gap / 2):
+        yield before[1]
+        count, is_first = count + 1, False
+
+
+def upright(frame: VideoFrame) -> np.ndarray:
+    """[H, W, 3] uint8 of a frame, turned as the file says it is to be shown."""
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from vdot_core.pictures import read_picture
 from vdot_core.text import shown
 from vdot_core.vcu import cover
 from vdot_core.vcu.scaling import FRAMES_PER_CHUNK, resample
-from vdot_core.videos import open_video
+from vdot_core.videos import nearest_frames, open_video, timed_frames, upright
 
 from .bad_rows import BadRowError
 
@@ -165,8 +165,9 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
         with open_video(io.BytesIO(data)) as container:
             if not container.streams.video:
                 raise BadRowError("unreadable", f"{shown(media.name)} holds no video stream")
-            frames = _resampled(_timed(container), frame_rate, max_frames)
-            arrays = list(_bounded(map(_upright, frames), media.name))
+            container.streams.video[0].thread_type = "NONE"
+            frames = nearest_frames(timed_frames(container), frame_rate, max_frames)
+            arrays = list(_bounded(map(upright, frames), media.name))
     except (av.error.FFmpegError, ValueError, OSError) as error:
         # PyAV's own MemoryError is one of its errors, too.
         if isinstance(error, (BadRowError, MemoryError)):
@@ -187,38 +188,6 @@ def _picture(data: bytes, name: str) -> np.ndarray:
         raise BadRowError("unreadable", f"{shown(name)} cannot be decoded: {error}") from error
 
 
-def _timed(container: Any) -> Iterator[tuple[float, Any]]:
-    """Frames with their times in seconds, the first at 0."""
-    stream = container.streams.video[0]
-    stream.thread_type = "NONE"
-    rate = float(stream.average_rate or 0)
-    first = None
-    for number, frame in enumerate(container.decode(stream)):
-        if frame.time is None and not rate:
-            raise BadRowError("unreadable", f"frame {number} has no time, and the video no frame rate")
-        time = frame.time if frame.time is not None else number / rate
-        first = time if first is None else first
-        yield time - first, frame
-
-
-def _resampled(frames: Iterator[tuple[float, Any]], rate: float, limit: int) -> Iterator[Any]:
-    """For the moments 0, 1/rate, 2/rate, ..: the nearest frame."""
-    count, before, gap = 0, None, 0.0
-    for time, frame in frames:
-        if before is not None:
-            gap = time - before[0]
-            while count < limit and count / rate < (before[0] + time) / 2:
-                yield before[1]
-                count += 1
-        if count >= limit:
-            return
-        before = time, frame
-    # The last frame is shown for as long as the one before it.
-    while before is not None and count < limit and (not count or count / rate < before[0] + gap / 2):
-        yield before[1]
-        count += 1
-
-
 def _bounded(arrays: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
     """The same arrays; BadRowError where they fill the memory."""
     total = 0
@@ -231,12 +200,6 @@ def _bounded(arrays: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
                 f"{array.shape[0]} pixels a frame); scale it down",
             )
         yield array
-
-
-def _upright(frame: Any) -> np.ndarray:
-    """[H, W, 3] uint8, turned as the file says it is to be shown."""
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
 
 
 def own_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from .preview import preview
 from .references import reference
 from .repaint import inpaint
 from .scaling import cover, letterbox
+from .sizes import SIZES, VideoSize
 from .tasks import NORMALIZATIONS, control, depth, text
 from .tracks import path_boxes
 from .unit import SIZE_MULTIPLE, VAE_STRIDE, VCU, num_latent_frames, strength_curve
@@ -25,6 +26,7 @@ __all__ = [
     "LATENT_CHANNELS",
     "MASK_SHAPES",
     "NORMALIZATIONS",
+    "SIZES",
     "SIZE_MULTIPLE",
     "VAE_STRIDE",
     "VCU",
@@ -32,6 +34,7 @@ __all__ = [
     "GrayCache",
     "LatentCache",
     "VCUContext",
+    "VideoSize",
     "augment",
     "box_masks",
     "boxes_per_frame",
