@@ -1,26 +1,32 @@
 /**
  * Presets on VDOT Sampler: selecting a preset shows its values, grayed out, so that the shown values are those that run.
- * "custom" makes them editable, starting from the preset's values or your last ones.
+ * "custom" makes them editable, starting from the preset's values or your last ones. "auto" hides them: the model decides when
+ * it is known, and the node's note says what ran.
  */
 
 const CUSTOM = "custom"
+const AUTO = "auto"
 
 /** What each preset stands for. The node itself reads its own table; the browser tests hold the two against each other. */
 export const PRESETS = {
   released: { steps: 4, shift: 16, solver: "unipc" },
   trained: { steps: 4, shift: 8, solver: "renoise" },
   sharp: { steps: 4, shift: 3.75, solver: "unipc" },
+  vace: { steps: 25, shift: 16, solver: "unipc", cfg: 5 },
 }
 
 const GOVERNED = Object.keys(PRESETS.released)
 
-/** Grays the governed widgets out, or not; their values stay, so that a saved workflow opens as it was saved. */
+/** Grays the governed widgets out, hides them, or neither; their values stay, so that a saved workflow opens as it was saved. */
 function updateDisabled(node) {
   const widgets = new Map((node.widgets ?? []).map((widget) => [widget.name, widget]))
-  const governed = widgets.get("preset")?.value !== CUSTOM
-  for (const name of GOVERNED) {
+  const preset = widgets.get("preset")?.value
+  for (const name of Object.keys(PRESETS.vace)) {
     const widget = widgets.get(name)
-    if (widget) widget.disabled = governed
+    if (!widget) continue
+    widget.disabled = GOVERNED.includes(name) ? preset !== CUSTOM : "cfg" in (PRESETS[preset] ?? {})
+    widget.hidden = GOVERNED.includes(name) && preset === AUTO
+    if (widget.options) widget.options.hidden = widget.hidden
   }
   node.setDirtyCanvas?.(true, true)
 }
@@ -48,11 +54,15 @@ export function attachPresets(node, chain) {
   if (!preset) return
   let shown = preset.value
   let own
+  let cfg = 1
   chain(preset, "callback", (value) => {
     if (value === shown) return
     if (shown === CUSTOM) own = readValues(node)
+    const had = "cfg" in (PRESETS[shown] ?? {})
+    const has = "cfg" in (PRESETS[value] ?? {})
+    if (has && !had) cfg = node.widgets.find((widget) => widget.name === "cfg")?.value ?? 1
     shown = value
-    writeValues(node, PRESETS[value] ?? own ?? {})
+    writeValues(node, { ...(had && !has ? { cfg } : {}), ...(PRESETS[value] ?? own ?? {}) })
     updateDisabled(node)
   })
   chain(node, "onConfigure", () => {

@@ -9,10 +9,12 @@ class VDOTExtension(ComfyExtension):
     """The extension through which ComfyUI gets the nodes."""
 
     async def on_load(self) -> None:
-        """Let ComfyUI's own loaders recognize VDOT files."""
+        """Let ComfyUI's loaders recognize VDOT files, and copy the workflows' examples to its input folder."""
         from .comfy_bridge import register_network
+        from .comfy_inputs import install_examples
 
         register_network()
+        install_examples()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The nodes in pipeline order: load, draw controls, describe the task, encode, sample."""
@@ -26,8 +28,10 @@ class VDOTExtension(ComfyExtension):
 
 def _nodes() -> list[type[io.ComfyNode]]:
     from . import (
+        clips,
         encode,
         load,
+        load_all,
         sample,
         signals,
         signals_flow,
@@ -39,8 +43,10 @@ def _nodes() -> list[type[io.ComfyNode]]:
     )
 
     return [
+        load_all.VDOTLoad,
         load.VDOTLoadModel,
         load.VDOTLoadDemo,
+        clips.VDOTLoadClip,
         signals.VDOTGray,
         signals.VDOTLines,
         signals_flow.VDOTFlow,

@@ -40,19 +40,23 @@ def load_demo():
     for name in (MODEL_FILE, VAE_FILE, TEXT_FILE):
         if not (ASSETS / name).is_file():
             raise ValueError(f"the demo's {name} is not in {ASSETS}; install the pack again from its release")
-    return _load_transformer(), load_text_encoder(ASSETS / TEXT_FILE), load_vae(ASSETS / VAE_FILE)
+    return (
+        load_transformer(ASSETS / MODEL_FILE),
+        load_text_encoder(ASSETS / TEXT_FILE),
+        load_vae(ASSETS / VAE_FILE),
+    )
 
 
-def _load_transformer(disable_dynamic=False):
+def load_transformer(path: Path, disable_dynamic=False):
     """The student, with previews in its own colors: Wan's latents have others."""
     # The files are in half precision to be small; in float32 the demo looks the same on every device.
-    model = load_model(ASSETS / MODEL_FILE, weight_dtype="fp32", disable_dynamic=disable_dynamic)
+    model = load_model(path, weight_dtype="fp32", disable_dynamic=disable_dynamic)
     latent_format = comfy.latent_formats.Wan21()
     latent_format.latent_rgb_factors = [list(row) for row in LATENT_RGB]
     latent_format.latent_rgb_factors_bias = list(LATENT_RGB_BIAS)
     latent_format.taesd_decoder_name = None  # a small decoder of Wan's own latents
     model.model.latent_format = latent_format
-    model.cached_patcher_init = (_load_transformer, ())
+    model.cached_patcher_init = (load_transformer, (path,))
     return model
 
 

@@ -10,6 +10,10 @@ from ..vdot_core.text import listed, shown
 MODEL_FOLDER = "diffusion_models"
 GGUF_FOLDER = "unet_gguf"  # as ComfyUI-GGUF registers it
 LORA_FOLDER = "loras"
+TEXT_FOLDER = "text_encoders"
+VAE_FOLDER = "vae"
+
+KINDS = {MODEL_FOLDER: "model", TEXT_FOLDER: "text encoder", VAE_FOLDER: "VAE"}
 
 _SHARD = re.compile(r"^(?P<folder>.+)[/\\][^/\\]*-\d{5}-of-\d{5}\.safetensors$")
 _DIFFUSERS = re.compile(r"^(?P<folder>.+)[/\\]diffusion_pytorch_model\.safetensors$")
@@ -58,6 +62,23 @@ def lora_path(name: str) -> Path:
     """
     path = folder_paths.get_full_path(LORA_FOLDER, name) if name in list_loras() else None
     return _existing(path, "LoRA", name, LORA_FOLDER)
+
+
+def list_files(folder: str) -> list[str]:
+    """Names of the files of one of ComfyUI's folders; `list_checkpoints` for models."""
+    return list_checkpoints() if folder == MODEL_FOLDER else folder_paths.get_filename_list(folder)
+
+
+def file_path(folder: str, name: str) -> Path:
+    """The file of a name from `list_files`.
+
+    Raises:
+        ValueError: nothing of that name is in ComfyUI's folders of this kind.
+    """
+    if folder == MODEL_FOLDER:
+        return checkpoint_path(name)
+    path = folder_paths.get_full_path(folder, name) if name in list_files(folder) else None
+    return _existing(path, KINDS[folder], name, folder)
 
 
 def _existing(path: str | Path | None, kind: str, name: str, folder: str) -> Path:

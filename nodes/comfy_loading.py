@@ -17,6 +17,7 @@ from ..vdot_core.signals.conventions import control_conventions
 from ..vdot_core.text import counted, shown
 from .comfy_bridge import register_network
 from .comfy_network import config_from_unet, config_to_unet
+from .comfy_purpose import note_lora
 from .comfy_weights import read_for_comfyui
 
 WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
@@ -93,6 +94,17 @@ def _without_dynamic_memory(disabled: bool) -> dict[str, bool]:
     return {"disable_dynamic": True} if disabled and is_known else {}
 
 
+def describe_model(model) -> str:
+    """A short description of a loaded model."""
+    network = model.model.diffusion_model
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    kind = "VACE" if hasattr(network, "vace_patch_embedding") else "text-only"
+    dtype = str(model.model.get_dtype() or torch.float32).removeprefix("torch.")
+    large = num_parameters >= 1e9
+    size = f"{num_parameters / (1e9 if large else 1e6):.3g} {'billion' if large else 'million'}"
+    return f"{kind} model of {size} parameters in {dtype}"
+
+
 def add_loras(patcher, loras: Sequence[tuple[Path, float]]) -> list[str]:
     """Put LoRAs on a freshly loaded model, by ComfyUI's own code.
 
@@ -106,7 +118,12 @@ def add_loras(patcher, loras: Sequence[tuple[Path, float]]) -> list[str]:
     Raises:
         ValueError: a LoRA of which nothing fits.
     """
-    return [_add_lora(patcher, path, strength) for path, strength in loras if strength]
+    lines = []
+    for path, strength in loras:
+        if strength:
+            lines.append(_add_lora(patcher, path, strength))
+            note_lora(patcher, path)
+    return lines
 
 
 def _add_lora(patcher, path: Path, strength: float) -> str:

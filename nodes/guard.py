@@ -129,7 +129,7 @@ def _kind(value: Any) -> str:
 
 
 def _choice(entry, name: str, value: Any) -> str:
-    if not isinstance(value, str) or value not in entry.options:
+    if not isinstance(value, str) or (value not in entry.options and not getattr(entry, "takes_others", 0)):
         choices = shown(listed(entry.options, 5), 200) or "there are none"
         raise _refusal(name, value, f"one of its choices ({choices}); pick one, or press R to refresh them")
     return value
@@ -231,6 +231,14 @@ def _task(entry, name: str, value: Any):
     return value
 
 
+def _size(entry, name: str, value: Any):
+    from ..vdot_core.vcu import VideoSize
+
+    if not isinstance(value, VideoSize):
+        raise _refusal(name, value, "a size; connect the size of VDOT Load")
+    return value
+
+
 def _crop(entry, name: str, value: Any):
     from ..vdot_core.vcu import Crop
 
@@ -279,5 +287,7 @@ CHECKS: dict[str, Callable] = {
     "POSE_KEYPOINT": _nested("key points; connect a pose estimator, or a node that gives POSE_KEYPOINT"),
     "VDOT_VCU": _task,
     "VDOT_CROP": _crop,
+    "VDOT_SIZE": _size,
+    "VIDEO": _with("get_components", "a video; connect Load Video, or a node that gives VIDEO"),
 }
 """By ComfyUI's name of the type."""

@@ -1,5 +1,7 @@
 """Shared by task nodes: the VDOT_VCU type, recurring inputs, and their conversion to builder arguments."""
 
+from collections.abc import Sequence
+
 from comfy_api.latest import io
 
 VCUType = io.Custom("VDOT_VCU")
@@ -136,9 +138,9 @@ def size_arguments(width: int, height: int, length: int | None = None) -> dict:
     return size if length is None else {**size, "num_frames": length or None}
 
 
-def unit_output(unit) -> io.NodeOutput:
-    """The unit and its notes on changed sizes; the builder has logged them already."""
-    return io.NodeOutput(unit, ui={"text": [str(unit), *unit.notes]})
+def unit_output(unit, lines: Sequence[str] = ()) -> io.NodeOutput:
+    """The unit and its notes on changed sizes, which the builder has logged already; and further lines."""
+    return io.NodeOutput(unit, ui={"text": [str(unit), *lines, *unit.notes]})
 
 
 def connected(inputs: dict | None) -> list:

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..vdot_core.text import shown
 from .comfy_bridge import report
 from .comfy_files import checkpoint_path, list_checkpoints, list_loras, lora_path
-from .comfy_loading import NETWORKS, WEIGHT_DTYPES, add_loras, load_model
+from .comfy_loading import NETWORKS, WEIGHT_DTYPES, add_loras, describe_model, load_model
 from .guard import CheckedNode
 
 SAME_FILE = "in the same file"
@@ -77,7 +77,7 @@ class VDOTLoadModel(CheckedNode):
         model = load_model(path, vace_path, weight_dtype, network)
         lines = add_loras(model, paths)
         return io.NodeOutput(
-            model, ui=report([f"{shown(model_name)}: {_describe(model)}, network {network}", *lines])
+            model, ui=report([f"{shown(model_name)}: {describe_model(model)}, network {network}", *lines])
         )
 
 
@@ -130,16 +130,15 @@ class VDOTLoadDemo(CheckedNode):
             description=(
                 "Loads the tiny demo model that comes with this pack, with its own text encoder and VAE. It "
                 "only knows moving shapes at 64 x 64, but runs in seconds on any computer and shows that "
-                "everything works. It was distilled for VDOT Sampler's preset trained: choose that one. For "
-                "real videos use VDOT Load Model, Load CLIP (umt5_xxl, type wan) and Load VAE (wan_2.1_vae), "
-                "and the preset released."
+                "everything works. VDOT Load does the same and also loads real models: for real videos use "
+                "that, or VDOT Load Model, Load CLIP (umt5_xxl, type wan) and Load VAE (wan_2.1_vae)."
             ),
             search_aliases=["vdot tiny", "example model"],
             inputs=[],
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The demo model, for VDOT Sampler. Set the preset there to trained.",
+                    tooltip="The demo model, for VDOT Sampler (preset auto or trained).",
                 ),
                 io.Clip.Output(display_name="clip", tooltip="The demo's text encoder, for CLIP Text Encode."),
                 io.Vae.Output(display_name="vae", tooltip="The demo's VAE, for VDOT Encode and VAE Decode."),
@@ -152,18 +151,5 @@ class VDOTLoadDemo(CheckedNode):
 
         model, clip, vae = load_demo()
         return io.NodeOutput(
-            model, clip, vae, ui=report([f"demo: {_describe(model)}; knows moving shapes at 64x64"])
+            model, clip, vae, ui=report([f"demo: {describe_model(model)}; knows moving shapes at 64x64"])
         )
-
-
-def _describe(model) -> str:
-    """A short description of a loaded model."""
-    import torch
-
-    network = model.model.diffusion_model
-    num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    kind = "VACE" if hasattr(network, "vace_patch_embedding") else "text-only"
-    dtype = str(model.model.get_dtype() or torch.float32).removeprefix("torch.")
-    large = num_parameters >= 1e9
-    size = f"{num_parameters / (1e9 if large else 1e6):.3g} {'billion' if large else 'million'}"
-    return f"{kind} model of {size} parameters in {dtype}"

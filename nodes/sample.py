@@ -2,12 +2,12 @@
 
 from comfy_api.latest import io
 
-from ..vdot_core.text import counted
 from .comfy_bridge import report
 from .encode import REFERENCE_KEY, ZERO_TEXT_KEY
 from .guard import CheckedNode
-from .sample_inputs import CUSTOM, Settings, advanced_inputs, preset_inputs
+from .sample_inputs import Settings, advanced_inputs, preset_inputs
 from .sample_latent import count_references, cut_line, sampled_latent, with_references
+from .sample_presets import choose_sampling
 from .sample_steps import NOISE, StepPlan, plan_steps
 
 
@@ -50,7 +50,7 @@ class VDOTSampler(CheckedNode):
                     advanced=True,
                     tooltip=(
                         "Guidance. Leave at 1: the distilled model needs none, and anything else doubles "
-                        "the time. For models that are not distilled; needs the negative input."
+                        "the time. The preset vace has its own. Needs the negative input."
                     ),
                 ),
                 io.Conditioning.Input(
@@ -79,7 +79,8 @@ class VDOTSampler(CheckedNode):
         settings = Settings(**settings)
         models = [model] if settings.second_model is None else [model, settings.second_model]
         latent = _checked_latent(models, positive, latent, settings)
-        plan, described = _plan(settings, latent)
+        chosen = choose_sampling(settings, cfg, model, negative)
+        plan, cfg = plan_steps(chosen.schedule, chosen.solver, latent, settings), chosen.cfg
         texts = {"positive": positive} if cfg == 1.0 else {"positive": positive, "negative": negative}
         lines = _validate(models, positive, negative, latent, plan, _uses_of_negative(cfg, settings))
         models = _with_nag(models, negative, settings)
@@ -88,31 +89,8 @@ class VDOTSampler(CheckedNode):
         samples, leftover = comfy_sampling.run_plan(
             plan, models, texts, latent, seed=seed, cfg=cfg, callback=callback
         )
-        lines = [*described, *counted_lines, *cut_line(count, leftover), *lines]
+        lines = [*chosen.lines, *plan.lines, *counted_lines, *cut_line(count, leftover), *lines]
         return io.NodeOutput(sampled_latent(latent, samples, leftover, count), ui=report(lines))
-
-
-def _plan(settings: Settings, latent: dict) -> tuple[StepPlan, list[str]]:
-    """The steps of a preset or of custom settings, and lines that describe them."""
-    from ..vdot_core import sampling
-
-    values = settings.steps, settings.shift, settings.solver
-    labels = "exact" if settings.solver == "renoise" else "wan"  # as in the presets that use these solvers
-    schedule = custom = sampling.Schedule.shifted(
-        settings.steps, settings.shift, labels=labels, denoise=settings.denoise
-    )
-    solver = settings.solver
-    if settings.preset != CUSTOM:
-        factory, solver = sampling.PRESETS[settings.preset]
-        schedule = factory(denoise=settings.denoise)
-    timesteps = "/".join(f"{label:.4g}" for label in schedule.timesteps.tolist())
-    lines = [f"{settings.preset}: {counted(schedule.num_steps, 'step')}, {solver}, timesteps {timesteps}"]
-    # The page writes a preset's own settings into the unused widgets; the defaults are left alone too.
-    untouched = values == (Settings.steps, Settings.shift, Settings.solver)
-    if not untouched and (schedule != custom or solver != settings.solver):
-        lines.append("steps, shift and solver are only used with the preset 'custom'")
-    plan = plan_steps(schedule, solver, latent, settings)
-    return plan, [*lines, *plan.lines]
 
 
 def _checked_latent(models: list, positive, latent: dict, settings: Settings) -> dict:

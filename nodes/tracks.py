@@ -5,17 +5,48 @@ Shape letters: F pixel frames.
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..vdot_core.text import counted, parse_json, shown
 from .inputs import MAX_STRENGTH
 
 MAX_THINGS = 100
+VAE_STRIDE_FRAMES = 4
 BOX_FORM = "write one line for each moment, as 0: 8, 20, 40, 52 (frame: left, top, right, bottom)"
 CURVE_FORM = "write frame: strength, separated by commas, as 0: 1.0, 40: 0.5, -1: 0"
 
 
-def boxes_from_text(text: str, box_size: tuple[int, int], num_frames: int, *, first: int = 0) -> list:
+@dataclass(frozen=True)
+class Rescale:
+    """Numbers that were written for one size and length, in another.
+
+    Args:
+        old_length, length: frames of the video that they were written for, and of this one.
+        x, y: this width and height over the old ones.
+    """
+
+    old_length: int
+    length: int
+    x: float = 1.0
+    y: float = 1.0
+
+    def frame(self, number: int) -> int:
+        """A frame number; negative ones count from the end."""
+        if self.old_length - self.length < VAE_STRIDE_FRAMES:  # equal, but for rounding to 4n+1
+            return number
+        ratio = (self.length - 1) / (self.old_length - 1)
+        return round(number * ratio) if number >= 0 else -1 - round((-1 - number) * ratio)
+
+    def box(self, numbers: Sequence[float]) -> list[float]:
+        """x and y in turn: a point or a box."""
+        return [number * (self.x, self.y)[index % 2] for index, number in enumerate(numbers)]
+
+
+def boxes_from_text(
+    text: str, box_size: tuple[int, int], num_frames: int, *, first: int = 0, rescale: Rescale | None = None
+) -> list:
     """Boxes of one or more things, as `vdot_core.vcu.layout` takes them.
 
     Args:
@@ -26,6 +57,7 @@ def boxes_from_text(text: str, box_size: tuple[int, int], num_frames: int, *, fi
         box_size: width and height in pixels of a box that is carried along a path.
         num_frames: length of the video.
         first: the first frame that shows boxes; see `vdot_core.vcu.path_boxes`.
+        rescale: from the size and length that the text was written for.
 
     Returns:
         For each thing a mapping frame -> box, a list of boxes, or a tensor [F, 4].
@@ -42,7 +74,15 @@ def boxes_from_text(text: str, box_size: tuple[int, int], num_frames: int, *, fi
             f"boxes names {counted(len(things), 'thing')}, expected at most {MAX_THINGS}; "
             "an empty line begins the next thing: give fewer of them"
         )
+    if rescale is not None:
+        things, box_size = [_rescaled(thing, rescale) for thing in things], tuple(rescale.box(box_size))
     return [_as_boxes(thing, box_size, num_frames, first) for thing in things]
+
+
+def _rescaled(thing: Any, rescale: Rescale) -> Any:
+    if isinstance(thing, dict):
+        return {rescale.frame(frame): rescale.box(row) for frame, row in thing.items()}
+    return [rescale.box(row) for row in thing]
 
 
 def curve_from_text(text: str) -> dict[int, float]:

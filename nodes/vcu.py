@@ -18,6 +18,7 @@ from .inputs import (
     task_schema,
     unit_output,
 )
+from .sizes import CANVAS_RULE, canvas_of, size_input
 from .tracks import curve_from_text
 
 # As in vdot_core.vcu, which is not imported before a node runs.
@@ -30,15 +31,17 @@ class VDOTText(CheckedNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         description = "A video from the text alone. Sets only its size and length."
+        inputs = [*canvas_inputs(), size_input(CANVAS_RULE)]
         return task_schema(
-            "VDOTText", "VDOT Text", description, canvas_inputs(), ["text to video", "t2v", "empty latent"]
+            "VDOTText", "VDOT Text", description, inputs, ["text to video", "t2v", "empty latent"]
         )
 
     @classmethod
-    def execute(cls, width, height, length) -> io.NodeOutput:
+    def execute(cls, width, height, length, size=None) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        return unit_output(vcu.text(width, height, length))
+        canvas = canvas_of(size, width, height, length)
+        return unit_output(vcu.text(canvas.width, canvas.height, canvas.num_frames), canvas.lines)
 
 
 class VDOTControl(CheckedNode):

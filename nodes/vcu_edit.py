@@ -17,7 +17,8 @@ from .inputs import (
     task_schema,
     unit_output,
 )
-from .tracks import numbers_from_text
+from .sizes import IMAGE_RULE, canvas_of, shape_of, size_input
+from .tracks import Rescale, numbers_from_text
 
 MARGIN_MODES = ("pixels", "percent", "aspect")
 
@@ -139,15 +140,17 @@ class VDOTExtend(CheckedNode):
             *fit_inputs(length=False),
             io.Image.Input("first", optional=True, tooltip="How the video begins: an image or a clip."),
             io.Image.Input("last", optional=True, tooltip="How the video ends: an image or a clip."),
+            size_input(IMAGE_RULE),
         ]
         aliases = ["image to video", "i2v", "first frame", "last frame", "continue"]
         return task_schema("VDOTExtend", "VDOT Extend", description, inputs, aliases)
 
     @classmethod
-    def execute(cls, length, width, height, first=None, last=None) -> io.NodeOutput:
+    def execute(cls, length, width, height, first=None, last=None, size=None) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        return unit_output(vcu.extend(first, last, num_frames=length, **size_arguments(width, height)))
+        canvas = canvas_of(size, width, height, length, shape_of(last if first is None else first))
+        return unit_output(vcu.extend(first, last, **canvas.arguments), canvas.lines)
 
 
 class VDOTKeyframes(CheckedNode):
@@ -173,6 +176,7 @@ class VDOTKeyframes(CheckedNode):
                 optional=True,
                 tooltip="On: a batch is a clip that stays together and has one position.",
             ),
+            size_input(f"{IMAGE_RULE} Positions are moved along."),
         ]
         return task_schema(
             "VDOTKeyframes",
@@ -183,14 +187,16 @@ class VDOTKeyframes(CheckedNode):
         )
 
     @classmethod
-    def execute(cls, images, positions, length, width, height, clips=False) -> io.NodeOutput:
+    def execute(cls, images, positions, length, width, height, clips=False, size=None) -> io.NodeOutput:
         from ..vdot_core import vcu
 
         items = connected(images) if clips else flatten(images)
-        size = size_arguments(width, height)
         names = connected_names(images) if clips else flat_names(images)
-        places = numbers_from_text(positions)
-        return unit_output(vcu.keyframes(items, places, num_frames=length, names=names, **size))
+        canvas = canvas_of(size, width, height, length, shape_of(next(iter(connected(images)), None)))
+        move = Rescale(length, canvas.num_frames).frame
+        places = [move(place) for place in numbers_from_text(positions)]
+        unit = vcu.keyframes(items, places, names=names, **canvas.arguments)
+        return unit_output(unit, canvas.lines)
 
 
 def _coarsen_inputs() -> list[io.Input]:

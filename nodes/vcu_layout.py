@@ -20,7 +20,8 @@ from .inputs import (
     task_schema,
     unit_output,
 )
-from .tracks import boxes_from_text, colors_from_text
+from .sizes import CANVAS_RULE, IMAGE_RULE, Canvas, canvas_of, shape_of, size_input
+from .tracks import Rescale, boxes_from_text, colors_from_text
 
 MAX_LINE_WIDTH = 64
 FIRST_BOX = "The first box is drawn in frame 1, since frame 0 is the image."
@@ -60,6 +61,7 @@ class VDOTLayout(CheckedNode):
                 ),
             ),
             *guide_inputs(),
+            size_input(f"{CANVAS_RULE} Boxes are written for the width, height and length set here."),
         ]
         aliases = ["bounding box", "trajectory", "track", "path", "regional"]
         return task_schema("VDOTLayout", "VDOT Layout", description, inputs, aliases)
@@ -80,15 +82,16 @@ class VDOTLayout(CheckedNode):
         strength=1.0,
         start_frame=0,
         end_frame=0,
+        size=None,
     ) -> io.NodeOutput:
         style = guide_arguments(strength, start_frame, end_frame)
         if line_width:
             style["line_width"] = line_width
-        tracked = connected(masks)
+        tracked, numbers = connected(masks), (width, height, length)
         if tracked:
             style["names"] = connected_names(masks)
-            return _from_masks(boxes, tracked, colors, mask_shape, (width, height, length), style)
-        return _from_boxes(boxes, colors, (box_width, box_height), (width, height, length), style)
+            return _from_masks(boxes, tracked, colors, mask_shape, numbers, style, size)
+        return _from_boxes(boxes, colors, (box_width, box_height), numbers, style, size)
 
 
 class VDOTMove(CheckedNode):
@@ -107,6 +110,7 @@ class VDOTMove(CheckedNode):
             *fit_inputs(length=False),
             *box_inputs(),
             strength_input("How strongly image and boxes steer the video. 1 is as the model was trained."),
+            size_input(f"{IMAGE_RULE} Boxes are written for the size and length without it."),
         ]
         aliases = ["animate", "drag", "trajectory", "motion brush", "image to video"]
         return task_schema("VDOTMove", "VDOT Move", description, inputs, aliases)
@@ -123,19 +127,18 @@ class VDOTMove(CheckedNode):
         box_width=128,
         box_height=128,
         strength=1.0,
+        size=None,
     ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        things = boxes_from_text(boxes, (box_width, box_height), length, first=1)
-        unit = vcu.move(
-            image,
-            things,
-            num_frames=length,
-            colors=colors_from_text(colors, len(things)),
-            strength=strength,
-            **size_arguments(width, height),
-        )
-        return unit_output(unit)
+        shape = shape_of(image)
+        canvas = canvas_of(size, width, height, length, shape)
+        rescale = None if size is None else rescaling(canvas, (width, height, length), shape)
+        box_size = box_width, box_height
+        things = boxes_from_text(boxes, box_size, canvas.num_frames, first=1, rescale=rescale)
+        colors = colors_from_text(colors, len(things))
+        unit = vcu.move(image, things, colors=colors, strength=strength, **canvas.arguments)
+        return unit_output(unit, canvas.lines)
 
 
 def _boxes_input(more: str = "") -> io.Input:
@@ -172,37 +175,41 @@ def _canvas_inputs() -> list[io.Input]:
     ]
 
 
-def _from_masks(boxes: str, masks: list, colors: str, mask_shape: str, size: tuple, style: dict):
+def rescaling(canvas: Canvas, numbers: tuple[int, int, int], shape: tuple[int, int]) -> Rescale:
+    """From the widgets' width, height and length to a canvas; of a 0, `shape` is meant."""
+    width, height = numbers[0] or shape[0], numbers[1] or shape[1]
+    return Rescale(numbers[2], canvas.num_frames, canvas.width / width, canvas.height / height)
+
+
+def _from_masks(boxes: str, masks: list, colors: str, mask_shape: str, numbers: tuple, style: dict, size):
     from ..vdot_core import vcu
 
     if boxes.strip():
         raise ValueError("boxes has text and masks are connected; empty the one or disconnect the other")
+    lines = ()
+    if size is not None:
+        canvas = canvas_of(size, 0, 0, numbers[2] or len(masks[0]), shape_of(masks[0]))
+        numbers, lines = (canvas.width, canvas.height, canvas.num_frames), canvas.lines
     unit = vcu.layout_masks(
         masks,
         colors=colors_from_text(colors, len(masks)),
         mask_shape=mask_shape,
         **style,
-        **size_arguments(*size),
+        **size_arguments(*numbers),
     )
-    return unit_output(unit)
+    return unit_output(unit, lines)
 
 
-def _from_boxes(boxes: str, colors: str, box_size: tuple, size: tuple, style: dict):
+def _from_boxes(boxes: str, colors: str, box_size: tuple, numbers: tuple, style: dict, size):
     from ..vdot_core import vcu
 
-    if not all(size):
+    if not all(numbers):
         raise ValueError(
-            f"width, height and length are {size[0]}, {size[1]} and {size[2]}; boxes have no size of their "
-            "own to take for a 0: set all three, or connect masks"
+            f"width, height and length are {numbers[0]}, {numbers[1]} and {numbers[2]}; boxes have no size "
+            "of their own to take for a 0: set all three, or connect masks"
         )
-    things = boxes_from_text(boxes, box_size, size[2])
-    width, height, length = size
-    unit = vcu.layout(
-        things,
-        width=width,
-        height=height,
-        num_frames=length,
-        colors=colors_from_text(colors, len(things)),
-        **style,
-    )
-    return unit_output(unit)
+    canvas = canvas_of(size, *numbers)
+    rescale = None if size is None else rescaling(canvas, numbers, numbers[:2])
+    things = boxes_from_text(boxes, box_size, canvas.num_frames, rescale=rescale)
+    colors = colors_from_text(colors, len(things))
+    return unit_output(vcu.layout(things, colors=colors, **canvas.arguments, **style), canvas.lines)

@@ -14,6 +14,7 @@ from .inputs import (
     task_schema,
     unit_output,
 )
+from .sizes import CANVAS_RULE, Canvas, canvas_of, size_input
 
 # As in vdot_core.vcu, which is not imported before a node runs.
 MASK_MEANINGS = ("subject", "transparent")
@@ -43,6 +44,7 @@ class VDOTReference(CheckedNode):
             ),
             VCUType.Input("unit", optional=True, tooltip=unit),
             *_cut_inputs(),
+            size_input(CANVAS_RULE),
         ]
         return task_schema(
             "VDOTReference", "VDOT Reference", description, inputs, ["r2v", "subject", "face", "ip adapter"]
@@ -60,16 +62,17 @@ class VDOTReference(CheckedNode):
         cut_out="auto",
         margin=0.0,
         mask_is="subject",
+        size=None,
     ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
+        canvas = canvas_of(size, width, height, length)
         if unit is not None:
-            width, height, length = unit.width, unit.height, unit.num_frames
-        size = {"width": width, "height": height, "num_frames": length}
+            canvas = Canvas(unit.width, unit.height, unit.num_frames)
         cut = {"masks": _masks_of(images, masks or {}), "mask_is": mask_is, "crop": CROPS[cut_out]}
         names = flat_names(images)
-        references = vcu.reference(flatten(images), **size, **cut, margin=margin, names=names)
-        return unit_output(references if unit is None else vcu.compose(unit, references))
+        references = vcu.reference(flatten(images), **canvas.arguments, **cut, margin=margin, names=names)
+        return unit_output(references if unit is None else vcu.compose(unit, references), canvas.lines)
 
 
 def _cut_inputs() -> list[io.Input]:

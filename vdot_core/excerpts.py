@@ -86,7 +86,7 @@ def read_excerpt(file: str | Path | IO[bytes], span: Span) -> Excerpt:
     """
     import av
 
-    name = shown(file.name if isinstance(file, Path) else file) if isinstance(file, (str, Path)) else "video"
+    name = shown(Path(file).name) if isinstance(file, (str, Path)) else "the video"
     try:
         with open_video(file) as container:
             if not container.streams.video:

@@ -78,7 +78,15 @@ def test_shipped_workflow_opens_and_keeps_its_values(graph, path):
 def test_preset_grays_out_what_it_governs(graph):
     sampler = graph.add("VDOTSampler")
     governed = ("steps", "shift", "solver")
+    assert graph.widgets(sampler)["preset"]["value"] == "auto"
+    hidden = "(id) => app.graph.getNodeById(id).widgets.filter((w) => w.hidden).map((w) => w.name)"
+    assert set(governed) <= set(graph.evaluate(hidden, sampler)), "nothing is known before the model is"
+    graph.pick(sampler, "preset", "vace")
+    assert graph.widgets(sampler)["cfg"] == {"value": 5, "disabled": True}
+    graph.pick(sampler, "preset", "released")
+    assert graph.widgets(sampler)["cfg"] == {"value": 1, "disabled": False}
     assert all(graph.widgets(sampler)[name]["disabled"] for name in governed)
+    assert not graph.evaluate(hidden, sampler)
     graph.pick(sampler, "preset", "custom")
     assert not any(graph.widgets(sampler)[name]["disabled"] for name in governed)
     graph.evaluate(
@@ -96,7 +104,8 @@ def test_preset_numbers_are_the_samplers_own(graph):
 
     presets = graph.evaluate(PRESET_VALUES)
     assert set(presets) == set(sampling.PRESETS)
-    for name, (factory, solver) in sampling.PRESETS.items():
+    for name, (factory, solver, guidance) in sampling.PRESETS.items():
+        assert presets[name].get("cfg", 1) == guidance
         labels = "exact" if solver == "renoise" else "wan"
         same = sampling.Schedule.shifted(presets[name]["steps"], presets[name]["shift"], labels=labels)
         assert (presets[name]["solver"], same) == (solver, factory()), name

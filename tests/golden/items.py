@@ -34,7 +34,8 @@ def sampler_items(folder: Path) -> dict[str, Any]:
         return network(x, timestep, text, context.contexts, context_scale=context.context_scale)
 
     items: dict[str, Any] = {"noise": summary(noise), "contexts": summary(context.contexts)}
-    for name, preset in sampling.PRESETS.items():
+    few_steps = {name: preset for name, preset in sampling.PRESETS.items() if preset.guidance == 1}
+    for name, preset in few_steps.items():
         schedule = preset.schedule()
         items[f"schedule {name}"] = {
             "solver": preset.solver,

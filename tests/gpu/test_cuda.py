@@ -49,7 +49,7 @@ def test_network_equals_the_cpu(dtype, tolerance):
 def test_sampling_equals_the_cpu(preset):
     reference, network = networks()
     noise, _, text, contexts = inputs()
-    factory, solver = PRESETS[preset]
+    factory, solver, _ = PRESETS[preset]
     results = []
     with torch.no_grad():
         for module, device in ((reference, "cpu"), (network, "cuda")):

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import torch
 
+from tests.support.pack import submodule
+
 SIDES, LENGTHS = (16, 32, 33, 48, 64), (1, 2, 5, 9)
 JUNK = [
     None, True, -1, 5, 2.5, math.nan, math.inf, 10**400, "", "/etc/", "x" * 200_000, "\ud800", b"x", [], {},
@@ -152,6 +154,13 @@ class Values:
 
     def draw_vdot_crop(self, entry):
         return self._from_pool("VDOT_CROP", None)
+
+    def draw_vdot_size(self, entry):
+        kind = submodule("vdot_core.vcu").VideoSize
+        return self.rng.choice([kind("48p", 64, 48, 9), kind("demo", 64, 64, 17), kind("tiny", 16, 16, 1)])
+
+    def draw_video(self, entry):
+        return self.rng.choice([None, SimpleNamespace(get_components=None), self.model])
 
     def draw_optical_flow(self, entry):
         return pick(self.rng, (20, None), (1, SimpleNamespace(model=None)))

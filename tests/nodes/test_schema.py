@@ -13,8 +13,10 @@ from tests.support.comfy import ROOT
 from tests.support.pack import submodule
 
 PIPELINE = [
+    "VDOTLoad",
     "VDOTLoadModel",
     "VDOTLoadDemo",
+    "VDOTLoadClip",
     "VDOTBoxMask",
     "VDOTCrop",
     "VDOTText",
@@ -71,7 +73,8 @@ def test_choices_are_those_of_the_library(node_classes):
     sampling, vcu, sample = (
         submodule(f"{name}") for name in ("vdot_core.sampling", "vdot_core.vcu", "nodes.sample_inputs")
     )
-    assert set(sample.PRESETS) == {*sampling.PRESETS, "custom"}
+    assert set(sample.PRESETS) == {*sampling.PRESETS, "auto", "custom"}
+    assert submodule("nodes.sizes").CLASSES == tuple(vcu.SIZES)
     assert tuple(sample.SOLVERS) == tuple(sampling.SOLVERS)
     assert tuple(submodule("nodes.vcu").NORMALIZATIONS) == tuple(vcu.NORMALIZATIONS)
     assert tuple(submodule("nodes.inputs").MASK_SHAPES) == tuple(vcu.MASK_SHAPES)

@@ -2,7 +2,7 @@
 
 from .guidance import guided
 from .samplers import resume, rollout, sample, trajectory
-from .schedules import PRESETS, Preset, Schedule, released, sharp, trained
+from .schedules import PRESETS, Preset, Schedule, released, sharp, trained, vace
 from .solvers import SOLVERS, Pause, Step, fresh_noise
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "sharp",
     "trained",
     "trajectory",
+    "vace",
 ]

@@ -136,15 +136,25 @@ def sharp(steps: int = 4, shift: float = 3.75, denoise: float = 1.0) -> Schedule
     return Schedule.shifted(steps, shift, labels="wan", denoise=denoise)
 
 
+def vace(steps: int = 25, shift: float = 16.0, denoise: float = 1.0) -> Schedule:
+    """VACE before any distillation, for 'unipc' with guidance 5: the numbers of VACE's own demo.
+
+    From vace/gradios/vace_wan_demo.py; its command line takes 50 steps.
+    """
+    return Schedule.shifted(steps, shift, labels="wan", denoise=denoise)
+
+
 class Preset(NamedTuple):
-    """A schedule's factory (steps, shift, denoise) and the solver it is meant for."""
+    """A schedule's factory (steps, shift, denoise), and the solver and guidance that it is meant for."""
 
     schedule: Callable[..., Schedule]
     solver: str
+    guidance: float = 1.0
 
 
 PRESETS = {
     "released": Preset(released, "unipc"),
     "trained": Preset(trained, "renoise"),
     "sharp": Preset(sharp, "unipc"),
+    "vace": Preset(vace, "unipc", 5.0),
 }

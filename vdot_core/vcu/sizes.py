@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..text import counted
 from .canvas import rounded_length
 from .checks import whole
 from .unit import SIZE_MULTIPLE
@@ -34,7 +35,8 @@ class VideoSize:
     fps: float = FRAME_RATE
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.width}x{self.height}, {self.most_frames} frames at {self.fps:g} fps"
+        length = counted(self.most_frames, "frame")
+        return f"{self.name}: {self.width}x{self.height}, {length} at {self.fps:g} fps"
 
     def fit(self, width: int, height: int) -> tuple[int, int]:
         """The size of this class for a clip's shape, as VACE's own reader chooses it.

@@ -1,0 +1,77 @@
+"""Videos of ComfyUI's input folder and of other nodes, and ComfyUI's AUDIO and VIDEO."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from comfy_api.latest import InputImpl, Types
+from torch import Tensor
+
+from ..vdot_core.excerpts import Excerpt, Span, cut_excerpt, read_excerpt
+from ..vdot_core.sounds import Sound
+from ..vdot_core.text import counted
+from ..vdot_core.vcu import SIZES, VideoSize, snap_size
+from .clips import AS_IT_IS, AUTO
+from .comfy_inputs import clip_path
+from .sizes import small_line
+
+MOST_FRAMES = SIZES["480p"].most_frames
+
+
+def clip_span(start: float, length: int, resolution: str, fps: float, size: VideoSize | None) -> Span:
+    """The node's inputs as a span; 0 stands for what the model or the clip has."""
+    most = length or (size.most_frames if size else MOST_FRAMES)
+    chosen = size if resolution == AUTO else SIZES.get(resolution)
+    fit = chosen.fit if chosen and resolution != AS_IT_IS else snap_size
+    return Span(start, fps or None, most, fit)
+
+
+def load_clip(name: str, video: Any, span: Span) -> Excerpt:
+    """A span of a file of the input folder, or of a VIDEO.
+
+    Raises:
+        ValueError: there is no such file, or it cannot be read.
+    """
+    if video is None:
+        return read_excerpt(clip_path(name), span)
+    if not isinstance(video, InputImpl.VideoFromFile):
+        parts = video.get_components()
+        return cut_excerpt(parts.images, float(parts.frame_rate), _as_sound(parts.audio), span)
+    begin, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
+    source = video.get_stream_source()
+    most = span.most_frames
+    if seconds:  # cut by Trim Video
+        rate = span.rate or float(video.get_frame_rate())
+        most = max(1, min(most, round((seconds - span.start) * rate)))
+    return read_excerpt(source, Span(begin + span.start, span.rate, most, span.fit))
+
+
+def describe(clip: Excerpt, size: VideoSize | None) -> list[str]:
+    """What the node says of a clip."""
+    num_frames, height, width = clip.frames.shape[:3]
+    sound = "no sound" if clip.sound is None else f"sound of {clip.sound.rate} Hz"
+    lines = [
+        f"{width}x{height}, {counted(num_frames, 'frame')} at {clip.rate:.5g} fps "
+        f"({clip.seconds:.2f} s), {sound}",
+        *clip.notes,
+    ]
+    if size is not None and size.is_small(*clip.source_size):
+        lines.append(small_line(size, clip.source_size))
+    return lines
+
+
+def as_audio(sound: Sound | None) -> dict | None:
+    """ComfyUI's AUDIO."""
+    return sound and {"waveform": sound.waveform[None], "sample_rate": sound.rate}
+
+
+def as_video(frames: Tensor, audio: dict | None, rate: float) -> Any:
+    """ComfyUI's VIDEO."""
+    return InputImpl.VideoFromComponents(
+        Types.VideoComponents(images=frames, audio=audio, frame_rate=Fraction(rate))
+    )
+
+
+def _as_sound(audio: dict | None) -> Sound | None:
+    return audio and Sound(audio["waveform"][0], int(audio["sample_rate"]))

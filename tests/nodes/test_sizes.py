@@ -1,0 +1,95 @@
+"""The size of VDOT Load on task nodes: the model's own size, with boxes and positions scaled along."""
+
+import pytest
+import torch
+
+from tests.support.pack import submodule
+
+FIT = {"width": 0, "height": 0}
+
+
+@pytest.fixture(scope="module")
+def sizes(pack):
+    return submodule("vdot_core.vcu").SIZES
+
+
+@pytest.fixture(scope="module")
+def demo(pack):
+    return submodule("nodes.comfy_load_all").DEMO_SIZE
+
+
+def shape(output):
+    unit = output.args[0]
+    return unit.width, unit.height, unit.num_frames
+
+
+def test_text_takes_the_models_size_and_says_so(run, sizes, demo):
+    numbers = {"width": 1920, "height": 1080, "length": 161}
+    out = run("VDOTText", **numbers, size=sizes["480p"])
+    assert shape(out) == (832, 480, 81)
+    assert "size (480p): 832x480, 81 frames (length was 161" in out.ui["text"][1]
+    assert shape(run("VDOTText", **{**numbers, "length": 50}, size=sizes["480p"])) == (832, 480, 49)
+    assert shape(run("VDOTText", width=64, height=64, length=81, size=demo)) == (64, 64, 17)
+    assert shape(run("VDOTText", width=512, height=512, length=9)) == (512, 512, 9)
+
+
+def test_a_picture_decides_the_shape(run, demo, sizes):
+    picture = torch.rand(1, 108, 192, 3)
+    out = run("VDOTExtend", length=81, **FIT, first=picture, size=demo)
+    assert shape(out) == (80, 48, 17)
+    out = run("VDOTExtend", length=5, **FIT, last=picture, size=sizes["480p"])
+    assert shape(out) == (832, 480, 5)
+    assert any("192x108, far less than the model's 832x480" in line for line in out.ui["text"])
+    assert shape(run("VDOTExtend", length=5, width=64, height=64, first=picture, size=demo)) == (64, 64, 5)
+
+
+def test_a_unit_decides_over_the_size(run, demo):
+    unit = run("VDOTText", width=96, height=48, length=5).args[0]
+    numbers = {"width": 832, "height": 480, "length": 81}
+    picture = {"image0": torch.rand(1, 32, 32, 3)}
+    assert shape(run("VDOTReference", images=picture, **numbers, unit=unit, size=demo)) == (96, 48, 5)
+    assert shape(run("VDOTReference", images=picture, **numbers, size=demo)) == (80, 48, 17)
+
+
+def test_boxes_are_scaled_along(run, demo):
+    """What is written for 640x640 with 81 frames, on the demo's 64x64 with 17."""
+    boxes = "0: 40, 80, 240, 320\n40: 240, 280, 440, 520\n-1: 400, 80, 600, 320"
+    small = "0: 4, 8, 24, 32\n8: 24, 28, 44, 52\n-1: 40, 8, 60, 32"
+    written = run("VDOTLayout", boxes=boxes, width=640, height=640, length=81, size=demo).args[0]
+    expected = run("VDOTLayout", boxes=small, width=64, height=64, length=17).args[0]
+    assert torch.equal(written.frames, expected.frames)
+    path = "100, 100\n500, 500"
+    sides = {"box_width": 160, "box_height": 160}
+    written = run("VDOTLayout", boxes=path, width=640, height=640, length=81, **sides, size=demo).args[0]
+    sides = {"box_width": 16, "box_height": 16}
+    expected = run("VDOTLayout", boxes="10, 10\n50, 50", width=64, height=64, length=17, **sides).args[0]
+    assert torch.equal(written.frames, expected.frames)
+
+
+def test_a_moved_picture_takes_its_boxes_along(run, demo):
+    picture = torch.rand(1, 320, 320, 3, generator=torch.Generator().manual_seed(0))
+    boxes, small = "1: 40, 40, 120, 120\n-1: 200, 200, 280, 280", "1: 8, 8, 24, 24\n-1: 40, 40, 56, 56"
+    written = run("VDOTMove", image=picture, boxes=boxes, length=17, **FIT, size=demo).args[0]
+    expected = run("VDOTMove", image=picture, boxes=small, length=17, width=64, height=64).args[0]
+    assert torch.equal(written.frames, expected.frames)
+
+
+def test_masks_give_the_shape_of_a_layout(run, demo):
+    masks = torch.zeros(5, 90, 160)
+    masks[:, 20:50, 30:80] = 1
+    numbers = {"boxes": "", "width": 832, "height": 480, "length": 81}
+    assert shape(run("VDOTLayout", **numbers, masks={"mask0": masks}, size=demo))[:2] == (80, 48)
+
+
+def test_keyframes_move_along(run, demo):
+    pictures = {f"image{k}": torch.full((1, 64, 64, 3), 0.2 + 0.3 * k) for k in range(3)}
+    numbers = {"positions": "0, 40, -1", "length": 81, **FIT}
+    unit = run("VDOTKeyframes", images=pictures, **numbers, size=demo).args[0]
+    assert unit.num_frames == 17
+    kept = [k for k in range(17) if not bool(unit.masks[k].any())]
+    assert kept == [0, 8, 16]
+
+
+def test_another_value_is_refused_in_words(run):
+    with pytest.raises(ValueError, match="size is 5, expected a size; connect the size of VDOT Load"):
+        run("VDOTText", width=64, height=64, length=5, size=5)
