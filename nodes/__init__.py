@@ -9,7 +9,7 @@ class VDOTExtension(ComfyExtension):
     """The extension through which ComfyUI gets the nodes."""
 
     async def on_load(self) -> None:
-        """Let ComfyUI's loaders recognize VDOT files, and copy the workflows' examples to its input folder."""
+        """Let ComfyUI's loaders recognize VDOT files; copy the workflows' examples to its input folder."""
         from .comfy_bridge import register_network
         from .comfy_inputs import install_examples
 

@@ -17,7 +17,6 @@ from ..vdot_core.signals.conventions import control_conventions
 from ..vdot_core.text import counted, shown
 from .comfy_bridge import register_network
 from .comfy_network import config_from_unet, config_to_unet
-from .comfy_purpose import note_lora
 from .comfy_weights import read_for_comfyui
 
 WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
@@ -118,6 +117,8 @@ def add_loras(patcher, loras: Sequence[tuple[Path, float]]) -> list[str]:
     Raises:
         ValueError: a LoRA of which nothing fits.
     """
+    from .comfy_purpose import note_lora
+
     lines = []
     for path, strength in loras:
         if strength:

@@ -32,8 +32,10 @@ def test_presets():
         "released": "unipc",
         "trained": "renoise",
         "sharp": "unipc",
+        "vace": "unipc",
     }
-    for factory, solver in PRESETS.values():
+    assert {name for name, preset in PRESETS.items() if preset.guidance != 1} == {"vace"}
+    for factory, solver, _ in PRESETS.values():
         assert factory(steps=7, shift=2.0).num_steps == 7 and solver in SOLVERS
 
 
