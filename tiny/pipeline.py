@@ -27,10 +27,13 @@ SCALED = {
     "num_clips": 2,
     "num_validation": 1,
     "warmup": 0,
-    "validate_every": 1,
-    "save_every": 20,  # a checkpoint of the teacher takes as long as a step
+    "validate_every": 50,  # a validation takes as long as a step
+    "save_every": 20,  # and so does a checkpoint of the teacher
     "sample_every": 1,
 }
+# Below this scale a run is a check of the pipeline: nothing is compiled, and these are a quarter, at least 1.
+SMALL_SCALE = 0.1
+SMALL = ("num_clips", "batch", "image_batch", "batch_size", "clips", "vae_clips")
 # A small run may have no clip of some task: all samples have equal weight.
 BY_TASK = ("task_weights", "task_guidance", "task_text_drop")
 
@@ -63,7 +66,8 @@ class PipelineConfig:
     Attributes:
         stages: Stages in order.
         out_dir: Folder of the stages; finished weights are in its folder weights.
-        scale: Share of the steps and clips of the recipe, above 0 and at most 1.
+        scale: Share of the steps and clips of the recipe, above 0 and at most 1; below 0.1 batches and clips
+            are a quarter of that, which checks the pipeline in minutes.
         minutes: Stop after this many minutes; 0: run to the end.
         device: Device of the trainings: auto, cpu or cuda.
     """
@@ -112,11 +116,15 @@ def _filled(value: Any, config: PipelineConfig, key: str = "") -> Any:
         return [_filled(inner, config, key) for inner in value]
     if isinstance(value, str):
         return value.replace("{weights}", str(config.weights))
+    small = config.scale < SMALL_SCALE
     if key == "compile":
-        return value and config.scale > 0.1
-    if key in SCALED and value and config.scale < 1:
-        return max(SCALED[key], round(value * config.scale))
-    return value
+        return value and not small
+    if not value or config.scale == 1:
+        return value
+    if key in SCALED:
+        share = config.scale / 4 if small and key in SMALL else config.scale
+        return max(SCALED[key], round(value * share))
+    return max(1, value // 4) if small and key in SMALL else value
 
 
 def run_stage(config: PipelineConfig, stage: Stage, seconds: float | None) -> int:

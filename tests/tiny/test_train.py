@@ -47,6 +47,21 @@ def test_the_recipe_is_valid_at_every_scale(tmp_path):
                 assert run.data.vae == str(config.weights / "vdot_tiny_vae.safetensors")
 
 
+def test_a_full_run_has_the_recipes_numbers_and_a_check_a_quarter_of_its_batches(tmp_path):
+    config = read_pipeline(["--out_dir", str(tmp_path)])
+    for stage in config.stages:
+        values = json.loads(json.dumps(settings(config, stage)).replace(str(config.weights), "{weights}"))
+        filled = {"parallel": {"device": "auto"}, "data": {"cache_dir": str(tmp_path / stage.name / "cache")}}
+        for key, value in stage.config.items():
+            assert values[key] == (value | filled[key] if key in filled else value), key
+    config = read_pipeline(["--out_dir", str(tmp_path), "--scale", "0.01"])
+    vae, *_, frames, _, _, student = (settings(config, stage) for stage in config.stages)
+    assert [stage["batch"] for stage in vae["vae"]["stages"]] == [8, 2, 1, 1]
+    assert (frames["steps"], frames["data"]["batch_size"], frames["parallel"]["compile"]) == (140, 15, False)
+    assert [group["num_clips"] for group in frames["data"]["producer_args"]["groups"]] == [125, 30, 15, 5]
+    assert (student["steps"], student["data"]["batch_size"]) == (26, 2)
+
+
 def small(folder: Path, **changes) -> Path:
     """Two stages of seconds: a text encoder, and a VAE of 4 channels; returns their file."""
     size = {"num_frames": 5, "size_px": 16, "draw_px": 32, "batch": 2, "lr_start": 1e-3, "lr_end": 1e-4}
