@@ -85,5 +85,5 @@ def _reference(positive: list, place: int) -> torch.Tensor:
         for _, extra in positive
         for frames, mask in zip(extra.get("vace_frames", []), extra.get("vace_mask", []), strict=False)
     ]
-    kept = (frames for frames, mask in pairs if not mask[:, :, place].any())
-    return next(kept, pairs[0][0])[:1, :16, place : place + 1]
+    unmasked = (frames for frames, mask in pairs if not mask[:, :, place].any())
+    return next(unmasked, pairs[0][0])[:1, :16, place : place + 1]

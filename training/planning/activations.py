@@ -24,13 +24,13 @@ class BlockActivations:
     """Elements that one block keeps for its backward pass, or uses on the way.
 
     Attributes:
-        kept: All that autograd keeps when the block is not recomputed.
+        saved: All that autograd keeps when the block is not recomputed.
         entry: The block's own input, all that is kept when it is.
-        backward: Gradients alive at once in the block's backward pass, in addition to `kept`.
+        backward: Gradients alive at once in the block's backward pass, in addition to `saved`.
         forward: Peak of a pass without gradients.
     """
 
-    kept: int
+    saved: int
     entry: int
     backward: int
     forward: int
@@ -75,13 +75,13 @@ def block_activations(
         self_attention += 2 * unfused
         cross_attention += unfused
         text_copies += unfused
-    kept = (inputs + self_attention + cross_attention) * full * dim
-    kept += hidden * wide + text_copies * text * dim
-    kept += rank * (VIDEO_LAYERS * full + TEXT_LAYERS * text)
+    saved = (inputs + self_attention + cross_attention) * full * dim
+    saved += hidden * wide + text_copies * text * dim
+    saved += rank * (VIDEO_LAYERS * full + TEXT_LAYERS * text)
     statistics = 2 * 2 * full * network.num_heads  # log-sum-exp of two attentions, in float32
     backward = max(2 * wide + 3 * full * dim, 8 * full * dim)
     forward = max(wide + 3 * full * dim, 8 * full * dim)
-    return BlockActivations(kept + statistics, full * dim, backward, forward)
+    return BlockActivations(saved + statistics, full * dim, backward, forward)
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class GraphActivations:
     """Bytes of one network's graph on one GPU.
 
     Attributes:
-        kept: Held from the forward to the backward pass.
+        saved: Held from the forward to the backward pass.
         working: More, while the pass that needs most runs: a recomputed group of blocks, and gradients.
         inference: Peak of the same pass without gradients.
-        tapped: Kept by the discriminator of the tapped blocks, a part of `kept`.
+        tapped: Kept by the discriminator of the tapped blocks, a part of `saved`.
     """
 
-    kept: int
+    saved: int
     working: int
     inference: int
     tapped: int = 0
@@ -103,7 +103,7 @@ class GraphActivations:
     @property
     def peak(self) -> int:
         """At the worst moment of the backward pass."""
-        return self.kept + self.working
+        return self.saved + self.working
 
 
 def graph_activations(
@@ -161,7 +161,7 @@ def _blocks(
     """Elements that all blocks keep, and those of the largest group while it is recomputed."""
     vace_blocks = len(network.vace_layers) if work.contexts else 0
     if not checkpoint_every:
-        return (network.num_layers + vace_blocks * work.contexts) * block.kept, 0
+        return (network.num_layers + vace_blocks * work.contexts) * block.saved, 0
     # A VACE block is a group for each pass, and keeps as much as a backbone block for each of its contexts.
     share = contexts_per_pass(work.contexts, work.batch * work.tokens, True)
     ends = network.vace_layers if work.contexts else ()
@@ -169,4 +169,4 @@ def _blocks(
     largest = max(map(len, groups))
     if vace_blocks:
         largest = max(largest, share)
-    return (len(groups) + vace_blocks * work.contexts) * block.entry, largest * block.kept
+    return (len(groups) + vace_blocks * work.contexts) * block.entry, largest * block.saved

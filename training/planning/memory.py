@@ -246,24 +246,24 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
 
     plain, fake = graph("generator"), graph("fake_score")
     guided = graph("real_score", 2 if losses.batch_guidance and losses.guides else 1)
-    results = [Peak("critic, flow matching", fake.kept, max(fake.working, plain.inference))]
+    results = [Peak("critic, flow matching", fake.saved, max(fake.working, plain.inference))]
     if losses.dmd or losses.otd:
-        kept = plain.kept
+        saved = plain.saved
         if losses.otd and losses.otd_through == "xt":
-            kept += graph("fake_score", trained=False).kept
+            saved += graph("fake_score", trained=False).saved
         working = max(plain.working, guided.inference, transport_bytes(clip, batch, config))
-        results.append(Peak("generator, matching", kept, working))
+        results.append(Peak("generator, matching", saved, working))
     if losses.gan:
         taps = len(tapped(network, config))
         through = graph("fake_score", trained=False, taps=taps)
         # The fake score's graph is gone when the generator's blocks run again.
-        back = Peak("generator, GAN", plain.kept + through.kept, through.working)
-        results.append(max(back, Peak(back.name, plain.kept, plain.working), key=lambda peak: peak.total))
+        back = Peak("generator, GAN", plain.saved + through.saved, through.working)
+        results.append(max(back, Peak(back.name, plain.saved, plain.working), key=lambda peak: peak.total))
         looks = 2 + (losses.r1 > 0) + (losses.r2 > 0)
         judged = graph("fake_score", taps=taps)
-        kept = judged.kept if losses.gan_trains_score else judged.tapped
+        saved = judged.saved if losses.gan_trains_score else judged.tapped
         working = judged.working if losses.gan_trains_score else judged.inference
-        results.append(Peak("critic, GAN", looks * kept, max(working, plain.inference)))
+        results.append(Peak("critic, GAN", looks * saved, max(working, plain.inference)))
     return results
 
 

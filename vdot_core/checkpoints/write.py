@@ -90,8 +90,10 @@ def header(config: WanVaceConfig, metadata: Mapping[str, str] | None) -> dict[st
 def carried_header(config: WanVaceConfig, metadata: Mapping[str, str]) -> dict[str, str]:
     """The header's metadata for weights of another file, with those of its strings that still hold."""
     ours = config_to_metadata(config)
-    kept = {key: value for key, value in metadata.items() if key not in ours and not key.startswith(_STALE)}
-    return {**ours, **kept}
+    strings = {
+        key: value for key, value in metadata.items() if key not in ours and not key.startswith(_STALE)
+    }
+    return {**ours, **strings}
 
 
 def plain_header(

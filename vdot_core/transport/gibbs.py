@@ -85,7 +85,7 @@ class GibbsKernel:
             exp(g - g0) [B, J], the columns' factors.
         """
         near = self.g0 is not None and (g - self.g0).abs().max() <= MAX_DRIFT
-        self.fresh = not (self.tiling.kept and near)
+        self.fresh = not (self.tiling.buffered and near)
         if self.fresh:
             self.f0, self.g0 = f.clone(), g
             self.exponents.bind(f, g)
@@ -94,7 +94,7 @@ class GibbsKernel:
     def sweep(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
         """Chunks (rows, K [B, R, J], f0 [B, R]) of the kernel that `at` prepared."""
         for index, rows in enumerate(self.tiling.chunks):
-            out = self.buffers[index if self.tiling.kept else 0][:, : rows.stop - rows.start]
+            out = self.buffers[index if self.tiling.buffered else 0][:, : rows.stop - rows.start]
             if self.fresh:
                 exponent = self.exponents.chunk(rows, out)
                 shift = exponent.amax(-1)

@@ -19,12 +19,12 @@ class Tiling:
 
     Attributes:
         chunks: Slices of the rows; the first is the largest.
-        kept: True if every chunk has a buffer.
+        buffered: True if every chunk has a buffer.
         row_elements: Numbers of one row, B J.
     """
 
     chunks: tuple[slice, ...]
-    kept: bool
+    buffered: bool
     row_elements: int
 
     @classmethod
@@ -49,7 +49,7 @@ class Tiling:
     @property
     def buffers(self) -> tuple[int, ...]:
         """Elements of each buffer."""
-        chunks = self.chunks if self.kept else self.chunks[:1]
+        chunks = self.chunks if self.buffered else self.chunks[:1]
         return tuple((rows.stop - rows.start) * self.row_elements for rows in chunks)
 
 

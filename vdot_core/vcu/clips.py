@@ -65,8 +65,8 @@ def halves(unit: VCU) -> tuple[Clip, Clip]:
     if bool((dense(unit.masks) > 0.5).all()):
         gray = gray_frames(unit.num_frames, unit.height, unit.width, unit.frames.device)
         return Clip(gray), Clip(unit.frames, source=unit.frames)
-    kept, generated = (Clip(unit.frames, unit.masks, hides, unit.frames) for hides in (True, False))
-    return kept, generated
+    inactive, reactive = (Clip(unit.frames, unit.masks, hides, unit.frames) for hides in (True, False))
+    return inactive, reactive
 
 
 def stacked(clips: Sequence[Clip]) -> Tensor:

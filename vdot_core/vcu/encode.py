@@ -113,8 +113,8 @@ def encode(
     contexts = []
     for index, unit in enumerate(units):
         parts = [_reference_slot(references[i], i in places[index], coder, first) for i in range(len(slots))]
-        kept, generated = latents[2 * index : 2 * index + 2]
-        parts.append(torch.cat([kept, generated, mask_channels(unit.masks).to(kept)]))
+        inactive, reactive = latents[2 * index : 2 * index + 2]
+        parts.append(torch.cat([inactive, reactive, mask_channels(unit.masks).to(inactive)]))
         contexts.append(torch.cat([part.to(coder.device) for part in parts], dim=1))
     return VCUContext(
         contexts=torch.stack(contexts)[None],

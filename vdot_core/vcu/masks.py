@@ -85,8 +85,8 @@ def fit_mask(mask: Tensor, width: int, height: int) -> Tensor:
 
 def find_lost(before: Tensor, after: Tensor, name: str) -> list[str]:
     """A note where scaling or cropping leaves nothing of a mask, both [F, H, W]."""
-    masked, kept = (_masked_frames(mask) for mask in (before, after))
-    lost = int((masked & ~kept).sum())
+    masked, still_masked = (_masked_frames(mask) for mask in (before, after))
+    lost = int((masked & ~still_masked).sum())
     if not lost:
         return []
     return [

@@ -93,4 +93,4 @@ def test_chunks_are_all_rows_and_their_buffers_within_bounds(device, cost, size)
     rows = [row for chunk in tiling.chunks for row in range(chunk.start, chunk.stop)]
     assert rows == list(range(size[1]))
     assert sum(tiling.buffers) <= tiling_module.KEPT_ELEMENTS[device]
-    assert tiling.kept == (size[0] * size[1] * size[2] <= tiling_module.KEPT_ELEMENTS[device])
+    assert tiling.buffered == (size[0] * size[1] * size[2] <= tiling_module.KEPT_ELEMENTS[device])

@@ -103,7 +103,7 @@ def test_kept_activations_are_those_of_saved_tensors(trained, fused):
             config, work, checkpoint_every=every, element_bytes=4, trained=trained, fused_norms=fused
         )
         # Beside it, a few small ones: text, modulation and the latents that the first layer is given.
-        assert graph.kept == pytest.approx(num_bytes[0], rel=0.15, abs=80e3), (batch, every, contexts)
+        assert graph.saved == pytest.approx(num_bytes[0], rel=0.15, abs=80e3), (batch, every, contexts)
         assert velocity.shape[0] == batch
 
 
@@ -121,7 +121,7 @@ def test_kept_activations_of_adapters(fused):
         graph = graph_activations(
             config, work, checkpoint_every=every, element_bytes=4, rank=rank, fused_norms=fused
         )
-        assert graph.kept == pytest.approx(num_bytes[0], rel=0.15, abs=80e3), (batch, every, contexts)
+        assert graph.saved == pytest.approx(num_bytes[0], rel=0.15, abs=80e3), (batch, every, contexts)
 
 
 def test_peak_of_the_backward_pass_by_size_of_the_recomputed_groups():
@@ -150,7 +150,7 @@ def test_bf16_activations_with_kernels_as_on_a_gpu(every):
         run(network, 1)
     work = Workload(1, 4 * 8 * 8, 32, 1)
     graph = graph_activations(SMALL, work, checkpoint_every=every, element_bytes=2)
-    assert graph.kept == pytest.approx(num_bytes[0], rel=0.15)
+    assert graph.saved == pytest.approx(num_bytes[0], rel=0.15)
 
 
 @pytest.mark.parametrize("trained", [True, False])
@@ -165,7 +165,7 @@ def test_activations_that_the_discriminator_adds(trained):
     graph = graph_activations(
         SMALL, work, checkpoint_every=1, element_bytes=4, trained=trained, taps=3, fused_norms=False
     )
-    assert graph.kept == pytest.approx(num_bytes[0], rel=0.25) and graph.tapped > 0
+    assert graph.saved == pytest.approx(num_bytes[0], rel=0.25) and graph.tapped > 0
 
 
 @pytest.mark.parametrize("name", ["vdot_tiny", "wan_vace_14b"])

@@ -37,8 +37,8 @@ def truncated_svd(
         u, s, vh = _randomized_svd(matrix, columns, min(rank, smaller), seed)
     rank = min(rank, smaller)
     if energy is not None:
-        kept = s.double().square().cumsum(0)
-        rank = min(rank, 1 + int((kept < energy * squared_norm(matrix)).sum()))
+        energies = s.double().square().cumsum(0)
+        rank = min(rank, 1 + int((energies < energy * squared_norm(matrix)).sum()))
     roots = s[:rank].sqrt()
     return u[:, :rank] * roots, roots[:, None] * vh[:rank]
 
