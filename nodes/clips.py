@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .guard import CheckedNode
-from .inputs import MAX_LENGTH
+from .inputs import MAX_LENGTH, FileChoice
 from .sizes import CLASSES, size_input
 
 AUTO, AS_IT_IS = "auto", "as it is"
@@ -30,7 +30,7 @@ class VDOTLoadClip(CheckedNode):
             ),
             search_aliases=["load video", "upload video", "video input", "vhs", "trim", "resample"],
             inputs=[
-                io.Combo.Input(
+                FileChoice(
                     "file",
                     options=list_clips(),
                     upload=io.UploadType.video,

@@ -15,6 +15,12 @@ MAX_STRENGTH = 10.0
 MASK_SHAPES = ("original", "hull", "box")
 
 
+class FileChoice(io.Combo.Input):
+    """A menu of files. The node itself says what is missing of another name, as in a graph from elsewhere."""
+
+    takes_others = True
+
+
 def canvas_inputs(width: int = 832, height: int = 480, length: int = 81) -> list[io.Input]:
     """Size and length of a video that has no clip to take them from."""
     side = "of the video in pixels. Rounded down to a multiple of 16."

@@ -8,8 +8,6 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 
-from comfy_api.latest import io
-
 from ..vdot_core.files import open_file, version_of
 from ..vdot_core.text import shown
 from .comfy_files import MODEL_FOLDER, TEXT_FOLDER, VAE_FOLDER, file_path, list_files
@@ -69,12 +67,6 @@ KNOWN = (
     ),
     KnownFile("wan_2.1_vae.safetensors", VAE_FOLDER, f"{WAN_REPACKAGED}/vae", "0.25 GB"),
 )
-
-
-class FileChoice(io.Combo.Input):
-    """A menu that also takes the names of files which were there when a workflow was saved."""
-
-    takes_others = True
 
 
 def choices(folder: str) -> list[str]:

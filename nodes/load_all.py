@@ -6,7 +6,8 @@ from .comfy_bridge import report
 from .comfy_files import MODEL_FOLDER, TEXT_FOLDER, VAE_FOLDER
 from .comfy_loading import WEIGHT_DTYPES
 from .guard import CheckedNode
-from .known_files import DEMO, FileChoice, choices, missing_choice
+from .inputs import FileChoice
+from .known_files import DEMO, choices, missing_choice
 from .sizes import CLASSES, SizeType
 
 AUTO = "auto"

@@ -1,5 +1,7 @@
 """Files of the released networks' real size, whose values are holes: gigabytes that take no room on disk."""
 
+import json
+import math
 from pathlib import Path
 
 import torch
@@ -16,6 +18,22 @@ def write_release(path: Path, config: WanVaceConfig, dtype: torch.dtype = torch.
     tensors = {f"model.{name}": torch.empty(shape, dtype=dtype) for name, shape in shapes.items()}
     with torch.serialization.skip_data():
         torch.save({"generator": tensors}, path)
+    return path
+
+
+def write_header(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]], metadata=None) -> Path:
+    """Write a safetensors file of (format's name of the dtype, shape) whose values are a hole."""
+    sizes, header, end = {"F8_E4M3": 1, "BF16": 2, "F16": 2, "F32": 4}, {}, 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + sizes[dtype] * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    if metadata:
+        header["__metadata__"] = metadata
+    content = json.dumps(header).encode()
+    content += b" " * (-len(content) % 8)
+    with open(path, "wb") as file:
+        file.write(len(content).to_bytes(8, "little") + content)
+        file.truncate(8 + len(content) + end)
     return path
 
 

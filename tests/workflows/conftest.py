@@ -1,21 +1,14 @@
 """One real server for all tests of workflows."""
 
-import shutil
-
 import pytest
 
-from tests.support.comfy import ROOT
 from tests.support.server import ComfyServer
 
 
 @pytest.fixture(scope="package")
 def server(comfy, tmp_path_factory):
-    """A server with the examples in its input folder and no model files at all."""
-    base = tmp_path_factory.mktemp("comfyui")
-    server = ComfyServer(base)
-    for file in (ROOT / "assets/examples").iterdir():
-        shutil.copy(file, base / "input" / file.name)
-    with server:
+    """A server of an ordinary install, without any file: the pack puts its examples into the input folder."""
+    with ComfyServer(tmp_path_factory.mktemp("comfyui")) as server:
         yield server
 
 

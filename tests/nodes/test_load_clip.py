@@ -1,0 +1,109 @@
+"""VDOT Load Clip, and the examples in ComfyUI's input folder."""
+
+import shutil
+from fractions import Fraction
+
+import pytest
+import torch
+
+from tests.core.test_excerpts import write_clip
+from tests.support.comfy import ROOT
+from tests.support.pack import submodule
+
+NUMBERS = {"start": 0.0, "length": 0, "resolution": "auto", "fps": 16.0}
+
+
+@pytest.fixture
+def inputs(pack, monkeypatch, tmp_path):
+    """ComfyUI's input folder, empty."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def size(pack):
+    return submodule("vdot_core.vcu").SIZES["480p"]
+
+
+def test_a_clip_takes_the_models_size_length_and_rate(run, inputs, size):
+    write_clip(inputs / "a.mp4", [k / 30 for k in range(61)], sound=2.0, size=(192, 108))
+    out = run("VDOTLoadClip", file="a.mp4", **NUMBERS, size=size)
+    frames, audio, fps, video = out.args
+    assert frames.shape == (33, 480, 832, 3) and fps == 16.0
+    assert audio["waveform"].shape == (1, 1, round(33 / 16 * audio["sample_rate"]))
+    assert video.get_components().images is frames and float(video.get_components().frame_rate) == 16
+    text = "\n".join(out.ui["text"])
+    assert text.startswith("832x480, 33 frames at 16 fps (2.06 s), sound of 48000 Hz")
+    assert "30 -> 16 fps" in text and "192x108 -> 832x480" in text and "load a clip or picture" in text
+    demo = submodule("nodes.comfy_load_all").DEMO_SIZE
+    assert run("VDOTLoadClip", file="a.mp4", **NUMBERS, size=demo).args[0].shape == (17, 48, 80, 3)
+
+
+def test_what_is_set_here_wins(run, inputs, size):
+    write_clip(inputs / "a.mp4", [k / 30 for k in range(31)], size=(72, 50))
+    numbers = {**NUMBERS, "resolution": "as it is", "fps": 0.0, "length": 12, "start": 0.5}
+    frames, audio, fps, _ = run("VDOTLoadClip", file="a.mp4", **numbers, size=size).args
+    assert frames.shape == (9, 48, 64, 3) and fps == pytest.approx(30, rel=1e-3) and audio is None
+    frames = run("VDOTLoadClip", file="a.mp4", **{**NUMBERS, "resolution": "720p", "length": 1}).args[0]
+    assert frames.shape[1] * frames.shape[2] > 800_000
+    assert run("VDOTLoadClip", file="a.mp4", **NUMBERS).args[0].shape == (17, 48, 64, 3)
+
+
+def test_a_video_of_another_node(run, inputs, size):
+    from comfy_api.latest import InputImpl, Types
+
+    path = write_clip(inputs / "a.mp4", [k / 30 for k in range(61)], sound=2.0)
+    whole = InputImpl.VideoFromFile(str(path))
+    trimmed = InputImpl.VideoFromFile(str(path), start_time=0.5, duration=0.55)
+    direct = run("VDOTLoadClip", file="", **NUMBERS, video=whole).args[0]
+    assert torch.equal(direct, run("VDOTLoadClip", file="a.mp4", **NUMBERS).args[0])
+    cut = run("VDOTLoadClip", file="", **NUMBERS, video=trimmed).args[0]
+    later = run("VDOTLoadClip", file="a.mp4", **{**NUMBERS, "start": 0.5, "length": 9}).args[0]
+    assert torch.equal(cut, later)
+    parts = whole.get_components()
+    made = InputImpl.VideoFromComponents(
+        Types.VideoComponents(images=parts.images, audio=parts.audio, frame_rate=Fraction(30))
+    )
+    frames, audio, _, _ = run("VDOTLoadClip", file="", **NUMBERS, video=made).args
+    assert frames.shape == direct.shape and (frames - direct).abs().max() < 0.05
+    assert audio["waveform"].shape[-1] == round(33 / 16 * audio["sample_rate"])
+
+
+def test_missing_files_are_said_before_the_run(run, node_classes, inputs):
+    node = node_classes["VDOTLoadClip"]
+    for name, message in (
+        ("", "no video is chosen"),
+        ("a.mp4", "no video 'a.mp4'"),
+        ("../b.mp4", "no video"),
+    ):
+        assert message in node.validate_inputs(name)
+        with pytest.raises(ValueError, match=message):
+            run("VDOTLoadClip", file=name, **NUMBERS)
+    assert node.validate_inputs("", video=None) is True, "a video is connected"
+    write_clip(inputs / "a.mp4", [0, 0.1])
+    assert node.validate_inputs("a.mp4") is True
+    before = node.fingerprint_inputs("a.mp4", **NUMBERS)
+    assert before == node.fingerprint_inputs("a.mp4", **NUMBERS)
+    write_clip(inputs / "a.mp4", [0, 0.1, 0.2])
+    assert node.fingerprint_inputs("a.mp4", **NUMBERS) != before
+
+
+def test_examples_are_copied_and_never_over_a_file(inputs, caplog):
+    module = submodule("nodes.comfy_inputs")
+    names = {path.name for path in (ROOT / "assets/examples").iterdir()}
+    (inputs / "clip.mp4").write_text("my own")
+    (inputs / "mask.png").symlink_to(inputs / "nowhere")
+    module.install_examples()
+    assert {path.name for path in inputs.iterdir()} == names
+    assert (inputs / "clip.mp4").read_text() == "my own" and (inputs / "mask.png").is_symlink()
+    same = ROOT / "assets/examples/depth.mp4"
+    assert (inputs / "depth.mp4").read_bytes() == same.read_bytes()
+    (inputs / "depth.mp4").write_text("changed")
+    (inputs / "first.png").unlink()
+    module.install_examples()  # at the next start, as after an update with a new example
+    assert (inputs / "depth.mp4").read_text() == "changed" and (inputs / "first.png").is_file()
+    shutil.rmtree(inputs)
+    module.install_examples()
+    assert "could not be copied" in caplog.text
