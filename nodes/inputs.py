@@ -1,5 +1,7 @@
 """Shared by task nodes: the VDOT_VCU type, recurring inputs, and their conversion to builder arguments."""
 
+import json
+from base64 import b64encode
 from collections.abc import Sequence
 
 from comfy_api.latest import io
@@ -10,6 +12,7 @@ MAX_SIDE = 8192
 MAX_LENGTH = 8193
 MAX_IMAGES = 8
 MAX_STRENGTH = 10.0
+STRIP_VERSION = 1
 
 # As in vdot_core.vcu, which is not imported before a node runs.
 MASK_SHAPES = ("original", "hull", "box")
@@ -145,8 +148,23 @@ def size_arguments(width: int, height: int, length: int | None = None) -> dict:
 
 
 def unit_output(unit, lines: Sequence[str] = ()) -> io.NodeOutput:
-    """The unit and its notes on changed sizes, which the builder has logged already; and further lines."""
-    return io.NodeOutput(unit, ui={"text": [str(unit), *lines, *unit.notes]})
+    """The unit, with its picture, further lines, and its notes, which the builder has logged already."""
+    from ..vdot_core import vcu
+
+    text = [str(unit), *lines, *unit.notes]
+    return io.NodeOutput(unit, ui={"text": text, **strip_ui(vcu.strip(unit))})
+
+
+def strip_ui(strip, kind: str = "task") -> dict:
+    """A `vdot_core.vcu.Strip` as the part of a node's UI output that js/strip.js shows."""
+    sent = {
+        "version": STRIP_VERSION,
+        "kind": kind,
+        "image": f"data:image/webp;base64,{b64encode(strip.webp).decode()}",
+        "frames": strip.frames,
+        "references": strip.num_references,
+    }
+    return {"vdot_strip": [json.dumps(sent)]}  # as text: ComfyUI's queue takes dicts for files
 
 
 def connected(inputs: dict | None) -> list:

@@ -1,6 +1,6 @@
 """Video condition units: what to generate, what to keep, what to show; and their encoding for the network."""
 
-from .boxes import box_masks, boxes_per_frame
+from .boxes import box_masks, boxes_per_frame, track_boxes
 from .canvas import rounded_length, rounding_named, snap_length, snap_size
 from .compose import compose
 from .crop import Crop, crop_region
@@ -16,6 +16,7 @@ from .references import reference
 from .repaint import inpaint
 from .scaling import cover, letterbox
 from .sizes import SIZES, VideoSize
+from .strip import Strip, strip, window_strip
 from .tasks import NORMALIZATIONS, control, depth, text
 from .tracks import path_boxes
 from .unit import SIZE_MULTIPLE, VAE_STRIDE, VCU, num_latent_frames, strength_curve
@@ -33,6 +34,7 @@ __all__ = [
     "Crop",
     "GrayCache",
     "LatentCache",
+    "Strip",
     "VCUContext",
     "VideoSize",
     "augment",
@@ -64,5 +66,8 @@ __all__ = [
     "snap_size",
     "stitch",
     "strength_curve",
+    "strip",
     "text",
+    "track_boxes",
+    "window_strip",
 ]

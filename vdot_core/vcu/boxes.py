@@ -17,6 +17,7 @@ from ..progress import steps
 from ..text import counted
 from .checks import as_list, check_volume, described, real, whole
 from .lengths import fit_length
+from .tracks import box_tracks
 
 WHICH = ("all", "largest", "first")
 FORM = "expected x, y, width and height in pixels; connect the boxes of a detector, or such ones"
@@ -77,6 +78,24 @@ def boxes_per_frame(boxes: Any, num_frames: int) -> tuple[list[list], list[str]]
             "find them in the same clip, or give one list for all frames"
         )
     return frames, notes
+
+
+def track_boxes(boxes: Any, num_frames: int) -> list[list[dict[str, int]]]:
+    """Boxes over time as a detector gives them: by frame a dict of x, y, width and height of each thing.
+
+    Args:
+        boxes, num_frames: as in `layout`.
+    Raises:
+        ValueError: a box has no area, or a shape or number is wrong.
+    """
+    tracks = box_tracks(boxes, whole("num_frames", num_frames, 1))
+    return [
+        [
+            {"x": left, "y": top, "width": right - left, "height": bottom - top}
+            for left, top, right, bottom in frame
+        ]
+        for frame in zip(*tracks, strict=True)
+    ]
 
 
 def _corners(box: Any) -> tuple[float, float, float, float]:

@@ -1,6 +1,6 @@
 """Draws a unit: its frames over time, generated regions hatched, and the references next to them.
 
-Shape letters: F pixel frames, H W pixels.
+Shape letters: H W pixels.
 """
 
 from __future__ import annotations
@@ -10,25 +10,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from ..memory import RGB, check_size
 from ..progress import steps
 from ..text import counted
 from .checks import whole
-from .unit import GRAY, VCU, dense
+from .drawing import GENERATE, GUIDE, KEEP, draw_bar, frame_picture, moments, reference_picture
+from .unit import VCU
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
+    from PIL import ImageDraw
 
 MAX_COLUMNS = 24
 CELL_AREA = 150 * 150
 GAP, PAD, TITLE, LABEL, STRIP = 6, 12, 26, 17, 9
 BACKGROUND, TEXT, FAINT = (24, 24, 27), (228, 228, 231), (139, 139, 148)
-GENERATE, KEEP, GUIDE = (245, 158, 11), (45, 178, 160), (96, 140, 246)
-HATCH_PERIOD, HATCH_WIDTH = 11, 3
 
 
 @dataclass(frozen=True)
@@ -92,15 +89,15 @@ def preview(vcu: VCU, columns: int = 6) -> Tensor:
     draw = ImageDraw.Draw(picture)
     _title(draw, vcu, sheet)
     top = TITLE + PAD // 2
-    for column, index in enumerate(_moments(vcu.num_frames, columns)):
+    for column, index in enumerate(moments(vcu.num_frames, columns)):
         x = PAD + column * (sheet.width + GAP)
-        picture.paste(_frame(vcu, index, sheet), (x, top))
+        picture.paste(frame_picture(vcu, index, (sheet.height, sheet.width)), (x, top))
         draw.text((x, top + sheet.height + 2), str(index), fill=FAINT, font=_font(11))
     for number, image in enumerate(vcu.references):
         x = sheet.left + number * (sheet.width + GAP)
-        picture.paste(_reference(image, sheet), (x, top))
+        picture.paste(reference_picture(image, (sheet.height, sheet.width)), (x, top))
         draw.text((x, top + sheet.height + 2), f"reference {number + 1}", fill=FAINT, font=_font(11))
-    _strip(draw, vcu, sheet, top + sheet.height + LABEL)
+    _bar(draw, vcu, sheet, top + sheet.height + LABEL)
     return torch.from_numpy(np.asarray(picture).copy()).float() / 255
 
 
@@ -114,11 +111,6 @@ def write_preview(vcu: VCU, path: str, columns: int = 6) -> None:
     from PIL import Image
 
     Image.fromarray((preview(vcu, columns) * 255).round().to(torch.uint8).numpy()).save(path)
-
-
-def _moments(num_frames: int, columns: int) -> list[int]:
-    """Frame numbers spread over the video, both ends among them."""
-    return np.linspace(0, num_frames - 1, columns).round().astype(int).tolist()
 
 
 def _title(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet) -> None:
@@ -143,73 +135,11 @@ def _title(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet) -> None:
         x -= 26
 
 
-def _frame(vcu: VCU, index: int, sheet: _Sheet) -> Image.Image:
-    """One frame with its mask hatched over it."""
-    size = (sheet.height, sheet.width)
-    pixels = _scaled(vcu.frames[index], size)
-    mask = _nearest(vcu.masks[index] > 0.5, size)
-    unknown = _nearest((vcu.frames[index] - GRAY).abs().amax(-1) < 1e-3, size)
-    y, x = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
-    stripe = ((x + y) % HATCH_PERIOD < HATCH_WIDTH).float()
-    sparse = ((x + y) % (3 * HATCH_PERIOD) < 2).float()
-    alpha = mask * torch.where(unknown > 0, 0.12 + 0.5 * stripe, 0.22 * sparse)
-    color = torch.tensor(GENERATE) / 255
-    return _to_image(pixels + alpha[..., None] * (color - pixels))
-
-
-def _reference(image: Tensor, sheet: _Sheet) -> Image.Image:
-    """A reference on its white canvas."""
-    from .scaling import letterbox
-
-    scale = min(sheet.height / image.shape[0], sheet.width / image.shape[1])
-    size = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
-    return _to_image(letterbox(_scaled(image, size), sheet.width, sheet.height))
-
-
-def _strip(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet, top: int) -> None:
-    """One bar for each frame: how much of it is kept, guided and free."""
-    left, right = PAD, PAD + sheet.columns * (sheet.width + GAP) - GAP
-    highest = max(max(vcu.strengths), 1e-6) if isinstance(vcu.strength, tuple) else None
-    for index in steps(range(vcu.num_frames)):
-        x0 = left + (right - left) * index / vcu.num_frames
-        x1 = left + (right - left) * (index + 1) / vcu.num_frames
-        bar = STRIP
-        if highest is not None:
-            bar = max(1, round(STRIP * vcu.strengths[(index + 3) // 4] / highest))
-        y = float(top + STRIP - bar)
-        for share, color in zip(_shares(vcu, index), (KEEP, GUIDE, GENERATE), strict=True):
-            if share > 0:
-                draw.rectangle((x0, y, max(x0, x1 - 1), y + share * bar), fill=color)
-                y += share * bar
-
-
-def _shares(vcu: VCU, index: int) -> tuple[float, float, float]:
-    """Parts of a frame that are kept, guided and free."""
-    masked = dense(vcu.masks[index]) > 0.5
-    guided_pixels = (dense(vcu.frames[index]) - GRAY).abs().amax(-1) >= 1e-3
-    generated = float(masked.float().mean())
-    guided = float((masked & guided_pixels).float().mean())
-    if generated - guided < 0.01:  # gray that a control happens to hold
-        guided = generated
-    return 1 - generated, guided, generated - guided
-
-
-def _scaled(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """[H, W, 3] -> [*size, 3]: smooth when shrunk, crisp when enlarged."""
-    image = rearrange(image.detach().float().cpu(), "h w c -> 1 c h w")
-    shrunk = size[0] < image.shape[2]
-    image = F.interpolate(image, size=size, mode="bicubic", antialias=shrunk)
-    return rearrange(image, "1 c h w -> h w c").clamp(0, 1)
-
-
-def _nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(mask.detach().float().cpu()[None, None], size=size, mode="nearest-exact")[0, 0]
-
-
-def _to_image(pixels: Tensor) -> Image.Image:
-    from PIL import Image
-
-    return Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+def _bar(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet, top: int) -> None:
+    """All frames, beneath the shown ones."""
+    total = vcu.num_frames
+    columns = ((index, index / total, (index + 1) / total) for index in steps(range(total)))
+    draw_bar(draw, vcu, (PAD, top, PAD + sheet.columns * (sheet.width + GAP) - GAP, top + STRIP), columns)
 
 
 def _font(size: int):
