@@ -4,6 +4,8 @@
  * it is known, and the node's note says what ran.
  */
 
+import { chain } from "./graph.js"
+
 const CUSTOM = "custom"
 const AUTO = "auto"
 
@@ -47,9 +49,8 @@ function writeValues(node, values) {
 /**
  * Ties a sampler's steps, shift and solver to its preset.
  * @param {object} node a LiteGraph node
- * @param {(node: object, name: string, extra: Function) => void} chain adds to one of the node's handlers
  */
-export function attachPresets(node, chain) {
+export function attachPresets(node) {
   const preset = node.widgets?.find((widget) => widget.name === "preset")
   if (!preset) return
   let shown = preset.value

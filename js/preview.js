@@ -1,6 +1,7 @@
 /** The video as it takes shape, moving, on the VDOT Sampler node. Frames come as JPEGs in the "vdot.preview" message after each step. */
 
-import { growToFit } from "./notes.js"
+import { chain } from "./graph.js"
+import { growToFit } from "./panel.js"
 import { text } from "./strings.js"
 
 const WIDGET = "vdot_preview"
@@ -156,9 +157,8 @@ class Preview {
 /**
  * Puts a preview on a sampler node.
  * @param {object} node a LiteGraph node
- * @param {(node: object, name: string, extra: Function) => void} chain adds to one of the node's handlers
  */
-export function attachPreview(node, chain) {
+export function attachPreview(node) {
   const preview = new Preview(node)
   const widget = node.addDOMWidget(WIDGET, WIDGET, preview.element, {
     serialize: false,

@@ -1,34 +1,29 @@
 /**
- * The pack's front end: the moving preview on VDOT Sampler, the notes that nodes write while they run, and sampler presets.
+ * The pack's front end: the moving preview on VDOT Sampler, sampler presets, and what nodes show of their runs: the strip of
+ * what the model is given, notes, and errors.
  *
  * Display only: nodes, workflows and saved values work the same without this file.
  */
 
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
+import { attachBoxes, BOX_NODES } from "./boxes.js"
 import { colorUnits } from "./colors.js"
+import { attachErrors, watchErrors } from "./errors.js"
+import { findNode, PREFIX } from "./graph.js"
 import { keepGrowingOrder } from "./growing.js"
 import { attachNotes, showNotes } from "./notes.js"
+import { attachOutpaint } from "./outpaint.js"
+import { loadStyle } from "./panel.js"
 import { attachPreview, previewOf } from "./preview.js"
 import { attachPresets } from "./presets.js"
 import { loadStrings } from "./strings.js"
+import { attachStrip, showStrip, stripSetting } from "./strip.js"
+import { attachTimeline, TIMELINES } from "./timeline.js"
+import { keepMinWidth } from "./widths.js"
 
 const SAMPLER = "VDOTSampler"
-
-/**
- * The node that an execution id such as "7", or "12:7" inside a subgraph, belongs to.
- * @param {string} executionId
- * @returns {object | undefined} the LiteGraph node, or undefined when the open workflow has none
- */
-export function findNode(executionId) {
-  let graph = app.rootGraph ?? app.graph
-  let node
-  for (const part of String(executionId).split(":")) {
-    node = graph?.getNodeById(Number(part)) ?? graph?.getNodeById(part)
-    graph = node?.subgraph
-  }
-  return node
-}
+const OUTPAINT = "VDOTOutpaint"
 
 /** The preview of the sampler with this execution id; undefined for every other node. */
 function samplerPreview(executionId) {
@@ -37,21 +32,14 @@ function samplerPreview(executionId) {
   return node?.comfyClass === SAMPLER ? previewOf(node) : undefined
 }
 
-/** Calls `extra` after the node's own handler, whoever put that there. */
-function chain(node, name, extra) {
-  const own = node[name]
-  node[name] = function (...args) {
-    const result = own?.apply(this, args)
-    extra(...args)
-    return result
-  }
-}
-
 app.registerExtension({
   name: "vdot",
+  settings: [stripSetting()],
 
   async setup() {
+    loadStyle()
     await loadStrings()
+    watchErrors()
     colorUnits(app.canvas.default_connection_color_byType, LGraphCanvas.link_type_colors)
     api.addEventListener("vdot.preview", ({ detail }) => samplerPreview(detail.display_node_id)?.show(detail))
     api.addEventListener("executing", ({ detail }) => samplerPreview(detail?.display_node ?? detail?.node ?? detail)?.start())
@@ -61,19 +49,26 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
-    if (!node.comfyClass?.startsWith("VDOT")) return
+    if (!node.comfyClass?.startsWith(PREFIX)) return
     if (node.comfyClass === SAMPLER) {
-      attachPreview(node, chain)
-      attachPresets(node, chain)
+      attachPreview(node)
+      attachPresets(node)
     }
+    if (BOX_NODES.includes(node.comfyClass)) attachBoxes(node)
+    if (node.comfyClass === OUTPAINT) attachOutpaint(node)
+    if (node.comfyClass in TIMELINES) attachTimeline(node)
+    keepMinWidth(node)
     keepGrowingOrder(node)
-    attachNotes(node, chain)
+    attachErrors(node)
+    attachStrip(node)
+    attachNotes(node)
   },
 
   /** Nodes of a workflow that is opened again (a tab switched back to) say what they said last. */
   loadedGraphNode(node) {
-    if (!node.comfyClass?.startsWith("VDOT")) return
+    if (!node.comfyClass?.startsWith(PREFIX)) return
     const output = app.nodeOutputs?.[String(node.id)]
+    showStrip(node, output?.vdot_strip?.[0])
     if (output?.text) showNotes(node, output.text)
   },
 })

@@ -5,7 +5,7 @@ Shape letters: F pixel frames.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,13 @@ class Rescale:
 
 
 def boxes_from_text(
-    text: str, box_size: tuple[int, int], num_frames: int, *, first: int = 0, rescale: Rescale | None = None
+    text: str,
+    box_size: tuple[int, int],
+    num_frames: int,
+    *,
+    first: int = 0,
+    rounded: bool = True,
+    rescale: Rescale | None = None,
 ) -> list:
     """Boxes of one or more things, as `vdot_core.vcu.layout` takes them.
 
@@ -57,10 +63,27 @@ def boxes_from_text(
         box_size: width and height in pixels of a box that is carried along a path.
         num_frames: length of the video.
         first: the first frame that shows boxes; see `vdot_core.vcu.path_boxes`.
+        rounded: the video's length becomes 4n+1.
         rescale: from the size and length that the text was written for.
 
     Returns:
         For each thing a mapping frame -> box, a list of boxes, or a tensor [F, 4].
+
+    Raises:
+        ValueError: a line is not understood; it is named.
+    """
+    from ..vdot_core import vcu
+
+    things = things_from_text(text)
+    if rescale is not None:
+        things, box_size = [_rescaled(thing, rescale) for thing in things], tuple(rescale.box(box_size))
+    total, notes = vcu.rounded_length(num_frames) if rounded else (num_frames, ())
+    with vcu.rounding_named(notes):
+        return [_as_boxes(thing, box_size, total, first) for thing in things]
+
+
+def things_from_text(text: str) -> list:
+    """The numbers of `boxes_from_text`, by thing: a dict frame -> numbers, or a list where no frame is given.
 
     Raises:
         ValueError: a line is not understood; it is named.
@@ -74,9 +97,23 @@ def boxes_from_text(
             f"boxes names {counted(len(things), 'thing')}, expected at most {MAX_THINGS}; "
             "an empty line begins the next thing: give fewer of them"
         )
-    if rescale is not None:
-        things, box_size = [_rescaled(thing, rescale) for thing in things], tuple(rescale.box(box_size))
-    return [_as_boxes(thing, box_size, num_frames, first) for thing in things]
+    return things
+
+
+def checked_before_run(parse: Callable[[str], Any], text: str | None) -> bool | str:
+    """A node's `validate_inputs` for a typed text: True, or the sentence with which `parse` refuses it.
+
+    Args:
+        parse: raises ValueError for a text that is not understood.
+        text: None where it comes over a link, which only the run knows.
+    """
+    if text is None:
+        return True
+    try:
+        parse(text)
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def _rescaled(thing: Any, rescale: Rescale) -> Any:
@@ -218,6 +255,4 @@ def _as_boxes(thing: Any, box_size: tuple[int, int], num_frames: int, first: int
     rows = list(thing.values()) if isinstance(thing, dict) else thing
     if len(rows[0]) == 4:
         return thing
-    total, notes = vcu.rounded_length(num_frames)
-    with vcu.rounding_named(notes):
-        return vcu.path_boxes(thing, size=box_size, num_frames=total, first=first)
+    return vcu.path_boxes(thing, size=box_size, num_frames=num_frames, first=first)

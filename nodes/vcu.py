@@ -19,7 +19,7 @@ from .inputs import (
     unit_output,
 )
 from .sizes import CANVAS_RULE, canvas_of, size_input
-from .tracks import curve_from_text
+from .tracks import checked_before_run, curve_from_text
 
 # As in vdot_core.vcu, which is not imported before a node runs.
 NORMALIZATIONS = ("frame", "clip", "stable", "none")
@@ -165,6 +165,10 @@ class VDOTStrength(CheckedNode):
         return task_schema(
             "VDOTStrength", "VDOT Strength", description, inputs, ["fade", "schedule", "keyframe", "weight"]
         )
+
+    @classmethod
+    def validate_inputs(cls, curve: str | None = None) -> bool | str:
+        return checked_before_run(curve_from_text, curve)
 
     @classmethod
     def execute(cls, unit, curve) -> io.NodeOutput:

@@ -18,7 +18,7 @@ from .inputs import (
     unit_output,
 )
 from .sizes import IMAGE_RULE, canvas_of, shape_of, size_input
-from .tracks import Rescale, numbers_from_text
+from .tracks import Rescale, checked_before_run, numbers_from_text
 
 MARGIN_MODES = ("pixels", "percent", "aspect")
 
@@ -185,6 +185,11 @@ class VDOTKeyframes(CheckedNode):
             inputs,
             ["in-between", "interpolate", "storyboard"],
         )
+
+    @classmethod
+    def validate_inputs(cls, positions: str | None = None, images=None) -> bool | str:
+        # ComfyUI passes growing inputs always.
+        return checked_before_run(numbers_from_text, positions)
 
     @classmethod
     def execute(cls, images, positions, length, width, height, clips=False, size=None) -> io.NodeOutput:

@@ -21,7 +21,7 @@ from .inputs import (
     unit_output,
 )
 from .sizes import CANVAS_RULE, IMAGE_RULE, Canvas, canvas_of, shape_of, size_input
-from .tracks import Rescale, boxes_from_text, colors_from_text
+from .tracks import Rescale, boxes_from_text, checked_before_run, colors_from_text, things_from_text
 
 MAX_LINE_WIDTH = 64
 FIRST_BOX = "The first box is drawn in frame 1, since frame 0 is the image."
@@ -62,9 +62,23 @@ class VDOTLayout(CheckedNode):
             ),
             *guide_inputs(),
             size_input(f"{CANVAS_RULE} Boxes are written for the width, height and length set here."),
+            io.Image.Input(
+                "picture",
+                optional=True,
+                lazy=True,
+                tooltip=(
+                    "A picture or clip to draw the boxes over, on this node alone: the video gets nothing of "
+                    "it."
+                ),
+            ),
         ]
         aliases = ["bounding box", "trajectory", "track", "path", "regional"]
         return task_schema("VDOTLayout", "VDOT Layout", description, inputs, aliases)
+
+    @classmethod
+    def validate_inputs(cls, boxes: str | None = None, masks=None) -> bool | str:
+        # ComfyUI passes growing inputs always.
+        return not (boxes or "").strip() or checked_before_run(things_from_text, boxes)
 
     @classmethod
     def execute(
@@ -83,14 +97,14 @@ class VDOTLayout(CheckedNode):
         start_frame=0,
         end_frame=0,
         size=None,
+        picture=None,
     ) -> io.NodeOutput:
         style = guide_arguments(strength, start_frame, end_frame)
         if line_width:
             style["line_width"] = line_width
-        tracked, numbers = connected(masks), (width, height, length)
-        if tracked:
-            style["names"] = connected_names(masks)
-            return _from_masks(boxes, tracked, colors, mask_shape, numbers, style, size)
+        numbers = (width, height, length)
+        if connected(masks):
+            return _from_masks(boxes, masks, colors, mask_shape, numbers, style, size)
         return _from_boxes(boxes, colors, (box_width, box_height), numbers, style, size)
 
 
@@ -114,6 +128,10 @@ class VDOTMove(CheckedNode):
         ]
         aliases = ["animate", "drag", "trajectory", "motion brush", "image to video"]
         return task_schema("VDOTMove", "VDOT Move", description, inputs, aliases)
+
+    @classmethod
+    def validate_inputs(cls, boxes: str | None = None) -> bool | str:
+        return checked_before_run(things_from_text, boxes)
 
     @classmethod
     def execute(
@@ -181,9 +199,10 @@ def rescaling(canvas: Canvas, numbers: tuple[int, int, int], shape: tuple[int, i
     return Rescale(numbers[2], canvas.num_frames, canvas.width / width, canvas.height / height)
 
 
-def _from_masks(boxes: str, masks: list, colors: str, mask_shape: str, numbers: tuple, style: dict, size):
+def _from_masks(boxes: str, masks: dict, colors: str, mask_shape: str, numbers: tuple, style: dict, size):
     from ..vdot_core import vcu
 
+    names, masks = connected_names(masks), connected(masks)
     if boxes.strip():
         raise ValueError("boxes has text and masks are connected; empty the one or disconnect the other")
     lines = ()
@@ -194,6 +213,7 @@ def _from_masks(boxes: str, masks: list, colors: str, mask_shape: str, numbers: 
         masks,
         colors=colors_from_text(colors, len(masks)),
         mask_shape=mask_shape,
+        names=names,
         **style,
         **size_arguments(*numbers),
     )

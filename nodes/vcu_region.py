@@ -5,12 +5,14 @@ from comfy_api.latest import io
 from ..vdot_core.text import counted
 from .comfy_bridge import report
 from .guard import CheckedNode
-from .inputs import CATEGORY, MAX_SIDE, VCUType
+from .inputs import CATEGORY, MAX_SIDE, VCUType, strip_ui
+from .tracks import boxes_from_text, checked_before_run, things_from_text
 
 CropType = io.Custom("VDOT_CROP")
 
 # As in vdot_core.vcu, which is not imported before a node runs.
 WHICH = ("all", "largest", "first")
+DRAWN_SIZE = (128, 128)  # of a box that is given by its middle
 
 
 class VDOTBoxMask(CheckedNode):
@@ -29,16 +31,28 @@ class VDOTBoxMask(CheckedNode):
             search_aliases=["bounding box", "bbox", "face crop", "detection", "rt-detr"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture or clip in which the boxes were found."),
-                io.BoundingBox.Input(
-                    "bboxes",
-                    force_input=True,
-                    tooltip="One box, boxes for all frames, or a list of boxes for each frame.",
-                ),
                 io.Combo.Input(
                     "which",
                     options=list(WHICH),
                     default="all",
                     tooltip="all boxes of a frame, the largest alone, or the first alone (the surest).",
+                ),
+                io.BoundingBox.Input(
+                    "bboxes",
+                    force_input=True,
+                    optional=True,
+                    tooltip="One box, boxes for all frames, or a list of boxes for each frame.",
+                ),
+                io.String.Input(
+                    "boxes",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    placeholder="0: 80, 200, 240, 420",
+                    tooltip=(
+                        "Boxes drawn on this node or typed, as in VDOT Layout: frame: left, top, right, "
+                        "bottom. They are added to the detector's."
+                    ),
                 ),
             ],
             outputs=[
@@ -47,12 +61,21 @@ class VDOTBoxMask(CheckedNode):
         )
 
     @classmethod
-    def execute(cls, image, bboxes, which) -> io.NodeOutput:
+    def validate_inputs(cls, boxes: str | None = None) -> bool | str:
+        return not (boxes or "").strip() or checked_before_run(things_from_text, boxes)
+
+    @classmethod
+    def execute(cls, image, which, bboxes=None, boxes="") -> io.NodeOutput:
         from ..vdot_core import vcu
 
+        if bboxes is None and not boxes.strip():
+            raise ValueError("there is no box; draw one on the node, or connect a detector's to bboxes")
+        found, notes = vcu.boxes_per_frame([] if bboxes is None else bboxes, len(image))
+        if boxes.strip():
+            drawn = vcu.track_boxes(boxes_from_text(boxes, DRAWN_SIZE, len(image), rounded=False), len(image))
+            found = [[*known, *more] for known, more in zip(found, drawn, strict=True)]
         size = {"width": image.shape[2], "height": image.shape[1], "num_frames": image.shape[0]}
-        boxes, notes = vcu.boxes_per_frame(bboxes, len(image))
-        masks = vcu.box_masks(boxes, **size, which=which)
+        masks = vcu.box_masks(found, **size, which=which)
         empty = int((masks.flatten(1).amax(1) == 0).sum())
         if empty:
             notes = [
@@ -108,7 +131,8 @@ class VDOTCrop(CheckedNode):
         part, cut, crop = vcu.crop_region(
             frames, mask, margin=margin, width=width or None, height=height or None
         )
-        return io.NodeOutput(part, cut, crop, ui=report([str(crop), *crop.notes]))
+        picture = strip_ui(vcu.window_strip(frames, mask, crop), "window")
+        return io.NodeOutput(part, cut, crop, ui={**report([str(crop), *crop.notes]), **picture})
 
 
 class VDOTStitch(CheckedNode):

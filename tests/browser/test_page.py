@@ -42,6 +42,8 @@ def test_every_node_can_be_added(graph, node_ids):
     for node_id in node_ids:
         added = graph.add(node_id)
         assert graph.nodes_of(node_id) == [added]
+        width = graph.evaluate("(id) => app.graph.getNodeById(id).size[0]", added)
+        assert width >= 210, f"the title of {node_id} is cut off"
     assert graph.our_problems() == []
 
 
@@ -159,11 +161,11 @@ def test_run_shows_the_moving_video_and_lets_go_of_it(finished):
         "a still next to the video"
     )
     notes = finished.evaluate(
-        "(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'vdot_notes').element.textContent",
+        "(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'vdot_panel').element.textContent",
         sampler,
     )
     assert "timesteps" in notes
-    assert "vdot_notes" not in json.dumps(finished.save()["nodes"])
+    assert "vdot_panel" not in json.dumps(finished.save()["nodes"])
 
     # One step's pictures are held; those of a step that a later one overtook go once they are decoded.
     finished.wait_for_open_bitmaps(finished.evaluate("() => window.vdotNumFrames"))

@@ -1,5 +1,6 @@
 """Boxes as masks, regions made on their own, kept pixels put back: the nodes inside the real ComfyUI."""
 
+import pytest
 import torch
 
 from tests.support.pack import submodule
@@ -85,6 +86,21 @@ def test_boxes_beside_the_picture_are_said(run):
     out = run("VDOTBoxMask", image=clip(), bboxes=[[inside], [beside], [], [inside], [inside]], which="all")
     assert out.ui["text"] == ["no box inside the picture in 2 frames: the mask is empty there"]
     assert run("VDOTBoxMask", image=clip(), bboxes=inside, which="all").ui["text"] == []
+
+
+def test_drawn_boxes_move_and_join_the_detectors(run):
+    drawn = "0: 0, 0, 8, 8\n-1: 32, 0, 40, 8"
+    found = {"x": 0, "y": 20, "width": 4, "height": 4}
+    masks = run("VDOTBoxMask", image=clip(), which="all", bboxes=found, boxes=drawn).args[0]
+    for frame, left in enumerate((0, 8, 16, 24, 32)):
+        expected = torch.zeros_like(masks[frame])
+        expected[:8, left : left + 8] = expected[20:24, :4] = 1
+        assert torch.equal(masks[frame], expected), frame
+    assert torch.equal(
+        run("VDOTBoxMask", image=clip(), which="all", boxes=drawn).args[0][:, :8], masks[:, :8]
+    )
+    with pytest.raises(ValueError, match="no box; draw one"):
+        run("VDOTBoxMask", image=clip(), which="all")
 
 
 def test_a_thin_mask_that_vanishes_is_said(run):

@@ -175,7 +175,7 @@ KINDS = {
         },
     ),
     "VDOTBoxMask": NodeKind(
-        _sockets("image:IMAGE bboxes:BOUNDING_BOX"), _outputs("mask:MASK"), {"which": "all"}
+        _sockets("image:IMAGE bboxes:BOUNDING_BOX?"), _outputs("mask:MASK"), {"which": "all", "boxes": ""}
     ),
     "VDOTCrop": NodeKind(
         _sockets("frames:IMAGE mask:MASK"),
@@ -200,7 +200,7 @@ KINDS = {
     "VDOTControl": _task("frames:IMAGE region:MASK?", **FIT, **GUIDE),
     "VDOTDepth": _task("depth:IMAGE region:MASK?", normalization="frame", invert=False, **FIT, **GUIDE),
     "VDOTLayout": NodeKind(
-        (_grow("masks", "mask", "MASK", 0),),
+        (_grow("masks", "mask", "MASK", 0), Socket("picture", "IMAGE", optional=True)),
         (("unit", "VDOT_VCU"),),
         {"boxes": "", **CANVAS, **BOXES, "mask_shape": "original", "line_width": 0, **GUIDE},
         height=470,

@@ -1,0 +1,90 @@
+/** The frame around a picture to draw on: a head that folds, tools, the picture, and a slider for the moment. */
+
+import { chain, rememberForUndo } from "./graph.js"
+import { addFittingWidget, element } from "./panel.js"
+import { text } from "./strings.js"
+
+const OPEN = "vdot_editor"
+
+/** A small button of the pack's editors. */
+export function tool(label, title, act) {
+  const button = element("button", "vdot-tool", label)
+  Object.assign(button, { type: "button", title })
+  button.setAttribute("aria-label", title)
+  button.addEventListener("click", act)
+  return button
+}
+
+/** A slider over a video's frames, with a dot for each marked frame; a click on a dot goes there. */
+export class FrameSlider {
+  constructor(changed) {
+    this.changed = changed
+    this.input = element("input", "vdot-slider")
+    Object.assign(this.input, { type: "range", min: "0", max: "0", step: "1", value: "0" })
+    this.input.setAttribute("aria-label", text("editor_frame"))
+    this.input.addEventListener("input", () => changed(this.frame))
+    for (const name of ["pointerdown", "keydown"]) this.input.addEventListener(name, (event) => event.stopPropagation())
+    this.dots = element("div", "vdot-dots")
+    this.label = element("output", "vdot-frame")
+    this.element = element("div", "vdot-moment", element("div", "vdot-track", this.input, this.dots), this.label)
+  }
+
+  get frame() {
+    return Number(this.input.value)
+  }
+
+  set frame(frame) {
+    this.input.value = String(frame)
+    this.changed(this.frame)
+  }
+
+  /** Length of the video, and the marked frames with their color. */
+  show(numFrames, marks) {
+    this.element.hidden = numFrames < 2
+    this.input.max = String(numFrames - 1)
+    this.label.textContent = `${this.frame} / ${numFrames - 1}`
+    this.dots.replaceChildren(
+      ...marks.map(({ frame, color }) => {
+        const dot = element("i", "vdot-dot")
+        dot.classList.toggle("vdot-here", frame === this.frame)
+        dot.style.left = `${(100 * frame) / Math.max(numFrames - 1, 1)}%`
+        dot.style.setProperty("--vdot-mark", color)
+        dot.title = text("editor_go_to", { frame })
+        dot.addEventListener("click", () => (this.frame = frame))
+        return dot
+      }),
+    )
+  }
+}
+
+/**
+ * Adds a folding editor to a node: open on a fresh one, as it was left on one that is loaded.
+ * @param {object} node a LiteGraph node
+ * @param {{title: string, tools?: HTMLElement[], parts: HTMLElement[], opened: () => void}} options
+ */
+export function addEditor(node, { title, tools = [], parts, opened }) {
+  const fold = element("button", "vdot-fold", title)
+  fold.type = "button"
+  const bar = element("div", "vdot-tools", ...tools)
+  const body = element("div", "vdot-editor-body", ...parts)
+  const content = element("div", "vdot-editor", element("div", "vdot-strip-head", fold, bar), body)
+  const show = () => {
+    const isOpen = Boolean(node.properties[OPEN])
+    fold.setAttribute("aria-expanded", String(isOpen))
+    body.hidden = bar.hidden = !isOpen
+    if (isOpen) opened()
+  }
+  fold.addEventListener("click", () => {
+    node.properties[OPEN] = !node.properties[OPEN]
+    show()
+    rememberForUndo()
+  })
+  node.properties[OPEN] = true
+  addFittingWidget(node, "vdot_editor", content)
+  // A workflow from before there were editors keeps its look.
+  chain(node, "onConfigure", (saved) => {
+    node.properties[OPEN] = Boolean(saved?.properties?.[OPEN])
+    show()
+  })
+  show()
+}

@@ -1,0 +1,112 @@
+/** The picture or clip behind a node: the file of the loader that its images come from, as far as the graph tells. */
+
+import { api } from "../../scripts/api.js"
+
+const FILE_WIDGETS = ["image", "video", "file"]
+const IMAGE_FILE = /\.(png|jpe?g|webp|gif|bmp|avif)$/i
+const VIDEO_FILE = /\.(mp4|webm|mov|m4v|mkv)$/i
+const FOLLOWED = ["IMAGE", "VIDEO", "MASK", "VDOT_VCU"]
+const MAX_DEPTH = 12
+/** VDOT's clips, and the model's. */
+const FRAMES_PER_SECOND = 16
+
+/** The address of a file named in a loader, as "folder/name.png [output]". */
+function address(value) {
+  const [, path, type = "input"] = /^(.*?)(?: \[(input|output|temp)\])?$/.exec(value)
+  const slash = path.lastIndexOf("/")
+  const query = new URLSearchParams({ filename: path.slice(slash + 1), subfolder: path.slice(0, Math.max(slash, 0)), type })
+  return api.apiURL(`/view?${query}`)
+}
+
+function fileOf(node) {
+  for (const name of FILE_WIDGETS) {
+    const value = node.widgets?.find((widget) => widget.name === name)?.value
+    if (typeof value !== "string") continue
+    const bare = value.replace(/ \[\w+\]$/, "")
+    if (IMAGE_FILE.test(bare)) return { url: address(value), video: false }
+    if (VIDEO_FILE.test(bare)) return { url: address(value), video: true }
+  }
+  return undefined
+}
+
+/** The file behind a node, found by following its wires of pictures backwards, images before masks. */
+function findFile(node, depth = 0) {
+  if (!node || depth > MAX_DEPTH) return undefined
+  const own = depth > 0 ? fileOf(node) : undefined
+  if (own) return own
+  const wired = (node.inputs ?? []).map((input, slot) => ({ slot, ...input, type: String(input.type) }))
+  for (const type of FOLLOWED) {
+    for (const input of wired.filter((candidate) => candidate.link != null && candidate.type === type)) {
+      const found = findFile(node.getInputNode?.(input.slot), depth + 1)
+      if (found) return found
+    }
+  }
+  return undefined
+}
+
+/** The picture behind one node; loads it when the graph names another file, and calls `changed` when there is something to draw. */
+export class Backdrop {
+  #url
+  #source
+  #video = false
+  /** Of the node, to look behind it alone; undefined for all. */
+  slot
+
+  constructor(node, changed) {
+    this.node = node
+    this.changed = changed
+  }
+
+  /** Looks at the graph again. */
+  refresh() {
+    const file = this.slot === undefined ? findFile(this.node) : findFile(this.node.getInputNode?.(this.slot), 1)
+    if (file?.url === this.#url) return
+    this.#url = file?.url
+    this.#video = Boolean(file?.video)
+    this.#source = undefined
+    if (!file) return this.changed()
+    const source = document.createElement(file.video ? "video" : "img")
+    const ready = () => {
+      if (file.url !== this.#url) return
+      this.#source = source
+      this.changed()
+    }
+    if (file.video) {
+      Object.assign(source, { muted: true, preload: "auto", playsInline: true })
+      source.addEventListener("loadeddata", ready)
+      source.addEventListener("seeked", () => this.changed())
+    } else {
+      source.addEventListener("load", ready)
+    }
+    source.src = file.url
+  }
+
+  /** Width and height in pixels, or undefined without a picture. */
+  get size() {
+    const source = this.#source
+    return source && [source.videoWidth ?? source.naturalWidth, source.videoHeight ?? source.naturalHeight]
+  }
+
+  /** Number of frames of a clip at 16 frames a second; 1 for an image; undefined without a picture. */
+  get numFrames() {
+    if (!this.#source) return undefined
+    return this.#video ? Math.max(1, Math.round(this.#source.duration * FRAMES_PER_SECOND) || 1) : 1
+  }
+
+  /** Shows a clip's frame. */
+  seek(frame) {
+    if (!this.#video || !this.#source) return
+    const time = Math.min((frame + 0.5) / FRAMES_PER_SECOND, Math.max(0, this.#source.duration - 0.001))
+    if (Math.abs(this.#source.currentTime - time) > 0.001) this.#source.currentTime = time
+  }
+
+  /** Draws the picture so that it covers a rectangle, as VDOT's nodes scale; answers false without one. */
+  drawCover(context, x, y, width, height) {
+    if (!this.size) return false
+    const [own, tall] = this.size
+    const scale = Math.max(width / own, height / tall)
+    const part = [width / scale, height / scale]
+    context.drawImage(this.#source, (own - part[0]) / 2, (tall - part[1]) / 2, ...part, x, y, width, height)
+    return true
+  }
+}

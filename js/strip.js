@@ -1,0 +1,91 @@
+/**
+ * What a task node tells the model: moments of its frames with the mask hatched, references, and a bar of the entire video; of
+ * VDOT Crop, the window that it cuts out.
+ */
+
+import { chain } from "./graph.js"
+import { element, panelSection } from "./panel.js"
+import { text } from "./strings.js"
+
+const SETTING = "VDOT.ShowStrip"
+const CLOSED = "vdot_strip_closed"
+const VERSION = 1
+const LEGEND = ["kept", "guided", "free"]
+
+const nodes = new Set()
+let isSwitchedOn = true
+
+/** The setting that hides all strips. */
+export function stripSetting() {
+  return {
+    id: SETTING,
+    category: ["VDOT", "Nodes", "Strip"],
+    name: "Show on task nodes what the model is given",
+    tooltip: "A small picture after each run: kept, guided and generated regions, and references.",
+    type: "boolean",
+    defaultValue: true,
+    onChange: (value) => {
+      isSwitchedOn = value !== false
+      nodes.forEach(update)
+    },
+  }
+}
+
+function isClosed(node) {
+  return Boolean(node.properties?.[CLOSED])
+}
+
+/** Brings visibility and the button's state in step with the setting and the node's own choice. */
+function update(node) {
+  const section = panelSection(node, "strip", false)
+  const button = section?.querySelector("button")
+  if (!button) return
+  section.hidden = !isSwitchedOn
+  button.setAttribute("aria-expanded", String(!isClosed(node)))
+  section.querySelector(".vdot-strip-body").hidden = isClosed(node)
+}
+
+function toggle(node) {
+  if (isClosed(node)) delete node.properties[CLOSED]
+  else node.setProperty?.(CLOSED, true)
+  update(node)
+}
+
+function fill(section, node, strip) {
+  const button = element("button", "vdot-fold", text(`${strip.kind}_title`))
+  button.type = "button"
+  button.addEventListener("click", () => toggle(node))
+  const parts = strip.kind === "task" ? LEGEND : []
+  const legend = element("div", "vdot-legend", ...parts.map((part) => element("span", `vdot-${part}`, text(`strip_${part}`))))
+  const picture = element("img", "vdot-strip-picture")
+  picture.src = strip.image
+  picture.draggable = false
+  const references = Array.from({ length: strip.references }, (_, number) => text("strip_reference", { number: number + 1 }))
+  picture.alt = text("strip_alt", { frames: strip.frames.join(", "), references: strip.references })
+  const labels = [...strip.frames, ...references].map((label) => element("span", "", String(label)))
+  const body = element("div", "vdot-strip-body", picture, element("div", "vdot-strip-labels", ...labels))
+  section.replaceChildren(element("div", "vdot-strip-head", button, legend), body)
+}
+
+/**
+ * Shows a node's strip in place of the one before.
+ * @param {object} node a LiteGraph node
+ * @param {string | undefined} sent JSON of {version, kind, image, frames, references}
+ */
+export function showStrip(node, sent) {
+  if (!sent) return
+  const strip = JSON.parse(sent)
+  if (strip.version !== VERSION || !strip.image.startsWith("data:image/webp;base64,")) return
+  fill(panelSection(node, "strip"), node, strip)
+  nodes.add(node)
+  update(node)
+}
+
+/**
+ * Makes a node show the strip of its runs.
+ * @param {object} node a LiteGraph node
+ */
+export function attachStrip(node) {
+  chain(node, "onExecuted", (message) => showStrip(node, message?.vdot_strip?.[0]))
+  chain(node, "onRemoved", () => nodes.delete(node))
+}

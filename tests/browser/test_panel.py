@@ -1,0 +1,99 @@
+"""What nodes show of a run: the strip of a task, notes, and errors in words."""
+
+import pytest
+
+BAD = "0: 80, 200, oops"
+GOOD = "0: 8, 8, 24, 24"
+OUTSIDE = "0: 900, 900, 920, 920"
+CONNECT = "([a, b]) => app.graph.getNodeById(a).connect(0, app.graph.getNodeById(b), 0)"
+SECTION = """([id, name]) => {
+    const panel = app.graph.getNodeById(id).widgets.find((widget) => widget.name === "vdot_panel")
+    const section = panel?.element.querySelector(".vdot-" + name)
+    return section && !section.hidden ? section.innerText : null
+}"""
+SET_SETTING = "(on) => app.extensionManager.setting.set('VDOT.ShowStrip', on)"
+
+
+@pytest.fixture
+def layout(page):
+    """The open page with a small layout task that is looked at, and the task's id."""
+    page.clear()
+    task = page.add("VDOTLayout", boxes=GOOD, width=64, height=32, length=9)
+    page.evaluate(CONNECT, [task, page.add("VDOTPreviewUnit")])
+    yield page, task
+    page.evaluate(SET_SETTING, True)
+
+
+def shown(page, node, name: str) -> str | None:
+    return page.evaluate(SECTION, [node, name])
+
+
+def wait_for(page, node, name: str, text: str | None) -> None:
+    """Wait until a section of a node's panel holds a text; None: until it is hidden."""
+    script = f"([id, name, text]) => {{ const said = ({SECTION})([id, name]); " + (
+        "return text === null ? said === null : said?.includes(text) }"
+    )
+    page.page.wait_for_function(script, arg=[node, name, text])
+
+
+def set_boxes(page, node, text: str) -> None:
+    page.evaluate(
+        "([id, text]) => { app.graph.getNodeById(id).widgets.find((w) => w.name === 'boxes').value = text }",
+        [node, text],
+    )
+
+
+def test_a_refused_text_and_a_failed_run_are_sentences_on_the_node(layout):
+    page, task = layout
+    set_boxes(page, task, BAD)
+    assert "refused" in page.run()
+    wait_for(page, task, "error", f"line '{BAD}' of boxes is not understood; write one line")
+    assert "Custom validation" not in shown(page, task, "error")
+
+    set_boxes(page, task, OUTSIDE)
+    assert "execution_error" in page.run()
+    wait_for(page, task, "error", "lies outside the canvas of 64x32; move it in")
+    assert "ValueError" not in shown(page, task, "error")
+
+    set_boxes(page, task, GOOD)
+    assert page.run() == "execution_success"
+    wait_for(page, task, "error", None)
+    assert page.our_problems() == []
+
+
+def test_a_missing_input_is_named_on_the_node(page):
+    page.clear()
+    strength = page.add("VDOTStrength")
+    page.evaluate(CONNECT, [strength, page.add("VDOTPreviewUnit")])
+    assert "refused" in page.run()
+    wait_for(page, strength, "error", "unit is not connected; connect it")
+
+
+def test_a_task_shows_its_strip_which_folds_and_can_be_switched_off(layout):
+    page, task = layout
+    assert page.run() == "execution_success"
+    wait_for(page, task, "strip", "guided")
+    wait_for(page, task, "notes", "control 64x32, 9 frames")
+    picture = page.page.locator(".vdot-strip-picture")
+    picture.wait_for()
+    assert 0 < picture.evaluate("(image) => image.naturalWidth") <= 482
+
+    fold = page.page.locator(".vdot-strip .vdot-fold")
+    fold.focus()
+    page.page.keyboard.press("Enter")
+    picture.wait_for(state="hidden")
+    assert fold.get_attribute("aria-expanded") == "false"
+    saved = page.save()
+    assert "vdot_panel" not in str(saved["nodes"]) and "base64" not in str(saved)
+    page.load(saved)
+    assert page.run() == "execution_success"
+    wait_for(page, task, "strip", "")
+    assert picture.is_hidden()
+    fold.click()
+    picture.wait_for()
+
+    page.evaluate(SET_SETTING, False)
+    wait_for(page, task, "strip", None)
+    page.evaluate(SET_SETTING, True)
+    wait_for(page, task, "strip", "kept")
+    assert page.our_problems() == []

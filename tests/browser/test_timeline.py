@@ -1,0 +1,70 @@
+"""Moments and strengths are dragged on a bar that snaps to latent frames; the text that is run follows."""
+
+import uuid
+
+from tests.browser.test_boxes import Drawing
+
+TEXTS = ["0, 40, -1", "3; +5", "0: 1.0, -1: 0.5", "0:.5", "0, x", "0: 1, 0: 2", "0: 99", "1: -1"]
+READ = """async (texts) => {
+    const {CURVE, POSITIONS} = await import("/extensions/ComfyUI-VDOT/timeline_text.js")
+    return texts.map((text) => [POSITIONS.read(text), CURVE.read(text)].map((points) => points ?? null))
+}"""
+
+
+def value(page, node, name: str) -> str:
+    return page.widgets(node)[name]["value"]
+
+
+def test_texts_are_read_as_the_nodes_read_them(server, page):
+    page.clear()
+    prompt = {"unit": {"class_type": "VDOTText", "inputs": {"width": 16, "height": 16, "length": 5}}}
+    for number, text in enumerate(TEXTS):
+        image = {"class_type": "LoadImage", "inputs": {"image": "first.png"}}
+        keys = {"images.image0": ["image", 0], "positions": text, "length": 81, "width": 0, "height": 0}
+        prompt |= {"image": image, f"0.{number}": {"class_type": "VDOTKeyframes", "inputs": keys}}
+        prompt[f"1.{number}"] = {
+            "class_type": "VDOTStrength",
+            "inputs": {"unit": ["unit", 0], "curve": text},
+        }
+        for kind in (0, 1):
+            unit = {"unit": [f"{kind}.{number}", 0], "columns": 1}
+            prompt[f"show{kind}.{number}"] = {"class_type": "VDOTPreviewUnit", "inputs": unit}
+    refused = server.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})["node_errors"]
+    for number, (text, read) in enumerate(zip(TEXTS, page.evaluate(READ, TEXTS), strict=True)):
+        for kind in (0, 1):
+            assert (read[kind] is None) == (f"{kind}.{number}" in refused), (text, kind)
+
+
+def test_a_moment_snaps_to_latent_frames(page):
+    page.clear()
+    node = page.add("VDOTKeyframes", positions="0, 41, -1")
+    drawing = Drawing(page, node)
+    # The bar is 1000 x 190, frames 0 to 80 lie from 34 to 966.
+    drawing.drag((34 + 932 * 41 / 80, 80), (34 + 932 * 61.4 / 80, 80), (1000, 190))
+    assert value(page, node, "positions") == "0, 60, -1"
+    for key, expected in (("ArrowLeft", 56), ("Shift+ArrowRight", 57), ("End", 57)):
+        page.page.keyboard.press(key)
+        assert value(page, node, "positions") == f"0, {expected}, -1", key
+    page.page.keyboard.press("Delete")
+    assert page.nodes_of("VDOTKeyframes") == [node]
+    assert page.our_problems() == []
+
+
+def test_a_curve_gains_moves_and_loses_points(page):
+    page.clear()
+    node = page.add("VDOTStrength", curve="0: 1.0, -1: 0.5")
+    drawing = Drawing(page, node)
+    drawing.drag((34 + 932 / 2, 190), (34 + 932 / 2, 60), (1000, 260))
+    text = value(page, node, "curve")
+    first, middle, last = text.split(", ")
+    assert (first, last, middle.split(": ")[0]) == ("0: 1.0", "-1: 0.5", "40")
+    strength = float(middle.split(": ")[1])
+    assert 0.6 < strength < 1.2
+    page.page.keyboard.press("ArrowDown")
+    assert value(page, node, "curve").split(", ")[1] in {
+        f"40: {strength - 0.05:.2f}",
+        f"40: {strength - 0.05:.1f}",
+    }
+    page.page.keyboard.press("Delete")
+    assert value(page, node, "curve") == "0: 1.0, -1: 0.5"
+    assert page.our_problems() == []
