@@ -66,5 +66,6 @@ def encode_clips(
                 contexts=contexts.half(),
                 texts=text(scene.captions),
                 num_reference_latents=num_references,
+                clip=str(number),
             )
             count += 1

@@ -65,7 +65,7 @@ class NoiseSource:
         self.text_only, self.latents, self.poison, self.tasks = text_only, latents, poison, tasks
         self.empty_text = torch.randn(1, 3, SIZES.text_dim, generator=keyed_generator("empty"))
         self.skipped: list = []
-        self.encoding = "noise"
+        self.encoding, self.held_out = "noise", ()
 
     def batches(self, step: int, rank: int = 0, world_size: int = 1) -> list[Batch]:
         """As `training.data`'s."""

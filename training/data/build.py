@@ -11,6 +11,7 @@ from .cache import Cache, cached_rows, check_header
 from .cache_writer import encode_all
 from .config import ENCODE_SETTINGS, DataConfig
 from .encoders import text_encoder_digest, vae_digest
+from .held_out import ValidationConfig, read_held_out
 from .producer import make_producer
 from .source import CachedSource
 
@@ -23,7 +24,8 @@ def build_source(
     accumulation: int | None = None,
     text_only: bool = False,
     need_latents: bool = False,
-    skipped_file: Path | None = None,
+    validation: ValidationConfig | None = None,
+    run_dir: Path | None = None,
     rank: int | None = None,
     world_size: int | None = None,
 ) -> CachedSource:
@@ -35,7 +37,9 @@ def build_source(
         global_batch, accumulation: None = the configuration's.
         text_only: Prompts (and real latents) without contexts and references: stage 1.
         need_latents: Leave out rows without a real clip: the GAN is on.
-        skipped_file: File in which rank 0 lists every row left out; None = in the log.
+        validation: Samples to hold out; None = none.
+        run_dir: Folder of the run, in which rank 0 lists every row left out (skipped.txt; without a folder,
+            in the log) and saves which samples are held out.
         rank, world_size: Share of the encoding; None = as torchrun's RANK and WORLD_SIZE say. Rank 0 alone
             compares rows and models.
 
@@ -59,6 +63,9 @@ def build_source(
         if rank == 0:
             check_rows(config, cache)
             check_encoders(config, cache)
+    held_out: list[str] = []
+    if validation is not None and validation.every and run_dir is not None:
+        held_out = read_held_out(run_dir, [info for _, info in cache.samples], validation, write=rank == 0)
     source = CachedSource(
         cache,
         task_weights=config.task_weights,
@@ -68,7 +75,8 @@ def build_source(
         group_size=config.group_size,
         text_only=text_only,
         need_latents=need_latents,
-        skipped_file=skipped_file if rank == 0 else None,
+        skipped_file=run_dir / "skipped.txt" if run_dir is not None and rank == 0 else None,
+        held_out=held_out,
     )
     source.micro_batch_size(rank, world_size)
     return source

@@ -118,6 +118,33 @@ class DataConfig:
             )
 
 
+def micro_batch_size(batch: int, accumulation: int, group: int | None, world_size: int) -> int:
+    """Samples in one micro-batch of one process.
+
+    Args:
+        batch: Samples of the global batch.
+        accumulation: Micro-batches of a process in a step.
+        group: Samples in a row that share a shape; None: batch / accumulation.
+        world_size: Number of processes.
+
+    Raises:
+        ValueError: The global batch cannot be divided so that every micro-batch has one shape.
+    """
+    micro, rest = divmod(batch, accumulation * world_size)
+    if rest or not micro:
+        raise ValueError(
+            f"data.batch_size {batch} cannot be divided among {world_size} processes with data.accumulation "
+            f"{accumulation}; give a multiple of {accumulation * world_size}"
+        )
+    group = group or batch // accumulation
+    if group % micro:
+        raise ValueError(
+            f"micro-batches of {micro} samples do not fit groups of {group} that share a shape; give a "
+            f"data.group_size that is a multiple of {micro}"
+        )
+    return micro
+
+
 def _check_mixture(config: DataConfig) -> None:
     """Check batch sizes and task weights."""
     for name in ("batch_size", "accumulation", "rows_per_shard"):

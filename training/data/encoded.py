@@ -40,6 +40,7 @@ class SampleInfo:
         num_reference_latents: Number of the T that are references.
         context_scale: Strengths of the contexts.
         slot: Place in its file.
+        clip: Names what it was made from; samples of one clip have the same. None in older caches.
     """
 
     id: str
@@ -51,11 +52,14 @@ class SampleInfo:
     num_reference_latents: int
     context_scale: ContextScale
     slot: int
+    clip: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` is the inverse."""
         values = asdict(self)
         values["scales"] = values.pop("context_scale")["frames"]
+        if self.clip is None:
+            del values["clip"]
         return values
 
     @classmethod
@@ -66,6 +70,8 @@ class SampleInfo:
                 raise ValueError(f"{name} is {shown(values[name], 20)}, expected {kind.__name__}")
         if len(values["shape"]) != 4 or not all(type(size) is int and size > 0 for size in values["shape"]):
             raise ValueError(f"shape is {shown(values['shape'], 40)}, expected four positive numbers")
+        if not isinstance(values.get("clip"), (str, type(None))):
+            raise ValueError(f"clip is {shown(values['clip'], 20)}, expected str")
         if values["num_texts"] < 1:
             raise ValueError(f"num_texts is {values['num_texts']}, expected at least 1")
         if not (isinstance(values["scales"], list) and values["scales"]):
@@ -87,6 +93,7 @@ class EncodedSample:
         texts: [L, D] of each caption, cut after its last token; the chosen one alone where it was read.
         num_reference_latents: Number of the T that are references.
         context_scale: Strengths of the contexts, by context or by context and latent frame.
+        clip: As in `SampleInfo`.
     """
 
     id: str
@@ -96,6 +103,7 @@ class EncodedSample:
     texts: tuple[Tensor, ...]
     num_reference_latents: int = 0
     context_scale: ContextScale = FULL_STRENGTH
+    clip: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -115,6 +123,7 @@ class EncodedSample:
             num_reference_latents=self.num_reference_latents,
             context_scale=self.context_scale,
             slot=slot,
+            clip=self.clip,
         )
 
 

@@ -5,6 +5,7 @@ Letters: F pixel frames, H W pixels.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -143,6 +144,7 @@ class RowsProducer:
             texts=text(row.prompts),
             num_reference_latents=encoded.num_reference_latents,
             context_scale=encoded.context_scale,
+            clip=clip_name(row, self.config.path),
         )
 
     def _encoders(self) -> tuple[VideoEncoder, TextEncoder]:
@@ -153,6 +155,23 @@ class RowsProducer:
                 TextEncoder(config.text_encoder, self._device, dtype, config.text_len),
             )
         return self._loaded
+
+
+def clip_name(row: Row, path: str) -> str:
+    """A digest of what a row was made from: its real clip, or else its source, or else its captions.
+
+    Args:
+        row: The row.
+        path: Its manifest; a file's place is taken relative to it, so that moving both changes nothing.
+    """
+    media = row.target or row.source
+    if media is not None and media.data is not None:
+        content = media.data
+    elif media is not None:
+        content = media.name.removeprefix(path.replace("\\", "/").rpartition("/")[0]).lstrip("/").encode()
+    else:
+        content = "\n".join(row.prompts).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def load_inputs(row: Row, config: DataConfig) -> Inputs:

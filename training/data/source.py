@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,9 @@ from torch import Tensor
 from .bad_rows import Skipped, log_skipped
 from .batch import Batch
 from .cache import Cache
+from .config import micro_batch_size
 from .encoded import SampleInfo, collate
+from .held_out import clip_of
 from .sampler import Sampler
 
 logger = logging.getLogger("vdot")
@@ -32,16 +35,21 @@ class Source(Protocol):
 
     Attributes:
         cache: The encoded samples, for sample videos.
+        held_out: Places in the cache of the samples that are in no batch, for validation.
         empty_text: [1, L, D] float, the condition without a caption.
         encoding: Identifies what encoded the samples: models, sizes, number formats.
     """
 
     cache: Cache
+    held_out: Sequence[int]
     empty_text: Tensor
     encoding: str
 
     def batches(self, step: int, rank: int, world_size: int) -> list[Batch]:
         """This process's micro-batches of a step, a pure function of the arguments."""
+
+    def bucket(self, sample: int) -> Hashable:
+        """What samples have in common that stack into a batch, of the sample at a place in the cache."""
 
     def state_dict(self) -> dict[str, Any]:
         """State other than the step that the batches depend on."""
@@ -63,9 +71,11 @@ class CachedSource:
         text_only: Captions and latents alone; samples' references and contexts are left out.
         need_latents: Leave out samples without a real clip, and name them.
         skipped_file: File that lists every row left out; None = listed in the log.
+        held_out: Clips whose samples are for validation and never in a batch.
 
     Attributes:
         empty_text: [1, L, D] the condition without a caption.
+        held_out: Places in the cache of the samples for validation.
         encoding: Identifies what encoded the samples: models, sizes, number formats.
         skipped: Rows left out, each with its reason.
     """
@@ -82,6 +92,7 @@ class CachedSource:
         text_only: bool = False,
         need_latents: bool = False,
         skipped_file: Path | None = None,
+        held_out: Collection[str] = (),
     ) -> None:
         self.cache, self.seed, self.text_only = cache, seed, text_only
         header = {name: value for name, value in cache.header.items() if name not in GROWING}
@@ -93,11 +104,14 @@ class CachedSource:
         if global_batch % self.group_size:
             raise ValueError(f"group_size {self.group_size} does not divide batch_size {global_batch}")
         self.skipped: list[Skipped] = list(cache.skipped)
-        self._usable = self._select(need_latents)
+        usable, clips = self._select(need_latents), frozenset(held_out)
+        self.held_out = [sample for sample in usable if clip_of(self._info(sample)) in clips]
+        validation = frozenset(self.held_out)
+        self._usable = [sample for sample in usable if sample not in validation]
         self._name_skipped(skipped_file)
         self.sampler = Sampler(
             [self._info(i).task for i in self._usable],
-            [self._bucket(self._info(i)) for i in self._usable],
+            [self.bucket(i) for i in self._usable],
             task_weights,
             self.group_size,
             seed,
@@ -116,17 +130,7 @@ class CachedSource:
         Raises:
             ValueError: The global batch cannot be divided so that every micro-batch has one shape.
         """
-        micro, rest = divmod(self.global_batch, self.accumulation * world_size)
-        if rest or not micro:
-            raise ValueError(
-                f"batch_size {self.global_batch} cannot be divided among {world_size} processes with "
-                f"accumulation {self.accumulation}; give a multiple of {self.accumulation * world_size}"
-            )
-        if self.group_size % micro:
-            raise ValueError(
-                f"micro-batches of {micro} samples do not fit groups of {self.group_size} that share a "
-                f"shape; give a group_size that is a multiple of {micro}"
-            )
+        micro = micro_batch_size(self.global_batch, self.accumulation, self.group_size, world_size)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank} of {world_size}; expected 0 to {world_size - 1}")
         return micro
@@ -171,7 +175,9 @@ class CachedSource:
                 usable.append(sample)
         return usable
 
-    def _bucket(self, info: SampleInfo) -> tuple:
+    def bucket(self, sample: int) -> tuple:
+        """What samples have in common that stack into a batch, of the sample at a place in the cache."""
+        info = self._info(sample)
         if self.text_only:
             channels, length, *sides = info.shape
             return (channels, length - info.num_reference_latents, *sides), info.has_latents
@@ -192,7 +198,7 @@ class CachedSource:
 
     def _report(self) -> None:
         tasks = Counter(self._info(i).task for i in self._usable)
-        buckets = Counter(self._bucket(self._info(i)) for i in self._usable)
+        buckets = Counter(map(self.bucket, self._usable))
         logger.info(
             "%d samples in %d shapes from %s: %s", len(self._usable), len(buckets), self.cache.folder,
             ", ".join(f"{task} {count}" for task, count in sorted(tasks.items())),

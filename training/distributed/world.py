@@ -67,13 +67,19 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def all_true(self, flag: Tensor) -> bool:
-        """True if a boolean scalar is true on every process; waits for the device."""
-        return not bool(self.sum((~flag).float().to(self.device)).item())
+    def agree(self, good: Tensor, asked: bool) -> tuple[bool, bool]:
+        """Two flags at once, because this waits for the device and for the other processes.
 
-    def any(self, flag: bool) -> bool:
-        """True if a flag is set on some process."""
-        return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
+        Args:
+            good: A boolean scalar.
+            asked: Any flag of this process.
+
+        Returns:
+            True if `good` is on every process; True if `asked` is on some process.
+        """
+        flags = torch.stack([~good, torch.tensor(asked).to(good.device, non_blocking=True)])
+        bad, asked_by = self.sum(flags.float().to(self.device)).tolist()
+        return bad == 0, asked_by > 0
 
     def gather(self, value: Any) -> list[Any]:
         """A small object from every process, in the order of ranks."""

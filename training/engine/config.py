@@ -10,6 +10,7 @@ from vdot_core.text import shown
 
 from ..data.checks import require, require_tasks
 from ..data.config import DataConfig
+from ..data.held_out import ValidationConfig
 from ..distributed.config import ParallelConfig
 
 TASK_TABLES = (("data", "task_weights"), ("losses", "task_guidance"), ("losses", "task_text_drop"))
@@ -80,6 +81,9 @@ class LogConfig:
         sample_every: Steps between sample videos; 0: never.
         num_samples: Sample videos each time, over all processes: one of each task, in the order of
             data.task_weights (without them: of the data), then a second of each, and so on.
+        profile: Steps that torch.profiler traces on the first process, into out_dir/profile; 0: none.
+        profile_after: Steps of this start before the traced ones, which are slower than the others at first.
+        memory_snapshot: Also record the GPU memory's allocations in these steps, for pytorch.org/memory_viz.
     """
 
     every: int = 1
@@ -91,8 +95,15 @@ class LogConfig:
     vae: str | None = None
     sample_every: int = 0
     num_samples: int = 4
+    profile: int = 0
+    profile_after: int = 3
+    memory_snapshot: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("profile", "profile_after"):
+            require(
+                getattr(self, name) >= 0, f"log.{name} is {getattr(self, name)}; expected 0 or more steps"
+            )
         for name in ("every", "save_every", "keep", "num_samples", "checkpoint_files"):
             require(getattr(self, name) >= 1, f"log.{name} is {getattr(self, name)}; expected at least 1")
         require(
@@ -115,6 +126,7 @@ class RunConfig:
         optim: Optimizers.
         parallel: Processes and precision.
         log: Logging and checkpoints.
+        validation: Losses and sample videos of samples that are not trained on.
     """
 
     out_dir: str = "runs/run"
@@ -127,6 +139,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
         seed = f"seed is {shown(self.seed, 40)}; expected 0 or more, below 2^64"

@@ -80,6 +80,12 @@ class Method(Protocol):
     def updates(self, step: int) -> Sequence[Update]:
         """The optimizer steps of a training step, in order."""
 
+    def kinds_of_updates(self) -> Sequence[Update]:
+        """Every kind of update that some step has, once, for validation."""
+
+    def operations(self, step: int, batch: Batch) -> float:
+        """Floating-point operations of a step on a micro-batch, without what recomputed blocks repeat."""
+
     def sample(self, batch: Batch, draws: Draws) -> Tensor:
         """[B, 16, T, h, w] latents by the averaged network, sampled as users do; references first."""
 

@@ -21,6 +21,7 @@ from vdot_core.files import file_size
 
 from ..distributed.world import World
 from .config import RunConfig
+from .throughput import device_name, peak_tflops
 
 if TYPE_CHECKING:
     from .samples import SampleVideo
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vdot")
 GIB = 2**30
 METRICS = "metrics.jsonl"
+VALIDATION = "validation/"
 SHOWN = ("loss", "dmd", "otd", "transport_error", "gradient_norm")
 
 
@@ -82,7 +84,7 @@ class Progress:
         self.writer: Any = None
         self.wandb: Any = None
         self.rows: list[Row] = []
-        self.seconds, self.steps, self.tokens = 0.0, 0, torch.zeros(())
+        self._clear()
         if world.rank != 0:
             return
         if config.log.wandb:
@@ -91,8 +93,22 @@ class Progress:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(Path(config.out_dir) / "tensorboard"), purge_step=first)
+        name = device_name(world.device)
+        self.peak = peak_tflops(name, world.precision)
+        if self.peak is None:
+            logger.info(
+                "MFU unknown: no peak speed is listed for %s in %s; the log has TFLOP/s",
+                name,
+                world.precision,
+            )
 
-    def report(self, step: int, last: int, metrics: Values, tokens: Tensor, seconds: float) -> None:
+    def _clear(self) -> None:
+        """Begin the next log line's sums."""
+        self.seconds, self.steps, self.operations, self.tokens = 0.0, 0, 0.0, torch.zeros(())
+
+    def report(
+        self, step: int, last: int, metrics: Values, tokens: Tensor, seconds: float, operations: float = 0.0
+    ) -> None:
         """Take a step's numbers, and every `log.every` steps write them and a log line.
 
         Args:
@@ -101,28 +117,46 @@ class Progress:
             metrics: The step's numbers; tensors stay on their device until they are written.
             tokens: Latent tokens of the global batch, a scalar.
             seconds: Duration.
+            operations: Floating-point operations of this process in the step.
         """
         if self.writer is None:
             return
         self.rows.append(Row(step, seconds, metrics))
         self.seconds, self.steps, self.tokens = self.seconds + seconds, self.steps + 1, self.tokens + tokens
+        self.operations += operations
         if step % self.config.log.every and step != last:
             return
         values = self.flush()
-        each, rate = self.seconds / self.steps, float(self.tokens) / max(self.seconds, 1e-9)
-        self.seconds, self.steps, self.tokens = 0.0, 0, torch.zeros(())
+        seconds = max(self.seconds, 1e-9)
+        each, rate, tflops = (
+            self.seconds / self.steps,
+            float(self.tokens) / seconds,
+            self.operations / seconds,
+        )
+        tflops, speed = tflops / 1e12, f"{tflops / 1e12:.3g} TFLOP/s"
+        self._clear()
         memory = memory_gib(self.world.device)
-        system = {"seconds_per_step": each, "tokens_per_second": rate, "memory_gib": memory}
+        system = {"seconds_per_step": each, "tokens_per_second": rate, "memory_gib": memory, "tflops": tflops}
+        if self.peak is not None:
+            system["mfu"] = tflops / self.peak
+            speed += f", MFU {system['mfu']:.1%}"
         self._scalars({f"system/{name}": value for name, value in system.items()}, step)
         self.writer.flush()
+        held_out = {name: value for name, value in values.items() if name.startswith(VALIDATION)}
         numbers = "  ".join(
-            f"{name} {value:.4g}" for name, value in values.items() if name.rpartition("/")[2] in SHOWN
+            f"{name} {value:.4g}"
+            for name, value in values.items()
+            if name.rpartition("/")[2] in SHOWN and name not in held_out
         )
         remaining = each * (last - step)
         logger.info(
-            "step %d/%d  %.2f s  %.0f tokens/s  %.2f GiB  %s  %d:%02d:%02d left",
-            step, last, each, rate, memory, numbers, remaining // 3600, remaining // 60 % 60, remaining % 60,
+            "step %d/%d  %.2f s  %.0f tokens/s  %.2f GiB  %s  %s  %d:%02d:%02d left",
+            step, last, each, rate, memory, speed, numbers,
+            remaining // 3600, remaining // 60 % 60, remaining % 60,
         )  # fmt: skip
+        if held_out:
+            words = (f"{name.removeprefix(VALIDATION)} {value:.4g}" for name, value in held_out.items())
+            logger.info("step %d on held-out samples  %s", step, "  ".join(words))
 
     def flush(self) -> dict[str, float]:
         """Write the steps taken since the last call; returns the last one's numbers."""

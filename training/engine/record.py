@@ -34,6 +34,7 @@ FREE = (
     "model.adapters.export",
     "log.",
     "samples.",
+    "validation.samples",
     "parallel.",
     "data.source",
     "data.path",

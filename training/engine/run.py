@@ -14,6 +14,7 @@ from torch import Tensor
 from vdot_core.text import shown
 
 from ..data import build_source, check_tasks
+from ..data.config import micro_batch_size
 from ..distributed import world as processes
 from ..distributed.world import World
 from .config import RunConfig
@@ -22,6 +23,7 @@ from .lock import locked_by_all
 from .method import Method
 from .progress import logged_to
 from .record import export_path
+from .space import OutputBytes, check_host_memory, check_space
 from .stopping import STATUS
 from .trainer import Trainer, TrainingStoppedError
 from .writing import NotSavedError
@@ -35,6 +37,9 @@ class NewMethod(Protocol):
 
     def check(self, config: RunConfig) -> None:
         """Raise ValueError for a mistake in the networks' settings, which is found before data is encoded."""
+
+    def output_bytes(self, config: RunConfig) -> OutputBytes:
+        """Sizes of the files that a run writes, from the configuration alone."""
 
     def __call__(self, config: RunConfig, world: World, empty_text: Tensor) -> Method:
         """The method at its first step."""
@@ -69,14 +74,21 @@ def ready(
     if world.rank:
         logger.setLevel(logging.WARNING)
     try:
+        # Before a file is read: these mistakes are of the command alone.
+        data = config.data
+        micro_batch_size(data.batch_size, data.accumulation, data.group_size, world.size)
         with locked_by_all(config.out_dir, "out_dir", world), logged_to(Path(config.out_dir), world.rank):
             new_method.check(config)
+            sizes = new_method.output_bytes(config)
+            check_space(config, sizes)
+            check_host_memory(config, sizes, world)
             source = build_source(
                 config.data,
                 seed=config.seed,
                 text_only=text_only,
                 need_latents=need_latents,
-                skipped_file=Path(config.out_dir) / "skipped.txt",
+                validation=config.validation,
+                run_dir=Path(config.out_dir),
                 rank=world.rank,
                 world_size=world.size,
             )

@@ -77,26 +77,28 @@ def shows_samples(log: LogConfig) -> bool:
     return True
 
 
-def chosen(infos: Sequence[SampleInfo], config: RunConfig, *, needs_latents: bool) -> list[int]:
-    """Choose the samples to show: the first of each task, then the second of each, until there are enough.
+def chosen(
+    infos: Sequence[SampleInfo], weights: Mapping[str, float], count: int, *, needs_latents: bool
+) -> list[int]:
+    """Choose samples to show: the first of each task, then the second of each, until there are enough.
 
     Args:
-        infos: Of all samples.
-        config: `data.task_weights` orders the tasks; without them they come as in the data.
+        infos: Of the samples to choose from.
+        weights: `data.task_weights`, which order the tasks; without them they come as in the data.
+        count: Number of samples, at most.
         needs_latents: Leave out samples without a real clip.
 
     Returns:
-        At most `log.num_samples` places in `infos`; they depend on nothing else, so that every interval and
-        any number of processes shows the same.
+        Places in `infos`; they depend on nothing else, so that every interval and any number of processes
+        shows the same.
     """
-    weights: Mapping[str, float] = config.data.task_weights
     by_task: dict[str, list[int]] = {task: [] for task, weight in weights.items() if weight > 0}
     for number, info in enumerate(infos):
         trained = info.has_latents or not needs_latents
         if trained and (not weights or info.task in by_task):
             by_task.setdefault(info.task, []).append(number)
     turns = zip_longest(*by_task.values())
-    return [number for turn in turns for number in turn if number is not None][: config.log.num_samples]
+    return [number for turn in turns for number in turn if number is not None][:count]
 
 
 def sample_batch(cache: Cache, number: int, place: int, *, text_only: bool) -> Batch:
@@ -174,7 +176,7 @@ def write_samples(
         method: Samples.
         average: The averaged weights, which are used.
         config: The run; `log.vae` decodes.
-        source: Gives the samples from its cache, the same every time.
+        source: Gives the samples from its cache, the same every time; those held out, if there are any.
         world: The processes.
         step: Part of the files' names.
 
@@ -207,8 +209,11 @@ def _sampled(
     text_only = not method.sizes.vace_layers
     average.swap(network)
     try:
-        infos = [info for _, info in source.cache.samples]
-        for place, number in enumerate(chosen(infos, config, needs_latents=method.needs_latents)):
+        numbers = source.held_out or range(len(source.cache.samples))
+        infos = [source.cache.samples[number][1] for number in numbers]
+        weights, count = config.data.task_weights, config.log.num_samples
+        picked = chosen(infos, weights, count, needs_latents=method.needs_latents)
+        for place, number in enumerate(numbers[number] for number in picked):
             # A pass gathers sharded weights as often as the sample's contexts need them: all processes run
             # the same sample at once; one of them shows it.
             batch = sample_batch(source.cache, number, place, text_only=text_only)

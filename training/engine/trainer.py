@@ -5,29 +5,29 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-
-from vdot_core.text import listed
 
 from ..data.batch import Batch
 from ..data.loader import step_batches
 from ..data.source import Source
 from ..distributed.world import World, average_gradients
 from .average import AveragedWeights
-from .checkpoint import Checkpoints, SavedStep
+from .checkpoint import Checkpoints
 from .config import RunConfig
-from .damage import PROGRESS, misfit, state_damage
 from .draws import Draws
 from .method import Method, Update, prepare, set_trained, trainable
 from .optimizers import Optimizer, clip_gradients
+from .profiling import check_recording, recorded
 from .progress import Progress, Values
-from .record import changes, export_path, require_output, settings, versions, write_record
+from .record import export_path, require_output, settings, versions, write_record
+from .resume import check_saved
 from .samples import shows_samples, write_samples
-from .stopping import stop_request
+from .stopping import StopRequest, stop_request
+from .validation import Validation
 
 logger = logging.getLogger("vdot")
 MAX_BAD_STEPS = 3
@@ -53,6 +53,7 @@ class Trainer:
     def __init__(self, config: RunConfig, method: Method, source: Source, world: World) -> None:
         self.config, self.method, self.source, self.world = config, method, source, world
         self.shows_samples = shows_samples(config.log)
+        check_recording(config.log, world.device)
         self.optimizers = {
             optimizer: Optimizer(
                 {name: trainable(method.networks[name], method.frozen.get(name, ())) for name in rates},
@@ -71,6 +72,7 @@ class Trainer:
             files=config.log.checkpoint_files,
         )
         self.step, self.bad_steps, self.stopped = 0, 0, False
+        self.stop, self.stop_agreed = StopRequest(), False
         # One process looks at the files for all.
         self.settings = world.gather(settings(config) if world.rank == 0 else {})[0]
         # A cache that another VAE or text encoder made has the same samples by name.
@@ -79,6 +81,7 @@ class Trainer:
         self._resume()
         if world.rank == 0:
             write_record(config)
+        self.validation = Validation(config, method, source, world) if source.held_out else None
         self.progress = Progress(config, world, self.step)
 
     def run(self) -> int:
@@ -92,15 +95,21 @@ class Trainer:
         """
         last = min(self.config.steps, self.config.max_steps or self.config.steps)
         world, workers = self.world, self.config.data.workers
-        with stop_request() as stop:
+        with stop_request() as self.stop, recorded(self.config, world) as record:
             loader = step_batches(self.source, self.step, last, world.rank, world.size, workers=workers)
             for batches in loader:
                 begin = time.monotonic()
                 metrics, tokens = self.train_step(batches)
                 self.step += 1
-                self.progress.report(self.step, last, metrics, tokens, time.monotonic() - begin)
+                seconds = time.monotonic() - begin
+                if self.validation and self.step % self.config.validation.every == 0:
+                    metrics |= self.validation.losses()
+                operations = sum(self.method.operations(self.step - 1, batch) for batch in batches)
+                self.progress.report(self.step, last, metrics, tokens, seconds, operations)
+                record()
                 self.checkpoints.poll()
-                self.stopped = world.any(stop.made) and self.step < last
+                asked = self.stop_agreed or (self.stop.made and world.size == 1)
+                self.stopped = asked and self.step < last
                 self._save_in_turn(last)
                 if self.stopped:
                     break
@@ -169,8 +178,9 @@ class Trainer:
         parameters = optimizer.with_gradients()
         average_gradients(parameters, self.world)
         norm = clip_gradients(parameters, self.config.optim.clip)
-        # The one place where a step of one process waits for the device; several also agree on stopping.
-        finite = self.world.all_true(torch.isfinite(torch.stack([norm.to(totals[0]), *totals])).all())
+        # The one place where a step waits for the device, and for other processes.
+        good = torch.isfinite(torch.stack([norm.to(totals[0]), *totals])).all()
+        finite, self.stop_agreed = self.world.agree(good, self.stop.made)
         if finite:
             optimizer.step()
         else:
@@ -220,11 +230,12 @@ class Trainer:
         }
         names = [name for name, _ in self.method.networks[self.method.averaged].named_parameters()]
         named |= {f"average.{n}": p for n, p in zip(names, self.average.parameters, strict=True)}
-        for name, state in self._optimizer_states():
+        for name, state in self.optimizer_states():
             named |= {f"{name}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
         return named
 
-    def _optimizer_states(self) -> list[tuple[str, dict]]:
+    def optimizer_states(self) -> list[tuple[str, dict]]:
+        """Name of each parameter that is trained -> its optimizer's state."""
         return [
             (f"optimizer.{name}", state)
             for optimizer in self.optimizers.values()
@@ -240,7 +251,7 @@ class Trainer:
             "bad_steps": self.bad_steps,
             "average_updates": self.average.num_updates,
             "state_bits": self.config.optim.state_bits,
-            "optimizer_steps": {name: s["step"] for name, s in self._optimizer_states() if "step" in s},
+            "optimizer_steps": {name: s["step"] for name, s in self.optimizer_states() if "step" in s},
             "network": self.method.sizes.to_dict(),
             "data": self.source.state_dict(),
             "processes": self.world.size,
@@ -251,47 +262,14 @@ class Trainer:
         self.checkpoints.save(self.step, self.tensors(), progress)
 
     def _resume(self) -> None:
-        restored = self.checkpoints.restore(self.tensors(), self._check)
+        restored = self.checkpoints.restore(self.tensors(), partial(check_saved, self))
         if restored is None:
             return
         newest, progress = restored
         self.step, self.bad_steps = progress["step"], progress["bad_steps"]
         self.average.num_updates = progress["average_updates"]
-        for name, state in self._optimizer_states():
+        for name, state in self.optimizer_states():
             if "step" in state:
                 state["step"] = progress["optimizer_steps"][name]
         self.source.load_state_dict(progress["data"])
         logger.info("resuming from step %d of %s", self.step, newest.path)
-
-    def _check(self, newest: SavedStep, progress: dict[str, Any]) -> str | None:
-        """Refuse a checkpoint of other networks, seed or settings that must not change; find damage."""
-        if reason := state_damage(progress):
-            return reason
-        lacking = [
-            n for n, s in self._optimizer_states() if "step" in s and n not in progress["optimizer_steps"]
-        ]
-        if progress["network"] != self.method.sizes.to_dict():
-            raise ValueError(
-                f"{newest.path} holds networks of other sizes, {progress['network']}; it does not fit this "
-                "run: give the configuration it was made with, or another out_dir"
-            )
-        for key, value, saved in (
-            ("seed", self.config.seed, progress["seed"]),
-            ("optim.state_bits", self.config.optim.state_bits, progress.get("state_bits", 32)),
-        ):
-            if value != saved:
-                raise ValueError(
-                    f"{key} is {value}, and {newest.path} was made with {saved}; give it, or another out_dir"
-                )
-        differences = changes(progress.get("settings", {}), self.settings)
-        for change in differences if self.world.rank == 0 else ():
-            logger.warning("changed since step %d: %s", newest.step, change)
-        refused = ", ".join(change.key for change in differences if not change.free)
-        if refused and not self.config.allow_changes:
-            raise ValueError(
-                f"{newest.path} does not fit this run: it was made with another {refused} (values above); "
-                "give the same, or another out_dir, or set allow_changes true to resume with the new values"
-            )
-        if lacking and misfit(newest.path, self.tensors()) is None:
-            return f"{PROGRESS} has no optimizer_steps of {listed(lacking, 1)}"
-        return None

@@ -7,18 +7,21 @@ Letters: B batch, T latent frames (references included), h w latents, L tokens, 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from vdot_core.distill import add_noise, flow_matching_loss
-from vdot_core.networks import WanVace
+from vdot_core.dtypes import DTYPES
+from vdot_core.networks import WanVace, expected_shapes
 from vdot_core.sampling import Schedule, guided, sample
 
 from ..data.batch import Batch
 from ..distributed.world import World
 from ..engine.draws import Draws, keyed_generator
+from ..engine.eight_bit import moment_bytes
 from ..engine.method import Losses, Update, pad_text
 from ..engine.networks import (
     build_transformer,
@@ -28,6 +31,7 @@ from ..engine.networks import (
     read_transformer,
     velocity,
 )
+from ..engine.space import OutputBytes
 from .flow_matching_config import FineTuneConfig, FlowMatchingLossConfig
 
 
@@ -62,6 +66,15 @@ class FlowMatching:
         if config.model.start_from:
             check_transformer(config.model.start_from, sizes, "model.start_from")
 
+    @staticmethod
+    def output_bytes(config: FineTuneConfig) -> OutputBytes:
+        """Sizes of the files that a run writes: weights, their average and moments; the weights alone."""
+        shapes = expected_shapes(network_sizes(config.model.preset, None))
+        count = sum(map(math.prod, shapes.values()))
+        moments = sum(moment_bytes(tuple(shape), config.optim.state_bits) for shape in shapes.values())
+        checkpoint = 2 * 4 * count + (2 if config.optim.betas[0] > 0 else 1) * moments
+        return OutputBytes(checkpoint, count * DTYPES[config.export_dtype].itemsize)
+
     def _first_weights(self) -> Mapping[str, Tensor]:
         """The configured file's weights, or fresh ones from the seed."""
         if self.config.model.start_from:
@@ -77,6 +90,18 @@ class FlowMatching:
     def updates(self, step: int) -> list[Update]:
         """The one update of a step."""
         return [Update("transformer", ("transformer",), self.flow_matching)]
+
+    def kinds_of_updates(self) -> list[Update]:
+        """The one update."""
+        return self.updates(0)
+
+    def operations(self, step: int, batch: Batch) -> float:
+        """Floating-point operations of a forward and a backward pass of a micro-batch."""
+        from ..planning.flops import pass_flops
+        from ..planning.workload import Workload
+
+        one = pass_flops(self.sizes, Workload.of_batch(self.sizes, batch))
+        return len(batch) * (one.forward + one.backward())
 
     def flow_matching(self, batch: Batch, draws: Draws) -> Losses:
         """mean || v(x_t, t) - (noise - x0) ||^2; reference frames are part of it, as they are of sampling."""

@@ -14,6 +14,9 @@ Letters: B batch, T latent frames (references included), h w latents, L tokens, 
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
@@ -35,6 +38,7 @@ from ..engine.adapters import AdaptedFrom
 from ..engine.draws import Draws
 from ..engine.method import Losses, Update
 from ..engine.networks import velocity
+from ..engine.space import OutputBytes
 from .loss_config import LossConfig
 from .vdot_config import DistillConfig
 from .vdot_model import Scores, VdotModel
@@ -71,11 +75,19 @@ class Vdot(VdotModel):
         }
         self.frozen = {"generator": config.model.frozen}
         self.needs_latents = config.losses.gan
+        self._costs: dict[Hashable, dict[str, float]] = {}
         head_lr = optim.critic_lr if optim.discriminator_lr is None else optim.discriminator_lr
         self.learning_rates = {
             "generator": {"generator": optim.generator_lr},
             "critic": {"fake_score": optim.critic_lr, "discriminator": head_lr},
         }
+
+    @staticmethod
+    def output_bytes(config: DistillConfig) -> OutputBytes:
+        """Sizes of the files that a run writes, from the configuration alone."""
+        from ..planning.outputs import output_bytes
+
+        return output_bytes(config)
 
     def text_drop(self, task: str) -> float:
         """Probability that a sample is trained without its caption."""
@@ -83,6 +95,15 @@ class Vdot(VdotModel):
 
     def updates(self, step: int) -> list[Update]:
         """The updates of a step, the generator's first."""
+        return [self._update(kind) for kind in update_kinds(self.config, step)]
+
+    def kinds_of_updates(self) -> list[Update]:
+        """Every kind of update of the cycle."""
+        cycle = range(2 * self.config.optim.generator_every)
+        kinds = dict.fromkeys(kind for step in cycle for kind in update_kinds(self.config, step))
+        return [self._update(kind) for kind in kinds]
+
+    def _update(self, kind: str) -> Update:
         trained = {
             "generator_matching": ("generator",),
             "generator_gan": ("generator",),
@@ -91,10 +112,21 @@ class Vdot(VdotModel):
         }
         if not self.losses.gan_trains_score:
             trained["critic_gan"] = ("discriminator",)
-        return [
-            Update(kind.partition("_")[0], trained[kind], getattr(self, kind))
-            for kind in update_kinds(self.config, step)
-        ]
+        return Update(kind.partition("_")[0], trained[kind], getattr(self, kind))
+
+    def operations(self, step: int, batch: Batch) -> float:
+        """Floating-point operations of a step on a micro-batch, rollouts counted at their mean length."""
+        from ..planning.phases import costs_of
+        from ..planning.workload import Workload
+
+        work = Workload.of_batch(self.sizes, batch)
+        if work not in self._costs:
+            parallel = dataclasses.replace(self.config.parallel, checkpoint_every=0)
+            config = dataclasses.replace(self.config, parallel=parallel)
+            self._costs[work] = {
+                kind: cost.flops for kind, cost in costs_of(self.sizes, work, config).items()
+            }
+        return len(batch) * sum(self._costs[work][kind] for kind in update_kinds(self.config, step))
 
     def generator_matching(self, batch: Batch, draws: Draws) -> Losses:
         """otd_weight L_OTD + dmd_weight L_DMD, from one evaluation of the scores or from one for each."""

@@ -100,7 +100,7 @@ class VdotModel:
         timestep = self.timesteps(draws, f"{purpose} timestep", self.losses.score_shift)
         noise = draws.normal(batch.shape, f"{purpose} noise", x0.device)
         x = add_noise(x0.detach(), noise, timestep).requires_grad_(through_fake)
-        with nullcontext() if through_fake else torch.no_grad():
+        with torch.enable_grad() if through_fake else torch.no_grad():
             fake = predict_x0(x, velocity(self.fake_score, x, timestep, batch, self.world), timestep)
         return Scores(x, timestep, fake, self.real_prediction(x.detach(), timestep, batch))
 

@@ -52,7 +52,7 @@ class RandomSource:
         global_batch: Samples of a step.
     """
 
-    encoding = "random numbers"
+    encoding, held_out = "random numbers", ()
 
     def __init__(self, sizes: WanVaceConfig, clip: Clip, global_batch: int) -> None:
         self.sizes, self.clip, self.global_batch = sizes, clip, global_batch

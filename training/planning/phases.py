@@ -35,17 +35,21 @@ class UpdateCost:
 
 
 def update_costs(network: WanVaceConfig, clip: Clip, config: DistillConfig) -> dict[str, UpdateCost]:
+    """Cost of every kind of update, per sample; arguments as of `costs_of`, for the workload of a clip."""
+    return costs_of(network, Workload.of(network, clip), config)
+
+
+def costs_of(network: WanVaceConfig, work: Workload, config: DistillConfig) -> dict[str, UpdateCost]:
     """Cost of every kind of update, per sample.
 
     Args:
-        network: sizes of the transformers.
-        clip: what a sample is.
-        config: the run.
+        network: Sizes of the transformers.
+        work: One forward pass of one sample.
+        config: The run.
 
     Returns:
         Name of the update in `training/methods/vdot.py` -> cost.
     """
-    work = Workload.of(network, clip)
     one, losses, adapters = pass_flops(network, work), config.losses, config.model.adapters
     # Groups of any size are recomputed once in the backward pass.
     recomputed = 1 if config.parallel.checkpoint_every else 0

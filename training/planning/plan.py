@@ -10,7 +10,7 @@ from ..methods.vdot_config import DistillConfig
 from .arguments import PlanArguments
 from .budget import Budget, make_budget
 from .remedies import enough_gpus, remedies
-from .table import memory_lines, remedy_lines, run_lines, time_lines
+from .table import disk_lines, memory_lines, remedy_lines, run_lines, time_lines
 from .workload import Clip
 
 
@@ -62,7 +62,7 @@ def plan_text(config: DistillConfig, arguments: PlanArguments) -> str:
         The run, the memory of a GPU by component, the time of a step, and what makes it fit if it does not.
     """
     budget = plan_budget(config, arguments)
-    parts = [run_lines(budget), memory_lines(budget), time_lines(budget)]
+    parts = [run_lines(budget), memory_lines(budget), disk_lines(budget), time_lines(budget)]
     if not budget.fits:
 
         def rebuild(changed: DistillConfig, gpus: int | None = None) -> Budget:

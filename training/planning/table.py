@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .budget import GIB, Budget
+from .outputs import outputs, sample_bytes
 from .phases import counted_steps, sample_flops, update_costs
 from .remedies import Cluster, Remedy
 
@@ -78,6 +79,18 @@ def memory_lines(budget: Budget) -> list[str]:
         note = f"of it {_gib(budget.staged)} while a checkpoint is written (log.asynchronous)"
         lines.append(_row("CPU memory of a node", budget.host, note if budget.staged else ""))
     return lines
+
+
+def disk_lines(budget: Budget) -> list[str]:
+    """What the run writes, and what its cache takes."""
+    config, keep = budget.config, budget.config.log.keep
+    sizes = outputs(budget.sizes, budget.states.saved, config)
+    return [
+        "Disk, GiB",
+        _row(f"checkpoints: {keep} kept (log.keep), one being written", (keep + 1) * sizes.checkpoint),
+        _row(f"export, {config.export_dtype}", sizes.export),
+        _row("cache, 1,000 samples of this size, at most", 1000 * sample_bytes(budget.network, budget.clip)),
+    ]
 
 
 def verdict(budget: Budget) -> str:

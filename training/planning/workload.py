@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vdot_core.networks import WanVaceConfig
 from vdot_core.vcu import VAE_STRIDE
+
+if TYPE_CHECKING:
+    from ..data.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,10 @@ class Workload:
         grid = (-(-size // patch) for size, patch in zip(clip.latent_shape, network.patch_size, strict=True))
         contexts = clip.num_contexts if network.vace_layers else 0
         return cls(batch, math.prod(grid), network.text_len, contexts)
+
+    @classmethod
+    def of_batch(cls, network: WanVaceConfig, batch: Batch) -> Workload:
+        """The pass of a network over one sample of a micro-batch."""
+        grid = (-(-size // patch) for size, patch in zip(batch.shape[1:], network.patch_size, strict=True))
+        contexts = 0 if batch.contexts is None else batch.contexts.shape[1]
+        return cls(1, math.prod(grid), batch.text.shape[1], contexts)

@@ -143,7 +143,10 @@ def test_the_weights_order_the_tasks(cache, make):
             data=dataclasses.replace(config.data, task_weights=weights),
             log=dataclasses.replace(config.log, num_samples=num_samples),
         )
-        return [infos[number].id for number in chosen(infos, changed, needs_latents=gan)]
+        return [
+            infos[number].id
+            for number in chosen(infos, changed.data.task_weights, changed.log.num_samples, needs_latents=gan)
+        ]
 
     assert ids(2, text=0.1, composed=0.5, depth=1.0) == ["text 0", "composed 0"]
     assert ids(3, text=0.0, composed=0.5, depth=1.0) == ["composed 0", "depth 0", "composed 1"]

@@ -178,12 +178,12 @@ def test_a_run_that_ends_with_a_bad_step_keeps_the_steps_before_and_says_so(tmp_
 
     config = tiny_config(tmp_path, teacher, **settings)
     trainer = new_trainer(config, NoiseSource(poison=(3,)))
-    counts = {name: state["step"] for name, state in trainer._optimizer_states()}
+    counts = {name: state["step"] for name, state in trainer.optimizer_states()}
     assert train(trainer) == 4 and trainer.bad_steps == 1
     assert "the generator's loss is not finite" in caplog.text and "the critic's loss is" in caplog.text
     assert "bad steps at the end: 1, to step 4" in caplog.text
     # Neither optimizer, average nor moment is other than before the step.
-    assert {name: state["step"] for name, state in trainer._optimizer_states()} == counts
+    assert {name: state["step"] for name, state in trainer.optimizer_states()} == counts
     assert trainer.average.num_updates == good.average.num_updates == 3
     saved = complete(tmp_path / "checkpoints")[-1]
     assert saved.step == 4 and read_progress(saved)["bad_steps"] == 1
