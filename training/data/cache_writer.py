@@ -39,7 +39,7 @@ from .cache import (
     shard_path,
 )
 from .encoded import EncodedSample, pack
-from .producer import Producer
+from .producer import Producer, ReportsRows
 
 logger = logging.getLogger("vdot")
 WAIT_SECONDS = 2.0
@@ -100,6 +100,8 @@ def fill(
     if own:
         # Of an earlier start; it would keep what was known of shards that were removed.
         (folder / INDEX).unlink(missing_ok=True)
+    if own and isinstance(producer, ReportsRows):
+        producer.begin(own)
     num_skipped = 0
     for count, number in enumerate(own, 1):
         samples, skipped = producer.encode(number)

@@ -146,6 +146,10 @@ class ManifestRows:
         for number in self._shards[shard]:
             yield self._row(number)
 
+    def count(self, shard: int) -> int:
+        """Number of a shard's rows."""
+        return len(self._shards[shard])
+
     def _row(self, number: int) -> Row | Skipped:
         record = self._records[number]
         if isinstance(record, Skipped):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -31,6 +32,14 @@ class Producer(Protocol):
 
     def encode(self, shard: int) -> tuple[list[EncodedSample], list[Skipped]]:
         """The samples of one shard, and the rows left out."""
+
+
+@runtime_checkable
+class ReportsRows(Protocol):
+    """A producer that logs its progress by rows."""
+
+    def begin(self, shards: Sequence[int]) -> None:
+        """Take note of the shards that will be encoded, before the first of them is."""
 
 
 class NamedProducer(Producer, Protocol):

@@ -28,6 +28,7 @@ from .encoders import (
     vae_digest,
 )
 from .manifest import ManifestRows, Row
+from .row_progress import RowProgress
 from .shards import TarRows
 from .video_files import Media, fit, own_size, read_clip
 
@@ -49,6 +50,9 @@ class RowShards(Protocol):
 
     def rows(self, shard: int) -> Iterator[Row | Skipped]:
         """The rows of a shard, in order."""
+
+    def count(self, shard: int) -> int | None:
+        """Number of a shard's rows; None where only reading it tells."""
 
 
 def row_shards(config: DataConfig, cached: Sequence[Sequence] = ()) -> RowShards:
@@ -91,6 +95,14 @@ class RowsProducer:
         self._dtype = "bf16" if uses_bf16(config.encode_dtype, self._device, "data.encode_dtype") else "fp32"
         self._loaded: tuple[VideoEncoder, TextEncoder] | None = None
         self._gray = vcu.GrayCache()
+        self._progress = RowProgress(None)
+
+    def begin(self, shards: Sequence[int]) -> None:
+        """Log the progress of these shards by rows from now on."""
+        # A model is loaded before the first row, whose time would count it.
+        self._encoders()
+        counts = [self.shards.count(shard) for shard in shards]
+        self._progress = RowProgress(None if None in counts else sum(counts))
 
     def header(self) -> dict[str, Any]:
         """All that the samples depend on, as JSON."""
@@ -118,11 +130,12 @@ class RowsProducer:
         for row in self.shards.rows(shard):
             if isinstance(row, Skipped):
                 skipped.append(row)
-                continue
-            try:
-                samples.append(check_finite(self._sample(row)))
-            except Exception as error:
-                skipped.append(Skipped.from_error(row.id, row.place, error))
+            else:
+                try:
+                    samples.append(check_finite(self._sample(row)))
+                except Exception as error:
+                    skipped.append(Skipped.from_error(row.id, row.place, error))
+            self._progress.row()
         return samples, skipped
 
     def _sample(self, row: Row) -> EncodedSample:

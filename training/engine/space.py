@@ -50,7 +50,8 @@ def check_space(config: RunConfig, sizes: OutputBytes) -> None:
         raise ValueError(
             f"{shown(folder, 120)} has {_size(free)} free, and this run writes {_size(needed)} more: "
             f"{config.log.keep} checkpoints of {_size(sizes.checkpoint)} (log.keep), one while it is "
-            f"written, and an export of {_size(sizes.export)}; make space, lower log.keep, or give another out_dir"
+            f"written, and an export of {_size(sizes.export)}; make space, lower log.keep, or give another "
+            "out_dir"
         )
 
 
