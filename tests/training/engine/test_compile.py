@@ -7,11 +7,12 @@ from tests.support.distill import NoiseSource, losses_by_step, new_trainer, tiny
 
 
 @pytest.mark.full
-def test_compiled_blocks_give_the_same_losses(tmp_path):
+@pytest.mark.parametrize("rank", [0, 2])
+def test_compiled_blocks_give_the_same_losses(tmp_path, rank):
     """A generator's and a critic's update of one-block networks, few graphs for few seconds of compiling."""
     teacher = write_teacher(tmp_path / "teacher.safetensors", num_layers=1, vace_layers=())
     settings = {"model__text_only": True, "model__taps": [0], "losses__guidance": 1.0, "losses__gan": False}
-    settings |= {"max_steps": 1, "parallel__checkpoint_every": 0}
+    settings |= {"max_steps": 1, "parallel__checkpoint_every": 0, "model__adapters__rank": rank}
     for compiled in (False, True):
         config = tiny_config(tmp_path / str(compiled), teacher, parallel__compile=compiled, **settings)
         before = torch._dynamo.utils.counters["stats"]["unique_graphs"]

@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import os
+import signal
+import time
 
 import pytest
 import torch
 
 from tests.support.distill import (
     NoiseSource,
+    last_logged_step,
     losses_by_step,
     new_trainer,
     tiny_config,
@@ -17,6 +21,7 @@ from tests.support.distill import (
 from tests.support.processes import launch, wait
 from training import distill
 from training.distributed import world as processes
+from training.engine.checkpoint import complete
 from training.engine.draws import Draws
 from training.engine.export import export
 from training.engine.method import prepare, set_trained
@@ -149,6 +154,30 @@ def test_two_sharded_processes_give_the_losses_of_one(run, tmp_path, teacher):
     for step, row in ones.items():
         for name, value in row.items():
             assert twos[step][name] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, name)
+
+
+@pytest.mark.full
+def test_killed_and_resumed_by_another_number_of_processes(run, tmp_path, teacher):
+    """Two processes are killed in the middle; one resumes their checkpoint, and two resume that one's."""
+    out = tmp_path / "out"
+    values = tiny_values(out, teacher, log__save_every=2, **CHANGES)
+    process = launch(tmp_path, values)
+    while last_logged_step(out) < 4:
+        assert process.poll() is None, (tmp_path / "log.txt").read_text()[-3000:]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    killed_at = complete(out / "checkpoints")[-1].step
+    assert 2 <= killed_at < 10
+    trainer = _train(out, teacher, log__save_every=2, max_steps=killed_at + 1)
+    processes.stop()
+    assert trainer.step == killed_at + 1
+    assert wait(launch(tmp_path, values), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    resumed = losses_by_step(out)
+    assert resumed.keys() == losses_by_step(run[0]).keys()
+    for step, row in losses_by_step(run[0]).items():
+        for name, value in row.items():
+            assert resumed[step][name] == pytest.approx(value, rel=1e-5, abs=1e-6), (step, name)
 
 
 def test_only_the_fake_score_is_an_adapter(tmp_path, teacher):
