@@ -18,7 +18,7 @@ if __package__ in (None, ""):
 
 from training.engine.cli import RunParser
 from training.engine.lock import locked
-from training.engine.sweep import SweepConfig, results_table, run_jobs
+from training.engine.sweep import SweepConfig, results_table, run_jobs, show_on_page
 
 logger = logging.getLogger("vdot")
 
@@ -29,9 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = RunParser(SweepConfig, prog="python training/sweep.py", description=__doc__)
     try:
         sweep, _ = parser.read(sys.argv[1:] if argv is None else argv)
+        show_on_page(sweep)
         with nullcontext() if sweep.only_table else locked(sweep.out_dir, "out_dir"):
             success = sweep.only_table or run_jobs(sweep)
         text = results_table(sweep)
+        show_on_page(sweep, text)
     except ValueError as error:
         logger.error("%s", error)
         return 2

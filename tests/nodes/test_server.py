@@ -356,6 +356,9 @@ def test_lora_of_the_tiny_student_in_stock_nodes(server, demo_assets):
     )
     assert relative(with_lora, merged) < 1e-4
     assert relative(with_lora, goal) < 0.7 * relative(alone, goal)
+    convert(teacher, models / "tiny_base_fp8.safetensors", form="fp8_scaled")
+    on_fp8 = latents_of(server, "tiny_base_fp8.safetensors", "tiny.safetensors")
+    assert relative(on_fp8, with_lora) < 0.3 and relative(on_fp8, goal) < 0.7 * relative(alone, goal)
     assert "lora key not loaded" not in server.log()
 
 

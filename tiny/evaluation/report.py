@@ -190,6 +190,13 @@ def _join_sides(folder: Path, images: Path, results: Results) -> list[str]:
     return lines
 
 
+def kept_section(page: Path) -> list[str]:
+    """Lines of a page that an evaluation does not write, from <!-- kept --> to <!-- end of kept -->."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    kept = text.partition("<!-- kept -->")[2].partition("<!-- end of kept -->")[0]
+    return [f"<!-- kept -->{kept}<!-- end of kept -->", ""] if kept else []
+
+
 def write_report(
     folder: Path,
     docs: Path,
@@ -231,11 +238,12 @@ def write_report(
             f"![curves](images/results/{curves.name})",
             "",
         ]
+    page = docs / "RESULTS.md"
+    lines += kept_section(page)
     lines += ["## Held-out pairs", "", *held_out_table(results), "", *row_tables(results)]
     lines += _join_sides(folder, images, results)
     lines += _copy_sheets(folder, images, results)
     with atomic_write(docs / RESULTS_FILE) as partial:
         partial.write_text(json.dumps(results, indent=1) + "\n")
-    page = docs / "RESULTS.md"
     page.write_text("\n".join(lines).rstrip() + "\n")
     return page

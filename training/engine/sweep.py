@@ -38,6 +38,8 @@ class SweepConfig:
             with *, all files that match: the number score of text.json is then text/score.
         table: Columns of the table; empty: all numbers.
         only_table: Print the table of the finished runs and start none.
+        page: Markdown file that shows the table between <!-- table NAME --> and <!-- end of table -->, NAME
+            being out_dir's last part; null: none.
     """
 
     out_dir: str
@@ -50,6 +52,7 @@ class SweepConfig:
     metrics: str = "metrics.jsonl"
     table: list[str] = field(default_factory=list)
     only_table: bool = False
+    page: str | None = None
 
     def __post_init__(self) -> None:
         if not self.runs or any(Path(name).name != name or name.startswith(".") for name in self.runs):
@@ -148,6 +151,27 @@ def results_table(sweep: SweepConfig) -> str:
         cells = [_mean([one[name] for one in seeds if name in one]) for name in columns]
         lines.append([run, f"{len(seeds)}/{len(sweep.seeds)}", *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def show_on_page(sweep: SweepConfig, table: str | None = None) -> None:
+    """Replace the sweep's table on its page; without a table only find its place, before hours of runs.
+
+    Raises:
+        ValueError: The page has no place for it.
+    """
+    if sweep.page is None:
+        return
+    page, name = Path(sweep.page), Path(sweep.out_dir).name
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    begin, end = f"<!-- table {name} -->\n", "<!-- end of table -->"
+    before, mark, rest = text.partition(begin)
+    _, end_mark, after = rest.partition(end)
+    if not (mark and end_mark):
+        raise ValueError(f"page {page} has no lines {begin.strip()} and {end}; add them, or set page null")
+    if table is None:
+        return
+    with atomic_write(page) as partial:
+        partial.write_text(f"{before}{begin}{table}{end}{after}", encoding="utf-8")
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -230,12 +230,16 @@ def test_one_command_evaluates_every_planned_run_and_reports(assets, tmp_path, m
     path = _config_file(assets, tmp_path, run=None, plan=plan, clips=1)
     monkeypatch.setattr(evaluate, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "RESULTS.md"
+    page.write_text("old\n<!-- kept -->\n## Of a sweep\n<!-- end of kept -->\nold\n")
     assert evaluate.main(["--config", str(path)]) == 0
     files = sorted(
         file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.json")
     )
     assert files == ["student/quick/text.json", "teacher/quick/depth.json", "teacher/quick/text.json"]
-    assert "student / quick" in (tmp_path / "docs" / "RESULTS.md").read_text()
+    text = page.read_text()
+    assert "student / quick" in text and "old" not in text
+    assert "<!-- kept -->\n## Of a sweep\n<!-- end of kept -->\n" in text
 
 
 def test_the_report_shows_models_side_by_side_and_their_training(evaluated, tmp_path):

@@ -37,6 +37,17 @@ with (out / "metrics.jsonl").open("w") as file:
 """
 
 
+def test_the_table_takes_its_place_on_a_page_which_is_looked_for_first(sweep, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    path = sweep(page=str(page), seeds=[0])
+    assert main(["--config", str(path)]) == 2
+    assert not (tmp_path / "calls.txt").exists() and "<!-- table out -->" in capsys.readouterr().err
+    page.write_text("before\n<!-- table out -->\nold\n<!-- end of table -->\nafter\n")
+    assert main(["--config", str(path)]) == 0
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert page.read_text() == f"before\n<!-- table out -->\n{table}<!-- end of table -->\nafter\n"
+
+
 @pytest.fixture
 def sweep(tmp_path):
     """Writes a sweep of a small command, and returns its path."""
