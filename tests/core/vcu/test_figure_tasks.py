@@ -125,7 +125,8 @@ def test_replacement(scene):
     assert (image[:, :side] == 1).all() and (image[:, -side:] == 1).all()
 
 
-def test_training_hides_who_was_there_in_several_ways(scene):
+def test_training_hides_who_was_there_in_several_ways():
+    scene = figure_clip(SEEDS[0], **SIZE)
     ratios = (0.0, 0.1, EXPAND_RATIO)
     regions = [np.stack([grown_box(mask, ratio) for mask in scene.object_masks[0]]) for ratio in ratios]
     variants = set()

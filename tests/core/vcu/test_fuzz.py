@@ -9,8 +9,8 @@ from vdot_core import vcu
 
 @pytest.mark.parametrize("seed", range(2))
 def test_anything_builds_and_encodes_or_is_refused_in_words(seed, fuzz_cases):
-    results = run(fuzz_cases(2000), seed)
-    assert min(results["built"], results["refused"]) > 400
+    results = run(fuzz_cases(700), seed)
+    assert min(results["built"], results["refused"]) > 140
 
 
 def test_numbers_may_be_tensors():
