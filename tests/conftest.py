@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+# Each has one server for all its files, which starts again for each if other files or workers come between.
+ONE_WORKER = ("tests/browser/", "tests/workflows/")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -36,6 +38,20 @@ def pytest_collection_modifyitems(config, items):
     if rare:
         config.hook.pytest_deselected(items=rare)
         items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Send a whole folder of `ONE_WORKER` to one worker, of the others a file at a time."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FolderScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((folder for folder in ONE_WORKER if nodeid.startswith(folder)), None) or (
+                super()._split_scope(nodeid)
+            )
+
+    return FolderScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)
