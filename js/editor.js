@@ -86,5 +86,7 @@ export function addEditor(node, { title, tools = [], parts, opened }) {
     node.properties[OPEN] = Boolean(saved?.properties?.[OPEN])
     show()
   })
+  // Only in a graph does a node have wires to follow.
+  chain(node, "onAdded", () => setTimeout(show))
   show()
 }

@@ -29,15 +29,19 @@ function fileOf(node) {
   return undefined
 }
 
+/** The node at the other end of an input's wire; a node that is not in a graph yet has none. */
+function sourceOf(node, slot) {
+  return node.graph ? node.getInputNode?.(slot) : undefined
+}
+
 /** The file behind a node, found by following its wires of pictures backwards, images before masks. */
 function findFile(node, depth = 0) {
   if (!node || depth > MAX_DEPTH) return undefined
   const own = depth > 0 ? fileOf(node) : undefined
   if (own) return own
-  const wired = (node.inputs ?? []).map((input, slot) => ({ slot, ...input, type: String(input.type) }))
   for (const type of FOLLOWED) {
-    for (const input of wired.filter((candidate) => candidate.link != null && candidate.type === type)) {
-      const found = findFile(node.getInputNode?.(input.slot), depth + 1)
+    for (const [slot, input] of (node.inputs ?? []).entries()) {
+      const found = input.link != null && String(input.type) === type ? findFile(sourceOf(node, slot), depth + 1) : undefined
       if (found) return found
     }
   }
@@ -59,7 +63,7 @@ export class Backdrop {
 
   /** Looks at the graph again. */
   refresh() {
-    const file = this.slot === undefined ? findFile(this.node) : findFile(this.node.getInputNode?.(this.slot), 1)
+    const file = this.slot === undefined ? findFile(this.node) : findFile(sourceOf(this.node, this.slot), 1)
     if (file?.url === this.#url) return
     this.#url = file?.url
     this.#video = Boolean(file?.video)

@@ -85,10 +85,10 @@ class Timeline {
   }
 
   readPictures() {
-    const slots = this.node.inputs.map((input, slot) => ({ ...input, slot })).filter((input) => input.name.startsWith(`${this.pictures}.`))
-    this.thumbnails = slots.map((input, index) => {
+    const slots = [...this.node.inputs.keys()].filter((slot) => this.node.inputs[slot].name.startsWith(`${this.pictures}.`))
+    this.thumbnails = slots.map((slot, index) => {
       const thumbnail = this.thumbnails[index] ?? new Backdrop(this.node, () => this.stage.redraw())
-      thumbnail.slot = input.slot
+      thumbnail.slot = slot
       thumbnail.refresh()
       return thumbnail
     })
