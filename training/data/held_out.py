@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from ..engine.files import read_json, write_json
 from .checks import require
 from .encoded import SampleInfo
 
-logger = logging.getLogger("vdot")
 FILE = "held_out.json"
 
 

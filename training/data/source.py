@@ -203,6 +203,9 @@ class CachedSource:
             "%d samples in %d shapes from %s: %s", len(self._usable), len(buckets), self.cache.folder,
             ", ".join(f"{task} {count}" for task, count in sorted(tasks.items())),
         )  # fmt: skip
+        if self.held_out:
+            num_clips = len({clip_of(self._info(sample)) for sample in self.held_out})
+            logger.info("held out for validation: %d samples of %d clips", len(self.held_out), num_clips)
 
     def _name_skipped(self, file: Path | None) -> None:
         """Count the rows left out, name the first few, and all of them in a file or further lines."""
