@@ -159,8 +159,8 @@ def test_groups_have_one_bucket_and_count_each_sample_once():
 def test_two_processes_measure_what_one_does(folder, tmp_path):
     settings = _settings(folder, steps=2, max_steps=2)
     values = tiny_values(tmp_path / "two", folder / "teacher.safetensors", **settings)
-    arguments = [f"--{key}={json.dumps(value)}" for key, value in values.items()]
-    process = torchrun(tmp_path, distill.__file__, arguments)
+    words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    process = torchrun(tmp_path, distill.__file__, *(f"--{key}={word}" for key, word in words.items()))
     assert wait(process, tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     with ready(_config(tmp_path / "one", folder, steps=2), Vdot, {}) as trainer:
         trainer.run()
