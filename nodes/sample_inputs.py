@@ -32,6 +32,11 @@ class Settings:
     nag_alpha: float = 0.25
 
     @property
+    def custom_values(self) -> tuple[int, float, str]:
+        """What the preset custom has."""
+        return self.steps, self.shift, self.solver
+
+    @property
     def uses_content(self) -> bool:
         """Sampling starts from the latent's content, not from noise alone."""
         return self.denoise < 1 or self.start_step > 0 or not self.add_noise

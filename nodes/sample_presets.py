@@ -44,16 +44,24 @@ def choose_sampling(settings: Settings, cfg: float, model: Any, negative: list |
     if name == AUTO:
         purpose = _purpose(model, negative)
         name, numbers, reason = purpose.preset, purpose.numbers, f" ({purpose.reason})"
+    labels = "exact" if settings.solver == "renoise" else "wan"  # as in the presets with these solvers
+    custom = sampling.Schedule.shifted(
+        settings.steps, settings.shift, labels=labels, denoise=settings.denoise
+    )
     if name == CUSTOM:
-        labels = "exact" if settings.solver == "renoise" else "wan"  # as in the presets with these solvers
-        shape = {"labels": labels, "denoise": settings.denoise}
-        schedule = sampling.Schedule.shifted(settings.steps, settings.shift, **shape)
-        return Sampling(schedule, settings.solver, cfg, (_line(CUSTOM, schedule, settings.solver, cfg),))
+        return Sampling(custom, settings.solver, cfg, (_line(CUSTOM, custom, settings.solver, cfg),))
     preset = sampling.PRESETS[name]
     schedule = preset.schedule(denoise=settings.denoise, **numbers)
     used = preset.guidance if preset.guidance != 1 else cfg
-    prefix = f"{AUTO}: {name}{reason}" if settings.preset == AUTO else name
-    return Sampling(schedule, preset.solver, used, (_line(prefix, schedule, preset.solver, used),))
+    if settings.preset == AUTO:
+        line = _line(f"{AUTO}: {name}{reason}", schedule, preset.solver, used)
+        return Sampling(schedule, preset.solver, used, (line,))
+    lines = [_line(name, schedule, preset.solver, used)]
+    # The page writes a preset's own settings into the unused widgets; the defaults are left alone too.
+    untouched = settings.custom_values == Settings().custom_values
+    if not untouched and (schedule, preset.solver) != (custom, settings.solver):
+        lines.append("steps, shift and solver are only used with the preset 'custom'")
+    return Sampling(schedule, preset.solver, used, tuple(lines))
 
 
 def _line(name: str, schedule: Schedule, solver: str, cfg: float) -> str:
