@@ -5,6 +5,7 @@
  */
 
 import { chain } from "./graph.js"
+import { text } from "./strings.js"
 
 const CUSTOM = "custom"
 const AUTO = "auto"
@@ -26,11 +27,21 @@ function updateDisabled(node) {
   for (const name of Object.keys(PRESETS.vace)) {
     const widget = widgets.get(name)
     if (!widget) continue
-    widget.disabled = GOVERNED.includes(name) ? preset !== CUSTOM : "cfg" in (PRESETS[preset] ?? {})
-    widget.hidden = GOVERNED.includes(name) && preset === AUTO
+    if (!GOVERNED.includes(name)) {
+      widget.disabled = name in (PRESETS[preset] ?? {})
+      continue
+    }
+    widget.disabled = preset !== CUSTOM
+    widget.hidden = preset === AUTO
     if (widget.options) widget.options.hidden = widget.hidden
   }
   node.setDirtyCanvas?.(true, true)
+}
+
+/** A preset with its numbers, which the canvas shows of no grayed-out widget. */
+function label(name) {
+  const numbers = PRESETS[name]
+  return numbers ? text(numbers.cfg ? "preset_guided" : "preset_numbers", { name, ...numbers }) : String(name ?? "")
 }
 
 /** The governed widgets' values now, by name. */
@@ -53,6 +64,7 @@ function writeValues(node, values) {
 export function attachPresets(node) {
   const preset = node.widgets?.find((widget) => widget.name === "preset")
   if (!preset) return
+  if (preset.options) preset.options.getOptionLabel = label
   let shown = preset.value
   let own
   let cfg = 1

@@ -87,6 +87,11 @@ def test_preset_grays_out_what_it_governs(graph):
     assert graph.widgets(sampler)["cfg"] == {"value": 5, "disabled": True}
     graph.pick(sampler, "preset", "released")
     assert graph.widgets(sampler)["cfg"] == {"value": 1, "disabled": False}
+    shown = (
+        "(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'preset').options.getOptionLabel"
+    )
+    label = graph.evaluate(f"(id) => ({shown})(id)('released')", sampler)
+    assert label == "released: 4 steps, shift 16, unipc", "the canvas draws no number of a grayed-out widget"
     assert all(graph.widgets(sampler)[name]["disabled"] for name in governed)
     assert not graph.evaluate(hidden, sampler)
     graph.pick(sampler, "preset", "custom")
@@ -99,6 +104,14 @@ def test_preset_grays_out_what_it_governs(graph):
     assert widgets["shift"] == {"value": 3.75, "disabled": True}
     graph.pick(sampler, "preset", "custom")
     assert graph.widgets(sampler)["shift"] == {"value": 5.5, "disabled": False}
+
+
+def test_a_clip_is_uploaded_and_seen_on_its_node(graph):
+    loader = graph.add("VDOTLoadClip", file="clip.mp4")
+    read = "(id) => app.graph.getNodeById(id).widgets.map((widget) => widget.name)"
+    assert "upload" in graph.evaluate(read, loader)
+    graph.pick(loader, "file", "depth.mp4")
+    graph.page.wait_for_function("() => document.querySelector('video')?.src.includes('depth.mp4')")
 
 
 def test_preset_numbers_are_the_samplers_own(graph):
