@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,9 +56,6 @@ def comfy(arguments: Sequence[str]) -> int:
     with writing_to(base, "VDOT_CACHE"):
         for name in ("input", "output", "models"):
             (base / name).mkdir(parents=True, exist_ok=True)
-        for example in sorted((ROOT / "assets" / "examples").glob("*")):
-            if not (base / "input" / example.name).exists():
-                shutil.copyfile(example, base / "input" / example.name)
     say(f"models, input and output are in {base}" + (" (running on the CPU)" if cpu else ""))
     with ComfyServer(
         environment.python, environment.comfyui, base, port=options.port, cpu=cpu, show=True
