@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -74,12 +73,15 @@ def export(
         weights = {name: _rounded(name, tensor, config) for name, tensor in tensors}
         save_weights(path, sizes, weights, metadata=metadata)
     else:
-        factors = {
-            name: (_rounded(name, up, config), _rounded(name, down, config))
-            for name, (up, down) in exported_factors(dict(tensors), adapted, sizes).items()
-        }
-        write = save_factors if adapted.adapters.export == "lora" else partial(_save_merged, adapted, config)
-        write(path, factors, {**metadata, "base": Path(adapted.real_score).name})
+        factors = exported_factors(dict(tensors), adapted, sizes)
+        metadata["base"] = Path(adapted.real_score).name
+        if adapted.adapters.export == "lora":
+            rounded = {
+                name: tuple(_rounded(name, part, config) for part in factors[name]) for name in factors
+            }
+            save_factors(path, rounded, metadata)
+        else:
+            _save_merged(adapted, config, path, factors, metadata)
     logger.info("wrote %s, from %s", path, newest.path)
     return path
 
@@ -129,7 +131,7 @@ def exported_factors(tensors: Mapping[str, Tensor], adapted: AdaptedFrom, sizes:
 def _save_merged(
     adapted: AdaptedFrom, config: RunConfig, path: Path, factors: Factors, metadata: Mapping[str, str]
 ) -> None:
-    """Write the base's weights with an adapter's change added, tensor by tensor."""
+    """Write the base's weights with an adapter's change added in float32, tensor by tensor."""
     first = adapted.stage_one
     base, parts = adapted.real_score, []
     if first and not is_lora(first):

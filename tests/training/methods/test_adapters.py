@@ -327,6 +327,17 @@ def _export(folder, changes, path):
     return export(config, path, {}, adapted_from(config))
 
 
+def test_a_merged_export_is_rounded_once(small_run):
+    folder, changes = small_run
+    changes["model__adapters"] = {**ADAPTERS, "export": "merged"}
+    exact, rounded = (
+        read_weights(_export(folder, {**changes, "export_dtype": dtype}, folder / f"{dtype}.safetensors"))
+        for dtype in ("fp32", "bf16")
+    )
+    for name, value in exact.state_dict.items():
+        assert torch.equal(rounded.state_dict[name], value.bfloat16()), name
+
+
 def test_an_export_with_other_settings_than_the_runs_is_refused(small_run, teacher):
     """The adapter's scale, and the weights that it changes, are not in the checkpoint."""
     folder, changes = small_run
