@@ -262,6 +262,8 @@ def _host() -> str:
 
 def reason_of(error: OSError) -> str:
     """An operating system's error with what to do about it."""
+    if error.errno is None and " requested and " in str(error):  # numpy, of a write cut short
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     reason = _reason(error)
     return f"{reason}; {_CURES.get(error.errno, 'give another folder')}"
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -178,3 +179,10 @@ def test_the_data_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
     with atomic_write(tmp_path / "x") as partial:
         partial.write_text("text")
     assert steps == [(tmp_path / "x").stat().st_ino, "rename", tmp_path.stat().st_ino]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux alone has a device that is always full")
+def test_numpy_s_word_for_a_full_disk_becomes_the_system_s():
+    with pytest.raises(OSError, match="requested") as error:
+        np.zeros(9999).tofile("/dev/full")
+    assert files.reason_of(error.value) == "No space left on device; make room, or give another folder"
