@@ -41,8 +41,12 @@ def paint(canvas: np.ndarray, spans: Spans, color: float | Sequence[float]) -> N
     top = max(0, spans.top)
     # Row by row: a mask of the shape's box takes several times as long.
     ends = zip(first.clip(0, width).tolist(), (last + 1).clip(0, width).tolist(), strict=True)
+    # A painted row to copy from is faster than a color spread over each, where both lie alike in memory.
+    source = np.full(canvas.shape[1:], color, canvas.dtype)
+    if canvas.strides[-1] < 0:
+        source = source[..., ::-1].copy()[..., ::-1]
     for row, (start, stop) in zip(canvas[top : top + len(first)], ends, strict=True):
-        row[start:stop] = color
+        row[start:stop] = source[start:stop]
 
 
 def pen_radius(line_width: int) -> int:
@@ -94,14 +98,19 @@ def line(start: Point, end: Point, line_width: int) -> list[Spans]:
 
 def ellipse(center: Point, axes: Point, degrees: int) -> np.ndarray:
     """The points [361, 2] of `cv2.ellipse2Poly` with steps of one degree; `axes` are half lengths."""
-    # OpenCV's table of sines has seven decimals, which decides the rounding of points such as 2.5.
-    angles = np.radians(np.append(np.arange(361), degrees % 360))
-    cos, sin = (
-        np.round(table(angles), 7).astype(np.float32).astype(np.float64) for table in (np.cos, np.sin)
-    )
-    x, y = axes[0] * cos[:-1], axes[1] * sin[:-1]
-    points = np.stack([x * cos[-1] - y * sin[-1], x * sin[-1] + y * cos[-1]], axis=1)
+    cos, sin = _circle()
+    x, y = axes[0] * cos, axes[1] * sin
+    turn = degrees % 360
+    points = np.stack([x * cos[turn] - y * sin[turn], x * sin[turn] + y * cos[turn]], axis=1)
     return np.rint(points + center).astype(np.int64)
+
+
+@lru_cache(maxsize=1)
+def _circle() -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of 0 .. 360 degrees, with OpenCV's seven decimals, which round points such as 2.5."""
+    angles = np.radians(np.arange(361))
+    cos, sin = (np.round(table(angles), 7).astype(np.float32) for table in (np.cos, np.sin))
+    return cos.astype(np.float64), sin.astype(np.float64)
 
 
 def _spans(*pixels: tuple[np.ndarray, np.ndarray]) -> Spans:

@@ -9,7 +9,7 @@ Shape letters: F frames, H W pixels. A flow [F-1, 2, H, W] holds (x, y) in pixel
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -30,8 +30,6 @@ RAFT_STRIDE, RAFT_SMALLEST = 8, 128  # feature stride; torchvision needs 16 feat
 VECTOR = 8  # bytes of a pixel's flow
 DIS_SMALLEST = 16  # pixels a side: two of DIS's 8-pixel patches
 DIS_PRESETS = ("ultrafast", "fast", "medium")
-
-PairFlow = Callable[[Tensor, Tensor], Tensor]  # two frames [H, W, 3] -> [2, H, W]
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,13 @@ def flow_video(
     """
     _check_scale(scale, still_px)
     check_frames(frames, minimum=2, pixel_bytes=RGB + (VECTOR if scale == "clip" else 0))
-    pair = _raft_pair(network, device) if network is not None else _dis_pair(preset, frames)
+    estimates = _dis_flows(frames, preset) if network is None else _raft_flows(frames, network, device)
     name = f"RAFT ({_raft_size(network)})" if network is not None else f"OpenCV DIS ({preset})"
     maps = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
     flows = []  # a clip's scale is known at its end only
     peaks = []
-    for index in steps(range(len(frames) - 1)):
-        flow = pair(frames[index], frames[index + 1]).to(frames.device)
+    for index, flow in zip(steps(range(len(frames) - 1)), estimates, strict=True):
+        flow = flow.to(frames.device)
         peaks.append(_peak(flow))
         if scale == "clip":
             flows.append(flow)
@@ -139,9 +137,7 @@ def dis_flow(frames: Tensor, *, preset: Literal["ultrafast", "fast", "medium"] =
         ValueError: not such a clip, or one too small. ImportError: OpenCV is not installed.
     """
     check_frames(frames, minimum=2)
-    pair = _dis_pair(preset, frames)
-    flows = [pair(first, second) for first, second in pairwise(frames)]
-    return torch.stack(flows).to(frames.device)
+    return torch.stack(list(_dis_flows(frames, preset))).to(frames.device)
 
 
 def raft_flow(frames: Tensor, network: nn.Module, *, device: torch.device | str | None = None) -> Tensor:
@@ -159,9 +155,7 @@ def raft_flow(frames: Tensor, network: nn.Module, *, device: torch.device | str 
         ValueError: not such a clip.
     """
     check_frames(frames, minimum=2)
-    pair = _raft_pair(network, device)
-    flows = [pair(first, second).to(frames.device) for first, second in pairwise(frames)]
-    return torch.stack(flows)
+    return torch.stack([flow.to(frames.device) for flow in _raft_flows(frames, network, device)])
 
 
 def _check_scale(scale: str, still_px: float) -> None:
@@ -178,23 +172,24 @@ def _peak(flow: Tensor) -> float:
 
 
 def _paint(flow: Tensor, scale_px: float) -> Tensor:
-    """[2, H, W] -> [H, W, 3] on torchvision's wheel, `scale_px` being full saturation.
+    """[2, H, W] -> [H, W, 3] on torchvision's wheel; `scale_px`, at least its peak, is full saturation.
 
     As `torchvision.utils.flow_to_image`, which takes twice as long and scales by the longest vector.
     """
     wheel = _color_wheel().to(flow.device)
-    longest = max(_peak(flow), scale_px)
-    x, y = flow.float() / (longest + torch.finfo(torch.float32).eps)
+    x, y = flow.float() / (scale_px + torch.finfo(torch.float32).eps)
     speed = (x.square() + y.square()).sqrt()
     place = (torch.atan2(-y, -x) / torch.pi + 1) / 2 * (len(wheel) - 1)
     below = place.floor()
-    share, below = place - below, below.int().flatten()
+    share, below = place.sub_(below), below.int().flatten()
+    rest = 1 - share
     out = torch.empty(*flow.shape[1:], 3, device=flow.device)
     for channel, colors in enumerate(wheel.unbind(1)):
-        low = colors.index_select(0, below).view_as(speed)
-        high = colors.roll(-1).index_select(0, below).view_as(speed)
-        color = (1 - share) * low + share * high
-        out[..., channel] = (255 * (1 - speed * (1 - color))).floor_() / 255
+        color = colors.index_select(0, below).view_as(speed).mul_(rest)
+        color += colors.roll(-1).index_select(0, below).view_as(speed).mul_(share)
+        # 255 * (1 - speed * (1 - color)), in place
+        color = color.neg_().add_(1).mul_(speed).neg_().add_(1).mul_(255)
+        torch.div(color.floor_(), 255, out=out[..., channel])
     return out
 
 
@@ -212,8 +207,8 @@ def _color_wheel() -> Tensor:
     return torch.cat(rows) / 255
 
 
-def _dis_pair(preset: str, frames: Tensor) -> PairFlow:
-    """The DIS estimator for one pair of frames; says what to install where OpenCV is missing."""
+def _dis_flows(frames: Tensor, preset: str) -> Iterator[Tensor]:
+    """DIS from each frame to the next, [2, H, W]; says what to install where OpenCV is missing."""
     if preset not in DIS_PRESETS:
         raise ValueError(f"preset is '{shown(preset, 60)}'; choose one of {', '.join(DIS_PRESETS)}")
     height, width = frames.shape[1:3]
@@ -227,19 +222,14 @@ def _dis_pair(preset: str, frames: Tensor) -> PairFlow:
             "or put torchvision's raft_large_C_T_SKHT_V2-ff5fadd5.pth into models/optical_flow"
         ) from error
     estimator = cv2.DISOpticalFlow_create(DIS_PRESETS.index(preset))
-
-    def pair(first: Tensor, second: Tensor) -> Tensor:
-        images = [
-            (luma(frame.float().clamp(0, 1)) * 255).round().to(torch.uint8).cpu().numpy()
-            for frame in (first, second)
-        ]
-        return rearrange(torch.from_numpy(estimator.calc(*images, None)), "h w c -> c h w").contiguous()
-
-    return pair
+    grays = ((luma(frame.float().clamp(0, 1)) * 255).round().to(torch.uint8) for frame in frames)
+    for first, second in pairwise(gray.cpu().numpy() for gray in grays):
+        flow = torch.from_numpy(estimator.calc(first, second, None))
+        yield rearrange(flow, "h w c -> c h w").contiguous()
 
 
-def _raft_pair(network: nn.Module, device: torch.device | str | None) -> PairFlow:
-    """RAFT for one pair of frames, padded by their border to a size it takes, as its authors do."""
+def _raft_flows(frames: Tensor, network: nn.Module, device: torch.device | str | None) -> Iterator[Tensor]:
+    """RAFT from each frame to the next, padded by their border to a size it takes, as its authors do."""
     device = device or next(network.parameters()).device
 
     @torch.no_grad()
@@ -257,7 +247,8 @@ def _raft_pair(network: nn.Module, device: torch.device | str | None) -> PairFlo
             raise ValueError("RAFT's flow holds NaN or infinite numbers; download its weights again")
         return flow[0, :, top : top + height, left : left + width].clone()
 
-    return pair
+    for first, second in pairwise(frames):
+        yield pair(first, second)
 
 
 def _raft_size(network: nn.Module) -> str:

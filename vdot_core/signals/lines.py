@@ -113,16 +113,16 @@ def _is_crest(strength: Tensor, across: Tensor, down: Tensor, outside: float) ->
     height, width = strength.shape[1:]
     padded = torch.nn.functional.pad(strength, (1, 1, 1, 1), value=outside)
     # Eighths of a turn; opposite ones are one direction.
-    eighths = (torch.nan_to_num(torch.atan2(down, across)) * (4 / math.pi)).round()
-    direction = eighths.to(torch.int8) & 3
+    eighths = torch.nan_to_num(torch.atan2(down, across)).mul_(4 / math.pi).round_()
+    direction = eighths.to(torch.int8).bitwise_and_(3)
     crest = torch.zeros_like(strength, dtype=torch.bool)
     for number, ((dy, dx), holds_ties) in enumerate(DIRECTIONS):
         ahead, behind = (
             padded[:, 1 + dy * sign : 1 + dy * sign + height, 1 + dx * sign : 1 + dx * sign + width]
             for sign in (1, -1)
         )
-        beats = (strength >= ahead if holds_ties else strength > ahead) & (strength > behind)
-        crest |= beats & (direction == number)
+        beats = strength >= ahead if holds_ties else strength > ahead
+        crest |= beats.logical_and_(strength > behind).logical_and_(direction == number)
     return crest
 
 

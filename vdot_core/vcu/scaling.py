@@ -43,8 +43,9 @@ def fill_cover(out: Tensor, frames: Tensor) -> None:
     size = frames.shape[2], frames.shape[1]
     size = size if size == (width, height) else cover_size(size, width, height)
     top, left = (size[1] - height) // 2, (size[0] - width) // 2
-    for part, chunk in scaled_chunks(frames, *size):
-        out[part] = chunk[:, top : top + height, left : left + width]
+    visible = slice(top, top + height), slice(left, left + width)
+    for part, chunk in scaled_chunks(frames, *size, visible):
+        out[part] = chunk
 
 
 def cover_size(source: tuple[int, int], width: int, height: int) -> tuple[int, int]:
@@ -75,12 +76,15 @@ def resample(frames: Tensor, width: int, height: int) -> Tensor:
     return out
 
 
-def scaled_chunks(frames: Tensor, width: int, height: int) -> Iterator[tuple[slice, Tensor]]:
+def scaled_chunks(
+    frames: Tensor, width: int, height: int, visible: tuple[slice, slice] = (slice(None), slice(None))
+) -> Iterator[tuple[slice, Tensor]]:
     """`resample` for those who need a few frames at a time.
 
     Args:
         frames: [F, H, W, C] float in [0, 1].
         width, height: size to scale to.
+        visible: the rows and columns of that size that are wanted; others are not computed where possible.
     Yields:
         Which frames, and these [f, height, width, C]; parts of the input where nothing is to be scaled.
     """
@@ -97,9 +101,16 @@ def scaled_chunks(frames: Tensor, width: int, height: int) -> Iterator[tuple[sli
         chunk = frames[part]
         if not same:
             chunk = rearrange(chunk, "f h w c -> f c h w")
-            chunk = F.interpolate(chunk, size=(height, width), mode="bicubic", antialias=True)
+            # Along each axis separately, as torch does it, but without the columns that are cut off.
+            chunk = _bicubic(chunk, frames.shape[1], width)[..., visible[1]]
+            chunk = _bicubic(chunk, height, chunk.shape[3])
             chunk = rearrange(chunk.clamp_(0, 1), "f c h w -> f h w c")
-        yield part, chunk
+        yield part, chunk[:, visible[0], visible[1]] if same else chunk[:, visible[0]]
+
+
+def _bicubic(chunk: Tensor, height: int, width: int) -> Tensor:
+    """Scale [f, c, h, w]; a copy where nothing changes."""
+    return F.interpolate(chunk, size=(height, width), mode="bicubic", antialias=True)
 
 
 def fit_into(
