@@ -10,9 +10,11 @@ from .open_tensors import read_tensors
 from .read import NetworkWeights, inspect, load_network, read_weights
 from .split import split
 from .stored import StoredWeights, open_weights
+from .verify import Check, verify
 from .write import save_network, save_weights
 
 __all__ = [
+    "Check",
     "CheckpointInfo",
     "LoraOptions",
     "LoraReport",
@@ -32,4 +34,5 @@ __all__ = [
     "save_network",
     "save_weights",
     "split",
+    "verify",
 ]

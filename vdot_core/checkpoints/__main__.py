@@ -1,12 +1,18 @@
-"""Command line: `python -m vdot_core.checkpoints COMMAND ..`; see `commands`."""
+"""Command line: `python -m vdot_core.checkpoints COMMAND ..`, or by this folder's path; see `commands`."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import logging
+import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # by path, for Pythons that look for no module in the current folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    runpy.run_module("vdot_core.checkpoints", run_name="__main__", alter_sys=True)
 
 from .commands import COMMANDS
 

@@ -19,7 +19,7 @@ from .streams import reported, unchanged
 from .tensor_files import TensorSpec
 from .write import carried_header, checked_path, plain_header, require_free, writing_order
 
-NAMINGS: dict[str, Callable[[str], str]] = {
+FILE_NAMINGS: dict[str, Callable[[str], str]] = {
     "wan": str,
     "comfyui": lambda name: COMFYUI_PREFIXES[0] + name,
     "diffusers": wan_to_diffusers,
@@ -47,7 +47,7 @@ def split(
         module: the `.safetensors` file for `vace_blocks` and `vace_patch_embedding`.
         config: sizes of a network whose file does not carry them.
         dtype: convert every parameter; None keeps each dtype.
-        naming: of the keys, one of NAMINGS.
+        naming: of the keys, one of FILE_NAMINGS.
         overwrite: replace existing targets.
     Returns:
         The `inspect` results of base and module.
@@ -55,8 +55,8 @@ def split(
         ValueError: the source cannot be read or has no VACE branch, or a target cannot be written or exists
             already; then neither file is left.
     """
-    if naming not in NAMINGS:
-        raise ValueError(f"naming is '{shown(naming, 40)}'; give {', '.join(NAMINGS)}")
+    if naming not in FILE_NAMINGS:
+        raise ValueError(f"naming is '{shown(naming, 40)}'; give {', '.join(FILE_NAMINGS)}")
     targets = [checked_path(path) for path in (base, module)]
     if len({path.absolute() for path in targets}) == 1:
         raise ValueError(
@@ -80,7 +80,7 @@ def split(
             metadata = carried_header(own, checkpoint.info.metadata)
             if is_released:
                 metadata = plain_header(config, specs, checkpoint.info.metadata)
-            _write(target, entries, dtype, NAMINGS[naming], metadata, overwrite)
+            _write(target, entries, dtype, FILE_NAMINGS[naming], metadata, overwrite)
     except BaseException:
         if is_new:
             targets[0].unlink(missing_ok=True)

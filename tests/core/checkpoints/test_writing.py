@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -24,6 +25,7 @@ from tests.core.checkpoints.helpers import (
     write_header_only,
 )
 from tests.core.networks.helpers import inputs, random_network
+from tests.support.comfy import ROOT
 from vdot_core.checkpoints import (
     acc_wan_init,
     convert,
@@ -265,6 +267,14 @@ def test_a_summary_is_short_and_fits_any_terminal(tmp_path, monkeypatch):
     output.flush()
     text = output.buffer.getvalue().decode("ascii")
     assert r"\u8996" in text and "metadata    and " in text and len(text.splitlines()) < 60
+
+
+def test_command_line_by_the_folder_s_path(tmp_path):
+    """As on Windows' portable Python, which is isolated from the current folder."""
+    folder, student = ROOT / "vdot_core/checkpoints", ROOT / "assets/vdot_tiny_student.safetensors"
+    command = [sys.executable, "-I", str(folder), "inspect", str(student)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0 and "can be loaded" in run.stdout, run.stderr
 
 
 def test_command_line(tmp_path, capsys, monkeypatch):

@@ -7,7 +7,7 @@ import sys
 
 from ...dtypes import DTYPES
 from ..lora import LoraOptions, extract_lora, output_errors
-from ..lora.names import NAMINGS
+from ..lora.names import LORA_NAMINGS
 from .arguments import add_vace
 
 HELP = "write the difference of two networks as a LoRA"
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="default: bf16")
     parser.add_argument(
         "--naming",
-        choices=NAMINGS,
+        choices=tuple(LORA_NAMINGS),
         default="comfyui",
         help="key names for ComfyUI and trainers, or for diffusers (default: comfyui)",
     )

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from ...text import shown
-from ..split import NAMINGS, split
+from ..split import FILE_NAMINGS, split
 from .arguments import add_dtype, add_source, dtype_of
 
 HELP = "split a VACE network into a T2V base and a VACE module"
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--module", metavar="OUT2", required=True, help="file to write the VACE branch to")
     parser.add_argument(
         "--naming",
-        choices=tuple(NAMINGS),
+        choices=tuple(FILE_NAMINGS),
         default="wan",
         help="names of the keys: Wan's, as in Kijai's modules and ComfyUI's files; ComfyUI's with "
         "model.diffusion_model. before them; diffusers' (default: wan)",

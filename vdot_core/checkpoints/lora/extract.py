@@ -21,7 +21,7 @@ from ..safetensors_files import write_safetensors
 from ..streams import reported, unchanged
 from ..write import checked_path, require_free
 from .low_rank import squared_norm, truncated_svd
-from .names import NAMINGS, full_key, pair_keys
+from .names import LORA_NAMINGS, full_key, pair_keys
 from .report import Change, LoraReport
 from .spool import Spool
 
@@ -56,8 +56,8 @@ class LoraOptions:
             raise ValueError(f"rank is {shown(self.rank, 40)}; give an integer from 1 to {_LARGEST_RANK}")
         if self.energy is not None and not 0 < self.energy <= 1:
             raise ValueError(f"energy is {shown(self.energy, 40)}; give a number above 0, up to 1")
-        if self.naming not in NAMINGS:
-            raise ValueError(f"naming is '{shown(self.naming, 40)}'; give {' or '.join(NAMINGS)}")
+        if self.naming not in LORA_NAMINGS:
+            raise ValueError(f"naming is '{shown(self.naming, 40)}'; give {' or '.join(LORA_NAMINGS)}")
         if self.dtype not in (torch.bfloat16, torch.float16, torch.float32):
             raise ValueError(f"dtype is {self.dtype}; give bfloat16, float16 or float32")
 

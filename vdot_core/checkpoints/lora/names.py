@@ -9,12 +9,16 @@ diffusers' module, with `.lora_B.bias` for a bias; there is no place for other p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..layouts import COMFYUI_PREFIXES, strip_wrappers, wan_to_diffusers
 
-NAMINGS = ("comfyui", "diffusers")
+LORA_NAMINGS: dict[str, Callable[[str], str]] = {
+    "comfyui": lambda module: f"diffusion_model.{module}",
+    "diffusers": lambda module: f"transformer.{wan_to_diffusers(module)}",
+}
+"""Name of a naming -> the module's name in it."""
 _PREFIXES = ("", *COMFYUI_PREFIXES, "transformer.")
 # Trainers of kohya's family join the parts by underscores; Wan Fun's write two after the prefix.
 _FLAT_PREFIXES = ("lora_unet_", "lora_unet__", "lycoris_")
@@ -53,9 +57,9 @@ def pair_keys(name: str, naming: str) -> tuple[str, str]:
 
     Args:
         name: Wan's name of the weight.
-        naming: one of NAMINGS.
+        naming: one of LORA_NAMINGS.
     """
-    module = _module(name.removesuffix(".weight"), naming)
+    module = LORA_NAMINGS[naming](name.removesuffix(".weight"))
     return f"{module}.lora_B.weight", f"{module}.lora_A.weight"
 
 
@@ -64,19 +68,15 @@ def full_key(name: str, naming: str) -> str | None:
 
     Args:
         name: Wan's name of a bias, a norm's weight, a patch embedding's or a modulation.
-        naming: one of NAMINGS.
+        naming: one of LORA_NAMINGS.
     """
     module, _, parameter = name.rpartition(".")
     if naming == "diffusers":
         linear = parameter == "bias" and ".norm" not in module and not module.endswith("patch_embedding")
-        return f"{_module(module, naming)}.lora_B.bias" if linear else None
+        return f"{LORA_NAMINGS[naming](module)}.lora_B.bias" if linear else None
     if parameter == "bias":
-        return f"{_module(module, naming)}.diff_b"
-    return f"{_module(module if parameter == 'weight' else name, naming)}.diff"
-
-
-def _module(module: str, naming: str) -> str:
-    return f"transformer.{wan_to_diffusers(module)}" if naming == "diffusers" else f"diffusion_model.{module}"
+        return f"{LORA_NAMINGS[naming](module)}.diff_b"
+    return f"{LORA_NAMINGS[naming](module if parameter == 'weight' else name)}.diff"
 
 
 def parse_key(key: str) -> Key | None:
