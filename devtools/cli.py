@@ -14,7 +14,8 @@ USAGE = """usage: python dev.py COMMAND [options]
   demo    make a video with a real ComfyUI and the bundled tiny model (demo --help)
   comfy   open a ComfyUI with the pack in the browser (comfy --help)
   test    the test suite; --full: rare and long tests too; --fuzz N: N times as many fuzz cases;
-          --floor: Python 3.10 and torch 2.7; further arguments go to pytest
+          --floor: Python 3.10 and torch 2.7; --host VERSION: workflows on an older ComfyUI;
+          further arguments go to pytest
   lint    ruff, formatting and the layers
   gpu     measure an NVIDIA GPU in at most nine minutes (gpu --help)
   verify  check a network's file against the published layout and one step against ComfyUI (verify --help)

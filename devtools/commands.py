@@ -14,6 +14,7 @@ from devtools.comfyui import VERSION, version_of
 from devtools.errors import DevError
 from devtools.gpu import NO_DRIVER, NO_GPU, has_driver, measure, probe, read_options, why_no_gpu
 from devtools.groups import signals_deferred
+from devtools.hosts import ensure_host
 from devtools.paths import ROOT, cache_dir, writing_to
 from devtools.pins import all_pins, write_pins
 from devtools.server import ComfyServer, require_port
@@ -22,6 +23,7 @@ from devtools.setup import layer_of, project_table, say, set_up, set_up_floor
 HAS_ACCELERATOR = "import torch; print(torch.cuda.is_available() or torch.backends.mps.is_available())"
 BENCHMARKS_WITH_PEERS = ("transport",)
 FLOOR_TESTS = ("tests/core", "tests/dev/test_floor.py")
+HOST_TESTS = ("tests/workflows/test_hosts.py", "--full")
 
 
 def demo(arguments: Sequence[str]) -> int:
@@ -73,6 +75,8 @@ def comfy(arguments: Sequence[str]) -> int:
 def test(arguments: Sequence[str]) -> int:
     """Run pytest: the default tests; --full: all; --floor: those for the oldest supported versions.
 
+    --host VERSION: the workflows' tests on an older ComfyUI, with the packages of the pinned one.
+
     On two cores or more, two workers share the tests, with one torch thread each.
     """
     arguments = list(arguments)
@@ -84,8 +88,15 @@ def test(arguments: Sequence[str]) -> int:
             hidden = {"VDOT_CACHE": nothing, "COMFYUI_PATH": ""}
             has_paths = any((ROOT / argument.split("::")[0]).exists() for argument in arguments)
             return run([python, "-m", "pytest", *([] if has_paths else FLOOR_TESTS), *arguments], hidden)
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    return run([str(set_up().python), "-m", "pytest", *worker_options(arguments), *arguments], threads)
+    variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    if "--host" in arguments:
+        place = arguments.index("--host")
+        version = "".join(arguments[place + 1 : place + 2])
+        del arguments[place : place + 2]
+        python = set_up().python
+        variables["COMFYUI_PATH"] = str(ensure_host(version, python, say))
+        return run([str(python), "-m", "pytest", *HOST_TESTS, *arguments], variables)
+    return run([str(set_up().python), "-m", "pytest", *worker_options(arguments), *arguments], variables)
 
 
 def worker_options(arguments: Sequence[str]) -> list[str]:

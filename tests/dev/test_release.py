@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from devtools.comfyui import VERSION
+from devtools.hosts import HOSTS
 from devtools.paths import ROOT
 from devtools.setup import project_table
 from tests.support.shipped import shipped_files
@@ -49,6 +51,14 @@ def test_nothing_is_published_before_all_tests_passed_and_one_step_has_the_token
     assert all(flow["permissions"] == {"contents": "read"} for flow in (workflow, ci))
     with_token = [step for step in jobs["publish"]["steps"] if "secrets." in str(step)]
     assert len(with_token) == 1 and "uses" not in with_token[0]
+
+
+def test_the_oldest_comfyui_that_is_promised_is_tested():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    floor = re.search(r'requires-comfyui = ">=([\d.]+)"', text)[1]
+    ci = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    assert ci["jobs"]["host"]["strategy"]["matrix"]["host"] == [floor, VERSION] and floor == min(HOSTS)
+    assert f"Needs ComfyUI {floor} or newer" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_tag_that_is_not_the_version_stops_the_publication(tmp_path):
