@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.support.memory import peak_bytes
 from vdot_core import vcu
 from vdot_core.sampling.long import (
     Change,
@@ -51,7 +52,7 @@ class Model:
         self.clip, self.error, self.num_references, self.contexts = clip, error, num_references, []
 
     def __call__(self, context, span, prompt):
-        self.contexts.append((context(), span, prompt))
+        self.contexts.append((context, span, prompt))
         wanted = vae_encode(self.clip[None, span.start : span.stop])
         references = torch.zeros_like(wanted[:, :, :1]).repeat(1, 1, self.num_references, 1, 1)
         return torch.cat([references, wanted + self.error * (span.index > 0)], 2)
@@ -179,7 +180,7 @@ def test_a_shift_of_color_is_taken_back_and_a_masked_region_left_alone():
     torch.testing.assert_close(with_drift, clip, atol=1e-4, rtol=0)
     latents, free = torch.rand(1, 16, 5, 4, 6), torch.zeros(5, 4, 6, dtype=torch.bool)
     free[:, :2] = True
-    moved = matched(latents, latents[:, :, 1:3] + 1, free)
+    moved = matched(latents, latents[:, :, :2] + 1, free)
     assert torch.equal(moved[:, :, :, 2:], latents[:, :, :, 2:])
     torch.testing.assert_close(moved[:, :, :, :2], latents[:, :, :, :2] + 1)
 
@@ -201,3 +202,23 @@ def test_parts_strengths_and_regions_are_sliced_alike():
     part = sliced(control, plan_chunks(61, 17, 5)[1])
     assert part.strength == (3.0, 4.0, 5.0, 6.0, 7.0) and part.num_frames == 17
     assert torch.equal(part.frames, control.frames[12:29]) and torch.equal(part.region, region[12:29])
+
+
+def peak_of(num_frames, encode, decode, height, width):
+    """Most bytes that a video takes whose finished stretches are dropped at once."""
+
+    def sample(context, span, prompt):
+        return context.contexts[:, 0, :16]
+
+    def call():
+        unit = vcu.text(width=width, height=height, num_frames=num_frames)
+        spans = plan_chunks(num_frames, 17, 5)
+        made = generate(unit, spans, vae_encode=encode, vae_decode=decode, sample=sample)
+        assert sum(len(chunk.frames) for chunk in made) == num_frames
+
+    return peak_bytes(call)
+
+
+def test_memory_does_not_grow_with_the_length():
+    short, long = (peak_of(length, vae_encode, vae_decode, H, W) for length in (41, 161))
+    assert long <= 1.1 * short

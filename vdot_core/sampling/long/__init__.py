@@ -3,6 +3,7 @@
 from .chunks import Tail, carried, continued, sliced
 from .generate import CARRIES, FADES, Chunk, Joining, generate
 from .plan import Change, Span, changed_at, chunk_seed, plan_chunks
+from .record import Record, digest_of, read_manifest, sampled_digest
 
 __all__ = [
     "CARRIES",
@@ -10,13 +11,17 @@ __all__ = [
     "Change",
     "Chunk",
     "Joining",
+    "Record",
     "Span",
     "Tail",
     "carried",
     "changed_at",
     "chunk_seed",
     "continued",
+    "digest_of",
     "generate",
     "plan_chunks",
+    "read_manifest",
+    "sampled_digest",
     "sliced",
 ]

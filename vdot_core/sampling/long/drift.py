@@ -42,17 +42,16 @@ def brought(latents: Tensor, own: Colors, target: Colors, weight: Tensor) -> Ten
     return torch.lerp(latents.double(), moved, weight.to(latents.device).double()).to(latents.dtype)
 
 
-def matched(latents: Tensor, tail: Tensor, free: Tensor) -> Tensor:
-    """A chunk's latents with the colors of its overlap as they were before.
+def matched(latents: Tensor, kept: Tensor, free: Tensor) -> Tensor:
+    """A chunk's latents with the colors of the overlap that it was given.
 
     Args:
         latents: [1, C, T, h, w] of the chunk.
-        tail: [1, C, T', h, w], what its frames 1 .. T' were.
+        kept: [1, C, T', h, w], what its first T' frames should be.
         free: [T, h, w] bool, the latents that may change.
     """
-    shown = free.new_ones(tail.shape[2:])
-    overlap = latents[:, :, 1 : 1 + tail.shape[2]]
-    own, target = colors_of(overlap, shown), colors_of(tail.to(latents), shown)
+    shown = free.new_ones(kept.shape[2:])
+    own, target = colors_of(latents[:, :, : kept.shape[2]], shown), colors_of(kept.to(latents), shown)
     if own is None or target is None:
         return latents
     return brought(latents, own, target, free.float())

@@ -18,7 +18,7 @@ from .chunks import Tail, carried, continued, latent_mask, sliced, uncontrolled
 from .drift import Colors, anchored, colors_of, fade, matched
 from .plan import Change, Span, changed_at
 
-CARRIES = ("latents", "pixels")
+CARRIES = ("pixels", "latents")
 FADES = ("pixels", "latents", "off")
 
 
@@ -27,14 +27,15 @@ class Joining:
     """How chunks are joined.
 
     Args:
-        carry: the next chunk gets the overlap as 'latents' (its first frame encoded, the groups of four taken
-            over) or as 'pixels' (all of it encoded again, which loses some each time).
+        carry: the next chunk gets the overlap as 'pixels' (encoded again) or as 'latents' (its first frame
+            encoded, the groups of four taken over: exact, but with a longer history than the groups after a
+            first frame have, so that their statistics are not those that the model was trained on).
         drift: keep the colors of the first chunk where neither a mask nor a control decides them.
         fade: cross-fade seams.
         anchor: how strongly a chunk's end is drawn to the first chunk's colors, 0 .. 1.
     """
 
-    carry: str = "latents"
+    carry: str = "pixels"
     drift: bool = True
     fade: str = "pixels"
     anchor: float = 0.5
@@ -57,7 +58,7 @@ class Chunk:
     latents: Tensor
 
 
-Sampler = Callable[[Callable[[], VCUContext], Span, Any], Tensor]
+Sampler = Callable[[VCUContext, Span, Any], Tensor]
 
 
 def generate(
@@ -79,8 +80,8 @@ def generate(
         spans: of `plan_chunks`.
         vae_encode: as in `vcu.encode`.
         vae_decode: latents [1, 16, T, h, w] in the network's space -> [1, F, H, W, 3] in [0, 1].
-        sample: (a function that encodes the chunk, its span, its prompt) -> latents [1, 16, T, h, w] with the
-            references'; noise by `chunk_seed`. One that knows the result need not encode.
+        sample: (the chunk's context, its span, its prompt) -> latents [1, 16, T, h, w] with the references';
+            noise by `chunk_seed`.
         joining: None = the defaults.
         changes: references and prompts by frame.
         cache, encode_options: of `vcu.encode`.
@@ -95,9 +96,9 @@ def generate(
         references, prompt = changed_at(changes, span)
         unit = unit_in(span)
         unit = unit if references is None else unit.replace(references=references)
-        latents = _latents(unit, span, tail, joining, coder, sample, prompt)
+        latents, kept = _latents(unit, span, tail, joining, coder, sample, prompt)
         if joining.drift:
-            latents, first = _without_drift(latents, unit, tail, first, joining)
+            latents, first = _without_drift(latents, unit, kept, first, joining)
         if tail is not None and joining.fade == "latents":
             latents = _faded_latents(latents, tail)
         frames = coder.decode(latents)[0].clamp(0, 1)
@@ -123,33 +124,38 @@ class _Coder:
 
 def _latents(
     unit: VCU, span: Span, tail: Tail | None, joining: Joining, coder: _Coder, sample: Sampler, prompt: Any
-) -> Tensor:
-    """The chunk's own latents as sampled; those of frames that are all given are only encoded."""
+) -> tuple[Tensor, Tensor | None]:
+    """The chunk's own latents as sampled, and what it was given of the overlap.
+
+    Those of frames that are all given are only encoded.
+    """
     if not bool((unit.masks[span.overlap :] > 0.5).any()):
-        return coder.encode_video(continued(unit, tail).frames[None]).float()
-    num_references = len(unit.references)
-
-    def context() -> VCUContext:
-        encoded = coder.context(continued(unit, tail))
-        return carried(encoded, unit, tail) if joining.carry == "latents" else encoded
-
-    latents = sample(context, span, prompt)
-    return latents[:, :, num_references:]
+        return coder.encode_video(continued(unit, tail).frames[None]).float(), None
+    context = coder.context(continued(unit, tail))
+    if joining.carry == "latents":
+        context = carried(context, unit, tail)
+    num_references = context.num_reference_latents
+    latents = sample(context, span, prompt)[:, :, num_references:]
+    if tail is None:
+        return latents, None
+    count = 1 + tail.latents.shape[2]
+    return latents, context.contexts[:, 0, :16, num_references : num_references + count]
 
 
 def _without_drift(
-    latents: Tensor, unit: VCU, tail: Tail | None, first: Colors | None, joining: Joining
+    latents: Tensor, unit: VCU, kept: Tensor | None, first: Colors | None, joining: Joining
 ) -> tuple[Tensor, Colors | None]:
     """The latents in the colors of the overlap and the first chunk, and the first chunk's colors."""
     free = latent_mask(uncontrolled(unit).float(), partly=False).to(latents.device)
-    if tail is None or first is None:
+    if first is None:
         shown = free | ~latent_mask(unit.masks, partly=True).to(free.device).flatten(1).any(1)[:, None, None]
         shown = shown.clone()
         shown[0] = False  # the first latent frame, of one frame, has another contrast
-        return latents, colors_of(latents, shown)
-    num_known = 1 + tail.latents.shape[2]
-    latents = matched(latents, tail.latents, latent_mask(unit.masks, partly=False).to(latents.device))
-    return anchored(latents, first, free, num_known, joining.anchor), first
+        first = colors_of(latents, shown)
+    elif kept is not None:
+        latents = matched(latents, kept, latent_mask(unit.masks, partly=False).to(latents.device))
+        latents = anchored(latents, first, free, kept.shape[2], joining.anchor)
+    return latents, first
 
 
 def _faded_latents(latents: Tensor, tail: Tail) -> Tensor:

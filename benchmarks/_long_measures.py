@@ -1,0 +1,51 @@
+"""Measures of a video made in chunks; clips are [F, H, W, 3] float in [0, 1]."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def colors(clip: Tensor) -> Tensor:
+    """[3] mean color."""
+    return clip.mean((0, 1, 2))
+
+
+def drift(first: Tensor, last: Tensor) -> float:
+    """Mean absolute difference of the mean colors, in 8-bit levels."""
+    return 255 * (colors(last) - colors(first)).abs().mean().item()
+
+
+def sharpness(clip: Tensor) -> float:
+    """Variance of the Laplacian of the luma, mean over frames (OpenCV)."""
+    return float(np.mean([cv2.Laplacian(gray, cv2.CV_64F).var() for gray in _grays(clip)]))
+
+
+def motion(clip: Tensor) -> float:
+    """Mean length of Farneback's optical flow between neighbors, in pixels (OpenCV)."""
+    grays = _grays(clip)
+    pairs = itertools.pairwise(grays)
+    flows = (cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 11, 3, 5, 1.1, 0) for a, b in pairs)
+    return float(np.mean([np.linalg.norm(flow, axis=-1).mean() for flow in flows]))
+
+
+def frame_differences(clip: Tensor) -> Tensor:
+    """[F - 1] mean absolute difference of neighbors."""
+    return (clip[1:] - clip[:-1]).abs().mean((1, 2, 3))
+
+
+def seam_ratio(clip: Tensor, starts: list[int]) -> float:
+    """Frame difference at the seams, mean over them, against the clip's usual (mean of the other frames)."""
+    differences = frame_differences(clip)
+    at = torch.tensor([start - 1 for start in starts if start])
+    others = torch.ones(len(differences), dtype=torch.bool)
+    others[at] = False
+    return float(differences[at].mean() / differences[others].mean())
+
+
+def _grays(clip: Tensor) -> list[np.ndarray]:
+    return [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in (clip.clamp(0, 1) * 255).byte().numpy()]
