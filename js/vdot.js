@@ -1,5 +1,5 @@
 /**
- * The pack's front end: the moving preview on VDOT Sampler, sampler presets, and what nodes show of their runs: the strip of
+ * The pack's front end: the moving preview on samplers, sampler presets, and what nodes show of their runs: the strip of
  * what the model is given, notes, and errors.
  *
  * Display only: nodes, workflows and saved values work the same without this file.
@@ -22,14 +22,14 @@ import { attachStrip, showStrip, stripSetting } from "./strip.js"
 import { attachTimeline, TIMELINES } from "./timeline.js"
 import { keepMinWidth } from "./widths.js"
 
-const SAMPLER = "VDOTSampler"
+const SAMPLERS = ["VDOTSampler", "VDOTLongVideo"]
 const OUTPAINT = "VDOTOutpaint"
 
 /** The preview of the sampler with this execution id; undefined for every other node. */
 function samplerPreview(executionId) {
   if (executionId == null) return undefined
   const node = findNode(executionId)
-  return node?.comfyClass === SAMPLER ? previewOf(node) : undefined
+  return SAMPLERS.includes(node?.comfyClass) ? previewOf(node) : undefined
 }
 
 app.registerExtension({
@@ -50,7 +50,7 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith(PREFIX)) return
-    if (node.comfyClass === SAMPLER) {
+    if (SAMPLERS.includes(node.comfyClass)) {
       attachPreview(node)
       attachPresets(node)
     }

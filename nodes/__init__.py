@@ -32,6 +32,7 @@ def _nodes() -> list[type[io.ComfyNode]]:
         encode,
         load,
         load_all,
+        long,
         sample,
         signals,
         signals_flow,
@@ -70,6 +71,8 @@ def _nodes() -> list[type[io.ComfyNode]]:
         vcu.VDOTPreviewUnit,
         encode.VDOTEncode,
         sample.VDOTSampler,
+        long.VDOTFromFrame,
+        long.VDOTLongVideo,
         vcu_region.VDOTPasteBack,
         vcu_region.VDOTStitch,
     ]

@@ -152,7 +152,7 @@ def run_plan(plan: StepPlan, models: list, texts: dict, latent: dict, *, seed, c
             few_step_sampler(plan, part, generator, pauses),
             sigmas,
             denoise_mask=None if mask is None else mask.float(),
-            callback=_shifted(callback, start - plan.start, plan.num_steps),
+            callback=shifted(callback, start - plan.start, plan.num_steps),
             seed=seed,
         )
     out = out.to(comfy.model_management.intermediate_device())
@@ -161,7 +161,7 @@ def run_plan(plan: StepPlan, models: list, texts: dict, latent: dict, *, seed, c
     return out, Leftover(pauses[-1], plan.schedule, plan.solver, out, content)
 
 
-def _shifted(callback, first: int, num_steps: int):
+def shifted(callback, first: int, num_steps: int):
     """A callback for a part of the steps, which counts all of them."""
     if callback is None:
         return None

@@ -104,23 +104,28 @@ class VDOTEncode(CheckedNode):
         _check_inputs(vae, positive, negative)
         units = _with_strengths(unit, strength, further)
         _check_earlier(units, positive, negative)
-        context = vcu.encode(
-            units,
-            vae_encoder(vae),
-            cache=latent_cache(vae),
-            vae=vae.first_stage_model,
-            max_batch=clips_at_once(vae),
-        )
-        values = vace_conditioning(context.contexts, context.context_scale, context.step_ranges)
-        negative = _placeholder(positive) if negative is None else negative
-        positive, negative = (
-            _with_context(text, values, context.num_reference_latents) for text in (positive, negative)
-        )
-        samples = torch.zeros(context.latent_shape, device=comfy.model_management.intermediate_device())
-        latent = {"samples": samples, REFERENCE_KEY: context.num_reference_latents}
-        latent[LENGTH_KEY] = samples.shape[2]
+        context = vcu.encode(units, vae_encoder(vae), **encode_options(vae))
+        positive, negative, latent = conditioned(context, positive, negative)
         trim = ReferenceCount(context.num_reference_latents)
         return io.NodeOutput(positive, negative, latent, trim, ui=report(_describe(context)))
+
+
+def encode_options(vae) -> dict:
+    """Arguments of `vcu.encode` for ComfyUI's VAE."""
+    return {"cache": latent_cache(vae), "vae": vae.first_stage_model, "max_batch": clips_at_once(vae)}
+
+
+def conditioned(context, positive, negative) -> tuple[list, list, dict]:
+    """A `VCUContext` as conditioning, and the empty latent to sample; without a negative, zeros."""
+    values = vace_conditioning(context.contexts, context.context_scale, context.step_ranges)
+    negative = _placeholder(positive) if negative is None else negative
+    positive, negative = (
+        _with_context(text, values, context.num_reference_latents) for text in (positive, negative)
+    )
+    samples = torch.zeros(context.latent_shape, device=comfy.model_management.intermediate_device())
+    latent = {"samples": samples, REFERENCE_KEY: context.num_reference_latents}
+    latent[LENGTH_KEY] = samples.shape[2]
+    return positive, negative, latent
 
 
 def _check_inputs(vae, positive, negative) -> None:

@@ -223,39 +223,43 @@ def _conditioning(entry, name: str, value: Any) -> list:
     return value
 
 
-def _task(entry, name: str, value: Any):
-    from ..vdot_core.vcu import VCU
-
-    if not isinstance(value, VCU):
-        raise _refusal(name, value, "a task; connect a VDOT task node")
-    return value
-
-
-def _size(entry, name: str, value: Any):
-    from ..vdot_core.vcu import VideoSize
-
-    if not isinstance(value, VideoSize):
-        raise _refusal(name, value, "a size; connect the size of VDOT Load")
-    return value
-
-
-def _crop(entry, name: str, value: Any):
-    from ..vdot_core.vcu import Crop
-
-    if not isinstance(value, Crop):
-        raise _refusal(name, value, "where a region was cut out; connect the crop of VDOT Crop")
-    return value
-
-
-def _nested(expected: str) -> Callable:
-    """Dicts, and lists of them, which are read where they are used."""
-
+def _where(fits: Callable[[Any], bool], expected: str) -> Callable:
     def check(entry, name: str, value: Any):
-        if not isinstance(value, (dict, list, tuple)):
+        if not fits(value):
             raise _refusal(name, value, expected)
         return value
 
     return check
+
+
+def _made(kind: str, expected: str) -> Callable:
+    """Of a class of vdot_core.vcu."""
+
+    def fits(value: Any) -> bool:
+        from ..vdot_core import vcu
+
+        return isinstance(value, getattr(vcu, kind))
+
+    return _where(fits, expected)
+
+
+def _is_schedule(value: Any) -> bool:
+    from ..vdot_core.sampling.long import Change
+
+    return isinstance(value, tuple) and all(isinstance(change, Change) for change in value)
+
+
+def _is_sound(value: Any) -> bool:
+    import torch
+
+    wave, rate = (value.get(k) for k in ("waveform", "sample_rate")) if isinstance(value, dict) else (0, 0)
+    is_wave = isinstance(wave, torch.Tensor) and wave.ndim in (2, 3) and wave.numel() > 0
+    return is_wave and wave.is_floating_point() and type(rate) is int
+
+
+def _nested(expected: str) -> Callable:
+    """Dicts, and lists of them, which are read where they are used."""
+    return _where(lambda value: isinstance(value, (dict, list, tuple)), expected)
 
 
 def _with(attribute: str, expected: str) -> Callable:
@@ -285,9 +289,11 @@ CHECKS: dict[str, Callable] = {
     "OPTICAL_FLOW": _with("model.feature_encoder", "a RAFT; connect Load Optical Flow Model"),
     "BOUNDING_BOX": _nested("boxes; connect a detector, or a node that gives BOUNDING_BOX"),
     "POSE_KEYPOINT": _nested("key points; connect a pose estimator, or a node that gives POSE_KEYPOINT"),
-    "VDOT_VCU": _task,
-    "VDOT_CROP": _crop,
-    "VDOT_SIZE": _size,
+    "VDOT_VCU": _made("VCU", "a task; connect a VDOT task node"),
+    "VDOT_CROP": _made("Crop", "where a region was cut out; connect the crop of VDOT Crop"),
+    "VDOT_SIZE": _made("VideoSize", "a size; connect the size of VDOT Load"),
     "VIDEO": _with("get_components", "a video; connect Load Video, or a node that gives VIDEO"),
+    "VDOT_SCHEDULE": _where(_is_schedule, "changes from a frame on; connect VDOT From Frame"),
+    "AUDIO": _where(_is_sound, "sound; connect a node that gives AUDIO"),
 }
 """By ComfyUI's name of the type."""

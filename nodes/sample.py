@@ -1,5 +1,7 @@
 """MODEL + CONDITIONING + LATENT -> LATENT in a few steps, reference frames removed."""
 
+from dataclasses import dataclass
+
 from comfy_api.latest import io
 
 from .comfy_bridge import report
@@ -74,23 +76,70 @@ class VDOTSampler(CheckedNode):
     def execute(
         cls, model, positive, latent, seed, cfg=1.0, negative=None, preview=True, **settings
     ) -> io.NodeOutput:
+        run = prepared(model, positive, negative, latent, cfg, Settings(**settings))
+        samples, leftover = run.sample(seed, run.callback(preview))
+        lines = [*run.lines, *cut_line(run.num_references, leftover), *run.warnings]
+        out = sampled_latent(run.latent, samples, leftover, run.num_references)
+        return io.NodeOutput(out, ui=report(lines))
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A checked run of the sampler.
+
+    Args:
+        plan: its steps.
+        models: one or two, with their guidance.
+        texts: ComfyUI's conditioning by name.
+        latent: ComfyUI's LATENT to start from.
+        cfg: guidance.
+        num_references: leading latent frames that are references.
+        lines, warnings: what the user should know, about what is done and about unusual settings.
+    """
+
+    plan: StepPlan
+    models: list
+    texts: dict
+    latent: dict
+    cfg: float
+    num_references: int
+    lines: list[str]
+    warnings: list[str]
+
+    def callback(self, animated: bool):
+        """ComfyUI's progress and the previews of this run."""
         from . import comfy_sampling
 
-        settings = Settings(**settings)
-        models = [model] if settings.second_model is None else [model, settings.second_model]
-        latent = _checked_latent(models, positive, latent, settings)
-        chosen = choose_sampling(settings, cfg, model, negative)
-        plan, cfg = plan_steps(chosen.schedule, chosen.solver, latent, settings), chosen.cfg
-        texts = {"positive": positive} if cfg == 1.0 else {"positive": positive, "negative": negative}
-        lines = _validate(models, positive, negative, latent, plan, _uses_of_negative(cfg, settings))
-        models = _with_nag(models, negative, settings)
-        count, counted_lines = count_references(latent, positive)
-        callback = comfy_sampling.preview_callback(model, plan.num_steps, count, preview)
-        samples, leftover = comfy_sampling.run_plan(
-            plan, models, texts, latent, seed=seed, cfg=cfg, callback=callback
+        return comfy_sampling.preview_callback(
+            self.models[0], self.plan.num_steps, self.num_references, animated
         )
-        lines = [*chosen.lines, *plan.lines, *counted_lines, *cut_line(count, leftover), *lines]
-        return io.NodeOutput(sampled_latent(latent, samples, leftover, count), ui=report(lines))
+
+    def sample(self, seed: int, callback) -> tuple:
+        """As `comfy_sampling.run_plan`."""
+        from . import comfy_sampling
+
+        return comfy_sampling.run_plan(
+            self.plan, self.models, self.texts, self.latent, seed=seed, cfg=self.cfg, callback=callback
+        )
+
+
+def prepared(model, positive, negative, latent: dict, cfg: float, settings: Settings) -> Run:
+    """Check all inputs of the sampler, before anything heavy runs.
+
+    Raises:
+        ValueError: they do not fit each other.
+    """
+    models = [model] if settings.second_model is None else [model, settings.second_model]
+    latent = _checked_latent(models, positive, latent, settings)
+    chosen = choose_sampling(settings, cfg, model, negative)
+    plan, cfg = plan_steps(chosen.schedule, chosen.solver, latent, settings), chosen.cfg
+    texts = {"positive": positive} if cfg == 1.0 else {"positive": positive, "negative": negative}
+    warnings = _validate(models, positive, negative, latent, plan, _uses_of_negative(cfg, settings))
+    models = _with_nag(models, negative, settings)
+    count, counted_lines = count_references(latent, positive)
+    return Run(
+        plan, models, texts, latent, cfg, count, [*chosen.lines, *plan.lines, *counted_lines], warnings
+    )
 
 
 def _checked_latent(models: list, positive, latent: dict, settings: Settings) -> dict:

@@ -82,7 +82,7 @@ def preset_inputs() -> list[io.Input]:
 
 def advanced_inputs() -> list[io.Input]:
     """Part of the steps, a second model, and a negative prompt without guidance."""
-    return [*_step_inputs(), *_model_inputs(), *_nag_inputs()]
+    return [*_step_inputs(), *model_inputs(), *nag_inputs()]
 
 
 def _advanced(kind: Any, name: str, tooltip: str, **limits: Any) -> io.Input:
@@ -131,7 +131,8 @@ def _step_inputs() -> list[io.Input]:
     ]
 
 
-def _model_inputs() -> list[io.Input]:
+def model_inputs() -> list[io.Input]:
+    """A second model for the last steps."""
     return [
         io.Model.Input(
             "second_model",
@@ -160,7 +161,8 @@ def _model_inputs() -> list[io.Input]:
     ]
 
 
-def _nag_inputs() -> list[io.Input]:
+def nag_inputs() -> list[io.Input]:
+    """A negative prompt without guidance."""
     return [
         _advanced(
             io.Float,

@@ -140,6 +140,7 @@ def prepare(temp_folder: str) -> Fuzzer:
     import folder_paths
 
     folder_paths.set_temp_directory(temp_folder)
+    folder_paths.set_output_directory(temp_folder)
     logging.getLogger("vdot").setLevel(logging.WARNING)
     signal.signal(signal.SIGALRM, expired)
     submodule("vdot_core.memory").available_bytes = lambda: FREE_BYTES

@@ -23,6 +23,7 @@ TEXTS = {
         "0: 1 2 3 4\n" * 2000,
     ],
     "curve": ["0: 1.0, -1: 0", "0: 0.5", "3: 2; 1: 1", "1" * 100_000 + "x", "0: 99999999999", "-1: 1, -1: 2"],
+    "filename_prefix": ["a", "a/b", "../x", "", "a/", "x" * 300, "a\0b", "/etc/x", "%year%"],
     "positions": ["0, -1", "0", "0, 4", "-1, 0, 1", "99999", "9" * 400, ",,,", "1.5", "-900"],
     "colors": ["red", "#fff, black", "rgb(300, 0, 0)", "hsl(0,0%,0%)", "red," * 50_000, "nope",
         "#" + "f" * 99],
@@ -43,7 +44,13 @@ class Values:
     def __init__(self, model, clip, vae):
         self.model, self.vae = model, vae
         tokens = clip.encode_from_tokens_scheduled(clip.tokenize("a red circle"))
-        self.pool = {"VDOT_VCU": [], "VDOT_CROP": [], "CONDITIONING": [tokens], "LATENT": []}
+        self.pool = {
+            "VDOT_VCU": [],
+            "VDOT_CROP": [],
+            "VDOT_SCHEDULE": [()],
+            "CONDITIONING": [tokens],
+            "LATENT": [],
+        }
         self.start(random.Random(0))
 
     def start(self, rng: random.Random) -> None:
@@ -161,6 +168,14 @@ class Values:
 
     def draw_video(self, entry):
         return self.rng.choice([None, SimpleNamespace(get_components=None), self.model])
+
+    def draw_vdot_schedule(self, entry):
+        return self._from_pool("VDOT_SCHEDULE", ())
+
+    def draw_audio(self, entry):
+        wave = torch.rand(1, self.rng.choice([1, 2, 6]), self.rng.choice([0, 1, 9000]), generator=self.noise)
+        rate = self.rng.choice([8000, 44100, 7, 0, "x"])
+        return pick(self.rng, (3, {"waveform": wave, "sample_rate": rate}), (1, {"waveform": wave}), (1, {}))
 
     def draw_optical_flow(self, entry):
         return pick(self.rng, (20, None), (1, SimpleNamespace(model=None)))

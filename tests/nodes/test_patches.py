@@ -111,13 +111,14 @@ def test_easy_cache(ours, native, sample):
     assert relative(*videos) <= LIMIT and relative(videos[0], sample(ours)) > 1e-3
 
 
-def test_context_windows(ours, native, sample):
-    """ComfyUI cuts our conditioning into windows of the video."""
+@pytest.mark.parametrize("retain", [False, True])
+def test_context_windows(ours, native, sample, retain):
+    """ComfyUI cuts our conditioning into windows of the video, and repeats a reference in each."""
     from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
 
     inputs = WanContextWindowsManualNode.define_schema().inputs
     settings = {item.id: item.default for item in inputs if getattr(item, "default", None) is not None}
-    settings |= {"context_length": 5, "context_overlap": 1}
+    settings |= {"context_length": 5, "context_overlap": 1, "retain_first_frame": retain}
     videos = [
         sample(WanContextWindowsManualNode.execute(model, **settings).args[0]) for model in (ours, native)
     ]

@@ -35,6 +35,8 @@ PIPELINE = [
     "VDOTPreviewUnit",
     "VDOTEncode",
     "VDOTSampler",
+    "VDOTFromFrame",
+    "VDOTLongVideo",
     "VDOTPasteBack",
     "VDOTStitch",
 ]

@@ -1,0 +1,129 @@
+"""VDOT Long Video in the real ComfyUI: equal to the nodes it joins, and resumed after an interruption."""
+
+import av
+import pytest
+import torch
+
+from tests.support.pack import submodule
+
+FRAMES, CHUNK, OVERLAP = 29, 17, 5
+SETTINGS = {"preset": "custom", "steps": 2, "shift": 8.0, "solver": "renoise"}
+
+
+@pytest.fixture
+def output(comfy, tmp_path, monkeypatch):
+    """ComfyUI's output folder."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def inputs(ours, vae, text, run):
+    unit = run("VDOTText", width=48, height=32, length=FRAMES).args[0]
+    return {
+        **{"model": ours, "positive": text, "vae": vae, "unit": unit, "seed": 7, "chunk": CHUNK},
+        **{"overlap": OVERLAP, "filename_prefix": "a/long", **SETTINGS},
+    }
+
+
+def frames_of(file) -> torch.Tensor:
+    with av.open(str(file)) as container:
+        return torch.stack(
+            [torch.from_numpy(f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+        )
+
+
+def test_one_chunk_is_encode_sample_decode(run, inputs, output, vae, text):
+    """A video that fits into one chunk goes through the same numbers as the three nodes."""
+    made = run("VDOTLongVideo", **{**inputs, "chunk": 81}).args[0]
+    positive, _, latent, _ = run("VDOTEncode", positive=text, vae=vae, unit=inputs["unit"], strength=1.0).args
+    latent = run(
+        "VDOTSampler", model=inputs["model"], positive=positive, latent=latent, seed=7, **SETTINGS
+    ).args[0]
+    with torch.inference_mode():
+        expected = vae.decode(latent["samples"])[0]
+    torch.testing.assert_close(made, expected, atol=2e-5, rtol=0)
+
+
+def test_the_file_has_all_frames_rate_and_sound(run, inputs, output):
+    rate = 8000
+    audio = {"waveform": 0.1 * torch.randn(1, 1, rate * 4), "sample_rate": rate}
+    outcome = run("VDOTLongVideo", **inputs, fps=12.5, audio=audio)
+    images, video = outcome.args
+    file = output / "a" / "long_00001_.mp4"
+    shown = outcome.ui["images"][0]
+    assert shown == {"filename": file.name, "subfolder": "a", "type": "output"}
+    assert images.shape == (FRAMES, 32, 48, 3)
+    written = frames_of(file).float() / 255
+    assert written.shape == images.shape and (written - images).abs().mean() < 0.1
+    parts = video.get_components()
+    assert float(parts.frame_rate) == pytest.approx(12.5) and parts.audio is not None
+    assert [path.name for path in file.parent.iterdir()] == [file.name], "nothing unfinished is left"
+    last = run("VDOTLongVideo", **inputs, all_frames=False).args[0]
+    assert len(last) < FRAMES and torch.equal(last, images[-len(last) :])
+
+
+def test_an_interrupted_video_plays_and_is_resumed(run, inputs, output):
+    import comfy.model_management
+    import comfy.patcher_extension
+
+    whole = run("VDOTLongVideo", **{**inputs, "filename_prefix": "whole"}).args[0]
+    calls = []
+
+    def interrupt(executor, *args, **kwargs):
+        calls.append(0)
+        if len(calls) > SETTINGS["steps"]:
+            raise comfy.model_management.InterruptProcessingException
+        return executor(*args, **kwargs)
+
+    model = inputs["model"].clone()
+    kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+    model.add_wrapper_with_key(kind, "interrupt", interrupt)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run("VDOTLongVideo", **{**inputs, "model": model})
+    file = output / "a" / "long_00001_.mp4"
+    assert len(frames_of(file)) == CHUNK - OVERLAP + 1
+    with pytest.raises(ValueError, match=r"long_00001__unfinished was made with another seed \(7, now 8\)"):
+        run("VDOTLongVideo", **{**inputs, "seed": 8}, resume=True)
+    outcome = run("VDOTLongVideo", **inputs, resume=True)
+    assert torch.equal(outcome.args[0], whole) and len(frames_of(file)) == FRAMES
+    assert any("resumed after 1 chunk" in line for line in outcome.ui["text"])
+    with pytest.raises(ValueError, match="no unfinished video a/long to resume"):
+        run("VDOTLongVideo", **inputs, resume=True)
+
+
+def test_a_change_reaches_its_chunk(run, inputs, output, text):
+    other = [[text[0][0] * -1, {}]]
+    schedule = run("VDOTFromFrame", frame=20, positive=other).args[0]
+    plain = run("VDOTLongVideo", **inputs).args[0]
+    changed = run("VDOTLongVideo", **inputs, schedule=schedule).args[0]
+    seam = CHUNK - OVERLAP + 1
+    assert torch.equal(plain[:seam], changed[:seam]) and not torch.equal(plain[seam:], changed[seam:])
+
+
+def test_mistakes_are_sentences(run, inputs, output, vae, text):
+    positive = run("VDOTEncode", positive=text, vae=vae, unit=inputs["unit"], strength=1.0).args[0]
+    with pytest.raises(ValueError, match="positive comes from VDOT Encode, but this node encodes"):
+        run("VDOTLongVideo", **{**inputs, "positive": positive})
+    with pytest.raises(ValueError, match="overlap is 17, chunk is 17"):
+        run("VDOTLongVideo", **{**inputs, "overlap": 17})
+    with pytest.raises(ValueError, match="changes nothing; connect a prompt"):
+        run("VDOTFromFrame", frame=20)
+    with pytest.raises(ValueError, match=r"audio is .*, expected sound"):
+        run("VDOTLongVideo", **inputs, audio=[])
+    with pytest.raises(ValueError, match="cfg is 2 but nothing is connected to negative"):
+        run("VDOTLongVideo", **inputs, cfg=2.0)
+    assert not [path for path in output.rglob("*") if path.name != "a"], "nothing is left behind"
+
+
+def test_a_lora_and_a_changed_weight_are_another_model(ours):
+    identity = submodule("nodes.comfy_long").identity_of
+    patched = ours.clone()
+    key = next(key for key in patched.model_state_dict() if key.endswith("weight"))
+    patched.add_patches({key: (torch.ones_like(patched.model_state_dict()[key]),)}, 0.5)
+    stronger = ours.clone()
+    stronger.add_patches({key: (torch.ones_like(patched.model_state_dict()[key]),)}, 0.6)
+    assert len({identity(model) for model in (ours, patched, stronger)}) == 3
+    assert identity(ours) == identity(ours.clone())
