@@ -82,6 +82,7 @@ SAMPLING_PARTS = {
     **{"denoise": 1.0, "start_step": 0, "end_step": 0, "add_noise": True, "leftover_noise": True},
     **{"switch_step": 0, "switch_sigma": 0.875, "nag_scale": 0.0, "nag_tau": 2.5, "nag_alpha": 0.25},
 }
+LAST_PARTS = ("switch_step", "switch_sigma", "nag_scale", "nag_tau", "nag_alpha")
 SAMPLING = {"seed": 1, "after": "fixed", "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc"}
 
 KINDS = {
@@ -247,6 +248,19 @@ KINDS = {
         _outputs("latent:LATENT"),
         {**SAMPLING, "cfg": 1.0, "preview": True, **SAMPLING_PARTS},
         height=360,
+    ),
+    "VDOTLongVideo": NodeKind(
+        _sockets(
+            "model:MODEL positive:CONDITIONING vae:VAE unit:VDOT_VCU schedule:VDOT_SCHEDULE? audio:AUDIO? "
+            "negative:CONDITIONING? second_model:MODEL?"
+        ),
+        _outputs("images:IMAGE video:VIDEO"),
+        {
+            **{"chunk": 81, "overlap": 17, **SAMPLING, "drift": True, "fade": True, "fps": 16.0},
+            **{"filename_prefix": "", "resume": False, "all_frames": True, "cfg": 1.0, "preview": True},
+            **{name: SAMPLING_PARTS[name] for name in LAST_PARTS},
+        },
+        height=600,
     ),
     "VAEDecode": NodeKind(_sockets("samples:LATENT vae:VAE"), _outputs("IMAGE:IMAGE"), height=80),
     "CreateVideo": NodeKind(

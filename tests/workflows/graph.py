@@ -38,7 +38,7 @@ STAGES = (
     ),
     ("Look at the clip", "#A88", NATIVE_NODES, WIDTH),
     ("Task", "#8A8", (), TASK_WIDTH),  # all nodes of no other stage
-    ("Encode and sample", "#b58b2a", ("VDOTEncode", "VDOTSampler"), WIDTH),
+    ("Encode and sample", "#b58b2a", ("VDOTEncode", "VDOTSampler", "VDOTLongVideo"), WIDTH),
     ("Video", "#a1309b", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
 )
 REAL_VIDEOS = """
@@ -170,6 +170,20 @@ class Workflow:
             (frames,) = self.add("VDOTStitch", images=frames, unit=unit, **stitch)
         (video,) = self.add("CreateVideo", images=frames)
         self.add("SaveVideo", video=video, filename_prefix=f"video/vdot_{self.name}")
+        return self._file(note)
+
+    def finish_long(self, unit: Output, note: str, seed: int) -> dict:
+        """As `finish`, in chunks of the demo model's length, by the node that saves them itself."""
+        self.add("VDOTPreviewUnit", unit=unit)
+        self.add(
+            "VDOTLongVideo",
+            **{"model": self._model, "positive": self._text, "vae": self._vae, "unit": unit, "seed": seed},
+            **{"chunk": 17, "overlap": 5, "preset": "trained", "filename_prefix": f"video/vdot_{self.name}"},
+        )
+        return self._file(note)
+
+    def _file(self, note: str) -> dict:
+        """The workflow, laid out."""
         groups = _lay_out(self._nodes)
         return {
             "id": str(uuid.uuid5(FILE_IDS, self.name)),

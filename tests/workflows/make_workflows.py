@@ -32,6 +32,7 @@ CHOSEN_SEEDS = {
     "keyframes": 1120,
     "layout": 1140,
     "layout_track": 1151,
+    "long": 46,
     "move": 3035,
     "reference": 1192,
     "reference_firstframe": 3042,

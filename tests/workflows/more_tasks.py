@@ -125,7 +125,22 @@ full resolution; **VDOT Stitch** puts the result back into the clip, which keeps
     return w.finish(unit, note, seed, stitch={"original": frames, "crop": place})
 
 
+def long(w: Workflow, seed: int) -> dict:
+    w.prompt("a large purple circle moving to the left over a plain white background")
+    (unit,) = w.add("VDOTExtend", first=w.clip("start.mp4"), length=65)
+    note = f"""# A long video
+
+Any task, any length: the unit has the length of the full video, and **VDOT Long Video** makes it in chunks
+that continue each other. Here a clip is continued to four seconds, in chunks of one. {EXAMPLES}
+
+- *chunk*: 81 for the large model, *overlap* 17.
+- *drift* keeps the colors of the first chunk, *fade* hides the seams.
+- The file grows chunk by chunk. After an interruption turn *resume* on and run again.
+- **VDOT From Frame** changes the text or the references later in the video."""
+    return w.finish_long(unit, note, seed)
+
+
 MORE: tuple[Task, ...] = (
     *(face, face_pose, reference_flow, reference_gray, reference_scribble),
-    *(reference_inpaint, reference_outpaint, replace, crop),
+    *(reference_inpaint, reference_outpaint, replace, crop, long),
 )
