@@ -23,7 +23,7 @@ CURES = (
     "fill", "keep ", "put ", "look at", "ask for", "find them", "needs", "drop", "empty the one", "paint",
     "update",
 )  # fmt: skip
-PYTHON = re.compile(r"(?<!is a )\b(None|NoneType|dict|tensor|tuple|sequence|dtype|VCU)\b|\[F, H|\w=")
+PYTHON = re.compile(r"(?<!is a )(?<!--)\b(None|NoneType|dict|tensor|tuple|sequence|dtype|VCU)\b|\[F, H|\w=")
 FREE_BYTES, GROWTH_BYTES, CASE_S = 3e8, 1e9, 60
 
 
