@@ -26,6 +26,8 @@ BITS_PER_SAMPLE = 258  # TIFF's tag
 # Pillow's raw modes of PNGs whose transparent color is not in the depth of the pixels that it makes of them.
 SHALLOW_GRAY = {"L;2": 2, "L;4": 4}
 DEEP_COLOR = "RGB;16B"
+JPEG2000_START = b"\xff\x4f\xff\x51"  # its size follows: 36 bytes, the number of channels, 3 bytes for each
+JPEG2000_HEAD = 1 << 20
 
 
 @contextmanager
@@ -80,12 +82,14 @@ def read_picture(file: str | Path | IO[bytes]) -> np.ndarray:
     Raises:
         OSError: not a picture that Pillow can decode.
         ValueError: as for `open_picture`; or pixels without a known black and white: floats, 32-bit integers,
-            CIELAB.
+            CIELAB; or a JPEG 2000 in color of more than 8 bits.
     """
     from PIL import ImageOps
 
     with open_picture(file) as image:
         maximum = _deep_maximum(image)
+        if image.format == "JPEG2000" and maximum is None:
+            _check_jpeg2000(image)
         if maximum is None and image.mode in UNKNOWN_RANGE:
             raise ValueError(
                 f"its pixels are of Pillow's mode {image.mode}, whose black and white are not known; "
@@ -108,6 +112,18 @@ def _deep_maximum(image: Image) -> int | None:
         return 2**bits - 1
     # Mode I: 16-bit PNGs in earlier Pillow, and netpbm files, which it scales to 16 bits.
     return 2**16 - 1 if image.mode == "I" and image.format in ("PNG", "PPM") else None
+
+
+def _check_jpeg2000(image: Image) -> None:
+    """ValueError for color of more than 8 bits, of which Pillow rounds white up to 256: black."""
+    image.fp.seek(0)
+    _, found, size = image.fp.read(JPEG2000_HEAD).partition(JPEG2000_START)
+    num_channels = int.from_bytes(size[36:38], "big")
+    depths = [
+        1 + (size[38 + 3 * channel : 39 + 3 * channel] or b"\x7f")[0] % 128 for channel in range(num_channels)
+    ]
+    if not found or not depths or max(depths) > 8:
+        raise ValueError("it is a JPEG 2000 of more than 8 bits a channel; save it as PNG, which may have 16")
 
 
 def _transparent_color(image: Image) -> int | bytes | tuple[int, ...] | None:

@@ -152,3 +152,24 @@ def test_a_small_file_of_too_many_pixels_is_refused_before_they_are_decoded(side
     data = data[:29] + check + data[33:]
     with pytest.raises(ValueError, match=r"it has .* pixels, expected at most 100 million; scale it down"):
         read_picture(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("dtype, channels", [(np.uint8, 3), (np.uint8, 1), (np.uint16, 1)])
+def test_jpeg_2000_is_read_up_to_8_bits_of_color(tmp_path, dtype, channels):
+    white = np.iinfo(dtype).max
+    ramp = np.linspace(0, white, 64).round().astype(dtype)
+    picture = np.tile(ramp[None, :, None], (64, 1, channels))
+    cv2 = pytest.importorskip("cv2")
+    assert cv2.imwrite(str(tmp_path / "ramp.jp2"), picture)
+    read = read_picture(tmp_path / "ramp.jp2")
+    assert np.abs(read[0, :, 0] - ramp * (255 / white)).max() <= 2
+
+
+def test_jpeg_2000_of_deep_color_is_refused(tmp_path):
+    """Pillow reads its white, 65535, as 0."""
+    cv2 = pytest.importorskip("cv2")
+    picture = np.tile(np.linspace(0, 65535, 64).round().astype(np.uint16)[None, :, None], (64, 1, 3))
+    for name, values in (("rgb", picture), ("12", picture // 16)):
+        assert cv2.imwrite(str(tmp_path / f"{name}.jp2"), values)
+        with pytest.raises(ValueError, match="more than 8 bits a channel; save it as PNG"):
+            read_picture(tmp_path / f"{name}.jp2")

@@ -70,8 +70,8 @@ class Skipped:
 
         Raises:
             RuntimeError: The memory is exhausted: the row is named, and what to change.
-            Exception: `error` itself where every row would raise it: a package is not installed, or the GPU
-                failed.
+            ValueError: A package is not installed, which would leave out every row.
+            Exception: `error` itself where the GPU failed.
         """
         if _is_out_of_memory(error):
             raise RuntimeError(
@@ -79,7 +79,12 @@ class Skipped:
                 "Lower data.max_pixels or data.num_frames, or use a machine with more memory; "
                 "finished shards are kept"
             ) from error
-        if isinstance(error, (ImportError, getattr(torch, "AcceleratorError", ImportError))):
+        if isinstance(error, ImportError):
+            raise ValueError(
+                f"{shown(place)} ({shown(row_id, 80)}) needs a package that is not installed "
+                f"({shown(error, 120)}); install it and give the same command again: finished shards are kept"
+            ) from error
+        if isinstance(error, getattr(torch, "AcceleratorError", ())):
             raise error
         if isinstance(error, BadRowError):
             return cls(row_id, place, error.kind, str(error))

@@ -196,7 +196,7 @@ def test_unforeseen_errors_cost_their_row_and_missing_backends_end_the_job(
     monkeypatch.setattr(FlakyStore, "_open", lambda *_, **__: importlib.import_module("no_such_store"))
     rows = [{**records[1], "target_video_path": "flaky://good.mp4"}]
     manifest = write_manifest(tmp_path / "rows.jsonl", rows)
-    with pytest.raises(ImportError, match="no_such_store"):
+    with pytest.raises(ValueError, match=r"row 1 .* is not installed .*no_such_store.*; install it"):
         RowsProducer(config(path=str(manifest))).encode(0)
 
 
