@@ -207,7 +207,7 @@ def _from_masks(boxes: str, masks: dict, colors: str, mask_shape: str, numbers: 
         raise ValueError("boxes has text and masks are connected; empty the one or disconnect the other")
     lines = ()
     if size is not None:
-        canvas = canvas_of(size, 0, 0, numbers[2] or len(masks[0]), shape_of(masks[0]))
+        canvas = canvas_of(size, 0, 0, numbers[2] or max(map(len, masks)), shape_of(masks[0]))
         numbers, lines = (canvas.width, canvas.height, canvas.num_frames), canvas.lines
     unit = vcu.layout_masks(
         masks,

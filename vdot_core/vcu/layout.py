@@ -92,7 +92,8 @@ def layout_masks(
     """Guide the positions of objects by contours of masks, as VACE's layout of a tracked mask.
 
     Args:
-        masks: [F, H, W] float in [0, 1] of one thing, or a sequence of such for several, all of one shape.
+        masks: [F, H, W] float in [0, 1] of one thing, or several of one size; one
+            of a single frame holds for all frames.
         width, height, num_frames: canvas and length; None = the masks' own. Fitted as in `control`.
         mask_shape, expand: 'box' draws the masks' boxes, 'hull' their hulls; see `augment`.
         colors: one (r, g, b) in [0, 1] per thing; None = black.
@@ -109,16 +110,18 @@ def layout_masks(
     if not things:
         raise ValueError("no mask was given; give at least one [F, H, W]")
     line_width = whole("line_width", line_width, 1, MAX_LINE_WIDTH)
-    first = things[0]
+    # A still mask holds for the whole length of the tracked ones, in any order.
+    lead = next((number for number, mask in enumerate(things) if len(mask) > 1), 0)
+    first = things[lead]
     if first.ndim != 3 or not first.numel():
         raise ValueError(
-            f"{names[0]} has shape {list(first.shape)}, expected [F, H, W]; give one mask per frame"
+            f"{names[lead]} has shape {list(first.shape)}, expected [F, H, W]; give one mask per frame"
         )
     width, height, notes = target_size((first.shape[2], first.shape[1]), width, height)
     check_volume(len(first), width, height, RGB + MASK)
     frames = torch.ones(len(first), height, width, 3)
     for name, mask, color in zip(names, things, _colors(colors, len(things)), strict=True):
-        mask, more = as_mask(mask, len(first), *first.shape[1:], name, owner=names[0])
+        mask, more = as_mask(mask, len(first), *first.shape[1:], name, owner=names[lead])
         source = augment(mask, mask_shape, expand)
         mask = fit_mask(source, width, height)
         if not bool(mask.any()):

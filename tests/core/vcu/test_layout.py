@@ -96,3 +96,13 @@ def test_a_path_of_a_move_begins_in_frame_1(constant_speed):
     assert boxes[-1].tolist() == [48, 34, 56, 38]
     keyed = path_boxes({0: (20, 20), -1: (52, 36)}, size=(8, 4), num_frames=17, first=1)
     assert torch.allclose(keyed, boxes)
+
+
+def test_a_still_mask_holds_beside_tracked_ones_in_any_order():
+    still, moving = torch.zeros(1, 32, 32), torch.zeros(5, 32, 32)
+    still[:, 4:12, 4:12] = 1
+    for frame in range(5):
+        moving[frame, 16:24, 4 * frame : 4 * frame + 8] = 1
+    first, last = layout_masks([still, moving]), layout_masks([moving, still])
+    assert len(first.frames) == 5 and torch.equal(first.frames, last.frames)
+    assert bool((first.frames[4, 4:12, 4:12] == 0).any())
