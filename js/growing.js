@@ -29,20 +29,33 @@ function regroup(inputs, savedNames) {
 }
 
 /**
- * Makes a node keep its growing inputs' order whenever it is configured from saved data.
+ * Gives every link the place that its input has: ComfyUI does not, when a group of growing inputs above loses one.
+ * @param {object} node a LiteGraph node
+ */
+function numberLinks(node) {
+  node.inputs?.forEach((input, slot) => {
+    const link = input.link == null ? undefined : node.graph?.getLink?.(input.link)
+    if (link?.target_id === node.id) link.target_slot = slot
+  })
+}
+
+/**
+ * Makes a node keep its growing inputs' order, and their links' places, whenever it is saved, copied or restored.
  * @param {object} node a LiteGraph node
  */
 export function keepGrowingOrder(node) {
+  const serialize = node.serialize
+  node.serialize = function (...rest) {
+    numberLinks(this) // a copy takes its links after its nodes
+    return serialize.apply(this, rest)
+  }
   const configure = node.configure
   node.configure = function (saved, ...rest) {
     const savedNames = (saved?.inputs ?? []).map((input) => input.name)
     const result = configure.call(this, saved, ...rest)
     const ordered = regroup(this.inputs ?? [], savedNames)
-    ordered.forEach((input, slot) => {
-      this.inputs[slot] = input
-      const link = input.link == null ? undefined : this.graph?.getLink?.(input.link)
-      if (link?.target_id === this.id) link.target_slot = slot
-    })
+    ordered.forEach((input, slot) => (this.inputs[slot] = input))
+    numberLinks(this)
     return result
   }
 }

@@ -43,6 +43,11 @@ COPY = f"""async () => {{
     app.canvas.pasteFromClipboard()
     {SETTLE}
 }}"""
+CUT = f"""async ([type, name]) => {{
+    const node = app.graph._nodes.find((node) => node.type === type)
+    node.disconnectInput(node.inputs.findIndex((input) => input.name === name))
+    {SETTLE}
+}}"""
 PACK = f"""async (type) => {{
     app.canvas.deselectAll()
     app.canvas.selectItems(app.graph._nodes.filter((node) => node.type === type))
@@ -97,3 +102,15 @@ def test_saved_workflows_open_with_their_wires(wired):
     page.load(saved)
     (opened,) = page.evaluate(READ, node_type)
     assert wires_of(opened) == wires_of(inputs) and page.our_problems() == []
+
+
+def test_copies_keep_the_wires_below_a_group_that_lost_one(page):
+    """ComfyUI moves up what follows in the group, and leaves links of the inputs below at old places."""
+    wires = [*CASES["VDOTKeyframes"], ("size", "VDOTLoad", 3)]
+    page.clear()
+    page.evaluate(BUILD, ["VDOTKeyframes", wires])
+    page.evaluate(CUT, ["VDOTKeyframes", "images.image1"])
+    page.evaluate(COPY)
+    original, copy = (wires_of(inputs) for inputs in page.evaluate(READ, "VDOTKeyframes"))
+    assert copy == original and copy["size"] == ["size", 3, True]
+    assert copy["images.image1"] == ["images.image2", 0, True]
