@@ -1,6 +1,7 @@
 """The bundled demo as ComfyUI objects: the tiny model, its text encoder and its VAE."""
 
-import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import comfy.latent_formats
@@ -11,6 +12,8 @@ import comfy.utils
 import folder_paths
 import torch
 
+from ..vdot_core.checkpoints.open_tensors import read_tensors
+from ..vdot_core.text import shown
 from .comfy_loading import load_model
 from .comfy_vae import check_vae
 
@@ -26,6 +29,7 @@ LATENT_RGB = (
     (0.017, -0.222, 0.043), (0.008, 0.060, -0.041), (-0.013, 0.033, 0.074), (0.048, -0.015, 0.054),
 )  # fmt: skip
 LATENT_RGB_BIAS = (0.201, 0.053, -0.001)
+MAX_TEXT_LEN = 4096
 
 
 def load_demo():
@@ -61,10 +65,16 @@ def load_transformer(path: Path, disable_dynamic=False):
 
 
 def load_vae(path: Path):
-    """A Wan VAE of any width."""
-    state_dict, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
-    vae = comfy.sd.VAE(sd=state_dict, metadata=metadata)
-    vae.throw_exception_if_invalid()
+    """A Wan VAE of any width.
+
+    Raises:
+        ValueError: the file is unsafe or damaged, or another VAE.
+    """
+    # ComfyUI's own reader says of an unsafe file how to run it nevertheless.
+    state_dict, metadata = read_tensors(path, "a VAE")
+    with built_from(path, "a VAE"):
+        vae = comfy.sd.VAE(sd=state_dict, metadata=metadata or None)
+        vae.throw_exception_if_invalid()
     check_vae(vae)
     vae.patcher.cached_patcher_init = (_load_vae_patcher, (path,))
     return vae
@@ -74,27 +84,67 @@ def load_text_encoder(path: Path):
     """A small UMT5 as ComfyUI's CLIP for Wan.
 
     Args:
-        path: safetensors with the encoder's weights, its sentencepiece model under `spiece_model`, and its
-            configuration as JSON in the metadata under `config`; `text_len` there is the number of tokens
-            that prompts are padded to.
+        path: safetensors with the encoder's weights and its sentencepiece model under `spiece_model`;
+            `text_len` in the metadata is the number of tokens that prompts are padded to.
+
+    Raises:
+        ValueError: the file is unsafe or damaged, or another text encoder.
     """
-    state_dict, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
-    tokenizer_data = {
-        "spiece_model": state_dict.pop("spiece_model"),
-        "umt5xxl_min_length": int(metadata["text_len"]),
-    }
-    clip = comfy.sd.CLIP(
-        comfy.supported_models_base.ClipTarget(
-            comfy.text_encoders.wan.WanT5Tokenizer, comfy.text_encoders.wan.te(dtype_t5=torch.float32)
-        ),
-        embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        tokenizer_data=tokenizer_data,
-        parameters=comfy.utils.calculate_parameters(state_dict),
-        state_dict=[state_dict],
-        model_options={"umt5xxl_model_config": json.loads(metadata["config"])},
-    )
+    state_dict, metadata = read_tensors(path, "a text encoder")
+    with built_from(path, "a text encoder"):
+        tokenizer_data = {
+            "spiece_model": state_dict.pop("spiece_model"),
+            "umt5xxl_min_length": _text_len(metadata),
+        }
+        clip = comfy.sd.CLIP(
+            comfy.supported_models_base.ClipTarget(
+                comfy.text_encoders.wan.WanT5Tokenizer, comfy.text_encoders.wan.te(dtype_t5=torch.float32)
+            ),
+            embedding_directory=folder_paths.get_folder_paths("embeddings"),
+            tokenizer_data=tokenizer_data,
+            parameters=comfy.utils.calculate_parameters(state_dict),
+            state_dict=[state_dict],
+            model_options={"umt5xxl_model_config": _umt5_config(state_dict)},
+        )
     clip.patcher.cached_patcher_init = (_load_text_patcher, (path,))
     return clip
+
+
+@contextmanager
+def built_from(path: Path, kind: str) -> Iterator[None]:
+    """What ComfyUI runs into while it builds `kind` from the tensors of a file, in words."""
+    try:
+        yield
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ValueError(
+            f"{shown(path.name, 80)} cannot be used as {kind} ({shown(error, 120)}); download it again, or "
+            "choose another file"
+        ) from error
+
+
+def _text_len(metadata: Mapping[str, str]) -> int:
+    text = metadata["text_len"]
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 0 < int(text) <= MAX_TEXT_LEN):
+        raise ValueError(f"text_len is {shown(text, 40)}, expected 1 to {MAX_TEXT_LEN}")
+    return int(text)
+
+
+def _umt5_config(tensors: Mapping[str, torch.Tensor]) -> dict:
+    """ComfyUI's settings of the network, whose sizes are those of the tensors, whatever a file says."""
+    first = "encoder.block.0.layer.{}"
+    num_words, width = tensors["shared.weight"].shape
+    num_heads = tensors[f"{first.format(0)}.SelfAttention.relative_attention_bias.weight"].shape[1]
+    return {
+        "model_type": "umt5",
+        "d_model": width,
+        "d_kv": tensors[f"{first.format(0)}.SelfAttention.q.weight"].shape[0] // num_heads,
+        "d_ff": tensors[f"{first.format(1)}.DenseReluDense.wi_0.weight"].shape[0],
+        "num_heads": num_heads,
+        "num_layers": len({name.split(".")[2] for name in tensors if name.startswith("encoder.block.")}),
+        "vocab_size": num_words,
+        "dense_act_fn": "gelu_pytorch_tanh",
+        "is_gated_act": True,
+    }
 
 
 def _load_vae_patcher(path, disable_dynamic=False):

@@ -13,7 +13,16 @@ from ..vdot_core.checkpoints import CheckpointInfo, inspect
 from ..vdot_core.checkpoints.open_tensors import open_tensor_file
 from ..vdot_core.text import shown
 from ..vdot_core.vcu import SIZES, VideoSize
-from .comfy_demo import ASSETS, MODEL_FILE, TEXT_FILE, VAE_FILE, load_text_encoder, load_transformer, load_vae
+from .comfy_demo import (
+    ASSETS,
+    MODEL_FILE,
+    TEXT_FILE,
+    VAE_FILE,
+    built_from,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+)
 from .comfy_files import MODEL_FOLDER, TEXT_FOLDER, VAE_FOLDER
 from .comfy_loading import describe_model, load_model
 from .known_files import DEMO, find_choice
@@ -116,8 +125,9 @@ def _load_encoder(path: Path) -> Any:
     """ComfyUI's CLIP: UMT5-XXL, or a small one of this project."""
     if "text_len" in open_tensor_file(path).metadata:
         return load_text_encoder(path)
-    return comfy.sd.load_clip(
-        ckpt_paths=[str(path)],
-        embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        clip_type=comfy.sd.CLIPType.WAN,
-    )
+    with built_from(path, "a text encoder"):
+        return comfy.sd.load_clip(
+            ckpt_paths=[str(path)],
+            embedding_directory=folder_paths.get_folder_paths("embeddings"),
+            clip_type=comfy.sd.CLIPType.WAN,
+        )

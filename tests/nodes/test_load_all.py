@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.scale.sparse import write_header, write_release
 from tests.support.comfy import ROOT
@@ -173,3 +174,36 @@ def test_the_demo_is_the_first_choice_and_complete(run, text):
     assert out.args[0]["samples"].shape == (1, 16, 5, 8, 8)
     assert bool(torch.isfinite(out.args[0]["samples"]).all())
     assert out.ui["text"][0].startswith("auto: trained")
+
+
+def described(load, path):
+    with pytest.raises(ValueError) as refused:
+        load(path)
+    assert len(str(refused.value)) <= 400 and path.name in str(refused.value)
+    return str(refused.value)
+
+
+class Program:
+    def __reduce__(self):
+        return open, ("was_run", "w")
+
+
+@pytest.mark.parametrize("load", ["load_vae", "load_text_encoder"])
+def test_unsafe_and_foreign_files_are_refused_in_words(pack, tmp_path, monkeypatch, load):
+    monkeypatch.chdir(tmp_path)
+    load = getattr(submodule("nodes.comfy_demo"), load)
+    torch.save({"decoder.conv1.weight": Program()}, tmp_path / "unsafe.pt")
+    assert "nothing of it was run" in described(load, tmp_path / "unsafe.pt")
+    assert not (tmp_path / "was_run").exists()
+    (tmp_path / "cut.safetensors").write_bytes(b"\x00\x01")
+    described(load, tmp_path / "cut.safetensors")
+    save_file({"decoder.conv1.weight": torch.zeros(3)}, tmp_path / "other.safetensors", {"text_len": "64"})
+    assert "choose another file" in described(load, tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("text_len", ["0", "-1", "9" * 400, "[" * 100_000, "1000000000", "1e3"])
+def test_absurd_settings_of_a_text_encoder_are_refused_or_not_read(pack, tmp_path, demo_assets, text_len):
+    demo = submodule("nodes.comfy_demo")
+    tensors = load_file(demo_assets / demo.TEXT_FILE)
+    save_file(tensors, tmp_path / "text.safetensors", {"text_len": text_len})
+    assert "text_len is" in described(demo.load_text_encoder, tmp_path / "text.safetensors")
