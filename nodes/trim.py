@@ -53,7 +53,7 @@ class TrimmedLatents(torch.Tensor):
     """Latents [B, 16, T, h, w] without references: a slice from a ReferenceCount on starts after none.
 
     Otherwise a plain tensor. The results of operations are marked too while they keep an axis of channels,
-    so that a latent node's result is still without references. Another device or type makes them plain.
+    so that a latent node's result is still without references. Another device or dtype makes them plain.
     """
 
     @classmethod
@@ -65,7 +65,7 @@ class TrimmedLatents(torch.Tensor):
         else:
             with torch._C.DisableTorchFunctionSubclass():
                 result = func(*args, **kwargs)
-        if getattr(func, "__name__", "") in CONVERSIONS:
+        if getattr(func, "__name__", "") in CONVERSIONS and not _repeats_dtype(func, args, kwargs):
             return _plain(result) if isinstance(result, cls) else result
         return _marked(result) if _keeps(func, args) else result
 
@@ -83,6 +83,13 @@ class TrimmedLatents(torch.Tensor):
 def trim_references(latents: torch.Tensor, count: int) -> torch.Tensor:
     """Latents [B, 16, T, h, w] from frame `count` on; with references, safe from a second cut."""
     return latents[:, :, count:].as_subclass(TrimmedLatents) if count else latents
+
+
+def _repeats_dtype(func, args, kwargs) -> bool:
+    """A conversion to the dtype that they have, as in bislerp; samplers and VAEs name a device first."""
+    alone = len(args) == 2 and isinstance(args[1], torch.dtype) and not kwargs
+    dtype = torch.float32 if func is torch.Tensor.float else args[1] if alone else None
+    return func in (torch.Tensor.float, torch.Tensor.to) and args[0].dtype == dtype
 
 
 def _keeps(func, args) -> bool:

@@ -87,6 +87,7 @@ def _between(name, latent):
             "repeat": lambda: nodes.RepeatLatentBatch().repeat(latent, 2)[0],
             "pick": lambda: nodes.LatentFromBatch().frombatch(latent, 0, 1)[0],
             "nearest": lambda: upscaled("nearest-exact"),
+            "bislerp": lambda: upscaled("bislerp"),
             "multiply": lambda: nodes_latent.LatentMultiply.execute(latent, 0.5).args[0],
             "concat": lambda: nodes_latent.LatentConcat.execute(latent, latent, "t").args[0],
             "cut": lambda: nodes_latent.LatentCut.execute(latent, "t", 1, 2).args[0],
@@ -94,7 +95,7 @@ def _between(name, latent):
         }[name]()
 
 
-NAMES = ("repeat", "pick", "nearest", "multiply", "concat", "cut", "blend")
+NAMES = ("repeat", "pick", "nearest", "bislerp", "multiply", "concat", "cut", "blend")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,7 +144,7 @@ def test_the_latents_go_with_other_tensor_classes(sampled):
 
 def test_networks_get_a_plain_tensor(sampled):
     samples = sampled.args[0]["samples"]
-    for value in (samples.to(samples.device), (samples * 2).float(), samples[:1].to(torch.float16)):
+    for value in (samples.to(samples.device), (samples * 2).cpu(), samples[:1].to(torch.float16)):
         assert type(value) is torch.Tensor
 
 
