@@ -51,18 +51,9 @@ def build_source(
             or another text encoder, or holds nothing that can be used; or the processes cannot share its
             batches.
     """
-    folder = Path(config.cache_dir)
     rank = int(os.environ.get("RANK", 0)) if rank is None else rank
     world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
-    if config.source == "producer":
-        encode_all(folder, make_producer(config), rank, world_size)
-    cache = Cache(folder)
-    if config.source != "producer":
-        check_settings(config, cache)
-        # One process reads the manifest and the models for all.
-        if rank == 0:
-            check_rows(config, cache)
-            check_encoders(config, cache)
+    cache = _open_cache(config, rank, world_size)
     held_out: list[str] = []
     if validation is not None and validation.every and run_dir is not None:
         held_out = read_held_out(run_dir, [info for _, info in cache.samples], validation, write=rank == 0)
@@ -80,6 +71,21 @@ def build_source(
     )
     source.micro_batch_size(rank, world_size)
     return source
+
+
+def _open_cache(config: DataConfig, rank: int, world_size: int) -> Cache:
+    """Fill a producer's cache, or compare a finished one with the configuration; then open it."""
+    folder = Path(config.cache_dir)
+    if config.source == "producer":
+        encode_all(folder, make_producer(config), rank, world_size)
+        return Cache(folder)
+    cache = Cache(folder)
+    check_settings(config, cache)
+    # One process reads the manifest and the models for all.
+    if rank == 0:
+        check_rows(config, cache)
+        check_encoders(config, cache)
+    return cache
 
 
 def check_settings(config: DataConfig, cache: Cache) -> None:
