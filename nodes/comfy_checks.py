@@ -7,8 +7,9 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_sampling
 import torch
+from comfy.quant_ops import QuantizedTensor
 
-from ..vdot_core.text import counted, shown
+from ..vdot_core.text import counted, described, shown
 from .comfy_bridge import check_frame_strengths
 
 MAX_BATCH_INDEX = 4096  # ComfyUI draws the noise of every index up to the largest
@@ -72,10 +73,9 @@ def check_latent(model, latent: dict, reference_key: str) -> None:
         )
     count, index = latent.get(reference_key, 0), latent.get("batch_index")
     if not isinstance(count, int) or count < 0:
-        got = "missing" if count is None else shown(count, 60)
-        raise ValueError(f"the latent's number of references is {got}; {FROM_ENCODE}")
+        raise ValueError(f"the latent's number of references is {described(count)}; {FROM_ENCODE}")
     if index is not None and not (_whole_numbers(index) and len(index) == len(samples)):
-        raise ValueError(f"the latent's batch_index is {shown(index, 60)}; {FROM_ENCODE}")
+        raise ValueError(f"the latent's batch_index is {described(index)}; {FROM_ENCODE}")
 
 
 def _whole_numbers(values) -> bool:
@@ -96,6 +96,21 @@ def require_numbers(values: torch.Tensor, what: str, cure: str) -> None:
     """
     if values.is_floating_point() and not torch.isfinite(values).all():
         raise ValueError(f"{what} holds NaN or infinite numbers; {cure}")
+
+
+def broken_weight(network: torch.nn.Module) -> str:
+    """Name of the first weight that holds NaN or infinite numbers; empty where there is none.
+
+    It reads every weight, for when the result is wrong already: a file that is mapped is not read when it is
+    loaded.
+    """
+    from ..vdot_core.checkpoints.tensor_files import all_finite
+
+    for name, weight in network.named_parameters():
+        values = weight.dequantize() if isinstance(weight.data, QuantizedTensor) else weight
+        if values.is_floating_point() and not values.is_meta and not all_finite(values.detach()):
+            return name
+    return ""
 
 
 def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str]:

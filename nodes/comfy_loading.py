@@ -9,7 +9,6 @@ from pathlib import Path
 import comfy.lora
 import comfy.lora_convert
 import comfy.sd
-import comfy.utils
 import torch
 
 from ..vdot_core.dtypes import DTYPES
@@ -104,12 +103,13 @@ def describe_model(model) -> str:
     return f"{kind} model of {size} parameters in {dtype}"
 
 
-def add_loras(patcher, loras: Sequence[tuple[Path, float]]) -> list[str]:
+def add_loras(patcher, loras: Sequence[tuple[Path, float]], model: str = "") -> list[str]:
     """Put LoRAs on a freshly loaded model, by ComfyUI's own code.
 
     Args:
         patcher: the model; changed.
-        loras: file and strength of each; a strength of 0 leaves it out.
+        loras: file and strength of each; a strength of 0 leaves it unread.
+        model: file name of the model, for LoRAs that say what they were made from.
 
     Returns:
         A sentence for each, with the number of its tensors that fit the model.
@@ -121,14 +121,24 @@ def add_loras(patcher, loras: Sequence[tuple[Path, float]]) -> list[str]:
 
     lines = []
     for path, strength in loras:
+        lines.append(_add_lora(patcher, path, strength, model))
         if strength:
-            lines.append(_add_lora(patcher, path, strength))
             note_lora(patcher, path)
     return lines
 
 
-def _add_lora(patcher, path: Path, strength: float) -> str:
-    tensors = comfy.lora_convert.convert_lora(comfy.utils.load_torch_file(str(path), safe_load=True))
+def _add_lora(patcher, path: Path, strength: float, model: str) -> str:
+    if not strength:
+        return f"{shown(path.name)} at 0: off"
+    from ..vdot_core.checkpoints.lora.base import note_of_another_base
+    from ..vdot_core.checkpoints.open_tensors import read_tensors
+    from ..vdot_core.checkpoints.tensor_files import require_finite
+
+    # ComfyUI's reader repeats names from the file in its errors, which may be in no encoding.
+    tensors, metadata = read_tensors(path, "a LoRA")
+    for name, tensor in tensors.items():
+        require_finite(name, tensor, path)
+    tensors = comfy.lora_convert.convert_lora(tensors)
     recorded = _Recorded(tensors)
     patches = comfy.lora.load_lora(
         recorded, comfy.lora.model_lora_keys_unet(patcher.model, {}), log_missing=False
@@ -151,6 +161,8 @@ def _add_lora(patcher, path: Path, strength: float) -> str:
     unused = len(recorded.keys() - recorded.used)
     if unused:
         parts.append(f"{unused} of {len(recorded)} keys not of this network left out")
+    if model and (note := note_of_another_base(metadata, model)):
+        parts.append(note)
     return ", ".join(parts)
 
 

@@ -19,7 +19,8 @@ import comfy.sample
 import comfy.samplers
 import torch
 
-from .comfy_checks import require_numbers
+from ..vdot_core.text import shown
+from .comfy_checks import broken_weight, require_numbers
 from .comfy_step_range import with_step_ranges
 from .sample_steps import CONTENT, LEFTOVER_KEY, NOISE, Leftover, StepPlan
 
@@ -82,7 +83,7 @@ def few_step_sampler(plan: StepPlan, part: range, generator: torch.Generator, pa
             return ((inputs - denoised) / sigma.view(-1, 1, 1, 1, 1)).to(latents.dtype)
 
         def on_step(step, num_steps, x0, latents):
-            require_numbers(x0, f"the video after step {step + 1} of {num_steps}", CURE_OF_NAN)
+            _check_step(model, x0, f"the video after step {step + 1} of {num_steps}")
             if callback is not None:
                 index = step - part.start
                 sigma = sigmas[index]
@@ -98,6 +99,21 @@ def few_step_sampler(plan: StepPlan, part: range, generator: torch.Generator, pa
         return reached.x * mask + model.latent_image * (1 - mask)
 
     return comfy.samplers.KSAMPLER(vdot_few_step)
+
+
+def _check_step(model, x0: torch.Tensor, what: str) -> None:
+    """Refuse a video of NaN, and name the weight that has it where one does."""
+    try:
+        require_numbers(x0, what, CURE_OF_NAN)
+    except ValueError as error:
+        network = getattr(getattr(model.inner_model, "inner_model", None), "diffusion_model", None)
+        name = broken_weight(network) if network is not None else ""
+        if not name:
+            raise
+        raise ValueError(
+            f"{what} holds NaN, since the model's weight {shown(name, 80)} holds NaN or infinite numbers; "
+            "download the model's file again, or remove the LoRA that changes it"
+        ) from error
 
 
 def _start(plan: StepPlan, model) -> Pause:

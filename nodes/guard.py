@@ -9,7 +9,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..vdot_core.text import counted, listed, shown
+from ..vdot_core.text import counted, described, listed, shown
 
 MAX_CHARACTERS = 1_000_000
 IMAGES, MASKS = "images (connect a node that gives IMAGE)", "masks (connect a node that gives MASK)"
@@ -113,8 +113,7 @@ def _check(entry: io.Input, name: str, value: Any) -> Any:
 
 
 def _refusal(name: str, value: Any, expected: str) -> ValueError:
-    got = f"'{shown(value, 60)}'" if isinstance(value, str) else shown(value, 60)
-    return ValueError(f"{name} is {_kind(value) or got}, expected {expected}")
+    return ValueError(f"{name} is {_kind(value) or described(value)}, expected {expected}")
 
 
 def _kind(value: Any) -> str:

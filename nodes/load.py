@@ -75,7 +75,7 @@ class VDOTLoadModel(CheckedNode):
         vace_path = None if vace_name == SAME_FILE else checkpoint_path(vace_name)
         paths = _chosen_loras(loras)
         model = load_model(path, vace_path, weight_dtype, network)
-        lines = add_loras(model, paths)
+        lines = add_loras(model, paths, path.name)
         return io.NodeOutput(
             model, ui=report([f"{shown(model_name)}: {describe_model(model)}, network {network}", *lines])
         )

@@ -32,6 +32,16 @@ def shown(value: object, limit: int = 160) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def described(value: object, limit: int = 60) -> str:
+    """A value of the wrong type or out of range, in a message: as `shown`, with text in quotes.
+
+    So "24" and 24, "true" and True, or "" and nothing at all can be told apart.
+    """
+    if value is None:
+        return "missing"
+    return f"'{shown(value, limit - 2)}'" if isinstance(value, (str, PurePath)) else shown(value, limit)
+
+
 def _short_repr(value: object) -> str:
     try:
         return _REPR.repr(value)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vdot_core.text import MAX_JSON_BYTES, listed, parse_json, shown
+from vdot_core.text import MAX_JSON_BYTES, described, listed, parse_json, shown
 
 HOSTILE = [
     "mod\udce8le",
@@ -85,3 +85,12 @@ def test_json_that_is_refused(text, reason):
 def test_lists_fit_a_width():
     assert listed(["x" * 200, "b"], width=40) == "x" * 18 + "..." + "x" * 18 + " and 1 more"
     assert len(listed(["name"] * 1000, 100, width=50)) < 70
+
+
+def test_a_value_of_the_wrong_type_shows_its_type():
+    values = [24, "24", True, "true", None, "None", "", [1], ["1"], "[1]"]
+    texts = [described(value) for value in values]
+    assert len(set(texts)) == len(values), texts
+    assert texts[:2] == ["24", "'24'"] and described(None) == "missing"
+    for value in ("x" * 10**6, "\x1b[2J", {"a" * 10**6: "\u202e"}):
+        assert len(described(value, 60)) <= 80 and described(value).isprintable()

@@ -1,6 +1,7 @@
 """VDOT Load Model opens every quantized form that ComfyUI's layers read: our network against ComfyUI's."""
 
 import ctypes
+import math
 import mmap
 from pathlib import Path
 
@@ -171,12 +172,16 @@ def lora_files(forms, native_state, tmp_path_factory):
     save_file(lora, folder / "whole.safetensors")
     of_i2v = "diffusion_model.blocks.0.cross_attn.k_img.lora_up.weight"
     foreign = {of_i2v: torch.ones(4, 2), "other.x": torch.ones(1)}
-    save_file({**lora, **foreign}, folder / "part.safetensors")
+    made_from = {"ss_sd_model_name": "D:\\models\\other_vace.safetensors"}
+    save_file({**lora, **foreign}, folder / "part.safetensors", made_from)
     save_file(foreign, folder / "foreign.safetensors")
     tables = {f"diffusion_model.{n}.diff": torch.randn_like(native_state[n]) for n in TABLES}
     save_file(tables, folder / "tables.safetensors")
     wide, _ = lora_of({f"{name}.weight": torch.zeros(5120, 5120) for name in NAMES}, NAMES)
     save_file(wide, folder / "wide.safetensors")
+    whole = (folder / "whole.safetensors").read_bytes()
+    (folder / "cut_\udce8.safetensors").write_bytes(whole[:-9])
+    save_file({**lora, next(iter(lora)): lora[next(iter(lora))] * math.nan}, folder / "nan.safetensors")
     before = folder_paths.folder_names_and_paths["loras"]
     folder_paths.folder_names_and_paths["loras"] = ([str(folder)], {".safetensors"})
     folder_paths.filename_list_cache.clear()
@@ -198,7 +203,9 @@ def test_loras_of_the_loader_are_on_the_model(lora_files, load, run, inputs, mod
     torch.testing.assert_close(velocity(out.args[0], inputs), merged, atol=1e-4, rtol=1e-4)
     assert out.ui["text"][1:] == [
         "whole.safetensors at 0.5: 4 weights",
-        "part.safetensors at 0.5: 4 weights, 2 of 10 keys not of this network left out",
+        "foreign.safetensors at 0: off",
+        "part.safetensors at 0.5: 4 weights, 2 of 10 keys not of this network left out, made from "
+        "other_vace.safetensors, and the model is plain_vace.safetensors: right if these are one network",
     ]
 
 
@@ -235,11 +242,14 @@ def test_changes_of_modulation_tables_are_on_the_model_and_end_with_it(
             "wide.safetensors",
             r"wide\.safetensors fits this model; all 4 weights are of another size; give",
         ),
+        ("cut_\udce8.safetensors", r"cut_\\udce8\.safetensors"),
+        ("nan.safetensors", r"nan\.safetensors: .* has values that are not finite"),
     ],
 )
-def test_a_lora_that_fits_nothing_is_refused_by_name(lora_files, load, name, sentence):
-    with pytest.raises(ValueError, match=sentence):
+def test_a_lora_that_cannot_be_used_is_refused_by_name(lora_files, load, name, sentence):
+    with pytest.raises(ValueError, match=sentence) as error:
         load("plain_vace.safetensors", lora_1=name)
+    assert str(error.value).encode() and len(str(error.value)) <= 400
 
 
 @pytest.mark.parametrize(

@@ -385,3 +385,15 @@ def _defaults(node) -> dict:
     """A V3 node's widget defaults."""
     inputs = node.define_schema().inputs
     return {item.id: item.default for item in inputs if getattr(item, "default", None) is not None}
+
+
+def test_a_weight_that_is_no_number_is_named(ours, sample):
+    """Loading maps the file and does not read it: the first step finds it."""
+    weight = ours.model.diffusion_model.blocks[3].ffn[0].weight.data
+    before = weight.clone()
+    weight[0, 0] = float("nan")
+    try:
+        with pytest.raises(ValueError, match=r"after step 1 of 4 .*blocks\.3\.ffn\.0\.weight .*download"):
+            sample(ours)
+    finally:
+        weight.copy_(before)

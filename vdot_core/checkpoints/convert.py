@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..networks import WanVaceConfig
+from ..text import described
 from .forms import FORMS, encode, form_specs, is_block_matrix
 from .info import CheckpointInfo, Survey
 from .read import inspect, iterate_tensors, loadable
@@ -50,7 +51,9 @@ def convert(
     from .safetensors_files import write_safetensors
 
     if form and (form not in FORMS or dtype is not None):
-        raise ValueError(f"got form {form!r} and dtype {dtype}; give a form ({', '.join(FORMS)}) or a dtype")
+        raise ValueError(
+            f"got form {described(form)} and dtype {dtype}; give a form ({', '.join(FORMS)}) or a dtype"
+        )
     target = checked_path(target)
     require_free(target, overwrite)
     checkpoint = loadable(source, vace, config, torch.bfloat16 if form else dtype)

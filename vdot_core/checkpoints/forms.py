@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from ..text import shown
-from .tensor_files import TensorSpec, all_finite
+from .tensor_files import TensorSpec
 
 FORMS = ("fp8_scaled", "int8")
 _STORAGE = {"fp8_scaled": torch.float8_e4m3fn, "int8": torch.int8}
@@ -62,27 +61,18 @@ def encode(
         stream: (name, values).
     Yields:
         (name in the file, tensor), in the order of `form_specs`.
-    Raises:
-        ValueError: a matrix has values that are not finite.
     """
     for name, tensor in stream:
         if name not in matrices:
             yield name, tensor
             continue
         quantize = _quantize_int8 if form == "int8" else _quantize_fp8
-        require_finite(name, tensor)
         weight, scale = quantize(tensor)
         del tensor
         yield name, weight
         yield _part(name, "weight_scale"), scale
         settings = bytearray(_settings(form, tuple(weight.shape)))
         yield _part(name, "comfy_quant"), torch.frombuffer(settings, dtype=torch.uint8)
-
-
-def require_finite(name: str, tensor: torch.Tensor) -> None:
-    """ValueError if a tensor has infinite values or NaN, which no factor can scale."""
-    if not all_finite(tensor):
-        raise ValueError(f"{shown(name)} has values that are not finite; give an undamaged file")
 
 
 def _part(weight: str, ending: str) -> str:

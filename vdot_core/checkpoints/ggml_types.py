@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..text import described
+
 _CHUNK_VALUES = 2**22  # decoded at a time, so that the temporary values stay small
 
 
@@ -76,7 +78,7 @@ def dequantize(
     """
     kind = GGML_BY_NAME.get(ggml_type)
     if kind is None:
-        raise ValueError(f"got the format {ggml_type!r}; expected one of {', '.join(GGML_BY_NAME)}")
+        raise ValueError(f"got the format {described(ggml_type)}; expected one of {', '.join(GGML_BY_NAME)}")
     num_values = math.prod(shape)
     if num_values % kind.block_size or packed.numel() != num_packed_bytes(ggml_type, num_values):
         raise ValueError(

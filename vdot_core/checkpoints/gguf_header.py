@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import open_file
-from ..text import shown
+from ..text import described, shown
 from .ggml_types import GGML_TYPES, UNREAD_TYPES, num_packed_bytes
 from .tensor_files import MAX_HEADER_BYTES, MAX_NAME, MAX_TENSORS
 
@@ -126,7 +126,9 @@ def _parse(content: _Bytes, file_size: int) -> GgufHeader:
         entries[name] = _tensor_entry(content, name)
     alignment = fields.get(ALIGNMENT, 32)
     if type(alignment) is not int or alignment not in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096):
-        raise ValueError(f"its alignment is {shown(alignment, 20)}, expected a power of two from 8 to 4096")
+        raise ValueError(
+            f"its alignment is {described(alignment, 22)}, expected a power of two from 8 to 4096"
+        )
     start = -(-content.position // alignment) * alignment
     tensors = {
         name: GgufTensor(kind, shape, start + offset, num_packed_bytes(kind, math.prod(shape)))

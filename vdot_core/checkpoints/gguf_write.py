@@ -20,7 +20,7 @@ import torch
 from ..files import new_file, scratch_file
 from ..networks import WanVaceConfig
 from ..text import shown
-from .forms import is_block_matrix, require_finite
+from .forms import is_block_matrix
 from .ggml_types import GGML_BY_NAME, num_packed_bytes
 from .gguf_files import METADATA
 from .gguf_header import ORIGINAL_SHAPE
@@ -148,7 +148,7 @@ def _write(checkpoint: Survey, path: Path, kind: str, *, max_axes: int = 5) -> N
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name, tensor in reported(_values(checkpoint, formats), total):
-            writer.write_tensor_data(_packed(name, tensor, formats[name]))
+            writer.write_tensor_data(_packed(tensor, formats[name]))
             del tensor
 
 
@@ -170,13 +170,12 @@ def _values(checkpoint: Survey, formats: Mapping[str, str]) -> Iterator[tuple[st
     return unchanged(iterate_tensors(checkpoint.entries, targets, mapped=False), checkpoint.entries)
 
 
-def _packed(name: str, tensor: torch.Tensor, kind: str):
+def _packed(tensor: torch.Tensor, kind: str):
     """A tensor's bytes in its format, as a uint8 array."""
     import gguf
 
     if GGML_BY_NAME[kind].dtype is not None:
         return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    require_finite(name, tensor)
     return gguf.quants.quantize(tensor.contiguous().numpy(), gguf.GGMLQuantizationType[kind])
 
 

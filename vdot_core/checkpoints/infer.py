@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..networks import PRESETS, WanVaceConfig
-from ..text import parse_json, shown
+from ..text import described, parse_json, shown
 from .tensor_files import TensorSpec
 
 log = logging.getLogger("vdot")
@@ -111,7 +111,7 @@ def config_from_json(content: Mapping[str, Any]) -> WanVaceConfig | None:
         heads = content.get("num_attention_heads")
         if type(heads) is not int or type(head_dim) is not int:
             raise ValueError(
-                f"its config.json has {shown(heads, 60)} heads of {shown(head_dim, 60)} channels; expected "
+                f"its config.json has {described(heads)} heads of {described(head_dim)} channels; expected "
                 "integers"
             )
         fields["dim"] = heads * head_dim

@@ -13,10 +13,11 @@ import torch
 
 from ..dtypes import FP8_DTYPES
 from ..networks import WanVaceConfig
-from ..text import counted, listed, shown
+from ..text import counted, described, listed, shown
 from .diagnose import VACE_MODULE
 from .info import CheckpointInfo, Entry, Survey
 from .lora import Lora, read_lora
+from .lora.base import note_of_another_base
 from .read import inspect, iterate_tensors, loadable
 from .safetensors_files import write_safetensors
 from .streams import reported, unchanged
@@ -71,7 +72,7 @@ def merge(
     added = [(read_lora(path, specs), strength) for path, strength in zip(loras, strengths, strict=True)]
     _check_factors(added)
     for lora, strength in added:
-        _report(lora, strength, len(specs))
+        _report(lora, strength, len(specs), checkpoint.info.path.name)
     dtypes = {name: dtype or spec.dtype for name, spec in specs.items()}
     _check_dtypes(added, dtypes)
     stored = {name: replace(spec, dtype=dtypes[name], ggml_type="") for name, spec in specs.items()}
@@ -112,7 +113,7 @@ def _sorted(parts: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
 def _checked(strengths: Sequence[float], num_loras: int) -> list[float]:
     strengths = list(strengths)
     if not all(math.isfinite(strength) for strength in strengths):
-        raise ValueError(f"strengths are {shown(strengths, 60)}; give finite numbers")
+        raise ValueError(f"strengths are {described(strengths)}; give finite numbers")
     if num_loras and len(strengths) == 1:
         strengths *= num_loras
     if num_loras and len(strengths) != num_loras:
@@ -133,10 +134,12 @@ def _joined(
     return loadable(base, modules[0], config, dtype, branch_of_vace=True)
 
 
-def _report(lora: Lora, strength: float, num_parameters: int) -> None:
+def _report(lora: Lora, strength: float, num_parameters: int, base: str) -> None:
     log.info(
         "%s at %g: changes %d of %d tensors", shown(lora.path), strength, len(lora.updates), num_parameters
     )
+    if note := note_of_another_base(lora.metadata, base):
+        log.warning("%s: %s", shown(lora.path), note)
     if lora.unknown:
         log.warning(
             "%d of its keys belong to no layer of the network: %s", len(lora.unknown), listed(lora.unknown)

@@ -16,7 +16,7 @@ from .info import CheckpointInfo, Entry, Survey
 from .quantized import expand_scaled
 from .streams import require_unchanged
 from .survey import survey
-from .tensor_files import TensorSpec, all_finite
+from .tensor_files import TensorSpec, all_finite, require_finite
 
 # While weights are converted, the file is mapped in parts of this size, so that the pages already read
 # do not add up to a second copy.
@@ -63,7 +63,8 @@ def read_weights(
     """Read a network's weights, memory-mapped where the format allows and no conversion is asked for.
 
     A file that was cut or exchanged meanwhile is refused. Cutting one that stays mapped, later on, ends the
-    process at the next use of its values; `open_weights` reads without a map.
+    process at the next use of its values; `open_weights` reads without a map. Converted values, and those of
+    `open_weights`, are refused if they are not finite; a map is not read for that: `verify` checks every one.
 
     Args:
         path: as for `inspect`, or a pair (base T2V network, VACE module).
@@ -121,6 +122,7 @@ def iterate_tensors(
     *,
     bounded: bool = True,
     mapped: bool = True,
+    finite: bool = True,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Read parameters one at a time, in the order of `entries`.
 
@@ -130,8 +132,11 @@ def iterate_tensors(
         bounded: release the file's pages regularly; for callers that do not keep the mapped tensors.
         mapped: map files where possible. Otherwise tensors are read one by one: a little more memory, but a
             file that is cut meanwhile is an error instead of the end of the process.
+        finite: refuse NaN and infinity in tensors that are read here; those of a map are read at their use.
     Yields:
         (Wan name, tensor on the CPU).
+    Raises:
+        ValueError: a value is not finite, or out of float16's range.
     """
     for batch in _batches(entries, bounded):
         file = batch[0][1].file
@@ -141,7 +146,11 @@ def iterate_tensors(
             if load is not None:
                 tensors = {part: load(part) for part in (entry.name, entry.scale) if part}
             scale = tensors[entry.scale] if entry.scale else None
-            yield name, _convert(name, entry.spec, tensors.pop(entry.name), scale, targets[name])
+            tensor = _convert(name, entry.spec, tensors.pop(entry.name), scale, targets[name])
+            if finite and (load is not None or targets[name] is not None):
+                require_finite(name, tensor, file.path)
+            yield name, tensor
+            del tensor
         del tensors
 
 
@@ -228,6 +237,6 @@ def _convert(
         converted = dequantize(tensor, spec.ggml_type, spec.shape, dtype)
     else:
         converted = tensor.to(dtype) if scale is None else expand_scaled(tensor, scale, dtype)
-    if dtype == torch.float16 and tensor.dtype != dtype and not all_finite(converted):
+    if dtype == torch.float16 and tensor.dtype != dtype and not all_finite(converted) and all_finite(tensor):
         raise ValueError(f"{shown(name)} has values outside float16's range; use bfloat16 instead")
     return converted

@@ -9,13 +9,14 @@ import torch
 
 from .info import Entry
 from .read import NetworkWeights, iterate_tensors, loadable
+from .tensor_files import require_finite
 
 
 class StoredWeights(Mapping[str, torch.Tensor]):
     """A network's weights by Wan's names, each read into memory whenever it is asked for.
 
-    A file that is cut meanwhile is a ValueError, where one that is mapped ends the process. A plain pickle,
-    which torch wrote before 1.6, is read at once.
+    A file that is cut meanwhile is a ValueError, where one that is mapped ends the process; a tensor with NaN
+    or infinity is one too. A plain pickle, which torch wrote before 1.6, is read at once.
 
     Args:
         entries: Wan name -> location of the parameter.
@@ -30,7 +31,9 @@ class StoredWeights(Mapping[str, torch.Tensor]):
         if entry.file.load is None:
             if entry.file.path not in self._pickles:
                 self._pickles[entry.file.path] = entry.file.read()
-            return self._pickles[entry.file.path][entry.name]
+            tensor = self._pickles[entry.file.path][entry.name]
+            require_finite(name, tensor, entry.file.path)
+            return tensor
         ((_, tensor),) = iterate_tensors({name: entry}, {name: None}, mapped=False)
         entry.file.require_unchanged()
         return tensor

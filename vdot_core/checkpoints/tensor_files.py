@@ -18,6 +18,7 @@ from .ggml_types import num_packed_bytes
 MAX_HEADER_BYTES = 16_000_000
 MAX_TENSORS = 50_000
 MAX_NAME = 1_000  # characters
+_CHUNK = 2**22  # values
 
 
 @dataclass(frozen=True)
@@ -85,4 +86,15 @@ class TensorFile:
 
 def all_finite(tensor: torch.Tensor) -> bool:
     """True if no value is NaN or infinite; unlike torch.isfinite it needs no memory of the tensor's size."""
+    if tensor.dtype.itemsize == 1:  # few operations know these numbers
+        return all(all_finite(part.float()) for part in tensor.reshape(-1).split(_CHUNK))
     return not tensor.numel() or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
+
+
+def require_finite(name: str, tensor: torch.Tensor, path: Path) -> None:
+    """ValueError if a tensor of a file has infinite values or NaN, of which every result would be NaN."""
+    if tensor.is_floating_point() and not all_finite(tensor):
+        raise ValueError(
+            f"{shown(path)}: {shown(name, 80)} has values that are not finite (NaN or infinity); download it "
+            "again, or give an undamaged file"
+        )

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..sampling import fresh_noise
+from ..text import described
 
 GAN_FORMS = ("softplus", "linear")
 
@@ -43,7 +44,7 @@ def gan_losses(real_logits: Tensor, fake_logits: Tensor, *, form: str = "softplu
         return GanLosses(F.softplus(margin).mean(), F.softplus(-margin).mean())
     if form == "linear":
         return GanLosses(margin.mean(), -margin.mean())
-    raise ValueError(f"form is {form!r}; expected one of {', '.join(GAN_FORMS)}")
+    raise ValueError(f"form is {described(form)}; expected one of {', '.join(GAN_FORMS)}")
 
 
 def approximate_gradient_penalty(discriminate, latents: Tensor, logits: Tensor, sigma: float, generator=None):

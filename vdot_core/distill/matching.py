@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
+from ..text import described
 from ..transport import OTResult, entropic_ot
 from .unrolled import unrolled_gradient
 
@@ -76,7 +77,7 @@ def dmd_gradient(
             raise ValueError("weighting 'timestep' needs the timestep [B] at which the scores were evaluated")
         gradient = gradient * (timestep.float() / 1000).view(-1, 1, 1, 1, 1)
     elif weighting != "none":
-        raise ValueError(f"weighting is {weighting!r}; expected one of {', '.join(DMD_WEIGHTINGS)}")
+        raise ValueError(f"weighting is {described(weighting)}; expected one of {', '.join(DMD_WEIGHTINGS)}")
     gradient[:, :, :num_reference_latents] = 0
     return MatchingGradient(gradient)
 
@@ -129,13 +130,14 @@ def otd_gradient(
     if method == "unrolled":
         if (eps_mode, cost, debias, rho_fake, rho_real) != ("absolute", "sqeuclidean", False, None, None):
             raise ValueError(
-                f"method 'unrolled' ignores eps_mode {eps_mode!r}, cost {cost!r}, debias {debias}, rho_fake "
-                f"{rho_fake} and rho_real {rho_real}; give 'absolute', 'sqeuclidean', False, None and None"
+                f"method 'unrolled' ignores eps_mode {described(eps_mode)}, cost "
+                f"{described(cost)}, debias {debias}, rho_fake {rho_fake} and rho_real {rho_real}; "
+                "give 'absolute', 'sqeuclidean', False, None and None"
             )
         unrolled = unrolled_gradient(fake, real, eps, max_iter, pool, scale, num_reference_latents)
         return MatchingGradient(unrolled)
     if method != "envelope":
-        raise ValueError(f"method is {method!r}; expected one of {', '.join(OTD_METHODS)}")
+        raise ValueError(f"method is {described(method)}; expected one of {', '.join(OTD_METHODS)}")
     frames = [_pooled(x.detach()[:, :, num_reference_latents:], pool) for x in (fake, real)]
     result = entropic_ot(
         *(rearrange(x, "b c t h w -> (b t) (h w) c") for x in frames),
@@ -218,7 +220,7 @@ def matching_loss(
         ValueError: on an unknown reduction.
     """
     if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction is {reduction!r}; expected one of {', '.join(REDUCTIONS)}")
+        raise ValueError(f"reduction is {described(reduction)}; expected one of {', '.join(REDUCTIONS)}")
     if isinstance(gradient, MatchingGradient):
         gradient = gradient.gradient
     sample = sample.float()[:, :, num_reference_latents:]

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..text import described
 from .wan_vace import WanVace
 
 TARGETS = ("self_attn", "cross_attn", "ffn")
@@ -103,7 +104,9 @@ def target_layers(network: nn.Module, targets: Sequence[str] = TARGETS) -> dict[
     known = {part for name in layers for part in name.split(".")[2:] if not part.isdigit()}
     for target in targets:
         if target not in known:
-            raise ValueError(f"no layer is named {target!r}; expected some of {', '.join(sorted(known))}")
+            raise ValueError(
+                f"no layer is named {described(target)}; expected some of {', '.join(sorted(known))}"
+            )
     return {name: layer for name, layer in layers.items() if {*targets} & {*name.split(".")}}
 
 
@@ -153,7 +156,7 @@ def attach(network: WanVace, name: str, ranks: Mapping[str, int], scale: float =
             parent, _, leaf = path.rpartition(".")
             network.get_submodule(parent).register_module(leaf, layer)
         if name in layer.adapters:
-            raise ValueError(f"the network has an adapter {name!r} already; give another name")
+            raise ValueError(f"the network has an adapter {described(name)} already; give another name")
         layer.adapters[name] = LowRank(
             layer.in_features, layer.out_features, rank, scale, layer.weight.device
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..text import listed, shown
+from ..text import described, listed
 
 # Largest values: far above any released network, and low enough that no product of two overflows.
 _LARGEST = {
@@ -64,7 +64,7 @@ class WanVaceConfig:
         self._check_types()
         if len(self.patch_size) != 3 or not all(1 <= side <= _LARGEST_PATCH for side in self.patch_size):
             raise ValueError(
-                f"patch_size is {shown(self.patch_size, 60)}; give three integers (T, h, w) from 1 to "
+                f"patch_size is {described(self.patch_size, 60)}; give three integers (T, h, w) from 1 to "
                 f"{_LARGEST_PATCH}"
             )
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
@@ -84,18 +84,18 @@ class WanVaceConfig:
         for name, largest in _LARGEST.items():
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= largest:
-                raise ValueError(f"{name} is {shown(value, 60)}; give a positive integer up to {largest}")
+                raise ValueError(f"{name} is {described(value, 60)}; give a positive integer up to {largest}")
         for name in ("vace_layers", "patch_size"):
             value = getattr(self, name)
             is_sequence = isinstance(value, (list, tuple, range)) and len(value) <= _LARGEST["num_layers"]
             if not is_sequence or any(type(entry) is not int for entry in value):
-                raise ValueError(f"{name} is {shown(value, 60)}; give a sequence of integers")
+                raise ValueError(f"{name} is {described(value, 60)}; give a sequence of integers")
             object.__setattr__(self, name, tuple(value))
         for name in ("qk_norm", "cross_attn_norm"):
             if type(getattr(self, name)) is not bool:
-                raise ValueError(f"{name} is {shown(getattr(self, name), 60)}; give true or false")
+                raise ValueError(f"{name} is {described(getattr(self, name), 60)}; give true or false")
         if type(self.eps) not in (int, float) or not 0 < self.eps <= 1:
-            raise ValueError(f"eps is {shown(self.eps, 60)}; give a number above 0, up to 1")
+            raise ValueError(f"eps is {described(self.eps, 60)}; give a number above 0, up to 1")
 
     def _check_vace_layers(self) -> None:
         layers = self.vace_layers
@@ -103,11 +103,11 @@ class WanVaceConfig:
             return
         if list(layers) != sorted(set(layers)) or layers[0] != 0:
             raise ValueError(
-                f"vace_layers is {shown(layers, 60)}; give rising layer indices that start at 0, or ()"
+                f"vace_layers is {described(layers, 60)}; give rising layer indices that start at 0, or ()"
             )
         if layers[-1] >= self.num_layers:
             raise ValueError(
-                f"vace_layers is {shown(layers, 60)}; num_layers is {self.num_layers}, so the last is "
+                f"vace_layers is {described(layers, 60)}; num_layers is {self.num_layers}, so the last is "
                 f"{self.num_layers - 1}"
             )
 

@@ -13,6 +13,8 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from ..text import described
+
 Scale = float | Sequence | Tensor
 Weight = float | Tensor
 
@@ -73,7 +75,7 @@ def _by_context(scale: Scale | ContextScale, num_contexts: int) -> list:
     if isinstance(scale, (int, float)) or (isinstance(scale, Tensor) and scale.ndim == 0):
         return [scale] * num_contexts
     if isinstance(scale, str) or not hasattr(scale, "__len__"):
-        raise ValueError(f"context_scale is {scale!r}; give a number, or an entry for each context")
+        raise ValueError(f"context_scale is {described(scale)}; give a number, or an entry for each context")
     if len(scale) != num_contexts:
         shape = list(getattr(scale, "shape", [len(scale)]))
         raise ValueError(
@@ -113,7 +115,7 @@ def _row(values: Scale) -> Weight:
         return torch.as_tensor(values, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"the context_scale of a context is {values!r}; give a number or a row of numbers"
+            f"the context_scale of a context is {described(values)}; give a number or a row of numbers"
         ) from error
 
 

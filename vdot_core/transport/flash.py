@@ -11,6 +11,7 @@ import importlib.util
 
 import torch
 
+from ..text import described
 from .problem import Problem
 
 PACKAGE = "flash_sinkhorn"
@@ -21,7 +22,7 @@ def why_not_flash(device: torch.device, cost: str) -> str | None:
     if device.type != "cuda":
         return f"needs CUDA tensors, and the clouds are on {device}: move them to a GPU"
     if cost != "sqeuclidean":
-        return f"has the squared Euclidean cost only, and cost is {cost!r}"
+        return f"has the squared Euclidean cost only, and cost is {described(cost)}"
     if importlib.util.find_spec(PACKAGE) is None:
         return "needs the package flash-sinkhorn: pip install flash-sinkhorn"
     return None

@@ -9,6 +9,7 @@ from math import inf
 
 import torch
 
+from ..text import described
 from .flash import FlashStep, why_not_flash
 from .initial import gaussian_potential
 from .problem import Problem, make_problem
@@ -191,7 +192,7 @@ def _check_init(init, expected: tuple[int, int]) -> None:
                 f"init has potentials {[tuple(x.shape) for x in init]}; give (f, g), g of {expected}"
             )
     elif init not in ("zeros", "gaussian"):
-        raise ValueError(f"init is {init!r}; expected 'gaussian', 'zeros' or potentials (f, g)")
+        raise ValueError(f"init is {described(init)}; expected 'gaussian', 'zeros' or potentials (f, g)")
 
 
 def _weights(name: str, weights, num_frames: int, num_points: int, device) -> torch.Tensor:
@@ -233,4 +234,4 @@ def _check(a, b, eps, rho_a, rho_b, tol, max_iter, anderson, **choices) -> None:
         )
     for name, value in choices.items():
         if value not in CHOICES[name]:
-            raise ValueError(f"{name} is {value!r}; expected one of {', '.join(CHOICES[name])}")
+            raise ValueError(f"{name} is {described(value)}; expected one of {', '.join(CHOICES[name])}")

@@ -147,10 +147,6 @@ def _between(low: float | None, high: float | None) -> str:
 
 def described(value: Any) -> str:
     """A value in an error: small ones as they are, others by their type."""
-    if value is None:
-        return "missing"
-    if isinstance(value, str):
-        return f"'{text.shown(value, 57)}'"
-    if isinstance(value, (bool, int, float)):
-        return text.shown(value, 60)
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return text.described(value)
     return f"a {type(value).__name__}"

@@ -145,6 +145,13 @@ def test_absurd_metadata_is_refused_in_a_short_sentence(tmp_path, field):
             assert "config" in problem, problem
 
 
+def test_a_number_in_quotes_is_shown_in_quotes(tmp_path):
+    config = json.dumps({"transformer": {**TINY.to_dict(), "vdot": 1, "dim": "24"}})
+    weights = {"head.head.bias": weights_of()["head.head.bias"]}
+    save_file(weights, tmp_path / "w.safetensors", {"vdot_format": "1", "config": config})
+    assert "dim is '24'; give a positive integer" in problem_of(tmp_path / "w.safetensors")
+
+
 def problem_of(path) -> str:
     """Why a checkpoint is refused."""
     try:

@@ -10,6 +10,7 @@ from tests.core.checkpoints.helpers import TINY, weights_of
 from tests.core.checkpoints.lora_files import BIAS, CONV, FORMS, NORM, TABLE, WEIGHT, factors, save_lora
 from tests.core.networks.helpers import diffusers_name
 from vdot_core.checkpoints import merge, save_weights
+from vdot_core.checkpoints.lora.base import note_of_another_base
 
 
 @pytest.fixture
@@ -121,3 +122,15 @@ def test_malformed_loras_are_named(tmp_path, base):
         with pytest.raises(ValueError, match=sentence):
             merge(base, [lora], tmp_path / "out.safetensors")
         assert not (tmp_path / "out.safetensors").exists(), sentence
+
+
+def test_the_network_that_a_lora_was_made_from_is_named():
+    ours = {"vdot_lora": json.dumps({"base": "base.safetensors", "rank": 4})}
+    for metadata in (ours, {"base": "base.safetensors"}, {"ss_sd_model_name": "C:\\m\\Base.safetensors"}):
+        assert not note_of_another_base(metadata, "base.gguf")
+        note = note_of_another_base(metadata, "other.safetensors")
+        assert "ase.safetensors, and the model is other.safetensors" in note
+    for metadata in ({}, {"vdot_lora": "["}, {"vdot_lora": "3"}, {"vdot_lora": '{"base": 3}'}, {"base": " "}):
+        assert not note_of_another_base(metadata, "other.safetensors")
+    long = note_of_another_base({"base": "\u202ea" * 10**5}, "x" * 10**5)
+    assert len(long) <= 400 and long.isprintable()

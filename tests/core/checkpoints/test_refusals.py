@@ -14,8 +14,9 @@ from tests.core.checkpoints.helpers import (
     write_header_only,
     write_shards,
 )
-from vdot_core.checkpoints import inspect, load_network, read_weights
+from vdot_core.checkpoints import convert, inspect, load_network, open_weights, read_weights
 from vdot_core.checkpoints.__main__ import main
+from vdot_core.checkpoints.verify import verify
 from vdot_core.networks import wan_vace_1_3b
 
 ONE = torch.ones(2, 2)
@@ -251,3 +252,24 @@ def test_what_never_ends_is_not_read(tmp_path):
         file.unlink()
         if content is not None:
             file.write_bytes(content)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_values_that_are_no_numbers_are_refused_where_they_are_read(tmp_path, dtype, value):
+    name, weights = "blocks.2.ffn.0.weight", weights_of(dtype=dtype)
+    weights[name] = weights[name].float().index_fill_(0, torch.tensor(3), value).to(dtype)
+    config = json.dumps({"transformer": {**TINY.to_dict(), "vdot": 1}})
+    save_file(weights, path := tmp_path / "w.safetensors", {"vdot_format": "1", "config": config})
+    readers = {
+        "training": lambda: [*open_weights(path).state_dict.values()],
+        "a conversion": lambda: convert(path, tmp_path / "out.safetensors", dtype=torch.float16),
+        "another dtype": lambda: read_weights(path, dtype=torch.float16),
+    }
+    for reader, read in readers.items():
+        with pytest.raises(ValueError, match=rf"{name} has values that are not finite.*undamaged") as error:
+            read()
+        assert str(path) in str(error.value) and len(str(error.value)) <= 400, reader
+    read_weights(path)  # as it is, a map, which is not read
+    failed = [check for check in verify(path) if not check.passed]
+    assert [check.title for check in failed] == ["values"] and name in failed[0].detail

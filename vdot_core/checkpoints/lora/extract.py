@@ -13,19 +13,19 @@ import torch
 
 from ...files import reason_of
 from ...networks import WanVaceConfig
-from ...text import shown
+from ...text import described, shown
 from ..diagnose import mismatch
 from ..info import Entry, Survey
 from ..read import iterate_tensors, loadable
 from ..safetensors_files import write_safetensors
 from ..streams import reported, unchanged
 from ..write import checked_path, require_free
+from .base import METADATA_KEY
 from .low_rank import squared_norm, truncated_svd
 from .names import LORA_NAMINGS, full_key, pair_keys
 from .report import Change, LoraReport
 from .spool import Spool
 
-METADATA_KEY = "vdot_lora"
 _LARGEST_RANK = 2**14
 
 
@@ -53,9 +53,9 @@ class LoraOptions:
 
     def __post_init__(self) -> None:
         if type(self.rank) is not int or not 1 <= self.rank <= _LARGEST_RANK:
-            raise ValueError(f"rank is {shown(self.rank, 40)}; give an integer from 1 to {_LARGEST_RANK}")
+            raise ValueError(f"rank is {described(self.rank, 40)}; give an integer from 1 to {_LARGEST_RANK}")
         if self.energy is not None and not 0 < self.energy <= 1:
-            raise ValueError(f"energy is {shown(self.energy, 40)}; give a number above 0, up to 1")
+            raise ValueError(f"energy is {described(self.energy, 40)}; give a number above 0, up to 1")
         if self.naming not in LORA_NAMINGS:
             raise ValueError(f"naming is '{shown(self.naming, 40)}'; give {' or '.join(LORA_NAMINGS)}")
         if self.dtype not in (torch.bfloat16, torch.float16, torch.float32):

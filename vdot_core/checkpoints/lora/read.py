@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from ...text import listed, parse_json, shown
+from ...text import described, listed, parse_json, shown
 from ..open_tensors import open_tensor_file
 from ..tensor_files import TensorFile, TensorSpec
 from .names import is_unread, module_names, parse_key
@@ -61,11 +61,13 @@ class Lora:
         path: the file.
         updates: Wan's parameter name -> its change.
         unknown: keys that belong to no parameter of the network.
+        metadata: strings of the file's header.
     """
 
     path: Path
     updates: dict[str, Update]
     unknown: tuple[str, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_lora(path: str | Path, specs: Mapping[str, TensorSpec]) -> Lora:
@@ -91,7 +93,7 @@ def read_lora(path: str | Path, specs: Mapping[str, TensorSpec]) -> Lora:
     updates: dict[str, Update] = {}
     for module, roles in parts.items():
         updates |= _updates_of(file, module, roles, specs, alpha)
-    return Lora(Path(path), updates, tuple(unknown))
+    return Lora(Path(path), updates, tuple(unknown), file.metadata)
 
 
 def _sorted_keys(
@@ -229,7 +231,7 @@ def _default_alpha(file: TensorFile) -> float | None:
         )
     alpha = values.get("lora_alpha")
     if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha)):
-        raise ValueError(f"{shown(file.path)}: its lora_alpha is {shown(alpha, 40)}; expected a number")
+        raise ValueError(f"{shown(file.path)}: its lora_alpha is {described(alpha, 40)}; expected a number")
     return alpha
 
 
