@@ -176,7 +176,13 @@ def _describe(context) -> list[str]:
     what = f"{context.width}x{context.height}, {counted(context.num_frames, 'frame')}"
     ranged = zip(context.context_scale.frames, context.step_ranges, strict=True)
     strengths = ", ".join(_shown(scale) + _part(step_range) for scale, step_range in ranged)
-    return [f"{what}, {counted(references, 'reference')}, strength {strengths}", *context.notes]
+    lines = [f"{what}, {counted(references, 'reference')}, strength {strengths}", *context.notes]
+    scales = context.context_scale.frames
+    for number, scale in enumerate(scales, 1):
+        if not any(scale if isinstance(scale, tuple) else (scale,)):
+            unit = f"unit {number} of {len(scales)}" if len(scales) > 1 else "the unit"
+            lines.append(f"{unit} has strength 0 and no effect; raise it, or disconnect it")
+    return lines
 
 
 def _shown(scale: float | tuple[float, ...]) -> str:

@@ -152,6 +152,8 @@ def unit_output(unit, lines: Sequence[str] = ()) -> io.NodeOutput:
     from ..vdot_core import vcu
 
     text = [str(unit), *lines, *unit.notes]
+    if not any(unit.strengths):
+        text.append("strength is 0 in the entire video: this task has no effect; raise it, or disconnect it")
     return io.NodeOutput(unit, ui={"text": text, **strip_ui(vcu.strip(unit))})
 
 

@@ -2,6 +2,8 @@
 
 from comfy_api.latest import io
 
+from ..vdot_core.text import counted
+
 CATEGORY = "VDOT/signals"
 
 
@@ -20,3 +22,10 @@ def without_alpha(frames, name: str = "frames"):
     if frames.shape[-1] != 4:
         return frames, []
     return frames[..., :3], [f"{name}: alpha channel ignored"]
+
+
+def blank_frames(video, what: str, cure: str) -> list[str]:
+    """A note where frames of a drawing [F, H, W, 3] have one color: the control says nothing there."""
+    low, high = video.flatten(1).aminmax(dim=1)
+    blank = int((low == high).sum())
+    return [f"no {what} in {blank} of {counted(len(video), 'frame')}; {cure}"] if blank else []

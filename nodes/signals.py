@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from .comfy_bridge import compute_device, report
 from .guard import CheckedNode
-from .signal_inputs import CATEGORY, control_output, frames_input, without_alpha
+from .signal_inputs import CATEGORY, blank_frames, control_output, frames_input, without_alpha
 
 POSE_KEYPOINT = io.Custom("POSE_KEYPOINT")
 
@@ -129,6 +129,7 @@ class VDOTLines(CheckedNode):
             dark_on_white=dark_on_white,
             device=compute_device(),
         )
+        notes += blank_frames(lines, "line", "lower the threshold")
         return io.NodeOutput(lines, ui=report(notes))
 
 
@@ -289,4 +290,5 @@ class VDOTDrawPose(CheckedNode):
             colors=colors,
             pen=pen,
         )
-        return io.NodeOutput(video)
+        notes = blank_frames(video, "pose", "look at the pose estimator, or lower the threshold")
+        return io.NodeOutput(video, ui=report(notes))

@@ -12,7 +12,6 @@ from typing import Any
 from ..vdot_core.text import counted, parse_json, shown
 from .inputs import MAX_STRENGTH
 
-MAX_THINGS = 100
 VAE_STRIDE_FRAMES = 4
 BOX_FORM = "write one line for each moment, as 0: 8, 20, 40, 52 (frame: left, top, right, bottom)"
 CURVE_FORM = "write frame: strength, separated by commas, as 0: 1.0, 40: 0.5, -1: 0"
@@ -88,6 +87,8 @@ def things_from_text(text: str) -> list:
     Raises:
         ValueError: a line is not understood; it is named.
     """
+    from ..vdot_core.vcu.tracks import MAX_THINGS
+
     text = text.strip()
     things = _from_json(text) if text.startswith("[") else _from_lines(text)
     if not things:

@@ -5,6 +5,7 @@ Pillow's own conversion to RGB cuts deeper pixels off at 255, so that a 16-bit g
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,12 +15,15 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from .files import open_file
+from .text import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 # A small file can decode to any number of pixels; each takes 16 bytes once it is three floats.
 MAX_PIXELS = 100_000_000
+# Pillow's plugins raise these besides OSError and ValueError.
+DECODER_ERRORS = (SyntaxError, RuntimeError, EOFError, LookupError, TypeError, ArithmeticError, struct.error)
 UNKNOWN_RANGE = ("I", "F", "LAB")
 ALPHA_MODES = ("LA", "PA", "RGBA", "RGBa")
 BITS_PER_SAMPLE = 258  # TIFF's tag
@@ -54,9 +58,12 @@ def open_picture(file: str | Path | IO[bytes]) -> Iterator[Image]:
                 image = Image.open(stream)
         except Image.DecompressionBombError as error:
             raise ValueError(_too_large("more")) from error
-        with image:
-            check_pixels(image.width, image.height)
-            yield image
+        try:
+            with image:
+                check_pixels(image.width, image.height)
+                yield image
+        except DECODER_ERRORS as error:  # damaged files, at any use of the pixels
+            raise OSError(f"it cannot be decoded ({shown(error, 80)}); save it again") from error
 
 
 def check_pixels(width: int, height: int) -> None:

@@ -173,3 +173,18 @@ def test_jpeg_2000_of_deep_color_is_refused(tmp_path):
         assert cv2.imwrite(str(tmp_path / f"{name}.jp2"), values)
         with pytest.raises(ValueError, match="more than 8 bits a channel; save it as PNG"):
             read_picture(tmp_path / f"{name}.jp2")
+
+
+@pytest.mark.parametrize("error", [SyntaxError, RuntimeError, EOFError, IndexError, struct.error])
+def test_what_a_decoder_raises_is_an_error_of_the_file(monkeypatch, error):
+    """Pillow's AVIF, WebP and ICO plugins raise these for damaged files."""
+
+    def fail(image):
+        raise error("damaged \x1b[2J" + "x" * 1000)
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", fail)
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    with pytest.raises(OSError, match=r"cannot be decoded .*; save it again") as caught:
+        read_picture(io.BytesIO(buffer.getvalue()))
+    assert len(str(caught.value)) <= 200 and str(caught.value).isprintable()

@@ -55,6 +55,16 @@ def test_lines(call):
     assert float(control[0, 6:10, 16].min()) < 0.1 and float(control[0, 16, 16].min()) == 1
 
 
+def test_a_drawing_of_nothing_is_said(call):
+    frames = torch.zeros(2, 32, 32, 3)
+    frames[0, 8:24, 8:24] = 1
+    out = call("VDOTLines", frames=frames, threshold=0.25, thickness=1.5, softness=0.5)
+    assert out.ui["text"] == ["no line in 1 of 2 frames; lower the threshold"]
+    nobody = [{"people": [], "canvas_width": 64, "canvas_height": 64}] * 3
+    out = call("VDOTDrawPose", keypoints=nobody, width=0, height=0, face=True, hands=False)
+    assert out.ui["text"] == ["no pose in 3 of 3 frames; look at the pose estimator, or lower the threshold"]
+
+
 def test_flow_says_who_made_it(call, flow_folder):
     pytest.importorskip("cv2")
     frames = torch.rand(3, 32, 32, 3)

@@ -50,6 +50,17 @@ def test_the_node_says_what_it_encodes(run, vae, text, control):
     assert scale.frames[0] == max(scale.frames[1:]) == 0.5
 
 
+def test_strength_0_is_said(run, vae, text, control):
+    off = run("VDOTStrength", unit=control, curve="0: 0")
+    assert any("strength is 0 in the entire video" in line for line in off.ui["text"])
+    out = run("VDOTEncode", positive=text, vae=vae, unit=control, strength=1.0, unit_3=off.args[0])
+    assert "unit 2 of 2 has strength 0 and no effect; raise it, or disconnect it" in out.ui["text"]
+    out = run("VDOTEncode", positive=text, vae=vae, unit=control, strength=0.0)
+    assert any(line.startswith("the unit has strength 0") for line in out.ui["text"])
+    fading = run("VDOTStrength", unit=control, curve="0: 1, 8: 0")
+    assert not any("no effect" in line for line in fading.ui["text"])
+
+
 def test_units_with_and_without_a_curve_go_together(run, vae, text, control, ours):
     fading = run("VDOTStrength", unit=control, curve="0: 1, -1: 0").args[0]
     out = run("VDOTEncode", positive=text, vae=vae, unit=control, strength=1.0, unit_2=fading, strength_2=0.5)

@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..text import counted, listed, shown
+from ..text import counted, described, listed, shown
 
 MAX_CANVAS = 1_000_000
+MAX_PEOPLE = 1000  # in a frame
+LARGEST_FRACTION = 2.0
 NUM_BODY, NUM_HAND, NUM_FACE = 18, 21, 68
 _FORM = "a table with a list 'people' for each frame"
 _ADVICE = "connect a pose estimator, or a node that gives POSE_KEYPOINT"
@@ -33,7 +35,10 @@ class Person:
 
 
 def parse_keypoints(
-    keypoints: Sequence[dict[str, Any]], *, coordinates: Literal["auto", "pixels", "fractions"] = "auto"
+    keypoints: Sequence[dict[str, Any]],
+    *,
+    coordinates: Literal["auto", "pixels", "fractions"] = "auto",
+    threshold: float = 0.3,
 ) -> list[list[Person]]:
     """Read OpenPose keypoints, ComfyUI's POSE_KEYPOINT.
 
@@ -42,8 +47,9 @@ def parse_keypoints(
             points), and optionally "face_keypoints_2d", "hand_right_keypoints_2d", "hand_left_keypoints_2d",
             each a flat list of x, y, score; "canvas_width" and "canvas_height" where coordinates are in
             pixels.
-        coordinates: in pixels, in fractions of the canvas, or by the clip's largest coordinate (up to 2:
-            fractions).
+        coordinates: in pixels, in fractions of the canvas, or by the clip's points (fractions where most are
+            up to 2).
+        threshold: points with a score above this decide that.
 
     Returns:
         The people of each frame.
@@ -52,27 +58,28 @@ def parse_keypoints(
         ValueError: not such a structure; names the frame and the field.
     """
     if coordinates not in ("auto", "pixels", "fractions"):
-        raise ValueError(f"coordinates is '{shown(coordinates, 60)}'; choose 'auto', 'pixels' or 'fractions'")
+        raise ValueError(f"coordinates is {described(coordinates)}; choose 'auto', 'pixels' or 'fractions'")
     if not isinstance(keypoints, Sequence) or isinstance(keypoints, str | bytes) or not keypoints:
         empty = isinstance(keypoints, list | tuple) and not keypoints
         got = "an empty list" if empty else _kind(keypoints)
         raise ValueError(f"keypoints is {got}, expected a list with {_FORM}; {_ADVICE}")
     frames = [_read_frame(frame, index) for index, frame in enumerate(keypoints)]
-    largest = max(
-        (
-            float(np.abs(part[part[:, 2] > 0, :2]).max(initial=0))
-            for people in frames
-            for p in people
-            for part in p.parts
-        ),
-        default=0.0,
-    )
-    if coordinates == "fractions" or (coordinates == "auto" and largest <= 2):
+    if coordinates == "fractions" or (coordinates == "auto" and _are_fractions(frames, threshold)):
         return frames
     return [
         [_scaled(person, canvas_size(frame, index)) for person in people]
         for index, (frame, people) in enumerate(zip(keypoints, frames, strict=True))
     ]
+
+
+def _are_fractions(frames: list[list[Person]], threshold: float) -> bool:
+    """True if most points are fractions: a few wrong ones, or uncertain ones, do not decide it."""
+    parts = [part for people in frames for person in people for part in person.parts]
+    points = np.concatenate([*parts, np.zeros((0, 3))])
+    reach = np.abs(points[:, :2]).max(axis=1, initial=0)
+    # Some estimators put missing points into the corner.
+    reach = reach[(points[:, 2] > threshold) & (reach > 0)]
+    return not len(reach) or bool(np.median(reach) <= LARGEST_FRACTION)
 
 
 def _kind(value: Any) -> str:
@@ -93,7 +100,7 @@ def canvas_size(frame: dict[str, Any], index: int) -> tuple[int, int]:
     """Width and height of a frame's canvas."""
     size = tuple(frame.get(key) for key in ("canvas_width", "canvas_height"))
     if not all(isinstance(side, int | float) and 1 <= side <= MAX_CANVAS for side in size):
-        sides = ["missing" if side is None else shown(side, 40) for side in size]
+        sides = [described(side, 40) for side in size]
         raise ValueError(
             f"keypoints of frame {index} have canvas_width {sides[0]} and canvas_height {sides[1]}, expected "
             f"1 to {MAX_CANVAS} pixels; look at the node that made them, or, where they are fractions of the "
@@ -105,6 +112,11 @@ def canvas_size(frame: dict[str, Any], index: int) -> tuple[int, int]:
 def _read_frame(frame: Any, index: int) -> list[Person]:
     if not isinstance(frame, dict) or not isinstance(frame.get("people"), list):
         raise ValueError(f"keypoints of frame {index} are {_kind(frame)}, expected {_FORM}; {_ADVICE}")
+    if len(frame["people"]) > MAX_PEOPLE:
+        raise ValueError(
+            f"keypoints of frame {index} hold {len(frame['people'])} people, expected at most "
+            f"{MAX_PEOPLE}; look at the node that made them"
+        )
     return [_read_person(person, index) for person in frame["people"]]
 
 

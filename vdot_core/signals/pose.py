@@ -80,7 +80,7 @@ def draw_pose(
     Raises:
         ValueError: see `parse_keypoints`; no size known; a parameter out of its range.
     """
-    people = parse_keypoints(keypoints, coordinates=coordinates)
+    people = parse_keypoints(keypoints, coordinates=coordinates, threshold=threshold)
     _check_reach(people, threshold)
     if width is None or height is None:
         canvas = canvas_size(keypoints[0], 0)

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from .. import signals
+from ..memory import RGB
 from ..pictures import read_picture
 from ..text import shown
 from ..videos import open_video
 from . import compose, control, depth, extend, inpaint, outpaint, reference, text
+from .checks import check_volume
 from .preview import write_preview
 from .unit import VCU
 
@@ -133,7 +135,10 @@ def _read(path: Path, alpha: bool = False) -> Tensor:
         try:
             with open_video(path) as container:
                 decoded = container.decode(video=0) if container.streams.video else ()
-                frames = [frame.to_ndarray(format="rgb24") for frame in decoded]
+                frames = []
+                for frame in decoded:
+                    check_volume(len(frames) + 1, frame.width, frame.height, RGB)
+                    frames.append(frame.to_ndarray(format="rgb24"))
         except (av.FFmpegError, ValueError) as error:
             raise ValueError(f"{shown(path)} cannot be read: {shown(error, 200)}") from error
         if not frames:

@@ -19,6 +19,8 @@ from .checks import as_list, check_volume, described, real, whole
 from .lengths import fit_length
 from .tracks import box_tracks
 
+MAX_BOXES = 10_000
+"""In one frame."""
 WHICH = ("all", "largest", "first")
 FORM = "expected x, y, width and height in pixels; connect the boxes of a detector, or such ones"
 
@@ -43,7 +45,12 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
     if not isinstance(which, str) or which not in WHICH:
         raise ValueError(f"which is {described(which)}, expected one of {', '.join(WHICH)}")
     masks = torch.zeros(num_frames, height, width)
+    drawn: dict[int, Tensor] = {}  # one list often serves every frame
     for mask, frame_boxes in zip(masks, steps(boxes_per_frame(boxes, num_frames)[0]), strict=True):
+        if id(frame_boxes) in drawn:
+            mask.copy_(drawn[id(frame_boxes)])
+            continue
+        drawn[id(frame_boxes)] = mask
         corners = [_corners(box) for box in frame_boxes]
         if which != "all":
             corners = corners[:1] if which == "first" else sorted(corners, key=_area)[-1:]
@@ -61,14 +68,14 @@ def boxes_per_frame(boxes: Any, num_frames: int) -> tuple[list[list], list[str]]
         boxes: as for `box_masks`.
         num_frames: length of the clip in which they were found.
     Raises:
-        ValueError: there are lists for another number of frames.
+        ValueError: there are lists for another number of frames, or more than `MAX_BOXES` in one.
     """
     if isinstance(boxes, Mapping):
         return [[boxes]] * num_frames, []
     boxes = as_list(boxes, "boxes")
     if not any(isinstance(entry, (list, tuple)) for entry in boxes):
-        return [boxes] * num_frames, []
-    frames = [as_list(entry, f"boxes of frame {index}") for index, entry in enumerate(boxes)]
+        return [_bounded(boxes, "boxes")] * num_frames, []
+    frames = [_bounded(entry, f"boxes of frame {index}") for index, entry in enumerate(boxes)]
     if len(frames) == 1:
         return frames * num_frames, []
     frames, notes = fit_length(frames, num_frames, "the list of boxes", "the clip")
@@ -96,6 +103,17 @@ def track_boxes(boxes: Any, num_frames: int) -> list[list[dict[str, int]]]:
         ]
         for frame in zip(*tracks, strict=True)
     ]
+
+
+def _bounded(boxes: Any, name: str) -> list:
+    """The list of one frame itself, so that frames with the same one are known."""
+    boxes = boxes if isinstance(boxes, list) else as_list(boxes, name)
+    if len(boxes) > MAX_BOXES:
+        raise ValueError(
+            f"{name} holds {counted(len(boxes), 'box')}, expected at most {MAX_BOXES} in a frame; keep the "
+            "best ones in the detector"
+        )
+    return boxes
 
 
 def _corners(box: Any) -> tuple[float, float, float, float]:

@@ -16,6 +16,7 @@ from .checks import MAX_FRAMES, as_list, as_tensor, flag, real, whole
 from .unit import moments
 
 Boxes = Tensor | Sequence[Sequence[float]] | Mapping[int, Sequence[float]]
+MAX_THINGS = 100
 MAX_COORDINATE = 1e6
 BOX = "(left, top, right, bottom)"
 
@@ -117,12 +118,17 @@ def _things(boxes: Boxes | Sequence[Boxes]) -> list[Boxes]:
     if isinstance(boxes, Mapping):
         return [boxes]
     if hasattr(boxes, "shape"):
-        return [boxes] if len(boxes.shape) < 3 else list(boxes)
+        if len(boxes.shape) < 3:
+            return [boxes]
     things = as_list(boxes, "boxes")
     if not things:
         raise ValueError(f"no box was given; give at least one {BOX}")
     if all(isinstance(part, (int, float)) for part in things) or all(_is_box(part) for part in things):
         return [things]
+    if len(things) > MAX_THINGS:
+        raise ValueError(
+            f"there are boxes of {counted(len(things), 'thing')}, expected at most {MAX_THINGS}; give fewer"
+        )
     return things
 
 

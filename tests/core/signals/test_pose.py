@@ -276,3 +276,22 @@ def test_points_beyond_the_canvas_that_are_not_drawn_do_not_matter():
     people = [{"pose_keypoints_2d": points}]
     video = draw_pose([{"people": people}], width=64, height=64, coordinates="fractions")
     assert video.shape == (1, 64, 64, 3) and float(video.max()) > 0
+
+
+@pytest.mark.parametrize("score", [0.05, 1.0])
+def test_a_single_wrong_point_does_not_decide_the_unit(score):
+    points = [[0.4 + 0.01 * index, 0.2 + 0.04 * index, 1.0] for index in range(17)]
+    outlier = [{"people": [{"pose_keypoints_2d": [*points, [7.0, 7.0, score]]}]}]
+    size = {"width": 64, "height": 64}
+    assert torch.equal(draw_pose(outlier, **size), draw_pose(outlier, **size, coordinates="fractions"))
+
+
+def test_absurd_structures_of_keypoints_are_refused_shortly():
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+    crowd = [person(neck=(9, 9))] * 100_000
+    for people in (deep, [{"pose_keypoints_2d": deep}], [{"face_keypoints_2d": {"a": deep}}], crowd):
+        with pytest.raises(ValueError, match="frame 0") as error:
+            parse_keypoints([{"people": people, "canvas_width": 64, "canvas_height": 64}])
+        assert len(str(error.value)) <= 400

@@ -73,3 +73,18 @@ def test_a_face_is_its_box_on_white():
     (canvas,) = reference(picture, masks=mask, width=32, height=16, num_frames=5).references
     assert torch.equal(canvas[:, 8:24], picture[5:21, 10:26])
     assert (canvas[:, :8] == 1).all() and (canvas[:, 24:] == 1).all()
+
+
+def test_boxes_for_all_frames_are_read_once():
+    """A detector's list for a long clip, which took a minute."""
+    read = []
+
+    class Counted(dict):
+        def __getitem__(self, key):
+            read.append(key)
+            return super().__getitem__(key)
+
+    masks = box_masks([Counted(box(3, 4, 10, 20))], width=40, height=30, num_frames=81)
+    assert len(read) == 4 and torch.equal(masks, drawn((3, 4, 13, 24)).expand(81, -1, -1))
+    with pytest.raises(ValueError, match="200000 boxes, expected at most"):
+        box_masks([box(3, 4, 10, 20)] * 200_000, width=40, height=30, num_frames=81)

@@ -106,3 +106,8 @@ def test_a_still_mask_holds_beside_tracked_ones_in_any_order():
     first, last = layout_masks([still, moving]), layout_masks([moving, still])
     assert len(first.frames) == 5 and torch.equal(first.frames, last.frames)
     assert bool((first.frames[4, 4:12, 4:12] == 0).any())
+
+
+def test_more_things_than_a_video_shows_are_refused():
+    with pytest.raises(ValueError, match="20000 things, expected at most"):
+        layout([[(1, 1, 20, 20)] * 2] * 20_000, width=64, height=64, num_frames=81)
