@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from devtools.errors import DevError
+from devtools.explain import ADVICE, cause_of
 from devtools.lock import LOCK
 from devtools.ownership import foreign_files, is_own_file
 from devtools.paths import python_of, require_space, writing_to
@@ -29,6 +30,7 @@ VENV_PARTS = (
     *("bin", "lib", "lib64", "include", "Scripts", "Lib", "Include", "share"),
     *("pyvenv.cfg", SCRATCH, STAMP, LOG, INSTALLING),
 )
+ENSUREPIP_BYTES = 32 * 2**20  # of pip, unpacked
 NEWEST_PYTHON = (3, 14)  # the newest with wheels of the pinned torch
 
 
@@ -79,10 +81,20 @@ def create_venv(
         errors="replace",
     )
     if process.returncode:
+        hint = _advice(process.stdout, shutil.disk_usage(venv).free)
         _remove(venv, "it could not be made", lambda line: None)
-        hint = "\nOn Debian and Ubuntu: apt install python3-venv" if "ensurepip" in process.stdout else ""
         raise DevError(f"python -m venv {venv} failed:\n{process.stdout.strip()}{hint}")
     return python
+
+
+def _advice(output: str, free_bytes: int) -> str:
+    """What to do after `python -m venv` failed, as further lines; empty where that is not known."""
+    # It hides what its ensurepip said: a full disk is told by the space that is left.
+    if cause_of(output) == "disk" or free_bytes < ENSUREPIP_BYTES:
+        return f"\n{ADVICE['disk']}, or set VDOT_VENV to a folder on another disk"
+    if "ensurepip is not available" in " ".join(output.split()):
+        return "\nOn Debian and Ubuntu: apt install python3-venv"
+    return ""
 
 
 def require_usable(venv: Path) -> None:

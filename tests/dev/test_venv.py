@@ -154,6 +154,20 @@ def test_a_failing_base_python_leaves_nothing(tmp_path):
     assert not (tmp_path / "venv").exists()
 
 
+@pytest.mark.parametrize(
+    ("output", "free", "advice"),
+    [
+        ("Error: Command '[.., '-m', 'ensurepip', ..]' returned non-zero exit status 1.", 0, "disk is full"),
+        ("OSError: [Errno 28] No space left on device: 'lib'", 2**40, "disk is full"),
+        ("created successfully because ensurepip is not\navailable.", 2**40, "apt install python3-venv"),
+        ("Error: Command '[.., '-m', 'ensurepip', ..]' died with SIGKILL.", 2**40, ""),
+    ],
+)
+def test_the_advice_fits_the_failure(output, free, advice):
+    hint = environments._advice(output, free)
+    assert advice in hint and bool(hint) == bool(advice)
+
+
 def test_a_python_that_is_too_new_is_named(tmp_path):
     if sys.platform == "win32":
         pytest.skip("needs a shell script as an interpreter")
