@@ -93,6 +93,10 @@ class ShapesProducer:
         sizes = ((group.width, group.height, group.num_frames) for group in self.shapes.groups)
         return max(sizes, key=lambda size: size[0] * size[1] * size[2])
 
+    def tasks(self) -> set[str]:
+        """The tasks of all groups."""
+        return {task for group in self.shapes.groups for task in (*group.tasks, *group.extra)}
+
     def header(self) -> dict[str, Any]:
         """All that the samples depend on, as JSON."""
         config = self.config

@@ -119,3 +119,14 @@ def test_the_largest_clip_is_what_a_plan_is_of(config):
     values = {"source": "producer", "producer": NAME, "producer_args": {"groups": groups}, "vae": "v"}
     clip = clip_of(distill_config({"data": {**values, "text_encoder": "t"}}))
     assert (clip.width, clip.height, clip.num_frames) == (48, 32, 9)
+
+
+def test_tasks_that_no_clip_has_are_named_before_anything_is_encoded(config, tmp_path):
+    settings = config({"groups": [GROUP]}, task_weights={"dept": 1.0})
+    for prepare in (lambda: build_producer(settings), lambda: build_source(settings, seed=1)):
+        with pytest.raises(ValueError, match=r"data\.task_weights has 'dept', .* did you mean 'depth'"):
+            prepare()
+    named = {"losses.task_guidance": ["inpaint"]}
+    with pytest.raises(ValueError, match=r"losses\.task_guidance has 'inpaint', of which there is no sample"):
+        build_source(config({"groups": [GROUP]}), seed=1, named_tasks=named)
+    assert not (tmp_path / "cache").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from vdot_core.text import shown
@@ -12,7 +13,8 @@ from .cache_writer import encode_all
 from .config import ENCODE_SETTINGS, DataConfig
 from .encoders import text_encoder_digest, vae_digest
 from .held_out import ValidationConfig, read_held_out
-from .producer import make_producer
+from .producer import check_producer_tasks, make_producer
+from .sampler import check_tasks
 from .source import CachedSource
 
 
@@ -20,6 +22,7 @@ def build_source(
     config: DataConfig,
     *,
     seed: int,
+    named_tasks: Mapping[str, Collection[str]] | None = None,
     global_batch: int | None = None,
     accumulation: int | None = None,
     text_only: bool = False,
@@ -34,6 +37,7 @@ def build_source(
     Args:
         config: The data settings.
         seed: Of the order and of the choice of captions.
+        named_tasks: Configuration key -> tasks that it names, besides `task_weights`.
         global_batch, accumulation: None = the configuration's.
         text_only: Prompts (and real latents) without contexts and references: stage 1.
         need_latents: Leave out rows without a real clip: the GAN is on.
@@ -48,12 +52,12 @@ def build_source(
 
     Raises:
         ValueError: The cache is missing, unfinished or made from other rows, with other settings, another VAE
-            or another text encoder, or holds nothing that can be used; or the processes cannot share its
-            batches.
+            or another text encoder, or holds nothing that can be used; the processes cannot share its
+            batches; or a key names a task that no sample has.
     """
     rank = int(os.environ.get("RANK", 0)) if rank is None else rank
     world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
-    cache = _open_cache(config, rank, world_size)
+    cache = _open_cache(config, rank, world_size, named_tasks or {})
     held_out: list[str] = []
     if validation is not None and validation.every and run_dir is not None:
         held_out = read_held_out(run_dir, [info for _, info in cache.samples], validation, write=rank == 0)
@@ -70,14 +74,20 @@ def build_source(
         held_out=held_out,
     )
     source.micro_batch_size(rank, world_size)
+    for key, tasks in (named_tasks or {}).items():
+        check_tasks(tasks, source.sampler.tasks, key)
     return source
 
 
-def _open_cache(config: DataConfig, rank: int, world_size: int) -> Cache:
+def _open_cache(
+    config: DataConfig, rank: int, world_size: int, named_tasks: Mapping[str, Collection[str]]
+) -> Cache:
     """Fill a producer's cache, or compare a finished one with the configuration; then open it."""
     folder = Path(config.cache_dir)
     if config.source == "producer":
-        encode_all(folder, make_producer(config), rank, world_size)
+        producer = make_producer(config)
+        check_producer_tasks(producer, {"data.task_weights": config.task_weights, **named_tasks})
+        encode_all(folder, producer, rank, world_size)
         return Cache(folder)
     cache = Cache(folder)
     check_settings(config, cache)

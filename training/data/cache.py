@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,69 +23,17 @@ import torch
 from torch import Tensor
 
 from vdot_core.checkpoints import read_tensors
-from vdot_core.files import read_file
-from vdot_core.text import shown
+from vdot_core.text import described, shown
 
 from ..engine.hashes import sampled_hash
 from .bad_rows import Skipped
+from .cache_index import HEADER, damaged, read_json, read_shards
 from .encoded import EncodedSample, SampleInfo, unpack
 
 FORMAT = 1
-HEADER, INDEX, EMPTY = "cache.json", "index.json", "empty.safetensors"
+INDEX, EMPTY = "index.json", "empty.safetensors"
 MADE_FROM = "made_from"
 NUM_BLOCKS, BLOCK_BYTES = 16, 1 << 16  # of a shard's digest
-MAX_JSON_BYTES = 2**30  # an index takes some 400 bytes a sample
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a cache; ValueError names the file where it holds none."""
-    try:
-        values = json.loads(read_file(path, MAX_JSON_BYTES))
-    except (ValueError, OSError, RecursionError) as error:
-        raise damaged(path, error) from error
-    if not isinstance(values, dict):
-        raise damaged(path, f"it holds a {type(values).__name__}, expected an object")
-    return values
-
-
-def damaged(path: Path, reason: object) -> ValueError:
-    """The error for a file of a cache that cannot be used."""
-    # Without its header, nothing says what encoded the shards.
-    what = f"the folder {shown(path.parent)}" if path.name == HEADER else "it"
-    return ValueError(
-        f"{shown(path)} is damaged ({shown(reason, 120)}); remove {what} and run training/cache.py again"
-    )
-
-
-def read_shards(index: Path) -> list[dict[str, Any]]:
-    """The shards' entries of an index.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    shards = read_json(index).get("shards")
-    if not (isinstance(shards, list) and all(map(_is_shard, shards))):
-        raise damaged(index, "it does not list the shards, with their samples and the rows left out")
-    return shards
-
-
-def read_shard(path: Path) -> dict[str, Any]:
-    """A shard's entry, from its JSON.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    shard = read_json(path)
-    if not _is_shard(shard):
-        raise damaged(path, "it does not list the samples and the rows left out")
-    return shard
-
-
-def _is_shard(shard: Any) -> bool:
-    if not (isinstance(shard, dict) and isinstance(shard.get("bytes"), int)):
-        return False
-    samples, skipped = shard.get("samples"), shard.get("skipped")
-    return isinstance(samples, list) and isinstance(skipped, list) and all(map(Skipped.is_entry, skipped))
 
 
 def made_from(header: Mapping[str, Any]) -> str:
@@ -155,8 +104,9 @@ def check_header(header: Mapping[str, Any], expected: Mapping[str, Any], folder:
                 "other changes cannot: give another cache_dir or remove the old one"
             )
         raise ValueError(
-            f"the cache {shown(folder)} was made with another {name}: it has {shown(header.get(name), 80)}, "
-            f"this run {shown(value, 80)}; give another cache_dir or remove the old one"
+            f"the cache {shown(folder)} was made with another {name}: it has "
+            f"{described(header.get(name), 80)}, this run {described(value, 80)}; "
+            f"give another cache_dir or remove the old one"
         )
 
 
@@ -214,7 +164,7 @@ class Cache:
             )
         self.text_len = header.get("text_len")
         if not isinstance(self.text_len, int):
-            raise damaged(self.folder / HEADER, f"its text_len is {shown(self.text_len, 20)}")
+            raise damaged(self.folder / HEADER, f"its text_len is {described(self.text_len, 22)}")
         self.empty_text = read_empty(self.folder / EMPTY, header)
         if self.text_len < len(self.empty_text):
             raise damaged(self.folder / HEADER, f"its text_len is {self.text_len}")
@@ -224,6 +174,7 @@ class Cache:
         for number, shard in enumerate(shards):
             self._add(number, shard)
         self._files: dict[int, Any] = {}
+        self._num_bytes = [shard["bytes"] for shard in shards]
 
     def _add(self, number: int, shard: dict[str, Any]) -> None:
         self.skipped += [Skipped(**row) for row in shard["skipped"]]
@@ -235,11 +186,15 @@ class Cache:
             reason = f"{path} has other content than was written"
         if reason is None and shard.get(MADE_FROM, self._made_from) != self._made_from:
             reason = f"{path} is of a cache of other rows or settings"
+        slots = set()
         for values in shard["samples"]:
             try:
                 info = SampleInfo.from_dict(values)
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 raise damaged(self.folder / INDEX, f"a sample of shard {number}: {error}") from error
+            if info.slot in slots:
+                raise damaged(self.folder / INDEX, f"it lists sample {info.slot} of shard {number} twice")
+            slots.add(info.slot)
             if reason is None:
                 self.samples.append((number, info))
                 continue
@@ -277,10 +232,17 @@ class Cache:
     def _open(self, number: int) -> Any:
         from safetensors import safe_open
 
-        if number not in self._files:
+        path = shard_path(self.folder, number, "safetensors")
+        file, inode = self._files.get(number, (None, None))
+        with suppress(FileNotFoundError) if file else nullcontext():  # a mapped file that was removed stays
+            status, expected = path.stat(), self._num_bytes[number]
+            # What lies beyond the end of a mapped file that was cut ends the process where it is read; one
+            # that was exchanged stays as it was.
+            if status.st_size != expected and inode in (None, status.st_ino):
+                raise OSError(f"it has {status.st_size} bytes, not {expected}")
+        if file is None:
             if len(self._files) >= self.MAX_OPEN:
                 self._files.pop(next(iter(self._files)))
-            self._files[number] = safe_open(
-                str(shard_path(self.folder, number, "safetensors")), framework="pt"
-            )
-        return self._files[number]
+            file = safe_open(str(path), framework="pt")
+            self._files[number] = file, status.st_ino
+        return file

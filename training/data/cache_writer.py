@@ -23,7 +23,6 @@ from .bad_rows import RETRIED, Skipped, log_skipped
 from .cache import (
     EMPTY,
     FORMAT,
-    HEADER,
     INDEX,
     MADE_FROM,
     cached_rows,
@@ -32,12 +31,11 @@ from .cache import (
     made_from,
     read_empty,
     read_header,
-    read_shard,
-    read_shards,
     shard_digest,
     shard_indexes,
     shard_path,
 )
+from .cache_index import CHECKSUM, HEADER, checksum, read_shard, read_shards
 from .encoded import EncodedSample, pack
 from .producer import Producer, ReportsRows
 
@@ -60,7 +58,7 @@ def write_shard(
     save_safetensors(tensors, path, {})
     index = {"samples": entries, "skipped": [asdict(row) for row in skipped], "bytes": path.stat().st_size}
     index |= {"digest": shard_digest(path), MADE_FROM: made}
-    write_json(index, shard_path(folder, number, "json"))
+    write_json({**index, CHECKSUM: checksum(index)}, shard_path(folder, number, "json"))
 
 
 def missing_shards(folder: Path, num_shards: int) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vdot_core.text import described
+
 
 def require(condition: bool, message: str) -> None:
     """Raise a ValueError with this message unless the condition holds."""
@@ -26,4 +28,6 @@ def require_tasks(names: Iterable[str], key: str) -> None:
             task_parts(own)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
-        require(own == name, f"{key} has {name!r}, a task that rows call {own!r}; write {own}")
+        require(
+            own == name, f"{key} has {described(name)}, a task that rows call {described(own)}; write {own}"
+        )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vdot_core import signals, vcu
-from vdot_core.text import shown
+from vdot_core.text import described
 from vdot_core.vcu.unit import GRAY
 
 from .bad_rows import BadRowError
@@ -212,7 +212,7 @@ def task_parts(name: str) -> tuple[RowTask, ...]:
     composites = [f"reference_{part}" for part, task in PARTS.items() if task.kind in ("control", "keep")]
     near = get_close_matches(name, [*PARTS, *WHOLE, *composites], 1)
     hint = f"did you mean {near[0]}?" if near else "docs/TASKS.md lists the tasks"
-    raise BadRowError("wrong", f"task_name {shown(name, 80)!r} is unknown; {hint}")
+    raise BadRowError("wrong", f"task_name {described(name, 80)} is unknown; {hint}")
 
 
 def _compose(first: RowTask, second: RowTask) -> bool:

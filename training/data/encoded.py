@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vdot_core.networks.context_scale import ContextScale
-from vdot_core.text import shown
+from vdot_core.text import described
 from vdot_core.vcu import CONTEXT_CHANNELS, LATENT_CHANNELS
 
 from .bad_rows import BadRowError
@@ -67,15 +67,15 @@ class SampleInfo:
         """Read what `to_dict` gave, through JSON; ValueError, TypeError or LookupError for else."""
         for name, kind in (("id", str), ("task", str), ("has_latents", bool), *((n, int) for n in COUNTS)):
             if type(values[name]) is not kind:
-                raise ValueError(f"{name} is {shown(values[name], 20)}, expected {kind.__name__}")
+                raise ValueError(f"{name} is {described(values[name], 22)}, expected {kind.__name__}")
         if len(values["shape"]) != 4 or not all(type(size) is int and size > 0 for size in values["shape"]):
-            raise ValueError(f"shape is {shown(values['shape'], 40)}, expected four positive numbers")
+            raise ValueError(f"shape is {described(values['shape'], 40)}, expected four positive numbers")
         if not isinstance(values.get("clip"), (str, type(None))):
-            raise ValueError(f"clip is {shown(values['clip'], 20)}, expected str")
+            raise ValueError(f"clip is {described(values['clip'], 22)}, expected str")
         if values["num_texts"] < 1:
-            raise ValueError(f"num_texts is {values['num_texts']}, expected at least 1")
+            raise ValueError(f"num_texts is {described(values['num_texts'])}, expected at least 1")
         if not (isinstance(values["scales"], list) and values["scales"]):
-            raise ValueError(f"scales are {shown(values['scales'], 20)}, expected a list")
+            raise ValueError(f"scales are {described(values['scales'], 22)}, expected a list")
         rest = {name: value for name, value in values.items() if name not in ("scales", "shape")}
         frames = tuple(tuple(s) if isinstance(s, list) else float(s) for s in values["scales"])
         return cls(**rest, shape=tuple(values["shape"]), context_scale=ContextScale(frames=frames))

@@ -11,7 +11,7 @@ from .bad_rows import log_skipped
 from .cache import INDEX, Cache, cached_rows
 from .cache_writer import encode_all, missing_shards
 from .config import DataConfig
-from .producer import Producer, make_producer
+from .producer import Producer, check_producer_tasks, make_producer
 
 logger = logging.getLogger("vdot")
 
@@ -34,7 +34,9 @@ def build_producer(config: DataConfig, local_rank: int = 0) -> Producer:
     if config.source == "cache":
         raise ValueError("data.source is cache, which is encoded already; give the manifest or the shards")
     if config.source == "producer":
-        return make_producer(config)
+        producer = make_producer(config)
+        check_producer_tasks(producer, {"data.task_weights": config.task_weights})
+        return producer
     from .rows import RowsProducer
 
     return RowsProducer(config, local_rank, cached_rows(config.cache_dir))

@@ -25,7 +25,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
-from vdot_core.text import counted, listed, parse_json, shown
+from vdot_core.text import counted, described, listed, parse_json, shown
 
 from .bad_rows import BadRowError, Skipped
 from .records import Record, read_table
@@ -265,7 +265,7 @@ def _list(value: Any) -> list[str]:
             value = parse_json(value)
         except ValueError as error:
             raise BadRowError(
-                "wrong", f"ref_image_path is {shown(value, 80)!r}, no JSON list ({error})"
+                "wrong", f"ref_image_path is {described(value, 80)}, no JSON list ({error})"
             ) from error
     _check_type("ref_image_path", value)
     parts = value.split(";") if isinstance(value, str) else value

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from vdot_core.text import described
+
 from .bad_rows import Skipped
 from .config import DataConfig
 from .encoded import EncodedSample
+from .sampler import check_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = "tiny.producer.ShapesProducer"
@@ -50,6 +53,9 @@ class NamedProducer(Producer, Protocol):
     def largest_clip(self) -> tuple[int, int, int]:
         """(width, height, num_frames) of its largest sample, for planning."""
 
+    # Optional: `tasks(self) -> Collection[str]`, all tasks of its samples, so that a configuration that names
+    # another one is refused before anything is encoded.
+
 
 def make_producer(config: DataConfig) -> NamedProducer:
     """Import the class that `data.producer` names, and make it from the configuration.
@@ -69,11 +75,26 @@ def make_producer(config: DataConfig) -> NamedProducer:
     # Only code of this repository is run for a name in a configuration file.
     if spec is None or not spec.origin or Path(spec.origin).resolve() != ROOT / top / "__init__.py":
         raise ValueError(
-            f"data.producer is {name!r}; expected a class in a package of this repository, such as {EXAMPLE}"
+            f"data.producer is {described(name)}; expected a class in a package of this repository, "
+            f"such as {EXAMPLE}"
         )
     try:
         producer = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"data.producer {name!r} cannot be imported ({error}); try {EXAMPLE}") from error
+        raise ValueError(
+            f"data.producer {described(name)} cannot be imported ({error}); try {EXAMPLE}"
+        ) from error
     # A parser of its settings may write to them; the run's are saved and compared as they were given.
     return producer(copy.deepcopy(config))
+
+
+def check_producer_tasks(producer: Producer, named_tasks: Mapping[str, Iterable[str]]) -> None:
+    """Refuse, by ValueError, tasks that no sample of a producer will have, where it knows its tasks.
+
+    Args:
+        producer: Before it encodes.
+        named_tasks: Configuration key -> the tasks that it names.
+    """
+    if hasattr(producer, "tasks"):
+        for key, tasks in named_tasks.items():
+            check_tasks(tasks, producer.tasks(), key)

@@ -14,6 +14,8 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from vdot_core.text import described
+
 logger = logging.getLogger("vdot")
 BLOCK = 256
 DRAWS, ORDERS = 1, 2
@@ -112,7 +114,7 @@ def check_tasks(names: Iterable[str], tasks: Collection[str], key: str) -> None:
             near = get_close_matches(task, tasks, 1)
             hint = f"did you mean {near[0]!r}?" if near else "remove it."
             raise ValueError(
-                f"{key} has {task!r}, of which there is no sample; {hint} "
+                f"{key} has {described(task)}, of which there is no sample; {hint} "
                 f"There are {', '.join(sorted(tasks))}"
             )
 

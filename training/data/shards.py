@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import logging
@@ -34,6 +35,8 @@ EXTENSIONS = (
     tarfile.GNUTYPE_LONGLINK,
 )
 MAX_NAME_BYTES = 2**20
+MAX_TARS = 100_000
+BRACES = re.compile(r"\{(?:(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?|([^{}]*))\}")
 Files = dict[str, bytes | BadRowError]
 HIDDEN = re.compile(r"__[^/]*__($|/)")  # webdataset's own entries
 
@@ -58,6 +61,8 @@ class TarRows:
 
         if path.startswith("pipe:"):
             raise ValueError(f"{shown(path)}: addresses that run programs are not opened; give files")
+        if (count := _num_names(path)) > MAX_TARS:
+            raise ValueError(f"{shown(path)} names {count} tars, expected at most {MAX_TARS}; give fewer")
         self.urls = []
         for url in expand_urls(path):
             if "*" not in url:
@@ -95,6 +100,15 @@ class TarRows:
                 yield _row(name, key, place, files)
             except Exception as error:
                 yield Skipped.from_error(key, place, error)
+
+
+def _num_names(path: str) -> int:
+    """The most names that a pattern with braces can stand for, without writing them out."""
+    count = 1
+    for match in BRACES.finditer(path):
+        first, last, others = match.groups()
+        count *= others.count(",") + 1 if first is None else abs(int(last[:20]) - int(first[:20])) + 1
+    return count
 
 
 def _samples(url: str, name: str) -> Iterator[tuple[str, Files] | Skipped]:
@@ -144,9 +158,13 @@ def _files(stream: IO[bytes]) -> Iterator[tuple[str, str, bytes | BadRowError]]:
             archive.members = []  # it would keep them all
             folder, slash, file = member.name.rpartition("/")
             stem, dot, ending = file.partition(".")
-            if not (member.isreg() and stem and dot) or HIDDEN.match(member.name):
+            if member.isdir() or not (stem and dot) or HIDDEN.match(member.name):
                 continue
             key = f"{folder}{slash}{stem}"
+            if not member.isreg():
+                reason = f"{shown(member.name)} is a link or a device; pack the file with tar --dereference"
+                yield key, ending.lower(), BadRowError("unreadable", reason)
+                continue
             row, total = key, member.size + (total if key == row else 0)
             try:
                 # A sparse file takes no space in the tar.
@@ -167,6 +185,16 @@ def _by_ending(files: Iterator[tuple[str, str, bytes | BadRowError]]) -> Files:
     return result
 
 
+def _caption(data: bytes, key: str) -> str:
+    """Text of a caption's file; BadRowError where it is in another encoding."""
+    try:
+        return data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise BadRowError(
+            "unreadable", f"{shown(key)}.txt is not UTF-8 ({shown(error, 80)}); save it as UTF-8"
+        ) from error
+
+
 def _row(shard: str, key: str, place: str, files: Files) -> Row:
     """One group of files as a row; BadRowError where its JSON is none or says too little."""
     for data in files.values():
@@ -181,14 +209,18 @@ def _row(shard: str, key: str, place: str, files: Files) -> Row:
         elif match := re.fullmatch(r"ref_image(?:_(\d+))?", field):
             references.append((int(match[1] or 0), Media(f"{shard}/{key}.{ending}", data)))
     try:
-        record = parse_json(files.get("json", b"{}"), allow_nan=True, unique_keys=True)
+        content = files.get("json", b"{}").removeprefix(codecs.BOM_UTF8)
+        record = parse_json(content, allow_nan=True, unique_keys=True)
     except ValueError as error:
         raise BadRowError("unreadable", f"{shown(key)}.json is no JSON: {error}") from error
     if not isinstance(record, dict):
         raise BadRowError("unreadable", f"{shown(key)}.json is no JSON object")
     record = renamed(record)
     if "txt" in files:
-        record.setdefault("prompt", files["txt"].decode("utf-8", "replace"))
+        caption = _caption(files["txt"], key)
+        if record.get("prompt") not in (None, "", caption):
+            raise BadRowError("wrong", f"{shown(key)}.json and {shown(key)}.txt have two captions; keep one")
+        record["prompt"] = caption
     task, prompts = read_texts(record)
     source, mask, target = (clips.get(name) for name in CLIPS)
     pictures = tuple(media for _, media in sorted(references, key=lambda item: item[0]))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdot_core.checkpoints import read_tensors
-from vdot_core.text import parse_json, shown
+from vdot_core.text import described, parse_json, shown
 
 from .weights import assign_weights
 
@@ -153,13 +153,13 @@ def _settings(metadata: dict[str, str], path: str | Path) -> tuple[int, dict[str
         text_len = parse_json(metadata.get("text_len", str(TEXT_LEN)))
         config = parse_json(metadata.get("config", "{}"))
         if type(text_len) is not int or not 1 <= text_len <= MAX_TEXT_LEN:
-            raise ValueError(f"text_len is {shown(text_len, 40)}")
+            raise ValueError(f"text_len is {described(text_len, 40)}")
         if not isinstance(config, dict):
             raise ValueError("config is not a JSON object")
         settings = {name: value for name, value in config.items() if name in DEFAULTS}
         for name, value in settings.items():
             if type(value) is not type(DEFAULTS[name]):
-                raise ValueError(f"{name} is {shown(value, 40)}")
+                raise ValueError(f"{name} is {described(value, 40)}")
     except ValueError as error:
         raise ValueError(
             f"the metadata of {shown(path)} cannot be read ({error}); expected text_len from 1 to "

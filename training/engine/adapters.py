@@ -16,8 +16,8 @@ from torch.distributed.tensor import DTensor
 
 from vdot_core.checkpoints import inspect
 from vdot_core.checkpoints.lora import Factors
-from vdot_core.networks import NetworkRole, WanVace, WanVaceConfig, add_adapter
-from vdot_core.networks.adapters import attach
+from vdot_core.networks import NetworkRole, WanVace, WanVaceConfig, add_adapter, expected_shapes
+from vdot_core.networks.adapters import adapter_parameters, attach
 
 from ..data.checks import require
 from ..distributed.config import ParallelConfig
@@ -81,6 +81,15 @@ class AdaptedFrom:
     adapters: AdapterConfig
     real_score: str
     stage_one: str | None
+
+
+def parameter_names(sizes: WanVaceConfig, adapters: AdapterConfig | None = None) -> list[str]:
+    """Names of the generator's parameters: of its adapter where it is one, or of the full network."""
+    if adapters is None or not adapters.adapts("generator"):
+        return list(expected_shapes(sizes))
+    network = WanVace(sizes, device="meta")
+    add_adapter(network, "one", adapters.rank, targets=tuple(adapters.targets))
+    return list(adapter_parameters(network, "one"))
 
 
 def is_lora(path: str | Path) -> bool:

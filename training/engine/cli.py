@@ -17,9 +17,12 @@ from jsonargparse import (
     ArgumentParser,
     DefaultHelpFormatter,
     Namespace,
-    get_loader,
     set_loader,
 )
+
+from vdot_core.text import shown
+
+from .yaml_text import load_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 Config = TypeVar("Config")
@@ -34,29 +37,6 @@ INPUTS = (
     "fake_score",
     "acc_wan_init",
 )
-# Of one file: references to references, each several times, are copied and double with each level.
-MAX_ALIASES = 16
-MAX_YAML_CHARACTERS = 1_000_000
-_load = get_loader("yaml")
-
-
-def load_yaml(text: str) -> Any:
-    """Read YAML of a configuration or of a value, with few aliases.
-
-    Raises:
-        yaml.YAMLError: It is no YAML, is too long, or refers back to values too often.
-    """
-    if len(text) > MAX_YAML_CHARACTERS:
-        raise yaml.YAMLError(f"{len(text)} characters, expected at most {MAX_YAML_CHARACTERS}")
-    if text.count("*") > MAX_ALIASES:
-        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
-        if aliases > MAX_ALIASES:
-            raise yaml.YAMLError(
-                f"{aliases} aliases (*name), expected at most {MAX_ALIASES}; write the values out"
-            )
-    return _load(text)
-
-
 set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
@@ -132,7 +112,7 @@ class RunParser(Generic[Config]):
 
     def _explained(self, message: str) -> str:
         """jsonargparse's message in one line, with the nearest known key after an unknown one."""
-        message = " ".join(message.split())
+        message = shown(" ".join(message.split()), 300)
         unknown = re.search(r"unrecognized arguments: --([\w.]+)", message)
         in_group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
         in_file = re.search(r"Option '([\w.]+)' is not accepted|No action for key \"([\w.]+)\"", message)

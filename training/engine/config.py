@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vdot_core.text import shown
+from vdot_core.text import described
 
 from ..data.checks import require, require_tasks
 from ..data.config import DataConfig
@@ -142,7 +142,7 @@ class RunConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        seed = f"seed is {shown(self.seed, 40)}; expected 0 or more, below 2^64"
+        seed = f"seed is {described(self.seed, 40)}; expected 0 or more, below 2^64"
         require(0 <= self.seed < 2**64, seed)
         require(self.steps >= 1, f"steps is {self.steps}; expected at least 1")
         most = self.max_steps

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdot_core.networks import WanVaceConfig
+from vdot_core.text import described
 
 from ..data.batch import Batch
 from .adapters import AdaptedFrom
@@ -114,8 +115,8 @@ def trained_names(names: Collection[str], frozen: Sequence[str]) -> list[str]:
             starts = sorted({re.match(r"[^.]+(\.\d+)?\.?", name)[0] for name in names})
             near = difflib.get_close_matches(prefix, starts, 3, 0.5) or starts[:8]
             raise ValueError(
-                f"model.frozen has {prefix!r}, with which no parameter's name begins; give a beginning such "
-                f"as {', '.join(near)}, or remove it"
+                f"model.frozen has {described(prefix)}, with which no parameter's name begins; give a "
+                f"beginning such as {', '.join(near)}, or remove it"
             )
     trained = [name for name in names if not name.startswith(tuple(frozen))] if frozen else list(names)
     if not trained:

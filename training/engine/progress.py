@@ -30,6 +30,7 @@ logger = logging.getLogger("vdot")
 GIB = 2**30
 METRICS = "metrics.jsonl"
 VALIDATION = "validation/"
+MAX_LINE_BYTES = 1 << 20
 SHOWN = ("loss", "dmd", "otd", "transport_error", "gradient_norm")
 
 
@@ -90,6 +91,7 @@ class Progress:
         if config.log.wandb:
             self.wandb = _start_wandb(config)
         require_file(Path(config.out_dir) / METRICS)
+        end_with_a_line(Path(config.out_dir) / METRICS)
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(Path(config.out_dir) / "tensorboard"), purge_step=first)
@@ -228,6 +230,22 @@ def require_file(path: Path) -> None:
         file_size(path)
 
 
+def end_with_a_line(path: Path) -> None:
+    """Cut off the half of a line at a file's end that a killed process or a full disk left, if there is one.
+
+    What is appended would continue that line, and neither could be read.
+    """
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = max(0, end - MAX_LINE_BYTES)
+        file.seek(start)
+        kept = start + file.read().rfind(b"\n") + 1
+        if kept < end:
+            file.truncate(kept)
+
+
 def _start_wandb(config: RunConfig) -> Any:
     """Start a run of Weights & Biases, or resume the one of this folder."""
     try:
@@ -237,7 +255,8 @@ def _start_wandb(config: RunConfig) -> Any:
     folder = Path(config.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     id_file = folder / "wandb_id.txt"
-    if not id_file.exists():
+    require_file(id_file)
+    if not id_file.exists() or not id_file.read_text().strip():  # empty after a kill
         id_file.write_text(secrets.token_hex(8))
     return wandb.init(
         project="vdot",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vdot_core.text import shown
 
-from ..data import build_source, check_tasks
+from ..data import build_source
 from ..data.config import micro_batch_size
 from ..distributed import world as processes
 from ..distributed.world import World
@@ -85,6 +85,7 @@ def ready(
             source = build_source(
                 config.data,
                 seed=config.seed,
+                named_tasks=named_tasks,
                 text_only=text_only,
                 need_latents=need_latents,
                 validation=config.validation,
@@ -92,8 +93,6 @@ def ready(
                 rank=world.rank,
                 world_size=world.size,
             )
-            for key, tasks in named_tasks.items():
-                check_tasks(tasks, source.sampler.tasks, key)
             yield Trainer(config, new_method(config, world, source.empty_text), source, world)
     finally:
         processes.stop()

@@ -11,15 +11,17 @@ import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from vdot_core.files import atomic_write
+from vdot_core.files import atomic_write, read_file
+from vdot_core.text import described, parse_json, shown
 
 from .files import read_json
 
 logger = logging.getLogger("vdot")
 JOB, DONE, LOG = "sweep_job.json", "sweep_done.json", "sweep.log"
+MAX_METRICS_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,16 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if not self.runs or any(Path(name).name != name or name.startswith(".") for name in self.runs):
             raise ValueError(
-                f"runs are named {list(self.runs)}; give one or more plain words: they are folders"
+                f"runs are named {described(list(self.runs), 160)}; give plain words: they are folders"
             )
+        for name, changes in self.runs.items():
+            if own := [key for key in ("seed", "out_dir") if key in changes]:
+                raise ValueError(
+                    f"runs.{shown(name)} sets {own[0]}, which the sweep sets; give its seeds or out_dir"
+                )
+        metrics = PurePath(self.metrics)
+        if not metrics.parts or metrics.is_absolute() or ".." in metrics.parts:
+            raise ValueError(f"metrics is {described(self.metrics)}; give names of files in a run's folder")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}; give one or more, each once")
         if self.jobs < 1:
@@ -185,9 +195,15 @@ def read_numbers(folder: Path, pattern: str) -> dict[str, float]:
     """A run's numbers; see `SweepConfig.metrics`. ValueError where there are none."""
     numbers = {}
     for file in sorted(folder.glob(pattern)):
-        text = file.read_text()
-        for value in [text] if file.suffix == ".json" else text.splitlines():
-            numbers |= dict(_flat(json.loads(value), file.stem if "*" in pattern else ""))
+        try:
+            text = read_file(file, MAX_METRICS_BYTES).decode("utf-8")
+            for value in [text] if file.suffix == ".json" else text.splitlines():
+                values = parse_json(value, allow_nan=True)
+                numbers |= dict(_flat(values, file.stem if "*" in pattern else ""))
+        except ValueError as error:
+            raise ValueError(
+                f"{shown(file)} holds no numbers ({shown(error, 120)}); remove {DONE} there to run it again"
+            ) from error
     if not numbers:
         raise ValueError(f"{folder} has no numbers in {pattern}, though its run has ended; set metrics")
     return numbers

@@ -22,7 +22,7 @@ from ..data.batch import Batch
 from ..distributed.world import World
 from ..engine.draws import Draws, keyed_generator
 from ..engine.eight_bit import moment_bytes
-from ..engine.method import Losses, Update, pad_text
+from ..engine.method import Losses, Update, pad_text, trained_names
 from ..engine.networks import (
     build_transformer,
     check_text,
@@ -61,10 +61,11 @@ class FlowMatching:
 
     @staticmethod
     def check(config: FineTuneConfig) -> None:
-        """Raise ValueError where the file to start from is missing or does not fit."""
+        """Raise ValueError where the file to start from or the frozen parameters do not fit."""
         sizes = network_sizes(config.model.preset, None)
         if config.model.start_from:
             check_transformer(config.model.start_from, sizes, "model.start_from")
+        trained_names(expected_shapes(sizes), config.model.frozen)
 
     @staticmethod
     def output_bytes(config: FineTuneConfig) -> OutputBytes:

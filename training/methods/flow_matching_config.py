@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from vdot_core.networks import PRESETS
+from vdot_core.text import described
 
 from ..data.checks import require
 from ..engine.config import OptimConfig, RunConfig
@@ -28,7 +29,7 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         require(
             self.preset in PRESETS,
-            f"model.preset is {self.preset!r}; expected one of {', '.join(PRESETS)}",
+            f"model.preset is {described(self.preset)}; expected one of {', '.join(PRESETS)}",
         )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vdot_core.distill import DMD_WEIGHTINGS, GAN_FORMS
+from vdot_core.text import described
 
 from ..data.checks import require
 
@@ -103,11 +104,12 @@ class LossConfig:
         require(self.dmd or self.otd or self.gan, "losses: dmd, otd and gan are all false; set one true")
         require(
             self.dmd_weighting in DMD_WEIGHTINGS,
-            f"losses.dmd_weighting is {self.dmd_weighting!r}; expected one of {', '.join(DMD_WEIGHTINGS)}",
+            f"losses.dmd_weighting is {described(self.dmd_weighting)}; expected one of "
+            f"{', '.join(DMD_WEIGHTINGS)}",
         )
         require(
             self.gan_form in GAN_FORMS,
-            f"losses.gan_form is {self.gan_form!r}; expected one of {', '.join(GAN_FORMS)}",
+            f"losses.gan_form is {described(self.gan_form)}; expected one of {', '.join(GAN_FORMS)}",
         )
         require(
             0 <= self.min_timestep < self.max_timestep <= 1000,

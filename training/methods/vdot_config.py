@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vdot_core.networks import PRESETS
+from vdot_core.text import described
 
 from ..data.checks import require
 from ..engine.adapters import AdapterConfig
@@ -51,7 +52,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require(
             self.preset is None or self.preset in PRESETS,
-            f"model.preset is {self.preset!r}; expected null or one of {', '.join(PRESETS)}",
+            f"model.preset is {described(self.preset)}; expected null or one of {', '.join(PRESETS)}",
         )
         require(
             (self.discriminator_width is None) == (self.discriminator_heads is None),

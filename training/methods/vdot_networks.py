@@ -24,8 +24,9 @@ from vdot_core.networks import (
 from vdot_core.text import shown
 
 from ..distributed.world import World
-from ..engine.adapters import AdaptedFrom, build_adapted, is_lora, share_weights
+from ..engine.adapters import AdaptedFrom, build_adapted, is_lora, parameter_names, share_weights
 from ..engine.draws import keyed_generator
+from ..engine.method import trained_names
 from ..engine.networks import (
     VACE_NAMES,
     Transformer,
@@ -156,7 +157,7 @@ def check_networks(config: DistillConfig) -> None:
     """Find mistakes in the networks' files and taps before data is encoded.
 
     Raises:
-        ValueError: A file is missing or does not fit, or a tap is no block.
+        ValueError: A file is missing or does not fit, a tap is no block, or model.frozen fits no parameter.
     """
     model = config.model
     if model.real_score is None:
@@ -166,6 +167,7 @@ def check_networks(config: DistillConfig) -> None:
         if path := getattr(model, key):
             check_transformer(path, sizes, f"model.{key}")
     check_stage_one(model, sizes)
+    trained_names(parameter_names(sizes, model.adapters), model.frozen)
     taps = model.taps or []
     if len({*taps}) < len(taps) or not all(0 <= tap < sizes.num_layers for tap in taps):
         raise ValueError(

@@ -12,6 +12,7 @@ import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,14 +20,16 @@ from torch import Tensor
 
 from vdot_core.checkpoints import save_network
 from vdot_core.networks import WanVace, WanVaceConfig
-from vdot_core.text import shown
+from vdot_core.text import listed, shown
 from vdot_core.vcu import CONTEXT_CHANNELS, LATENT_CHANNELS
 
 from ..data.batch import Batch
 from ..distributed import world as processes
 from ..distributed.world import World
+from ..engine.adapters import parameter_names
 from ..engine.config import LogConfig
 from ..engine.draws import keyed_generator
+from ..engine.method import trained_names
 from ..engine.networks import network_sizes
 from ..engine.progress import GIB
 from ..engine.run import train
@@ -103,6 +106,7 @@ def dry_run(config: DistillConfig) -> int:
     """
     full = network_sizes(config.model.preset, config.model.real_score, text_only=config.model.text_only)
     sizes = dataclasses.replace(full, num_layers=2, vace_layers=(0,) if full.vace_layers else ())
+    frozen, left_out = rehearsed_frozen(config, full, sizes)
     world, folder = processes.start(config.parallel), None
     try:
         clip = rehearsal_clip(config, world.device)
@@ -113,9 +117,14 @@ def dry_run(config: DistillConfig) -> int:
                 full.num_layers, full.dim, world.size, clip.num_frames, clip.height, clip.width,
                 " (a CPU's; the run's own size takes a GPU)" if clip is CPU_CLIP else "",
             )  # fmt: skip
+            if left_out:
+                logger.info(
+                    "dry run: model.frozen's %s is left out, which those two layers lack, or which leaves "
+                    "none of them to train", listed(left_out),
+                )  # fmt: skip
             write_random(folder / "teacher.safetensors", sizes)
         world.barrier()
-        small = rehearsal(config, folder, world.size)
+        small = rehearsal(config, folder, world.size, frozen)
         source = RandomSource(sizes, clip, small.data.batch_size)
         begin = time.monotonic()
         trainer = Trainer(small, Vdot(small, world, source.empty_text), source, world)
@@ -147,13 +156,38 @@ def _new_folder(out_dir: str, world: World) -> Path:
     return Path(folder)
 
 
-def rehearsal(config: DistillConfig, folder: Path, num_processes: int) -> DistillConfig:
+def rehearsed_frozen(
+    config: DistillConfig, full: WanVaceConfig, sizes: WanVaceConfig
+) -> tuple[list[str], list[str]]:
+    """The prefixes of `model.frozen` that a rehearsal keeps, and those that it leaves out.
+
+    Args:
+        config: The run.
+        full: Sizes of its networks.
+        sizes: Of the rehearsal's, with fewer layers.
+
+    Raises:
+        ValueError: They do not fit the run's networks.
+    """
+    model = config.model
+    trained_names(parameter_names(full, model.adapters), model.frozen)
+    names = parameter_names(sizes, model.adapters)
+    kept = [prefix for prefix in model.frozen if any(name.startswith(prefix) for name in names)]
+    if kept and all(name.startswith(tuple(kept)) for name in names):
+        kept = []  # what is trained lies in the layers that are left out
+    return kept, [prefix for prefix in model.frozen if prefix not in kept]
+
+
+def rehearsal(
+    config: DistillConfig, folder: Path, num_processes: int, frozen: Sequence[str] = ()
+) -> DistillConfig:
     """The configuration of a rehearsal: two steps, which hold every kind of update of the run.
 
     Args:
         config: The run.
         folder: For its files; the teacher's is teacher.safetensors.
         num_processes: One sample on each.
+        frozen: Prefixes that are not trained; see `rehearsed_frozen`.
 
     Returns:
         The configuration.
@@ -161,7 +195,7 @@ def rehearsal(config: DistillConfig, folder: Path, num_processes: int) -> Distil
     teacher = str(folder / "teacher.safetensors")
     model = dataclasses.replace(
         config.model, preset=None, real_score=teacher, generator=None, fake_score=None, acc_wan_init=None,
-        taps=[0, 1],
+        taps=[0, 1], frozen=list(frozen),
     )  # fmt: skip
     return dataclasses.replace(
         config,

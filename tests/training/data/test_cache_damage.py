@@ -6,6 +6,7 @@ import os
 import shutil
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from training import cache as program
@@ -75,8 +76,33 @@ def test_a_damaged_index_is_refused(folder, text):
 def test_a_sample_of_other_values_is_refused(folder, change):
     index = json.loads((folder / "index.json").read_text())
     index["shards"][2]["samples"][0] |= change
+    del index["shards"][2]["checksum"]  # as in caches of older versions
     (folder / "index.json").write_text(json.dumps(index))
     refused(Cache, folder, match=r"index\.json is damaged \(a sample of shard 2: ")
+
+
+@pytest.mark.parametrize("edit", ["flag", "twice", "other", "twice, as in an older cache"])
+def test_an_index_that_was_edited_is_refused(folder, edit):
+    """Each edit by itself would train on other samples without a word."""
+    index = json.loads((folder / "index.json").read_text())
+    shard = index["shards"][1]
+    if edit == "flag":
+        shard["samples"][0]["has_latents"] ^= True
+    elif edit == "other":
+        shard["samples"][0]["task"] += " and more"
+    else:
+        shard["samples"].append(shard["samples"][0])
+    if edit.endswith("older cache"):
+        del shard["checksum"]
+    (folder / "index.json").write_text(json.dumps(index))
+    refused(Cache, folder, match=r"index\.json is damaged \(.*remove it and run training/cache\.py again")
+    (folder / "shard-00001.json").write_text(json.dumps(shard))
+    (folder / "index.json").unlink()
+    if edit.endswith("older cache"):
+        assert finish(folder, 4)
+        refused(Cache, folder, match="it lists sample 0 of shard 1 twice")
+    else:
+        refused(finish, folder, 4, match=r"shard-00001\.json is damaged")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +158,7 @@ def test_a_shard_exchanged_for_one_of_the_same_size_is_left_out(folder):
 def test_a_cache_without_digests_still_opens(folder):
     whole = Cache(folder)
     shards = json.loads((folder / "index.json").read_text())["shards"]
-    assert all(len(shard.pop("digest")) == 64 for shard in shards)
+    assert all(len(shard.pop("digest")) == 64 and shard.pop("checksum") for shard in shards)
     (folder / "index.json").write_text(json.dumps({"shards": shards}))
     assert Cache(folder).samples == whole.samples and not Cache(folder).skipped
 
@@ -193,6 +219,7 @@ def test_a_shard_that_was_removed_and_encoded_again_is_in_the_index(folder):
     """After its clips were mended, it has other content than the index knew."""
     index = json.loads((folder / "index.json").read_text())
     index["shards"][1]["digest"] = "0" * 64
+    del index["shards"][1]["checksum"]
     (folder / "index.json").write_text(json.dumps(index))
     num_samples = len(Cache(folder).samples)
     (folder / "shard-00001.json").unlink()
@@ -215,3 +242,16 @@ def test_a_full_disk_is_a_sentence(folder, monkeypatch, capsys):
     assert program.main(["--data.cache_dir", str(folder)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and "takes no more data (No space left on device); make space" in lines[0]
+
+
+def test_a_shard_that_is_cut_while_it_is_mapped_is_an_error(folder):
+    """Reading beyond its end would end the process."""
+    cache = Cache(folder)
+    cache.read(0, 0, contexts=True)
+    before = cache.read(10, 0, contexts=True)
+    shutil.copy(folder / "shard-00003.safetensors", folder / "other")
+    os.replace(folder / "other", folder / "shard-00001.safetensors")  # the map is of the file as it was
+    assert torch.equal(cache.read(10, 0, contexts=True).contexts, before.contexts)
+    os.truncate(folder / "shard-00000.safetensors", 100)
+    with pytest.raises(RuntimeError, match=r"was complete at the start and now cannot be read \(it has 100"):
+        cache.read(0, 0, contexts=True)

@@ -118,11 +118,32 @@ def test_members_of_other_kinds_and_hostile_names_cost_their_row_at_most(tmp_pat
     ]
     rows = tar(tmp_path / "rows.tar", members)
     good = [row for row in rows if isinstance(row, Row)]
-    assert [row.id for row in good] == ["a", "../../up", "/tmp/absolute", "f"]
+    assert [row.id for row in good] == ["../../up", "/tmp/absolute", "f"]
     assert all(row.source is row.mask is row.target is None and not row.references for row in good)
     bad = [row for row in rows if isinstance(row, Skipped)]
-    assert len(bad) == 3 and all(plain(str(row)) for row in bad)
+    assert len(bad) == 4 and all(plain(str(row)) for row in bad)
+    assert bad[0].id == "a" and "is a link or a device" in str(bad[0])
     assert not (tmp_path.parent / "up.json").exists()
+
+
+def test_a_caption_in_a_text_file_is_read_whole_or_costs_its_row(tmp_path):
+    bare, full = json.dumps({"task_name": "text"}).encode(), json.dumps(GOOD).encode()
+    members = [
+        ("a.json", b"\xef\xbb\xbf" + bare), ("a.txt", b"\xef\xbb\xbfa caf\xc3\xa9\n"),
+        ("b.json", bare), ("b.txt", "a café".encode("latin-1")),
+        ("c.json", full), ("c.txt", b"another"),
+        ("d.json", full), ("d.txt", GOOD["prompt"].encode()),
+    ]  # fmt: skip
+    rows = tar(tmp_path / "rows.tar", [(tarfile.TarInfo(name), content) for name, content in members])
+    assert rows[0].prompts == ("a café",) and isinstance(rows[3], Row)
+    assert "b.txt is not UTF-8" in str(rows[1]) and "c.json and c.txt have two captions" in str(rows[2])
+
+
+@pytest.mark.parametrize("path", ["c-{0..999999999999}.tar", "c" + "{a,b}" * 60 + ".tar"])
+def test_a_pattern_of_endless_names_is_refused_at_once(path):
+    with pytest.raises(ValueError, match="tars, expected at most 100000; give fewer") as error:
+        TarRows(path)
+    assert len(str(error.value)) <= 400
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.JSON"])

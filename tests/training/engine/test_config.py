@@ -248,6 +248,25 @@ def test_yaml_that_multiplies_itself_is_refused_at_once(tmp_path, capsys):
     assert distill_parser().read(["--config", str(path)])[0].seed == 3
 
 
+HOSTILE_YAML = {
+    "levels that overflow the stack": ("data: " + "[" * 100_000, "nested more than 50 levels deep"),
+    "a number of base 60, minutes long": ("seed: " + ":".join(["59"] * 150_000), "digits"),
+    "a number that is said to be one": ('seed: !!int "' + ":".join(["59"] * 150_000) + '"', "digits"),
+    "a key that stands twice": ("seed: 1\ndata:\n  workers: 1\nseed: 2", "key seed stands twice.* line 4"),
+    "a value in itself": ("data: &a {vae: *a}", "a is a part of itself"),
+    "a date that is none": ("out_dir: !!timestamp 2026-99-99", "month must be"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_YAML)
+def test_yaml_that_crashes_a_reader_or_hides_a_value_is_refused(tmp_path, capsys, kind):
+    text, words = HOSTILE_YAML[kind]
+    (tmp_path / "run.yaml").write_text(text)
+    assert main(["--config", str(tmp_path / "run.yaml")]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(words, message) and len(message) <= 400, message
+
+
 @pytest.mark.parametrize("seed", [-1, 2**64, 10**400])
 def test_a_seed_that_no_generator_takes_is_refused_at_once(seed):
     with pytest.raises(ValueError, match=r"seed is .*; expected 0 or more, below") as error:

@@ -10,7 +10,7 @@ import torch
 
 from tests.support.distill import losses_by_step, tiny_config
 from training.distributed import world as parallel
-from training.engine.progress import GIB, Progress, memory_gib
+from training.engine.progress import GIB, Progress, end_with_a_line, memory_gib
 
 
 class Allocator:
@@ -62,3 +62,13 @@ def test_steps_between_two_lines_are_all_written_with_their_own_numbers(tmp_path
     assert losses_by_step(tmp_path) == {
         step: {"step": step, "critic/loss": step / 4, "lr": 0.1} for step in range(1, 6)
     }
+
+
+@pytest.mark.parametrize("before", ["", '{"step": 1}\n', '{"step": 1}\n{"st', '{"st'])
+def test_half_a_line_of_a_killed_run_is_cut_off(tmp_path, before):
+    path = tmp_path / "metrics.jsonl"
+    end_with_a_line(path)
+    assert not path.exists()
+    path.write_text(before)
+    end_with_a_line(path)
+    assert path.read_text() == ('{"step": 1}\n' if "1" in before else "")

@@ -288,10 +288,12 @@ def test_the_rehearsal_runs_every_update_and_leaves_nothing(tmp_path, caplog):
         **CHANGES,
         model__preset="vdot_tiny",
         model__acc_wan_init="no_such_file",
+        model__frozen=["blocks.1.", "blocks.5."],
     )
     with caplog.at_level("INFO", logger="vdot"):
         assert dry_run(config) == 0
     assert "all updates, checkpoint and export" in caplog.text and "2 of" in caplog.text
+    assert "model.frozen's blocks.5. is left out" in caplog.text
     assert not list(tmp_path.glob("dry_run*"))
 
 

@@ -154,6 +154,9 @@ def test_only_the_table(sweep, tmp_path, capsys):
         ({"runs": {"../a": {}}}, "'../a'"),
         ({"seeds": [1, 1]}, "each once"),
         ({"jobs": 0}, "jobs is 0"),
+        ({"runs": {"a": {"seed": 5}}}, "runs.a sets seed"),
+        ({"metrics": "/etc/*"}, "metrics is '/etc/*'"),
+        ({"metrics": "../*.json"}, "metrics is '../*.json'"),
     ],
 )
 def test_mistakes_are_named(sweep, changes, words, capfd):
@@ -177,6 +180,14 @@ def test_metrics_of_both_forms(tmp_path):
     assert read_numbers(tmp_path, "scores.json") == {"score/text": 1, "score/depth": 2.5}
     (tmp_path / "metrics.jsonl").write_text('{"a": 1, "b": 2}\n{"a": 3}\n')
     assert read_numbers(tmp_path, "metrics.jsonl") == {"a": 3, "b": 2}
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n{"a": ', "[" * 100_000, "\xff"])
+def test_damaged_metrics_are_named(tmp_path, text):
+    (tmp_path / "metrics.jsonl").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl holds no numbers \(.*; remove sweep_done") as error:
+        read_numbers(tmp_path, "metrics.jsonl")
+    assert len(str(error.value)) <= 400
 
 
 def test_metrics_of_many_files(sweep, tmp_path, capsys):
