@@ -27,6 +27,9 @@ EXEMPT = {
     "snap_length": "numbers",
     "snap_size": "numbers",
     "strength_curve": "numbers",
+    "strip": "a picture of 480 pixels",
+    "track_boxes": "numbers",
+    "window_strip": "a picture of 480 pixels",
 }
 """Functions that are not measured: what they take and make is no clip, or whose time is another's."""
 
