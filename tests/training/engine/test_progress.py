@@ -33,6 +33,7 @@ class Allocator:
 def test_a_gpus_memory_is_the_peak_since_the_line_before(tmp_path, monkeypatch, caplog):
     config = tiny_config(tmp_path, tmp_path / "none.safetensors", log__every=2)
     world = dataclasses.replace(parallel.start(config.parallel), device=torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     memory, progress = Allocator(monkeypatch), Progress(config, world, 0)
     with caplog.at_level(logging.INFO, "vdot"):
         for step, gib in enumerate((7, 3, 2, 4, 1, 1), 1):
