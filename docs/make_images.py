@@ -90,7 +90,7 @@ def jpeg_bytes(picture: Image.Image) -> bytes:
 def input_clip(workflow: Path) -> Path | None:
     """The example clip that a workflow loads, if it loads one."""
     for node in json.loads(workflow.read_text("utf-8"))["nodes"]:
-        if node["type"] == "LoadVideo":
+        if node["type"] == "VDOTLoadClip":
             clip = EXAMPLES / Path(node["widgets_values"][0]).name
             return clip if clip.is_file() else None
     return None

@@ -41,13 +41,13 @@ class Canvas:
 
     Args:
         width, height: in pixels.
-        num_frames: its length.
+        num_frames: its length; None: the clip decides it.
         lines: what `size` changed, for the node to say.
     """
 
     width: int
     height: int
-    num_frames: int
+    num_frames: int | None
     lines: tuple[str, ...] = ()
 
     @property

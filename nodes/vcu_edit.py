@@ -17,7 +17,7 @@ from .inputs import (
     task_schema,
     unit_output,
 )
-from .sizes import IMAGE_RULE, canvas_of, shape_of, size_input
+from .sizes import IMAGE_RULE, Canvas, canvas_of, shape_of, size_input
 from .tracks import Rescale, checked_before_run, numbers_from_text
 
 MARGIN_MODES = ("pixels", "percent", "aspect")
@@ -75,6 +75,12 @@ class VDOTMask(CheckedNode):
         return unit_output(unit)
 
 
+OUTPAINT_RULE = (
+    "the video gets the model's own size in the shape of the widened clip (or of width and height), and is "
+    "at most as long as what the model was made for."
+)
+
+
 class VDOTOutpaint(CheckedNode):
     """Outpainting."""
 
@@ -96,6 +102,7 @@ class VDOTOutpaint(CheckedNode):
             *sides,
             *fit_inputs(),
             *_margin_inputs(),
+            size_input(OUTPAINT_RULE),
         ]
         return task_schema("VDOTOutpaint", "VDOT Outpaint", description, inputs, ["expand canvas", "uncrop"])
 
@@ -115,15 +122,26 @@ class VDOTOutpaint(CheckedNode):
         anchor_x=0.5,
         anchor_y=0.5,
         feather_px=0,
+        size=None,
     ) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        sides = _sides(mode, left=left, right=right, top=top, bottom=bottom)
-        size = size_arguments(width, height, length)
-        aspect = aspect if mode == "aspect" else None
-        anchor = (anchor_x, anchor_y)
-        unit = vcu.outpaint(frames, **sides, aspect=aspect, anchor=anchor, feather_px=feather_px, **size)
-        return unit_output(unit)
+        margins = _sides(mode, left=left, right=right, top=top, bottom=bottom)
+        margins |= {"aspect": aspect if mode == "aspect" else None, "anchor": (anchor_x, anchor_y)}
+        canvas = _outpaint_canvas(frames, margins, (width, height, length), size)
+        unit = vcu.outpaint(frames, **margins, feather_px=feather_px, **canvas.arguments)
+        return unit_output(unit, canvas.lines)
+
+
+def _outpaint_canvas(frames, margins: dict, numbers: tuple[int, int, int], size) -> Canvas:
+    """The widgets' size and length, or the model's in the shape of the widened clip."""
+    from ..vdot_core import vcu
+
+    width, height, length = numbers
+    if size is None:
+        return Canvas(width, height, length or None)
+    shape = vcu.widened_shape(frames, **margins)
+    return canvas_of(size, width, height, length or len(frames), shape)
 
 
 class VDOTExtend(CheckedNode):

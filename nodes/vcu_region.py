@@ -6,6 +6,7 @@ from ..vdot_core.text import counted
 from .comfy_bridge import report
 from .guard import CheckedNode
 from .inputs import CATEGORY, MAX_SIDE, VCUType, strip_ui
+from .sizes import canvas_of, shape_of, size_input
 from .tracks import boxes_from_text, checked_before_run, things_from_text
 
 CropType = io.Custom("VDOT_CROP")
@@ -116,6 +117,10 @@ class VDOTCrop(CheckedNode):
                 ),
                 io.Int.Input("width", default=0, min=0, max=MAX_SIDE, step=16, tooltip=f"Width {side}"),
                 io.Int.Input("height", default=0, min=0, max=MAX_SIDE, step=16, tooltip=f"Height {side}"),
+                size_input(
+                    "the region is generated at the model's own size, in the shape of width and height (at 0 "
+                    "of the clip)."
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="frames", tooltip="The region, for VDOT Mask."),
@@ -125,9 +130,11 @@ class VDOTCrop(CheckedNode):
         )
 
     @classmethod
-    def execute(cls, frames, mask, margin, width, height) -> io.NodeOutput:
+    def execute(cls, frames, mask, margin, width, height, size=None) -> io.NodeOutput:
         from ..vdot_core import vcu
 
+        canvas = canvas_of(size, width, height, len(frames), shape_of(frames))
+        width, height = canvas.width, canvas.height
         part, cut, crop = vcu.crop_region(
             frames, mask, margin=margin, width=width or None, height=height or None
         )

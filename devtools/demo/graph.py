@@ -29,6 +29,8 @@ def apply(prompt: dict, object_info: dict, options: DemoOptions) -> None:
         _set(prompt, list(_positive_texts(prompt)), options.prompt, "--prompt", options.task)
     if options.seed is not None:
         _set(prompt, _named(prompt, {"seed", "noise_seed"}), options.seed, "--seed", options.task)
+    if options.num_frames is not None or options.size is not None:
+        _take_clips_as_they_are(prompt, options)
     units = unit_nodes(prompt, object_info)
     if options.num_frames is not None:
         _set(prompt, _named(prompt, {"length"}, units), options.num_frames, "--frames", options.task)
@@ -36,6 +38,15 @@ def apply(prompt: dict, object_info: dict, options: DemoOptions) -> None:
         sized = region_nodes(prompt, object_info) or units
         for name, value in zip(("width", "height"), options.size, strict=True):
             _set(prompt, _named(prompt, {name}, sized), value, "--size", options.task)
+
+
+def _take_clips_as_they_are(prompt: dict, options: DemoOptions) -> None:
+    """Size and length are the user's now, not the model's; clips are cut to the length when they are sent."""
+    for node_id, node in prompt.items():
+        inputs = {key: value for key, value in node["inputs"].items() if key != "size" or not is_link(value)}
+        if node["class_type"] == "VDOTLoadClip":
+            inputs |= {"resolution": "as it is", "fps": 0.0, "start": 0.0, "length": options.num_frames or 0}
+        prompt[node_id] = {**node, "inputs": inputs}
 
 
 def region_nodes(prompt: dict, object_info: dict) -> list[str]:

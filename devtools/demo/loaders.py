@@ -10,7 +10,7 @@ from devtools.demo.links import input_type, is_link, unit_nodes
 from devtools.demo.options import DemoOptions, needs_mask
 from devtools.errors import UsageError, counted
 
-VIDEO_LOADERS = {"LoadVideo": "file"}
+VIDEO_LOADERS = {"LoadVideo": "file", "VDOTLoadClip": "file"}
 IMAGE_LOADERS = {"LoadImage": "image", "LoadImageMask": "image"}
 CONTINUED = ("VDOTExtend", "first")  # the clip at this input must be shorter than the video
 

@@ -17,7 +17,7 @@ from devtools.demo.client import ComfyClient
 from devtools.demo.convert import to_prompt
 from devtools.demo.graph import apply, final_units, tap_prompt
 from devtools.demo.links import unit_nodes
-from devtools.demo.loaders import assign, loaders
+from devtools.demo.loaders import VIDEO_LOADERS, assign, loaders
 from devtools.demo.media import probe_video
 from devtools.demo.options import WORKFLOWS, DemoOptions, parse, tasks
 from devtools.demo.upload import fitted, inspect_files, send
@@ -90,7 +90,7 @@ def told(server, object_info, out, task, *arguments):
             await send(client, prompt, object_info, fitted_options, files, clips)
             uploads = {}
             for node_id, node in prompt.items():
-                if node["class_type"] == "LoadVideo":
+                if node["class_type"] in VIDEO_LOADERS:
                     folder, _, name = node["inputs"]["file"].rpartition("/")
                     data = await client.download({"filename": name, "subfolder": folder, "type": "input"})
                     (out / "upload.mp4").write_bytes(data)

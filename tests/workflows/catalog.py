@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ROW, WIDGET_ROW, EDGE = 24, 30, 20
+TEXT_BELOW, STRIP_BELOW = 80, 120  # what our nodes show after a run
 UPLOAD = "image"  # what the page saves for an upload button
 
 
@@ -50,7 +51,8 @@ class NodeKind:
     def height_of(self, num_inputs: int) -> int:
         """Pixels from the title to the lower edge."""
         rows = ROW * max(num_inputs, len(self.outputs)) + WIDGET_ROW * len(self.widgets) + EDGE
-        return self.height or rows
+        below = STRIP_BELOW if ("unit", "VDOT_VCU") in self.outputs else 0
+        return (self.height or rows + (TEXT_BELOW if "size_class" in self.widgets else 0)) + below
 
 
 def _sockets(text: str) -> tuple[Socket, ...]:
@@ -72,8 +74,11 @@ def _grow(name: str, prefix: str, kind: str, least: int = 1) -> Socket:
     return Socket(name, kind, optional=least == 0, grows=prefix, least=least)
 
 
+DEMO = "bundled demo"
 FIT = {"width": 0, "height": 0, "length": 0}
-CANVAS = {"width": 64, "height": 64, "length": 17}
+SHAPE = {"width": 64, "height": 64}  # of the size that VDOT Load gives: a square
+LENGTH = {"length": 81}  # at most, where the model was made for less
+CANVAS = {**SHAPE, **LENGTH}
 GUIDE = {"strength": 1.0, "start_frame": 0, "end_frame": 0}
 BOXES = {"colors": "", "box_width": 16, "box_height": 16}
 MARGINS = {"left": 0, "right": 0, "top": 0, "bottom": 0}
@@ -83,40 +88,31 @@ SAMPLING_PARTS = {
     **{"switch_step": 0, "switch_sigma": 0.875, "nag_scale": 0.0, "nag_tau": 2.5, "nag_alpha": 0.25},
 }
 LAST_PARTS = ("switch_step", "switch_sigma", "nag_scale", "nag_tau", "nag_alpha")
-SAMPLING = {"seed": 1, "after": "fixed", "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc"}
+SAMPLING = {"seed": 1, "after": "fixed", "preset": "auto", "steps": 4, "shift": 16.0, "solver": "unipc"}
+
+SIZE = Socket("size", "VDOT_SIZE", optional=True)
 
 KINDS = {
-    "VDOTLoadDemo": NodeKind(outputs=_outputs("model:MODEL clip:CLIP vae:VAE")),
-    "VDOTLoadModel": NodeKind(
+    "VDOTLoad": NodeKind(
         (),
-        _outputs("model:MODEL"),
+        _outputs("model:MODEL clip:CLIP vae:VAE size:VDOT_SIZE"),
         {
-            "model_name": "vdot_14b.pt",
+            **dict.fromkeys(("model", "text_encoder", "vae"), DEMO),
+            "size_class": "auto",
             "weight_dtype": "default",
-            "vace_name": "in the same file",
-            "network": "vdot",
-            "lora_1": "none",
-            "lora_1_strength": 1.0,
-            "lora_2": "none",
-            "lora_2_strength": 1.0,
-            "lora_3": "none",
-            "lora_3_strength": 1.0,
         },
     ),
-    "CLIPLoader": NodeKind(
-        (),
-        _outputs("CLIP:CLIP"),
-        {"clip_name": "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "type": "wan", "device": "default"},
+    "VDOTLoadClip": NodeKind(
+        _sockets("video:VIDEO? size:VDOT_SIZE?"),
+        _outputs("frames:IMAGE audio:AUDIO fps:FLOAT video:VIDEO"),
+        {"file": "", "start": 0.0, "length": 0, "resolution": "auto", "fps": 16.0},
+        uploads=1,
+        height=460,
     ),
-    "VAELoader": NodeKind((), _outputs("VAE:VAE"), {"vae_name": "wan_2.1_vae.safetensors"}),
     "CheckpointLoaderSimple": NodeKind((), _outputs("MODEL:MODEL CLIP:CLIP VAE:VAE"), {"ckpt_name": ""}),
     "UNETLoader": NodeKind((), _outputs("MODEL:MODEL"), {"unet_name": "", "weight_dtype": "default"}),
     "CLIPTextEncode": NodeKind(
         _sockets("clip:CLIP"), _outputs("CONDITIONING:CONDITIONING"), {"text": ""}, height=170
-    ),
-    "LoadVideo": NodeKind((), _outputs("VIDEO:VIDEO"), {"file": ""}, uploads=1, height=220),
-    "GetVideoComponents": NodeKind(
-        _sockets("video:VIDEO"), _outputs("images:IMAGE audio:AUDIO fps:FLOAT bit_depth:INT")
     ),
     "LoadImage": NodeKind((), _outputs("IMAGE:IMAGE MASK:MASK"), {"image": ""}, uploads=1, height=260),
     "LoadImageMask": NodeKind(
@@ -179,7 +175,7 @@ KINDS = {
         _sockets("image:IMAGE bboxes:BOUNDING_BOX?"), _outputs("mask:MASK"), {"which": "all", "boxes": ""}
     ),
     "VDOTCrop": NodeKind(
-        _sockets("frames:IMAGE mask:MASK"),
+        _sockets("frames:IMAGE mask:MASK size:VDOT_SIZE?"),
         _outputs("frames:IMAGE mask:MASK crop:VDOT_CROP"),
         {"margin": 0.5, "width": 0, "height": 0},
     ),
@@ -197,11 +193,11 @@ KINDS = {
         _outputs("control:IMAGE"),
         {"threshold": 0.25, "thickness": 1.5, "softness": 0.5, "blur": 1.4, "dark_on_white": True},
     ),
-    "VDOTText": _task("", **CANVAS),
+    "VDOTText": _task("size:VDOT_SIZE?", **CANVAS),
     "VDOTControl": _task("frames:IMAGE region:MASK?", **FIT, **GUIDE),
     "VDOTDepth": _task("depth:IMAGE region:MASK?", normalization="frame", invert=False, **FIT, **GUIDE),
     "VDOTLayout": NodeKind(
-        (_grow("masks", "mask", "MASK", 0), Socket("picture", "IMAGE", optional=True)),
+        (_grow("masks", "mask", "MASK", 0), SIZE, Socket("picture", "IMAGE", optional=True)),
         (("unit", "VDOT_VCU"),),
         {"boxes": "", **CANVAS, **BOXES, "mask_shape": "original", "line_width": 0, **GUIDE},
         height=470,
@@ -210,15 +206,16 @@ KINDS = {
         "frames:IMAGE mask:MASK",
         **{"mask_shape": "original", "expand": 0.0, **FIT, "still": False, "grow_px": 0, "blur_px": 0.0},
     ),
-    "VDOTOutpaint": _task("frames:IMAGE", **MARGINS, **FIT, **SHAPING),
-    "VDOTExtend": _task("first:IMAGE? last:IMAGE?", length=17, width=0, height=0),
+    "VDOTOutpaint": _task("frames:IMAGE size:VDOT_SIZE?", **MARGINS, **FIT, **SHAPING),
+    "VDOTExtend": _task("first:IMAGE? last:IMAGE? size:VDOT_SIZE?", **LENGTH, width=0, height=0),
     "VDOTKeyframes": _task(
-        (_grow("images", "image", "IMAGE"),), positions="0, -1", length=17, width=0, height=0, clips=False
+        (_grow("images", "image", "IMAGE"), SIZE),
+        **{"positions": "0, -1", **LENGTH, "width": 0, "height": 0, "clips": False},
     ),
     "VDOTMove": NodeKind(
-        _sockets("image:IMAGE"),
+        _sockets("image:IMAGE size:VDOT_SIZE?"),
         (("unit", "VDOT_VCU"),),
-        {"boxes": "", "length": 17, "width": 0, "height": 0, **BOXES, "strength": 1.0},
+        {"boxes": "", **LENGTH, "width": 0, "height": 0, **BOXES, "strength": 1.0},
         height=360,
     ),
     "VDOTReference": _task(
@@ -226,6 +223,7 @@ KINDS = {
             _grow("images", "image", "IMAGE"),
             _grow("masks", "mask", "MASK", 0),
             Socket("unit", "VDOT_VCU", optional=True),
+            SIZE,
         ),
         **{**CANVAS, "cut_out": "auto", "margin": 0.1, "mask_is": "subject"},
     ),
@@ -247,7 +245,7 @@ KINDS = {
         ),
         _outputs("latent:LATENT"),
         {**SAMPLING, "cfg": 1.0, "preview": True, **SAMPLING_PARTS},
-        height=360,
+        height=560,
     ),
     "VDOTLongVideo": NodeKind(
         _sockets(
@@ -270,6 +268,6 @@ KINDS = {
         _sockets("video:VIDEO"),
         _outputs("video:VIDEO"),
         {"filename_prefix": "", "format": "auto", "codec": "auto"},
-        height=300,
+        height=340,
     ),
 }

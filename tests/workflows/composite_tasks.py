@@ -24,17 +24,14 @@ The picture sets the subject, the depth clip its position and motion. {EXAMPLES}
 
 def reference_pose(w: Workflow, seed: int) -> dict:
     w.prompt("a yellow stick figure walking to the right over a plain black background")
-    (control,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
-    subject_inputs = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
-    (subject,) = w.add("VDOTReference", **subject_inputs)
-    (unit,) = w.add("VDOTCompose", units=[control, subject])
+    (unit,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
     note = f"""# A subject that moves like a skeleton
 
 The picture sets the subject, the pose clip its motion. {EXAMPLES}
 
-- **VDOT Compose** joins tasks of one size and length; connecting the control to *unit* of **VDOT Reference**
-  does the same."""
-    return w.finish(unit, note, seed)
+- For skeletons of your own clip, put a pose node (SDPose, DWPose) and **VDOT Draw Pose** before
+  **VDOT Control**."""
+    return w.finish(with_subject(w, unit), note, seed)
 
 
 def reference_firstframe(w: Workflow, seed: int) -> dict:
@@ -108,8 +105,7 @@ Characters and objects come from pictures, their motion from a pose clip. {EXAMP
 def expand(w: Workflow, seed: int) -> dict:
     w.prompt("a yellow heart on a plain red background")
     sides = dict.fromkeys(("left", "right", "top", "bottom"), 25)
-    size = {"width": 64, "height": 64, "length": 17}
-    (unit,) = w.add("VDOTOutpaint", frames=w.image("subject.png"), **sides, mode="percent", **size)
+    (unit,) = w.add("VDOTOutpaint", frames=w.image("subject.png"), **sides, mode="percent", length=81)
     note = f"""# Expand anything
 
 One picture becomes a wider video; the reference sets the look of its subject. {EXAMPLES}

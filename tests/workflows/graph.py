@@ -6,58 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.workflows.catalog import KINDS, UPLOAD, NodeKind, Socket
+from tests.workflows.layout import MARGIN, SCALE, WIDTH, lay_out, note_node
 
 FILE_IDS = uuid.UUID("9a1d3b52-6f0e-4c51-8a25-0d0c7b1f6a00")  # the namespace of the files' ids
-TOP, GAP, MAX_COLUMN = 60, 80, 760
-MARGIN, GROUP_GAP, GROUP_TOP = 20, 30, -10
-WIDTH, TASK_WIDTH = 300, 340
-NOTE_SIZE = (420, 660)
-NATIVE_NODES = (
-    *("CheckpointLoaderSimple", "UNETLoader", "LoadDA3Model", "DA3Inference", "DA3Render", "RTDETR_detect"),
-    *("SDPoseKeypointExtractor", "SDPoseFaceBBoxes", "SAM3_VideoTrack", "SAM3_TrackToMask"),
-)
-STAGES = (
-    (
-        "Model and text",
-        "#3f789e",
-        ("VDOTLoadDemo", "VDOTLoadModel", "CLIPLoader", "VAELoader", "CLIPTextEncode"),
-        WIDTH,
-    ),
-    (
-        "Inputs",
-        "#88A",
-        (
-            "LoadVideo",
-            "GetVideoComponents",
-            "LoadImage",
-            "LoadImageMask",
-            "ImageToMask",
-            "PrimitiveBoundingBox",
-        ),
-        WIDTH,
-    ),
-    ("Look at the clip", "#A88", NATIVE_NODES, WIDTH),
-    ("Task", "#8A8", (), TASK_WIDTH),  # all nodes of no other stage
-    ("Encode and sample", "#b58b2a", ("VDOTEncode", "VDOTSampler", "VDOTLongVideo"), WIDTH),
-    ("Video", "#a1309b", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
-)
 REAL_VIDEOS = """
 
 ## Real videos
 
-The demo model only knows colored shapes. For the 14B model replace **VDOT Load Demo** by three nodes:
-
-| node | file | folder |
-|---|---|---|
-| VDOT Load Model | `vdot_14b.pt` (or any VACE-Wan 2.1 file) | `models/diffusion_models` |
-| Load CLIP, type `wan` | `umt5_xxl_fp8_e4m3fn_scaled.safetensors` | `models/text_encoders` |
-| Load VAE | `wan_2.1_vae.safetensors` | `models/vae` |
-
-set a real size and length (832 x 480, 81 frames), and in **VDOT Sampler** the preset `released`."""
-EXAMPLES = (
-    "Copy the files of the pack's `assets/examples` into ComfyUI's `input` folder first, or load your own "
-    "files."
-)
+The demo model only knows colored shapes. For the 14B model choose its files in the three menus of
+**VDOT Load**: *vdot_14b.pt* (or any VACE-Wan 2.1 file), *umt5_xxl_fp8_e4m3fn_scaled.safetensors* and
+*wan_2.1_vae.safetensors*; of a file that is not there yet, the node says where to get it. Size, length and
+steps follow: a 1920 x 1080 clip becomes 832 x 480 with up to 81 frames. Then load files of your own: the
+examples are tiny drawings."""
+EXAMPLES = "It runs as it is, on drawn examples."
 GRAY_WEIGHTS = (
     "- The demo model was trained on true brightness, `weights` *bt601* in **VDOT Gray**. For the 14B model "
     "set *vace*."
@@ -82,9 +43,12 @@ class Workflow:
 
     def __init__(self, name: str):
         self.name = name
+        self.urls: tuple[str, ...] = ()  # of files that a widget may name
         self._nodes: list[dict] = []
         self._links: list[list] = []
-        self._bundled = True
+        self._is_demo = True
+        self._size: Output | None = None
+        self._source: tuple[Output, Output] | None = None
 
     def add(self, kind: str, *, title: str | None = None, **values: Any) -> tuple[Output, ...]:
         """Add a node.
@@ -98,38 +62,46 @@ class Workflow:
             Its outputs.
         """
         schema, number = KINDS[kind], len(self._nodes) + 2  # the note is 1
+        linked = {name: values.pop(name) for name in schema.widgets if isinstance(values.get(name), Output)}
         widgets = {name: values.pop(name, default) for name, default in schema.widgets.items()}
         inputs: list[dict] = []
         for socket in schema.inputs:
+            if socket.type == "VDOT_SIZE" and values.get("unit") is None:  # a unit has a size already
+                values.setdefault(socket.name, self._size)
             for entry, source in _entries(socket, values.pop(socket.name, None)):
                 if source is not None:
                     entry["link"] = self._link(source, number, len(inputs))
                 inputs.append(entry)
+        for name, source in linked.items():
+            entry = {"name": name, "type": source.type, "widget": {"name": name}, "link": None}
+            inputs.append({**entry, "link": self._link(source, number, len(inputs))})
         assert not values, f"{kind} has no input {', '.join(values)}"
         node = _node(kind, schema, number, inputs)
         if title:
             node["title"] = title
         if widgets:
             node["widgets_values"] = [*widgets.values(), *[UPLOAD] * schema.uploads]
+            models = [model for model in map(_model, self.urls) if model["name"] in widgets.values()]
+            node["properties"] |= {"models": models} if models else {}
         self._nodes.append(node)
         return tuple(Output(number, slot, type_) for slot, (_, type_) in enumerate(schema.outputs))
 
-    def prompt(self, text: str) -> None:
-        """Start with the model and the text prompt."""
-        self._model, clip, self._vae = self.add("VDOTLoadDemo")
+    def prompt(self, text: str, **files: str) -> None:
+        """Start with the text prompt and a model.
+
+        Args:
+            text: what the video shows.
+            files: choices of VDOT Load's menus; the bundled demo where there are none.
+        """
+        self._is_demo = not files
+        self._model, clip, self._vae, self._size = self.add("VDOTLoad", **files)
         (self._text,) = self.add("CLIPTextEncode", title="What the video shows", clip=clip, text=text)
 
-    def real_prompt(self, text: str) -> None:
-        """Start with the large model, whose files are loaded from the models folder."""
-        (self._model,) = self.add("VDOTLoadModel")
-        (clip,), (self._vae,) = self.add("CLIPLoader"), self.add("VAELoader")
-        (self._text,) = self.add("CLIPTextEncode", title="What the video shows", clip=clip, text=text)
-        self._bundled = False
-
-    def clip(self, file: str) -> Output:
-        """A video file's frames."""
-        (video,) = self.add("LoadVideo", file=file)
-        return self.add("GetVideoComponents", video=video)[0]
+    def clip(self, file: str, **values: Any) -> Output:
+        """A video file's frames; the result gets sound and frame rate of the first one."""
+        frames, audio, fps, _ = self.add("VDOTLoadClip", file=file, **values)
+        self._source = self._source or (audio, fps)
+        return frames
 
     def image(self, file: str) -> Output:
         """A picture."""
@@ -158,17 +130,13 @@ class Workflow:
         """
         self.add("VDOTPreviewUnit", unit=unit)
         positive, _, latent, _ = self.add("VDOTEncode", positive=self._text, vae=self._vae, unit=unit)
-        # The demo's model is sampled as it was trained, the large one as its authors do it.
-        preset = "trained" if self._bundled else "released"
-        (latent,) = self.add(
-            "VDOTSampler", model=self._model, positive=positive, latent=latent, seed=seed, preset=preset
-        )
+        (latent,) = self.add("VDOTSampler", model=self._model, positive=positive, latent=latent, seed=seed)
         (frames,) = self.add("VAEDecode", samples=latent, vae=self._vae)
         if keep:
             (frames,) = self.add("VDOTPasteBack", images=frames, unit=unit)
         if stitch:
             (frames,) = self.add("VDOTStitch", images=frames, unit=unit, **stitch)
-        (video,) = self.add("CreateVideo", images=frames)
+        (video,) = self.add("CreateVideo", images=frames, **self._sound())
         self.add("SaveVideo", video=video, filename_prefix=f"video/vdot_{self.name}")
         return self._file(note)
 
@@ -178,23 +146,29 @@ class Workflow:
         self.add(
             "VDOTLongVideo",
             **{"model": self._model, "positive": self._text, "vae": self._vae, "unit": unit, "seed": seed},
-            **{"chunk": 17, "overlap": 5, "preset": "trained", "filename_prefix": f"video/vdot_{self.name}"},
+            **{"chunk": 17, "overlap": 5, "filename_prefix": f"video/vdot_{self.name}"},
+            **self._sound(),
         )
         return self._file(note)
 
+    def _sound(self) -> dict[str, Output]:
+        """Sound and frame rate of the clip that the video is made from."""
+        return dict(zip(("audio", "fps"), self._source, strict=True)) if self._source else {}
+
     def _file(self, note: str) -> dict:
         """The workflow, laid out."""
-        groups = _lay_out(self._nodes)
+        groups = lay_out(self._nodes)
+        readme = note_node(note.strip() + (REAL_VIDEOS if self._is_demo else ""))
         return {
             "id": str(uuid.uuid5(FILE_IDS, self.name)),
             "revision": 0,
             "last_node_id": len(self._nodes) + 1,
             "last_link_id": len(self._links),
-            "nodes": [_note(note.strip() + (REAL_VIDEOS if self._bundled else "")), *self._nodes],
+            "nodes": [readme, *self._nodes],
             "links": self._links,
             "groups": groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.7, "offset": [500, 80]}},
+            "extra": {"ds": {"scale": SCALE, "offset": [2 * MARGIN, 3 * MARGIN - readme["pos"][1]]}},
             "version": 0.4,
         }
 
@@ -239,53 +213,7 @@ def _node(kind: str, schema: NodeKind, number: int, inputs: list[dict]) -> dict:
     }
 
 
-def _note(text: str) -> dict:
-    return {
-        "id": 1,
-        "type": "MarkdownNote",
-        "pos": [-NOTE_SIZE[0] - 2 * MARGIN, 0],
-        "size": list(NOTE_SIZE),
-        "flags": {},
-        "order": 0,
-        "mode": 0,
-        "inputs": [],
-        "outputs": [],
-        "properties": {},
-        "color": "#432",
-        "bgcolor": "#653",
-        "title": "Read me",
-        "widgets_values": [text],
-    }
-
-
-def _lay_out(nodes: list[dict]) -> list[dict]:
-    """Put nodes into columns, stage by stage from left to right; returns the stages' groups."""
-    placed = {kind for _, _, kinds, _ in STAGES for kind in kinds}
-    groups, x, lowest = [], MARGIN, 0
-    for title, color, kinds, width in STAGES:
-        members = [
-            node for node in nodes if node["type"] in kinds or (not kinds and node["type"] not in placed)
-        ]
-        if not members:
-            continue
-        left, y = x, TOP
-        for node in members:
-            if y > TOP and y + node["size"][1] > MAX_COLUMN:
-                x, y = x + width + 2 * MARGIN, TOP
-            node["pos"], node["size"][0] = [x, y], width
-            y += node["size"][1] + GAP
-            lowest = max(lowest, y - GAP)
-        groups.append(
-            {
-                "id": len(groups) + 1,
-                "title": f"{len(groups) + 1} {title}",
-                "bounding": [left - MARGIN, GROUP_TOP, x + width - left + 2 * MARGIN, 0],
-                "color": color,
-                "font_size": 24,
-                "flags": {},
-            }
-        )
-        x += width + 2 * MARGIN + GROUP_GAP
-    for group in groups:
-        group["bounding"][3] = lowest + MARGIN - GROUP_TOP
-    return groups
+def _model(url: str) -> dict:
+    """A file as ComfyUI's dialog of missing models takes it."""
+    *_, directory, name = url.split("/")
+    return {"name": name, "url": url, "directory": directory}

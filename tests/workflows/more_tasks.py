@@ -85,7 +85,7 @@ The masked region shows the reference, everything else stays. {EXAMPLES}
 def reference_outpaint(w: Workflow, seed: int) -> dict:
     w.prompt("a blue heart moving to the upper right over a plain cyan background")
     sides = {"left": 50, "right": 0, "top": 25, "bottom": 25}
-    (unit,) = w.add("VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", width=64, height=64)
+    (unit,) = w.add("VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent")
     note = f"""# A subject and a wider clip
 
 The clip gets wider, and the reference sets the look of its subject. {EXAMPLES}
@@ -112,7 +112,7 @@ Within the mask, the referenced person follows the poses; the rest of the clip s
 
 def crop(w: Workflow, seed: int) -> dict:
     w.prompt("a red square on a plain cyan background")
-    frames, mask = w.clip("clip.mp4"), w.mask("mask.png")
+    frames, mask = w.clip("clip.mp4", resolution="as it is"), w.mask("mask.png")
     part, cut, place = w.add("VDOTCrop", frames=frames, mask=mask, width=64, height=64)
     (unit,) = w.add("VDOTMask", frames=part, mask=cut)
     note = f"""# A small region at full resolution
@@ -120,20 +120,20 @@ def crop(w: Workflow, seed: int) -> dict:
 **VDOT Crop** cuts out the surroundings of the mask and enlarges them, so that a face or hand is generated at
 full resolution; **VDOT Stitch** puts the result back into the clip, which keeps its size. {EXAMPLES}
 
-- *width* and *height* of **VDOT Crop**: 832 x 480 for the large model. Leave them at 0 in **VDOT Mask**.
+- *width* and *height* of **VDOT Crop** give the region's shape; **VDOT Load Clip** keeps the clip's own size.
 - *margin*: how much the model sees around the mask. With too little, the region does not fit the clip."""
     return w.finish(unit, note, seed, stitch={"original": frames, "crop": place})
 
 
 def long(w: Workflow, seed: int) -> dict:
     w.prompt("a large purple circle moving to the left over a plain white background")
-    (unit,) = w.add("VDOTExtend", first=w.clip("start.mp4"), length=65)
+    (unit,) = w.add("VDOTExtend", first=w.clip("start.mp4", length=5), length=65, size=None)
     note = f"""# A long video
 
 Any task, any length: the unit has the length of the full video, and **VDOT Long Video** makes it in chunks
 that continue each other. Here a clip is continued to four seconds, in chunks of one. {EXAMPLES}
 
-- *chunk*: 81 for the large model, *overlap* 17.
+- Larger *chunk* and *overlap* for the 14B model: 81 and 17 (the demo: 17 and 5).
 - *drift* keeps the colors of the first chunk, *fade* hides the seams.
 - The file grows chunk by chunk. After an interruption turn *resume* on and run again.
 - **VDOT From Frame** changes the text or the references later in the video."""

@@ -5,16 +5,34 @@ from collections.abc import Callable
 from tests.workflows.graph import Output, Workflow
 
 Native = Callable[[Workflow, int], dict]
-WAN_FILES = (
-    ("VDOT Load Model", "vdot_14b.pt", "diffusion_models"),
-    ("Load CLIP", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "text_encoders"),
-    ("Load VAE", "wan_2.1_vae.safetensors", "vae"),
+WAN_CHOICES = {
+    "model": "vdot_14b.pt",
+    "text_encoder": "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    "vae": "wan_2.1_vae.safetensors",
+}
+WAN_FOLDERS = {"model": "diffusion_models", "text_encoder": "text_encoders", "vae": "vae"}
+WAN_FILES = tuple(("VDOT Load", file, WAN_FOLDERS[menu]) for menu, file in WAN_CHOICES.items())
+_HUB = "https://huggingface.co/Comfy-Org"
+_WAN = f"{_HUB}/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
+# As ComfyUI's own templates give them.
+URLS = (
+    f"{_WAN}/text_encoders/{WAN_CHOICES['text_encoder']}",
+    f"{_WAN}/vae/{WAN_CHOICES['vae']}",
+    f"{_HUB}/Depth-Anything-3/resolve/main/geometry_estimation/depth_anything_3_mono_large.safetensors",
+    f"{_HUB}/SDPose/resolve/main/checkpoints/sdpose_wholebody_fp16.safetensors",
+    f"{_HUB}/SDPose/resolve/main/diffusion_models/rt_detr_v4-x-hgnet_fp16.safetensors",
+    f"{_HUB}/sam3.1/resolve/main/checkpoints/sam3.1_multiplex_fp16.safetensors",
 )
 DEPTH_ANYTHING = ("Load Depth Anything 3", "depth_anything_3_mono_large.safetensors", "geometry_estimation")
 SDPOSE = ("Load Checkpoint", "sdpose_wholebody_fp16.safetensors", "checkpoints")
 RT_DETR = ("Load Diffusion Model", "rt_detr_v4-x-hgnet_fp16.safetensors", "diffusion_models")
 SAM3 = ("Load Checkpoint", "sam3.1_multiplex_fp16.safetensors", "checkpoints")
-SIZE = {"width": 832, "height": 480, "length": 81}
+
+
+def _real_prompt(w: Workflow, text: str) -> None:
+    """Start with the large model."""
+    w.urls = URLS
+    w.prompt(text, **WAN_CHOICES)
 
 
 def _note(text: str, *files: tuple[str, str, str]) -> str:
@@ -51,17 +69,17 @@ def _pose(w: Workflow, frames: Output) -> Output:
     """A clip's poses as a control of the size that the others have."""
     model, _, vae = w.add("CheckpointLoaderSimple", title="SDPose", ckpt_name=SDPOSE[1])
     (control,) = w.add("VDOTDrawPose", keypoints=_keypoints(w, frames, model, vae))
-    return w.add("VDOTControl", frames=control, **SIZE)[0]
+    return w.add("VDOTControl", frames=control)[0]
 
 
 def depth_anything(w: Workflow, seed: int) -> dict:
-    w.real_prompt("a paper boat drifts through a flooded library, soft light from tall windows")
+    _real_prompt(w, "a paper boat drifts through a flooded library, soft light from tall windows")
     frames = w.clip("clip.mp4")
     (model,) = w.add("LoadDA3Model", model_name=DEPTH_ANYTHING[1])
     (geometry,) = w.add("DA3Inference", da3_model=model, image=frames)
     (raw,) = w.add("DA3Render", da3_geometry=geometry)
     control, _ = w.add("VDOTNormalizeDepth", depth=raw)
-    (unit,) = w.add("VDOTDepth", depth=control, normalization="none", **SIZE)
+    (unit,) = w.add("VDOTDepth", depth=control, normalization="none")
     note = """# Depth of a clip, by Depth Anything 3
 
 The clip's depth stays, the text sets the new content.
@@ -74,7 +92,7 @@ The clip's depth stays, the text sets the new content.
 
 
 def sdpose(w: Workflow, seed: int) -> dict:
-    w.real_prompt("an astronaut in a white suit dances on a beach at dusk")
+    _real_prompt(w, "an astronaut in a white suit dances on a beach at dusk")
     unit = _pose(w, w.clip("clip.mp4"))
     note = """# Poses of a clip, by SDPose
 
@@ -86,10 +104,10 @@ RT-DETR finds the people in the clip, SDPose their key points; they are drawn as
 
 
 def sam3_inpaint(w: Workflow, seed: int) -> dict:
-    w.real_prompt("an empty street in the rain, reflections on the asphalt")
+    _real_prompt(w, "an empty street in the rain, reflections on the asphalt")
     frames = w.clip("clip.mp4")
     mask = _tracked(w, frames, "car")
-    (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3, **SIZE)
+    (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3)
     note = """# Remove what a word names, by SAM 3
 
 SAM 3 finds and tracks it, **VDOT Mask** regenerates its region, **VDOT Paste Back** restores the rest.
@@ -100,7 +118,7 @@ SAM 3 finds and tracks it, **VDOT Mask** regenerates its region, **VDOT Paste Ba
 
 
 def face_sdpose(w: Workflow, seed: int) -> dict:
-    w.real_prompt("a woman in a green coat walks through a market, cinematic")
+    _real_prompt(w, "a woman in a green coat walks through a market, cinematic")
     model, _, vae = w.add("CheckpointLoaderSimple", title="SDPose", ckpt_name=SDPOSE[1])
     picture = w.image("subject.png")
     (keypoints,) = w.add("SDPoseKeypointExtractor", model=model, vae=vae, image=picture)
@@ -108,7 +126,7 @@ def face_sdpose(w: Workflow, seed: int) -> dict:
     (face,) = w.add("VDOTBoxMask", image=picture, bboxes=boxes, which="largest")
     frames = w.clip("clip.mp4")
     (control,) = w.add("VDOTDrawPose", keypoints=_keypoints(w, frames, model, vae))
-    (control,) = w.add("VDOTControl", frames=control, **SIZE)
+    (control,) = w.add("VDOTControl", frames=control)
     (unit,) = w.add("VDOTReference", images=[picture], masks=[face], unit=control)
     note = """# A face from a picture, motion from a clip
 
@@ -120,10 +138,10 @@ SDPose finds the face, **VDOT Box Mask** cuts it out, and the poses of the clip 
 
 
 def replace_character(w: Workflow, seed: int) -> dict:
-    w.real_prompt("a robot with copper arms plays the violin in a park")
+    _real_prompt(w, "a robot with copper arms plays the violin in a park")
     frames = w.clip("clip.mp4")
     mask = _tracked(w, frames, "person")
-    (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.1, **SIZE)
+    (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.1)
     (unit,) = w.add("VDOTCompose", units=[place, _pose(w, frames)])
     subject_inputs = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
     (unit,) = w.add("VDOTReference", **subject_inputs, unit=unit)

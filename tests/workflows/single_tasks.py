@@ -14,9 +14,9 @@ def text(w: Workflow, seed: int) -> dict:
 
 Text in, four steps, video out. Press **Run**: the demo takes seconds on any computer.
 
-- **VDOT Text** sets size and length.
+- **VDOT Text** sets shape and length: 832 and 480 give a wide video with the 14B model.
 - **VDOT Encode** turns the task into conditioning for the model; **VDOT Preview Unit** shows it as a picture.
-- **VDOT Sampler** uses the four steps that the model was trained with."""
+- **VDOT Sampler** takes the steps that the model was trained with."""
     return w.finish(unit, note, seed)
 
 
@@ -126,15 +126,13 @@ Keeps the clip and regenerates the masked region. {EXAMPLES}
 def outpaint(w: Workflow, seed: int) -> dict:
     w.prompt("a blue heart moving to the upper right over a plain cyan background")
     sides = dict.fromkeys(("left", "right", "top", "bottom"), 25)
-    (unit,) = w.add(
-        "VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", width=64, height=64, feather_px=2
-    )
+    (unit,) = w.add("VDOTOutpaint", frames=w.clip("clip.mp4"), **sides, mode="percent", feather_px=2)
     note = f"""# Outpainting
 
 Keeps the clip and generates the area beyond its borders. {EXAMPLES}
 
 - *mode* `pixels` or `percent`: margin on each side. `aspect`: leave the sides at 0 and set the aspect ratio.
-- *width* and *height* are the size of the new, larger picture; at 0 the clip keeps its scale.
+- The new, larger picture has the model's size; without *size* the clip keeps its scale.
 - *feather_px* regenerates a strip of the clip along the margin, which hides the seam."""
     return w.finish(unit, note, seed)
 
@@ -147,7 +145,7 @@ def firstframe(w: Workflow, seed: int) -> dict:
 The picture is the first frame of the video. {EXAMPLES}
 
 - Describe the action, not only the scene.
-- The size is the picture's unless *width* and *height* are set."""
+- The video has the shape of the picture."""
     return w.finish(unit, note, seed)
 
 
@@ -174,12 +172,13 @@ From one picture to the other. {EXAMPLES}
 
 def extend(w: Workflow, seed: int) -> dict:
     w.prompt("a large purple circle moving to the left over a plain white background")
-    (unit,) = w.add("VDOTExtend", first=w.clip("start.mp4"))
+    (unit,) = w.add("VDOTExtend", first=w.clip("start.mp4", length=5))
     note = f"""# Continue a clip
 
 The clip is the start of the video; *length* includes it. {EXAMPLES}
 
-- A few frames are enough to continue a motion: five of them are two latent frames.
+- *start* and *length* of **VDOT Load Clip** choose what is continued: five frames, two
+  latent ones, are enough.
 - Connect the clip to *last* to generate the frames before it."""
     return w.finish(unit, note, seed)
 
@@ -187,12 +186,12 @@ The clip is the start of the video; *length* includes it. {EXAMPLES}
 def keyframes(w: Workflow, seed: int) -> dict:
     w.prompt("a large purple circle moving to the left over a plain white background")
     pictures = [w.image(file) for file in ("first.png", "middle.png", "last.png")]
-    (unit,) = w.add("VDOTKeyframes", images=pictures, positions="0, 8, -1")
+    (unit,) = w.add("VDOTKeyframes", images=pictures, positions="0, 40, -1")
     note = f"""# Keyframes
 
 Pictures at chosen moments; the model generates everything between them: a storyboard. {EXAMPLES}
 
-- *positions*: the frame of each picture, in order; -1 is the last.
+- *positions*: the frame of each picture of 81 (*length*), in order; -1 is the last.
 - With *clips* on, a clip stays together and starts at its position."""
     return w.finish(unit, note, seed)
 

@@ -8,7 +8,7 @@ from devtools.demo.options import parse
 from devtools.errors import DevError
 from tests.support.comfy import ROOT
 from tests.support.server import PromptRefusedError
-from tests.workflows.native_tasks import NATIVE
+from tests.workflows.native_tasks import NATIVE, URLS, WAN_CHOICES, WAN_FOLDERS
 from tests.workflows.prompts import to_prompt
 
 PATHS = sorted((ROOT / "workflows").glob("native_*.json"))
@@ -16,17 +16,11 @@ FILES = {
     "CheckpointLoaderSimple": "ckpt_name",
     "UNETLoader": "unet_name",
     "LoadDA3Model": "model_name",
-    "VDOTLoadModel": "model_name",
-    "CLIPLoader": "clip_name",
-    "VAELoader": "vae_name",
 }
 FOLDERS = {
     "CheckpointLoaderSimple": "checkpoints",
     "UNETLoader": "diffusion_models",
     "LoadDA3Model": "geometry_estimation",
-    "VDOTLoadModel": "diffusion_models",
-    "CLIPLoader": "text_encoders",
-    "VAELoader": "vae",
 }
 
 
@@ -61,7 +55,8 @@ def test_only_model_files_are_missing(workflow, server, info):
     prompt = to_prompt(workflow, info)
     errors = refusal(server, prompt)
     loaders = {node["class_type"] for node in prompt.values()} & set(FILES)
-    assert errors == {(loader, FILES[loader]): "value_not_in_list" for loader in loaders}
+    others = {("VDOTLoad", menu): "custom_validation_failed" for menu in WAN_CHOICES}
+    assert errors == {(loader, FILES[loader]): "value_not_in_list" for loader in loaders} | others
 
 
 def test_the_check_sees_a_wrong_link_and_a_wrong_value(server, info):
@@ -80,6 +75,18 @@ def test_the_note_names_every_file_and_its_folder(workflow):
         if node["type"] in FILES:
             file = node["widgets_values"][0]
             assert f"| `{file}` | `models/{FOLDERS[node['type']]}` |" in text, node["type"]
+    for menu, file in WAN_CHOICES.items():
+        assert f"| `{file}` | `models/{WAN_FOLDERS[menu]}` |" in text
+
+
+def test_missing_files_are_those_that_the_menus_name(workflow):
+    """ComfyUI's dialog of missing models compares names with the values of widgets."""
+    for node in workflow["nodes"]:
+        for model in node["properties"].get("models", []):
+            assert model["name"] in node["widgets_values"] and model["url"].endswith("/" + model["name"])
+            assert f"/{model['directory']}/" in model["url"] and model["url"] in URLS
+    (load,) = (node for node in workflow["nodes"] if node["type"] == "VDOTLoad")
+    assert len(load["properties"]["models"]) == 2  # its dialog takes no pickle such as the .pt file
 
 
 @pytest.mark.parametrize("path", PATHS, ids=name_of)

@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import uuid
 
 import av
@@ -34,6 +35,7 @@ TASKS = {
 }
 # One of each way of saying something: nothing, a control, a mask with a reference, boxes, pictures in time.
 REPRESENTATIVE = {"text", "depth", "swap", "layout_track", "keyframes", "reference_pose", "face", "crop"}
+FOLLOWS = {"vdot_text", "vdot_outpaint", "vdot_crop"}  # --full: all
 LONG_FRAMES = {"long": 65}  # others have 17
 NATIVE_TAIL = {"VAEDecode", "CreateVideo", "SaveVideo"}
 
@@ -85,7 +87,7 @@ def test_the_demo_converts_them_equally(path, info):
 
 @pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
 def test_every_input_file_is_an_example(path):
-    loaders = ("LoadVideo", "LoadImage", "LoadImageMask")
+    loaders = ("VDOTLoadClip", "LoadImage", "LoadImageMask")
     names = [node["widgets_values"][0] for node in load(path)["nodes"] if node["type"] in loaders]
     assert all((EXAMPLES / name).is_file() for name in names)
 
@@ -94,9 +96,8 @@ def test_every_input_file_is_an_example(path):
 def test_every_node_matches_the_server(path, info):
     workflow = load(path)
     types = {node["type"] for node in workflow["nodes"]}
-    loader = "VDOTLoadDemo" if path in WORKFLOWS else "VDOTLoadModel"
     sampling = {"VDOTLongVideo"} if name_of(path) == "long" else {"VDOTEncode", "VDOTSampler", *NATIVE_TAIL}
-    assert {loader, "VDOTPreviewUnit", "CLIPTextEncode", "MarkdownNote", *sampling} <= types
+    assert {"VDOTLoad", "VDOTPreviewUnit", "CLIPTextEncode", "MarkdownNote", *sampling} <= types
     assert types - FRONTEND_ONLY <= set(info), "nodes that a bare ComfyUI with this pack does not have"
     outputs = {node["id"]: node["outputs"] for node in workflow["nodes"]}
     for link_id, source, slot, target, place, kind in workflow["links"]:
@@ -139,7 +140,7 @@ def test_layout_has_no_overlaps_and_groups_hold_everything(path):
 def test_note_tells_how_to_use_the_large_model(path):
     notes = [node for node in load(path)["nodes"] if node["type"] == "MarkdownNote"]
     text = notes[0]["widgets_values"][0]
-    for word in ("VDOT Load Model", "Load CLIP", "Load VAE", "14B", "832 x 480"):
+    for word in ("VDOT Load", "vdot_14b.pt", "umt5_xxl", "wan_2.1_vae", "832 x 480"):
         assert word in text
 
 
@@ -182,7 +183,7 @@ def test_runs_to_a_video(path, server, info):
     prompt = to_prompt(load(path), info)
     run = server.run(prompt)
     assert run.status == "success", run.error
-    saved = [item for output in run.outputs.values() for item in output.get("images", [])]
+    saved = [item for output in run.outputs.values() for item in (output or {}).get("images", [])]
     (sheet,) = [item for item in saved if item["type"] == "temp"]
     assert Image.open(server.base / "temp" / sheet["filename"]).size[0] > 400, "the picture of the unit"
     (video,) = [item for item in saved if item["type"] == "output"]
@@ -196,6 +197,31 @@ def test_runs_to_a_video(path, server, info):
     assert spread < 5 if path.stem == "vdot_removal" else spread > 5, spread
     chunks = (len(frames) - 5) // 12
     assert len(run.of_type("vdot.preview")) == 4 * chunks
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if path.stem in FOLLOWS else pytest.mark.full, id=name_of(path))
+        for path in WORKFLOWS
+    ],
+)
+def test_size_and_length_follow_vdot_load_alone(path, server, info):
+    """Another class in its menu, as of the 14B model: no number of the workflow keeps the demo's size."""
+    prompt = to_prompt(load(path), info)
+    kinds = {key: node["class_type"] for key, node in prompt.items()}
+    for key, kind in kinds.items():
+        if kind == "VDOTLoad":
+            prompt[key]["inputs"]["size_class"] = "480p"
+        if kind in ("SaveVideo", "CreateVideo", "VDOTLongVideo"):
+            del prompt[key]
+    run = server.run(prompt)
+    assert run.status == "success", run.error
+    (source,) = (prompt[key]["inputs"]["unit"][0] for key in prompt if kinds[key] == "VDOTPreviewUnit")
+    shown = run.outputs[source]["text"][0]
+    width, height, num_frames = map(int, re.search(r"(\d+)x(\d+), (\d+) frames", shown).groups())
+    assert 0.8 * 832 * 480 < width * height <= 832 * 480
+    assert num_frames % 4 == 1 and 17 <= num_frames <= 81
 
 
 def test_no_copy_of_comfyui_s_templates():

@@ -9,7 +9,7 @@ from .extension import extend, keyframes
 from .latent_cache import GrayCache, LatentCache
 from .layout import layout, layout_masks, move
 from .masks import EXPAND_RATIO, MASK_SHAPES, augment
-from .outpaint import outpaint
+from .outpaint import outpaint, widened_shape
 from .paste import paste_back, stitch
 from .preview import preview
 from .references import reference
@@ -69,5 +69,6 @@ __all__ = [
     "strip",
     "text",
     "track_boxes",
+    "widened_shape",
     "window_strip",
 ]

@@ -23,6 +23,8 @@ MASK_SHAPES = ("original", "hull", "box")
 EXPAND_RATIO = 0.3
 MAX_GROW = 1024
 MAX_BLUR = 128.0
+# How much of a scaled mask its clip may lack: VDOT Load Clip crops to multiples of 16 pixels.
+MAX_CROPPED_PX, MAX_CROPPED_PART = 24, 1 / 8
 
 
 def binarize(mask: Tensor) -> Tensor:
@@ -42,7 +44,8 @@ def as_mask(
     Returns:
         [F, H, W] float32 in [0, 1], and notes.
     Raises:
-        ValueError: the length differs by more than a few frames, or the shape of the picture differs.
+        ValueError: the length differs by more than a few frames, or the shape of the picture differs, more
+            than a clip's by what loading it in multiples of 16 pixels crops.
     """
     mask = as_tensor(mask, name, "[F, H, W] float in [0, 1]")
     if mask.ndim == 4 and mask.shape[-1] == 1:
@@ -64,14 +67,25 @@ def as_mask(
     mask_height, mask_width = mask.shape[1:]
     if (mask_height, mask_width) != (height, width):
         # One pixel of slack: the aspect of a scaled size is only kept up to rounding.
-        if abs(mask_width * height - width * mask_height) > max(width, height, mask_width, mask_height):
+        same_shape = abs(mask_width * height - width * mask_height) <= max(
+            width, height, mask_width, mask_height
+        )
+        if not same_shape and (num_frames == 1 or not _of_the_uncropped(mask, width, height)):
             raise ValueError(
                 f"{name} is {mask_width}x{mask_height}, {owner} is {width}x{height}; give both the same size"
                 + ("" if mask.any() else " (it is empty: a picture without transparency has no mask to give)")
             )
-        mask = resample(mask[..., None], width, height)[..., 0]
-        notes = [*notes, f"{name}: {mask_width}x{mask_height} scaled to {owner}'s {width}x{height}"]
+        scale, how = (resample, "scaled") if same_shape else (cover, "scaled and cropped")
+        mask = scale(mask[..., None], width, height)[..., 0]
+        notes = [*notes, f"{name}: {mask_width}x{mask_height} {how} to {owner}'s {width}x{height}"]
     return mask.expand(num_frames, height, width), notes
+
+
+def _of_the_uncropped(mask: Tensor, width: int, height: int) -> bool:
+    """True if a mask [F, H, W] may belong to a clip before it was scaled and cropped a little to its size."""
+    scale = max(width / mask.shape[2], height / mask.shape[1])
+    sides = ((scale * mask.shape[2], width), (scale * mask.shape[1], height))
+    return all(covering - side <= min(MAX_CROPPED_PX, MAX_CROPPED_PART * side) for covering, side in sides)
 
 
 def fit_mask(mask: Tensor, width: int, height: int) -> Tensor:

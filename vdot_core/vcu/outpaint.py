@@ -59,8 +59,7 @@ def outpaint(
     """
     clip, notes = as_clip(frames, "video")
     rows, columns = clip.shape[1:3]
-    sides = {"left": margin_px("left", left, columns), "right": margin_px("right", right, columns)}
-    sides |= {"top": margin_px("top", top, rows), "bottom": margin_px("bottom", bottom, rows)}
+    sides = _sides_px(rows, columns, left, right, top, bottom)
     if aspect is None and not any(sides.values()) and (width is None) != (height is None):
         width, height = (columns, height) if width is None else (width, rows)
     pads = clip_pads(clip, sides, aspect, anchor, width, height)
@@ -81,6 +80,28 @@ def outpaint(
         strength=strength,
         notes=notes + more,
     )
+
+
+def widened_shape(
+    frames: Tensor,
+    *,
+    left: int | float = 0,
+    right: int | float = 0,
+    top: int | float = 0,
+    bottom: int | float = 0,
+    aspect: float | str | None = None,
+    anchor: tuple[float, float] = CENTER,
+) -> tuple[int, int]:
+    """Width and height of a clip with its margins, in the clip's own pixels; arguments as of `outpaint`."""
+    rows, columns = frames.shape[1:3]
+    sides = _sides_px(rows, columns, left, right, top, bottom)
+    pads = clip_pads(frames, sides, aspect, anchor, None, None)
+    return columns + pads.left + pads.right, rows + pads.top + pads.bottom
+
+
+def _sides_px(rows: int, columns: int, left, right, top, bottom) -> dict[str, int]:
+    across = {"left": margin_px("left", left, columns), "right": margin_px("right", right, columns)}
+    return across | {"top": margin_px("top", top, rows), "bottom": margin_px("bottom", bottom, rows)}
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,21 @@ def test_inpainting_keeps_and_grays(width, height, num_frames, requested, kind):
     assert torch.equal(unit.frames[:used][unmasked[:used]], fitted[unmasked[:used]])
 
 
+def test_a_mask_of_the_full_clip_fits_the_clip_that_was_scaled_and_cropped():
+    """A picture of 1920x1080 and its clip at 832x480: both lose the same pixels at the sides."""
+    frames = torch.rand(5, 270, 480, 3)
+    mask = torch.zeros(270, 480)
+    mask[100:200, 300:] = 1
+    size = {"width": 416, "height": 240}
+    loaded = cover(frames, **size)
+    assert torch.equal(inpaint(loaded, mask).masks, inpaint(frames, mask, **size).masks)
+    assert any(
+        "480x270 scaled and cropped to video's 416x240" in note for note in inpaint(loaded, mask).notes
+    )
+    with pytest.raises(ValueError, match="give both the same size"):
+        inpaint(loaded, mask[:, :240])
+
+
 SIZE = {"width": 48, "height": 32, "num_frames": 9}
 
 

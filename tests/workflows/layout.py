@@ -1,0 +1,99 @@
+"""Where the nodes of a workflow file lie: a note on top, then groups of columns in rows of at most 2,100 pixels."""
+
+import math
+
+TOP, GAP, MAX_COLUMN, MAX_WIDTH = 60, 80, 1000, 2100
+MARGIN, GROUP_GAP, GROUP_TOP = 20, 30, -10
+WIDTH, TASK_WIDTH = 300, 340
+NOTE_WIDTH, NOTE_ROW, NOTE_LETTERS = 1100, 19, 150
+SCALE = 0.68
+NATIVE_NODES = (
+    *("CheckpointLoaderSimple", "UNETLoader", "LoadDA3Model", "DA3Inference", "DA3Render", "RTDETR_detect"),
+    *("SDPoseKeypointExtractor", "SDPoseFaceBBoxes", "SAM3_VideoTrack", "SAM3_TrackToMask"),
+)
+STAGES = (
+    (
+        "Model and text",
+        "#3f789e",
+        ("VDOTLoad", "CLIPTextEncode"),
+        WIDTH,
+    ),
+    (
+        "Inputs",
+        "#88A",
+        ("VDOTLoadClip", "LoadImage", "LoadImageMask", "ImageToMask", "PrimitiveBoundingBox"),
+        WIDTH,
+    ),
+    ("Look at the clip", "#A88", NATIVE_NODES, WIDTH),
+    ("Task", "#8A8", (), TASK_WIDTH),  # all nodes of no other stage
+    ("Encode and sample", "#b58b2a", ("VDOTEncode", "VDOTSampler", "VDOTLongVideo"), WIDTH),
+    ("Video", "#a1309b", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
+)
+
+
+def note_node(text: str) -> dict:
+    """A note above the graph, as high as its text."""
+    rows = sum(math.ceil(len(line) / NOTE_LETTERS) for line in text.splitlines())
+    height = NOTE_ROW * (rows + text.count("\n\n") // 2) + 2 * NOTE_ROW
+    return {
+        "id": 1,
+        "type": "MarkdownNote",
+        "pos": [0, GROUP_TOP - GROUP_GAP - height],
+        "size": [NOTE_WIDTH, height],
+        "flags": {},
+        "order": 0,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "properties": {},
+        "color": "#432",
+        "bgcolor": "#653",
+        "title": "Read me",
+        "widgets_values": [text],
+    }
+
+
+def lay_out(nodes: list[dict]) -> list[dict]:
+    """Put nodes into columns, stage by stage, in as many rows as it needs; returns the stages' groups."""
+    placed = {kind for _, _, kinds, _ in STAGES for kind in kinds}
+    groups: list[dict] = []
+    row: list[dict] = []
+    x, top, lowest = 0, GROUP_TOP, 0
+    for title, color, kinds, width in STAGES:
+        members = [
+            node for node in nodes if node["type"] in kinds or (not kinds and node["type"] not in placed)
+        ]
+        if not members:
+            continue
+        columns = _columns(members)
+        total = len(columns) * (width + 2 * MARGIN)
+        if row and x + total > MAX_WIDTH:
+            row, x, top = [], 0, lowest + MARGIN + GROUP_GAP
+        for index, column in enumerate(columns):
+            left = x + MARGIN + index * (width + 2 * MARGIN)
+            lowest = max(lowest, _stack(column, left, top + TOP - GROUP_TOP, width))
+        group = {"id": len(groups) + 1, "title": f"{len(groups) + 1} {title}", "color": color}
+        groups.append({**group, "bounding": [x, top, total, 0], "font_size": 24, "flags": {}})
+        row.append(groups[-1])
+        for other in row:
+            other["bounding"][3] = lowest + MARGIN - top
+        x += total + GROUP_GAP
+    return groups
+
+
+def _columns(members: list[dict]) -> list[list[dict]]:
+    columns: list[list[dict]] = [[]]
+    for node in members:
+        heights = [other["size"][1] + GAP for other in columns[-1]]
+        if heights and sum(heights) + node["size"][1] > MAX_COLUMN:
+            columns.append([])
+        columns[-1].append(node)
+    return columns
+
+
+def _stack(column: list[dict], x: int, y: int, width: int) -> int:
+    """Put nodes under each other; returns the lower edge of the last one."""
+    for node in column:
+        node["pos"], node["size"][0] = [x, y], width
+        y += node["size"][1] + GAP
+    return y - GAP
