@@ -107,16 +107,16 @@ KINDS = {
         _outputs("frames:IMAGE audio:AUDIO fps:FLOAT video:VIDEO"),
         {"file": "", "start": 0.0, "length": 0, "resolution": "auto", "fps": 16.0},
         uploads=1,
-        height=460,
+        height=540,
     ),
     "CheckpointLoaderSimple": NodeKind((), _outputs("MODEL:MODEL CLIP:CLIP VAE:VAE"), {"ckpt_name": ""}),
     "UNETLoader": NodeKind((), _outputs("MODEL:MODEL"), {"unet_name": "", "weight_dtype": "default"}),
     "CLIPTextEncode": NodeKind(
         _sockets("clip:CLIP"), _outputs("CONDITIONING:CONDITIONING"), {"text": ""}, height=170
     ),
-    "LoadImage": NodeKind((), _outputs("IMAGE:IMAGE MASK:MASK"), {"image": ""}, uploads=1, height=260),
+    "LoadImage": NodeKind((), _outputs("IMAGE:IMAGE MASK:MASK"), {"image": ""}, uploads=1, height=300),
     "LoadImageMask": NodeKind(
-        (), _outputs("MASK:MASK"), {"image": "", "channel": "red"}, uploads=1, height=260
+        (), _outputs("MASK:MASK"), {"image": "", "channel": "red"}, uploads=1, height=300
     ),
     "ImageToMask": NodeKind(_sockets("image:IMAGE"), _outputs("MASK:MASK"), {"channel": "red"}),
     "LoadDA3Model": NodeKind(
@@ -245,7 +245,7 @@ KINDS = {
         ),
         _outputs("latent:LATENT"),
         {**SAMPLING, "cfg": 1.0, "preview": True, **SAMPLING_PARTS},
-        height=560,
+        height=640,
     ),
     "VDOTLongVideo": NodeKind(
         _sockets(

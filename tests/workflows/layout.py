@@ -1,4 +1,4 @@
-"""Where the nodes of a workflow file lie: a note on top, then groups of columns in rows of at most 2,100 pixels."""
+"""Where the nodes of a workflow file lie: a note on top, then groups in rows of at most 2,100 pixels."""
 
 import math
 
