@@ -75,7 +75,7 @@ def test_an_unknown_command_names_the_known_ones(capsys):
             "--mask was given 1 time, the depth workflow reads 0 masks",
         ),
         (["--task", "text", "--image", str(ROOT / "dev.py")], "the text workflow reads 0 images$"),
-        (["--task", "flying"], "--task flying: there is no such workflow; choose from"),
+        (["--task", "xyzzy"], "--task xyzzy: there is no such workflow; choose from"),
         (["--task", "impaint"], r"there is no such workflow; did you mean inpaint\? There are animate, "),
         (["--video", "no/such.mp4"], "^--video no/such.mp4 does not exist in /[^ ]*; give a file$"),
         (["--mask", str(ROOT)], "--mask [^ ]* is a folder; give a file"),
