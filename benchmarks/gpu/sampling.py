@@ -81,7 +81,7 @@ def sample_clip(network: WanVace, config: WanVaceConfig, clip: Clip, device: str
     text = torch.randn(1, config.text_len, config.text_dim, device=device, dtype=torch.bfloat16)
     contexts = torch.randn(1, 1, config.vace_in_channels, *shape, device=device, dtype=torch.bfloat16)
     noise = torch.randn(1, 16, *shape, device=device)
-    factory, solver = SAMPLERS["trained"]
+    preset = SAMPLERS["trained"]
     evaluations: list[float] = []
 
     def velocity(x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
@@ -95,7 +95,9 @@ def sample_clip(network: WanVace, config: WanVaceConfig, clip: Clip, device: str
     network(noise.to(torch.bfloat16), torch.full((1,), 500.0, device=device), text, contexts)
     reset_peak(device)
     begin = time.perf_counter()
-    latents = sample(velocity, noise, factory(), solver, generator=torch.Generator().manual_seed(0))
+    latents = sample(
+        velocity, noise, preset.schedule(), preset.solver, generator=torch.Generator().manual_seed(0)
+    )
     synchronize(device)
     seconds = time.perf_counter() - begin
     flops = sample_flops(config, clip).forward

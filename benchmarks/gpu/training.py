@@ -88,6 +88,7 @@ class NoiseSource:
 
     encoding = "noise"
     skipped: tuple = ()
+    held_out: tuple = ()
 
     def __init__(self, network: WanVaceConfig, clip: Clip):
         self.network, self.clip = network, clip

@@ -9,7 +9,7 @@ from tests.support.pack import run_node
 
 SIZES = {"width": 70, "height": 54, "length": 8}
 ROUNDED = {"width": "64", "height": "48", "length": "5 frames"}
-EXACT = {"VDOTDrawPose"}  # draws at any size
+EXACT = {"VDOTDrawPose", "VDOTLoadClip"}  # draws at any size; reads a file, in a test of its own
 OTHERS = {
     "VDOTReference": {"images": {"image0": torch.rand(1, 32, 48, 3)}, "masks": {}, "cut_out": "auto"}
     | {"width": 64, "height": 64, "length": 5},

@@ -21,8 +21,17 @@ CASES = {
     "VDOTExtend": ("first", {"length": 9, "width": 0, "height": 0}),
     "VDOTMove": ("image", {"boxes": "0: 4, 4, 20, 20", "length": 5, "width": 0, "height": 0}),
 }
-# These take pictures too: references on white, a size alone, a growing input, or what a unit was made from.
-OTHERS = {"VDOTReference", "VDOTBoxMask", "VDOTKeyframes", "VDOTCrop", "VDOTPasteBack", "VDOTStitch"}
+# These take pictures too: references on white, a size or a background alone, a growing input, or what a unit
+# was made from.
+OTHERS = {
+    "VDOTReference",
+    "VDOTBoxMask",
+    "VDOTLayout",
+    "VDOTKeyframes",
+    "VDOTCrop",
+    "VDOTPasteBack",
+    "VDOTStitch",
+}
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,10 @@ def run_nodes(comfyui: str) -> None:
     mask = torch.zeros(5, 64, 64)
     mask[:, 16:48, 16:48] = 1
     run("VDOTLoadModel", model_name="vdot_tiny_student.safetensors", weight_dtype="default")
-    model, text_encoder, vae, *_ = run("VDOTLoadDemo")
+    run("VDOTLoadDemo")
+    demo = dict.fromkeys(("model", "text_encoder", "vae"), "bundled demo")
+    model, text_encoder, vae, best_size = run("VDOTLoad", **demo)
+    run("VDOTLoadClip", file="clip.mp4", start=0.0, length=5, size=best_size)
     run("VDOTGray", frames=clip, weights="vace")
     run("VDOTLines", frames=clip, threshold=0.25, thickness=1.5, softness=0.5, blur=1.4, dark_on_white=True)
     run_flow(run, clip)
@@ -121,11 +124,15 @@ def run_nodes(comfyui: str) -> None:
     run("VDOTStepRange", unit=unit, start_percent=0.0, end_percent=0.5)
     run("VDOTPreviewUnit", unit=unit, columns=6)
     tokens = text_encoder.tokenize("a red circle")
-    positive = text_encoder.encode_from_tokens_scheduled(tokens)
-    encoded = run("VDOTEncode", positive=positive, vae=vae, unit=unit, strength=1.0)
+    text = text_encoder.encode_from_tokens_scheduled(tokens)
+    encoded = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0)
     positive, latent = encoded[0], next(value for value in encoded if isinstance(value, dict))
     choice = {"preset": "custom", "steps": 1, "shift": 1.0, "solver": "euler"}
     run("VDOTSampler", model=model, positive=positive, latent=latent, seed=0, **choice)
+    (changes,) = run("VDOTFromFrame", frame=5, positive=text)
+    parts = {"chunk": 5, "overlap": 1, "schedule": changes}
+    (longer,) = run("VDOTText", width=64, height=64, length=9)[:1]
+    run("VDOTLongVideo", model=model, positive=text, vae=vae, unit=longer, seed=0, **parts, **choice)
     repainted = run("VDOTMask", frames=clip, mask=mask, mask_shape="box", expand=0.0, **keep)[0]
     run("VDOTPasteBack", images=clip, unit=repainted, feather_px=2)
     run("VDOTStitch", original=clip, images=cropped[0], unit=repainted, crop=crop, feather_px=2)

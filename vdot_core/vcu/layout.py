@@ -111,7 +111,7 @@ def layout_masks(
         raise ValueError("no mask was given; give at least one [F, H, W]")
     line_width = whole("line_width", line_width, 1, MAX_LINE_WIDTH)
     # A still mask holds for the whole length of the tracked ones, in any order.
-    lead = next((number for number, mask in enumerate(things) if len(mask) > 1), 0)
+    lead = next((number for number, mask in enumerate(things) if mask.ndim and len(mask) > 1), 0)
     first = things[lead]
     if first.ndim != 3 or not first.numel():
         raise ValueError(

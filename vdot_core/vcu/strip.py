@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .canvas import as_clip
 from .drawing import draw_bar, frame_picture, moments, reference_picture, window_picture
 from .unit import VCU, num_latent_frames
 
@@ -61,7 +62,7 @@ def window_strip(frames: Tensor, mask: Tensor, crop: Crop) -> Strip:
     """Draw the window that was cut out of a clip, on its first, middle and last frame.
 
     Args:
-        frames: [F, H, W, 3] float in [0, 1].
+        frames: as `crop_region` takes them.
         mask: [F, H, W], or [1, H, W] for every frame.
         crop: of `crop_region`.
     """
@@ -69,7 +70,11 @@ def window_strip(frames: Tensor, mask: Tensor, crop: Crop) -> Strip:
     width, height = crop.source
     scale = min(((WIDTH + GAP) / 3 - GAP) / width, MAX_CELL_HEIGHT / height)
     size = max(8, round(height * scale)), max(8, round(width * scale))
-    cells = [window_picture(frames[index], mask[min(index, len(mask) - 1)], crop, size) for index in shown]
+    pictures, _ = as_clip(frames[list(shown)])
+    cells = [
+        window_picture(picture, mask[min(index, len(mask) - 1)], crop, size)
+        for index, picture in zip(shown, pictures, strict=True)
+    ]
     return Strip(_webp(_row(cells)), shown, 0)
 
 

@@ -200,7 +200,7 @@ def test_inputs_are_never_written_to(network, mode):
         ({"timestep": 500.0}, r"timestep is 500.0; give a tensor"),
         ({"taps": (1, 0)}, r"taps are \[1, 0\]; give each once, rising"),
         ({"taps": (1, 1)}, r"taps are \[1, 1\]"),
-        ({"context_scale": None}, r"context_scale is None"),
+        ({"context_scale": None}, r"context_scale is missing"),
         ({"context_scale": [0.5, [1.0, 1.0]]}, r"2 entries for 1 contexts"),
         ({"context_scale": [[0.5, "strong"]]}, r"context_scale of a context is \[0.5, 'strong'\]"),
         ({"taps": (1, 4)}, r"taps \[4\] are no blocks; the network has blocks 0 to 3"),
