@@ -20,6 +20,7 @@ from tests.support.server import ComfyServer
 log = logging.getLogger("vdot")
 
 MAX_BYTES = 300 * 1024
+NUM_COLORS = 128
 CHROME_LEFT_PX, CHROME_TOP_PX, MARGIN_PX = 60, 100, 16
 # Lays the graph out next to the menus at `scale` and answers its size on the screen.
 _FRAME = """([left, top, scale]) => {
@@ -66,7 +67,7 @@ def save(picture: Image.Image, path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG", optimize=True)
+        picture.quantize(NUM_COLORS).save(buffer, "PNG", optimize=True)
         if buffer.tell() <= MAX_BYTES:
             path.write_bytes(buffer.getvalue())
             return buffer.tell()

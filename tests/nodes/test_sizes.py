@@ -90,6 +90,22 @@ def test_keyframes_move_along(run, demo):
     assert kept == [0, 8, 16]
 
 
+def test_an_outpainted_clip_gets_the_models_size_in_its_new_shape(run, sizes):
+    sides = {"left": 50, "right": 50, "top": 0, "bottom": 0, "mode": "percent"}
+    numbers = {"width": 0, "height": 0, "length": 0}
+    output = run("VDOTOutpaint", frames=torch.rand(5, 64, 64, 3), **sides, **numbers, size=sizes["480p"])
+    assert shape(output) == (*sizes["480p"].fit(2, 1), 5)
+
+
+def test_a_region_is_made_at_the_models_size(run, sizes):
+    frames, mask = torch.rand(2, 96, 160, 3), torch.zeros(96, 160)
+    mask[20:50, 60:100] = 1
+    square = {"margin": 0.5, "width": 64, "height": 64, "size": sizes["480p"]}
+    part, cut, _ = run("VDOTCrop", frames=frames, mask=mask, **square).args
+    width, height = sizes["480p"].fit(1, 1)
+    assert part.shape == (2, height, width, 3) and cut.shape == (2, height, width)
+
+
 def test_another_value_is_refused_in_words(run):
     with pytest.raises(ValueError, match="size is 5, expected a size; connect the size of VDOT Load"):
         run("VDOTText", width=64, height=64, length=5, size=5)
