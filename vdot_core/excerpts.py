@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,7 +126,7 @@ def _read_frames(container: InputContainer, span: Span):
         raise ValueError("the video says nothing of its frame rate; save it as H.264 in mp4")
 
     def pixels(frame: Any) -> Tensor:
-        return torch.from_numpy(upright(frame)).float() / 255
+        return torch.from_numpy(upright(frame).astype(np.float32)) / 65535
 
     return _collect(timed_frames(container, span.start), pixels, float(rate), duration, span)
 

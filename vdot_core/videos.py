@@ -131,6 +131,18 @@ def nearest_frames(
 
 
 def upright(frame: VideoFrame) -> np.ndarray:
-    """[H, W, 3] uint8 of a frame, turned as the file says it is to be shown."""
+    """[H, W, 3] uint16 of a frame, 65535 = white, turned as the file says it is to be shown.
+
+    FFmpeg's conversion to eight bits repeats the halved colors of a video; to sixteen it interpolates them.
+    """
     turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+    if frame.format.name.startswith(("yuv", "nv", "p0")):
+        pixels = frame.to_ndarray(format="gbrp16le")
+    else:
+        pixels = frame.to_ndarray(format="rgb24").astype(np.uint16) * 257
+    return np.ascontiguousarray(np.rot90(pixels, turns))
+
+
+def eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """uint16 rounded to uint8."""
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

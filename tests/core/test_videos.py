@@ -14,6 +14,7 @@ from vdot_core import pictures, videos
 from vdot_core.vcu.__main__ import main
 from vdot_core.videos import FORMATS, open_video
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 NUM_FRAMES = 8
 PLAYLISTS = {
     "ffconcat": "ffconcat version 1.0\nfile 'secret.ts'\n",
@@ -114,3 +115,13 @@ def test_an_unknown_codec_is_a_sentence():
     damaged = io.BytesIO(clip.replace(b"avc1", b"xxxx"))
     with pytest.raises(ValueError, match="unknown codec"), open_video(damaged):
         pass
+
+
+def test_halved_colors_are_interpolated():
+    """As FFmpeg does it in floating point, which ComfyUI's Load Video uses."""
+    with open_video(EXAMPLES / "pair.mp4") as container:
+        frame = next(container.decode(video=0))
+    exact = frame.to_ndarray(format="gbrpf32le")
+    pixels = videos.upright(frame)
+    assert pixels.dtype == np.uint16 and abs(pixels / 65535 - exact).max() < 2e-5
+    assert abs(videos.eight_bits(pixels) / 255 - exact).max() <= 0.501 / 255

@@ -21,7 +21,7 @@ from vdot_core.pictures import read_picture
 from vdot_core.text import shown
 from vdot_core.vcu import cover
 from vdot_core.vcu.scaling import FRAMES_PER_CHUNK, resample
-from vdot_core.videos import nearest_frames, open_video, timed_frames, upright
+from vdot_core.videos import eight_bits, nearest_frames, open_video, timed_frames, upright
 
 from .bad_rows import BadRowError
 
@@ -167,7 +167,7 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
                 raise BadRowError("unreadable", f"{shown(media.name)} holds no video stream")
             container.streams.video[0].thread_type = "NONE"
             frames = nearest_frames(timed_frames(container), frame_rate, max_frames)
-            arrays = list(_bounded(map(upright, frames), media.name))
+            arrays = list(_bounded((eight_bits(upright(frame)) for frame in frames), media.name))
     except (av.error.FFmpegError, ValueError, OSError) as error:
         # PyAV's own MemoryError is one of its errors, too.
         if isinstance(error, (BadRowError, MemoryError)):

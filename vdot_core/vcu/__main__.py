@@ -15,7 +15,7 @@ from .. import signals
 from ..memory import RGB
 from ..pictures import read_picture
 from ..text import shown
-from ..videos import open_video
+from ..videos import eight_bits, open_video, upright
 from . import compose, control, depth, extend, inpaint, outpaint, reference, text
 from .checks import check_volume
 from .preview import write_preview
@@ -138,7 +138,7 @@ def _read(path: Path, alpha: bool = False) -> Tensor:
                 frames = []
                 for frame in decoded:
                     check_volume(len(frames) + 1, frame.width, frame.height, RGB)
-                    frames.append(frame.to_ndarray(format="rgb24"))
+                    frames.append(eight_bits(upright(frame)))
         except (av.FFmpegError, ValueError) as error:
             raise ValueError(f"{shown(path)} cannot be read: {shown(error, 200)}") from error
         if not frames:
