@@ -16,6 +16,7 @@ from vdot_core import signals, vcu
 EXEMPT = {
     "cut_frames": "flicker's fits",
     "latent_shape": "numbers",
+    "widened_shape": "numbers",
     "load_raft": "a file of weights",
     "num_latent_frames": "numbers",
     "parse_keypoints": "numbers",

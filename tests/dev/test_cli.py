@@ -150,7 +150,12 @@ def test_two_workers_share_the_tests_unless_the_arguments_say_otherwise(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("options", "names"), [([], ["default"]), (["--full"], ["default", "rare"]), (["-m", "full"], ["rare"])]
+    ("options", "names"),
+    [
+        ([], ["default"]),
+        pytest.param(["--full"], ["default", "rare"], marks=pytest.mark.full),
+        pytest.param(["-m", "full"], ["rare"], marks=pytest.mark.full),
+    ],
 )
 def test_rare_tests_run_only_when_asked_for(tmp_path, options, names):
     source = "import pytest\ndef test_default(): pass\n@pytest.mark.full\ndef test_rare(): pass\n"

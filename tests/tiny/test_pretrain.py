@@ -73,6 +73,7 @@ def test_the_decoder_alone_can_be_trained_on(vae_run, tmp_path):
     assert changed == {"decoder", "post_quant_conv"}, "latents that a teacher was trained on must stay"
 
 
+@pytest.mark.full
 def test_the_program_starts_from_any_folder(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(_vae_config(tmp_path / "out")))
     command = [

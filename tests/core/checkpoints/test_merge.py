@@ -114,7 +114,7 @@ def test_a_module_and_loras_at_once(tmp_path, base, caplog):
         "lora_te_x.alpha": torch.ones(1),
     }
     lora = save_lora(tmp_path / "l.safetensors", tensors)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "vdot"):
         merge(text, [lora, tmp_path / "module.safetensors"], tmp_path / "out.safetensors")
     assert (
         "changes 1 of" in caplog.text

@@ -129,6 +129,7 @@ def test_one_process_resumes_a_checkpoint_of_two(two, tmp_path, teacher):
     _assert_close(late, losses_by_step(tmp_path))
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc")
 def test_a_lost_process_ends_the_job_which_resumes_with_the_same_bits(two, tmp_path, teacher):
     """One of two workers is killed; torchrun ends the other, and the same command resumes."""

@@ -168,7 +168,7 @@ def test_activations_that_the_discriminator_adds(trained):
     assert graph.saved == pytest.approx(num_bytes[0], rel=0.25) and graph.tapped > 0
 
 
-@pytest.mark.parametrize("name", ["vdot_tiny", "wan_vace_14b"])
+@pytest.mark.parametrize("name", ["vdot_tiny", pytest.param("wan_vace_14b", marks=pytest.mark.full)])
 def test_operations_are_those_of_the_flop_counter(name):
     config = PRESETS[name]()
     clip = Clip() if name == "wan_vace_14b" else Clip(128, 64, 9, num_references=1)
