@@ -64,11 +64,12 @@ def video_size(prompt: dict, object_info: dict) -> tuple[int, int] | None:
 
 
 def final_units(prompt: dict, object_info: dict) -> list[tuple[str, int]]:
-    """The links by which finished units reach the encoder, in the order of its inputs."""
+    """The links by which finished units reach what makes the video, in the order of its inputs."""
     units = []
     for node in prompt.values():
         info = object_info[node["class_type"]]
-        if UNIT in info["output"] or info.get("output_node"):
+        is_preview = info.get("output_node") and "VIDEO" not in info["output"]
+        if UNIT in info["output"] or is_preview:
             continue
         for name, value in node["inputs"].items():
             if input_type(info, name) == UNIT and is_link(value) and tuple(value) not in units:

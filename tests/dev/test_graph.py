@@ -153,6 +153,12 @@ def test_the_units_that_reach_the_encoder_are_found_and_no_others(prompt):
     assert final_units(prompt, INFO) == [("6", 0), ("4", 0)]
 
 
+def test_a_sampler_that_saves_its_video_takes_finished_units(prompt):
+    long = {"input": {"required": {"unit": ["VDOT_VCU"]}}, "output": ["IMAGE", "VIDEO"], "output_node": True}
+    prompt = {"4": prompt["4"], "20": {"class_type": "Long", "inputs": {"unit": ["4", 0]}}}
+    assert final_units(prompt, {**INFO, "Long": long}) == [("4", 0)]
+
+
 def test_the_tap_prompt_makes_the_units_and_runs_no_model(prompt):
     extended = tap_prompt(prompt, [("6", 0), ("4", 0)], [0, 8, 16])
     assert extended["tap1"]["inputs"] == {"unit": ["4", 0], "indices": "0,8,16"}
