@@ -88,7 +88,7 @@ def create_venv(
 
 
 def _advice(output: str, free_bytes: int) -> str:
-    """What to do after `python -m venv` failed, as further lines; empty where that is not known."""
+    """Advice after a failed `python -m venv`, as further lines; empty where the cause is not known."""
     # It hides what its ensurepip said: a full disk is told by the space that is left.
     if cause_of(output) == "disk" or free_bytes < ENSUREPIP_BYTES:
         return f"\n{ADVICE['disk']}, or set VDOT_VENV to a folder on another disk"

@@ -48,7 +48,7 @@ def load_clip(name: str, video: Any, span: Span) -> Excerpt:
 
 
 def describe(clip: Excerpt, size: VideoSize | None) -> list[str]:
-    """What the node says of a clip."""
+    """Lines that the node shows about a clip."""
     num_frames, height, width = clip.frames.shape[:3]
     sound = "no sound" if clip.sound is None else f"sound of {clip.sound.rate} Hz"
     lines = [

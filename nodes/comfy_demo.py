@@ -112,7 +112,7 @@ def load_text_encoder(path: Path):
 
 @contextmanager
 def built_from(path: Path, kind: str) -> Iterator[None]:
-    """What ComfyUI runs into while it builds `kind` from the tensors of a file, in words."""
+    """Raise ComfyUI's errors in building `kind` from a file's tensors as a sentence."""
     try:
         yield
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:

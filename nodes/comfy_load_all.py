@@ -34,7 +34,7 @@ PICK_ENCODER = "choose umt5_xxl (fp8_e4m3fn_scaled or fp16) in the menu text_enc
 
 @dataclass(frozen=True)
 class Loaded:
-    """What VDOT Load gives out, and what it says."""
+    """Outputs of VDOT Load, and the lines that it shows."""
 
     model: Any
     clip: Any

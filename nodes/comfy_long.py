@@ -1,4 +1,4 @@
-"""What VDOT Long Video needs of ComfyUI: file names, weights' identity, the VAE's decoding, progress.
+"""ComfyUI's part of VDOT Long Video: file names, weights' identity, the VAE's decoding, progress.
 
 Shape letters: T latent frames, h w latents, F pixel frames, H W pixels.
 """

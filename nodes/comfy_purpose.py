@@ -1,4 +1,4 @@
-"""What a MODEL's weights were trained for, from the file that it was loaded from."""
+"""Purpose of a MODEL's weights, read from the file that it was loaded from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LORA_PURPOSE = "vdot_lora_purpose"
 
 
 def purpose_of_model(model: Any) -> Purpose | None:
-    """How to sample a ModelPatcher; None where nothing is known of its file.
+    """Preset and numbers to sample a ModelPatcher with; None where nothing is known of its file.
 
     Every loader leaves the file in `cached_patcher_init`, with which ComfyUI makes the model again. A LoRA
     that VDOT Load Model put on it, and that says that it distills, comes first.

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .inputs import MAX_LENGTH, VCUType
-from .sample_inputs import model_inputs, nag_inputs, preset_inputs
+from .sample_inputs import cfg_input, model_inputs, nag_inputs, preset_inputs, preview_input, seed_input
 
 ScheduleType = io.Custom("VDOT_SCHEDULE")
 PREFIX = "video/VDOT_long"
@@ -34,14 +34,7 @@ def long_inputs() -> list[io.Input]:
             step=4,
             tooltip="Frames, 4n+1, that a chunk repeats of the one before. More: smoother motion, more time.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=True,
-            tooltip="Picks the noise of all chunks. Set it to fixed to resume an interrupted video.",
-        ),
+        seed_input("Picks the noise of all chunks. Set it to fixed to resume an interrupted video."),
         *preset_inputs(),
         *_join_inputs(),
         *_file_inputs(),
@@ -116,21 +109,6 @@ def _guidance_inputs() -> list[io.Input]:
         io.Conditioning.Input(
             "negative", optional=True, tooltip="What to avoid. Only used with cfg or nag_scale."
         ),
-        io.Float.Input(
-            "cfg",
-            default=1.0,
-            min=0.0,
-            max=30.0,
-            step=0.1,
-            optional=True,
-            advanced=True,
-            tooltip="Guidance. Leave at 1: the distilled model needs none. Else needs the negative input.",
-        ),
-        io.Boolean.Input(
-            "preview",
-            default=True,
-            optional=True,
-            advanced=True,
-            tooltip="Show a moving preview of the chunk in progress on this node.",
-        ),
+        cfg_input("Guidance. Leave at 1: the distilled model needs none. Else needs the negative input."),
+        preview_input("Show a moving preview of the chunk in progress on this node."),
     ]

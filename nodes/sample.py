@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from .comfy_bridge import report
 from .encode import REFERENCE_KEY, ZERO_TEXT_KEY
 from .guard import CheckedNode
-from .sample_inputs import Settings, advanced_inputs, preset_inputs
+from .sample_inputs import Settings, advanced_inputs, cfg_input, preset_inputs, preview_input, seed_input
 from .sample_latent import count_references, cut_line, sampled_latent, with_references
 from .sample_presets import choose_sampling
 from .sample_steps import NOISE, StepPlan, plan_steps
@@ -33,40 +33,18 @@ class VDOTSampler(CheckedNode):
                 io.Latent.Input(
                     "latent", tooltip="The latent output of VDOT Encode. It sets the size and length."
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Picks the random noise. The same seed and inputs give the same video.",
-                ),
+                seed_input("Picks the random noise. The same seed and inputs give the same video."),
                 *preset_inputs(),
-                io.Float.Input(
-                    "cfg",
-                    default=1.0,
-                    min=0.0,
-                    max=30.0,
-                    step=0.1,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "Guidance. Leave at 1: the distilled model needs none, and anything else doubles "
-                        "the time. The preset vace has its own. Needs the negative input."
-                    ),
+                cfg_input(
+                    "Guidance. Leave at 1: the distilled model needs none, and anything else doubles "
+                    "the time. The preset vace has its own. Needs the negative input."
                 ),
                 io.Conditioning.Input(
                     "negative",
                     optional=True,
                     tooltip="The negative output of VDOT Encode. Only used with cfg or nag_scale.",
                 ),
-                io.Boolean.Input(
-                    "preview",
-                    default=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Show a moving preview on this node. It costs almost nothing.",
-                ),
+                preview_input("Show a moving preview on this node. It costs almost nothing."),
                 *advanced_inputs(),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The video, ready for VAE Decode.")],

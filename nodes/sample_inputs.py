@@ -33,13 +33,32 @@ class Settings:
 
     @property
     def custom_values(self) -> tuple[int, float, str]:
-        """What the preset custom has."""
+        """Steps, shift and solver of the preset custom."""
         return self.steps, self.shift, self.solver
 
     @property
     def uses_content(self) -> bool:
         """Sampling starts from the latent's content, not from noise alone."""
         return self.denoise < 1 or self.start_step > 0 or not self.add_noise
+
+
+def seed_input(tooltip: str) -> io.Input:
+    """The seed of the noise."""
+    return io.Int.Input(
+        "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip
+    )
+
+
+def cfg_input(tooltip: str) -> io.Input:
+    """The guidance; 1 is none."""
+    return io.Float.Input(
+        "cfg", default=1.0, min=0.0, max=30.0, step=0.1, optional=True, advanced=True, tooltip=tooltip
+    )
+
+
+def preview_input(tooltip: str) -> io.Input:
+    """The switch of the moving preview."""
+    return io.Boolean.Input("preview", default=True, optional=True, advanced=True, tooltip=tooltip)
 
 
 def preset_inputs() -> list[io.Input]:

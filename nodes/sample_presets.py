@@ -18,7 +18,7 @@ UNDISTILLED = "vace"
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """What runs, and what the node says of it."""
+    """Schedule, solver and guidance of a run, and the lines that the node shows."""
 
     schedule: Schedule
     solver: str
@@ -72,7 +72,7 @@ def _line(name: str, schedule: Schedule, solver: str, cfg: float) -> str:
 
 
 def _purpose(model: Any, negative: list | None) -> Purpose:
-    """What auto stands for."""
+    """The preset that auto resolves to for a model."""
     from .comfy_purpose import purpose_of_model
 
     purpose = purpose_of_model(model)

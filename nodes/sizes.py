@@ -59,7 +59,7 @@ class Canvas:
 def canvas_of(
     size: VideoSize | None, width: int, height: int, length: int, shape: tuple[int, int] | None = None
 ) -> Canvas:
-    """What a node's numbers become where `size` is connected.
+    """Width, height and length of a node where `size` is connected.
 
     Args:
         size: None = the numbers stay.
@@ -79,7 +79,7 @@ def canvas_of(
 
 
 def small_line(size: VideoSize, shape: tuple[int, int]) -> str:
-    """What to say of a clip or picture that is too small for the model."""
+    """Note on a clip or picture that is too small for the model."""
     return (
         f"this is only {shape[0]}x{shape[1]}, far less than the model's {size.width}x{size.height} (drawn "
         "examples are so small): load a clip or picture of your own"

@@ -223,7 +223,7 @@ def _allocated(num_frames: int, size: tuple[int, int]) -> Tensor:
 
 
 def _rate_notes(taken: list[_Frame], own_rate: float, rate: float) -> list[str]:
-    """What a change of the frame rate left out and repeated."""
+    """Notes on frames that a change of the frame rate dropped or repeated."""
     num_shown = len({frame.number for frame in taken})
     dropped, repeated = taken[-1].number - taken[0].number + 1 - num_shown, len(taken) - num_shown
     if not dropped and not repeated:

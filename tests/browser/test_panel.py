@@ -1,4 +1,4 @@
-"""What nodes show of a run: the strip of a task, notes, and errors in words."""
+"""The strip of a task, notes, and errors in words on nodes."""
 
 import pytest
 

@@ -52,7 +52,7 @@ def test_a_unit_decides_over_the_size(run, demo):
 
 
 def test_boxes_are_scaled_along(run, demo):
-    """What is written for 640x640 with 81 frames, on the demo's 64x64 with 17."""
+    """Numbers written for 640x640 with 81 frames, on the demo's 64x64 with 17."""
     boxes = "0: 40, 80, 240, 320\n40: 240, 280, 440, 520\n-1: 400, 80, 600, 320"
     small = "0: 4, 8, 24, 32\n8: 24, 28, 44, 52\n-1: 40, 8, 60, 32"
     written = run("VDOTLayout", boxes=boxes, width=640, height=640, length=81, size=demo).args[0]

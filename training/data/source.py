@@ -49,7 +49,7 @@ class Source(Protocol):
         """This process's micro-batches of a step, a pure function of the arguments."""
 
     def bucket(self, sample: int) -> Hashable:
-        """What samples have in common that stack into a batch, of the sample at a place in the cache."""
+        """Key of a sample, by its place in the cache; samples of one key stack into a batch."""
 
     def state_dict(self) -> dict[str, Any]:
         """State other than the step that the batches depend on."""
@@ -176,7 +176,7 @@ class CachedSource:
         return usable
 
     def bucket(self, sample: int) -> tuple:
-        """What samples have in common that stack into a batch, of the sample at a place in the cache."""
+        """Key of a sample, by its place in the cache; samples of one key stack into a batch."""
         info = self._info(sample)
         if self.text_only:
             channels, length, *sides = info.shape

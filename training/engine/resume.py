@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits a run that is to resume it."""
+"""Checks that a checkpoint fits the run that resumes it."""
 
 from __future__ import annotations
 

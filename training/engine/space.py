@@ -1,4 +1,4 @@
-"""Whether a run's files fit on its disk, before it computes for hours and cannot save."""
+"""Checks that a run's files fit on its disk, before hours of work that could not be saved."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def memory_lines(budget: Budget) -> list[str]:
 
 
 def disk_lines(budget: Budget) -> list[str]:
-    """What the run writes, and what its cache takes."""
+    """Disk space of a run's files and of its cache."""
     config, keep = budget.config, budget.config.log.keep
     sizes = outputs(budget.sizes, budget.states.saved, config)
     return [

@@ -1,4 +1,4 @@
-"""What a checkpoint was trained for, as far as it says: which steps to sample it with."""
+"""Purpose of a checkpoint, as far as it says: the steps to sample it with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VDOT_NAME = re.compile(r"(?<![a-z])vdot(?![a-z])", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Purpose:
-    """How to sample a network.
+    """Preset and numbers to sample a network with.
 
     Args:
         preset: of `vdot_core.sampling.PRESETS`.
@@ -39,7 +39,7 @@ UNDISTILLED = Purpose("vace", "nothing in its file says that it is distilled")
 
 
 def purpose_of(info: CheckpointInfo) -> Purpose:
-    """What a network was trained for: by an export's metadata, else as a VDOT release by name or content."""
+    """Purpose of a network: by an export's metadata, else as a VDOT release by name or content."""
     exported = purpose_of_metadata(info.metadata)
     if exported is not None:
         return exported
@@ -50,7 +50,7 @@ def purpose_of(info: CheckpointInfo) -> Purpose:
 
 
 def purpose_of_metadata(metadata: Mapping[str, str]) -> Purpose | None:
-    """What the program that exported a file says; None for other files.
+    """Purpose that the exporting program wrote into a file; None for other files.
 
     Args:
         metadata: strings of a safetensors header.

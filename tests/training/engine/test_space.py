@@ -1,4 +1,4 @@
-"""What a run writes is known beforehand, and a disk that is too small refuses it before weights are read."""
+"""The size of a run is known beforehand: a disk that is too small refuses it before weights are read."""
 
 import logging
 import shutil

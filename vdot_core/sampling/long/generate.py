@@ -24,7 +24,7 @@ FADES = ("pixels", "latents", "off")
 
 @dataclass(frozen=True)
 class Joining:
-    """How chunks are joined.
+    """Settings for joining chunks.
 
     Args:
         carry: the next chunk gets the overlap as 'pixels' (encoded again) or as 'latents' (its first frame
