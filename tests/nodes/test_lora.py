@@ -17,8 +17,12 @@ COMFYUI_FORMS = ("kohya", "wan_fun", "dotted", "peft")
 
 @pytest.fixture(params=["native", "ours"])
 def model(request):
-    """ComfyUI's network and ours, with the same weights."""
-    return request.getfixturevalue(request.param)
+    """ComfyUI's network and ours, with the same weights: what another test patched into them is taken out."""
+    model = request.getfixturevalue(request.param)
+    import comfy.model_management
+
+    comfy.model_management.unload_all_models()
+    return model
 
 
 def patched_weights(model, lora: dict, strength: float) -> dict[str, torch.Tensor]:
