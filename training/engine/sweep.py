@@ -8,13 +8,14 @@ import logging
 import os
 import re
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from vdot_core.files import atomic_write, read_file
+from vdot_core.files import atomic_write, file_size, read_file
 from vdot_core.text import described, parse_json, shown
 
 from .files import read_json
@@ -38,7 +39,9 @@ class SweepConfig:
         jobs: Parallel processes; with several, each has one CPU thread.
         metrics: File in a run's folder with its numbers, JSON or JSON lines (the last value of each counts);
             with *, all files that match: the number score of text.json is then text/score.
-        table: Columns of the table; empty: all numbers.
+        table: Columns of the table; empty: all numbers. sweep/cpu_minutes and sweep/peak_gib are the CPU time
+            and peak memory (at least this program's) of a run's command, without those after it; not on
+            Windows, nor of a resumed run.
         only_table: Print the table of the finished runs and start none.
         page: Markdown file that shows the table between <!-- table NAME --> and <!-- end of table -->, NAME
             being out_dir's last part; null: none.
@@ -128,22 +131,33 @@ async def _run_job(
     folder: Path, commands: list[list[str]], environment: dict[str, str] | None, slots: asyncio.Semaphore
 ) -> bool:
     async with slots:
+        resumed, costs = (folder / LOG).exists(), []
         for command in commands:
             with (folder / LOG).open("ab") as log:
-                process = await asyncio.create_subprocess_exec(
-                    *command, stdout=log, stderr=log, env=environment
-                )
+                process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             try:
-                status = await process.wait()
+                costs.append(await asyncio.to_thread(_wait, process))
             finally:
                 if process.returncode is None:
                     process.terminate()
-            if status:
-                logger.error("%s: failed with status %d; see %s", folder, status, folder / LOG)
+            if process.returncode:
+                logger.error("%s: failed with status %d; see %s", folder, process.returncode, folder / LOG)
                 return False
-    (folder / DONE).touch()
+    with atomic_write(folder / DONE) as partial:
+        partial.write_text(json.dumps({} if resumed else costs[0]))
     logger.info("%s: done", folder)
     return True
+
+
+def _wait(process: subprocess.Popen[bytes]) -> dict[str, float]:
+    """Wait for a process; returns what it and its children took, nothing on Windows."""
+    if sys.platform == "win32":
+        process.wait()
+        return {}
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    peak = usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024
+    return {"cpu_minutes": (usage.ru_utime + usage.ru_stime) / 60, "peak_gib": peak / 2**30}
 
 
 def results_table(sweep: SweepConfig) -> str:
@@ -154,7 +168,9 @@ def results_table(sweep: SweepConfig) -> str:
     rows = {}
     for run in sweep.runs:
         folders = [sweep.folder(run, seed) for seed in sweep.seeds]
-        rows[run] = [read_numbers(f, sweep.metrics) for f in folders if (f / DONE).exists()]
+        rows[run] = [
+            {**read_numbers(f, sweep.metrics), **_read_costs(f)} for f in folders if (f / DONE).exists()
+        ]
     columns = sweep.table or sorted({name for seeds in rows.values() for one in seeds for name in one})
     lines = [["run", "seeds", *columns], ["---"] * (2 + len(columns))]
     for run, seeds in rows.items():
@@ -189,6 +205,13 @@ def _mean(values: Sequence[float]) -> str:
         return "-"
     spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.4g}{spread}"
+
+
+def _read_costs(folder: Path) -> dict[str, float]:
+    """What a finished run took; nothing for one of an earlier version, whose mark is empty."""
+    mark = folder / DONE
+    costs = read_json(mark, dict, f"remove it to run {folder} again") if file_size(mark) else {}
+    return dict(_flat(costs, "sweep"))
 
 
 def read_numbers(folder: Path, pattern: str) -> dict[str, float]:

@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tiny.evaluation.config import parse_config
 from training.engine.cli import RunParser
+from training.engine.progress import memory_gib
 from training.engine.sweep import SweepConfig, read_numbers
 from training.methods.programs import distill_parser
 from training.sweep import main
@@ -137,6 +139,35 @@ def test_an_interrupted_sweep_ends_its_processes_and_resumes(sweep, tmp_path):
     assert quick.exists() and not slow.exists()
     (tmp_path / "out" / "mended").touch()
     assert main(["--config", str(path)]) == 0 and calls(tmp_path)[2:] == ["slow 0"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not count what a child took")
+def test_time_and_memory_of_each_command_unless_it_was_resumed(sweep, tmp_path, capsys):
+    work = tmp_path / "work.py"
+    work.write_text(
+        "import pathlib, sys, time\n"
+        "arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))\n"
+        "block = b'x' * (int(arguments['--mib']) << 20)\n"
+        "while time.process_time() < float(arguments['--cpu']): pass\n"
+        "(pathlib.Path(arguments['--out_dir']) / 'metrics.jsonl').write_text('{\"loss\": 1}\\n')\n"
+    )
+    # Linux counts the parent's memory before exec: no command's peak is below it.
+    own = memory_gib(torch.device("cpu"))
+    runs = {name: {"mib": 1, "cpu": 0} for name in ("small", "large", "old")}
+    runs["large"] = {"mib": int(1024 * own) + 200, "cpu": 1}
+    path = sweep(command=["python", str(work)], runs=runs, seeds=[0], jobs=3, table=[])
+    (tmp_path / "out" / "old" / "seed0").mkdir(parents=True)
+    (tmp_path / "out" / "old" / "seed0" / "sweep.log").touch()
+    assert main(["--config", str(path)]) == 0
+    lines = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    small, large, old = (dict(zip(lines[0], line, strict=True)) for line in lines[2:])
+    assert 60 * float(small["sweep/cpu_minutes"]) < 1 <= 60 * float(large["sweep/cpu_minutes"]) < 6
+    assert float(small["sweep/peak_gib"]) <= own + 0.01
+    assert own + 0.19 < float(large["sweep/peak_gib"]) < own + 0.3
+    assert old["sweep/cpu_minutes"] == old["sweep/peak_gib"] == "-"
+    (tmp_path / "out" / "large" / "seed0" / "sweep_done.json").write_text("")  # of an earlier version
+    assert main(["--config", str(path), "--only_table", "true"]) == 0
+    assert "| large | 1/1 | 1 | - | - |" in capsys.readouterr().out
 
 
 def test_only_the_table(sweep, tmp_path, capsys):
