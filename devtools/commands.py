@@ -28,7 +28,7 @@ HOST_TESTS = ("tests/workflows/test_hosts.py", "--full")
 
 def demo(arguments: Sequence[str]) -> int:
     """Make a video and a contact sheet from a shipped workflow, inside the environment."""
-    from devtools.demo.options import parse
+    from devtools.demo.flags import parse
 
     options = parse(arguments)  # before the set-up: a mistyped path should not cost minutes
     environment = set_up()

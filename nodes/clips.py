@@ -4,9 +4,8 @@ from comfy_api.latest import io
 
 from .guard import CheckedNode
 from .inputs import MAX_LENGTH, FileChoice
-from .sizes import CLASSES, size_input
+from .sizes import AS_IT_IS, AUTO, CLASSES, size_input
 
-AUTO, AS_IT_IS = "auto", "as it is"
 RESOLUTIONS = (AUTO, *CLASSES, AS_IT_IS)
 MAX_SECONDS = 86400.0
 NOT_CONNECTED = object()

@@ -12,9 +12,8 @@ from ..vdot_core.excerpts import Excerpt, Span, cut_excerpt, read_excerpt
 from ..vdot_core.sounds import Sound
 from ..vdot_core.text import counted
 from ..vdot_core.vcu import SIZES, VideoSize, snap_size
-from .clips import AS_IT_IS, AUTO
 from .comfy_inputs import clip_path
-from .sizes import small_line
+from .sizes import AS_IT_IS, AUTO, small_line
 
 MOST_FRAMES = SIZES["480p"].most_frames
 

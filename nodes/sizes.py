@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SizeType = io.Custom("VDOT_SIZE")
 # As in vdot_core.vcu.SIZES, which is not imported before a node runs.
 CLASSES = ("480p", "720p")
+# Other choices of VDOT Load Clip: the model's class, and the clip's own size.
+AUTO, AS_IT_IS = "auto", "as it is"
 
 
 def size_input(rule: str) -> io.Input:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from devtools.demo.links import input_type, is_link, unit_nodes
-from devtools.demo.options import DemoOptions, needs_mask
+from devtools.demo.options import DemoOptions
 from devtools.errors import UsageError, counted
 
 VIDEO_LOADERS = {"LoadVideo": "file", "VDOTLoadClip": "file"}
@@ -89,7 +89,10 @@ def assign(entries: list[Loader], options: DemoOptions) -> dict[Loader, str]:
         files.update(zip(places, paths, strict=False))
     for loader in _without_partner(entries, files):
         if loader.partner not in pictures:
-            raise needs_mask(options.task)
+            raise UsageError(
+                f"--video: the {options.task} workflow needs a mask, and its own was drawn for its own clip; "
+                "give --mask FILE as well: a picture for all frames, or a video; white is regenerated"
+            )
     return files
 
 

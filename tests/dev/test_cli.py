@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from devtools import cli, commands
-from devtools.demo.options import DemoOptions, parse, tasks
+from devtools.demo.flags import parse
+from devtools.demo.options import DemoOptions, tasks
 from devtools.errors import DevError
 from tests.conftest import positive_int
 
@@ -191,7 +192,7 @@ def test_fuzz_scales_the_number_of_cases(pytestconfig, fuzz_cases):
 def test_the_commands_use_the_standard_library_alone():
     """dev.py starts on a bare Python: no import of the set-up part may need a package."""
     code = (
-        "import sys; sys.path.insert(0, '.'); import devtools.cli, devtools.commands, devtools.demo.options,"
+        "import sys; sys.path.insert(0, '.'); import devtools.cli, devtools.commands, devtools.demo.flags,"
         "devtools.demo.convert, devtools.demo.graph, devtools.layers\n"
         "known = set(sys.stdlib_module_names) | {'devtools'}\n"
         "print(sorted({m.split('.')[0] for m in sys.modules if not m.startswith('_')} - known))"

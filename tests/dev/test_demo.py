@@ -12,8 +12,8 @@ from PIL import Image
 
 from devtools.demo.client import ComfyClient
 from devtools.demo.convert import to_prompt
+from devtools.demo.flags import parse
 from devtools.demo.media import Clip, probe_video
-from devtools.demo.options import parse
 from devtools.errors import DevError
 from tests.dev.test_sheet import picture, write_video
 

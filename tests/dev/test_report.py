@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from devtools.demo.options import DemoOptions, parse, tasks
+from devtools.demo.flags import parse
+from devtools.demo.options import DemoOptions, tasks
 from devtools.demo.report import Stages, closing_words, node_notes
 
 

@@ -15,11 +15,12 @@ from PIL import Image
 
 from devtools.demo.client import ComfyClient
 from devtools.demo.convert import to_prompt
+from devtools.demo.flags import parse
 from devtools.demo.graph import apply, final_units, tap_prompt
 from devtools.demo.links import unit_nodes
 from devtools.demo.loaders import VIDEO_LOADERS, assign, loaders
 from devtools.demo.media import probe_video
-from devtools.demo.options import WORKFLOWS, DemoOptions, parse, tasks
+from devtools.demo.options import WORKFLOWS, DemoOptions, tasks
 from devtools.demo.upload import fitted, inspect_files, send
 from devtools.errors import DevError, UsageError
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from devtools.demo.options import parse
+from devtools.demo.flags import parse
 from devtools.errors import DevError
 from tests.support.comfy import ROOT
 from tests.support.server import PromptRefusedError

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 from vdot_core.text import listed
 
 from .checkpoint import SavedStep
+from .config import RunConfig
 from .damage import PROGRESS, misfit, state_damage
 from .record import changes
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
 
 logger = logging.getLogger("vdot")
 
 
-def check_saved(trainer: Trainer, newest: SavedStep, progress: dict[str, Any]) -> str | None:
+@dataclass(frozen=True)
+class Resuming:
+    """The run that a checkpoint must fit, at its first step.
+
+    Attributes:
+        config: Its configuration.
+        settings: Its settings by dotted key; see `record.settings`.
+        network: Sizes of its networks.
+        tensors: Every tensor that it needs, by name.
+        optimizer_states: Name of each parameter that is trained -> its optimizer's state.
+        logs: True for the process that logs.
+    """
+
+    config: RunConfig
+    settings: Mapping[str, Any]
+    network: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    optimizer_states: Sequence[tuple[str, Mapping[str, Any]]]
+    logs: bool
+
+
+def check_saved(run: Resuming, newest: SavedStep, progress: dict[str, Any]) -> str | None:
     """Refuse a checkpoint of other networks, seed or settings that must not change; find damage.
 
     Args:
-        trainer: Of the run, at its first step.
+        run: What resumes.
         newest: The checkpoint.
         progress: What it says of its run.
 
@@ -33,9 +56,9 @@ def check_saved(trainer: Trainer, newest: SavedStep, progress: dict[str, Any]) -
     """
     if reason := state_damage(progress):
         return reason
-    config, states = trainer.config, trainer.optimizer_states()
-    lacking = [n for n, s in states if "step" in s and n not in progress["optimizer_steps"]]
-    if progress["network"] != trainer.method.sizes.to_dict():
+    config = run.config
+    lacking = [n for n, s in run.optimizer_states if "step" in s and n not in progress["optimizer_steps"]]
+    if progress["network"] != run.network:
         raise ValueError(
             f"{newest.path} holds networks of other sizes, {progress['network']}; it does not fit this "
             "run: give the configuration it was made with, or another out_dir"
@@ -48,8 +71,8 @@ def check_saved(trainer: Trainer, newest: SavedStep, progress: dict[str, Any]) -
             raise ValueError(
                 f"{key} is {value}, and {newest.path} was made with {saved}; give it, or another out_dir"
             )
-    differences = changes(progress.get("settings", {}), trainer.settings)
-    for change in differences if trainer.world.rank == 0 else ():
+    differences = changes(progress.get("settings", {}), run.settings)
+    for change in differences if run.logs else ():
         logger.warning("changed since step %d: %s", newest.step, change)
     refused = ", ".join(change.key for change in differences if not change.free)
     if refused and not config.allow_changes:
@@ -57,6 +80,6 @@ def check_saved(trainer: Trainer, newest: SavedStep, progress: dict[str, Any]) -
             f"{newest.path} does not fit this run: it was made with another {refused} (values above); "
             "give the same, or another out_dir, or set allow_changes true to resume with the new values"
         )
-    if lacking and misfit(newest.path, trainer.tensors()) is None:
+    if lacking and misfit(newest.path, run.tensors) is None:
         return f"{PROGRESS} has no optimizer_steps of {listed(lacking, 1)}"
     return None

@@ -24,7 +24,7 @@ from .optimizers import Optimizer, clip_gradients
 from .profiling import check_recording, recorded
 from .progress import Progress, Values
 from .record import export_path, require_output, settings, versions, write_record
-from .resume import check_saved
+from .resume import Resuming, check_saved
 from .samples import shows_samples, write_samples
 from .stopping import StopRequest, stop_request
 from .validation import Validation
@@ -262,13 +262,16 @@ class Trainer:
         self.checkpoints.save(self.step, self.tensors(), progress)
 
     def _resume(self) -> None:
-        restored = self.checkpoints.restore(self.tensors(), partial(check_saved, self))
+        tensors, states = self.tensors(), self.optimizer_states()
+        sizes, logs = self.method.sizes.to_dict(), self.world.rank == 0
+        run = Resuming(self.config, self.settings, sizes, tensors, states, logs)
+        restored = self.checkpoints.restore(tensors, partial(check_saved, run))
         if restored is None:
             return
         newest, progress = restored
         self.step, self.bad_steps = progress["step"], progress["bad_steps"]
         self.average.num_updates = progress["average_updates"]
-        for name, state in self.optimizer_states():
+        for name, state in states:
             if "step" in state:
                 state["step"] = progress["optimizer_steps"][name]
         self.source.load_state_dict(progress["data"])

@@ -40,20 +40,9 @@ from ..engine.method import Losses, Update
 from ..engine.networks import velocity
 from ..engine.space import OutputBytes
 from .loss_config import LossConfig
-from .vdot_config import DistillConfig
+from .vdot_config import DistillConfig, update_kinds
 from .vdot_model import Scores, VdotModel
 from .vdot_networks import adapted_from, check_networks
-
-
-def update_kinds(config: DistillConfig, step: int) -> tuple[str, ...]:
-    """Names of a step's updates, in order: methods of `Vdot`."""
-    kind = "gan" if config.losses.gan and step % 2 == 1 else "matching"
-    every = config.optim.generator_every
-    # With an even rate the generator's turns shift by one each time, so that half of them are adversarial.
-    if step % every != (0 if every % 2 else step // every % 2):
-        return (f"critic_{kind}",)
-    matches = config.losses.dmd or config.losses.otd
-    return (f"generator_{kind if matches else 'gan'}", f"critic_{kind}")
 
 
 class Vdot(VdotModel):

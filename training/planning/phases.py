@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from vdot_core.networks import WanVaceConfig
 
-from ..methods.vdot import update_kinds
-from ..methods.vdot_config import DistillConfig
+from ..methods.vdot_config import DistillConfig, update_kinds
 from .adapters import adapter_shapes
 from .flops import PassFlops, pass_flops
 from .workload import Clip, Workload

@@ -11,7 +11,8 @@ from training.data.batch import references
 from training.distributed import world as parallel
 from training.engine.draws import Draws, keyed_generator
 from training.engine.method import pad_text, prepare, set_trained
-from training.methods.vdot import Vdot, transport_gradient, update_kinds
+from training.methods.vdot import Vdot, transport_gradient
+from training.methods.vdot_config import update_kinds
 from training.methods.vdot_model import Scores, rollout_schedule
 from vdot_core.distill import unrolled_gradient
 from vdot_core.transport import entropic_ot
