@@ -16,11 +16,10 @@ import yaml
 from tiny.evaluation.config import parse_config
 from training.engine.cli import RunParser
 from training.engine.progress import memory_gib
-from training.engine.sweep import SweepConfig, read_numbers
 from training.methods.programs import distill_parser
-from training.sweep import main
+from training.sweep import SweepConfig, main, read_numbers
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 WORKER = """
 import json, os, pathlib, sys, time
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -37,17 +36,6 @@ with (out / "metrics.jsonl").open("w") as file:
         numbers = {"step": step, "loss": loss}
         file.write(json.dumps(numbers) + "\\n")
 """
-
-
-def test_the_table_takes_its_place_on_a_page_which_is_looked_for_first(sweep, tmp_path, capsys):
-    page = tmp_path / "page.md"
-    path = sweep(page=str(page), seeds=[0])
-    assert main(["--config", str(path)]) == 2
-    assert not (tmp_path / "calls.txt").exists() and "<!-- table out -->" in capsys.readouterr().err
-    page.write_text("before\n<!-- table out -->\nold\n<!-- end of table -->\nafter\n")
-    assert main(["--config", str(path)]) == 0
-    table = (tmp_path / "out" / "table.md").read_text()
-    assert page.read_text() == f"before\n<!-- table out -->\n{table}<!-- end of table -->\nafter\n"
 
 
 @pytest.fixture
@@ -78,7 +66,7 @@ def read_sweep(argv):
 
 def jobs_of(sweep):
     """Folder of a job -> its commands."""
-    return {sweep.folder(run, seed): sweep.commands(run, seed) for seed in sweep.seeds for run in sweep.runs}
+    return {folder: commands for run in sweep.runs for folder, commands in sweep.jobs_of(run).items()}
 
 
 def calls(tmp_path):
@@ -124,6 +112,15 @@ def test_a_failing_command_afterwards_leaves_the_run_unfinished(sweep, tmp_path)
     assert not (tmp_path / "out" / "one" / "seed0" / "sweep_done.json").exists()
 
 
+def test_the_table_grows_with_each_run(sweep, tmp_path):
+    peek = "import shutil; shutil.copy('{out_dir}/../../table.md', '{out_dir}/seen')"
+    path = sweep(runs={"first": {"lr": 1}, "second": {"lr": 2}}, seeds=[0], after=[["python", "-c", peek]])
+    assert main(["--config", str(path)]) == 0
+    seen = [(tmp_path / "out" / run / "seed0" / "seen").read_text() for run in ("first", "second")]
+    assert "| first | 0/1 | - |" in seen[0] and "| first | 1/1 | 2 |" in seen[1]
+    assert "| second | 0/1 | - |" in seen[1]
+
+
 def test_an_interrupted_sweep_ends_its_processes_and_resumes(sweep, tmp_path):
     path = sweep(runs={"quick": {"lr": 1}, "slow": {"lr": 1, "sleep": 60}}, seeds=[0])
     # A shell's background jobs ignore SIGINT, and their children with them.
@@ -166,13 +163,7 @@ def test_time_and_memory_of_each_command_unless_it_was_resumed(sweep, tmp_path, 
     assert own + 0.19 < float(large["sweep/peak_gib"]) < own + 0.3
     assert old["sweep/cpu_minutes"] == old["sweep/peak_gib"] == "-"
     (tmp_path / "out" / "large" / "seed0" / "sweep_done.json").write_text("")  # of an earlier version
-    assert main(["--config", str(path), "--only_table", "true"]) == 0
-    assert "| large | 1/1 | 1 | - | - |" in capsys.readouterr().out
-
-
-def test_only_the_table(sweep, tmp_path, capsys):
-    assert main(["--config", str(sweep()), "--only_table", "true"]) == 0
-    assert "| low | 0/2 | - |" in capsys.readouterr().out and calls(tmp_path) == []
+    assert main(["--config", str(path)]) == 0 and "| large | 1/1 | 1 | - | - |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -200,8 +191,9 @@ def test_mistakes_are_named(sweep, changes, words, capfd):
 
 
 def test_missing_metrics_are_named(sweep, capfd):
-    assert main(["--config", str(sweep(metrics="none.json"))]) == 2
+    assert main(["--config", str(sweep(metrics="none.json"))]) == 1
     assert "no numbers in none.json" in capfd.readouterr().err
+    assert main(["--config", str(sweep())]) == 0
 
 
 def test_metrics_of_both_forms(tmp_path):
