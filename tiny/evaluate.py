@@ -36,9 +36,9 @@ from tiny.evaluation.score import RowScores
 from tiny.evaluation.sheets import save_animation, save_sheet
 from training.distributed.precision import uses_bf16
 from training.engine.files import read_json, write_json
+from training.paths import ROOT
 
 logger = logging.getLogger("vdot")
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def fingerprint(paths: Sequence[str | Path], settings: dict) -> str:

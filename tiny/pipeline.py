@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from training.engine.cli import RunParser
 from training.engine.files import read_json
+from training.paths import ROOT
 from vdot_core.files import atomic_write
 
 logger = logging.getLogger("vdot")
-ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = Path(__file__).with_name("configs") / "train.yaml"
 DONE = "done.json"
 # Keys that --scale multiplies, each with its least value; the intervals of a smaller run follow its length.

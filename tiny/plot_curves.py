@@ -5,7 +5,6 @@ A panel for each run, a line for each held-out measure in its TensorBoard log.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ from pathlib import Path
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from jsonargparse import ArgumentParser
 
 from tiny.panels import plot_panels
 
@@ -53,7 +54,7 @@ def read_validation(run: str | Path) -> Curves:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status, 2 after a user's mistake."""
-    parser = argparse.ArgumentParser(prog="python tiny/plot_curves.py", description=__doc__)
+    parser = ArgumentParser(prog="python tiny/plot_curves.py", description=__doc__)
     parser.add_argument("picture", help="file to write, such as curves.png")
     parser.add_argument("runs", nargs="+", help="out_dir of runs")
     arguments = parser.parse_args(argv)

@@ -13,52 +13,44 @@ be used are named; once their files are there, --retry_skipped tries them again.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):
     # Replaces the script's own folder, whose names would hide other packages' (`data`, `methods`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from jsonargparse import Namespace
+
 from training.data.config import DataConfig
 from training.data.fill_cache import encode, from_environment
+from training.engine.cli import RunParser
 from training.methods.programs import distill_parser, finetune_parser
 from vdot_core.text import shown
 
 logger = logging.getLogger("vdot")
 
 
-def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The program's own flags, and the rest of the command line."""
-    flags = argparse.ArgumentParser(
-        prog="python training/cache.py",
-        usage="%(prog)s --config FILE [--data.KEY VALUE ..] [options]",
-        description=__doc__,
-        epilog="The keys, their units and defaults: python training/distill.py --help",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _read(make_parser: Callable[[], RunParser], argv: Sequence[str]) -> tuple[DataConfig, Namespace]:
+    run = make_parser()
+    run.parser.prog, run.parser.description = "python training/cache.py", __doc__
     rank, size = from_environment("RANK", "SLURM_PROCID"), from_environment("WORLD_SIZE", "SLURM_NTASKS")
-    flags.add_argument(
-        "--rank", type=int, default=rank or 0, help="this process's share, from 0 (default: %(default)s)"
-    )
-    flags.add_argument(
-        "--world_size", type=int, default=size or 1, help="shares in all (default: %(default)s)"
-    )
-    flags.add_argument("--retry_skipped", action="store_true", help="retry rows that were left out")
-    return flags.parse_known_args(list(argv))
+    run.parser.add_argument("--rank", type=int, default=rank or 0, help="this process's share, from 0")
+    run.parser.add_argument("--world_size", type=int, default=size or 1, help="shares in all")
+    run.parser.add_argument("--retry_skipped", action="store_true", help="retry rows that were left out")
+    config, options = run.read(argv)
+    return config.data, options
 
 
-def read_data(argv: Sequence[str]) -> DataConfig:
-    """The data settings of a command line, whose --config may be a distillation's or a fine-tuning's file."""
+def read_arguments(argv: Sequence[str]) -> tuple[DataConfig, Namespace]:
+    """The data settings of a command line, whose --config may be a fine-tuning's file, and all its values."""
     try:
-        return distill_parser().read(argv)[0].data
+        return _read(distill_parser, argv)
     except ValueError as error:
         try:
-            return finetune_parser().read(argv)[0].data
+            return _read(finetune_parser, argv)
         except ValueError:
             raise error from None
 
@@ -67,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status, 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     try:
-        options, rest = _flags(sys.argv[1:] if argv is None else argv)
-        config = read_data(rest)
+        config, options = read_arguments(sys.argv[1:] if argv is None else argv)
         encode(config, options.rank, options.world_size, retry_skipped=options.retry_skipped)
     except ValueError as error:
         logger.error("%s", error)

@@ -6,16 +6,25 @@ Pictures are the same every time; in videos, a few edge pixels may depend on the
 Needs PyAV and Pillow.
 """
 
-import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import numpy as np
 import torch
+from jsonargparse import ArgumentParser
 
-ROOT = Path(__file__).resolve().parents[2]
-FRAME_RATE = 16
+from tiny.clips import units
+from tiny.clips.objects import FRAME_RATE
+from tiny.clips.shapes import clip, figure_clip
+from training.engine.cli import Formatter
+from training.paths import ROOT
+from vdot_core import signals
+
 EVALUATION = 2**41  # the demo model has never seen these
 DEPTH_SEED = EVALUATION + 132
 CLIP_SEED = EVALUATION + 665
@@ -54,10 +63,6 @@ def write_image(path: Path, image: torch.Tensor) -> None:
 
 def videos() -> dict[str, torch.Tensor]:
     """The clips by file name, [F, 64, 64, 3] float in [0, 1]."""
-    from tiny.clips import units
-    from tiny.clips.shapes import clip, figure_clip
-    from vdot_core import signals
-
     source, story, pair = clip(CLIP_SEED), clip(STORY_SEED), clip(PAIR_SEED)
     maps = signals.flow_to_frames(source.flow)
     return {
@@ -74,8 +79,6 @@ def videos() -> dict[str, torch.Tensor]:
 
 def images() -> dict[str, torch.Tensor]:
     """The pictures by file name, [64, 64, 3], and masks [64, 64]."""
-    from tiny.clips.shapes import clip
-
     source, story = clip(CLIP_SEED), clip(STORY_SEED).frames
     pictures = {
         "mask.png": _box((source.masks.amax(0) > 0.5).float()),
@@ -93,8 +96,6 @@ def images() -> dict[str, torch.Tensor]:
 
 def render(folder: Path) -> None:
     """Draw every example into a folder."""
-    from tiny.clips.shapes import clip, figure_clip
-
     folder.mkdir(parents=True, exist_ok=True)
     for name, frames in videos().items():
         write_video(folder / name, frames)
@@ -117,9 +118,15 @@ def _box(mask: torch.Tensor) -> torch.Tensor:
     return box
 
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the process's exit status."""
+    prog = "python tiny/clips/render_examples.py"
+    parser = ArgumentParser(prog=prog, description=__doc__, formatter_class=Formatter)
+    parser.add_argument("--out", default=str(ROOT / "assets" / "examples"), help="folder to write")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "examples")
-    render(parser.parse_args().out)
+    render(Path(parser.parse_args(argv).out))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from vdot_core.text import described
 
+from ..paths import ROOT
 from .bad_rows import Skipped
 from .config import DataConfig
 from .encoded import EncodedSample
 from .sampler import check_tasks
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = "tiny.producer.ShapesProducer"
 
 

@@ -22,9 +22,9 @@ from jsonargparse import (
 
 from vdot_core.text import shown
 
+from ..paths import ROOT
 from .yaml_text import load_yaml
 
-ROOT = Path(__file__).resolve().parents[2]
 Config = TypeVar("Config")
 # Files that a run reads: keys whose last part is one of these.
 INPUTS = (

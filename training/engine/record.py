@@ -17,10 +17,10 @@ from typing import Any
 from vdot_core.files import atomic_write
 from vdot_core.text import shown
 
+from ..paths import ROOT
 from .config import RunConfig
 from .hashes import sampled_hash
 
-ROOT = Path(__file__).resolve().parents[2]
 FILE = "run.yaml"
 PACKAGES = ("torch", "numpy", "diffusers", "transformers", "safetensors")
 # Keys, or groups of keys that end in a dot, that may differ at a resume: length, devices, speed and log of
