@@ -18,6 +18,7 @@ import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import torch
+from einops import rearrange
 
 from ..vdot_core.text import shown
 from .comfy_checks import broken_weight, require_numbers
@@ -224,7 +225,8 @@ def preview_message(x0: torch.Tensor, step: int, num_steps: int, latent_format) 
     if scale < 1:
         size = [max(1, int(side * scale)) for side in rgb.shape[-2:]]
         rgb = torch.nn.functional.interpolate(rgb, size=size, mode="area")
-    pixels = rgb.add(1).div(2).clamp(0, 1).mul(255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = rgb.add(1).div(2).clamp(0, 1).mul(255).byte()
+    pixels = rearrange(pixels, "t channels h w -> t h w channels").cpu().numpy()
     frames = _encode_jpegs(pixels)
     return {
         "version": PREVIEW_VERSION,

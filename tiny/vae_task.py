@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from training.data.vae_passes import decode_latents, encode_moments
@@ -151,7 +152,7 @@ class VaeTask:
         first = self.config.seed * 10_000_000 + step * 64
         shares = self.settings.texture_share, self.settings.annotation_share
         clips = [sample_clip(first + i, size, *shares) for i in range(count)]
-        return (torch.stack(clips).movedim(-1, 1) * 2 - 1).to(self.device)
+        return (rearrange(clips, "b f h w c -> b c f h w") * 2 - 1).to(self.device)
 
     def train_step(self, step: int) -> dict[str, float]:
         """One step; returns loss, PSNR of the batch and the learning rate."""
@@ -198,7 +199,7 @@ class VaeTask:
         totals = {}
         held_out = held_out_clips(self.settings.num_validation, stage.size_px, stage.num_frames)
         for name, clips in held_out.items():
-            videos = (frames.movedim(-1, 0)[None].to(self.device) * 2 - 1 for frames in clips)
+            videos = (rearrange(frames, "f h w c -> 1 c f h w").to(self.device) * 2 - 1 for frames in clips)
             scores = [self._clip_psnr(video) for video in videos]
             totals[f"{name}_psnr"] = sum(scores) / len(scores)
         self.ema.swap(self.vae)
@@ -224,7 +225,7 @@ class VaeTask:
         latents = []
         for i in range(8 * self.settings.num_validation):
             frames = clip(start + i, **size).frames
-            latents.append(encode_moments(vae, frames.movedim(-1, 0)[None] * 2 - 1)[0])
+            latents.append(encode_moments(vae, rearrange(frames, "f h w c -> 1 c f h w") * 2 - 1)[0])
         latents = torch.cat(latents)
         return latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
 

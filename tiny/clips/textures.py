@@ -13,6 +13,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .sdf import SHAPES, draw_sdf
@@ -102,7 +103,8 @@ def _canvas(rng, size: int) -> Tensor:
         image = image + weight[..., None] * (_surface(rng, size) - image)
     if rng.random() < 0.5:
         image = np.clip(image, 0, 1) ** rng.uniform(0.6, 1.7)
-    canvas = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).clamp(0, 1).movedim(-1, 0)
+    canvas = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).clamp(0, 1)
+    canvas = rearrange(canvas, "h w c -> c h w")
     if rng.random() < 0.35:
         reach = int(rng.integers(1, 3))
         kernel = torch.exp(-0.5 * (torch.arange(-2 * reach, 2 * reach + 1) / (0.7 * reach)) ** 2)
@@ -150,9 +152,9 @@ def texture_clip(seed: int, *, height: int = 64, width: int = 64, num_frames: in
     size = int(1.7 * max(height, width))
     canvas = _canvas(rng, size)
     grid = _camera(rng, num_frames, height, width, size)
-    flat = grid.reshape(1, num_frames * height, width, 2)
+    flat = rearrange(grid, "f h w xy -> 1 (f h) w xy")
     frames = F.grid_sample(canvas[None], flat, padding_mode="reflection", align_corners=True)[0]
-    frames = frames.reshape(3, num_frames, height, width).permute(1, 2, 3, 0)
+    frames = rearrange(frames, "c (f h) w -> f h w c", f=num_frames)
     if rng.random() < 0.4:
         front = F.interpolate(_canvas(rng, max(height, width))[None], (height, width), mode="bilinear")[0]
         start, step = rng.uniform(0, 1, 2) * (width, height), rng.normal(0, 0.3, 2) * (width, height)
@@ -164,7 +166,7 @@ def texture_clip(seed: int, *, height: int = 64, width: int = 64, num_frames: in
             SHAPES[int(rng.integers(len(SHAPES)))], centers, angles.float(), radius, height, width
         )
         alpha = (0.5 - distance * rng.choice([1.0, 1.0, 0.3])).clamp(0, 1)[..., None]
-        frames = torch.lerp(frames, front.movedim(0, -1)[None].expand_as(frames), alpha)
+        frames = torch.lerp(frames, rearrange(front, "c h w -> 1 h w c").expand_as(frames), alpha)
     if rng.random() < 0.25:
         grain = rng.standard_normal(frames.shape, dtype=np.float32) * rng.uniform(0.005, 0.03)
         frames = frames + torch.from_numpy(grain)

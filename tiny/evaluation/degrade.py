@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from training.data.wan_vae import decode_video, encode_video
@@ -18,10 +19,10 @@ def blur(frames: Tensor, sigma: float) -> Tensor:
     reach = max(1, round(3 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    x = frames.permute(0, 3, 1, 2).flatten(0, 1)[:, None]
+    x = rearrange(frames, "f h w c -> (f c) 1 h w")
     x = F.pad(x, (reach,) * 4, mode="replicate")
     x = F.conv2d(F.conv2d(x, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
-    return x[:, 0].unflatten(0, (len(frames), 3)).permute(0, 2, 3, 1)
+    return rearrange(x, "(f c) 1 h w -> f h w c", c=3)
 
 
 def degrade(frames: Tensor, rng: np.random.Generator) -> Tensor:
@@ -37,8 +38,8 @@ def degrade(frames: Tensor, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.45:
         frames = blur(frames, rng.uniform(0.4, 1.5))
     if rng.random() < 0.15:
-        x = F.interpolate(frames.permute(0, 3, 1, 2), scale_factor=0.5, mode="area")
-        frames = F.interpolate(x, scale_factor=2, mode="bilinear").permute(0, 2, 3, 1)
+        x = F.interpolate(rearrange(frames, "f h w c -> f c h w"), scale_factor=0.5, mode="area")
+        frames = rearrange(F.interpolate(x, scale_factor=2, mode="bilinear"), "f c h w -> f h w c")
     if rng.random() < 0.5:
         gain, shift = rng.uniform(0.9, 1.06, 3), rng.normal(0, 0.02, 3)
         frames = frames * torch.tensor(gain).float() + torch.tensor(shift).float()

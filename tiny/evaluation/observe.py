@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .network import CLIP_FRAMES, FRAME_SIZE, Evaluator
@@ -76,20 +77,23 @@ def observe(network: Evaluator, videos: Tensor, *, batch: int = 8) -> Observatio
 
 
 def _observe(network: Evaluator, videos: Tensor) -> Observation:
-    batch, num_frames = videos.shape[:2]
-    reading = network(videos.flatten(0, 1).clamp(0, 1))
+    batch = len(videos)
+    reading = network(rearrange(videos, "b f h w c -> (b f) h w c").clamp(0, 1))
     over_time = {
-        name: getattr(reading, name).unflatten(0, (batch, num_frames))
+        name: rearrange(getattr(reading, name), "(b f) ... -> b f ...", b=batch)
         for name in ("presence", "shape", "size", "position", "background", "kind", "scene")
     }
     presence = over_time["presence"].sigmoid()
     # A frame in which the object is hidden has no weight.
     weight = (presence / presence.sum(1, keepdim=True).clamp_min(1e-6))[..., None]
     motion_inputs = (
-        over_time["position"].transpose(1, 2).flatten(0, 1),
-        presence.transpose(1, 2).flatten(0, 1),
+        rearrange(over_time["position"], "b f k xy -> (b k) f xy"),
+        rearrange(presence, "b f k -> (b k) f"),
     )
-    path, direction = (x.unflatten(0, (batch, -1)).softmax(-1) for x in network.name_motion(*motion_inputs))
+    path, direction = (
+        rearrange(x, "(b k) names -> b k names", b=batch).softmax(-1)
+        for x in network.name_motion(*motion_inputs)
+    )
     full = F.interpolate(reading.labels, scale_factor=2, mode="bilinear")
     scene = over_time["scene"]
     return Observation(
@@ -102,6 +106,6 @@ def _observe(network: Evaluator, videos: Tensor) -> Observation:
         positions=over_time["position"],
         background=over_time["background"].softmax(-1).mean(1),
         kind=over_time["kind"].softmax(-1).mean(1),
-        labels=full.argmax(1).to(torch.uint8).unflatten(0, (batch, num_frames)),
+        labels=rearrange(full.argmax(1).to(torch.uint8), "(b f) h w -> b f h w", b=batch),
         features=torch.cat([scene.mean(1), scene.diff(dim=1).abs().mean(1)], dim=-1),
     )

@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from training.engine.samples import FRAME_MS
+
 from .cases import Case
 from .network import FRAME_SIZE
 
 SHEET_FRAMES = (0, 5, 10, 16)
 GAP_PX = 4
 COLUMN_PX = FRAME_SIZE + GAP_PX  # of an animation
-FRAME_MS = 62  # 16 frames a second
 
 
 def _strip(frames: Tensor) -> Tensor:

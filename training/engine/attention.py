@@ -1,6 +1,7 @@
 """Attention for training on CPUs."""
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -14,8 +15,7 @@ def batched_attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor
     Returns:
         [B, L, D].
     """
-    batch = q.shape[0]
-    q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+    q, k, v = (rearrange(x, "b l (n d) -> (b n) l d", n=num_heads) for x in (q, k, v))
     scores = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2))
     weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
-    return torch.bmm(weights, v).unflatten(0, (batch, num_heads)).transpose(1, 2).flatten(-2)
+    return rearrange(torch.bmm(weights, v), "(b n) l d -> b l (n d)", n=num_heads)

@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor
 
 from vdot_core.vcu import LATENT_CHANNELS, VAE_STRIDE
+from vdot_core.vcu.sizes import FRAME_RATE
 
 from ..data.batch import Batch, references
 from ..distributed.world import World
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from ..data.source import Source
 
 logger = logging.getLogger("vdot")
-FRAME_MS = 62
+FRAME_MS = int(1000 / FRAME_RATE)
 # A GIF takes about a byte per pixel: logged videos are smaller than the files.
 GIF_WIDTH_PX, GIF_FRAMES = 960, 41
 
@@ -155,7 +156,7 @@ def panels(batch: Batch, latents: Tensor, vae: VideoEncoder) -> Tensor:
     images = references(batch)
     if images is not None:
         # References were encoded as separate clips: decoded in sequence, they would blend into each other.
-        stills = vae.decode(images[0].movedim(1, 0)[:, :, None])
+        stills = vae.decode(rearrange(images[0], "c t h w -> t c 1 h w"))
         columns += [still.expand_as(result) for still in stills]
     if batch.contexts is not None:
         for context in batch.contexts[0, :, :, count:]:

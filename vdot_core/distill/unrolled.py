@@ -12,6 +12,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 
@@ -60,7 +61,7 @@ def unrolled_gradient(
             with torch.enable_grad():
                 leaf = fake[sample, :, frame].detach().float().requires_grad_()
                 clouds = [
-                    F.avg_pool2d(x[None], pool, ceil_mode=True)[0].flatten(1).T
+                    rearrange(F.avg_pool2d(x[None], pool, ceil_mode=True), "1 c h w -> (h w) c")
                     for x in (leaf, real[sample, :, frame].detach().float())
                 ]
                 one = torch.autograd.grad(_plan_cost(*clouds, eps, iterations), leaf)[0]

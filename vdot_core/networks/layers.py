@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from .config import WanVaceConfig
@@ -126,14 +126,15 @@ class SelfAttention(Attention):
 
     def _rotated(self, project: nn.Module, norm: nn.Module, x: Tensor, rope: Any, hooks: Hooks) -> Tensor:
         # Its own frame, so that the float32 intermediates of q are gone before k's are made.
-        return hooks.rotate(norm(project(x)).unflatten(-1, (self.num_heads, -1)), rope)
+        return hooks.rotate(rearrange(norm(project(x)), "b l (n d) -> b l n d", n=self.num_heads), rope)
 
     def forward(self, x: Tensor, rope: Any, hooks: Hooks) -> Tensor:
         """Attend. x: [B, L, D]; rope: for `hooks.rotate`. Returns [B, L, D]."""
         q = self._rotated(self.q, self.norm_q, x, rope, hooks)
         k = self._rotated(self.k, self.norm_k, x, rope, hooks)
         v = self.v(x)
-        y = hooks.self_attention(q.flatten(-2), k.flatten(-2), v, self.num_heads)
+        heads = "b l n d -> b l (n d)"
+        y = hooks.self_attention(rearrange(q, heads), rearrange(k, heads), v, self.num_heads)
         del v
         y = hooks.after_self_attention(y, q, k)
         del q, k
