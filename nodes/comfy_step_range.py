@@ -7,14 +7,14 @@ from typing import Any
 import comfy.patcher_extension
 import torch
 
+from ..vdot_core.choices import ALL_STEPS
 from .comfy_network import ComfyWanVace
+from .sample_steps import SAME_SIGMA
 
 ONLY_OUR_STEPS = (
     "a unit acts in a part of the steps only, which ComfyUI's own VACE network cannot do in this sampler; "
     "use VDOT Sampler, or load the model with VDOT Load Model and network 'vdot'"
 )
-ALL_STEPS = (0.0, 1.0)
-SAME_SIGMA = 1e-5  # ComfyUI's percents and a sampler's levels are rounded differently
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import node_helpers
 import torch
 from comfy_api.latest import io
 
+from ..vdot_core.choices import ALL_STEPS
 from ..vdot_core.text import counted
 from .comfy_bridge import report, vace_conditioning
 from .comfy_checks import size_of, vace_contexts
@@ -192,6 +193,6 @@ def _shown(scale: float | tuple[float, ...]) -> str:
 
 
 def _part(step_range: tuple[float, float]) -> str:
-    if step_range == (0.0, 1.0):
+    if step_range == ALL_STEPS:
         return ""
     return " from " + " to ".join(f"{100 * part:g} %" for part in step_range) + " of the steps"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from comfy_api.latest import io
 
+from ..vdot_core.choices import MASK_SHAPES
+
 VCUType = io.Custom("VDOT_VCU")
 CATEGORY = "VDOT/tasks"
 MAX_SIDE = 8192
@@ -13,9 +15,6 @@ MAX_LENGTH = 8193
 MAX_IMAGES = 8
 MAX_STRENGTH = 10.0
 STRIP_VERSION = 1
-
-# As in vdot_core.vcu, which is not imported before a node runs.
-MASK_SHAPES = ("original", "hull", "box")
 
 
 class FileChoice(io.Combo.Input):

@@ -5,9 +5,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..vdot_core.choices import SOLVERS
+
 AUTO, CUSTOM = "auto", "custom"
 PRESETS = (AUTO, "released", "trained", "sharp", "vace", CUSTOM)
-SOLVERS = ("unipc", "renoise", "euler")
 MAX_STEPS = 100
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..vdot_core.sampling import Pause, Schedule
 
 LEFTOVER_KEY = "vdot_leftover"
-SAME_SIGMA = 1e-5
+SAME_SIGMA = 1e-5  # levels of ComfyUI and of a sampler are rounded differently
 NOISE, CONTENT, LEFTOVER = "noise", "content", "leftover"
 
 
@@ -150,8 +150,8 @@ def _pause(leftover: Leftover, step: int, schedule: Schedule, solver: str) -> Pa
     """The exact latents, with the solver's history where the steps before are the same."""
     from ..vdot_core.sampling import Pause
 
-    taken = slice(0, step + 1)
-    same = solver == leftover.solver and torch.equal(schedule.sigmas[taken], leftover.schedule.sigmas[taken])
+    past = slice(0, step + 1)
+    same = solver == leftover.solver and torch.equal(schedule.sigmas[past], leftover.schedule.sigmas[past])
     return Pause(step, leftover.pause.x, leftover.pause.history if same else {})
 
 

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io, ui
 
+from ..vdot_core.choices import NORMALIZATIONS
 from .guard import CheckedNode
 from .inputs import (
     CATEGORY,
@@ -20,9 +21,6 @@ from .inputs import (
 )
 from .sizes import CANVAS_RULE, canvas_of, size_input
 from .tracks import checked_before_run, curve_from_text
-
-# As in vdot_core.vcu, which is not imported before a node runs.
-NORMALIZATIONS = ("frame", "clip", "stable", "none")
 
 
 class VDOTText(CheckedNode):

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..vdot_core.choices import MAX_LINE_WIDTH
 from .guard import CheckedNode
 from .inputs import (
     MAX_IMAGES,
@@ -23,7 +24,6 @@ from .inputs import (
 from .sizes import CANVAS_RULE, IMAGE_RULE, Canvas, canvas_of, shape_of, size_input
 from .tracks import Rescale, boxes_from_text, checked_before_run, colors_from_text, things_from_text
 
-MAX_LINE_WIDTH = 64
 FIRST_BOX = "The first box is drawn in frame 1, since frame 0 is the image."
 
 

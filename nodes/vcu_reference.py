@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..vdot_core.choices import MASK_MEANINGS
 from ..vdot_core.text import counted
 from .guard import CheckedNode
 from .inputs import (
@@ -16,8 +17,6 @@ from .inputs import (
 )
 from .sizes import CANVAS_RULE, Canvas, canvas_of, size_input
 
-# As in vdot_core.vcu, which is not imported before a node runs.
-MASK_MEANINGS = ("subject", "transparent")
 CROPS = {"auto": None, "crop": True, "whole": False}
 
 

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..vdot_core.choices import BOXES
 from ..vdot_core.text import counted
 from .comfy_bridge import report
 from .guard import CheckedNode
@@ -11,8 +12,6 @@ from .tracks import boxes_from_text, checked_before_run, things_from_text
 
 CropType = io.Custom("VDOT_CROP")
 
-# As in vdot_core.vcu, which is not imported before a node runs.
-WHICH = ("all", "largest", "first")
 DRAWN_SIZE = (128, 128)  # of a box that is given by its middle
 
 
@@ -34,7 +33,7 @@ class VDOTBoxMask(CheckedNode):
                 io.Image.Input("image", tooltip="The picture or clip in which the boxes were found."),
                 io.Combo.Input(
                     "which",
-                    options=list(WHICH),
+                    options=list(BOXES),
                     default="all",
                     tooltip="all boxes of a frame, the largest alone, or the first alone (the surest).",
                 ),
@@ -71,12 +70,12 @@ class VDOTBoxMask(CheckedNode):
 
         if bboxes is None and not boxes.strip():
             raise ValueError("there is no box; draw one on the node, or connect a detector's to bboxes")
-        found, notes = vcu.boxes_per_frame([] if bboxes is None else bboxes, len(image))
+        per_frame, notes = vcu.boxes_per_frame([] if bboxes is None else bboxes, len(image))
         if boxes.strip():
             drawn = vcu.track_boxes(boxes_from_text(boxes, DRAWN_SIZE, len(image), rounded=False), len(image))
-            found = [[*known, *more] for known, more in zip(found, drawn, strict=True)]
+            per_frame = [[*detected, *more] for detected, more in zip(per_frame, drawn, strict=True)]
         size = {"width": image.shape[2], "height": image.shape[1], "num_frames": image.shape[0]}
-        masks = vcu.box_masks(found, **size, which=which)
+        masks = vcu.box_masks(per_frame, **size, which=which)
         empty = int((masks.flatten(1).amax(1) == 0).sum())
         if empty:
             notes = [

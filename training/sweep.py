@@ -27,11 +27,12 @@ from training.engine.cli import RunParser
 from training.engine.files import read_json
 from training.engine.lock import locked
 from vdot_core.files import atomic_write, file_size, read_file
+from vdot_core.memory import GIB
 from vdot_core.text import described, parse_json, shown
 
 logger = logging.getLogger("vdot")
 JOB, DONE, LOG = "sweep_job.json", "sweep_done.json", "sweep.log"
-MAX_METRICS_BYTES = 2**30
+MAX_METRICS_BYTES = GIB
 PLACES = re.compile(r"\{(out_dir|run|seed)\}")
 
 
@@ -160,7 +161,7 @@ def _wait(process: subprocess.Popen[bytes]) -> dict[str, float]:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     peak = usage.ru_maxrss if sys.platform == "darwin" else usage.ru_maxrss * 1024
-    return {"cpu_minutes": (usage.ru_utime + usage.ru_stime) / 60, "peak_gib": peak / 2**30}
+    return {"cpu_minutes": (usage.ru_utime + usage.ru_stime) / 60, "peak_gib": peak / GIB}
 
 
 def write_table(sweep: SweepConfig) -> str:

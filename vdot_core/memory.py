@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-GB = 1e9
+GB, GIB = 1e9, 2**30
 # A computer that fills its memory to the last byte swaps, or ends the process.
 USABLE = 0.9
 RGB, MASK = 12, 4

@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from tests.support.pack import submodule
-
 
 def clip(height=48, width=80):
     return torch.rand(5, height, width, 3)
@@ -116,10 +114,6 @@ def test_a_thin_mask_that_vanishes_is_said(run):
         assert any(t.startswith(f"{name}: in 3 frames nothing of it is left at ") for t in out.ui["text"])
     whole = run("VDOTMask", frames=frames, mask=line, **fit())
     assert not any("nothing of it" in text for text in whole.ui["text"])
-
-
-def test_choices_are_those_of_the_library(pack):
-    assert submodule("nodes.vcu_region").WHICH == submodule("vdot_core.vcu.boxes").WHICH
 
 
 def test_companions_a_frame_off_are_fitted_and_said(run):

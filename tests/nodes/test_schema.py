@@ -77,11 +77,6 @@ def test_choices_are_those_of_the_library(node_classes):
     )
     assert set(sample.PRESETS) == {*sampling.PRESETS, "auto", "custom"}
     assert submodule("nodes.sizes").CLASSES == tuple(vcu.SIZES)
-    assert tuple(sample.SOLVERS) == tuple(sampling.SOLVERS)
-    assert tuple(submodule("nodes.vcu").NORMALIZATIONS) == tuple(vcu.NORMALIZATIONS)
-    assert tuple(submodule("nodes.inputs").MASK_SHAPES) == tuple(vcu.MASK_SHAPES)
-    meanings = submodule("vdot_core.vcu.transparency").MASK_MEANINGS
-    assert submodule("nodes.vcu_reference").MASK_MEANINGS == meanings
 
 
 def test_saved_workflows_keep_loading(node_classes):

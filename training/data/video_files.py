@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vdot_core.files import open_file
+from vdot_core.memory import GIB
 from vdot_core.pictures import read_picture
 from vdot_core.text import shown
 from vdot_core.vcu import cover
@@ -27,9 +28,9 @@ from .bad_rows import BadRowError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff")
 # A small file can decode to any number of pixels; 81 frames of 3840 x 2160 are 2 GB.
-MAX_CLIP_BYTES = 8 * 2**30
+MAX_CLIP_BYTES = 8 * GIB
 # Files are read as a whole. 81 frames of 3840 x 2160 without any compression are 2 GB.
-MAX_FILE_BYTES = 4 * 2**30
+MAX_FILE_BYTES = 4 * GIB
 BLOCK_BYTES = 2**22
 NOT_THERE = (404, 410)  # HTTP's status
 
@@ -196,7 +197,7 @@ def _bounded(arrays: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
         if total > MAX_CLIP_BYTES:
             raise BadRowError(
                 "unreadable",
-                f"{shown(name)} decodes to more than {MAX_CLIP_BYTES / 2**30:.3g} GiB ({array.shape[1]} x "
+                f"{shown(name)} decodes to more than {MAX_CLIP_BYTES / GIB:.3g} GiB ({array.shape[1]} x "
                 f"{array.shape[0]} pixels a frame); scale it down",
             )
         yield array

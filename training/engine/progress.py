@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vdot_core.files import file_size
+from vdot_core.memory import GIB
 
 from ..distributed.world import World
 from .config import RunConfig
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from .samples import SampleVideo
 
 logger = logging.getLogger("vdot")
-GIB = 2**30
 METRICS = "metrics.jsonl"
 VALIDATION = "validation/"
 MAX_LINE_BYTES = 1 << 20
@@ -241,9 +241,9 @@ def end_with_a_line(path: Path) -> None:
         end = file.seek(0, os.SEEK_END)
         start = max(0, end - MAX_LINE_BYTES)
         file.seek(start)
-        kept = start + file.read().rfind(b"\n") + 1
-        if kept < end:
-            file.truncate(kept)
+        complete = start + file.read().rfind(b"\n") + 1
+        if complete < end:
+            file.truncate(complete)
 
 
 def _start_wandb(config: RunConfig) -> Any:

@@ -8,13 +8,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from vdot_core.memory import GIB
 from vdot_core.text import shown
 
 from ..distributed.world import World
 from .config import RunConfig
 
 logger = logging.getLogger("vdot")
-GIB = 2**30
 
 
 @dataclass(frozen=True)

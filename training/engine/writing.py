@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import _write_files_from_queue
 
+from vdot_core.memory import GIB
 from vdot_core.text import shown
 
 from ..distributed.world import World
@@ -116,7 +117,7 @@ def named(folder: Path, step: int, newest: Callable[[], int]) -> Iterator[None]:
         if not isinstance(_single(error), OSError):
             raise
         # Counted before the unfinished files are removed, as the disk was at the refusal.
-        free = shutil.disk_usage(folder.parent).free / 2**30
+        free = shutil.disk_usage(folder.parent).free / GIB
         shutil.rmtree(folder, ignore_errors=True)
         raise NotSavedError(
             f"the checkpoint of step {step} could not be written to {shown(folder.parent)} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vdot_core.memory import GIB
 from vdot_core.networks import WanVaceConfig
 
 from ..methods.vdot_config import DistillConfig
@@ -20,8 +21,6 @@ from .memory import (
 )
 from .phases import Rates, StepTime, step_time
 from .workload import Clip
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)

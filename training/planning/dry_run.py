@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vdot_core.checkpoints import save_network
+from vdot_core.memory import GIB
 from vdot_core.networks import WanVace, WanVaceConfig
 from vdot_core.text import listed, shown
 from vdot_core.vcu import CONTEXT_CHANNELS, LATENT_CHANNELS
@@ -31,7 +32,6 @@ from ..engine.config import LogConfig
 from ..engine.draws import keyed_generator
 from ..engine.method import trained_names
 from ..engine.networks import network_sizes
-from ..engine.progress import GIB
 from ..engine.run import train
 from ..engine.trainer import Trainer
 from ..methods.vdot import Vdot
@@ -172,10 +172,10 @@ def rehearsed_frozen(
     model = config.model
     trained_names(parameter_names(full, model.adapters), model.frozen)
     names = parameter_names(sizes, model.adapters)
-    kept = [prefix for prefix in model.frozen if any(name.startswith(prefix) for name in names)]
-    if kept and all(name.startswith(tuple(kept)) for name in names):
-        kept = []  # what is trained lies in the layers that are left out
-    return kept, [prefix for prefix in model.frozen if prefix not in kept]
+    frozen = [prefix for prefix in model.frozen if any(name.startswith(prefix) for name in names)]
+    if frozen and all(name.startswith(tuple(frozen)) for name in names):
+        frozen = []  # what is trained lies in the layers that are left out
+    return frozen, [prefix for prefix in model.frozen if prefix not in frozen]
 
 
 def rehearsal(

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+from vdot_core.memory import GIB
 from vdot_core.networks import Discriminator, WanVaceConfig, default_taps, expected_shapes
 from vdot_core.transport import working_bytes
 from vdot_core.vcu import LATENT_CHANNELS
@@ -26,7 +27,7 @@ from .adapters import adapter_shapes
 from .workload import Clip, Workload
 
 FP32, BF16 = 4, 2
-CUDA_CONTEXT = 2 * 2**30
+CUDA_CONTEXT = 2 * GIB
 """Driver, NCCL's buffers and cuBLAS workspaces of one process."""
 FRAGMENTATION = 0.05
 """Share of activations and buffers that an allocator's gaps cost."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .budget import GIB, Budget
+from vdot_core.memory import GIB
+
+from .budget import Budget
 from .outputs import outputs, sample_bytes
 from .phases import counted_steps, sample_flops, update_costs
 from .remedies import Cluster, Remedy

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..choices import SOLVERS
 from ..text import shown
 from .schedules import Schedule
-
-SOLVERS = ("unipc", "renoise", "euler")
 
 NoiseSource = torch.Generator | Callable[[Tensor], Tensor] | None
 

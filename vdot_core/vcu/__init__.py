@@ -1,5 +1,6 @@
 """Video condition units: what to generate, what to keep, what to show; and their encoding for the network."""
 
+from ..choices import MASK_SHAPES, NORMALIZATIONS
 from .boxes import box_masks, boxes_per_frame, track_boxes
 from .canvas import rounded_length, rounding_named, snap_length, snap_size
 from .compose import compose
@@ -8,7 +9,7 @@ from .encode import CONTEXT_CHANNELS, LATENT_CHANNELS, VCUContext, encode, laten
 from .extension import extend, keyframes
 from .latent_cache import GrayCache, LatentCache
 from .layout import layout, layout_masks, move
-from .masks import EXPAND_RATIO, MASK_SHAPES, augment
+from .masks import EXPAND_RATIO, augment
 from .outpaint import outpaint, widened_shape
 from .paste import paste_back, stitch
 from .preview import preview
@@ -17,7 +18,7 @@ from .repaint import inpaint
 from .scaling import cover, letterbox
 from .sizes import SIZES, VideoSize
 from .strip import Strip, strip, window_strip
-from .tasks import NORMALIZATIONS, control, depth, text
+from .tasks import control, depth, text
 from .tracks import path_boxes
 from .unit import SIZE_MULTIPLE, VAE_STRIDE, VCU, num_latent_frames, strength_curve
 

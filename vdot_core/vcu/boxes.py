@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..choices import BOXES
 from ..memory import MASK
 from ..progress import steps
 from ..text import counted
@@ -21,7 +22,6 @@ from .tracks import box_tracks
 
 MAX_BOXES = 10_000
 """In one frame."""
-WHICH = ("all", "largest", "first")
 FORM = "expected x, y, width and height in pixels; connect the boxes of a detector, or such ones"
 
 
@@ -42,8 +42,8 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
     width, height = whole("width", width, 1), whole("height", height, 1)
     num_frames = whole("num_frames", num_frames, 1)
     check_volume(num_frames, width, height, MASK)
-    if not isinstance(which, str) or which not in WHICH:
-        raise ValueError(f"which is {described(which)}, expected one of {', '.join(WHICH)}")
+    if not isinstance(which, str) or which not in BOXES:
+        raise ValueError(f"which is {described(which)}, expected one of {', '.join(BOXES)}")
     masks = torch.zeros(num_frames, height, width)
     drawn: dict[int, Tensor] = {}  # one list often serves every frame
     for mask, frame_boxes in zip(masks, steps(boxes_per_frame(boxes, num_frames)[0]), strict=True):

@@ -10,6 +10,7 @@ from itertools import combinations, groupby
 import torch
 from torch import Tensor
 
+from ..choices import ALL_STEPS
 from ..memory import MASK, RGB
 from ..progress import steps
 from .checks import check_volume
@@ -18,7 +19,6 @@ from .masks import binarize
 from .scaling import FRAMES_PER_CHUNK
 from .unit import GRAY, VCU, built, dense
 
-ALL_STEPS = (0.0, 1.0)
 FOLD_ORDER = ("extension", "repaint", "control")
 # The same clip in two codecs differs by about one 8-bit level; more is another picture.
 SAME_PIXEL = 1.5 / 255

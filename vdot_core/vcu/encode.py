@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..choices import ALL_STEPS
 from ..memory import RGB
 from ..networks.context_scale import ContextScale
 from ..text import counted
@@ -51,7 +52,7 @@ class VCUContext:
     height: int
     context_scale: ContextScale
     notes: tuple[str, ...] = ()
-    step_ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
+    step_ranges: tuple[tuple[float, float], ...] = (ALL_STEPS,)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:

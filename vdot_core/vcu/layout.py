@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..choices import MAX_LINE_WIDTH
 from ..memory import MASK, RGB
 from ..progress import steps
 from ..raster import disc, paint, pen_radius
@@ -27,7 +28,6 @@ from .unit import VCU, built
 
 LINE_WIDTH = 2
 CONTOUR_WIDTH = 3
-MAX_LINE_WIDTH = 64
 BLACK = (0.0, 0.0, 0.0)
 
 Color = tuple[float, float, float]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..choices import MASK_SHAPES
 from ..progress import steps
 from ..text import counted
 from .canvas import to_unit_range
@@ -19,7 +20,6 @@ from .grow import fill_hull, grow, mask_box, smooth, spread
 from .lengths import fit_length
 from .scaling import cover, resample
 
-MASK_SHAPES = ("original", "hull", "box")
 EXPAND_RATIO = 0.3
 MAX_GROW = 1024
 MAX_BLUR = 128.0

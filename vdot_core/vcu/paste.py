@@ -78,8 +78,8 @@ def stitch(original: Tensor, generated: Tensor, unit: VCU, crop: Crop, *, feathe
     out = original[: len(generated)].clone()
     mask_of = _full_size_masks(unit, crop)
     for part, chunk in scaled_chunks(generated, crop.width, crop.height):
-        for frame, made, mask in zip(out[part], chunk, mask_of(part), strict=True):
-            _blend(frame[y, x], made, mask.to(out.device), feather_px)
+        for frame, pixels, mask in zip(out[part], chunk, mask_of(part), strict=True):
+            _blend(frame[y, x], pixels, mask.to(out.device), feather_px)
     return out
 
 
@@ -150,9 +150,9 @@ def _full_size_masks(unit: VCU, crop: Crop) -> Callable[[slice], Tensor]:
 
     grown = shrunk = True
     for part in (slice(index, index + 1) for index in range(unit.num_frames)):
-        used, cropped = binarize(unit.masks[part]), scaled_mask(soft[part].to(unit.masks.device), *crop.size)
-        grown = grown and bool((used >= cropped).all())
-        shrunk = shrunk and bool((used <= cropped).all())
+        own, cropped = binarize(unit.masks[part]), scaled_mask(soft[part].to(unit.masks.device), *crop.size)
+        grown = grown and bool((own >= cropped).all())
+        shrunk = shrunk and bool((own <= cropped).all())
     if grown and shrunk:
         return full
     if grown:

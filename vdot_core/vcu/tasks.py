@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..choices import NORMALIZATIONS
 from ..memory import RGB
 from ..signals.depth import normalize_depth, single_channel
 from .canvas import as_clip, rounded_length, rounding_named, target_length, target_size
@@ -18,8 +19,6 @@ from .masks import as_mask, find_lost, fit_mask
 from .scaling import fit_into, fit_notes
 from .span import Moment, guided_span
 from .unit import GRAY, VAE_STRIDE, VCU, built, full_mask, gray_frames
-
-NORMALIZATIONS = ("frame", "clip", "stable", "none")
 
 
 def text(width: int, height: int, num_frames: int) -> VCU:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..choices import MASK_MEANINGS
 from .canvas import to_unit_range
 from .checks import as_tensor, described
 
-MASK_MEANINGS = ("subject", "transparent")
 FLAT = 2 / 255  # a codec or a resize moves a flat color by less
 SOLID = 0.99  # above this, no color of an antialiased outline is left
 MOST = 0.5

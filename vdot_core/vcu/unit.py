@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..choices import ALL_STEPS
 from ..text import counted
 from .checks import MAX_FRAMES, MAX_STRENGTH, as_list, as_step_range, as_strength, described, real, whole
 
@@ -64,7 +65,7 @@ class VCU:
     strength: float | tuple[float, ...] = 1.0
     notes: tuple[str, ...] = ()
     parts: tuple[VCU, ...] = ()
-    step_range: tuple[float, float] = (0.0, 1.0)
+    step_range: tuple[float, float] = ALL_STEPS
 
     def __post_init__(self):
         for name in ("references", "notes", "parts"):
