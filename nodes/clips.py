@@ -113,5 +113,5 @@ class VDOTLoadClip(CheckedNode):
 
         clip = load_clip(file, video, clip_span(start, length, resolution, fps, size))
         audio = as_audio(clip.sound)
-        made = as_video(clip.frames, audio, clip.rate)
-        return io.NodeOutput(clip.frames, audio, clip.rate, made, ui=report(describe(clip, size)))
+        trimmed = as_video(clip.frames, audio, clip.rate)
+        return io.NodeOutput(clip.frames, audio, clip.rate, trimmed, ui=report(describe(clip, size)))

@@ -23,9 +23,9 @@ def purpose_of_model(model: Any) -> Purpose | None:
     lora = model.attachments.get(LORA_PURPOSE)
     if lora is not None:
         return lora
-    made = getattr(model, "cached_patcher_init", None)
+    loader = getattr(model, "cached_patcher_init", None)
     # Of a model in two files, the second argument is the VACE module.
-    paths = [path for path in (made[1][:2] if made else ()) if isinstance(path, (str, os.PathLike))]
+    paths = [path for path in (loader[1][:2] if loader else ()) if isinstance(path, (str, os.PathLike))]
     purposes = [purpose for path in paths if (purpose := _purpose_of_file(Path(path))) is not None]
     distilled = (purpose for purpose in purposes if purpose.preset != UNDISTILLED.preset)
     return next(distilled, purposes[0] if purposes else None)

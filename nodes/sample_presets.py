@@ -52,16 +52,16 @@ def choose_sampling(settings: Settings, cfg: float, model: Any, negative: list |
         return Sampling(custom, settings.solver, cfg, (_line(CUSTOM, custom, settings.solver, cfg),))
     preset = sampling.PRESETS[name]
     schedule = preset.schedule(denoise=settings.denoise, **numbers)
-    used = preset.guidance if preset.guidance != 1 else cfg
+    guidance = preset.guidance if preset.guidance != 1 else cfg
     if settings.preset == AUTO:
-        line = _line(f"{AUTO}: {name}{reason}", schedule, preset.solver, used)
-        return Sampling(schedule, preset.solver, used, (line,))
-    lines = [_line(name, schedule, preset.solver, used)]
+        line = _line(f"{AUTO}: {name}{reason}", schedule, preset.solver, guidance)
+        return Sampling(schedule, preset.solver, guidance, (line,))
+    lines = [_line(name, schedule, preset.solver, guidance)]
     # The page writes a preset's own settings into the unused widgets; the defaults are left alone too.
     untouched = settings.custom_values == Settings().custom_values
     if not untouched and (schedule, preset.solver) != (custom, settings.solver):
         lines.append("steps, shift and solver are only used with the preset 'custom'")
-    return Sampling(schedule, preset.solver, used, tuple(lines))
+    return Sampling(schedule, preset.solver, guidance, tuple(lines))
 
 
 def _line(name: str, schedule: Schedule, solver: str, cfg: float) -> str:

@@ -124,12 +124,12 @@ def _deep_maximum(image: Image) -> int | None:
 def _check_jpeg2000(image: Image) -> None:
     """ValueError for color of more than 8 bits, of which Pillow rounds white up to 256: black."""
     image.fp.seek(0)
-    _, found, size = image.fp.read(JPEG2000_HEAD).partition(JPEG2000_START)
+    _, marker, size = image.fp.read(JPEG2000_HEAD).partition(JPEG2000_START)
     num_channels = int.from_bytes(size[36:38], "big")
     depths = [
         1 + (size[38 + 3 * channel : 39 + 3 * channel] or b"\x7f")[0] % 128 for channel in range(num_channels)
     ]
-    if not found or not depths or max(depths) > 8:
+    if not marker or not depths or max(depths) > 8:
         raise ValueError("it is a JPEG 2000 of more than 8 bits a channel; save it as PNG, which may have 16")
 
 

@@ -181,5 +181,5 @@ def _scanlines(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _truncated(dividend: np.ndarray, divisor: np.ndarray) -> np.ndarray:
-    """C's integer division, towards zero."""
+    """C's integer division, toward zero."""
     return np.sign(dividend) * (abs(dividend) // divisor)

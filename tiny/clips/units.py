@@ -148,7 +148,7 @@ def inpaint(clip: Clip, rng: Rng = None) -> vcu.VCU:
 
 
 def outpaint(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The clip's middle, or a part of it towards any side; the canvas is the clip's own size."""
+    """The clip's middle, or a part of it toward any side; the canvas is the clip's own size."""
     height, width = clip.frames.shape[1:3]
     sides = dict.fromkeys(("left", "right", "top", "bottom"), 8)
     if rng is not None:

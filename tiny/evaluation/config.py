@@ -13,7 +13,7 @@ class SamplerConfig:
 
     Attributes:
         steps: Of the schedule.
-        shift: Of its noise levels, towards high noise.
+        shift: Of its noise levels, toward high noise.
         solver: Of `vdot_core.sampling.SOLVERS`.
         labels: 'wan' or 'exact', as in `vdot_core.sampling.Schedule.shifted`.
         guidance: Classifier-free guidance against the empty prompt; 1 is none, at half the evaluations.

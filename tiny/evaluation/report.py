@@ -193,8 +193,8 @@ def _join_sides(folder: Path, images: Path, results: Results) -> list[str]:
 def kept_section(page: Path) -> list[str]:
     """Lines of a page that an evaluation does not write, from <!-- kept --> to <!-- end of kept -->."""
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    kept = text.partition("<!-- kept -->")[2].partition("<!-- end of kept -->")[0]
-    return [f"<!-- kept -->{kept}<!-- end of kept -->", ""] if kept else []
+    section = text.partition("<!-- kept -->")[2].partition("<!-- end of kept -->")[0]
+    return [f"<!-- kept -->{section}<!-- end of kept -->", ""] if section else []
 
 
 def write_report(

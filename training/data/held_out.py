@@ -61,17 +61,17 @@ def choose_held_out(infos: Sequence[SampleInfo], config: ValidationConfig) -> li
         ValueError: Nothing would be left to train on.
     """
     counts = Counter(map(clip_of, infos))
-    wanted = config.rows or math.ceil(config.fraction * len(infos))
+    target = config.rows or math.ceil(config.fraction * len(infos))
     clips: list[str] = []
     num_samples = 0
     for clip in sorted(counts, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        if num_samples >= wanted:
+        if num_samples >= target:
             break
         clips.append(clip)
         num_samples += counts[clip]
     if len(clips) == len(counts):
         raise ValueError(
-            f"validation would hold out all {len(infos)} samples, of {len(counts)} clips (at least {wanted} "
+            f"validation would hold out all {len(infos)} samples, of {len(counts)} clips (at least {target} "
             "samples); lower validation.rows or fraction, set validation.every 0, or add clips"
         )
     return clips

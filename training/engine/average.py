@@ -16,7 +16,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move the average towards the module; early on faster, so that it forgets the first weights."""
+        """Move the average toward the module; early on faster, so that it forgets the first weights."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         torch._foreach_lerp_(self.parameters, [p.detach() for p in module.parameters()], 1 - decay)

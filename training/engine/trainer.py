@@ -108,8 +108,8 @@ class Trainer:
                 self.progress.report(self.step, last, metrics, tokens, seconds, operations)
                 record()
                 self.checkpoints.poll()
-                asked = self.stop_agreed or (self.stop.made and world.size == 1)
-                self.stopped = asked and self.step < last
+                stops = self.stop_agreed or (self.stop.made and world.size == 1)
+                self.stopped = stops and self.step < last
                 self._save_in_turn(last)
                 if self.stopped:
                     break

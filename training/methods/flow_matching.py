@@ -140,7 +140,7 @@ class FlowMatching:
 
 
 def draw_sigmas(draws: Draws, losses: FlowMatchingLossConfig, device: torch.device | str = "cpu") -> Tensor:
-    """[B] noise levels in (0, 1]: logit-normal for a share, the rest uniform, shifted towards noise."""
+    """[B] noise levels in (0, 1]: logit-normal for a share, the rest uniform, shifted toward noise."""
     normal = torch.sigmoid(draws.normal((), "logit-normal sigma", device))
     uniform, shift = draws.uniform("uniform sigma", device), losses.timestep_shift
     shifted = shift * uniform / (1 + (shift - 1) * uniform)

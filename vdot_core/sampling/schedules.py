@@ -69,7 +69,7 @@ class Schedule:
 
     @classmethod
     def shifted(cls, steps: int, shift: float, *, labels: str = "wan", denoise: float = 1.0) -> Schedule:
-        """Evenly spaced levels, shifted towards high noise.
+        """Evenly spaced levels, shifted toward high noise.
 
         Args:
             steps: number of network calls.

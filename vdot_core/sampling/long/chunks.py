@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...vcu import VAE_STRIDE, VCU, VCUContext
+from ...vcu import LATENT_CHANNELS, VAE_STRIDE, VCU, VCUContext
 from ...vcu.unit import dense
 from .plan import Span
 
@@ -55,10 +55,10 @@ def continued(unit: VCU, tail: Tail | None) -> VCU:
     """
     if tail is None:
         return unit
-    known = tail.frames.to(unit.frames)
-    count = len(known)
-    given = unit.masks[:count, ..., None] <= 0.5
-    frames = torch.cat([torch.where(given, unit.frames[:count], known), unit.frames[count:]])
+    overlap = tail.frames.to(unit.frames)
+    count = len(overlap)
+    preserved = unit.masks[:count, ..., None] <= 0.5
+    frames = torch.cat([torch.where(preserved, unit.frames[:count], overlap), unit.frames[count:]])
     masks = torch.cat([torch.zeros_like(unit.masks[:count]), unit.masks[count:]])
     kind = "repaint" if unit.kind == "repaint" else "extension"
     return unit.replace(frames=frames, masks=masks, kind=kind, region=None, parts=())
@@ -79,9 +79,9 @@ def carried(context: VCUContext, unit: VCU, tail: Tail | None) -> VCUContext:
         return context
     count, first = tail.latents.shape[2], context.num_reference_latents + 1
     contexts = context.contexts.clone()
-    kept = contexts[:, :, :16, first : first + count]
+    overlap = contexts[:, :, :LATENT_CHANNELS, first : first + count]
     generated = latent_mask(unit.masks, partly=True)[1 : 1 + count].to(contexts.device)
-    kept.copy_(torch.where(generated, tail.latents.to(contexts)[:, None], kept))
+    overlap.copy_(torch.where(generated, tail.latents.to(contexts)[:, None], overlap))
     return replace(context, contexts=contexts)
 
 

@@ -36,22 +36,22 @@ def colors_of(latents: Tensor, mask: Tensor) -> Colors | None:
 
 
 def brought(latents: Tensor, own: Colors, target: Colors, weight: Tensor) -> Tensor:
-    """Latents moved towards the target's colors by a weight [T, h, w] in 0 .. 1."""
+    """Latents moved toward the target's colors by a weight [T, h, w] in 0 .. 1."""
     gain = (target.std / own.std).clamp(1 / MAX_GAIN, MAX_GAIN)
     moved = (latents.double() - own.mean) * gain + target.mean
     return torch.lerp(latents.double(), moved, weight.to(latents.device).double()).to(latents.dtype)
 
 
-def matched(latents: Tensor, kept: Tensor, free: Tensor) -> Tensor:
+def matched(latents: Tensor, overlap: Tensor, free: Tensor) -> Tensor:
     """A chunk's latents with the colors of the overlap that it was given.
 
     Args:
         latents: [1, C, T, h, w] of the chunk.
-        kept: [1, C, T', h, w], what its first T' frames should be.
+        overlap: [1, C, T', h, w], what its first T' frames should be.
         free: [T, h, w] bool, the latents that may change.
     """
-    shown = free.new_ones(kept.shape[2:])
-    own, target = colors_of(latents[:, :, : kept.shape[2]], shown), colors_of(kept.to(latents), shown)
+    shown = free.new_ones(overlap.shape[2:])
+    own, target = colors_of(latents[:, :, : overlap.shape[2]], shown), colors_of(overlap.to(latents), shown)
     if own is None or target is None:
         return latents
     return brought(latents, own, target, free.float())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...vcu import VCU, GrayCache, VCUContext, encode
+from ...vcu import LATENT_CHANNELS, VCU, GrayCache, VCUContext, encode
 from ...vcu.coder import VaeEncode
 from .chunks import Tail, carried, continued, latent_mask, sliced, uncontrolled
 from .drift import Colors, anchored, colors_of, fade, matched
@@ -96,9 +96,9 @@ def generate(
         references, prompt = changed_at(changes, span)
         unit = unit_in(span)
         unit = unit if references is None else unit.replace(references=references)
-        latents, kept = _latents(unit, span, tail, joining, coder, sample, prompt)
+        latents, overlap = _latents(unit, span, tail, joining, coder, sample, prompt)
         if joining.drift:
-            latents, first = _without_drift(latents, unit, kept, first, joining)
+            latents, first = _without_drift(latents, unit, overlap, first, joining)
         if tail is not None and joining.fade == "latents":
             latents = _faded_latents(latents, tail)
         frames = coder.decode(latents)[0].clamp(0, 1)
@@ -139,11 +139,11 @@ def _latents(
     if tail is None:
         return latents, None
     count = 1 + tail.latents.shape[2]
-    return latents, context.contexts[:, 0, :16, num_references : num_references + count]
+    return latents, context.contexts[:, 0, :LATENT_CHANNELS, num_references : num_references + count]
 
 
 def _without_drift(
-    latents: Tensor, unit: VCU, kept: Tensor | None, first: Colors | None, joining: Joining
+    latents: Tensor, unit: VCU, overlap: Tensor | None, first: Colors | None, joining: Joining
 ) -> tuple[Tensor, Colors | None]:
     """The latents in the colors of the overlap and the first chunk, and the first chunk's colors."""
     free = latent_mask(uncontrolled(unit).float(), partly=False).to(latents.device)
@@ -152,9 +152,9 @@ def _without_drift(
         shown = shown.clone()
         shown[0] = False  # the first latent frame, of one frame, has another contrast
         first = colors_of(latents, shown)
-    elif kept is not None:
-        latents = matched(latents, kept, latent_mask(unit.masks, partly=False).to(latents.device))
-        latents = anchored(latents, first, free, kept.shape[2], joining.anchor)
+    elif overlap is not None:
+        latents = matched(latents, overlap, latent_mask(unit.masks, partly=False).to(latents.device))
+        latents = anchored(latents, first, free, overlap.shape[2], joining.anchor)
     return latents, first
 
 

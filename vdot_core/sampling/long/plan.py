@@ -66,8 +66,8 @@ def plan_chunks(num_frames: int, chunk: int = 81, overlap: int = 17) -> tuple[Sp
     for index in range(count):
         start = stride * (marks[index] - shared)
         stop = stride * marks[index + 1] + 1
-        kept, handed_on = (overlap if there else 0 for there in (index > 0, index < count - 1))
-        spans.append(Span(index, start, stop, kept, handed_on))
+        before, after = (overlap if there else 0 for there in (index > 0, index < count - 1))
+        spans.append(Span(index, start, stop, before, after))
     return tuple(spans)
 
 

@@ -46,20 +46,20 @@ class Record:
             partial.write_text(json.dumps({"format": 1, "facts": dict(facts)}, indent=1))
 
     def _check(self, facts: Mapping[str, str]) -> None:
-        found = read_manifest(self.folder)
-        if found is None:
+        saved = read_manifest(self.folder)
+        if saved is None:
             raise ValueError(
                 f"there is nothing to resume in {shown(self.folder.name)}; turn resume off to begin"
             )
         changed = [
-            f"{name} ({shown(found.get(name), 20)}, now {shown(value, 20)})"
+            f"{name} ({shown(saved.get(name), 20)}, now {shown(value, 20)})"
             for name, value in facts.items()
-            if found.get(name) != value
+            if saved.get(name) != value
         ]
         if changed:
             raise ValueError(
                 f"the unfinished video {shown(self.folder.name)} was made with another {listed(changed, 4)}; "
-                "set it back, or turn resume off to begin anew"
+                "set it back, or turn resume off to start over"
             )
 
     def load(self, index: int) -> Tensor | None:
