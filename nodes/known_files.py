@@ -46,7 +46,7 @@ class KnownFile:
 
     @property
     def advice(self) -> str:
-        """Where to get it, and where to put it."""
+        """Its address, and the folder to put it into."""
         return (
             f"{self.name} is not there: download it ({self.size}) from {self.url} to models/{self.folder} "
             f"and press R.{self.more}"

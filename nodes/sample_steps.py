@@ -1,4 +1,4 @@
-"""Which steps of a schedule a run of VDOT Sampler takes, from what, and with which model."""
+"""The steps of a schedule that a run of VDOT Sampler takes, what they start from, and their model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where this clone is."""
+"""Folders of this clone."""
 
 from pathlib import Path
 

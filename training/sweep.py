@@ -189,7 +189,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _read_costs(folder: Path) -> dict[str, float]:
-    """What a finished run took; nothing for one of an earlier version, whose mark is empty."""
+    """Costs of a finished run; empty for one of an earlier version, whose mark is empty."""
     mark = folder / DONE
     costs = read_json(mark, dict, f"remove it to run {folder} again") if file_size(mark) else {}
     return dict(_flat(costs, "sweep"))

@@ -3,11 +3,11 @@
 MASK_SHAPES = ("original", "hull", "box")
 """Forms that a mask is brought to, as in training."""
 MASK_MEANINGS = ("subject", "transparent")
-"""What white in a reference's mask is."""
+"""Meanings of white in a reference's mask."""
 NORMALIZATIONS = ("frame", "clip", "stable", "none")
 """Ranges that depth is stretched to."""
 BOXES = ("all", "largest", "first")
-"""Which of a frame's boxes become its mask."""
+"""Choices among a frame's boxes, for its mask."""
 MAX_LINE_WIDTH = 64
 """Of a layout's boxes, in pixels."""
 ALL_STEPS = (0.0, 1.0)

@@ -166,7 +166,7 @@ def _without_partner(entries: list[Loader], files: dict[Loader, str]) -> list[Lo
 
 
 def _uses(prompt: dict, object_info: dict, start: str) -> tuple[tuple[str, str], ...]:
-    """Where a loader's data ends: inputs of task nodes, and masks that are joined with something else.
+    """Ends of a loader's data: inputs of task nodes, and masks that are joined with something else.
 
     A join's output is no longer the mask's alone: VDOT Crop returns frames and mask.
     """

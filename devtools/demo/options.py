@@ -1,4 +1,4 @@
-"""What a demo run makes of which files."""
+"""Options of a demo run: its task, files, size and length."""
 
 import json
 from dataclasses import asdict, dataclass, field

@@ -109,7 +109,7 @@ def _sobel(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _is_crest(strength: Tensor, across: Tensor, down: Tensor, outside: float) -> Tensor:
-    """Where a gradient is stronger than its neighbors along its direction, all [f, H, W]."""
+    """Pixels whose gradient is stronger than its neighbors' along its direction, all [f, H, W]."""
     height, width = strength.shape[1:]
     padded = torch.nn.functional.pad(strength, (1, 1, 1, 1), value=outside)
     # Eighths of a turn; opposite ones are one direction.
