@@ -7,7 +7,11 @@ from torch import nn
 
 
 class AveragedWeights:
-    """An exponential moving average of a module's parameters, stored separately."""
+    """An exponential moving average of a module's parameters, stored separately.
+
+    torch's AveragedModel holds a second copy of the module; these are tensors alone, sharded as the
+    parameters are, that change places with them.
+    """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
