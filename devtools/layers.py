@@ -18,6 +18,8 @@ from pathlib import Path
 from devtools.paths import ROOT
 
 PACK = "vdot_pack"
+INSIDES = {"comfy", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview"}
+INSIDES |= {"node_helpers", "nodes", "server"}
 
 
 class PackFinder(MetaPathFinder):
@@ -54,6 +56,23 @@ def distributed_users(folder: Path) -> Iterator[str]:
                 yield f"{path.relative_to(folder.parent).as_posix()}:{node.lineno}"
 
 
+def comfy_users(folder: Path) -> Iterator[str]:
+    """Places in `nodes` that import ComfyUI's insides though their file is no adapter, `comfy_*.py`.
+
+    Yields:
+        `file:line`; nodes may import comfy_api, which is ComfyUI's public interface.
+    """
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            if not path.name.startswith("comfy_") and any(name.split(".")[0] in INSIDES for name in names):
+                yield f"{path.relative_to(folder.parent).as_posix()}:{node.lineno}"
+
+
 def check(root: Path = ROOT, config: Path | None = None) -> list[str]:
     """Check every contract.
 
@@ -79,6 +98,7 @@ def check(root: Path = ROOT, config: Path | None = None) -> list[str]:
         problems += [
             f"{place}: only training may use torch.distributed" for place in distributed_users(root / layer)
         ]
+    problems += [f"{place}: only nodes/comfy_*.py may import this" for place in comfy_users(root / "nodes")]
     return problems
 
 

@@ -9,7 +9,9 @@ import math
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
+import comfy.sampler_helpers
 import comfy.supported_models
+import node_helpers
 import torch
 
 from ..vdot_core.networks import ContextScale
@@ -31,6 +33,21 @@ def report(lines) -> dict:
 def compute_device() -> torch.device:
     """The device on which ComfyUI runs models."""
     return comfy.model_management.get_torch_device()
+
+
+def empty_latents(shape: tuple[int, ...]) -> torch.Tensor:
+    """Zeros on the device of ComfyUI's latents."""
+    return torch.zeros(shape, device=comfy.model_management.intermediate_device())
+
+
+def noise_mask_like(samples: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """A noise mask at the size of latents [B, 16, T, h, w], as ComfyUI's samplers bring it to it."""
+    return comfy.sampler_helpers.prepare_mask(mask.float(), samples.shape, samples.device)
+
+
+def with_values(text: list, values: dict, append: bool = False) -> list:
+    """Conditioning with further values, in place of those of the same keys or appended to them."""
+    return node_helpers.conditioning_set_values(text, values, append=append)
 
 
 class Float32Tokens:

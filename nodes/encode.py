@@ -1,18 +1,16 @@
 """VCU + VAE + text -> CONDITIONING, and the LATENT to sample."""
 
-import comfy.model_management
-import node_helpers
 import torch
 from comfy_api.latest import io
 
 from ..vdot_core.choices import ALL_STEPS
 from ..vdot_core.text import counted
-from .comfy_bridge import report, vace_conditioning
+from .comfy_bridge import empty_latents, report, vace_conditioning, with_values
 from .comfy_checks import size_of, vace_contexts
+from .comfy_trim import ReferenceCount
 from .comfy_vae import check_vae, clips_at_once, latent_cache, vae_encoder
 from .guard import CheckedNode
 from .inputs import MAX_STRENGTH, VCUType
-from .trim import ReferenceCount
 
 REFERENCE_KEY = "vdot_num_reference_latents"
 LENGTH_KEY = "vdot_num_latent_frames"
@@ -123,7 +121,7 @@ def conditioned(context, positive, negative) -> tuple[list, list, dict]:
     positive, negative = (
         _with_context(text, values, context.num_reference_latents) for text in (positive, negative)
     )
-    samples = torch.zeros(context.latent_shape, device=comfy.model_management.intermediate_device())
+    samples = empty_latents(context.latent_shape)
     latent = {"samples": samples, REFERENCE_KEY: context.num_reference_latents}
     latent[LENGTH_KEY] = samples.shape[2]
     return positive, negative, latent
@@ -163,8 +161,7 @@ def _with_strengths(unit, strength: float, further: dict) -> list:
 
 
 def _with_context(text, values: dict, num_references: int) -> list:
-    text = node_helpers.conditioning_set_values(text, values, append=True)
-    return node_helpers.conditioning_set_values(text, {REFERENCE_KEY: num_references})
+    return with_values(with_values(text, values, append=True), {REFERENCE_KEY: num_references})
 
 
 def _placeholder(positive) -> list:

@@ -46,26 +46,13 @@ def _checked(execute: Callable) -> Callable:
     @functools.wraps(execute)
     def checked(cls, **values):
         from ..vdot_core.progress import reporting
+        from .comfy_progress import progress_bar
 
         values = checked_inputs(cls.define_schema().inputs, values)
-        with reporting(_progress_bar()):
+        with reporting(progress_bar()):
             return execute(cls, **values)
 
     return checked
-
-
-def _progress_bar() -> Callable[[int, int], None]:
-    """ComfyUI's progress bar for the loops of vdot_core; it also lets the user interrupt them."""
-    import comfy.model_management
-    import comfy.utils
-
-    bar = comfy.utils.ProgressBar(1)
-
-    def report(count: int, total: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(count, total)
-
-    return report
 
 
 def checked_inputs(inputs: Iterable[io.Input], values: dict[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 Shape letters: B batch, T latent frames, h w latents.
 """
 
-import comfy.sampler_helpers
 import torch
 
 from ..vdot_core.text import counted
+from .comfy_bridge import noise_mask_like
 from .comfy_checks import vace_contexts
+from .comfy_trim import trim_references
 from .encode import LENGTH_KEY, REFERENCE_KEY
 from .sample_steps import LEFTOVER_KEY, Leftover
-from .trim import trim_references
 
 
 def count_references(latent: dict, positive: list) -> tuple[int, list[str]]:
@@ -51,7 +51,7 @@ def with_references(latent: dict, positive: list) -> dict:
         return latent  # the check of sizes explains it
     added = {REFERENCE_KEY: count, LENGTH_KEY: samples.shape[2] + count}
     if latent.get("noise_mask") is not None:
-        mask = comfy.sampler_helpers.prepare_mask(latent["noise_mask"].float(), samples.shape, samples.device)
+        mask = noise_mask_like(samples, latent["noise_mask"])
         added["noise_mask"] = torch.cat([torch.ones_like(mask[:, :, :1]).repeat(1, 1, count, 1, 1), mask], 2)
     references = references.expand(len(samples), -1, -1, -1, -1)
     return {**latent, "samples": torch.cat([references, samples], dim=2), **added}

@@ -20,6 +20,14 @@ BROKEN = {
     "vdot_core imports torch.distributed": ("vdot_core/bad.py", "from torch import distributed\n"),
     "vdot_core uses torch.distributed": ("vdot_core/bad.py", "import torch\ntorch.distributed.get_rank()\n"),
     "nodes import torch.distributed": ("nodes/bad.py", "import torch.distributed.fsdp as fsdp\n"),
+    "nodes outside of the adapters import ComfyUI's insides": (
+        "nodes/bad.py",
+        "def f():\n    import comfy.sd\n",
+    ),
+    "nodes outside of the adapters import ComfyUI's folders": (
+        "nodes/bad.py",
+        "from folder_paths import get_full_path\n",
+    ),
     "nodes import training": ("nodes/bad.py", "from ..training import a\n"),
     "tiny imports torch.distributed": ("tiny/bad.py", "import torch.distributed as dist\n"),
     "nodes import tiny": ("nodes/bad.py", "from ..tiny import a\n"),
@@ -41,7 +49,8 @@ BROKEN = {
     "training imports nodes": ("training/bad.py", "from ..nodes import load\n"),
 }
 ALLOWED = {
-    "nodes/good.py": "import comfy.sd\nimport nodes\nfrom ..vdot_core import a\n",
+    "nodes/good.py": "from comfy_api.latest import io\nfrom ..vdot_core import a\n",
+    "nodes/comfy_good.py": "import comfy.sd\nimport nodes\nfrom ..vdot_core import a\n",
     "training/good.py": "import torch.distributed as dist\nfrom vdot_core.a import x\n",
     "tiny/good.py": "import torch\nfrom training.a import x\nfrom vdot_core.a import x as y\n",
     "vdot_core/good.py": "import torch\nfrom .a import x\nfrom torch.nn import functional\n",
