@@ -10,14 +10,18 @@ import torch
 from torch import Tensor
 
 
-def colors(clip: Tensor) -> Tensor:
-    """[3] mean color."""
-    return clip.mean((0, 1, 2))
+def color_shift(made: Tensor, truth: Tensor | None, generated: Tensor, parts: list[slice]) -> list[float]:
+    """Mean absolute change of the mean color since the first part, in 8-bit levels, for each part.
 
-
-def drift(first: Tensor, last: Tensor) -> float:
-    """Mean absolute difference of the mean colors, in 8-bit levels."""
-    return 255 * (colors(last) - colors(first)).abs().mean().item()
+    Args:
+        made, truth: with a truth, it is the change of their difference: what the scene itself does is no
+            drift.
+        generated: [F, H, W] bool, the pixels that count.
+        parts: the chunks' frames.
+    """
+    difference = made if truth is None else made - truth
+    means = [difference[part][generated[part]].mean(0) for part in parts]
+    return [255 * (mean - means[0]).abs().mean().item() for mean in means]
 
 
 def sharpness(clip: Tensor) -> float:

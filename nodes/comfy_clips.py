@@ -12,7 +12,7 @@ from ..vdot_core.excerpts import Excerpt, Span, cut_excerpt, read_excerpt
 from ..vdot_core.sounds import Sound
 from ..vdot_core.text import counted
 from ..vdot_core.vcu import SIZES, VideoSize, snap_size
-from .comfy_inputs import clip_path
+from .comfy_inputs import clip_path, scratch_folder
 from .sizes import AS_IT_IS, AUTO, small_line
 
 MOST_FRAMES = SIZES["480p"].most_frames
@@ -33,17 +33,19 @@ def load_clip(name: str, video: Any, span: Span) -> Excerpt:
         ValueError: there is no such file, or it cannot be read.
     """
     if video is None:
-        return read_excerpt(clip_path(name), span)
+        return read_excerpt(clip_path(name), span, scratch_folder())
     if not isinstance(video, InputImpl.VideoFromFile):
         parts = video.get_components()
-        return cut_excerpt(parts.images, float(parts.frame_rate), _as_sound(parts.audio), span)
+        return cut_excerpt(
+            parts.images, float(parts.frame_rate), _as_sound(parts.audio), span, scratch_folder()
+        )
     begin, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
     source = video.get_stream_source()
     most = span.most_frames
     if seconds:  # cut by Trim Video
         rate = span.rate or float(video.get_frame_rate())
         most = max(1, min(most, round((seconds - span.start) * rate)))
-    return read_excerpt(source, Span(begin + span.start, span.rate, most, span.fit))
+    return read_excerpt(source, Span(begin + span.start, span.rate, most, span.fit), scratch_folder())
 
 
 def describe(clip: Excerpt, size: VideoSize | None) -> list[str]:

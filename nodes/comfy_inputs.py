@@ -1,4 +1,4 @@
-"""Files of ComfyUI's input folder: videos to load, and the pack's examples."""
+"""Files of ComfyUI's folders: videos to load, the pack's examples, and scratch files."""
 
 import logging
 import os
@@ -42,6 +42,13 @@ def clip_path(name: str) -> Path:
     if problem := missing_clip(name):
         raise ValueError(problem)
     return Path(folder_paths.get_annotated_filepath(name))
+
+
+def scratch_folder() -> Path:
+    """ComfyUI's folder for temporary files, which it clears when it starts and ends."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def clip_version(name: str) -> object:

@@ -92,7 +92,18 @@ class VDOTLongVideo(CheckedNode):
     ) -> io.NodeOutput:
         from .long_run import Job
 
-        own = ("negative", "cfg", "schedule", "drift", "fade", "audio", "resume", "all_frames", "preview")
+        own = (
+            "negative",
+            "cfg",
+            "schedule",
+            "drift",
+            "fade",
+            "loop",
+            "audio",
+            "resume",
+            "all_frames",
+            "preview",
+        )
         options = {name: settings.pop(name) for name in own if name in settings}
         job = Job(model, positive, vae, unit, chunk, overlap, seed, Settings(**settings), fps, **options)
         images, file = job.run(filename_prefix)

@@ -41,6 +41,12 @@ def long_inputs() -> list[io.Input]:
         *_guidance_inputs(),
         *model_inputs(),
         *nag_inputs(),
+        io.Boolean.Input(
+            "loop",
+            default=False,
+            optional=True,
+            tooltip="The video's end leads to its beginning, so that it can be played in a circle.",
+        ),
     ]
 
 
@@ -51,8 +57,8 @@ def _join_inputs() -> list[io.Input]:
             default=True,
             optional=True,
             tooltip=(
-                "Keep the colors and contrast of the first chunk, where neither a control nor a mask decides "
-                "them. Off: each chunk as the model makes it."
+                "Correct each chunk's colors, contrast and sharpness by the frames that it shares with the "
+                "one before; kept pixels stay. Off: each chunk as the model makes it."
             ),
         ),
         io.Boolean.Input(

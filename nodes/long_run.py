@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from ..vdot_core.memory import RGB, check_size
 from ..vdot_core.sampling.long import (
     Chunk,
     Joining,
@@ -20,9 +19,10 @@ from ..vdot_core.sampling.long import (
     generate,
     plan_chunks,
 )
+from ..vdot_core.scratch import new_frames
 from ..vdot_core.text import counted
 from ..vdot_core.video_writing import open_writer
-from . import comfy_long
+from . import comfy_inputs, comfy_long
 from .comfy_checks import vace_contexts
 from .comfy_sampling import preview_callback, shifted
 from .comfy_vae import check_vae, vae_encoder
@@ -37,7 +37,7 @@ class Job:
     Args:
         model, positive, vae, unit, chunk, overlap, seed, fps: the node's inputs.
         settings: the sampler's.
-        negative, cfg, schedule, drift, fade, audio, resume, all_frames, preview: the node's inputs.
+        negative, cfg, schedule, drift, fade, loop, audio, resume, all_frames, preview: the node's inputs.
 
     Raises:
         ValueError: they do not fit each other.
@@ -60,6 +60,7 @@ class Job:
         schedule=(),
         drift: bool = True,
         fade: bool = True,
+        loop: bool = False,
         audio: dict | None = None,
         resume: bool = False,
         all_frames: bool = True,
@@ -76,15 +77,10 @@ class Job:
         self.seed, self.settings, self.cfg, self.fps = seed, settings, cfg, fps
         self.schedule, self.audio = tuple(schedule), audio
         self.resume, self.all_frames, self.preview = resume, all_frames, preview
-        self.joining = Joining(drift=drift, fade="pixels" if fade else "off")
-        self.spans = plan_chunks(unit.num_frames, chunk, overlap)
+        self.joining = Joining(drift, fade)
+        self.spans = plan_chunks(unit.num_frames, chunk, overlap, loop)
         self.lines: list[str] = []
-        if all_frames:
-            check_size(
-                unit.num_frames * unit.height * unit.width * RGB,
-                f"a video of {unit.width}x{unit.height} with {counted(unit.num_frames, 'frame')}",
-                "turn all_frames off and use the file",
-            )
+        self.images = self._allocated() if all_frames else None
 
     def run(self, prefix: str) -> tuple[torch.Tensor, Path]:
         """Make the video.
@@ -111,7 +107,7 @@ class Job:
     def _written(self, file: Path, record: Record) -> torch.Tensor:
         """The frames, after all chunks were written to the file."""
         sound, rate = (None, 1) if self.audio is None else self._sound()
-        images = None
+        images = self.images
         with (
             comfy_long.only_interrupts(),
             open_writer(file, self.fps, self.unit.width, self.unit.height, sound, rate) as writer,
@@ -121,6 +117,13 @@ class Job:
                 images = self._gathered(images, chunk)
         return images
 
+    def _allocated(self) -> torch.Tensor:
+        unit, cure = self.unit, "turn all_frames off and use the file"
+        size = unit.num_frames, unit.width, unit.height
+        images, notes = new_frames(*size, comfy_inputs.scratch_folder(), cure)
+        self.lines += notes
+        return images
+
     def preview_of(self, file: Path) -> dict:
         """The finished file as the node shows it."""
         return {"images": [comfy_long.described_file(file)], "animated": (True,)}
@@ -128,8 +131,6 @@ class Job:
     def _gathered(self, images: torch.Tensor | None, chunk: Chunk) -> torch.Tensor:
         if not self.all_frames:
             return chunk.frames
-        if images is None:
-            images = chunk.frames.new_empty(self.unit.num_frames, *chunk.frames.shape[1:])
         images[chunk.start : chunk.start + len(chunk.frames)] = chunk.frames
         return images
 
@@ -179,7 +180,7 @@ class Job:
         return {
             "seed": str(self.seed),
             "unit": digest_of(self.unit),
-            "chunk or overlap": digest_of(spans),
+            "chunk, overlap or loop": digest_of(spans),
             "positive": digest_of(_tensors(self.positive)),
             "negative": digest_of(_tensors(self.negative)),
             "schedule": digest_of(changes),

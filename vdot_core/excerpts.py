@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .memory import RGB, check_size
 from .progress import steps
+from .scratch import is_mapped, new_frames
 from .sounds import Sound, read_sound
 from .text import counted, shown
 from .vcu import snap_length
@@ -75,15 +75,16 @@ class Excerpt:
         return len(self.frames) / self.rate
 
 
-def read_excerpt(file: str | Path | IO[bytes], span: Span) -> Excerpt:
+def read_excerpt(file: str | Path | IO[bytes], span: Span, scratch: Path | None = None) -> Excerpt:
     """Decode a span of a video file; what lies before and behind it is not kept.
 
     Args:
         file: path, or a stream of the file's bytes.
         span: what to read.
+        scratch: folder for frames that are too large for memory, see `scratch.new_frames`.
 
     Raises:
-        ValueError: no video that can be decoded, nothing at `span.start`, or too large for the memory.
+        ValueError: no video that can be decoded, nothing at `span.start`, or too large.
     """
     import av
 
@@ -93,14 +94,16 @@ def read_excerpt(file: str | Path | IO[bytes], span: Span) -> Excerpt:
             if not container.streams.video:
                 raise ValueError(f"{name} holds no video stream; give a video file")
             container.streams.video[0].thread_type = "AUTO"
-            frames, rate, size, notes = _read_frames(container, span)
+            frames, rate, size, notes = _read_frames(container, span, scratch)
         sound, lines = read_sound(file, span.start, len(frames) / rate)
     except av.FFmpegError as error:
         raise ValueError(f"{name} cannot be decoded: {shown(error)}; save it as H.264 in mp4") from error
     return Excerpt(frames, rate, size, sound, (*notes, *lines))
 
 
-def cut_excerpt(frames: Tensor, rate: float, sound: Sound | None, span: Span) -> Excerpt:
+def cut_excerpt(
+    frames: Tensor, rate: float, sound: Sound | None, span: Span, scratch: Path | None = None
+) -> Excerpt:
     """The same of a video that is already in memory.
 
     Args:
@@ -108,16 +111,17 @@ def cut_excerpt(frames: Tensor, rate: float, sound: Sound | None, span: Span) ->
         rate: frames per second.
         sound: of all of it.
         span: what to take.
+        scratch: as in `read_excerpt`.
     """
     timed = ((number / rate, frame) for number, frame in enumerate(frames))
     ready, new_rate, size, notes = _collect(
-        timed, lambda frame: frame[..., :3], rate, len(frames) / rate, span
+        timed, lambda frame: frame[..., :3], rate, len(frames) / rate, span, scratch
     )
     sound = None if sound is None else sound.cut(span.start, len(ready) / new_rate)
     return Excerpt(ready, new_rate, size, sound, notes)
 
 
-def _read_frames(container: InputContainer, span: Span):
+def _read_frames(container: InputContainer, span: Span, scratch: Path | None):
     stream = container.streams.video[0]
     rate = stream.average_rate or stream.guessed_rate
     duration = stream.duration and float(stream.duration * stream.time_base)
@@ -128,7 +132,7 @@ def _read_frames(container: InputContainer, span: Span):
     def pixels(frame: Any) -> Tensor:
         return torch.from_numpy(upright(frame).astype(np.float32)) / 65535
 
-    return _collect(timed_frames(container, span.start), pixels, float(rate), duration, span)
+    return _collect(timed_frames(container, span.start), pixels, float(rate), duration, span, scratch)
 
 
 def _collect(
@@ -137,6 +141,7 @@ def _collect(
     average_rate: float,
     duration: float | None,
     span: Span,
+    scratch: Path | None,
 ) -> tuple[Tensor, float, tuple[int, int], tuple[str, ...]]:
     """Frames, rate, source's width and height, and notes."""
     limit = span.most_frames
@@ -150,23 +155,24 @@ def _collect(
         raise ValueError(f"the video{length}, and start is {span.start:g}; give a smaller start")
     image = pixels(first.content)
     source = image.shape[1], image.shape[0]
-    out = _allocated(limit, span.fit(*source))
+    out, notes = new_frames(limit, *span.fit(*source), scratch, "give a smaller length or size")
     fill_cover(out[:1], image[None])
-    taken = [first]
+    taken = [replace(first, content=None)]  # decoded frames are larger than their place in the clip
     for index, item in zip(steps(range(1, limit)), items, strict=False):
-        if item is taken[-1]:
+        if item.number == taken[-1].number:
             out[index] = out[index - 1]
         else:
             fill_cover(out[index : index + 1], pixels(item.content)[None])
-        taken.append(item)
+        taken.append(replace(item, content=None))
     total = snap_length(len(taken))
     own_rate = _own_rate(taken, average_rate)
     rate = span.rate or own_rate
-    notes = [*_rate_notes(taken[:total], own_rate, rate), *_size_notes(source, out.shape[2:0:-1])]
+    notes += [*_rate_notes(taken[:total], own_rate, rate), *_size_notes(source, out.shape[2:0:-1])]
     if total < len(taken):
         rest = counted(len(taken) - total, "frame")
         notes.append(f"{len(taken)} -> {counted(total, 'frame')} (4n+1): {rest} dropped at the end")
-    return (out[:total].clone() if total < limit / 2 else out[:total]), rate, source, tuple(notes)
+    short = total < limit / 2 and not is_mapped(out)
+    return (out[:total].clone() if short else out[:total]), rate, source, tuple(notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,16 +216,6 @@ def _own_rate(taken: list[_Frame], average: float) -> float:
         return average
     measured = (last.number - first.number) / (last.time - first.time)
     return average if abs(measured / average - 1) < SAME_RATE else measured
-
-
-def _allocated(num_frames: int, size: tuple[int, int]) -> Tensor:
-    width, height = size
-    check_size(
-        num_frames * RGB * width * height,
-        f"a clip of {counted(num_frames, 'frame')} of {width}x{height}",
-        "give a smaller length or size",
-    )
-    return torch.empty(num_frames, height, width, 3)
 
 
 def _rate_notes(taken: list[_Frame], own_rate: float, rate: float) -> list[str]:

@@ -94,6 +94,22 @@ def test_an_interrupted_video_plays_and_is_resumed(run, inputs, output):
         run("VDOTLongVideo", **inputs, resume=True)
 
 
+def test_a_video_too_large_for_memory_is_the_same(run, inputs, output, monkeypatch):
+    scratch = submodule("vdot_core.scratch")
+    plain = run("VDOTLongVideo", **inputs).args[0]
+    monkeypatch.setattr(scratch, "SHARE", 0.0)
+    outcome = run("VDOTLongVideo", **inputs)
+    assert scratch.is_mapped(outcome.args[0]) and torch.equal(outcome.args[0], plain)
+    assert any("in a temporary file" in line for line in outcome.ui["text"])
+
+
+def test_a_loop_is_as_long_as_its_unit(run, inputs, output):
+    plain, looped = (run("VDOTLongVideo", **inputs, loop=loop).args[0] for loop in (False, True))
+    assert looped.shape == plain.shape and not torch.equal(looped[-1], plain[-1])
+    with pytest.raises(ValueError, match="has no chunk between its end and its beginning"):
+        run("VDOTLongVideo", **{**inputs, "chunk": 81}, loop=True)
+
+
 def test_a_change_reaches_its_chunk(run, inputs, output, text):
     other = [[text[0][0] * -1, {}]]
     schedule = run("VDOTFromFrame", frame=20, positive=other).args[0]

@@ -257,8 +257,9 @@ KINDS = {
             **{"chunk": 81, "overlap": 17, **SAMPLING, "drift": True, "fade": True, "fps": 16.0},
             **{"filename_prefix": "", "resume": False, "all_frames": True, "cfg": 1.0, "preview": True},
             **{name: SAMPLING_PARTS[name] for name in LAST_PARTS},
+            "loop": False,
         },
-        height=600,
+        height=620,
     ),
     "VAEDecode": NodeKind(_sockets("samples:LATENT vae:VAE"), _outputs("IMAGE:IMAGE"), height=80),
     "CreateVideo": NodeKind(

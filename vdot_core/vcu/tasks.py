@@ -73,14 +73,15 @@ def control(
         notes += more
     width, height, more = target_size(source, width, height)
     length = target_length(clip.shape[0], num_frames, "control")
-    check_volume(length.total, width, height, RGB)
     with rounding_named(length.notes):
         first, last, span_notes = guided_span(start, end, length.total)
     notes += [*more, *length.notes, *span_notes]
     span = (first, last) if (first, last) != (0, length.total) else None
+    changes = span or region is not None or length.used < length.total or (width, height) != source
+    check_volume(length.total, width, height, RGB if changes else 0)
     clip = clip[: length.used]
     fitted = fit_notes(clip, width, height, "control")
-    if span or region is not None or length.used < length.total or (width, height) != source:
+    if changes:
         clip = _guiding(clip, width, height, length.total)
     if region is not None:
         region, more = _fitted_region(region[: length.used], width, height, length.total)

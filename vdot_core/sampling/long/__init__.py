@@ -1,20 +1,16 @@
 """Videos of any length in chunks that continue each other without drift."""
 
-from .chunks import Tail, carried, continued, sliced
-from .generate import CARRIES, FADES, Chunk, Joining, generate
+from .chunks import continued, sliced
+from .generate import Chunk, Joining, generate
 from .plan import Change, Span, changed_at, chunk_seed, plan_chunks
 from .record import Record, digest_of, read_manifest, sampled_digest
 
 __all__ = [
-    "CARRIES",
-    "FADES",
     "Change",
     "Chunk",
     "Joining",
     "Record",
     "Span",
-    "Tail",
-    "carried",
     "changed_at",
     "chunk_seed",
     "continued",

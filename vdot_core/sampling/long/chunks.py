@@ -5,29 +5,13 @@ Shape letters: F pixel frames, H W pixels, T latent frames, h w latents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...vcu import LATENT_CHANNELS, VAE_STRIDE, VCU, VCUContext
+from ...vcu import VAE_STRIDE, VCU
 from ...vcu.unit import dense
 from .plan import Span
-
-
-@dataclass(frozen=True, eq=False)
-class Tail:
-    """The end of a finished chunk, which the next one repeats.
-
-    Args:
-        frames: [F, H, W, 3] float in [0, 1], decoded.
-        latents: [1, 16, T, h, w] of their groups of four, the network's space; F = 4T + 1: the first frame
-            alone has none, since the last of a group is not a group.
-    """
-
-    frames: Tensor
-    latents: Tensor
 
 
 def sliced(unit: VCU, span: Span) -> VCU:
@@ -48,61 +32,51 @@ def sliced(unit: VCU, span: Span) -> VCU:
     )
 
 
-def continued(unit: VCU, tail: Tail | None) -> VCU:
+def closed(unit: VCU, first: Tensor) -> VCU:
+    """The last unit of a loop with the video's first frames [F, H, W, 3] behind it, kept; F is 4n."""
+    count = len(first)
+    kept_mask = unit.masks.new_zeros(1, 1, 1).expand(count, *unit.masks.shape[1:])
+    strength = unit.strength
+    if isinstance(strength, tuple):
+        strength = strength + strength[-1:] * (count // VAE_STRIDE[0])
+    return unit.replace(
+        frames=torch.cat([unit.frames, first.to(unit.frames)]),
+        masks=torch.cat([unit.masks, kept_mask]),
+        kind="repaint" if unit.kind == "repaint" else "extension",
+        region=None,
+        parts=(),
+        strength=strength,
+    )
+
+
+def continued(unit: VCU, known: Tensor | None) -> VCU:
     """A chunk's unit whose first frames are known: VACE's composition of an extension and the unit.
 
     Pixels that the unit keeps stay the unit's; the others are the finished chunk's. All are kept.
+
+    Args:
+        unit: of the chunk.
+        known: [F, H, W, 3] float in [0, 1], the end of the finished chunk, which this one repeats; None: the
+            unit as it is.
     """
-    if tail is None:
+    if known is None:
         return unit
-    overlap = tail.frames.to(unit.frames)
-    count = len(overlap)
-    preserved = unit.masks[:count, ..., None] <= 0.5
-    frames = torch.cat([torch.where(preserved, unit.frames[:count], overlap), unit.frames[count:]])
+    known = known.to(unit.frames)
+    count = len(known)
+    keeps = unit.masks[:count, ..., None] <= 0.5
+    frames = torch.cat([torch.where(keeps, unit.frames[:count], known), unit.frames[count:]])
     masks = torch.cat([torch.zeros_like(unit.masks[:count]), unit.masks[count:]])
     kind = "repaint" if unit.kind == "repaint" else "extension"
     return unit.replace(frames=frames, masks=masks, kind=kind, region=None, parts=())
 
 
-def carried(context: VCUContext, unit: VCU, tail: Tail | None) -> VCUContext:
-    """The context with the finished chunk's own latents where its frames were encoded again.
-
-    The first frame of the overlap is one latent frame of its own here, so that it alone is encoded; the
-    groups after it are taken over where the unit generates.
-
-    Args:
-        context: of `continued(unit, tail)`.
-        unit: of the chunk.
-        tail: None: unchanged.
-    """
-    if tail is None or not tail.latents.shape[2]:
-        return context
-    count, first = tail.latents.shape[2], context.num_reference_latents + 1
-    contexts = context.contexts.clone()
-    overlap = contexts[:, :, :LATENT_CHANNELS, first : first + count]
-    generated = latent_mask(unit.masks, partly=True)[1 : 1 + count].to(contexts.device)
-    overlap.copy_(torch.where(generated, tail.latents.to(contexts)[:, None], overlap))
-    return replace(context, contexts=contexts)
-
-
-def uncontrolled(unit: VCU) -> Tensor:
-    """[F, H, W] bool: generated pixels about which no control speaks; stored as one value where equal."""
-    free = unit.masks > 0.5
-    if unit.kind == "generate":
-        return free
-    for part in unit.parts or (unit,):
-        if part.kind == "control":
-            free = free & (part.region <= 0.5 if part.region is not None else torch.zeros_like(free))
-    return free
-
-
-def latent_mask(masks: Tensor, partly: bool) -> Tensor:
-    """Masks [F, H, W] by latent: [T, h, w] bool, where all its pixels are in the mask, or some (`partly`)."""
-    compact = dense(masks.float() > 0.5).float()
-    stride, (height, width) = VAE_STRIDE[0], masks.shape[1:]
-    if compact.numel() == 1:
-        size = ((len(masks) - 1) // stride + 1, height // VAE_STRIDE[1], width // VAE_STRIDE[2])
-        return compact.bool().expand(size)
-    sign = 1 if partly else -1
-    values = sign * torch.cat([masks[:1].expand(stride - 1, -1, -1), masks]).gt(0.5).float()
-    return (sign * F.max_pool3d(values[None], VAE_STRIDE)[0]) > 0.5
+def generated_latents(masks: Tensor) -> Tensor:
+    """Latents [T, h, w] bool all of whose pixels are generated, of masks [F, H, W]."""
+    preserved, stride = dense(masks.float() <= 0.5).float(), VAE_STRIDE[0]
+    num_frames, height, width = masks.shape
+    size = ((num_frames - 1) // stride + 1, height // VAE_STRIDE[1], width // VAE_STRIDE[2])
+    if preserved.numel() == 1:
+        return ~preserved.bool().expand(size)
+    preserved = preserved.expand(num_frames, height, width)
+    groups = torch.cat([preserved[:1].expand(stride - 1, -1, -1), preserved])
+    return F.max_pool3d(groups[None], VAE_STRIDE)[0] == 0

@@ -1,9 +1,12 @@
-"""Keeps the colors of a long video: each chunk is brought to the overlap, and to the first chunk.
+"""Keeps the colors of a long video: each chunk is brought to the frames that it shares with the one before.
 
-All of it works on latents, whose channels' means and contrasts hold the picture's colors, so that what is
-decoded and what the next chunk continues from agree.
+The overlap exists twice, as the finished chunk shows it and as the next chunk generated it again. Both show
+the same moment, so that what differs in color, contrast or sharpness is the error of the model and the VAE,
+not a change of the scene. The same error is taken out of the frames behind the overlap. Every chunk is
+measured against the corrected one before it: errors do not add up. In latents this takes out the model's
+error, in pixels also that of the VAE, through which the overlap goes once more with every chunk.
 
-Shape letters: C channels, T latent frames, h w latents.
+Shape letters: C channels, T latent frames, h w latents, F pixel frames, H W pixels.
 """
 
 from __future__ import annotations
@@ -11,70 +14,90 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ...memory import chunk_length
+
+MAX_SHIFT = 0.1
+"""Most that a mean color is moved per chunk, of a range of 1: an ignored overlap is no measurement."""
 MAX_GAIN = 1.25
-MIN_POSITIONS = 16
-"""Fewer latents than these say nothing about a channel."""
+"""Most that a contrast is changed per chunk, either way."""
+MIN_PIXELS, MIN_LATENTS = 64, 16
+"""Fewer generated pixels or latents in the overlap say nothing about its colors."""
+MAX_DEVIATIONS, ROUNDING = 3.0, 1 / 255
+"""Pixels whose difference is further from the usual one show something else, such as a moved edge."""
+BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+NUM_COPIES = 16
+"""About as many copies of a frame are needed at one time."""
+_EPSILON = 1e-4
+
+
+def matched(latents: Tensor, overlap: Tensor, generated: Tensor) -> Tensor:
+    """A chunk's latents with the means and deviations of the overlap that it was given, by channel.
+
+    Args:
+        latents: [1, C, T, h, w] of the chunk.
+        overlap: [1, C, T', h, w], the encoded overlap: what the first T' frames should be.
+        generated: [T, h, w] bool, the latents that may change.
+    """
+    count = overlap.shape[2]
+    inside = generated[:count].to(latents.device)
+    if int(inside.sum()) < MIN_LATENTS:
+        return latents
+    own, target = (clip[0, :, :count][:, inside].float() for clip in (latents, overlap.to(latents)))
+    mean, shifted = (values.mean(1).view(-1, 1, 1, 1) for values in (own, target))
+    std, wanted = (values.std(1).clamp(min=_EPSILON).view(-1, 1, 1, 1) for values in (own, target))
+    gain = (wanted / std).clamp(1 / MAX_GAIN, MAX_GAIN)
+    moved = ((latents.float() - mean) * gain + shifted).to(latents.dtype)
+    return torch.where(generated.to(latents.device), moved, latents)
 
 
 @dataclass(frozen=True, eq=False)
-class Colors:
-    """Mean and standard deviation of each channel, [C, 1, 1, 1]."""
+class Correction:
+    """What brings generated colors back to the known ones, per color channel, [3] each.
 
-    mean: Tensor
-    std: Tensor
+    Args:
+        own, known: mean of the overlap as generated, and as it should be.
+        contrast, detail: factors of the smooth part's distance from the mean, and of the fine detail.
+    """
+
+    own: Tensor
+    known: Tensor
+    contrast: Tensor
+    detail: Tensor
 
 
-def colors_of(latents: Tensor, mask: Tensor) -> Colors | None:
-    """Colors of latents [1, C, T, h, w] inside a mask [T, h, w]; None where that is too small."""
-    values = latents[0][:, mask.to(latents.device)].double()
-    if values.shape[1] < MIN_POSITIONS:
+def measure(own: Tensor, known: Tensor, generated: Tensor) -> Correction | None:
+    """Compare the overlap as generated with the overlap as it should be.
+
+    Args:
+        own, known: [F, H, W, 3] float in [0, 1]. The first frame only counts where there is no other: alone
+            in its latent, it is decoded without a past.
+        generated: [F, H, W] bool, the pixels to compare.
+    Returns:
+        None where too few pixels are generated to tell.
+    """
+    if len(own) > 1:
+        own, known, generated = own[1:], known[1:], generated[1:]
+    if int(generated.sum()) < MIN_PIXELS:
         return None
-    mean, std = values.mean(1), values.std(1).clamp(min=1e-3)
-    return Colors(*(value.view(-1, 1, 1, 1) for value in (mean, std)))
+    generated = _alike(known - own, generated)
+    (mean, *spread), (target, *wanted) = _statistics(own, generated), _statistics(known, generated)
+    shift = (target - mean).clamp(-MAX_SHIFT, MAX_SHIFT)
+    gains = [(b / a).clamp(1 / MAX_GAIN, MAX_GAIN) for a, b in zip(spread, wanted, strict=True)]
+    return Correction(mean, mean + shift, *gains)
 
 
-def brought(latents: Tensor, own: Colors, target: Colors, weight: Tensor) -> Tensor:
-    """Latents moved toward the target's colors by a weight [T, h, w] in 0 .. 1."""
-    gain = (target.std / own.std).clamp(1 / MAX_GAIN, MAX_GAIN)
-    moved = (latents.double() - own.mean) * gain + target.mean
-    return torch.lerp(latents.double(), moved, weight.to(latents.device).double()).to(latents.dtype)
-
-
-def matched(latents: Tensor, overlap: Tensor, free: Tensor) -> Tensor:
-    """A chunk's latents with the colors of the overlap that it was given.
-
-    Args:
-        latents: [1, C, T, h, w] of the chunk.
-        overlap: [1, C, T', h, w], what its first T' frames should be.
-        free: [T, h, w] bool, the latents that may change.
-    """
-    shown = free.new_ones(overlap.shape[2:])
-    own, target = colors_of(latents[:, :, : overlap.shape[2]], shown), colors_of(overlap.to(latents), shown)
-    if own is None or target is None:
-        return latents
-    return brought(latents, own, target, free.float())
-
-
-def anchored(latents: Tensor, first: Colors, free: Tensor, num_known: int, strength: float) -> Tensor:
-    """A chunk's new latents on their way to the first chunk's colors, so gently that no seam shows.
-
-    Args:
-        latents: [1, C, T, h, w] of the chunk.
-        first: the first chunk's colors.
-        free: [T, h, w] bool, the latents that may change.
-        num_known: leading latent frames that the overlap decides.
-        strength: 0 .. 1, how much of the way at the chunk's end.
-    """
-    new = free.clone()
-    new[:num_known] = False
-    own = colors_of(latents, new)
-    if own is None:
-        return latents
-    count = free.shape[0] - num_known
-    ramp = torch.cat([torch.zeros(num_known), torch.linspace(0, strength, count + 1)[1:]])
-    return brought(latents, own, first, free.float() * ramp.view(-1, 1, 1).to(free.device))
+def corrected(frames: Tensor, correction: Correction, generated: Tensor) -> Tensor:
+    """Frames [F, H, W, 3] with the correction, limited to [0, 1]; only generated pixels [F, H, W] change."""
+    out = torch.empty_like(frames)
+    for place, part, mask in zip(*(_parts(clip) for clip in (out, frames, generated)), strict=True):
+        smooth = _smooth(part)
+        base = (smooth - correction.own) * correction.contrast + correction.known
+        moved = (base + (part - smooth) * correction.detail).clamp(0, 1)
+        place.copy_(torch.where(mask[..., None], moved, part))
+    return out
 
 
 def fade(before: Tensor, after: Tensor, dim: int) -> Tensor:
@@ -84,3 +107,43 @@ def fade(before: Tensor, after: Tensor, dim: int) -> Tensor:
     shape = [1] * after.ndim
     shape[dim] = count
     return torch.lerp(before.to(after), after, weight.view(shape).to(after.dtype))
+
+
+def _alike(difference: Tensor, generated: Tensor) -> Tensor:
+    """The generated pixels whose difference [F, H, W, 3] is about the usual one; at least half of them."""
+    values = difference[generated]
+    distance = (values - values.median(0).values).abs().amax(1)
+    alike = generated.clone()
+    alike[generated] = distance <= MAX_DEVIATIONS * distance.median() + ROUNDING
+    return alike
+
+
+def _statistics(clip: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean color, and standard deviations of the smooth part and of the detail, in a mask; [3] each."""
+    pivot = clip.mean((0, 1, 2))  # near the mean, so that squares lose no digits
+    total = clip.new_zeros(4, 3)
+    for part, inside in zip(_parts(clip), _parts(mask), strict=True):
+        smooth = _smooth(part)
+        values = smooth[inside] - pivot, (part - smooth)[inside]
+        total += torch.stack([value.pow(power).sum(0) for power in (1, 2) for value in values])
+    smooth, detail, *squares = total / mask.sum()
+    spreads = (
+        (square - mean**2).clamp(min=0).sqrt().clamp(min=_EPSILON)
+        for square, mean in zip(squares, (smooth, detail), strict=True)
+    )
+    return smooth + detail + pivot, *spreads
+
+
+def _parts(clip: Tensor) -> tuple[Tensor, ...]:
+    """A clip's or mask's frames, as many at a time as temporary copies should take."""
+    pixels = NUM_COPIES * clip.shape[1] * clip.shape[2]
+    return clip.split(chunk_length(pixels, len(clip)))
+
+
+def _smooth(clip: Tensor) -> Tensor:
+    """Frames [F, H, W, 3] without their finest detail: the binomial filter of five pixels."""
+    weights = clip.new_tensor(BINOMIAL)
+    image = F.pad(clip.movedim(-1, 1), (2, 2, 2, 2), mode="replicate")
+    image = F.conv2d(image, weights.view(1, 1, 1, 5).expand(3, 1, 1, 5), groups=3)
+    image = F.conv2d(image, weights.view(1, 1, 5, 1).expand(3, 1, 5, 1), groups=3)
+    return image.movedim(1, -1)

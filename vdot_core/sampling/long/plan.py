@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -22,7 +22,8 @@ class Span:
         index: from 0.
         start, stop: frames of the video; stop - start is 4n+1.
         overlap: leading frames that the chunk before has made: 0 or 4n+1.
-        handed_on: trailing frames that the next chunk repeats.
+        handed_on: trailing frames that the next chunk repeats; of the last chunk of a loop, that the first
+            one has made.
     """
 
     index: int
@@ -41,16 +42,21 @@ class Span:
         return self.start + self.overlap
 
 
-def plan_chunks(num_frames: int, chunk: int = 81, overlap: int = 17) -> tuple[Span, ...]:
+def plan_chunks(num_frames: int, chunk: int = 81, overlap: int = 17, loop: bool = False) -> tuple[Span, ...]:
     """Divide a video into the fewest chunks of nearly one length, so that the last is not a small one.
+
+    The last chunk of a loop goes past the video's end, to the overlap's end in its beginning.
 
     Args:
         num_frames: of the video, 4n+1.
         chunk: most frames of a chunk, 4n+1: what the model was trained with.
         overlap: frames that two neighbors share, 4n+1: one frame, and groups of four like the VAE's.
+        loop: the video's end leads to its beginning.
     Raises:
-        ValueError: a number is not 4n+1, or the overlap leaves nothing of a chunk.
+        ValueError: a number is not 4n+1, the overlap leaves nothing of a chunk, or a loop has a single chunk.
     """
+    if loop:
+        return _plan_loop(num_frames, chunk, overlap)
     sizes = {"num_frames": num_frames, "chunk": chunk, "overlap": overlap}
     total, longest, shared = (_groups(name, value) for name, value in sizes.items())
     if shared >= longest:
@@ -69,6 +75,18 @@ def plan_chunks(num_frames: int, chunk: int = 81, overlap: int = 17) -> tuple[Sp
         before, after = (overlap if there else 0 for there in (index > 0, index < count - 1))
         spans.append(Span(index, start, stop, before, after))
     return tuple(spans)
+
+
+def _plan_loop(num_frames: int, chunk: int, overlap: int) -> tuple[Span, ...]:
+    _groups("num_frames", num_frames)
+    spans = plan_chunks(num_frames + overlap - 1, chunk, overlap)
+    last = spans[-1]
+    if len(spans) == 1 or last.num_frames < 2 * overlap + VAE_STRIDE[0] - 1:
+        raise ValueError(
+            f"a loop of {counted(num_frames, 'frame')} in chunks of {chunk} with an overlap of {overlap} has "
+            "no chunk between its end and its beginning; give a longer video, or a smaller chunk or overlap"
+        )
+    return (*spans[:-1], replace(last, handed_on=overlap))
 
 
 def chunk_seed(seed: int, index: int) -> int:

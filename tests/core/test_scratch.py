@@ -1,0 +1,45 @@
+"""Clips too large for memory lie in a file that goes with them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.core.test_excerpts import span, write_clip
+from vdot_core import scratch, vcu
+from vdot_core.excerpts import read_excerpt
+
+
+@pytest.fixture
+def no_memory(monkeypatch):
+    """Every clip takes too much of it."""
+    monkeypatch.setattr(scratch, "SHARE", 0.0)
+
+
+def test_a_clip_in_a_file_is_an_ordinary_clip(tmp_path, no_memory):
+    path = write_clip(tmp_path / "a.mp4", [index / 16 for index in range(40)])
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    mapped, plain = read_excerpt(path, span(), folder), read_excerpt(path, span())
+    assert scratch.is_mapped(mapped.frames) and not scratch.is_mapped(plain.frames)
+    assert torch.equal(mapped.frames, plain.frames) and torch.equal(mapped.frames * 2, plain.frames * 2)
+    assert (
+        any("in a temporary file" in note for note in mapped.notes) and not plain.notes[len(mapped.notes) :]
+    )
+    unit = vcu.control(mapped.frames)
+    assert scratch.is_mapped(unit.frames), "a control of the clip's own size is not copied"
+    assert not list(folder.iterdir()), "the file has no name: it goes with the clip"
+
+
+def test_a_small_clip_stays_in_memory(tmp_path):
+    frames, notes = scratch.new_frames(5, 32, 16, tmp_path, "give less")
+    assert frames.shape == (5, 16, 32, 3) and not scratch.is_mapped(frames) and not notes
+
+
+def test_a_disk_without_room_is_named(tmp_path, no_memory):
+    with pytest.raises(
+        ValueError, match=r"a clip of 10000000 frames .* needs 18.* GB.*on the disk of .*; give less"
+    ):
+        scratch.new_frames(10_000_000, 1000, 1500, tmp_path, "give less")
+    with pytest.raises(ValueError, match=r"cannot be kept in none: .*No such file"):
+        scratch.new_frames(5, 32, 16, Path(tmp_path / "none"), "give less")
