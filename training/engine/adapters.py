@@ -24,6 +24,7 @@ from ..distributed.config import ParallelConfig
 from ..distributed.world import World
 from .draws import keyed_generator
 from .networks import build_sharded, compute_dtype, new_transformer
+from .weight_only import Form, build_packed
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class AdapterConfig:
         targets: Modules whose linear layers are adapted, such as self_attn, cross_attn, ffn, after_proj.
         roles: Networks that are adapters: generator, fake_score; one that is left out is a full network.
         export: lora, for the base that is named in its metadata, or merged: weights with the change added.
+        base: The frozen base's matrices: bf16, the run's precision; or fp8 or int8 with a factor for each row
+            (torchao), in half the memory, unsharded.
     """
 
     rank: int = 0
@@ -43,6 +46,7 @@ class AdapterConfig:
     targets: list[str] = field(default_factory=lambda: ["self_attn", "cross_attn", "ffn"])
     roles: list[str] = field(default_factory=lambda: ["generator", "fake_score"])
     export: Literal["lora", "merged"] = "lora"
+    base: Form = "bf16"
 
     def __post_init__(self) -> None:
         require(self.rank >= 0, f"model.adapters.rank is {self.rank}; expected 0 (off) or more")
@@ -55,6 +59,11 @@ class AdapterConfig:
         require(
             bool(self.roles) and {*self.roles} <= known and len({*self.roles}) == len(self.roles),
             f"model.adapters.roles is {self.roles}; expected generator, fake_score or both",
+        )
+        require(
+            self.rank > 0 or self.base == "bf16",
+            f"model.adapters.base is {self.base} and rank 0, so that all weights are trained; set a rank, or "
+            "base bf16",
         )
 
     def adapts(self, role: str) -> bool:
@@ -124,7 +133,7 @@ def build_adapted(
         The network, all adapters off; its weights are in the precision of the run, adapters in float32.
 
     Raises:
-        ValueError: A target fits no layer.
+        ValueError: A target fits no layer, or the base's form needs what is not there.
     """
     network = new_transformer(sizes, world, parallel, compute_dtype(world))
     for role in roles:
@@ -138,7 +147,11 @@ def build_adapted(
         attach(network, name, {layer: len(down) for layer, (_, down) in layers.items()})
         for layer, (up, down) in layers.items():
             values |= {f"{layer}.adapters.{name}.A": down, f"{layer}.adapters.{name}.B": up}
-    built = build_sharded(network, ChainMap(values, weights), world, parallel)
+    fill_from = ChainMap(values, weights)
+    if adapters.base == "bf16":
+        built = build_sharded(network, fill_from, world, parallel)
+    else:
+        built = build_packed(network, fill_from, world, parallel, adapters.base)
     for name in fixed:
         NetworkRole(built, name).requires_grad_(False)
     return built
@@ -164,8 +177,8 @@ def share_weights(network: WanVace, other: WanVace, prefixes: tuple[str, ...]) -
         other: Gives them.
         prefixes: Of the names of those weights; adapters stay apart.
     """
-    theirs = dict(other.named_parameters())
-    for name, parameter in network.named_parameters():
+    for name, parameter in list(network.named_parameters()):
         shared = name.startswith(prefixes) and ".adapters." not in name
         if shared and not isinstance(parameter, DTensor):
-            parameter.data = theirs[name].data
+            module, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(module), leaf, other.get_parameter(name))

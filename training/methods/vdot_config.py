@@ -16,6 +16,7 @@ from vdot_core.text import described
 from ..data.checks import require
 from ..engine.adapters import AdapterConfig
 from ..engine.config import OptimConfig, RunConfig
+from ..engine.weight_only import check_unsharded
 from .loss_config import LossConfig
 
 
@@ -141,6 +142,10 @@ class DistillConfig(RunConfig):
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     optim: DistillOptimConfig = field(default_factory=DistillOptimConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_unsharded(self.model.adapters.base, self.parallel.fsdp is True)
 
 
 def update_kinds(config: DistillConfig, step: int) -> tuple[str, ...]:

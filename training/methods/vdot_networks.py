@@ -37,6 +37,7 @@ from ..engine.networks import (
     network_sizes,
     read_transformer,
 )
+from ..engine.weight_only import check_form, check_unsharded
 from .vdot_config import DistillConfig, ModelConfig
 
 logger = logging.getLogger("vdot")
@@ -162,6 +163,9 @@ def check_networks(config: DistillConfig) -> None:
     model = config.model
     if model.real_score is None:
         raise ValueError("model.real_score is null; give the teacher's file")
+    check_form(model.adapters.base)
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    check_unsharded(model.adapters.base, config.parallel.shards(processes))
     sizes = network_sizes(model.preset, model.real_score, text_only=model.text_only)
     for key in ("real_score", "generator", "fake_score"):
         if path := getattr(model, key):

@@ -7,19 +7,20 @@ from dataclasses import dataclass, field
 from vdot_core.memory import GIB
 from vdot_core.networks import WanVaceConfig
 
+from ..engine.weight_only import check_unsharded
 from ..methods.vdot_config import DistillConfig
 from .memory import (
     CUDA_CONTEXT,
     EIGHT_BIT_STEP,
     FRAGMENTATION,
     Peak,
-    Sizes,
     States,
     gather_bytes,
     peaks,
     states,
 )
 from .phases import Rates, StepTime, step_time
+from .sizes import Sizes
 from .workload import Clip
 
 
@@ -143,7 +144,7 @@ def make_budget(config: DistillConfig, network: WanVaceConfig, clip: Clip, machi
         The budget.
 
     Raises:
-        ValueError: the replicas do not divide the GPUs.
+        ValueError: the replicas do not divide the GPUs, or networks are sharded that cannot be.
     """
     replicas = config.parallel.hsdp_replicas
     if machine.gpus % replicas:
@@ -151,6 +152,7 @@ def make_budget(config: DistillConfig, network: WanVaceConfig, clip: Clip, machi
             f"parallel.hsdp_replicas is {replicas}; {machine.gpus} GPUs do not divide into that many groups"
         )
     shards = machine.gpus // replicas if config.parallel.shards(machine.gpus) else 1
+    check_unsharded(config.model.adapters.base, shards > 1)
     sizes = Sizes.of(network, config)
     per_gpu = max(1.0, config.data.batch_size / machine.gpus)
     micro_batch = max(1, round(per_gpu / config.data.accumulation))

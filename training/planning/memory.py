@@ -9,21 +9,16 @@ above 0; generator and critic never hold gradients at the same time.
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 from vdot_core.memory import GIB
-from vdot_core.networks import Discriminator, WanVaceConfig, default_taps, expected_shapes
+from vdot_core.networks import WanVaceConfig
 from vdot_core.transport import working_bytes
 from vdot_core.vcu import LATENT_CHANNELS
 
-from ..engine.eight_bit import moment_bytes
-from ..engine.method import trained_names
-from ..engine.networks import VACE_NAMES
 from ..methods.vdot_config import DistillConfig
 from .activations import GraphActivations, graph_activations
-from .adapters import adapter_shapes
+from .sizes import Sizes, tapped
 from .workload import Clip, Workload
 
 FP32, BF16 = 4, 2
@@ -37,79 +32,6 @@ TRANSPORT_COPIES = 6
 """Clouds of a matching update around the solver: pooled predictions, the gradient in its shapes and units."""
 GATHERED_BLOCKS = 2
 """Unsharded blocks on a GPU at once: the running one, and the next, prefetched."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Numbers of parameters.
-
-    Attributes:
-        network: Of one transformer.
-        trained: Of the generator's that are trained.
-        block: Of the largest block.
-        root: Of the layers outside the blocks.
-        discriminator: Of the head.
-        largest: Of the largest weight.
-        moments: Bytes of one moment of the network's, the trained and the head's parameters.
-        wan: Without the VACE branch.
-        adapter: Of one role's adapter.
-        adapter_moments: Bytes of one moment of it.
-    """
-
-    network: int
-    trained: int
-    block: int
-    root: int
-    discriminator: int
-    largest: int
-    moments: tuple[int, int, int]
-    wan: int
-    adapter: int = 0
-    adapter_moments: int = 0
-
-    @classmethod
-    def of(cls, network: WanVaceConfig, config: DistillConfig) -> Sizes:
-        """Count, on the meta device."""
-        shapes, bits = _parameter_shapes(network), config.optim.state_bits
-        adapters = config.model.adapters
-        changes = adapter_shapes(network, adapters)
-        counts = {name: math.prod(shape) for name, shape in shapes.items()}
-        blocks: dict[str, int] = {}
-        for name, count in counts.items():
-            if name.startswith(("blocks.", "vace_blocks.")):
-                block = ".".join(name.split(".")[:2])
-                blocks[block] = blocks.get(block, 0) + count
-        learned = set(trained_names(counts, config.model.frozen))
-        moments = {name: moment_bytes(shape, bits) for name, shape in shapes.items()}
-        total = sum(counts.values())
-        widths = {
-            "width": config.model.discriminator_width,
-            "num_heads": config.model.discriminator_heads,
-        }
-        widths = {name: value for name, value in widths.items() if value is not None}
-        head = Discriminator.for_network(network, len(tapped(network, config)), device="meta", **widths)
-        heads = [tuple(p.shape) for p in head.parameters()]
-        return cls(
-            total, sum(counts[name] for name in learned), max(blocks.values()), total - sum(blocks.values()),
-            sum(math.prod(shape) for shape in heads), max(counts.values()),
-            (
-                sum(moments.values()), sum(moments[name] for name in learned),
-                sum(moment_bytes(shape, bits) for shape in heads),
-            ),
-            sum(count for name, count in counts.items() if not name.startswith(VACE_NAMES)),
-            sum(map(math.prod, changes)), sum(moment_bytes(shape, bits) for shape in changes),
-        )  # fmt: skip
-
-
-@lru_cache(maxsize=8)
-def _parameter_shapes(network: WanVaceConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes by name; kept, for a search over settings asks for the same network again and again."""
-    return {name: tuple(shape) for name, shape in expected_shapes(network).items()}
-
-
-def tapped(network: WanVaceConfig, config: DistillConfig) -> tuple[int, ...]:
-    """The blocks that the discriminator reads; it is built without a GAN too."""
-    return tuple(config.model.taps) if config.model.taps else default_taps(network.num_layers)
 
 
 @dataclass(frozen=True)
@@ -157,6 +79,14 @@ def states(sizes: Sizes, config: DistillConfig, shards: int = 1) -> States:
     full, trained, head = (moments * size for size in sizes.moments)
     named = _moments(moments, config.optim.state_bits)
     kind = "bf16" if element == BF16 else "fp32"
+    packed = adapters.base != "bf16"
+    if packed:
+        kind = f"{adapters.base} and {kind}"
+
+    def base(wan_only: bool) -> int:
+        count = sizes.wan if wan_only else sizes.network
+        return element * (count - packed * sizes.matrices[wan_only]) + packed * sizes.packed[wan_only]
+
     own_base = adapters.adapts("generator") and config.model.acc_wan_init is not None
     parts, gradients = {}, {}
     for role, moment, learned in (("generator", trained, sizes.trained), ("fake_score", full, sizes.network)):
@@ -171,11 +101,10 @@ def states(sizes: Sizes, config: DistillConfig, shards: int = 1) -> States:
             average = FP32 * count
     parts["discriminator, weights and moments"] = FP32 * sizes.discriminator + head
     shared = " (base of the adapters)" if adapters.rank else ""
-    parts[f"real score, {kind} weights{shared}"] = element * sizes.network
+    parts[f"real score, {kind} weights{shared}"] = base(False)
     if own_base:
         # Sharded, the VACE branch is not shared between the two.
-        count = sizes.network if shards > 1 else sizes.wan
-        parts[f"stage 1, {kind} weights (base of the generator)"] = element * count
+        parts[f"stage 1, {kind} weights (base of the generator)"] = base(shards == 1)
     parts["averaged generator (EMA), fp32"] = average
     critic = gradients["fake_score"] + sizes.discriminator
     return States(parts, FP32 * max(gradients["generator"], critic))
@@ -206,12 +135,15 @@ class Peak:
 
 
 def gather_bytes(sizes: Sizes, config: DistillConfig, shards: int) -> int:
-    """Unsharded weights and gradients of the running blocks; unsharded, autocast's copies of all weights."""
+    """Unsharded weights and gradients of the running blocks; unsharded, autocast's copies of all weights, and
+    the expanded matrices of the blocks that are recomputed at once."""
     element, adapters = element_bytes(config), config.model.adapters
     roles = len(adapters.roles) if adapters.rank else 0
     if shards == 1:
         # Replicated fp32 weights compute in bf16 through converted copies, kept for the backward pass.
-        return element * (sizes.network if roles < 2 else sizes.adapter) if element == BF16 else 0
+        copies = element * (sizes.network if roles < 2 else sizes.adapter) if element == BF16 else 0
+        expanded = sizes.block * (config.parallel.checkpoint_every or sizes.network // sizes.block)
+        return copies + element * expanded * (adapters.base != "bf16")
     share = sizes.block / sizes.network  # of the adapters, a block's
     unsharded = sizes.block + roles * share * sizes.adapter
     trained = sizes.block if roles < 2 else share * sizes.adapter

@@ -10,7 +10,8 @@ from vdot_core.vcu import LATENT_CHANNELS, VAE_STRIDE
 from ..engine.networks import network_sizes
 from ..engine.space import OutputBytes
 from ..methods.vdot_config import DistillConfig
-from .memory import BF16, FP32, Sizes, states
+from .memory import BF16, FP32, states
+from .sizes import Sizes
 from .workload import Clip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..methods.vdot_config import DistillConfig
 from .budget import Budget
@@ -25,7 +25,7 @@ class Option:
     exact: bool
     section: str
     key: str
-    value: object
+    value: object = field(compare=False)  # a list has no hash
 
     def applied(self, config: DistillConfig) -> DistillConfig:
         """The configuration with the change."""
@@ -89,7 +89,11 @@ def options(config: DistillConfig, gpus: int, checkpoint_every: int) -> list[Opt
         (losses.gan and losses.gan_trains_score, False, "losses", "gan_trains_score", False),
         (config.data.num_frames > 49, False, "data", "num_frames", 49),
     ]
-    return [
+    adapters, further = config.model.adapters, []
+    if adapters.rank and adapters.base == "bf16" and not parallel.shards(gpus):
+        packed = dataclasses.replace(adapters, base="fp8")
+        further = [Option("--model.adapters.base fp8", False, "model", "adapters", packed)]
+    return further + [
         Option(f"--{section}.{key} {str(value).lower()}", exact, section, key, value)
         for open_, exact, section, key, value in candidates
         if open_ and not (key == "accumulation" and config.data.batch_size % value)
@@ -167,8 +171,11 @@ def enough_gpus(
         most: where to stop.
 
     Returns:
-        The number, and the groups to recompute; None where not even `most` are enough.
+        The number, and the groups to recompute; None where not even `most` are enough, or where the
+        networks cannot be sharded.
     """
+    if budget.config.model.adapters.base != "bf16":
+        return None
     node = min(budget.machine.gpus, budget.machine.gpus_per_node)
     plain = dataclasses.replace(
         budget.config.parallel, checkpoint_every=1, cpu_offload=False, hsdp_replicas=1, fsdp="auto"

@@ -18,8 +18,8 @@ from training.methods.programs import distill_config
 from training.methods.vdot import Vdot
 from training.planning.activations import graph_activations
 from training.planning.flops import pass_flops
-from training.planning.memory import Sizes
 from training.planning.phases import counted_steps, update_costs
+from training.planning.sizes import Sizes
 from training.planning.workload import Clip, Workload
 from vdot_core.networks import (
     PRESETS,

@@ -7,8 +7,9 @@ from tests.training.planning.test_counts import peak_bytes
 from training.engine.adamw import AdamW
 from training.methods.programs import distill_config
 from training.planning.arguments import PlanArguments
-from training.planning.memory import EIGHT_BIT_STEP, Sizes, states
+from training.planning.memory import EIGHT_BIT_STEP, states
 from training.planning.plan import plan_budget
+from training.planning.sizes import Sizes
 from vdot_core.networks import PRESETS, Discriminator, WanVace, default_taps
 
 
