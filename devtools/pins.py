@@ -15,6 +15,7 @@ FOLDER = ROOT / "pins"
 FULL, FLOOR, UV = FOLDER / "full.txt", FOLDER / "floor.txt", FOLDER / "uv.txt"
 # ComfyUI leaves these open; other versions of torch clash with torchaudio's CUDA build.
 TORCH_FAMILY = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+FULL_EXTRAS = ("train", "data", "annotators", "dev")
 PUBLISHER = "comfy-cli==1.23.0"
 COMMAND = "python dev.py pins"
 OLDEST_PYTHON = "3.10"
@@ -64,10 +65,11 @@ def all_pins(project: dict, comfyui: Path) -> list[Pins]:
         comfyui: the folder of the pinned ComfyUI.
     """
     extras = project["optional-dependencies"]
-    full = [*requirement_lines(comfyui / "requirements.txt"), *project["dependencies"]]
+    full = [*requirement_lines(comfyui / "requirements.txt"), *project["dependencies"], *TORCH_FAMILY]
+    full += [requirement for extra in FULL_EXTRAS for requirement in extras[extra]]
     return [
         Pins(UV, ["uv"]),
-        Pins(FULL, [*full, *extras["train"], *extras["dev"], *TORCH_FAMILY]),
+        Pins(FULL, full),
         Pins(FLOOR, requirement_lines(FLOOR.with_suffix(".in"))),
         Pins(FOLDER / "bench.txt", extras["bench"], layer=True),
         Pins(FOLDER / "gpu.txt", extras["flash"], layer=True),

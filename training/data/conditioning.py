@@ -157,6 +157,8 @@ PARTS: dict[str, RowTask] = {
     "move": RowTask(_move, SOURCE),
     **{name: _REFERENCE for name in ("reference", "references")},
 }
+# Parts that others are the same as, by docs/TASKS.md.
+SECOND_NAMES = ("inpaint", "outpaint", "references", "lines", "layout_track", "extend")
 WHOLE = {
     "animate": ("reference", "pose"),
     "swap": ("reference", _BOX),
@@ -199,20 +201,39 @@ def task_parts(name: str) -> tuple[RowTask, ...]:
     Raises:
         BadRowError: There is no such task; the message has the nearest name.
     """
-    if name in PARTS:
-        return (PARTS[name],)
     if name in WHOLE:
         return tuple(PARTS[part] if isinstance(part, str) else part for part in WHOLE[name])
+    return tuple(PARTS[part] for part in part_names(name))
+
+
+def part_names(name: str) -> tuple[str, ...]:
+    """Names of the parts of a task, one or two; a whole one, such as swap, is its own.
+
+    Args:
+        name: As `canonical` gives it.
+
+    Raises:
+        BadRowError: There is no such task; the message has the nearest name.
+    """
+    if name in PARTS or name in WHOLE:
+        return (name,)
     if len(name) > MAX_NAME:  # what follows takes its square in time
         raise BadRowError("wrong", f"task_name has {len(name)} characters; docs/TASKS.md lists the tasks")
     for cut in (match.start() for match in re.finditer("_", name)):
         first, second = (canonical(part) for part in (name[:cut], name[cut + 1 :]))
         if first in PARTS and second in PARTS and _compose(PARTS[first], PARTS[second]):
-            return PARTS[first], PARTS[second]
+            return first, second
     composites = [f"reference_{part}" for part, task in PARTS.items() if task.kind in ("control", "keep")]
     near = get_close_matches(name, [*PARTS, *WHOLE, *composites], 1)
     hint = f"did you mean {near[0]}?" if near else "docs/TASKS.md lists the tasks"
     raise BadRowError("wrong", f"task_name {described(name, 80)} is unknown; {hint}")
+
+
+def task_names() -> tuple[str, ...]:
+    """Every task once: single ones, whole ones, and a reference with each control or kept part."""
+    single = [name for name in PARTS if name not in SECOND_NAMES]
+    composites = [f"reference_{name}" for name in single if _compose(PARTS["reference"], PARTS[name])]
+    return (*single, *WHOLE, *composites)
 
 
 def _compose(first: RowTask, second: RowTask) -> bool:

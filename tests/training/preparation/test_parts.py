@@ -1,0 +1,189 @@
+"""Segments, buckets, hashes, masks and captions, one by one."""
+
+import http.server
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from training.preparation.captions import ask
+from training.preparation.clip_files import load, write_clip, write_mask
+from training.preparation.config import CaptionConfig, ClipConfig, PrepareConfig
+from training.preparation.duplicates import find_duplicates
+from training.preparation.quality import border, perceptual_hash
+from training.preparation.references import moments, on_white
+from training.preparation.shots import segments
+from training.preparation.sources import find_sources
+from training.preparation.stage import RetryLaterError, StopError
+from training.preparation.task_masks import moving_box, shifted, write_kept
+from training.preparation.trim import choose_bucket
+
+from .conftest import panning, textured
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.1, 2.0, 5.3, 30.0])
+@pytest.mark.parametrize("start", [0.0, 3.7])
+def test_segments_stay_in_their_shot_and_apart(start, seconds):
+    config = ClipConfig(num_frames=33, min_frames=17, clips_per_shot=3, reserve=8)
+    clips = segments(start, start + seconds, config)
+    ends = [start]
+    for clip in clips:
+        assert clip["num_frames"] % 4 == 1 and 17 <= clip["num_frames"] <= 33
+        assert clip["start"] >= ends[-1] - 1e-6
+        ends.append(clip["start"] + (clip["num_frames"] - 1) / 16)
+        assert ends[-1] < start + seconds
+    assert bool(clips) == (seconds > 1.2)
+
+
+def test_a_bucket_is_the_nearest_in_aspect_and_the_largest_of_several():
+    buckets = [[832, 480], [480, 832], [416, 240], [624, 624]]
+    assert choose_bucket(1920, 1080, buckets) == (832, 480)
+    assert choose_bucket(1080, 1920, buckets) == (480, 832)
+    assert choose_bucket(800, 760, buckets) == (624, 624)
+
+
+def test_hashes_tell_pictures_apart_and_know_scaled_ones():
+    from scipy import ndimage
+
+    picture = textured(1, 192, 128).mean(-1) / 255
+
+    def distance(other):
+        return (int(perceptual_hash(picture), 16) ^ int(perceptual_hash(other), 16)).bit_count()
+
+    assert distance(ndimage.zoom(picture, 0.5)) <= 5
+    assert distance(np.clip(picture + 0.02 * np.random.default_rng(0).normal(size=picture.shape), 0, 1)) <= 5
+    assert min(distance(textured(seed, 192, 128).mean(-1) / 255) for seed in range(2, 12)) > 12
+
+
+def test_duplicates_are_those_of_the_first():
+    same, near, far = ["0" * 16] * 4, ["0" * 15 + "3"] * 4, ["f" * 16] * 4
+    clips = [("a", same), ("b", far), ("c", near), ("d", [*far[:3], "0" * 16])]
+    assert find_duplicates(clips, 5, 5) == {"c": "a"}
+    assert find_duplicates(clips, 5, 64) == {"c": "a", "d": "b"}
+    assert find_duplicates(clips, -1, 64) == {}
+
+
+def test_bars_are_measured_on_all_sides():
+    clip = np.full((4, 50, 80), 0.5)
+    assert border(clip) == 0
+    clip[:, :5] = 0.02
+    clip[:, :, 72:] = 0.02
+    assert border(clip) == pytest.approx(0.1)
+
+
+def test_the_same_frames_are_the_same_bytes(tmp_path):
+    clip = panning(1, 17)
+    for name in ("a.mp4", "b.mp4"):
+        assert write_clip(tmp_path / name, clip, 16, 12) == 17
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert (load(tmp_path / "a.mp4", 16, 81) - torch.from_numpy(clip) / 255).mean(-1).abs().mean() < 0.03
+
+
+def test_masks_survive_their_file_exactly(tmp_path):
+    mask = (torch.rand(9, 32, 48) > 0.5).float()
+    write_mask(tmp_path / "mask.mp4", mask, 16)
+    assert torch.equal((load(tmp_path / "mask.mp4", 16, 81).mean(-1) > 0.5).float(), mask)
+
+
+@pytest.mark.parametrize(
+    "kind", ["firstclip", "lastclip", "firstlastclip", "keyframes", "outpainting", "expand"]
+)
+def test_kept_parts_are_where_the_task_says(kind, tmp_path):
+    config = PrepareConfig(input=["x"], out_dir=str(tmp_path))
+    row = {"id": "clip", "trim": {"num_frames": 17, "width": 48, "height": 32}}
+    mask = (load(tmp_path / write_kept(row, kind, config), 16, 81).mean(-1) > 0.5).float()
+    by_frame = [float(frame.mean()) for frame in mask]
+    assert mask.shape == (17, 32, 48) and 0 < mask.mean() < 1
+    if kind in ("outpainting", "expand"):
+        assert 0 < by_frame[0] < 1 and by_frame[1] == (by_frame[0] if kind == "outpainting" else 1)
+    else:
+        assert {*by_frame} == {0.0, 1.0}
+        assert (by_frame[0] == 0) == (kind != "lastclip") and (by_frame[-1] == 0) == (kind != "firstclip")
+
+
+def test_a_moving_box_stays_whole_and_in_the_frame():
+    row = {"trim": {"num_frames": 9, "width": 48, "height": 32}}
+    mask = moving_box(row, [0.0, 1 - 1e-9, 0.0, 0.0, 0.99, 0.99])
+    assert {float(frame.sum()) for frame in mask} == {10 * 16.0}
+    assert mask[0, 0, 0] == 1 and mask[-1, -1, -1] == 1
+
+
+def test_shifted_masks():
+    mask = torch.zeros(1, 4, 6)
+    mask[0, 1, 1] = 1
+    assert shifted(mask, 3, 2).nonzero().tolist() == [[0, 3, 4]]
+    assert not shifted(mask, -2, 0).any()
+
+
+def test_references_come_from_outside_of_the_clip():
+    config = PrepareConfig(input=["x"], clips=ClipConfig(num_frames=17, min_frames=17, reserve=8))
+    row = {"start": 2.0, "shot_start": 1.0, "shot_end": 5.0, "trim": {"num_frames": 17}}
+    times = moments(row, config)
+    assert times and all(1.1 <= time <= 1.9 or 3.1 <= time <= 4.9 for time in times)
+    assert moments({**row, "start": 1.1, "shot_end": 2.2}, config) == []
+
+
+def test_a_subject_is_cropped_and_on_white():
+    picture, mask = torch.rand(40, 60, 3), torch.zeros(40, 60)
+    mask[10:30, 20:40] = 1
+    cut = on_white(picture, mask)
+    assert cut.shape == (22, 22, 3) and torch.equal(cut[1:21, 1:21], picture[10:30, 20:40])
+    assert (cut[0] == 1).all()
+
+
+def test_names_of_sources_are_the_same_wherever_the_folder_is(raw, tmp_path):
+    (tmp_path / "elsewhere").symlink_to(raw)
+    first, second = (find_sources([str(path)]) for path in (raw, tmp_path / "elsewhere"))
+    assert [row["id"] for row in first] == [row["id"] for row in second]
+    assert len({row["id"] for row in find_sources([f"{raw}/**/*.mp4"])}) == len(first)
+
+
+@pytest.fixture
+def server():
+    """A stand-in for a caption server: the status and body of each answer, and the requests it got."""
+    answers, requests = [], []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            status, body = answers.pop(0)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/v1", answers, requests
+        running.shutdown()
+
+
+GOOD = {
+    "choices": [{"message": {"content": " a fox\nruns "}}],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 3},
+}
+
+
+def test_a_busy_server_is_asked_again(server):
+    url, answers, requests = server
+    answers += [(503, {}), (429, {}), (200, GOOD)]
+    result = ask([b"jpeg"], CaptionConfig(url=url, model="vlm"), pause_s=0.01)
+    assert result == {"prompt": "a fox runs", "source": "server", "tokens_in": 9, "tokens_out": 3}
+    assert len(requests) == 3 and requests[0]["model"] == "vlm"
+    assert requests[0]["messages"][0]["content"][0]["image_url"]["url"] == "data:image/jpeg;base64,anBlZw=="
+
+
+def test_a_silent_server_leaves_the_row_open_and_a_refusal_ends_the_run(server):
+    url, answers, _ = server
+    answers += [(500, {})] * 3 + [(401, {"error": "no key"})] + [(200, {"choices": []})]
+    settings = CaptionConfig(url=url, retries=2)
+    with pytest.raises(RetryLaterError, match="no answer in 3 tries"):
+        ask([], settings, pause_s=0.01)
+    with pytest.raises(StopError, match="401"):
+        ask([], settings)
+    with pytest.raises(RetryLaterError, match="no caption"):
+        ask([], settings)

@@ -1,0 +1,139 @@
+"""Captions: of a text file next to the source, an OpenAI-compatible server, or a template."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vdot_core.files import read_file
+from vdot_core.text import described, parse_json, shown
+
+from .clip_files import load, to_bytes
+from .config import CaptionConfig, PrepareConfig
+from .stage import RetryLaterError, Row, StopError, out_path
+
+MAX_TEXT_BYTES = 20_000
+MAX_ANSWER_BYTES = 2**20
+PICTURE_SIDE = 512
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+# Of these the same request may succeed later: too many requests, and errors of the server.
+RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
+
+
+def caption(row: Row, config: PrepareConfig) -> Row:
+    """The caption of a clip.
+
+    Args:
+        row: A clip's row after `trim`.
+        config: Its `captions`.
+
+    Returns:
+        `prompt`; `source`: file, server or template; and the server's count of tokens as `tokens_in` and
+        `tokens_out`.
+
+    Raises:
+        RetryLaterError, StopError: As `ask`.
+        ValueError: The text file is not UTF-8.
+    """
+    settings = config.captions
+    text = Path(row["path"]).with_suffix(".txt")
+    if text.is_file():
+        try:
+            words = read_file(text, MAX_TEXT_BYTES).decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{shown(text.name)} is not UTF-8; save it as UTF-8") from error
+        if words:
+            return {"prompt": words, "source": "file"}
+    if settings.url is None:
+        name = re.sub(r"[^A-Za-z0-9]+", " ", Path(row["path"]).stem).strip() or "something"
+        return {"prompt": settings.template.replace("{name}", name), "source": "template"}
+    clip = row["trim"]
+    frames = load(out_path(config, clip["file"]), config.clips.frame_rate, clip["num_frames"])
+    return ask(_pictures(frames, settings.frames), settings)
+
+
+def _pictures(frames: Tensor, count: int) -> list[bytes]:
+    """JPEGs of frames spread over a clip."""
+    from PIL import Image
+
+    files = []
+    for index in np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int)):
+        picture, file = Image.fromarray(to_bytes(frames[index])), io.BytesIO()
+        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+        picture.save(file, "JPEG", quality=85)
+        files.append(file.getvalue())
+    return files
+
+
+def ask(pictures: list[bytes], config: CaptionConfig, pause_s: float = FIRST_PAUSE_S) -> Row:
+    """Ask the server for a caption, several times if need be.
+
+    Args:
+        pictures: JPEGs.
+        config: Address, model and question.
+        pause_s: Before the first repetition; each further pause is twice as long.
+
+    Raises:
+        RetryLaterError: No answer after all tries, or one without a caption.
+        StopError: The server refuses the request.
+    """
+    images = [f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" for data in pictures]
+    content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+    content.append({"type": "text", "text": config.prompt})
+    body = {
+        "model": config.model,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": config.max_tokens,
+        "temperature": 0,
+    }
+    headers = {"Content-Type": "application/json"}
+    if config.api_key_variable:
+        headers["Authorization"] = f"Bearer {os.environ.get(config.api_key_variable, '')}"
+    address = config.url.rstrip("/") + "/chat/completions"
+    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
+    reason = ""
+    for number in range(config.retries + 1):
+        if number:
+            time.sleep(min(pause_s * 2 ** (number - 1), LONGEST_PAUSE_S))
+        try:
+            with urllib.request.urlopen(request, timeout=config.timeout_s) as answer:
+                return _read(answer.read(MAX_ANSWER_BYTES))
+        except urllib.error.HTTPError as error:
+            reason = f"status {error.code}: {shown(error.read(2000).decode('utf-8', 'replace'), 120)}"
+            if error.code not in RETRIED:
+                raise StopError(
+                    f"the caption server refused the request ({reason}); look at captions.model and the key"
+                ) from error
+        except OSError as error:  # no connection, or none in time
+            reason = shown(getattr(error, "reason", error), 120)
+    raise RetryLaterError(
+        f"the caption server {shown(config.url, 80)} gave no answer in {config.retries + 1} tries ({reason})"
+    )
+
+
+def _read(answer: bytes) -> Row:
+    """The caption in a server's answer."""
+    try:
+        values = parse_json(answer)
+        words = values["choices"][0]["message"]["content"]
+        if not isinstance(words, str) or not words.strip():
+            raise ValueError(f"its text is {described(words)}")
+    except (ValueError, LookupError, TypeError) as error:
+        raise RetryLaterError(
+            f"the caption server's answer holds no caption ({shown(error, 120)})"
+        ) from error
+    usage = values.get("usage") if isinstance(values.get("usage"), dict) else {}
+    tokens = {"tokens_in": usage.get("prompt_tokens"), "tokens_out": usage.get("completion_tokens")}
+    counts = {name: count for name, count in tokens.items() if isinstance(count, int)}
+    return {"prompt": " ".join(words.split()), "source": "server", **counts}

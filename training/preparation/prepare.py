@@ -1,0 +1,80 @@
+"""One preparation from its configuration to its files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from vdot_core.text import counted, shown
+
+from ..engine.lock import locked
+from .budget import budget, stage_times
+from .config import PrepareConfig
+from .executors import make_executor
+from .output import SPLITS, clip_rows, sample_rows, write_parquet, write_shards
+from .pipeline import Clips, Pipeline
+from .sheet import write_sheet
+from .store import Store
+
+logger = logging.getLogger("vdot")
+STORE, SHEET, CLIPS = "state.sqlite", "contact_sheet.html", "clips.parquet"
+
+
+def prepare(config: PrepareConfig) -> Clips:
+    """Run all stages and write all files.
+
+    Args:
+        config: All settings.
+
+    Returns:
+        The clips; those in `later` have to be tried again.
+
+    Raises:
+        ValueError: A setting, an input or a package is wrong or missing.
+        StopError: A mistake that every row would meet.
+    """
+    folder = Path(config.out_dir)
+    with locked(folder, "out_dir"):
+        store = Store(folder / STORE)
+        try:
+            executor = make_executor(config)
+            try:
+                clips = Pipeline(config, store, executor).run()
+            finally:
+                executor.close()
+            _write(config, clips, store)
+        finally:
+            store.close()
+    return clips
+
+
+def _write(config: PrepareConfig, clips: Clips, store: Store) -> None:
+    folder = Path(config.out_dir)
+    write_parquet(folder / CLIPS, clip_rows(clips, store))
+    total = 0
+    for split, table in SPLITS.items():
+        held_out = split == "held_out"
+        rows = write_parquet(folder / table, sample_rows(clips, store, held_out=held_out))
+        tars = write_shards(config, split, sample_rows(clips, store, held_out=held_out))
+        total += rows
+        logger.info("%s: %s, %s", shown(folder / table), counted(rows, "row"), counted(tars, "tar"))
+    every = (row for held_out in (False, True) for row in sample_rows(clips, store, held_out=held_out))
+    write_sheet(folder / SHEET, config, clips, store, every, stage_times(store))
+    logger.info("%s", shown(folder / SHEET))
+    if not total:
+        raise ValueError(
+            f"no clip was left to make rows of; {shown(folder / SHEET)} says why each was rejected"
+        )
+
+
+def estimate(config: PrepareConfig, num_clips: int) -> str:
+    """A table of the hours for many clips, from the results in `out_dir`."""
+    path = Path(config.out_dir) / STORE
+    if not path.is_file():
+        raise ValueError(f"{shown(path)} does not exist; prepare some clips first")
+    store = Store(path)
+    try:
+        done = sum(1 for _ in store.ids("trim"))
+        return budget(stage_times(store), done, num_clips, config.executor.workers or 1)
+    finally:
+        store.close()

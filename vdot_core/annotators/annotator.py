@@ -1,0 +1,72 @@
+"""What all annotators have in common.
+
+Letters: F pixel frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of the frame, right and bottom exclusive, and its score in [0, 1]."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    score: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """What an annotator says of a clip; each part may be missing.
+
+    Attributes:
+        control: [F, H, W, 3] float in [0, 1]: the control video, drawn as the nodes draw it.
+        masks: [F, H, W] float in [0, 1]: 1 = subject.
+        keypoints: One dict a frame, OpenPose's JSON; see `vdot_core.signals.parse_keypoints`.
+        boxes: The boxes of each frame.
+        estimator: What made it, in words.
+        facts: Plain numbers, by name.
+    """
+
+    estimator: str
+    control: Tensor | None = None
+    masks: Tensor | None = None
+    keypoints: list[dict[str, Any]] | None = None
+    boxes: list[list[Box]] | None = None
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+class Annotator(Protocol):
+    """An annotator.
+
+    Attributes:
+        name: Its name in configurations.
+        version: Raised with every change of its results.
+        needs: Its packages and weights, in words.
+    """
+
+    name: str
+    version: int
+    needs: str
+
+    def __init__(self, model: str | Path | None = None) -> None: ...
+
+    def missing(self) -> str | None:
+        """A sentence on what is missing here and what to do; None where it can run."""
+
+    def run(self, frames: Tensor) -> Annotation:
+        """Annotate a clip.
+
+        Args:
+            frames: [F, H, W, 3] float in [0, 1].
+
+        Raises:
+            ValueError: Not such a clip, or something is missing.
+        """
