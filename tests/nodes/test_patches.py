@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from tests.core.networks.helpers import relative
 from tests.support import wan_patches
@@ -28,9 +29,9 @@ def encoded(run, vae, text):
 
 @pytest.fixture
 def sample(run, encoded):
-    """sample(model, cfg): the video's latents."""
+    """sample(model, cfg, **settings): the video's latents."""
 
-    def call(model, cfg=1.0):
+    def call(model, cfg=1.0, **settings):
         inputs = {
             "model": model,
             "positive": encoded[0],
@@ -38,7 +39,7 @@ def sample(run, encoded):
             "latent": encoded[2],
             "cfg": cfg,
         }
-        return run("VDOTSampler", **inputs, **SETTINGS).args[0]["samples"]
+        return run("VDOTSampler", **inputs, **SETTINGS, **settings).args[0]["samples"]
 
     return call
 
@@ -123,6 +124,32 @@ def test_context_windows(ours, native, sample, retain):
         sample(WanContextWindowsManualNode.execute(model, **settings).args[0]) for model in (ours, native)
     ]
     assert relative(*videos) <= LIMIT and relative(videos[0], sample(ours)) > 1e-3
+
+
+def attention_override(calls):
+    """As KJNodes sets sage and flash attention: never the function that it replaces, and in half precision."""
+
+    def attend(function, q, k, v, heads, mask=None, skip_reshape=False, **_):
+        assert mask is None and not skip_reshape
+        calls.append((*q.shape, k.shape[1], heads))
+        halves = (part.half().unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, k, v))
+        return scaled_dot_product_attention(*halves).transpose(1, 2).flatten(2).to(v.dtype)
+
+    return attend
+
+
+@pytest.mark.parametrize(("cfg", "nag", "more"), [(2.0, 0.0, 0), (1.0, 5.0, 4 * 4)])
+def test_an_attention_kernel_gets_every_attention(ours, native, sample, cfg, nag, more):
+    """Self- and cross-attention of 4 blocks, and of 2 VACE blocks for 2 units, in 4 steps; NAG's, too."""
+    videos, calls = [], {}
+    for name, model in {"ours": ours, "native": native}.items():
+        clone, calls[name] = model.clone(), []
+        options = clone.model_options["transformer_options"]
+        options["optimized_attention_override"] = attention_override(calls[name])
+        videos.append(sample(clone, cfg, nag_scale=nag))
+    assert relative(*videos) <= 1e-3  # half precision rounds apart what float32 has not
+    assert calls["ours"] == calls["native"] and len(calls["ours"]) == 4 * 2 * (4 + 2 * 2) + more
+    assert 0 < relative(videos[0], sample(ours, cfg, nag_scale=nag)) < 1e-2
 
 
 def test_nothing_stays_on_the_model(ours, sample):

@@ -1,5 +1,6 @@
 """Every technique by which other packs reach into ComfyUI's Wan networks has the same effect on ours."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -120,6 +121,27 @@ def test_forward_hooks_see_what_comfyui_s_show(networks):
     assert len(seen[0]) == len(seen[1]) == 4
     for ours, native in zip(*seen, strict=True):
         assert relative(ours, native) <= LIMIT
+
+
+SWAPPED = ("blocks.1", "blocks.2", "vace_blocks.0", "text_embedding", "patch_embedding", "head")
+
+
+@pytest.mark.parametrize("swapped", [(), SWAPPED], ids=["none", "some"])
+def test_weights_on_another_device_than_tokens(module, swapped):
+    """As block swap nodes leave them; `meta` stands for a GPU, and refuses what mixes devices."""
+    import comfy.ops
+    from comfy.ldm.modules.attention import attention_pytorch
+
+    attend = {"optimized_attention_override": lambda _, *args, **kwargs: attention_pytorch(*args, **kwargs)}
+    x, timestep, text, contexts = (value.to("meta") for value in inputs(CONFIG, batch=2, num_contexts=2))
+    for network in make_pair(module, comfy.ops.manual_cast):
+        parts = {name: deepcopy(network.get_submodule(name)) for name in swapped}
+        network.to("meta")
+        for name, part in parts.items():
+            network.set_submodule(name, part)
+        vace = {"vace_context": contexts, "vace_strength": [1.0, 0.5]}
+        result = network(x, timestep, text, transformer_options=dict(attend), **vace)
+        assert result.is_meta and result.shape == x.shape
 
 
 @pytest.mark.full
