@@ -1,13 +1,15 @@
 """Measures the forms in which a network can be stored: size, loss, and the cost of making them.
 
-    python dev.py bench forms [--layers N] [--skip_making]
+    python dev.py bench forms [--parts student random making] [--layers N] [--llama_quantize PROGRAM]
 
-The loss is the relative difference of the tiny student's velocity from that of the file that it was made
-from, over the steps of drawn clips, in float32; safetensors run in ComfyUI as its loader reads them. Sizes at
-14B follow from shapes. Making is measured on a sparse file of 14B's width and N blocks. Prints tables.
+Student: the relative difference of the tiny student's velocity from that of the file that it was made from,
+over the steps of drawn clips, in float32; safetensors run in ComfyUI as its loader reads them. Sizes at 14B
+follow from shapes. Random: the same of one step of 1.3B with random weights, opened as VDOT Load Model does,
+and the memory that loading takes. Making: a sparse file of 14B's width and N blocks. Prints tables.
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -21,7 +23,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.core.checkpoints.helpers import write_header_only  # noqa: E402
+from tests.core.checkpoints.helpers import SUBPROCESS_ENV, write_header_only  # noqa: E402
+from tests.scale.random_weights import write_random  # noqa: E402
+from tests.scale.sparse import ANONYMOUS  # noqa: E402
 from tiny.clips.shapes import SPLITS, clip  # noqa: E402
 from tiny.evaluation.config import SamplerConfig  # noqa: E402
 from tiny.evaluation.generate import UnitEncoder, load_tiny, sample_latents  # noqa: E402
@@ -29,9 +33,9 @@ from tiny.tasks import build_unit  # noqa: E402
 from vdot_core.checkpoints import convert, convert_to_gguf, load_network  # noqa: E402
 from vdot_core.checkpoints.forms import FORMS, form_specs, is_block_matrix  # noqa: E402
 from vdot_core.checkpoints.ggml_types import num_packed_bytes  # noqa: E402
-from vdot_core.checkpoints.gguf_write import GGUF_TYPES, format_of  # noqa: E402
+from vdot_core.checkpoints.gguf_write import GGUF_TYPES, K_TYPES, format_of  # noqa: E402
 from vdot_core.checkpoints.tensor_files import TensorSpec  # noqa: E402
-from vdot_core.networks import WanVaceConfig, expected_shapes, wan_vace_14b  # noqa: E402
+from vdot_core.networks import WanVaceConfig, expected_shapes, wan_vace_1_3b, wan_vace_14b  # noqa: E402
 
 STUDENT = ROOT / "assets" / "vdot_tiny_student.safetensors"
 SAMPLER = SamplerConfig(steps=4, shift=8.0, solver="renoise", labels="exact", guidance=1.0)
@@ -49,6 +53,30 @@ status = main(sys.argv[1:])
 print("peak", peak() - before)
 sys.exit(status)
 """
+# The anonymous memory of a load, pages of the mapped file not counted; and one step's velocity.
+LOAD = """
+import json, sys
+MOST_MB = 12_000
+arguments, sys.argv[1:] = sys.argv[1:], []
+import torch
+from tests.scale.test_real_width import inputs
+from tests.support.pack import submodule
+loading = submodule("nodes.comfy_loading")
+small, path, out = arguments
+
+def load():
+    model = loading.load_model(path)
+    model.load(torch.device("cpu"), full_load=True)
+    return model.model.diffusion_model
+
+loading.load_model(small)
+with torch.inference_mode():
+    network, _, peak = grown_mb(load)
+    noise, options = inputs()
+    torch.save(network(noise, torch.tensor([999.0]), **options), out)
+print(json.dumps(peak))
+"""
+PARTS = ("student", "random", "making")
 Call = tuple[torch.Tensor, ...]  # x, timestep, text, contexts
 Velocity = Callable[[Call], torch.Tensor]
 
@@ -134,6 +162,37 @@ def loss_rows(num_clips: int) -> Iterator[str]:
             yield f"| {kind} | {bytes_at_14b(kind) / 1e9:.1f} GB | {path.stat().st_size:,} | {error:.4f} |"
 
 
+def random_rows(num_layers: int, llama_quantize: str | None) -> Iterator[str]:
+    """A table row per kind: 1.3B's size, memory to load, and the difference of one step's velocity."""
+    config = wan_vace_1_3b()
+    layers = tuple(layer for layer in config.vace_layers if layer < num_layers)
+    config = replace(config, num_layers=num_layers, vace_layers=layers)
+    k_types = K_TYPES if llama_quantize else ()
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = write_random(Path(folder, "bf16.safetensors"), config), Path(folder, "out.pt")
+        for kind in ("bf16", *FORMS, *GGUF_TYPES, *k_types):
+            path = source
+            if kind in FORMS:
+                path = convert(source, Path(folder, f"{kind}.safetensors"), form=kind).path
+            elif kind != "bf16":
+                target = Path(folder, f"{kind}.gguf")
+                path = convert_to_gguf(source, target, kind, llama_quantize=llama_quantize).path
+            command = [sys.executable, "-c", ANONYMOUS + LOAD, str(STUDENT), str(path), str(out)]
+            run = subprocess.run(command, cwd=ROOT, env=SUBPROCESS_ENV, capture_output=True, text=True)
+            if run.returncode:
+                raise RuntimeError(run.stderr)
+            velocity, size = torch.load(out), path.stat().st_size
+            if path == source:
+                reference = velocity
+            else:
+                path.unlink()
+            peak, error = json.loads(run.stdout.splitlines()[-1]), (velocity - reference).norm()
+            yield (
+                f"| {kind} | {size / 1e9:.2f} GB | {peak * 2**20 / 1e9:.2f} GB | {peak * 2**20 / size:.2f} | "
+                f"{error / reference.norm():.4f} |"
+            )
+
+
 def making_rows(num_layers: int) -> Iterator[str]:
     """A table row per kind: peak memory and time of the convert command, and a copy's time."""
     config: WanVaceConfig = replace(wan_vace_14b(), num_layers=num_layers, vace_layers=(0,))
@@ -153,17 +212,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=2, help="drawn clips of each task (default: 2)")
     parser.add_argument("--layers", type=int, default=2, help="blocks of the sparse file (default: 2)")
-    parser.add_argument("--skip_making", action="store_true", help="losses and sizes alone")
+    parser.add_argument("--blocks", type=int, default=30, help="random blocks of 1.3B (default: 30)")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)"
+    )
+    parser.add_argument(
+        "--llama_quantize", metavar="PROGRAM", help="measures the random network's K types too"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| form | 14B | tiny student, bytes | difference of its velocity |\n|---|---|---|---|")
-    for row in loss_rows(options.clips):
-        print(row, flush=True)
-    if options.skip_making:
-        return 0
-    print("\n| form | peak memory | from | time | a copy of the source |\n|---|---|---|---|---|")
-    for row in making_rows(options.layers):
-        print(row, flush=True)
+    tables = {
+        "student": (
+            "| form | 14B | tiny student, bytes | difference of its velocity |\n|---|---|---|---|",
+            lambda: loss_rows(options.clips),
+        ),
+        "random": (
+            "| form | 1.3B | anonymous memory to load | over the file's size | difference of its velocity |\n"
+            "|---|---|---|---|---|",
+            lambda: random_rows(options.blocks, options.llama_quantize),
+        ),
+        "making": (
+            "| form | peak memory | from | time | a copy of the source |\n|---|---|---|---|---|",
+            lambda: making_rows(options.layers),
+        ),
+    }
+    for part in options.parts:
+        head, rows = tables[part]
+        print(f"\n{head}")
+        for row in rows():
+            print(row, flush=True)
     return 0
 
 

@@ -127,7 +127,7 @@ def test_context_windows(ours, native, sample, retain):
 
 
 def attention_override(calls):
-    """As KJNodes sets sage and flash attention: never the function that it replaces, and in half precision."""
+    """As KJNodes sets sage and flash attention: in half precision, never by the function that it replaces."""
 
     def attend(function, q, k, v, heads, mask=None, skip_reshape=False, **_):
         assert mask is None and not skip_reshape
