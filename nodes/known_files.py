@@ -59,8 +59,8 @@ KNOWN = (
         MODEL_FOLDER,
         "https://huggingface.co/yutongwang1012/VDOT",
         "34.7 GB",
-        " It loads as it is; half as large and faster after: python -m vdot_core.checkpoints convert "
-        "vdot_14b.pt vdot_14b_fp8_scaled.safetensors --dtype fp8_scaled",
+        " It loads as it is; half as large after (README, Weights): python -m vdot_core.checkpoints "
+        "convert vdot_14b.pt vdot_14b_fp8_scaled.safetensors --dtype fp8_scaled",
     ),
     KnownFile(
         "umt5_xxl_fp8_e4m3fn_scaled.safetensors", TEXT_FOLDER, f"{WAN_REPACKAGED}/text_encoders", "6.7 GB"
