@@ -16,7 +16,7 @@ from ..vdot_core.signals.conventions import control_conventions
 from ..vdot_core.text import counted, shown
 from .comfy_bridge import register_network
 from .comfy_network import config_from_unet, config_to_unet
-from .comfy_weights import read_for_comfyui
+from .comfy_weights import check_memory, read_for_comfyui
 
 WEIGHT_DTYPES = ("default", "bf16", "fp16", "fp32", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
 NETWORKS = ("vdot", "comfyui")
@@ -51,7 +51,7 @@ def load_model(path, vace_path=None, weight_dtype="default", network="vdot", dis
         comfy.model_patcher.ModelPatcher
 
     Raises:
-        ValueError: the file cannot be read, or the network cannot run it.
+        ValueError: the file cannot be read, the network cannot run it, or it does not fit into memory.
     """
     from ..vdot_core.checkpoints.survey import survey
 
@@ -66,6 +66,7 @@ def load_model(path, vace_path=None, weight_dtype="default", network="vdot", dis
         check_comfyui_network(info.config)
         transformer = {**config_to_unet(info.config), "image_model": "wan2.1"}
     weights = read_for_comfyui(checkpoint, DTYPES.get(weight_dtype.removesuffix(FAST)))
+    check_memory(info.path, weights)
     options = {"dtype": weights.dtype, "custom_operations": weights.operations}
     register_network()
     patcher = comfy.sd.load_diffusion_model_state_dict(

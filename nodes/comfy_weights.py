@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import comfy.cli_args
 import comfy.memory_management
+import comfy.model_management as management
+import comfy.model_patcher
 import comfy.utils
 import torch
 from torch import Tensor
 
 from ..vdot_core.dtypes import FP8_DTYPES
+from ..vdot_core.memory import check_size
 from ..vdot_core.text import shown
 
 if TYPE_CHECKING:
@@ -74,6 +78,42 @@ def read_for_comfyui(checkpoint: Survey, dtype: torch.dtype | None) -> ComfyWeig
 
     state_dict = _state_dict(checkpoint, as_stored=False)
     return ComfyWeights(state_dict, dtype if decode else None, packed_operations(decode), not decode)
+
+
+def check_memory(path: Path, weights: ComfyWeights) -> None:
+    """Refuse weights of which a computer without a GPU cannot hold the copy that ComfyUI makes.
+
+    Packed weights stay in their file's map. With a GPU, ComfyUI streams what does not fit.
+
+    Raises:
+        ValueError: gives both sizes and what to choose.
+    """
+    if (
+        weights.is_packed
+        or _takes_weights_over()
+        or not management.is_device_cpu(management.get_torch_device())
+    ):
+        return
+    state, suffix = weights.state_dict, ".comfy_quant"
+    quantized = {f"{name.removesuffix(suffix)}.weight" for name in state if name.endswith(suffix)}
+    dtype = weights.dtype or management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(state), weight_dtype=comfy.utils.weight_dtype(state)
+    )
+    num_bytes = sum(
+        tensor.nbytes if name in quantized else tensor.numel() * dtype.itemsize
+        for name, tensor in state.items()
+    )
+    check_size(
+        num_bytes,
+        f"{shown(path)} in {str(dtype).removeprefix('torch.')}, without a GPU,",
+        "use a GPU, a smaller weight_dtype, or a GGUF file, whose weights stay in it",
+    )
+
+
+def _takes_weights_over() -> bool:
+    """Tell whether ComfyUI has dynamic memory, which maps weights instead of copying them."""
+    patcher = comfy.model_patcher.ModelPatcher
+    return getattr(comfy.model_patcher, "CoreModelPatcher", patcher) is not patcher
 
 
 def _state_dict(checkpoint: Survey, *, as_stored: bool) -> dict[str, Tensor]:

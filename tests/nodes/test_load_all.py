@@ -162,6 +162,19 @@ def test_choices_that_do_not_fit_say_what_to_pick(run, real_files):
     assert "without VACE blocks" in message and "VDOT Load Model" in message
 
 
+@pytest.mark.parametrize(
+    ("weight_dtype", "dtype", "size"), [("default", "float32", 69.4), ("bf16", "bfloat16", 34.7)]
+)
+def test_a_model_that_fills_the_memory_is_refused_without_a_gpu(
+    run, real_files, monkeypatch, weight_dtype, dtype, size
+):
+    """It would end ComfyUI, after minutes of swapping."""
+    monkeypatch.setattr(submodule("vdot_core.memory"), "available_bytes", lambda: 24e9)
+    message = refusal(run, model="vdot_14b.pt", text_encoder=UMT5, vae=VAE, weight_dtype=weight_dtype)
+    assert f"vdot_14b.pt in {dtype}, without a GPU, needs {size} GB of memory" in message
+    assert "at most the 21.6 GB that are free; use a GPU, a smaller weight_dtype, or a GGUF file" in message
+
+
 def test_the_demo_is_the_first_choice_and_complete(run, text):
     out = run("VDOTLoad", **CHOICES)
     model, clip, vae, size = out.args

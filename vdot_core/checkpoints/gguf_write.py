@@ -32,6 +32,7 @@ from .write import carried_header, require_free
 
 if TYPE_CHECKING:
     import gguf
+    import numpy as np
 
 GGUF_TYPES = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16")
 K_TYPES = ("Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K")
@@ -147,9 +148,9 @@ def _write(checkpoint: Survey, path: Path, kind: str, *, max_axes: int = 5) -> N
         writer.write_header_to_file(path)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for name, tensor in reported(_values(checkpoint, formats), total):
-            writer.write_tensor_data(_packed(tensor, formats[name]))
-            del tensor
+        for _, values in reported(_packed_values(checkpoint, formats), total):
+            writer.write_tensor_data(values)
+            del values
 
 
 def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], kind: str) -> int:
@@ -164,19 +165,20 @@ def _announce(writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], kind: 
     return num_bytes
 
 
-def _values(checkpoint: Survey, formats: Mapping[str, str]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters in their numbers, or in float32 where they are quantized."""
-    targets = {name: GGML_BY_NAME[kind].dtype or torch.float32 for name, kind in formats.items()}
-    return unchanged(iterate_tensors(checkpoint.entries, targets, mapped=False), checkpoint.entries)
-
-
-def _packed(tensor: torch.Tensor, kind: str):
-    """A tensor's bytes in its format, as a uint8 array."""
+def _packed_values(checkpoint: Survey, formats: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Parameters' bytes in their formats; quantized ones from float32."""
     import gguf
 
-    if GGML_BY_NAME[kind].dtype is not None:
-        return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return gguf.quants.quantize(tensor.contiguous().numpy(), gguf.GGMLQuantizationType[kind])
+    dtypes = {name: GGML_BY_NAME[kind].dtype for name, kind in formats.items()}
+    targets = {name: dtype or torch.float32 for name, dtype in dtypes.items()}
+    stream = iterate_tensors(checkpoint.entries, targets, mapped=False)
+    for name, tensor in unchanged(stream, checkpoint.entries):
+        if dtypes[name] is not None:
+            yield name, tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        else:
+            kind = gguf.GGMLQuantizationType[formats[name]]
+            yield name, gguf.quants.quantize(tensor.contiguous().numpy(), kind)
+        del tensor
 
 
 def _run_llama_quantize(program: str, source: Path, target: Path, kind: str) -> None:

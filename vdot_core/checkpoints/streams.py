@@ -7,12 +7,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from ..files import open_file, scratch_file, sync
 from .info import Entry
 
+if TYPE_CHECKING:
+    import numpy as np
+
+Values = TypeVar("Values", torch.Tensor, "np.ndarray")
 log = logging.getLogger("vdot")
 _LARGE = 2**30  # bytes of a file that takes a while
 _SAMPLE = 2**30  # bytes that are copied to measure the disk
@@ -34,12 +39,12 @@ def require_unchanged(entries: Mapping[str, Entry]) -> None:
 
 
 def reported(
-    stream: Iterator[tuple[str, torch.Tensor]], total: int, verb: str = "written"
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Pass tensors through, and log every tenth of the bytes of a file that takes a while."""
+    stream: Iterator[tuple[str, Values]], total: int, verb: str = "written"
+) -> Iterator[tuple[str, Values]]:
+    """Pass tensors or arrays through, and log every tenth of the bytes of a file that takes a while."""
     num_bytes, next_report = 0, total // 10
     for name, tensor in stream:
-        num_bytes += tensor.numel() * tensor.element_size()
+        num_bytes += tensor.nbytes
         yield name, tensor
         del tensor
         if num_bytes >= next_report and total > _LARGE:

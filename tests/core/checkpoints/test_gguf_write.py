@@ -13,7 +13,7 @@ import torch
 from tests.core.checkpoints.helpers import assert_same, weights_of
 from tests.core.checkpoints.test_forms import CONFIG, is_quantized
 from tests.support.watch import check_refusal
-from vdot_core.checkpoints import convert, convert_to_gguf, inspect, read_weights, save_weights
+from vdot_core.checkpoints import convert, convert_to_gguf, inspect, read_weights, save_weights, streams
 from vdot_core.checkpoints.__main__ import main
 from vdot_core.checkpoints.gguf_write import GGUF_TYPES, K_TYPES
 
@@ -95,6 +95,14 @@ def test_the_package_reads_what_we_write(tmp_path, source, weights, kind):
             numbers = "F16" if kind == "F16" else "BF16"
             assert tensor.tensor_type.name == ("F32" if is_vector else numbers), name
             assert kind == "F16" or np.array_equal(decoded, value)
+
+
+def test_progress_counts_the_bytes_of_the_file(tmp_path, source, monkeypatch, caplog):
+    """Not those of the values before they are quantized: a report for each tenth, no more."""
+    monkeypatch.setattr(streams, "_LARGE", 0)
+    caplog.set_level("INFO", "vdot")
+    convert_to_gguf(source, tmp_path / "w.gguf", "Q4_0")
+    assert 0 < caplog.text.count("written ") <= 11
 
 
 def test_rows_of_no_whole_block_are_float16(tmp_path, weights):
