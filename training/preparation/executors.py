@@ -8,15 +8,14 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
 from vdot_core.text import shown
 
+from ..paths import ROOT
 from .config import ExecutorConfig, PrepareConfig
 from .stage import Outcome, Row, Stage, StopError, apply
 
-ROOT = Path(__file__).resolve().parents[2]
 # Rows that are handed to Ray at a time: their inputs and results are all that this process holds.
 WINDOW = 4096
 
