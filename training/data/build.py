@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vdot_core.text import shown
+from vdot_core.text import listed, shown
 
 from .cache import Cache, cached_rows, check_header
 from .cache_writer import encode_all
@@ -16,6 +17,10 @@ from .held_out import ValidationConfig, read_held_out
 from .producer import check_producer_tasks, make_producer
 from .sampler import check_tasks
 from .source import CachedSource
+from .source_files import changed
+
+if TYPE_CHECKING:
+    from .rows import RowShards
 
 
 def build_source(
@@ -122,7 +127,8 @@ def check_rows(config: DataConfig, cache: Cache) -> None:
     from .rows import row_shards
 
     try:
-        versions = row_shards(config, cached_rows(cache.folder)).versions
+        shards = row_shards(config, cached_rows(cache.folder))
+        versions = shards.versions
     except ValueError as error:
         raise ValueError(f"{error} (data.source cache trains without reading the rows)") from error
     rows = cache.header.get("rows")
@@ -133,6 +139,18 @@ def check_rows(config: DataConfig, cache: Cache) -> None:
             "from; run `python training/cache.py`, which encodes rows that were appended, or train on the "
             "cache as it is with data.source cache"
         )
+    _check_files(shards, cache)
+
+
+def _check_files(shards: RowShards, cache: Cache) -> None:
+    """Refuse a cache of clips or tars that were changed since, under the same names."""
+    for number, versions in enumerate(cache.files):
+        if versions and (paths := changed(shards.files(number), versions)):
+            raise ValueError(
+                f"{listed(paths, 1, 120)} changed since the cache {shown(cache.folder, 100)} was made from "
+                "it; run `python training/cache.py`, which encodes its rows again, or train on the cache as "
+                "it is with data.source cache"
+            )
 
 
 def check_encoders(config: DataConfig, cache: Cache) -> None:

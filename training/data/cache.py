@@ -27,8 +27,9 @@ from vdot_core.text import described, shown
 
 from ..engine.hashes import sampled_hash
 from .bad_rows import Skipped
-from .cache_index import HEADER, damaged, read_json, read_shards
+from .cache_index import FILES, HEADER, damaged, read_json, read_shards
 from .encoded import EncodedSample, SampleInfo, unpack
+from .source_files import Version
 
 FORMAT = 1
 INDEX, EMPTY = "index.json", "empty.safetensors"
@@ -141,6 +142,7 @@ class Cache:
         text_len: Tokens that the network reads.
         samples: Shard and index entry of each sample.
         skipped: Rows that were left out.
+        files: Versions of the files that each shard was made from; of caches of older versions, none.
 
     Raises:
         ValueError: It is missing, unfinished or of another format.
@@ -175,6 +177,7 @@ class Cache:
             self._add(number, shard)
         self._files: dict[int, Any] = {}
         self._num_bytes = [shard["bytes"] for shard in shards]
+        self.files: list[dict[str, Version]] = [shard.get(FILES, {}) for shard in shards]
 
     def _add(self, number: int, shard: dict[str, Any]) -> None:
         self.skipped += [Skipped(**row) for row in shard["skipped"]]

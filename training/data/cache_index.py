@@ -12,8 +12,9 @@ from vdot_core.files import read_file
 from vdot_core.text import shown
 
 from .bad_rows import Skipped
+from .source_files import is_record
 
-HEADER, CHECKSUM = "cache.json", "checksum"
+HEADER, CHECKSUM, FILES = "cache.json", "checksum", "files"
 MAX_JSON_BYTES = 2**30  # an index takes some 400 bytes a sample
 
 
@@ -72,6 +73,9 @@ def _is_shard(shard: Any) -> bool:
         return False
     # Caches of older versions have none.
     if shard.get(CHECKSUM, "") not in ("", checksum(shard)):
+        return False
+    # The same of the versions of its files.
+    if not is_record(shard.get(FILES, {})):
         return False
     samples, skipped = shard.get("samples"), shard.get("skipped")
     return isinstance(samples, list) and isinstance(skipped, list) and all(map(Skipped.is_entry, skipped))

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ from vdot_core.text import shown
 
 from ..engine.files import save_safetensors, write_json
 from ..engine.lock import LOCK, holder, is_held, locked
-from .bad_rows import RETRIED, Skipped, log_skipped
+from .bad_rows import Skipped, log_skipped
 from .cache import (
     EMPTY,
     FORMAT,
@@ -35,9 +35,11 @@ from .cache import (
     shard_indexes,
     shard_path,
 )
-from .cache_index import CHECKSUM, HEADER, checksum, read_shard, read_shards
+from .cache_index import CHECKSUM, FILES, HEADER, checksum, read_shard, read_shards
 from .encoded import EncodedSample, pack
-from .producer import Producer, ReportsRows
+from .producer import Producer, ReadsFiles, ReportsRows
+from .refresh import forget_outdated, forget_skipped, outdated
+from .source_files import Version, record
 
 logger = logging.getLogger("vdot")
 WAIT_SECONDS = 2.0
@@ -45,9 +47,20 @@ STUCK_SECONDS = 1800.0
 
 
 def write_shard(
-    folder: Path, number: int, samples: Iterable[EncodedSample], skipped: list[Skipped], made: str
+    folder: Path,
+    number: int,
+    samples: Iterable[EncodedSample],
+    skipped: list[Skipped],
+    made: str,
+    files: Mapping[str, Version] | None = None,
 ) -> None:
-    """Write one shard: tensors, then its index; `made` is the cache's `made_from`."""
+    """Write one shard: tensors, then its index.
+
+    Args:
+        folder, number, samples, skipped: The cache, and the shard's place and content.
+        made: The cache's `made_from`.
+        files: Versions of the files that the shard was made from.
+    """
     tensors: dict[str, Tensor] = {}
     entries = []
     for slot, sample in enumerate(samples):
@@ -57,7 +70,7 @@ def write_shard(
     # One entry of metadata, no more: the library writes several in any order, and files would differ.
     save_safetensors(tensors, path, {})
     index = {"samples": entries, "skipped": [asdict(row) for row in skipped], "bytes": path.stat().st_size}
-    index |= {"digest": shard_digest(path), MADE_FROM: made}
+    index |= {"digest": shard_digest(path), MADE_FROM: made, FILES: dict(files or {})}
     write_json({**index, CHECKSUM: checksum(index)}, shard_path(folder, number, "json"))
 
 
@@ -92,6 +105,7 @@ def fill(
     if not 0 <= rank < world_size:
         raise ValueError(f"rank is {rank} of {world_size}; expected 0 to {world_size - 1}")
     header = _write_header(folder, producer)
+    forget_outdated(folder, producer, rank, world_size)
     if rank == 0 and not _has_empty(folder, header):
         save_safetensors(empty_tensors(producer.empty_text(), header), folder / EMPTY, {})
     own = [number for number in missing_shards(folder, producer.num_shards) if number % world_size == rank]
@@ -102,10 +116,11 @@ def fill(
         producer.begin(own)
     num_skipped = 0
     for count, number in enumerate(own, 1):
+        files = record(producer.files(number)) if isinstance(producer, ReadsFiles) else None
         samples, skipped = producer.encode(number)
         log_skipped(skipped, logging.WARNING, shard_path(folder, number, "json"), num_skipped)
         num_skipped += len(skipped)
-        write_shard(folder, number, samples, skipped, made_from(header))
+        write_shard(folder, number, samples, skipped, made_from(header), files)
         if progress:
             progress(count, len(own))
     return finish(folder, producer.num_shards)
@@ -146,15 +161,6 @@ def _write_header(folder: Path, producer: Producer) -> dict[str, Any]:
         logger.info("%s: %d rows were appended", folder, rows[-1][0] - before[-1][0])
     write_json(own, folder / HEADER)
     return own
-
-
-def forget_skipped(folder: Path, rank: int = 0, world_size: int = 1) -> None:
-    """Remove the index of this process's shards that have rows to retry."""
-    for path in shard_indexes(folder):
-        own = int(path.stem.split("-")[1]) % world_size == rank
-        if own and any(row["kind"] in RETRIED for row in read_shard(path)["skipped"]):
-            (folder / INDEX).unlink(missing_ok=True)
-            path.unlink()
 
 
 def finish(folder: Path, num_shards: int) -> bool:
@@ -225,7 +231,12 @@ def encode_all(
         RuntimeError: No shard was finished for half an hour.
     """
     # Complete, it may be read by many runs and lie on storage that is not writable.
-    if not retry_skipped and read_header(folder) == _header(producer) and finish(folder, producer.num_shards):
+    if (
+        not retry_skipped
+        and read_header(folder) == _header(producer)
+        and finish(folder, producer.num_shards)
+        and not outdated(folder, producer)
+    ):
         return True
     start = time.monotonic()
 

@@ -68,6 +68,11 @@ class Row:
     references: tuple[Media, ...] = ()
     target: Media | None = None
 
+    @property
+    def files(self) -> list[Media]:
+        """All of its files."""
+        return [media for media in (self.source, self.mask, *self.references, self.target) if media]
+
 
 class ManifestRows:
     """The rows of a manifest, in shards of a fixed number.
@@ -149,6 +154,11 @@ class ManifestRows:
     def count(self, shard: int) -> int:
         """Number of a shard's rows."""
         return len(self._shards[shard])
+
+    def files(self, shard: int) -> dict[str, str]:
+        """Name -> path of the files of a shard's rows; one next to the manifest is named from there."""
+        rows = (row for row in self.rows(shard) if isinstance(row, Row))
+        return {relative_name(media.name, self.path): media.name for row in rows for media in row.files}
 
     def _row(self, number: int) -> Row | Skipped:
         record = self._records[number]
@@ -289,3 +299,8 @@ def _resolved(path: str, manifest: str) -> str:
         return path
     folder, slash, _ = manifest.replace("\\", "/").rpartition("/")
     return f"{folder}/{path}" if slash else path
+
+
+def relative_name(path: str, manifest: str) -> str:
+    """A file's path from its manifest's folder, so that moving both changes nothing; others are unchanged."""
+    return path.removeprefix(manifest.replace("\\", "/").rpartition("/")[0]).lstrip("/")

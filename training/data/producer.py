@@ -45,6 +45,14 @@ class ReportsRows(Protocol):
         """Take note of the shards that will be encoded, before the first of them is."""
 
 
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A producer whose samples are made from files, which may change under their names."""
+
+    def files(self, shard: int) -> dict[str, str]:
+        """Name -> path or address of the files that a shard is made from."""
+
+
 class NamedProducer(Producer, Protocol):
     """A producer that `data.producer` names, made from the configuration before any model is read."""
 

@@ -27,7 +27,7 @@ from .encoders import (
     text_encoder_digest,
     vae_digest,
 )
-from .manifest import ManifestRows, Row
+from .manifest import ManifestRows, Row, relative_name
 from .row_progress import RowProgress
 from .shards import TarRows
 from .video_files import Media, fit, own_size, read_clip
@@ -53,6 +53,9 @@ class RowShards(Protocol):
 
     def count(self, shard: int) -> int | None:
         """Number of a shard's rows; None where only reading it tells."""
+
+    def files(self, shard: int) -> dict[str, str]:
+        """Name -> path or address of the files that hold a shard's rows."""
 
 
 def row_shards(config: DataConfig, cached: Sequence[Sequence] = ()) -> RowShards:
@@ -122,6 +125,10 @@ class RowsProducer:
         """The embedding of the empty prompt."""
         return self._encoders()[1]([self.config.empty_prompt])[0]
 
+    def files(self, shard: int) -> dict[str, str]:
+        """Name -> path or address of the files that a shard is made from."""
+        return self.shards.files(shard)
+
     def encode(self, shard: int) -> tuple[list[EncodedSample], list[Skipped]]:
         """The samples of a shard's rows, and the rows that cannot be used."""
         # A model that cannot be loaded is no row's fault.
@@ -181,7 +188,7 @@ def clip_name(row: Row, path: str) -> str:
     if media is not None and media.data is not None:
         content = media.data
     elif media is not None:
-        content = media.name.removeprefix(path.replace("\\", "/").rpartition("/")[0]).lstrip("/").encode()
+        content = relative_name(media.name, path).encode()
     else:
         content = "\n".join(row.prompts).encode()
     return hashlib.sha256(content).hexdigest()[:16]

@@ -87,6 +87,10 @@ class TarRows:
         """Only reading a tar tells how many rows it has."""
         return None
 
+    def files(self, shard: int) -> dict[str, str]:
+        """Name and address of a shard's tar."""
+        return {self.urls[shard].rsplit("/", 1)[-1]: self.urls[shard]}
+
     def rows(self, shard: int) -> Iterator[Row | Skipped]:
         """The rows of one tar, in order; where it breaks off, the rest of it is one entry."""
         name = self.urls[shard].rsplit("/", 1)[-1]

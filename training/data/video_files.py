@@ -116,6 +116,16 @@ def _read_all(stream: IO[bytes]) -> bytes:
     return content.getvalue()
 
 
+def local_path(path: str) -> str | None:
+    """Path of a local file's path or address; None of a remote one, or one in an archive."""
+    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.utils import get_protocol
+
+    if "::" in path or get_protocol(path) not in LocalFileSystem.protocol:
+        return None
+    return LocalFileSystem._strip_protocol(path)
+
+
 @contextmanager
 def open_stream(path: str) -> Iterator[IO[bytes]]:
     """Open a local or remote file; a local one must be a regular file, for a pipe or a device never ends.
@@ -124,15 +134,13 @@ def open_stream(path: str) -> Iterator[IO[bytes]]:
         OSError, or an error of the path's backend: it cannot be opened.
     """
     import fsspec
-    from fsspec.implementations.local import LocalFileSystem
-    from fsspec.utils import get_protocol
 
-    if "::" in path or get_protocol(path) not in LocalFileSystem.protocol:
+    local = local_path(path)
+    if local is None:
         # Of a chain of files, such as one in an archive, this object holds the outer ones open.
         with fsspec.open(path, "rb") as stream:
             yield stream
         return
-    local = LocalFileSystem._strip_protocol(path)
     if not os.path.exists(local):
         raise FileNotFoundError(f"{shown(path)} does not exist")
     try:

@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from training import cache as program
 from training.data.bad_rows import NUM_LOGGED, Skipped, log_skipped
 from training.data.cache import Cache, cached_rows
-from training.data.cache_writer import fill, finish, forget_skipped
+from training.data.cache_writer import fill, finish
+from training.data.refresh import forget_skipped
 from training.engine.files import save_safetensors
 
 from .test_source import MadeUp, source
