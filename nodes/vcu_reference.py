@@ -82,8 +82,9 @@ def _cut_inputs() -> list[io.Input]:
             default="auto",
             optional=True,
             tooltip=(
-                "auto: cropped to the subject where there is a mask. crop: also to a picture's own "
-                "transparency. whole: what is not the subject becomes white, but nothing is cropped."
+                "auto: cropped to the subject where there is a mask, stray pixels aside. crop: also to a "
+                "picture's own transparency. whole: what is not the subject becomes white, but nothing is "
+                "cropped."
             ),
         ),
         io.Float.Input(

@@ -121,6 +121,31 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def drop_specks(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """A mask without its stray pixels, and the number of parts that were dropped.
+
+    A part (its pixels touch by a side or a corner) is one below 1/500 of the largest part, or of at most 8
+    pixels and below 1/100: a mask that is all dots stays as it is.
+    """
+    from scipy import ndimage
+
+    box = mask_box(mask)
+    if box is None:
+        return mask, 0
+    left, top, right, bottom = box
+    window = slice(top, bottom), slice(left, right)
+    parts, count = ndimage.label(mask[window], structure=np.ones((3, 3)))
+    if count == 1:
+        return mask, 0
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    specks = sizes < max(sizes.max() / 500, min(9, sizes.max() / 100))
+    specks[0] = False
+    out = mask.copy()
+    out[window] &= ~specks[parts]
+    return out, int(specks.sum())
+
+
 def contours(mask: np.ndarray, line_width: int) -> np.ndarray:
     """The outer contours of a mask's parts, as OpenCV draws them: not of holes, but along the frame's border.
 

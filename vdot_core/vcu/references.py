@@ -15,7 +15,7 @@ from ..progress import steps
 from ..text import counted
 from .canvas import as_clip, to_unit_range
 from .checks import as_list, as_tensor, flag, real
-from .grow import mask_box
+from .grow import drop_specks, mask_box
 from .masks import as_mask, binarize
 from .scaling import letterbox
 from .tasks import canvas_of
@@ -49,7 +49,8 @@ def reference(
         width, height, num_frames: the video's size and length, snapped as in `text`.
         masks: one [H, W] per image (or [N, H, W]), 1 on the subject: the subject is put on white and cropped
             to its box, as VACE was trained; None = the full image.
-        crop: crop to the box of the subject, of mask and alpha; None = where there is a mask.
+        crop: crop to the box of the subject, of mask and alpha, without stray pixels (`drop_specks`);
+            None = where there is a mask.
         margin: white left around a cropped subject, as a part of its box's longer side.
         mask_is: 'subject': masks are 1 on the subject; 'transparent': 1 where there is nothing, as ComfyUI's
             Load Image gives them.
@@ -75,7 +76,8 @@ def reference(
         picture, subject, more = _on_white(image, mask, name, mask_is)
         notes += more
         if mask is not None if crop is None else flag("crop", crop):
-            picture = _cropped(picture, subject, margin, name)
+            picture, more = _cropped(picture, subject, margin, name)
+            notes += more
         canvases.append(letterbox(picture, width, height))
     return built(
         gray_frames(num_frames, height, width),
@@ -137,11 +139,12 @@ def _on_white(
     return picture, subject, notes
 
 
-def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) -> Tensor:
-    """The subject's box, with white around it."""
+def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) -> tuple[Tensor, list[str]]:
+    """The subject's box, with white around it, and a note where stray pixels were not part of the box."""
     if subject is None:
         raise ValueError(f"{name} has neither mask nor alpha to crop to; give a mask, or set cut_out to auto")
-    box = mask_box(binarize(subject).bool().cpu().numpy())
+    mask = binarize(subject).bool().cpu().numpy()
+    box, notes = mask_box(mask), []
     if box is None and subject.any():
         raise ValueError(
             f"{name}'s subject is nowhere more than half opaque in its mask, expected one to crop to; give a "
@@ -152,11 +155,15 @@ def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) 
             f"{name}'s mask or alpha is empty, or marks only what is transparent; make the subject white in "
             "it, set mask_is to what the mask marks, or give no mask to use the full picture"
         )
+    body, num_specks = drop_specks(mask)
+    if (smaller := mask_box(body)) != box:
+        box = smaller
+        notes.append(f"{name}: cropped to its subject, without {counted(num_specks, 'speck')} around it")
     left, top, right, bottom = box
     part = picture[top:bottom, left:right]
     border = round(margin * max(part.shape[:2]))
     if not border:
-        return part
+        return part, notes
     check_size(
         (part.shape[0] + 2 * border) * (part.shape[1] + 2 * border) * RGB,
         f"{name} of {part.shape[1]}x{part.shape[0]} with a margin of {border} pixels",
@@ -164,4 +171,4 @@ def _cropped(picture: Tensor, subject: Tensor | None, margin: float, name: str) 
     )
     canvas = torch.ones(part.shape[0] + 2 * border, part.shape[1] + 2 * border, 3, device=part.device)
     canvas[border:-border, border:-border] = part
-    return canvas
+    return canvas, notes
