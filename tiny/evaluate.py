@@ -37,6 +37,7 @@ from tiny.evaluation.sheets import save_animation, save_sheet
 from training.distributed.precision import uses_bf16
 from training.engine.files import read_json, write_json
 from training.paths import ROOT
+from vdot_core.out_of_memory import memory_in_words
 
 logger = logging.getLogger("vdot")
 
@@ -157,6 +158,7 @@ def planned_runs(config: EvaluationConfig) -> list[EvaluationConfig]:
     return [replace(config, **asdict(planned)) for planned in config.plan]
 
 
+@memory_in_words("lower batch; the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status, 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)

@@ -25,6 +25,7 @@ from training.distributed import world as processes
 from training.distributed.config import ParallelConfig
 from training.engine.checkpoint import Checkpoints
 from training.engine.lock import locked
+from vdot_core.out_of_memory import memory_in_words
 
 logger = logging.getLogger("vdot")
 CHECKPOINT_FILES = 8
@@ -173,6 +174,7 @@ def with_values(state: Any, values: dict[str, Any], name: str = "") -> Any:
     return state if isinstance(state, Tensor) else values[name]
 
 
+@memory_in_words("lower batch_size; the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status, 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)

@@ -28,6 +28,7 @@ from training.data.config import DataConfig
 from training.data.fill_cache import encode, from_environment
 from training.engine.cli import RunParser
 from training.methods.programs import distill_parser, finetune_parser
+from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import shown
 
 logger = logging.getLogger("vdot")
@@ -55,16 +56,25 @@ def read_arguments(argv: Sequence[str]) -> tuple[DataConfig, Namespace]:
             raise error from None
 
 
+@memory_in_words(
+    "lower data.max_pixels or data.num_frames, or use a machine with more memory; finished shards are kept"
+)
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status, 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     try:
         config, options = read_arguments(sys.argv[1:] if argv is None else argv)
+    except ValueError as error:
+        logger.error("%s", error)
+        return 2
+    try:
         encode(config, options.rank, options.world_size, retry_skipped=options.retry_skipped)
     except ValueError as error:
         logger.error("%s", error)
         return 2
     except OSError as error:
+        if is_out_of_memory(error):
+            raise
         logger.error(
             "%s takes no more data (%s); make space there, or make it writable, and give the same command "
             "again: finished shards are kept", shown(error.filename or config.cache_dir),

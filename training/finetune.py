@@ -17,10 +17,15 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from training.methods.programs import finetune_parser
+from vdot_core.out_of_memory import memory_in_words
 
 logger = logging.getLogger("vdot")
 
 
+@memory_in_words(
+    "lower data.batch_size or raise data.accumulation (distill.py --plan says what fits); the same command "
+    "resumes from the newest checkpoint"
+)
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)

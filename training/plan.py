@@ -22,6 +22,7 @@ from training.methods.programs import distill_parser
 from training.methods.vdot_config import DistillConfig
 from training.planning.arguments import PlanArguments, PlanOptions, read_options
 from training.planning.plan import plan_budget, plan_text
+from vdot_core.out_of_memory import memory_in_words
 
 logger = logging.getLogger("vdot")
 
@@ -40,6 +41,7 @@ def plan(config: DistillConfig, arguments: PlanArguments) -> int:
     return 0 if plan_budget(config, arguments).fits else 1
 
 
+@memory_in_words("plan a smaller network, clip or batch_size")
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status of `plan`, or 2 for a wrong argument.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vdot_core.out_of_memory import OutOfMemoryError, is_out_of_memory
 from vdot_core.text import shown
 
 logger = logging.getLogger("vdot")
@@ -17,8 +17,6 @@ NUM_LOGGED = 100
 KINDS = ("missing", "unreadable", "misshapen", "wrong", "failed")
 # Other rows may still be encoded after these; `training/cache.py --retry_skipped` tries them again.
 RETRIED = ("missing", "unreadable", "failed")
-# torch's CPU allocator, cuBLAS and cuDNN raise a plain RuntimeError, the system an OSError.
-ALLOCATORS = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 
 
 class BadRowError(ValueError):
@@ -73,8 +71,8 @@ class Skipped:
             ValueError: A package is not installed, which would leave out every row.
             Exception: `error` itself where the GPU failed.
         """
-        if _is_out_of_memory(error):
-            raise RuntimeError(
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
                 f"out of memory at {shown(place)} ({shown(row_id, 80)}): {shown(error)}. "
                 "Lower data.max_pixels or data.num_frames, or use a machine with more memory; "
                 "finished shards are kept"
@@ -108,11 +106,3 @@ def log_skipped(rows: Sequence[Skipped], level: int, place: object, already: int
     rest = already + len(rows) - NUM_LOGGED
     if rows and 0 < rest:
         logger.log(level, "skipped %d more rows, named in %s", min(rest, len(rows)), shown(place))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in ALLOCATORS)

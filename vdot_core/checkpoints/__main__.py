@@ -14,9 +14,11 @@ if not __package__:  # by path, for Pythons that look for no module in the curre
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     runpy.run_module("vdot_core.checkpoints", run_name="__main__", alter_sys=True)
 
+from ..out_of_memory import memory_in_words
 from .commands import COMMANDS
 
 
+@memory_in_words("close other programs, or use a computer with more memory")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
