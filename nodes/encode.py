@@ -101,12 +101,12 @@ class VDOTEncode(CheckedNode):
         from ..vdot_core import vcu
 
         _check_inputs(vae, positive, negative)
-        units = _with_strengths(unit, strength, further)
+        names, units = _with_strengths(unit, strength, further)
         _check_earlier(units, positive, negative)
-        context = vcu.encode(units, vae_encoder(vae), **encode_options(vae))
+        context = vcu.encode(units, vae_encoder(vae), names=names, **encode_options(vae))
         positive, negative, latent = conditioned(context, positive, negative)
         trim = ReferenceCount(context.num_reference_latents)
-        return io.NodeOutput(positive, negative, latent, trim, ui=report(_describe(context)))
+        return io.NodeOutput(positive, negative, latent, trim, ui=report(_describe(context, names)))
 
 
 def encode_options(vae) -> dict:
@@ -150,14 +150,14 @@ def _check_earlier(units: list, positive, negative) -> None:
                 )
 
 
-def _with_strengths(unit, strength: float, further: dict) -> list:
-    """The connected units in order, each with its own strength times the node's."""
-    units = [unit.scaled(strength)]
+def _with_strengths(unit, strength: float, further: dict) -> tuple[list[str], list]:
+    """The connected inputs' names in order, and their units, each with its own strength times the node's."""
+    units = {"unit": unit.scaled(strength, "strength")}
     for number in range(2, MAX_UNITS + 1):
-        extra = further.get(f"unit_{number}")
+        extra, name = further.get(f"unit_{number}"), f"strength_{number}"
         if extra is not None:
-            units.append(extra.scaled(further.get(f"strength_{number}", 1.0)))
-    return units
+            units[f"unit_{number}"] = extra.scaled(further.get(name, 1.0), name)
+    return list(units), list(units.values())
 
 
 def _with_context(text, values: dict, num_references: int) -> list:
@@ -169,17 +169,16 @@ def _placeholder(positive) -> list:
     return [[torch.zeros_like(tokens), {**extra, ZERO_TEXT_KEY: True}] for tokens, extra in positive]
 
 
-def _describe(context) -> list[str]:
+def _describe(context, names: list[str]) -> list[str]:
     references = context.num_reference_latents
     what = f"{context.width}x{context.height}, {counted(context.num_frames, 'frame')}"
     ranged = zip(context.context_scale.frames, context.step_ranges, strict=True)
     strengths = ", ".join(_shown(scale) + _part(step_range) for scale, step_range in ranged)
     lines = [f"{what}, {counted(references, 'reference')}, strength {strengths}", *context.notes]
     scales = context.context_scale.frames
-    for number, scale in enumerate(scales, 1):
+    for name, scale in zip(names, scales, strict=True):
         if not any(scale if isinstance(scale, tuple) else (scale,)):
-            unit = f"unit {number} of {len(scales)}" if len(scales) > 1 else "the unit"
-            lines.append(f"{unit} has strength 0 and no effect; raise it, or disconnect it")
+            lines.append(f"{name} has strength 0 and no effect; raise it, or disconnect it")
     return lines
 
 

@@ -256,4 +256,4 @@ def _as_boxes(thing: Any, box_size: tuple[int, int], num_frames: int, first: int
     rows = list(thing.values()) if isinstance(thing, dict) else thing
     if len(rows[0]) == 4:
         return thing
-    return vcu.path_boxes(thing, size=box_size, num_frames=num_frames, first=first)
+    return vcu.path_boxes(thing, size=box_size, num_frames=num_frames, first=first, name="boxes")

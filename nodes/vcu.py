@@ -172,9 +172,8 @@ class VDOTStrength(CheckedNode):
     def execute(cls, unit, curve) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        factors = vcu.strength_curve(curve_from_text(curve), unit.num_frames)
-        strength = tuple(own * factor for own, factor in zip(unit.strengths, factors, strict=True))
-        return unit_output(unit.replace(strength=strength))
+        factors = vcu.strength_curve(curve_from_text(curve), unit.num_frames, "curve")
+        return unit_output(unit.scaled_over_time(factors, "curve"))
 
 
 class VDOTStepRange(CheckedNode):

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 import torch
 
 from tests.nodes.fuzz_values import Values
+from tests.nodes.names import foreign_names, inputs_of, parameters
 from tests.support.memory import Resident
 from tests.support.pack import load_nodes, run_node, submodule
 
@@ -34,6 +35,7 @@ class Fuzzer:
         self.nodes = load_nodes()
         self.values = Values(*submodule("nodes.comfy_demo").load_demo())
         self.resident = Resident()
+        self.known = parameters().union(*map(inputs_of, self.nodes.values()))
 
     def run(self, count: int, seed: int) -> Counter:
         """Make so many calls; (node, 'result' or 'refused') counted. Whatever else happens is raised."""
@@ -88,6 +90,8 @@ class Fuzzer:
             outputs = run_node(self.nodes[node_id], **values).args
         except ValueError as refusal:
             check_sentence(str(refusal))
+            foreign = foreign_names(str(refusal), self.nodes[node_id], self.known)
+            assert not foreign, f"names that are none of its inputs, {foreign}: {refusal}"
             return "refused"
         finally:
             signal.alarm(0)

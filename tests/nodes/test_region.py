@@ -125,9 +125,9 @@ def test_companions_a_frame_off_are_fitted_and_said(run):
     region = run("VDOTControl", frames=frames, region=mask().expand(4, -1, -1), width=0, height=0, length=0)
     for out, words in (
         (boxes, "the list of boxes has 4 frames, the clip has 5: its last frame is held"),
-        (part, "mask has 6 frames, video has 5: its last frame is dropped"),
-        (unit, "mask has 4 frames, video has 5: its last frame is held"),
-        (region, "region has 4 frames, control has 5: its last frame is held"),
+        (part, "mask has 6 frames, the clip in frames has 5: its last frame is dropped"),
+        (unit, "mask has 4 frames, the clip in frames has 5: its last frame is held"),
+        (region, "region has 4 frames, the clip in frames has 5: its last frame is held"),
     ):
         assert any(line.startswith(words) for line in out.ui["text"]), words
     assert torch.equal(boxes.args[0], mask().expand(5, -1, -1))

@@ -116,7 +116,7 @@ def test_compose_joins_units(run):
         (
             "VDOTMask",
             {"frames": torch.rand(9, 32, 32, 3), "mask": torch.ones(5, 32, 32)},
-            "mask has 5 frames, video has 9",
+            "mask has 5 frames, the clip in frames has 9",
         ),
         ("VDOTOutpaint", {"frames": torch.rand(5, 32, 32, 3)}, "nothing to outpaint"),
         ("VDOTExtend", {"length": 9}, "nothing to extend"),

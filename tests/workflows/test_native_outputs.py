@@ -333,7 +333,7 @@ def test_detected_masks_and_boxes(call):
 def test_masks_of_single_objects_are_refused_with_a_cure(call):
     masks, _ = detect(call, individual_masks=True)
     assert masks.shape == (2 * FRAMES, HEIGHT, WIDTH)
-    with pytest.raises(ValueError, match="mask has 10 frames, video has 5; give"):
+    with pytest.raises(ValueError, match="mask has 10 frames, the clip in frames has 5; give"):
         call(
             "VDOTMask",
             frames=clip(),

@@ -97,12 +97,13 @@ def snap_size(width: int, height: int) -> tuple[int, int]:
     width, height = whole("width", width), whole("height", height)
     if width < 1 or height < 1:
         raise ValueError(
-            f"size is {width}x{height}, expected at least {SIZE_MULTIPLE}x{SIZE_MULTIPLE}; "
+            f"the video's size is {width}x{height}, expected at least {SIZE_MULTIPLE}x{SIZE_MULTIPLE}; "
             "give a larger width and height"
         )
     if max(width, height) > MAX_SIDE:
         raise ValueError(
-            f"size is {width}x{height}, expected at most {MAX_SIDE} a side; give a smaller width and height"
+            f"the video's size is {width}x{height}, expected at most {MAX_SIDE} a side; give a smaller width "
+            "and height"
         )
     return tuple(max(SIZE_MULTIPLE, side // SIZE_MULTIPLE * SIZE_MULTIPLE) for side in (width, height))
 

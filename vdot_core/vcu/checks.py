@@ -18,6 +18,7 @@ MAX_FRAMES = 65537
 # A thousand frames at 1080p; more is a typing error, and the allocation would fail.
 MAX_PIXELS = 2**31
 MAX_STRENGTH = 100.0
+STEP_RANGE = ("start_percent", "end_percent")
 
 
 def whole(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
@@ -121,9 +122,11 @@ def as_step_range(value: Any) -> tuple[float, float]:
         raise ValueError(
             f"step_range has {counted(len(pair), 'number')}; give a start and an end, as (0, 0.5)"
         )
-    start, end = (real(name, part, 0.0, 1.0) for name, part in zip(("start", "end"), pair, strict=True))
+    start, end = (real(name, part, 0.0, 1.0) for name, part in zip(STEP_RANGE, pair, strict=True))
     if start >= end:
-        raise ValueError(f"the steps start at {start:g} and end at {end:g}; give an end above the start")
+        raise ValueError(
+            f"start_percent is {start:g} and end_percent {end:g}; give an end_percent above the start_percent"
+        )
     return start, end
 
 

@@ -82,7 +82,7 @@ def crop_region(
     Raises:
         ValueError: the mask is empty or does not fit the clip, or only one side is given.
     """
-    clip, notes = as_clip(frames, "video")
+    clip, notes = as_clip(frames, "frames")
     total, rows, columns = clip.shape[:3]
     soft, more = as_mask(mask, total, rows, columns)
     requested = _asked(width, height)

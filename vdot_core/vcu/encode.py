@@ -77,6 +77,7 @@ def encode(
     cache: GrayCache | None = None,
     vae: object | None = None,
     max_batch: int | MaxBatch = 1,
+    names: Sequence[str] | None = None,
 ) -> VCUContext:
     """Encode one unit, or several that keep their own strength, into contexts of one length.
 
@@ -94,13 +95,14 @@ def encode(
         max_batch: how many new clips, such as the two halves of a masked one, may go to the VAE in one call:
             a number, or a function of a clip's shape (F, H, W, 3) that looks at the memory there is, asked
             right before a call that could take several.
+        names: what to call each unit in messages; None = 'unit 1', ..
     Returns:
         The contexts, on the device of the VAE's latents.
     Raises:
         ValueError: units differ in size or length, or the VAE returns another shape than Wan's.
     """
     units = (units,) if isinstance(units, VCU) else tuple(as_list(units, "units"))
-    units, fitted = _checked(units)
+    units, fitted = _checked(units, names)
     first = units[0]
     owner = vae if vae is not None else getattr(vae_encode, "__self__", vae_encode)
     # The VAE's own copy of a clip, and the clip where it is rendered for that.
@@ -184,16 +186,15 @@ def _gather_references(units: tuple[VCU, ...]) -> tuple[list[Clip], list[set[int
     return slots, places
 
 
-def _checked(units: tuple[VCU, ...]) -> tuple[tuple[VCU, ...], list[str]]:
+def _checked(units: tuple[VCU, ...], names: Sequence[str] | None = None) -> tuple[tuple[VCU, ...], list[str]]:
     """Units of one size and length, and notes on those that were fitted; ValueError for others."""
     if not units:
         raise ValueError("nothing to encode; give at least one unit")
-    for number, unit in enumerate(units, 1):
+    names = [f"unit {number + 1}" for number in range(len(units))] if names is None else names
+    for name, unit in zip(names, units, strict=True):
         if not isinstance(unit, VCU):
-            raise ValueError(
-                f"unit {number} is a {type(unit).__name__}, expected a VCU; make it with a builder"
-            )
-    named, fitted = fit_units([(f"unit {number} ({unit})", unit) for number, unit in enumerate(units, 1)])
+            raise ValueError(f"{name} is a {type(unit).__name__}, expected a VCU; make it with a builder")
+    named, fitted = fit_units([(f"{name} ({unit})", unit) for name, unit in zip(names, units, strict=True)])
     for name, unit in named:
         if unit.frames.shape != named[0][1].frames.shape:
             raise ValueError(

@@ -20,6 +20,7 @@ from .grow import fill_hull, grow, mask_box, smooth, spread
 from .lengths import fit_length
 from .scaling import cover, resample
 
+CLIP = "the clip in frames"
 EXPAND_RATIO = 0.3
 MAX_GROW = 1024
 MAX_BLUR = 128.0
@@ -33,7 +34,7 @@ def binarize(mask: Tensor) -> Tensor:
 
 
 def as_mask(
-    mask: Tensor, num_frames: int, height: int, width: int, name: str = "mask", *, owner: str = "video"
+    mask: Tensor, num_frames: int, height: int, width: int, name: str = "mask", *, owner: str = CLIP
 ) -> tuple[Tensor, list[str]]:
     """Bring a mask to the length and size of the clip or picture it belongs to, still soft.
 
@@ -77,7 +78,7 @@ def as_mask(
             )
         scale, how = (resample, "scaled") if same_shape else (cover, "scaled and cropped")
         mask = scale(mask[..., None], width, height)[..., 0]
-        notes = [*notes, f"{name}: {mask_width}x{mask_height} {how} to {owner}'s {width}x{height}"]
+        notes = [*notes, f"{name}: {mask_width}x{mask_height} {how} to the {width}x{height} of {owner}"]
     return mask.expand(num_frames, height, width), notes
 
 

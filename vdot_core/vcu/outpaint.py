@@ -57,7 +57,7 @@ def outpaint(
     Raises:
         ValueError: no margin, a negative one, sides with an aspect, or a wrong shape, dtype or range.
     """
-    clip, notes = as_clip(frames, "video")
+    clip, notes = as_clip(frames, "frames")
     rows, columns = clip.shape[1:3]
     sides = _sides_px(rows, columns, left, right, top, bottom)
     if aspect is None and not any(sides.values()) and (width is None) != (height is None):

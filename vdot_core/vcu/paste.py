@@ -43,7 +43,7 @@ def paste_back(generated: Tensor, unit: VCU, *, feather_px: int = 8) -> Tensor:
         ValueError: the video's length or size is not the unit's.
     """
     feather_px = whole("feather_px", feather_px, 0, MAX_FEATHER)
-    generated, _ = as_clip(generated, "generated video")
+    generated, _ = as_clip(generated, "images")
     _check_made(generated, unit)
     out = torch.empty_like(generated)
     for index in steps(range(len(out))):
@@ -70,8 +70,8 @@ def stitch(original: Tensor, generated: Tensor, unit: VCU, crop: Crop, *, feathe
         ValueError: a length or size is not the crop's.
     """
     feather_px = whole("feather_px", feather_px, 0, MAX_FEATHER)
-    original, _ = as_clip(original, "original video")
-    generated, _ = as_clip(generated, "generated video")
+    original, _ = as_clip(original, "original")
+    generated, _ = as_clip(generated, "images")
     _check_made(generated, unit)
     _check_crop(original, unit, crop)
     y, x = crop.window
@@ -164,7 +164,7 @@ def _check_made(generated: Tensor, unit: VCU) -> None:
     if tuple(generated.shape[:3]) != tuple(unit.masks.shape):
         got, expected = generated.shape, unit.masks.shape
         raise ValueError(
-            f"the generated video is {got[2]}x{got[1]} with {counted(got[0], 'frame')}, its unit "
+            f"the generated video (images) is {got[2]}x{got[1]} with {counted(got[0], 'frame')}, its unit "
             f"{expected[2]}x{expected[1]} with {expected[0]}; give the unit that the video was made from, "
             "and the video as decoded"
         )
@@ -174,7 +174,7 @@ def _check_crop(original: Tensor, unit: VCU, crop: Crop) -> None:
     size = original.shape[2], original.shape[1]
     if size != crop.source:
         raise ValueError(
-            f"the original video is {size[0]}x{size[1]}, the crop was cut from "
+            f"original is {size[0]}x{size[1]}, the crop was cut from "
             f"{crop.source[0]}x{crop.source[1]}; give the same clip to both"
         )
     if (unit.width, unit.height) != crop.size:
@@ -184,6 +184,6 @@ def _check_crop(original: Tensor, unit: VCU, crop: Crop) -> None:
         )
     if unit.num_frames > len(original):
         raise ValueError(
-            f"the generated video has {counted(unit.num_frames, 'frame')}, the original {len(original)}; "
-            "give the full original, or a unit no longer than it"
+            f"the generated video (images) has {counted(unit.num_frames, 'frame')}, original "
+            f"{len(original)}; give the full original, or a unit no longer than it"
         )

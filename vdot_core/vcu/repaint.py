@@ -51,7 +51,7 @@ def inpaint(
             wrong.
     """
     expand, grow_px, blur_px = check_augment(mask_shape, expand, grow_px, blur_px)
-    clip, notes = as_clip(frames, "video")
+    clip, notes = as_clip(frames, "frames")
     source = clip.shape[2], clip.shape[1]
     mask, more = as_mask(mask, clip.shape[0], source[1], source[0])
     notes += more

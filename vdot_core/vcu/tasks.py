@@ -47,6 +47,7 @@ def control(
     strength: float | Sequence[float] = 1.0,
     start: Moment = None,
     end: Moment = None,
+    name: str = "frames",
 ) -> VCU:
     """Let a control clip guide the video: depth, pose, optical flow, gray, scribble, or boxes already drawn.
 
@@ -63,13 +64,16 @@ def control(
             are gray, as in training where nothing guides them; `strength` instead would weaken everything
             else in the unit, references included. The span is rounded to latent frames, and controls whose
             spans meet can be composed.
+        name: what to call the clip in messages.
     Raises:
         ValueError: a shape, dtype or range is wrong.
     """
-    clip, notes = as_clip(frames, "control")
+    clip, notes = as_clip(frames, name)
     source = clip.shape[2], clip.shape[1]
     if region is not None:
-        region, more = as_mask(region, clip.shape[0], source[1], source[0], "region", owner="control")
+        region, more = as_mask(
+            region, clip.shape[0], source[1], source[0], "region", owner=f"the clip in {name}"
+        )
         notes += more
     width, height, more = target_size(source, width, height)
     length = target_length(clip.shape[0], num_frames, "control")
@@ -159,6 +163,7 @@ def depth(
         strength=strength,
         start=start,
         end=end,
+        name="depth",
     )
     return unit.replace(notes=("depth: alpha channel ignored", *unit.notes)) if has_alpha else unit
 

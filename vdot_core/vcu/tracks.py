@@ -63,6 +63,7 @@ def path_boxes(
     num_frames: int,
     constant_speed: bool = False,
     first: int = 0,
+    name: str = "points",
 ) -> Tensor:
     """A box that is carried along a drawn path by its center, for `layout` and `move`.
 
@@ -73,6 +74,7 @@ def path_boxes(
         num_frames: length of the video.
         constant_speed: spread the points by the length of the path instead of evenly in time.
         first: the first frame that shows boxes: 0 for `layout`, 1 for `move`; see `box_tracks`.
+        name: what to call the points in messages.
     Returns:
         [F, 4] (left, top, right, bottom) float, one box for every frame.
     Raises:
@@ -86,14 +88,14 @@ def path_boxes(
     first = whole("first", first, 0, MAX_FRAMES)
     if isinstance(points, Mapping):
         if not points:
-            raise ValueError("points is empty; give at least one frame number and (x, y)")
+            raise ValueError(f"{name} is empty; give at least one frame number and (x, y)")
         if constant_speed:
-            raise ValueError("constant_speed is set and points have frame numbers; give one or the other")
-        at = _shown(moments(points, num_frames, "path"), first)
-        keyed = sorted(zip(at, (_numbers(p, "points", 2, "(x, y)") for p in points.values()), strict=True))
+            raise ValueError(f"constant_speed is set and {name} have frame numbers; give one or the other")
+        at = _shown(moments(points, num_frames, name), first)
+        keyed = sorted(zip(at, (_numbers(p, name, 2, "(x, y)") for p in points.values()), strict=True))
         at, track = [frame for frame, _ in keyed], np.stack([point for _, point in keyed])
     else:
-        track = np.atleast_2d(_numbers(points, "points", 2, "(x, y)"))
+        track = np.atleast_2d(_numbers(points, name, 2, "(x, y)"))
         at = _evenly(len(track), num_frames, first)
         if constant_speed:
             traveled = np.concatenate([[0.0], np.hypot(*np.diff(track, axis=0).T).cumsum()])

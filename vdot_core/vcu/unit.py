@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,18 +131,35 @@ class VCU:
             return self.strength
         return (self.strength,) * self.num_latent_frames
 
-    def scaled(self, factor: float) -> VCU:
+    def scaled(self, factor: float, name: str = "factor") -> VCU:
         """A copy with every strength multiplied by a factor.
 
         Args:
             factor: from 0 to 100.
+            name: what to call it in messages.
         Raises:
             ValueError: the factor or the product is no such number.
         """
-        factor = real("factor", factor, 0.0, MAX_STRENGTH)
-        if isinstance(self.strength, tuple):
-            return self.replace(strength=tuple(value * factor for value in self.strength))
-        return self.replace(strength=self.strength * factor)
+        scaled = self.scaled_over_time([factor] * self.num_latent_frames, name)
+        return scaled if isinstance(self.strength, tuple) else self.replace(strength=scaled.strengths[0])
+
+    def scaled_over_time(self, factors: Sequence[float], name: str) -> VCU:
+        """A copy with the strength of each latent frame multiplied by its factor.
+
+        Args:
+            factors: T numbers from 0 to 100.
+            name: what to call them in messages.
+        Raises:
+            ValueError: a factor or a product is no such number.
+        """
+        factors = [real(name, factor, 0.0, MAX_STRENGTH) for factor in factors]
+        strengths = [own * factor for own, factor in zip(self.strengths, factors, strict=True)]
+        if max(strengths) > MAX_STRENGTH:
+            raise ValueError(
+                f"{name} times the unit's own strength is {max(strengths):g}, expected at most "
+                f"{MAX_STRENGTH:g}; give a smaller {name}"
+            )
+        return self.replace(strength=tuple(strengths))
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, VCU):
@@ -199,13 +216,14 @@ def dense(tensor: Tensor) -> Tensor:
     return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in tensor.stride())]
 
 
-def strength_curve(points: Mapping[int, float], num_frames: int) -> tuple[float, ...]:
+def strength_curve(points: Mapping[int, float], num_frames: int, name: str = "points") -> tuple[float, ...]:
     """A strength for each latent frame, drawn through a few points in time.
 
     Args:
         points: frame number -> strength; linear between them, constant before the first and after the last.
             Negative numbers count from the end (-1 = last frame).
         num_frames: length of the video, 4n+1.
+        name: what to call the points in messages.
     Returns:
         One float per latent frame: the curve at the middle of its frames.
     Raises:
@@ -214,11 +232,11 @@ def strength_curve(points: Mapping[int, float], num_frames: int) -> tuple[float,
     total = whole("num_frames", num_frames, 1, MAX_FRAMES)
     if not isinstance(points, Mapping) or not points:
         raise ValueError(
-            "points is empty or no mapping; give frame numbers and strengths, as {0: 1.0, -1: 0.0}"
+            f"{name} is empty or no mapping; give frame numbers and strengths, as {0: 1.0, -1: 0.0}"
         )
-    keys = sorted(moments(points, total, "strength"))
-    values = dict(zip(moments(points, total, "strength"), points.values(), strict=True))
-    heights = [real(f"strength at frame {key}", values[key], 0.0, MAX_STRENGTH) for key in keys]
+    keys = sorted(moments(points, total, name))
+    values = dict(zip(moments(points, total, name), points.values(), strict=True))
+    heights = [real(f"{name} at frame {key}", values[key], 0.0, MAX_STRENGTH) for key in keys]
     stride = VAE_STRIDE[0]
     middles = [0.0] + [1 + stride * t + (stride - 1) / 2 for t in range(num_latent_frames(total) - 1)]
     return tuple(np.interp(middles, keys, heights).tolist())

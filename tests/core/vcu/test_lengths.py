@@ -62,9 +62,9 @@ def test_notes_are_grammatical():
     def note(count):
         return next(note for note in in_mask(17, mask(count)).notes if note.startswith("mask"))
 
-    assert note(16) == "mask has 16 frames, video has 17: its last frame is held for 1 more"
-    assert note(18) == "mask has 18 frames, video has 17: its last frame is dropped"
-    assert note(19) == "mask has 19 frames, video has 17: its last 2 frames are dropped"
+    assert note(16) == "mask has 16 frames, the clip in frames has 17: its last frame is held for 1 more"
+    assert note(18) == "mask has 18 frames, the clip in frames has 17: its last frame is dropped"
+    assert note(19) == "mask has 19 frames, the clip in frames has 17: its last 2 frames are dropped"
 
 
 def test_boxes_of_a_detector():

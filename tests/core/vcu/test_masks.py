@@ -116,7 +116,8 @@ def test_a_mask_of_the_full_clip_fits_the_clip_that_was_scaled_and_cropped():
     loaded = cover(frames, **size)
     assert torch.equal(inpaint(loaded, mask).masks, inpaint(frames, mask, **size).masks)
     assert any(
-        "480x270 scaled and cropped to video's 416x240" in note for note in inpaint(loaded, mask).notes
+        "480x270 scaled and cropped to the 416x240 of the clip in frames" in note
+        for note in inpaint(loaded, mask).notes
     )
     with pytest.raises(ValueError, match="give both the same size"):
         inpaint(loaded, mask[:, :240])
@@ -142,7 +143,7 @@ SIZE = {"width": 48, "height": 32, "num_frames": 9}
         ),
         (
             lambda: control(torch.rand(9, 32, 48, 3), region=torch.ones(64, 64)),
-            "region is 64x64, control is 48x32; give both the same size$",
+            "region is 64x64, the clip in frames is 48x32; give both the same size$",
         ),
         (
             lambda: layout_masks([torch.ones(9, 32, 48), torch.ones(5, 32, 48)]),
@@ -158,19 +159,21 @@ def test_messages_name_what_the_mask_belongs_to(build, message):
 
 def test_notes_name_what_the_mask_belongs_to():
     unit = reference([torch.rand(32, 48, 3)], masks=[torch.ones(64, 96)], **SIZE)
-    assert "reference 1's mask: 96x64 scaled to reference 1's 48x32" in unit.notes
+    assert "reference 1's mask: 96x64 scaled to the 48x32 of reference 1" in unit.notes
 
 
 def test_masks_that_do_not_belong_are_refused():
     frames = torch.rand(9, 32, 48, 3)
-    with pytest.raises(ValueError, match="mask has 5 frames, video has 9; give both the same length"):
+    with pytest.raises(
+        ValueError, match="mask has 5 frames, the clip in frames has 9; give both the same length"
+    ):
         inpaint(frames, torch.ones(5, 32, 48))
-    with pytest.raises(ValueError, match="mask is 64x64, video is 48x32"):
+    with pytest.raises(ValueError, match="mask is 64x64, the clip in frames is 48x32"):
         inpaint(frames, torch.ones(9, 64, 64))
     with pytest.raises(ValueError, match=r"mask has shape \[9, 32, 48, 3\]"):
         inpaint(frames, frames)
     with pytest.raises(ValueError, match="mask ranges"):
         inpaint(frames, torch.full((32, 48), 255.0))
     unit = inpaint(frames, torch.ones(64, 96))
-    assert "96x64 scaled to video's 48x32" in unit.notes[0]
+    assert "96x64 scaled to the 48x32 of the clip in frames" in unit.notes[0]
     assert "nothing is generated" in inpaint(frames, torch.zeros(32, 48)).notes[0]

@@ -66,8 +66,8 @@ def test_a_part_of_the_steps_is_a_value_of_a_unit(folding_vae):
     with pytest.raises(ValueError, match="a composed unit has one part of them"):
         compose(shown.replace(step_range=(0.2, 1)), pose)
     for step_range, words in (
-        ((0.5, 0.5), "start at 0.5 and end at 0.5; give an end above the start"),
-        ((0, 2), "end is 2, expected a number from 0 to 1"),
+        ((0.5, 0.5), "start_percent is 0.5 and end_percent 0.5; give an end_percent above"),
+        ((0, 2), "end_percent is 2, expected a number from 0 to 1"),
         ((0,), "step_range has 1 number; give a start and an end"),
         (0.5, "step_range is 0.5, expected a list"),
     ):
