@@ -4,6 +4,7 @@ import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 import { chain, findNode, PREFIX } from "./graph.js"
 import { panelSection } from "./panel.js"
+import { rememberPrompt } from "./restore.js"
 import { text } from "./strings.js"
 
 const RUN = "run"
@@ -63,7 +64,10 @@ function watchQueue() {
     hideErrors(RUN, INPUT)
     const answer = queuePrompt.apply(this, args)
     answer.then(
-      ({ node_errors: errors } = {}) => showInputErrors(errors),
+      ({ node_errors: errors, prompt_id: id } = {}) => {
+        if (id) rememberPrompt(id, args[1]?.output)
+        showInputErrors(errors)
+      },
       (error) => showInputErrors(error?.response?.node_errors),
     )
     return answer

@@ -17,6 +17,7 @@ import { attachOutpaint } from "./outpaint.js"
 import { loadStyle } from "./panel.js"
 import { attachPreview, previewOf } from "./preview.js"
 import { attachPresets } from "./presets.js"
+import { watchCache } from "./restore.js"
 import { loadStrings } from "./strings.js"
 import { attachStrip, showStrip, stripSetting } from "./strip.js"
 import { attachTimeline, TIMELINES } from "./timeline.js"
@@ -40,6 +41,7 @@ app.registerExtension({
     loadStyle()
     await loadStrings()
     watchErrors()
+    watchCache()
     colorUnits(app.canvas.default_connection_color_byType, LGraphCanvas.link_type_colors)
     api.addEventListener("vdot.preview", ({ detail }) => samplerPreview(detail.display_node_id)?.show(detail))
     api.addEventListener("executing", ({ detail }) => samplerPreview(detail?.display_node ?? detail?.node ?? detail)?.start())

@@ -115,7 +115,12 @@ class GraphPage:
         self.page.on("console", self._note_console)
         self.page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error.stack or error}"))
         self.page.add_init_script(_RECORD_BITMAPS)
-        self.page.goto(f"http://127.0.0.1:{port}", wait_until="domcontentloaded")
+        self.address = f"http://127.0.0.1:{port}"
+        self.open()
+
+    def open(self) -> None:
+        """Load the page, again where it was open."""
+        self.page.goto(self.address, wait_until="domcontentloaded")
         # The first look at app.graph must come after its making: ComfyUI logs an error for an earlier one.
         self.page.wait_for_function("() => window.app?.vueAppReady")
         self.page.wait_for_function(_READY)

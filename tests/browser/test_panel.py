@@ -43,6 +43,29 @@ def set_boxes(page, node, text: str) -> None:
     )
 
 
+def test_a_fresh_page_hears_of_cached_nodes_although_the_run_fails(layout):
+    """Notes and strips of a run before the page was opened, beside the sentence of the node that fails."""
+    page, task = layout
+    page.evaluate(CONNECT, [task, page.add("VDOTStrength", curve="0: 1")])
+    (fade,) = page.nodes_of("VDOTStrength")
+    page.evaluate(CONNECT, [fade, page.add("VDOTPreviewUnit")])
+    assert page.run() == "execution_success"
+    wait_for(page, task, "notes", "64x32")
+    said, graph = shown(page, task, "notes"), page.save()
+    page.open()
+    page.load(graph)
+    assert shown(page, task, "notes") is None
+    page.evaluate(
+        "([id, text]) => { app.graph.getNodeById(id).widgets.find((w) => w.name === 'curve').value = text }",
+        [fade, "99: 1"],
+    )
+    assert "execution_error" in page.run()
+    wait_for(page, fade, "error", "curve")
+    wait_for(page, task, "notes", said)
+    wait_for(page, task, "strip", "")
+    assert not page.our_problems()
+
+
 def test_a_refused_text_and_a_failed_run_are_sentences_on_the_node(layout):
     page, task = layout
     set_boxes(page, task, BAD)
