@@ -25,7 +25,8 @@ if __package__ in (None, ""):
 from jsonargparse import Namespace
 
 from training.data.config import DataConfig
-from training.data.fill_cache import encode, from_environment
+from training.data.fill_cache import encode
+from training.distributed.environment import whole_number
 from training.engine.cli import RunParser
 from training.methods.programs import distill_parser, finetune_parser
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
@@ -37,9 +38,11 @@ logger = logging.getLogger("vdot")
 def _read(make_parser: Callable[[], RunParser], argv: Sequence[str]) -> tuple[DataConfig, Namespace]:
     run = make_parser()
     run.parser.prog, run.parser.description = "python training/cache.py", __doc__
-    rank, size = from_environment("RANK", "SLURM_PROCID"), from_environment("WORLD_SIZE", "SLURM_NTASKS")
+    rank, size = whole_number("RANK", "SLURM_PROCID"), whole_number("WORLD_SIZE", "SLURM_NTASKS")
     run.parser.add_argument("--rank", type=int, default=rank or 0, help="this process's share, from 0")
-    run.parser.add_argument("--world_size", type=int, default=size or 1, help="shares in all")
+    run.parser.add_argument(
+        "--world_size", type=int, default=1 if size is None else size, help="shares in all"
+    )
     run.parser.add_argument("--retry_skipped", action="store_true", help="retry rows that were left out")
     config, options = run.read(argv)
     return config.data, options

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vdot_core.text import listed, shown
 
+from ..distributed.environment import place
 from .cache import Cache, cached_rows, check_header
 from .cache_writer import encode_all
 from .config import ENCODE_SETTINGS, DataConfig
@@ -60,8 +60,9 @@ def build_source(
             or another text encoder, or holds nothing that can be used; the processes cannot share its
             batches; or a key names a task that no sample has.
     """
-    rank = int(os.environ.get("RANK", 0)) if rank is None else rank
-    world_size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
+    if rank is None or world_size is None:
+        own = place()
+        rank, world_size = own[0] if rank is None else rank, own[1] if world_size is None else world_size
     cache = _open_cache(config, rank, world_size, named_tasks or {})
     held_out: list[str] = []
     if validation is not None and validation.every and run_dir is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from pathlib import Path
 
+from ..distributed.environment import whole_number
 from .bad_rows import log_skipped
 from .cache import INDEX, Cache, cached_rows
 from .cache_writer import encode_all, missing_shards
@@ -14,11 +14,6 @@ from .config import DataConfig
 from .producer import Producer, check_producer_tasks, make_producer
 
 logger = logging.getLogger("vdot")
-
-
-def from_environment(*names: str) -> int | None:
-    """The first of these variables that torchrun or SLURM has set."""
-    return next((int(os.environ[name]) for name in names if name in os.environ), None)
 
 
 def build_producer(config: DataConfig, local_rank: int = 0) -> Producer:
@@ -53,8 +48,13 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
     Returns:
         True if the cache is complete.
     """
+    if not 0 <= rank < world_size:
+        raise ValueError(
+            f"--rank is {rank} and --world_size {world_size}; expected a size of at least 1 and a rank below "
+            "it, from 0"
+        )
     folder = Path(config.cache_dir)
-    local_rank = from_environment("LOCAL_RANK", "SLURM_LOCALID")
+    local_rank = whole_number("LOCAL_RANK", "SLURM_LOCALID")
     producer = build_producer(config, rank if local_rank is None else local_rank)
     if encode_all(folder, producer, rank, world_size, wait=False, retry_skipped=retry_skipped):
         _report(Cache(folder))

@@ -6,7 +6,6 @@ Alone, nothing of torch.distributed is started and every collective is the ident
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 from vdot_core.networks import WanVace
 
 from .config import ParallelConfig
+from .environment import place, whole_number
 from .precision import uses_bf16
 
 logger = logging.getLogger("vdot")
@@ -107,7 +107,7 @@ def start(config: ParallelConfig) -> World:
         ValueError: CUDA is asked for and absent, the processes do not divide into the replicas, or states are
             to be offloaded that are not sharded.
     """
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, size = place()
     device = _device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -151,7 +151,7 @@ def _device(name: str) -> torch.device:
         raise ValueError("parallel.device is cuda, and torch sees no CUDA device; set it to cpu or auto")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    device = torch.device("cuda", whole_number("LOCAL_RANK") or 0)
     torch.cuda.set_device(device)
     return device
 

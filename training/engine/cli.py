@@ -8,8 +8,9 @@ import re
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import (
@@ -20,12 +21,14 @@ from jsonargparse import (
     set_loader,
 )
 
+from vdot_core.files import read_file
 from vdot_core.text import shown
 
 from ..paths import ROOT
-from .yaml_text import load_yaml
+from .yaml_text import MAX_CHARACTERS, load_yaml
 
 Config = TypeVar("Config")
+MAX_BYTES = 4 * MAX_CHARACTERS  # of UTF-8
 # Files that a run reads: keys whose last part is one of these.
 INPUTS = (
     "path",
@@ -89,6 +92,8 @@ class RunParser(Generic[Config]):
         Raises:
             ValueError: A key is unknown (the nearest is named), a value is of a wrong type or out of range.
         """
+        for path in _config_files(argv):
+            check_file(path)
         # The recipe's defaults must be there before --print_config prints.
         plain = [word for word in argv if not word.startswith("--print_config")]
         return self._read(lambda: self.parser.parse_args(plain), lambda: self.parser.parse_args(list(argv)))
@@ -104,7 +109,9 @@ class RunParser(Generic[Config]):
         """Parse once to know the recipe, and again with its defaults."""
         try:
             self.parser.set_defaults(dict(self.recipes.get(getattr(first(), "recipe", None), {})))
-            ready = self.parser.instantiate(second())
+            values = second()
+            _check_groups(self.config_class, values)
+            ready = self.parser.instantiate(values)
         except ArgumentError as error:
             raise ValueError(self._explained(str(error))) from error
         values = {f.name: getattr(ready, f.name) for f in dataclasses.fields(self.config_class)}
@@ -133,6 +140,39 @@ class RunParser(Generic[Config]):
             ends = {name.rpartition(".")[2]: name for name in reversed(keys)}
             near = [ends[n] for n in difflib.get_close_matches(key.rpartition(".")[2], list(ends), 1, 0.6)]
         return f"; did you mean {near[0]}?" if near else "; --help lists all keys"
+
+
+def _config_files(argv: Sequence[str]) -> list[str]:
+    """The files that a command line gives as --config."""
+    after = [word for option, word in pairwise(argv) if option == "--config"]
+    return after + [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+
+
+def check_file(path: str) -> None:
+    """Refuse a configuration that is no file of keys; ValueError names it."""
+    text = read_file(path, MAX_BYTES)
+    try:
+        values = load_yaml(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shown(path)} is not UTF-8 ({shown(error, 80)}); save it as UTF-8") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{shown(path)} is no YAML ({shown(error, 200)}); correct it") from error
+    if not isinstance(values, dict):
+        kind = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ValueError(f"{shown(path)} holds {kind}, expected keys and values such as `seed: 1`")
+
+
+def _check_groups(config_class: type, values: Namespace, prefix: str = "") -> None:
+    """Refuse null for a group of keys, of which jsonargparse knows no error."""
+    for name, kind in get_type_hints(config_class).items():
+        if dataclasses.is_dataclass(kind):
+            group = values.get(f"{prefix}{name}", ...)
+            if group is None:
+                some = ", ".join(field.name for field in dataclasses.fields(kind)[:3])
+                raise ValueError(
+                    f"{prefix}{name} is null, expected keys ({some}, ..); leave it out, or give some"
+                )
+            _check_groups(kind, values, f"{prefix}{name}.")
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from vdot_core.memory import GIB
 from vdot_core.text import shown
 
+from ..distributed.environment import whole_number
 from ..distributed.world import World
 from .config import RunConfig
 
@@ -58,7 +59,7 @@ def check_space(config: RunConfig, sizes: OutputBytes) -> None:
 def check_host_memory(config: RunConfig, sizes: OutputBytes, world: World) -> None:
     """Warn where a node's CPU memory is less than offloaded states and the copy of a checkpoint take."""
     available = available_memory()
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    local = whole_number("LOCAL_WORLD_SIZE") or world.size
     shards = world.size // config.parallel.hsdp_replicas if world.sharded else 1
     states = sizes.checkpoint * local // shards
     offloaded = states if config.parallel.cpu_offload else 0

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+from argparse import Namespace
 
 import pytest
 import torch
@@ -68,7 +69,8 @@ def test_a_row_that_fills_the_memory_ends_the_cache_program_in_its_sentence(
 
     monkeypatch.setattr(RowsProducer, "_sample", fails)
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
-    monkeypatch.setattr(cache, "read_data", lambda _: settings)
+    options = Namespace(rank=0, world_size=1, retry_skipped=False)
+    monkeypatch.setattr(cache, "read_arguments", lambda _: (settings, options))
     assert cache.main([]) == 1
     assert "out of memory at memory.csv row 1" in caplog.text and "data.max_pixels" in caplog.text
 
