@@ -16,7 +16,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from training.methods.programs import distill_parser
-from vdot_core.out_of_memory import memory_in_words
+from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 
 logger = logging.getLogger("vdot")
 
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.error("%s", error)
         return 1
     except OSError as error:
+        if is_out_of_memory(error):
+            raise
         logger.error("%s", unusable(error, "path"))
         return 2
     return run(
