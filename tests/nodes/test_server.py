@@ -15,7 +15,14 @@ from tests.core.checkpoints.helpers import write_gguf
 from tests.core.networks.helpers import relative
 from tests.nodes.small_models import LATIN_1, lora_of, quantized, server_with_models
 from tests.support.server import PromptRefusedError
+from training.distributed import world as processes
+from training.engine.run import train
+from training.engine.trainer import Trainer
+from training.methods.programs import distill_config
+from training.methods.vdot import Vdot
+from training.planning.dry_run import CPU_CLIP, RandomSource
 from vdot_core.checkpoints import LoraOptions, convert, extract_lora, merge
+from vdot_core.networks import PRESETS
 
 SAMPLER = {"seed": 3, "preset": "released", "steps": 4, "shift": 16.0, "solver": "unipc", "cfg": 1.0}
 
@@ -360,6 +367,49 @@ def test_lora_of_the_tiny_student_in_stock_nodes(server, demo_assets):
     on_fp8 = latents_of(server, "tiny_base_fp8.safetensors", "tiny.safetensors")
     assert relative(on_fp8, with_lora) < 0.3 and relative(on_fp8, goal) < 0.7 * relative(alone, goal)
     assert "lora key not loaded" not in server.log()
+
+
+@pytest.mark.full
+def test_a_lora_distilled_on_the_teacher_makes_its_four_step_video_on_the_scaled_fp8_file(
+    server, demo_assets, tmp_path
+):
+    """A short run with adapters; its export in ComfyUI's own loaders, against the merged network."""
+    teacher, models = demo_assets / "vdot_tiny.safetensors", server.base / "models/diffusion_models"
+    lora = _distill_lora(tmp_path, teacher)
+    (server.base / "models/loras/distilled.safetensors").write_bytes(lora.read_bytes())
+    convert(teacher, models / "teacher_fp32.safetensors", dtype=torch.float32)
+    convert(teacher, models / "teacher_fp8.safetensors", form="fp8_scaled")
+    merge(models / "teacher_fp32.safetensors", [lora], models / "distilled.safetensors")
+    files = {
+        "teacher": ("teacher_fp32.safetensors", None),
+        "merged": ("distilled.safetensors", None),
+        "lora": ("teacher_fp32.safetensors", "distilled.safetensors"),
+        "fp8": ("teacher_fp8.safetensors", "distilled.safetensors"),
+        "fp8 alone": ("teacher_fp8.safetensors", None),
+    }
+    latents = {name: latents_of(server, *choice) for name, choice in files.items()}
+    change = relative(latents["teacher"], latents["merged"])
+    assert change > 0.2 and relative(latents["lora"], latents["merged"]) < 1e-4
+    # The same rounding that the teacher's own video takes.
+    rounding = relative(latents["fp8 alone"], latents["teacher"])
+    assert relative(latents["fp8"], latents["merged"]) < min(2 * rounding, 0.5 * change)
+    assert "lora key not loaded" not in server.log() and "NOT LOADED" not in server.log()
+
+
+def _distill_lora(folder, teacher):
+    """The export of four steps with adapters on the tiny teacher, from random samples."""
+    values = {
+        "out_dir": str(folder), "steps": 4, "export_dtype": "fp32", "model.preset": "vdot_tiny",
+        "model.real_score": str(teacher), "model.adapters.rank": 8, "data.batch_size": 1,
+        "data.accumulation": 1, "data.workers": 0, "optim.generator_lr": 0.02, "optim.generator_every": 1,
+        "optim.ema": 0.0, "parallel.precision": "fp32", "parallel.threads": 1,
+    }  # fmt: skip
+    config = distill_config(values)
+    world = processes.start(config.parallel)
+    source = RandomSource(PRESETS["vdot_tiny"](), CPU_CLIP, 1)
+    trainer = Trainer(config, Vdot(config, world, source.empty_text), source, world)
+    train(trainer)
+    return folder / "export" / "generator.safetensors"
 
 
 def test_quantized_forms_of_the_tiny_student_in_comfyuis_own_loader(server, demo_assets):
