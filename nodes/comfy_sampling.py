@@ -1,24 +1,17 @@
-"""vdot_core's few-step samplers as a ComfyUI sampler function, with progress, canceling and previews.
+"""vdot_core's few-step samplers as a ComfyUI sampler function, with progress and canceling.
 
 Shape letters: B batch, C channels, T latent frames, h w latents.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import logging
-import sys
 from typing import TYPE_CHECKING
 
-import comfy.latent_formats
-import comfy.model_base
 import comfy.model_management
 import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import torch
-from einops import rearrange
 
 from ..vdot_core.text import shown
 from .comfy_checks import broken_weight, require_numbers
@@ -28,15 +21,7 @@ from .sample_steps import CONTENT, LEFTOVER_KEY, NOISE, Leftover, StepPlan
 if TYPE_CHECKING:
     from ..vdot_core.sampling import Pause
 
-PREVIEW_EVENT = "vdot.preview"
-PREVIEW_VERSION = 1
-MAX_PREVIEW_FRAMES = 32
-MAX_PREVIEW_SIDE = 128
-MAX_PREVIEW_BYTES = 192 * 1024  # of JPEG, before base64 adds a third
 CURE_OF_NAN = "remove LoRAs and other changes from the model, or load it with the weight_dtype bf16"
-LATENT_FPS = 4.0  # Wan videos have 16 frames a second, a latent frame covers four of them
-
-_log = logging.getLogger("vdot")
 
 
 def network_sigmas(timesteps: torch.Tensor, multiplier: float = 1000.0) -> torch.Tensor:
@@ -183,92 +168,3 @@ def shifted(callback, first: int, num_steps: int):
     if callback is None:
         return None
     return lambda step, x0, x, total_steps: callback(first + step, x0, x, num_steps)
-
-
-def preview_callback(model, num_steps: int, num_reference_latents: int, animated: bool = True):
-    """ComfyUI's own progress and still preview without the reference frames, plus the animated preview.
-
-    After every step the client that queued the prompt gets a websocket event `vdot.preview` whose data hold
-    `version`, `node_id`, `display_node_id`, `prompt_id`, `step` (1-based), `num_steps`, `fps`, `num_frames`,
-    `width`, `height`, `mime` ("image/jpeg") and `frames`, a list of base64 JPEGs: the video's latent frames
-    from the first one on, at most MAX_PREVIEW_FRAMES of at most MAX_PREVIEW_SIDE px. It does not depend on
-    ComfyUI's preview method, which is off by default and sets only the still.
-    """
-    import latent_preview
-
-    stock = latent_preview.prepare_callback(model, num_steps)
-
-    def callback(step, x0, x, total_steps):
-        video = x0[:, :, num_reference_latents:]
-        stock(step, video, x, total_steps)
-        if animated:
-            _send_preview(preview_message(video, step + 1, total_steps, model.model.latent_format))
-
-    return callback
-
-
-def preview_message(x0: torch.Tensor, step: int, num_steps: int, latent_format) -> dict:
-    """The part of a `vdot.preview` message that depends on the latents.
-
-    Args:
-        x0: [B, 16, T, h, w] in the network's space, references removed; the first of the batch is shown.
-        step: steps finished, 1-based.
-        num_steps: steps in all.
-        latent_format: ComfyUI's; gives the linear map from latents to colors.
-    """
-    count = x0.shape[2]
-    picks = torch.linspace(0, count - 1, min(count, MAX_PREVIEW_FRAMES)).round().long().to(x0.device)
-    factors = torch.tensor(latent_format.latent_rgb_factors, dtype=torch.float32, device=x0.device)
-    bias = torch.tensor(latent_format.latent_rgb_factors_bias or [0.0] * 3, device=x0.device)
-    rgb = torch.einsum("cthw,cr->trhw", x0[0, :, picks].float(), factors) + bias.view(1, 3, 1, 1)
-    scale = min(1.0, MAX_PREVIEW_SIDE / max(rgb.shape[-2:]))
-    if scale < 1:
-        size = [max(1, int(side * scale)) for side in rgb.shape[-2:]]
-        rgb = torch.nn.functional.interpolate(rgb, size=size, mode="area")
-    pixels = rgb.add(1).div(2).clamp(0, 1).mul(255).byte()
-    pixels = rearrange(pixels, "t channels h w -> t h w channels").cpu().numpy()
-    frames = _encode_jpegs(pixels)
-    return {
-        "version": PREVIEW_VERSION,
-        "step": step,
-        "num_steps": num_steps,
-        "fps": LATENT_FPS * len(picks) / count,
-        "num_frames": len(frames),
-        "width": pixels.shape[2],
-        "height": pixels.shape[1],
-        "mime": "image/jpeg",
-        "frames": [base64.b64encode(frame).decode("ascii") for frame in frames],
-    }
-
-
-def _encode_jpegs(pixels) -> list[bytes]:
-    """JPEGs of [T, h, w, 3] bytes, at the best quality that keeps them all under MAX_PREVIEW_BYTES."""
-    from PIL import Image
-
-    frames: list[bytes] = []
-    for quality in (85, 60, 30, 10):
-        frames = []
-        for frame in pixels:
-            buffer = io.BytesIO()
-            Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
-            frames.append(buffer.getvalue())
-        if sum(map(len, frames)) <= MAX_PREVIEW_BYTES:
-            break
-    return frames
-
-
-def _send_preview(message: dict) -> None:
-    """Send to the client that queued the prompt; a script that uses the nodes without a server has none."""
-    prompt_server = getattr(sys.modules.get("server"), "PromptServer", None)
-    server = getattr(prompt_server, "instance", None)
-    if server is None or server.client_id is None:
-        return
-    from comfy_execution.progress import get_progress_state
-    from comfy_execution.utils import get_executing_context
-
-    context = get_executing_context()
-    if context is None:
-        return
-    display = get_progress_state().dynprompt.get_display_node_id(context.node_id)
-    where = {"node_id": context.node_id, "display_node_id": display, "prompt_id": context.prompt_id}
-    server.send_sync(PREVIEW_EVENT, {**message, **where}, server.client_id)

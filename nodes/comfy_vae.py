@@ -6,7 +6,8 @@ Shape letters: B batch, F pixel frames, T latent frames, H W pixels, h w latents
 import copy
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import comfy.latent_formats
 import comfy.ldm.wan.vae
@@ -16,6 +17,7 @@ import comfy.taesd.taehv
 import torch
 
 from ..vdot_core.memory import check_size
+from ..vdot_core.progress import part
 from ..vdot_core.text import counted
 from .comfy_checks import require_numbers
 
@@ -56,13 +58,39 @@ def vae_encoder(vae) -> Callable[[torch.Tensor], torch.Tensor]:
 
     def encode(video: torch.Tensor) -> torch.Tensor:
         _check_memory(vae, video.shape)
-        latents = _encode_together(vae, video) if len(video) > 1 and _can_batch(vae) else None
+        with _reported(vae.first_stage_model, video.shape[1]):
+            latents = _encode_together(vae, video) if len(video) > 1 and _can_batch(vae) else None
         if latents is None:
-            latents = torch.cat([vae.encode(clip) for clip in video])
+            latents = torch.cat([_encode_one(vae, clip) for clip in video])
         require_numbers(latents, "the clip, after the VAE encoded it,", CURE_OF_NAN)
         return latent_format.process_in(latents.float())
 
     return encode
+
+
+def _encode_one(vae, clip: torch.Tensor) -> torch.Tensor:
+    with _reported(vae.first_stage_model, len(clip)):
+        return vae.encode(clip)
+
+
+@contextmanager
+def _reported(network: torch.nn.Module, num_frames: int) -> Iterator[None]:
+    """Report each two frames that Wan's encoder finishes: a long clip shows progress and can be canceled."""
+    if not isinstance(network, comfy.ldm.wan.vae.WanVAE):
+        yield
+        return
+    total, count = 1 + (num_frames - 1) // 2, 0
+
+    def on_part(module, inputs, output):
+        nonlocal count
+        count += 1
+        part(count, total)
+
+    hook = network.encoder.register_forward_hook(on_part)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _check_memory(vae, shape: tuple[int, ...]) -> None:

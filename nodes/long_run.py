@@ -24,7 +24,7 @@ from ..vdot_core.text import counted
 from ..vdot_core.video_writing import open_writer
 from . import comfy_inputs, comfy_long
 from .comfy_checks import vace_contexts
-from .comfy_sampling import preview_callback, shifted
+from .comfy_sampling import shifted
 from .comfy_vae import check_vae, vae_encoder
 from .encode import conditioned, encode_options
 from .sample import prepared
@@ -167,8 +167,9 @@ class Job:
         self.lines += [line for line in (*run.lines, *run.warnings) if line not in self.lines]
         steps = run.plan.num_steps
         total = steps * len(self.spans)
-        callback = preview_callback(self.model, total, run.num_references, self.preview)
-        samples, _ = run.sample(chunk_seed(self.seed, index), shifted(callback, index * steps, total))
+        seed = chunk_seed(self.seed, index)
+        callback = run.callback(self.preview, seed, total)
+        samples, _ = run.sample(seed, shifted(callback, index * steps, total))
         return comfy_long.to_network_space(samples)
 
     def _facts(self) -> dict[str, str]:

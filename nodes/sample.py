@@ -44,7 +44,10 @@ class VDOTSampler(CheckedNode):
                     optional=True,
                     tooltip="The negative output of VDOT Encode. Only used with cfg or nag_scale.",
                 ),
-                preview_input("Show a moving preview on this node. It costs almost nothing."),
+                preview_input(
+                    "Show a moving preview on this node, and the prediction of each step. Sharp with "
+                    "lighttaew2_1 in models/vae_approx."
+                ),
                 *advanced_inputs(),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The video, ready for VAE Decode.")],
@@ -55,7 +58,7 @@ class VDOTSampler(CheckedNode):
         cls, model, positive, latent, seed, cfg=1.0, negative=None, preview=True, **settings
     ) -> io.NodeOutput:
         run = prepared(model, positive, negative, latent, cfg, Settings(**settings))
-        samples, leftover = run.sample(seed, run.callback(preview))
+        samples, leftover = run.sample(seed, run.callback(preview, seed))
         lines = [*run.lines, *cut_line(run.num_references, leftover), *run.warnings]
         out = sampled_latent(run.latent, samples, leftover, run.num_references)
         return io.NodeOutput(out, ui=report(lines))
@@ -84,13 +87,14 @@ class Run:
     lines: list[str]
     warnings: list[str]
 
-    def callback(self, animated: bool):
-        """ComfyUI's progress and the previews of this run."""
-        from . import comfy_sampling
+    def callback(self, animated: bool, seed: int, num_steps: int = 0):
+        """ComfyUI's progress and the previews of this run, or of one that repeats it up to `num_steps`."""
+        from .comfy_preview import Steps, preview_callback
 
-        return comfy_sampling.preview_callback(
-            self.models[0], self.plan.num_steps, self.num_references, animated
-        )
+        plan = self.plan
+        steps = Steps(plan.schedule.sigmas[plan.start : plan.end].tolist(), plan.start, seed)
+        num_steps = num_steps or plan.num_steps
+        return preview_callback(self.models[0], num_steps, self.num_references, animated, steps)
 
     def sample(self, seed: int, callback) -> tuple:
         """As `comfy_sampling.run_plan`."""

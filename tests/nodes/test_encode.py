@@ -177,3 +177,22 @@ def test_the_demos_vae_can_be_interrupted(pack):
     management.interrupt_current_processing()
     with torch.inference_mode(), pytest.raises(management.InterruptProcessingException):
         submodule("nodes.comfy_vae").vae_encoder(vae)(torch.rand(1, 5, 32, 32, 3))
+
+
+MASKING = {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0}
+
+
+def test_progress_of_a_long_clip_moves_while_it_is_encoded(run, vae, text, monkeypatch):
+    import comfy.utils
+
+    shown = []
+    monkeypatch.setattr(
+        comfy.utils.ProgressBar, "update_absolute", lambda self, count, total: shown.append(count / total)
+    )
+    mask = torch.zeros(17, 32, 32)
+    mask[:, 8:24, 8:24] = 1
+    unit = run("VDOTMask", frames=torch.rand(17, 32, 32, 3), mask=mask, **MASKING).args[0]
+    submodule("nodes.comfy_vae").latent_cache(vae).clear()
+    shown.clear()
+    run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0)
+    assert len(shown) >= 9 and shown == sorted(shown) and shown[-1] == 1

@@ -251,7 +251,7 @@ def test_preview_message(comfy):
     import comfy.latent_formats
     from PIL import Image
 
-    sampling = submodule("nodes.comfy_sampling")
+    sampling = submodule("nodes.comfy_preview")
     latents = torch.randn(1, 16, 3, 4, 6)
     message = sampling.preview_message(latents, 2, 4, comfy.latent_formats.Wan21())
     assert (message["step"], message["num_steps"], message["num_frames"]) == (2, 4, 3)
@@ -273,7 +273,7 @@ def test_preview_first_frame_is_comfyui_s(comfy):
     stock = latent_preview.Latent2RGBPreviewer(wan.latent_rgb_factors, wan.latent_rgb_factors_bias)
     latents = torch.nn.functional.interpolate(torch.randn(1, 16, 2, 2, 2), size=(2, 32, 32), mode="trilinear")
     expected = pixels(stock.decode_latent_to_preview(latents))
-    message = submodule("nodes.comfy_sampling").preview_message(latents, 1, 4, wan)
+    message = submodule("nodes.comfy_preview").preview_message(latents, 1, 4, wan)
     picture = Image.open(io.BytesIO(base64.b64decode(message["frames"][0])))
     assert (pixels(picture) - expected).abs().mean() < 4
 
