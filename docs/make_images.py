@@ -1,11 +1,11 @@
-"""Renders workflows/<name>.jpg, the pictures of the template browser, from what the workflows made.
+"""Renders workflows/<title>.jpg, the moving pictures of the template browser, from what the workflows made.
 
     python dev.py demo --task text | depth | inpaint      # leaves outputs/<name>.mp4
     python docs/make_images.py
     python docs/make_images.py --hero                     # README's animation, from docs/images/results
 
-The picture of a workflow that starts from an example clip shows the clip above and the result below. Run it
-again when the weights improve.
+ComfyUI looks for a .jpg beside each workflow; what is in it is an animated WebP, which browsers recognize. It
+shows the example that the workflow starts from beside the result. Run it again when the weights improve.
 """
 
 import argparse
@@ -13,10 +13,14 @@ import io
 import json
 import logging
 import sys
+import textwrap
 from pathlib import Path
 
 import av
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from devtools.demo.titles import name_of
 
 log = logging.getLogger("vdot")
 
@@ -25,12 +29,14 @@ EXAMPLES = ROOT / "assets" / "examples"
 SIZE_PX = 512
 GAP_PX = 6
 BACKGROUND = (24, 24, 27)
-MAX_BYTES = 60 * 1024
+LABEL_COLOR, WORDS_COLOR = (190, 190, 196), (225, 225, 230)
+LABEL_PX, LINE_PX, EDGE_PX = 34, 30, 24
+MAX_BYTES, MAX_FRAMES, FRAME_MS = 140 * 1024, 33, 90
 # README's animation: tasks and rows of the evaluation's animations, and columns of these.
 HERO = (("depth", 2), ("depth", 3), ("inpainting", 2), ("inpainting", 3), ("layout", 2), ("layout", 3))
 CONDITION, STUDENT = 1, 3
 RESULT_CELL_PX, RESULT_GAP_PX, HERO_CELL_PX, HERO_MS = 64, 4, 128, 90
-QUALITIES = (92, 88, 84, 78, 70, 60)
+QUALITIES = (86, 78, 70, 60, 50, 40)
 
 
 def read_frames(path: Path) -> list[Image.Image]:
@@ -52,23 +58,6 @@ def pick(frames: list[Image.Image], count: int) -> list[Image.Image]:
     return [frames[round(index * last / max(count - 1, 1))] for index in range(count)]
 
 
-def contact_sheet(rows: list[list[Image.Image]]) -> Image.Image:
-    """Pictures in rows on a dark square, each cropped to fill its cell."""
-    sheet = Image.new("RGB", (SIZE_PX, SIZE_PX), BACKGROUND)
-    edges_y = _edges(len(rows))
-    for (top, bottom), row in zip(edges_y, rows, strict=True):
-        for (left, right), picture in zip(_edges(len(row)), row, strict=True):
-            sheet.paste(_cover(picture, right - left, bottom - top), (left, top))
-    return sheet
-
-
-def _edges(count: int) -> list[tuple[int, int]]:
-    """Start and end of `count` cells along one side, with a gap between them."""
-    cell = (SIZE_PX - GAP_PX * (count - 1)) / count
-    starts = [index * (cell + GAP_PX) for index in range(count)]
-    return [(round(start), round(start + cell)) for start in starts]
-
-
 def _cover(picture: Image.Image, width: int, height: int) -> Image.Image:
     scale = max(width / picture.width, height / picture.height)
     size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
@@ -77,35 +66,71 @@ def _cover(picture: Image.Image, width: int, height: int) -> Image.Image:
     return resized.crop((left, top, left + width, top + height))
 
 
-def jpeg_bytes(picture: Image.Image) -> bytes:
-    """The picture as JPEG, at the best quality that stays under MAX_BYTES."""
+def example(workflow: dict) -> list[Image.Image]:
+    """Frames of the example that a workflow starts from: its first clip, or else its first picture."""
+    for kind in ("VDOTLoadClip", "LoadImage"):
+        for node in workflow["nodes"]:
+            if node["type"] == kind:
+                path = EXAMPLES / Path(node["widgets_values"][0]).name
+                return read_frames(path) if path.suffix == ".mp4" else [Image.open(path).convert("RGB")]
+    return []
+
+
+def prompt_of(workflow: dict) -> str:
+    """What the video shows."""
+    (node,) = (n for n in workflow["nodes"] if n.get("title") == "What the video shows")
+    return node["widgets_values"][0]
+
+
+def thumbnail(cells: dict[str, list[Image.Image]], words: str) -> list[Image.Image]:
+    """Frames of a square picture: videos side by side below their labels, the prompt below.
+
+    Args:
+        cells: label -> frames; a single one stands still.
+        words: the prompt.
+    """
+    side = (SIZE_PX - EDGE_PX - GAP_PX * (len(cells) - 1)) // max(len(cells), 2) + (
+        0 if len(cells) > 1 else 60
+    )
+    left = (SIZE_PX - len(cells) * side - GAP_PX * (len(cells) - 1)) // 2
+    lines = textwrap.wrap(f"\u201c{words}\u201d", 42)
+    top = (SIZE_PX - LABEL_PX - side - GAP_PX - LINE_PX * len(lines)) // 2 + LABEL_PX
+    count = max(map(len, cells.values()))
+    frames = []
+    for index in range(count):
+        sheet = Image.new("RGB", (SIZE_PX, SIZE_PX), BACKGROUND)
+        draw = ImageDraw.Draw(sheet)
+        for column, (label, pictures) in enumerate(cells.items()):
+            x = left + column * (side + GAP_PX)
+            picture = pictures[index * len(pictures) // count]
+            sheet.paste(_cover(picture, side, side), (x, top))
+            draw.text((x + 2, top - LABEL_PX + 2), label, LABEL_COLOR, ImageFont.load_default(22))
+        for row, line in enumerate(lines):
+            place = (SIZE_PX // 2, top + side + 3 * GAP_PX + row * LINE_PX)
+            draw.text(place, line, WORDS_COLOR, ImageFont.load_default(22), anchor="mt")
+        frames.append(sheet)
+    return frames
+
+
+def webp_bytes(frames: list[Image.Image]) -> bytes:
+    """An animated WebP, at the best quality that stays under MAX_BYTES."""
     for quality in QUALITIES:
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+        options = {"duration": FRAME_MS, "loop": 0, "quality": quality, "method": 6}
+        frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], **options)
         if buffer.tell() <= MAX_BYTES:
             break
     return buffer.getvalue()
 
 
-def input_clip(workflow: Path) -> Path | None:
-    """The example clip that a workflow loads, if it loads one."""
-    for node in json.loads(workflow.read_text("utf-8"))["nodes"]:
-        if node["type"] == "VDOTLoadClip":
-            clip = EXAMPLES / Path(node["widgets_values"][0]).name
-            return clip if clip.is_file() else None
-    return None
-
-
-def render(workflow: Path, video: Path) -> bytes:
-    """The thumbnail of one workflow's result, with its input above where there is one."""
-    source = input_clip(workflow)
-    result = read_frames(video)
-    rows = _halves(pick(result, 4)) if source is None else [pick(read_frames(source), 2), pick(result, 2)]
-    return jpeg_bytes(contact_sheet(rows))
-
-
-def _halves(pictures: list[Image.Image]) -> list[list[Image.Image]]:
-    return [pictures[:2], pictures[2:]]
+def render(path: Path, video: Path) -> bytes:
+    """The thumbnail of one workflow's result, beside the example that it starts from."""
+    workflow = json.loads(path.read_text("utf-8"))
+    source, result = example(workflow), read_frames(video)
+    result = pick(result, min(len(result), MAX_FRAMES))
+    source = pick(source, min(len(source), len(result)))
+    cells = {"input": source, "result": result} if source else {"result": result}
+    return webp_bytes(thumbnail(cells, prompt_of(workflow)))
 
 
 def render_hero(results: Path, path: Path) -> None:
@@ -149,7 +174,7 @@ def main() -> int:
         return 0
     missing = []
     for workflow in sorted(options.workflows.glob("*.json")):
-        video = options.videos / f"{workflow.stem}.mp4"
+        video = options.videos / f"{name_of(workflow.stem)}.mp4"
         if not video.is_file():
             missing.append(video)
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import folder_paths
 
 from ..vdot_core.checkpoints import CheckpointInfo, inspect
 from ..vdot_core.checkpoints.open_tensors import open_tensor_file
+from ..vdot_core.signals.conventions import KEY, control_conventions
 from ..vdot_core.text import shown
 from ..vdot_core.vcu import SIZES, VideoSize
 from .comfy_demo import (
@@ -64,6 +65,7 @@ def load_all(model: str, text_encoder: str, vae: str, size_class: str, weight_dt
     )
     clip = _load_encoder(text_path or ASSETS / TEXT_FILE)
     size = SIZES.get(size_class) or (SIZES["480p"] if width == UMT5_WIDTH else DEMO_SIZE)
+    size = replace(size, gray=_gray_of(info, width))
     lines = f"{shown(model)}: {describe_model(transformer)}", f"size {size}"
     return Loaded(transformer, clip, load_vae(vae_path or ASSETS / VAE_FILE), size, lines)
 
@@ -79,6 +81,12 @@ def _checked_model(path: Path) -> CheckpointInfo:
             "reference; choose a VDOT or VACE model, or join it with a VACE module in VDOT Load Model"
         )
     return info
+
+
+def _gray_of(info: CheckpointInfo, width: int) -> str:
+    """Weights of the model's gray controls; exports of this project say how theirs were drawn."""
+    ours = KEY in info.metadata or width != UMT5_WIDTH
+    return "bt601" if ours and control_conventions(info.metadata) == 1 else "vace"
 
 
 def _check_encoder(path: Path | None, width: int, model: str) -> None:

@@ -8,6 +8,7 @@ from .guard import CheckedNode
 from .inputs import MAX_LENGTH, VCUType
 from .long_inputs import PREFIX, ScheduleType, long_inputs
 from .sample_inputs import Settings
+from .sizes import chunking
 
 
 class VDOTFromFrame(CheckedNode):
@@ -92,6 +93,7 @@ class VDOTLongVideo(CheckedNode):
     ) -> io.NodeOutput:
         from .long_run import Job
 
+        chunk, overlap = chunking(settings.pop("size", None), chunk, overlap)
         own = (
             "negative",
             "cfg",
@@ -107,6 +109,7 @@ class VDOTLongVideo(CheckedNode):
         options = {name: settings.pop(name) for name in own if name in settings}
         job = Job(model, positive, vae, unit, chunk, overlap, seed, Settings(**settings), fps, **options)
         images, file = job.run(filename_prefix)
-        lines = [f"{counted(unit.num_frames, 'frame')} in {counted(len(job.spans), 'chunk')}: {file.name}"]
+        chunks = f"{counted(len(job.spans), 'chunk')} of {chunk} ({overlap} shared)"
+        lines = [f"{counted(unit.num_frames, 'frame')} in {chunks}: {file.name}"]
         shown = {**report([*lines, *job.lines]), **job.preview_of(file)}
         return io.NodeOutput(images, InputImpl.VideoFromFile(str(file)), ui=shown)

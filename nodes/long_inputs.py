@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from .inputs import MAX_LENGTH, VCUType
 from .sample_inputs import cfg_input, model_inputs, nag_inputs, preset_inputs, preview_input, seed_input
+from .sizes import size_input
 
 ScheduleType = io.Custom("VDOT_SCHEDULE")
 PREFIX = "video/VDOT_long"
@@ -21,18 +22,21 @@ def long_inputs() -> list[io.Input]:
         io.Int.Input(
             "chunk",
             default=81,
-            min=5,
+            min=0,
             max=MAX_LENGTH,
             step=4,
-            tooltip="Most frames made at once, 4n+1: 81 as the model was trained; 17 for the demo model.",
+            tooltip="Most frames made at once, 4n+1. 0: what the model was trained on, by size (else 81).",
         ),
         io.Int.Input(
             "overlap",
             default=17,
-            min=1,
+            min=0,
             max=MAX_LENGTH,
             step=4,
-            tooltip="Frames, 4n+1, that a chunk repeats of the one before. More: smoother motion, more time.",
+            tooltip=(
+                "Frames, 4n+1, that a chunk repeats of the one before. More: smoother motion, more time. "
+                "0: a fifth of the chunk."
+            ),
         ),
         seed_input("Picks the noise of all chunks. Set it to fixed to resume an interrupted video."),
         *preset_inputs(),
@@ -47,6 +51,7 @@ def long_inputs() -> list[io.Input]:
             optional=True,
             tooltip="The video's end leads to its beginning, so that it can be played in a circle.",
         ),
+        size_input("it decides chunk where that is 0."),
     ]
 
 

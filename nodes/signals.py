@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from .comfy_bridge import compute_device, report
 from .guard import CheckedNode
 from .signal_inputs import CATEGORY, blank_frames, control_output, frames_input, without_alpha
+from .sizes import size_input
 
 POSE_KEYPOINT = io.Custom("POSE_KEYPOINT")
 
@@ -31,22 +32,26 @@ class VDOTGray(CheckedNode):
                 frames_input("The video whose light and shapes to keep."),
                 io.Combo.Input(
                     "weights",
-                    options=["bt601", "vace"],
-                    default="vace",
+                    options=["bt601", "vace", "auto"],
+                    default="auto",
                     advanced=True,
                     tooltip=(
                         "How red, green and blue add up. vace: for VACE and VDOT weights, which were trained "
-                        "with red and blue exchanged. bt601: true brightness, for the bundled tiny model."
+                        "with red and blue exchanged. bt601: true brightness, for the bundled tiny model. "
+                        "auto: the model's, where size is connected; else vace."
                     ),
                 ),
+                size_input("for weights auto, it says what the model was trained with."),
             ],
             outputs=[control_output("The gray video, as long as the input.")],
         )
 
     @classmethod
-    def execute(cls, frames, weights="vace") -> io.NodeOutput:
+    def execute(cls, frames, weights="vace", size=None) -> io.NodeOutput:
         from ..vdot_core.signals import to_gray
 
+        if weights == "auto":
+            weights = "vace" if size is None else size.gray
         frames, lines = without_alpha(frames)
         return io.NodeOutput(to_gray(frames, weights=weights, device=compute_device()), ui=report(lines))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,12 @@ IMAGE_RULE = (
     "the video gets the model's own size in the shape of the picture (or of width and height), and length is "
     "at most what the model was made for."
 )
+
+
+def chunking(size: VideoSize | None, chunk: int, overlap: int) -> tuple[int, int]:
+    """Frames of a chunk and of its overlap; 0 is the model's length (81), and a fifth of the chunk."""
+    chunk = chunk or (81 if size is None else size.most_frames)
+    return chunk, overlap or 4 * math.ceil((chunk / 5 - 1) / 4) + 1
 
 
 @dataclass(frozen=True)
@@ -71,10 +78,18 @@ def canvas_of(
     if size is None:
         return Canvas(width, height, length)
     source = (width, height) if width and height else shape or (size.width, size.height)
+    is_drawn = shape is None and size.is_small(*source)
+    if is_drawn:
+        source = size.width, size.height
     sides, num_frames = size.fit(*source), size.fit_length(length)
     lines = [f"size ({size.name}): {sides[0]}x{sides[1]}, {counted(num_frames, 'frame')}"]
     if num_frames < length:
         lines[0] += f" (length was {length}, the model was made for {size.most_frames})"
+    if is_drawn:
+        lines.append(
+            f"width and height ({width}x{height}) are an example's, far below the model's size; give larger "
+            "ones for another shape"
+        )
     if shape is not None and size.is_small(*shape):
         lines.append(small_line(size, shape))
     return Canvas(*sides, num_frames, tuple(lines))

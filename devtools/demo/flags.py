@@ -8,7 +8,8 @@ from pathlib import Path
 
 from devtools.demo.convert import described, to_prompt
 from devtools.demo.loaders import assign, loaders
-from devtools.demo.options import DEFAULT_TASK, NATIVE_PREFIX, WORKFLOWS, DemoOptions, tasks
+from devtools.demo.options import DEFAULT_TASK, NATIVE_PREFIX, DemoOptions, tasks, workflow_file
+from devtools.demo.titles import TITLES
 from devtools.errors import DevError
 from devtools.paths import ROOT
 
@@ -20,11 +21,11 @@ def parse(arguments: Sequence[str]) -> DemoOptions:
         DevError: a flag's value is invalid; the message says which and why.
     """
     parsed = _parser().parse_args(arguments)
-    native = WORKFLOWS / f"{NATIVE_PREFIX}{parsed.task}.json"
-    if parsed.task not in tasks() and native.is_file():
+    native = f"{NATIVE_PREFIX}{parsed.task}"
+    if parsed.task not in tasks() and native in TITLES:
         raise DevError(
             f"--task {parsed.task} needs model files that the demo does not have: load "
-            f"{native.relative_to(ROOT)} in ComfyUI, its note says which"
+            f"{workflow_file(native).relative_to(ROOT)} in ComfyUI, its note says which"
         )
     if parsed.task not in tasks():
         near = difflib.get_close_matches(parsed.task, tasks(), 1)
@@ -60,7 +61,7 @@ def _require_places(options: DemoOptions) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dev.py demo",
-        description="Makes a video with a real ComfyUI and the bundled tiny model: workflows/vdot_TASK.json.",
+        description="Makes a video with a real ComfyUI, the bundled tiny model and a bundled workflow.",
     )
     parser.add_argument(
         "--task", default=DEFAULT_TASK, help=f"{', '.join(tasks())} (default: {DEFAULT_TASK})"

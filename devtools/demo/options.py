@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from devtools.demo.titles import TITLES, stem_of
 from devtools.documents import read_json
 from devtools.errors import DevError
 from devtools.paths import ROOT
@@ -20,7 +21,7 @@ class DemoOptions:
     """Options of a demo run. None and () keep the workflow's own value.
 
     Attributes:
-        task: workflows/vdot_<task>.json.
+        task: a name of TITLES, without vdot_.
         video: clip to use instead of the workflow's.
         images: pictures to use instead of the workflow's, in order.
         mask: picture or video; white is regenerated.
@@ -56,7 +57,7 @@ class DemoOptions:
     @property
     def workflow(self) -> Path:
         """The workflow file of the task."""
-        return WORKFLOWS / f"{PREFIX}{self.task}.json"
+        return workflow_file(f"{PREFIX}{self.task}")
 
     def uses_node(self, kind: str) -> bool:
         """True if the task's workflow has a node of this class."""
@@ -68,7 +69,7 @@ class DemoOptions:
         Raises:
             DevError: its file is damaged.
         """
-        cure = f"restore it: git checkout {self.workflow.relative_to(ROOT)}"
+        cure = f'restore it: git checkout "{self.workflow.relative_to(ROOT)}"'
         values = read_json(self.workflow, cure)
         nodes, links = values.get("nodes"), values.get("links")
         if not (isinstance(nodes, list) and isinstance(links, list) and all(map(_is_node, nodes))):
@@ -82,4 +83,9 @@ def _is_node(node: Any) -> bool:
 
 def tasks() -> list[str]:
     """The tasks that have a workflow."""
-    return sorted(path.stem.removeprefix(PREFIX) for path in WORKFLOWS.glob(f"{PREFIX}*.json"))
+    return sorted(name.removeprefix(PREFIX) for name in TITLES if name.startswith(PREFIX))
+
+
+def workflow_file(name: str) -> Path:
+    """The file of a name of TITLES."""
+    return WORKFLOWS / f"{stem_of(name)}.json"

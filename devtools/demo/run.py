@@ -16,7 +16,7 @@ from devtools.demo.convert import to_prompt
 from devtools.demo.graph import apply, final_units, region_nodes, tap_prompt
 from devtools.demo.loaders import assign, loaders
 from devtools.demo.media import Clip, read_frames, spread
-from devtools.demo.options import DemoOptions
+from devtools.demo.options import PREFIX, DemoOptions
 from devtools.demo.report import Progress, Stages, closing_words, node_notes
 from devtools.demo.sheet import Row, contact_sheet
 from devtools.demo.upload import fitted, inspect_files, send
@@ -82,9 +82,9 @@ def run_demo(options: DemoOptions, comfyui: str, setup_seconds: float) -> None:
         finally:
             server.stop()
     with stages.measure("contact sheet"):
-        video = out / f"{options.workflow.stem}{result.suffix}"
+        video = out / f"{PREFIX}{options.task}{result.suffix}"
         video.write_bytes(result.video)
-        sheet = video.with_name(f"{options.workflow.stem}_sheet.png")
+        sheet = video.with_name(f"{PREFIX}{options.task}_sheet.png")
         draw_sheet(options, result).save(sheet)
     print(closing_words(options, video, sheet, result.frames, stages))
 

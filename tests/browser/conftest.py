@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from devtools.demo.options import workflow_file
 from tests.browser.page import CHROMIUM_ARGS, GraphPage, find_chromium, frontend_arguments
 from tests.support.comfy import ROOT, unavailable
 from tests.support.server import ComfyServer
@@ -52,4 +53,4 @@ def page(request, server, browser):
 @pytest.fixture(scope="package")
 def demo_workflow() -> dict:
     """The shipped depth workflow, which runs on the bundled demo model."""
-    return json.loads((ROOT / "workflows" / "vdot_depth.json").read_text("utf-8"))
+    return json.loads(workflow_file("vdot_depth").read_text("utf-8"))

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from devtools.demo.options import workflow_file
+from devtools.demo.titles import TITLES
 from tests.browser.page import DEADLINE_S, GraphPage
 from tests.support.comfy import ROOT
 
@@ -17,7 +19,7 @@ REPRESENTATIVE = {
     "vdot_crop",
     "native_sdpose",
 }
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+WORKFLOWS = {name: workflow_file(name) for name in TITLES}
 PRESET_VALUES = "import('/extensions/ComfyUI-VDOT/presets.js').then((module) => module.PRESETS)"
 
 
@@ -56,8 +58,8 @@ def test_search_dialog_adds_a_node(graph):
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=() if path.stem in REPRESENTATIVE else pytest.mark.full)
-        for path in WORKFLOWS
+        pytest.param(path, id=name, marks=() if name in REPRESENTATIVE else pytest.mark.full)
+        for name, path in WORKFLOWS.items()
     ],
 )
 def test_shipped_workflow_opens_and_keeps_its_values(graph, path):

@@ -6,6 +6,7 @@ import pytest
 
 from devtools.demo.convert import to_prompt
 from devtools.demo.options import WORKFLOWS
+from devtools.demo.titles import TITLES, name_of
 from devtools.errors import DevError
 
 FLOAT = ["FLOAT", {"default": 1.5}]
@@ -247,7 +248,7 @@ def test_what_cannot_be_converted_is_named(flow):
 
 def test_shipped_workflows_are_there_and_need_no_subgraphs():
     paths = sorted(WORKFLOWS.glob("*.json"))
-    assert {path.stem for path in paths} >= {"vdot_text", "vdot_depth", "vdot_inpaint"}
+    assert {name_of(path.stem) for path in paths} == set(TITLES)
     for path in paths:
         assert not (json.loads(path.read_text(encoding="utf-8")).get("definitions") or {}).get("subgraphs"), (
             path.name

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from devtools import gpu
+from devtools.demo import flags
 from devtools.demo import options as demo
 from devtools.documents import read_json
 from devtools.errors import DevError
@@ -50,6 +51,7 @@ def test_damaged_figures_are_not_overwritten(tmp_path, text):
 def test_a_damaged_workflow_is_found_before_anything_is_started(tmp_path, monkeypatch, text):
     monkeypatch.setattr(demo, "ROOT", tmp_path)
     monkeypatch.setattr(demo, "WORKFLOWS", tmp_path)
-    (tmp_path / "vdot_depth.json").write_bytes(text)
-    with pytest.raises(DevError, match=r"depth\.json is damaged .*restore it: git checkout vdot_depth\.json"):
-        demo.parse(["--out", str(tmp_path / "out")])
+    (tmp_path / "02 Depth to video.json").write_bytes(text)
+    cure = r"video\.json is damaged .*restore it: git checkout .02 Depth to video\.json"
+    with pytest.raises(DevError, match=cure):
+        flags.parse(["--out", str(tmp_path / "out")])

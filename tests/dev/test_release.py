@@ -25,7 +25,7 @@ def test_the_registry_ships_what_nodes_need_and_nothing_else():
     needed |= {
         "assets/vdot_tiny_student.safetensors",
         "locales/zh/nodeDefs.json",
-        "workflows/vdot_depth.json",
+        "workflows/02 Depth to video.json",
     }
     assert needed <= files
     assert sum((ROOT / name).stat().st_size for name in files) < 30e6

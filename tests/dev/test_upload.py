@@ -20,7 +20,7 @@ from devtools.demo.graph import apply, final_units, tap_prompt
 from devtools.demo.links import unit_nodes
 from devtools.demo.loaders import VIDEO_LOADERS, assign, loaders
 from devtools.demo.media import probe_video
-from devtools.demo.options import WORKFLOWS, DemoOptions, tasks
+from devtools.demo.options import DemoOptions, tasks, workflow_file
 from devtools.demo.upload import fitted, inspect_files, send
 from devtools.errors import DevError, UsageError
 
@@ -72,7 +72,7 @@ def media(tmp_path_factory):
 
 
 def converted(task, object_info):
-    workflow = json.loads((WORKFLOWS / f"vdot_{task}.json").read_text(encoding="utf-8"))
+    workflow = json.loads(workflow_file(f"vdot_{task}").read_text(encoding="utf-8"))
     return to_prompt(workflow, object_info)
 
 

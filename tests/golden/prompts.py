@@ -6,6 +6,9 @@ import json
 from functools import cache
 from typing import Any
 
+from devtools.demo.options import workflow_file
+from devtools.demo.titles import TITLES
+
 from . import subjects
 
 GRAPHS = subjects.OLD / "workflows.json"
@@ -17,8 +20,8 @@ OPTIONS = ("default", "control_after_generate", "forceInput", "widgetType", "ima
 
 def read_graphs() -> dict[str, dict]:
     """Today's workflow files by name."""
-    paths = sorted((subjects.ROOT / "workflows").glob("*.json"))
-    return {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
+    paths = {name: workflow_file(name) for name in sorted(TITLES)}
+    return {name: json.loads(path.read_text("utf-8")) for name, path in paths.items()}
 
 
 def bare_graph(workflow: dict) -> dict:

@@ -49,10 +49,11 @@ def test_bundled_workflows_give_the_recorded_values():
         assert _values(bundled[name], known) == _values(graph, known), name
 
 
-FOLLOWING = {"width", "height", "length", "positions", "preset", "fps"}
+FOLLOWING = {"width", "height", "length", "positions", "preset", "fps", "weights", "chunk", "overlap"}
 REPLACED = {
     *("LoadVideo", "GetVideoComponents", "VDOTLoadDemo", "VDOTLoadModel", "CLIPLoader", "VAELoader"),
     "VDOTCompose",  # where a reference takes its size from the task at `unit` instead
+    "VDOTPreviewUnit",  # the strip on task nodes shows the same
 }
 
 

@@ -33,6 +33,43 @@ def test_text_takes_the_models_size_and_says_so(run, sizes, demo):
     assert shape(run("VDOTText", width=512, height=512, length=9)) == (512, 512, 9)
 
 
+def test_an_examples_square_becomes_the_models_landscape(run, sizes, demo):
+    numbers = {"width": 64, "height": 64, "length": 81}
+    out = run("VDOTText", **numbers, size=sizes["480p"])
+    assert shape(out) == (832, 480, 81)
+    assert any("width and height (64x64) are an example's" in line for line in out.ui["text"])
+    square = {"width": 1024, "height": 1024, "length": 81}
+    assert shape(run("VDOTText", **square, size=sizes["480p"]))[:2] == (624, 624)
+    boxes = {"boxes": "16, 16, 48, 48", **numbers}
+    written = run("VDOTLayout", **boxes, size=sizes["480p"]).args[0]
+    expected = run("VDOTLayout", boxes="208, 120, 624, 360", width=832, height=480, length=81).args[0]
+    assert torch.equal(written.frames, expected.frames)
+
+
+def test_gray_follows_the_model(run, sizes, demo):
+    frames = torch.rand(1, 16, 16, 3)
+    size = submodule("nodes.comfy_load_all").load_all(*["bundled demo"] * 3, "auto", "default").size
+    for given, weights in ((None, "vace"), (sizes["480p"], "vace"), (size, "bt601")):
+        auto = run("VDOTGray", frames=frames, weights="auto", size=given).args[0]
+        assert torch.equal(auto, run("VDOTGray", frames=frames, weights=weights).args[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk", "overlap", "expected"),
+    [
+        (None, 0, 0, (81, 17)),
+        ("480p", 0, 0, (81, 17)),
+        ("demo", 0, 0, (17, 5)),
+        ("demo", 49, 0, (49, 13)),
+        ("480p", 0, 9, (81, 9)),
+        (None, 5, 0, (5, 1)),
+    ],
+)
+def test_chunks_follow_the_model(sizes, demo, name, chunk, overlap, expected):
+    size = {**sizes, "demo": demo, None: None}[name]
+    assert submodule("nodes.sizes").chunking(size, chunk, overlap) == expected
+
+
 def test_a_picture_decides_the_shape(run, demo, sizes):
     picture = torch.rand(1, 108, 192, 3)
     out = run("VDOTExtend", length=81, **FIT, first=picture, size=demo)

@@ -187,7 +187,9 @@ KINDS = {
         _outputs("images:IMAGE"),
         {"feather_px": 8},
     ),
-    "VDOTGray": NodeKind(_sockets("frames:IMAGE"), _outputs("control:IMAGE"), {"weights": "vace"}),
+    "VDOTGray": NodeKind(
+        _sockets("frames:IMAGE size:VDOT_SIZE?"), _outputs("control:IMAGE"), {"weights": "auto"}
+    ),
     "VDOTLines": NodeKind(
         _sockets("frames:IMAGE"),
         _outputs("control:IMAGE"),
@@ -228,9 +230,6 @@ KINDS = {
         **{**CANVAS, "cut_out": "auto", "margin": 0.1, "mask_is": "subject"},
     ),
     "VDOTCompose": _task((_grow("units", "unit", "VDOT_VCU", 2),)),
-    "VDOTPreviewUnit": NodeKind(
-        _sockets("unit:VDOT_VCU"), _outputs("image:IMAGE"), {"columns": 5}, height=240
-    ),
     "VDOTEncode": NodeKind(
         _sockets(
             "positive:CONDITIONING vae:VAE unit:VDOT_VCU negative:CONDITIONING? unit_2:VDOT_VCU? "
@@ -250,7 +249,7 @@ KINDS = {
     "VDOTLongVideo": NodeKind(
         _sockets(
             "model:MODEL positive:CONDITIONING vae:VAE unit:VDOT_VCU schedule:VDOT_SCHEDULE? audio:AUDIO? "
-            "negative:CONDITIONING? second_model:MODEL?"
+            "negative:CONDITIONING? second_model:MODEL? size:VDOT_SIZE?"
         ),
         _outputs("images:IMAGE video:VIDEO"),
         {

@@ -51,11 +51,12 @@ def swap(w: Workflow, seed: int) -> dict:
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.3)
     note = f"""# Swap something in a clip
 
-The masked object becomes the referenced one; the rest of the clip stays. {EXAMPLES}
+The masked object becomes the referenced one; the rest of the clip stays as it is, pixel by pixel
+(**VDOT Paste Back**). {EXAMPLES}
 
 - *mask_shape* `box` and *expand* 0.3 hide the old shape, which would show through otherwise.
 - Describe the new scene in the text."""
-    return w.finish(with_subject(w, unit), note, seed)
+    return w.finish(with_subject(w, unit), note, seed, keep=True)
 
 
 def tryon(w: Workflow, seed: int) -> dict:
@@ -71,7 +72,7 @@ The masked part, such as a shirt, becomes the one of the reference. {EXAMPLES}
 - The mask keeps its outline, because the wearer stays: only a few pixels wider (*grow_px*) and rounder
   (*blur_px*).
 - Take the new garment from a picture where it lies flat, cut out by a mask."""
-    return w.finish(unit, note, seed)
+    return w.finish(unit, note, seed, keep=True)
 
 
 def removal(w: Workflow, seed: int) -> dict:
@@ -84,7 +85,7 @@ The text describes the scene without it. {EXAMPLES}
 
 - *still* masks all positions of the object in every frame, so that its motion is hidden too.
 - Include shadow and reflection in the mask, or the object comes back."""
-    return w.finish(unit, note, seed)
+    return w.finish(unit, note, seed, keep=True)
 
 
 def animate(w: Workflow, seed: int) -> dict:

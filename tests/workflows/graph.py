@@ -19,10 +19,6 @@ The demo model only knows colored shapes. For the 14B model choose its files in 
 steps follow: a 1920 x 1080 clip becomes 832 x 480 with up to 81 frames. Then load files of your own: the
 examples are tiny drawings."""
 EXAMPLES = "It runs as it is, on drawn examples."
-GRAY_WEIGHTS = (
-    "- The demo model was trained on true brightness, `weights` *bt601* in **VDOT Gray**. For the 14B model "
-    "set *vace*."
-)
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Workflow:
     """A workflow that grows node by node and ends with `finish`.
 
     Args:
-        name: the task; the file is vdot_<name>.json.
+        name: the task.
     """
 
     def __init__(self, name: str):
@@ -128,7 +124,6 @@ class Workflow:
         Returns:
             The workflow.
         """
-        self.add("VDOTPreviewUnit", unit=unit)
         positive, _, latent, _ = self.add("VDOTEncode", positive=self._text, vae=self._vae, unit=unit)
         (latent,) = self.add("VDOTSampler", model=self._model, positive=positive, latent=latent, seed=seed)
         (frames,) = self.add("VAEDecode", samples=latent, vae=self._vae)
@@ -141,12 +136,11 @@ class Workflow:
         return self._file(note)
 
     def finish_long(self, unit: Output, note: str, seed: int) -> dict:
-        """As `finish`, in chunks of the demo model's length, by the node that saves them itself."""
-        self.add("VDOTPreviewUnit", unit=unit)
+        """As `finish`, in chunks of the model's length, by the node that saves them itself."""
         self.add(
             "VDOTLongVideo",
             **{"model": self._model, "positive": self._text, "vae": self._vae, "unit": unit, "seed": seed},
-            **{"chunk": 17, "overlap": 5, "filename_prefix": f"video/vdot_{self.name}"},
+            **{"chunk": 0, "overlap": 0, "filename_prefix": f"video/vdot_{self.name}", "size": self._size},
             **self._sound(),
         )
         return self._file(note)

@@ -1,7 +1,7 @@
-"""Writes the workflows from the functions in this folder: one for each task, vdot_<task>.json, and
-native_<task>.json for those that need more model files than the demo's.
+"""Writes the workflows from the functions in this folder: one for each task, and some that need
+more model files than the demo's. Their titles, which name the files, are in devtools/demo/titles.py.
 
-    python -m tests.workflows.make_workflows [--out workflows] [--check]
+    python -m tests.workflows.make_workflows [--out .] [--check]
 
 The same files come out every time; a test holds the committed ones against this.
 """
@@ -10,6 +10,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from devtools.demo.titles import stem_of
 from tests.workflows.composite_tasks import COMPOSITE
 from tests.workflows.graph import Workflow, to_json
 from tests.workflows.more_tasks import MORE
@@ -52,7 +53,7 @@ _log = logging.getLogger("vdot")
 
 
 def files() -> dict[str, str]:
-    """The text of every workflow by file name; seeds count up with the tasks where none was chosen."""
+    """The text of every workflow by path; seeds count up where none was chosen."""
     contents = {}
     bundled = enumerate((*SINGLE, *COMPOSITE, *MORE), FIRST_SEED)
     native = enumerate(NATIVE, FIRST_NATIVE_SEED)
@@ -60,7 +61,9 @@ def files() -> dict[str, str]:
         for seed, task in numbered:
             name = task.__name__
             task_seed = CHOSEN_SEEDS.get(name, seed)
-            contents[f"{prefix}_{name}.json"] = to_json(task(Workflow(name), task_seed))
+            contents[f"workflows/{stem_of(f'{prefix}_{name}')}.json"] = to_json(
+                task(Workflow(name), task_seed)
+            )
     return contents
 
 
@@ -68,7 +71,7 @@ def main() -> int:
     """Write the files, or with --check only say which differ; 1 where some do."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "workflows")
+    parser.add_argument("--out", type=Path, default=ROOT)
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     options = parser.parse_args()
     different = 0

@@ -1,7 +1,8 @@
 """More workflows that join tasks, and one that generates a small region at full resolution."""
 
+from devtools.demo.titles import stem_of
 from tests.workflows.composite_tasks import with_subject
-from tests.workflows.graph import EXAMPLES, GRAY_WEIGHTS, Output, Workflow
+from tests.workflows.graph import EXAMPLES, Output, Workflow
 from tests.workflows.single_tasks import Task
 
 # Where the subject's upper half lies in subject.png: x, y, width, height.
@@ -21,7 +22,8 @@ def face(w: Workflow, seed: int) -> dict:
 
 Shows the model a face: the detector's box with its content, on white, as in training. {EXAMPLES}
 
-- The box is typed here. A detector finds it in the workflow `native_face_sdpose`.
+- The box is typed here. A detector finds it in the workflow
+  *{stem_of("native_face_sdpose")}*.
 - One reference per face; several pictures of one face do not help."""
     return w.finish(_face(w), note, seed)
 
@@ -50,13 +52,11 @@ The picture sets the subject, the optical flow its motion. {EXAMPLES}
 
 def reference_gray(w: Workflow, seed: int) -> dict:
     w.prompt("a yellow heart moving to the upper right over a plain cyan background")
-    (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"), weights="bt601")
+    (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"))
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# A gray clip in the colors of a picture
 
-Light and shapes come from the clip, the look of the subject from the reference. {EXAMPLES}
-
-{GRAY_WEIGHTS}"""
+Light and shapes come from the clip, the look of the subject from the reference. {EXAMPLES}"""
     return w.finish(with_subject(w, unit), note, seed)
 
 
@@ -78,8 +78,9 @@ def reference_inpaint(w: Workflow, seed: int) -> dict:
 
 The masked region shows the reference, everything else stays. {EXAMPLES}
 
-- To swap an object for the subject, see the workflow `swap`: its mask hides the old outline."""
-    return w.finish(with_subject(w, unit), note, seed)
+- To swap an object for the subject, see the workflow *{stem_of("vdot_swap")}*: its mask hides the
+  old outline."""
+    return w.finish(with_subject(w, unit), note, seed, keep=True)
 
 
 def reference_outpaint(w: Workflow, seed: int) -> dict:
@@ -91,7 +92,7 @@ def reference_outpaint(w: Workflow, seed: int) -> dict:
 The clip gets wider, and the reference sets the look of its subject. {EXAMPLES}
 
 - To put someone into the new area, use their picture as reference and name them in the text."""
-    return w.finish(with_subject(w, unit, "clip_subject"), note, seed)
+    return w.finish(with_subject(w, unit, "clip_subject"), note, seed, keep=True)
 
 
 def replace(w: Workflow, seed: int) -> dict:
@@ -104,7 +105,8 @@ def replace(w: Workflow, seed: int) -> dict:
 
 Within the mask, the referenced person follows the poses; the rest of the clip stays. {EXAMPLES}
 
-- The poses are the clip's own: SDPose and **VDOT Draw Pose**, as in `native_replace_character`.
+- The poses are the clip's own: SDPose and **VDOT Draw Pose**, as in the workflow
+  *{stem_of("native_replace_character")}*.
 - Try-on is the same with a mask of the clothes and a picture of the new ones.
 - **VDOT Paste Back** restores the kept pixels exactly."""
     return w.finish(with_subject(w, unit), note, seed, keep=True)
@@ -133,7 +135,7 @@ def long(w: Workflow, seed: int) -> dict:
 Any task, any length: the unit has the length of the full video, and **VDOT Long Video** makes it in chunks
 that continue each other. Here a clip is continued to four seconds, in chunks of one. {EXAMPLES}
 
-- Larger *chunk* and *overlap* for the 14B model: 81 and 17 (the demo: 17 and 5).
+- *chunk* and *overlap* 0: as the model was trained, 81 and 17 frames with 14B, 17 and 5 with the demo.
 - *drift* keeps the colors of the first chunk, *fade* hides the seams.
 - The file grows chunk by chunk. After an interruption turn *resume* on and run again.
 - **VDOT From Frame** changes the text or the references later in the video."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from devtools.demo.titles import stem_of
 from tests.workflows.graph import Output, Workflow
 
 Native = Callable[[Workflow, int], dict]
@@ -108,12 +109,13 @@ def sam3_inpaint(w: Workflow, seed: int) -> dict:
     frames = w.clip("clip.mp4")
     mask = _tracked(w, frames, "car")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3)
-    note = """# Remove what a word names, by SAM 3
+    note = f"""# Remove what a word names, by SAM 3
 
 SAM 3 finds and tracks it, **VDOT Mask** regenerates its region, **VDOT Paste Back** restores the rest.
 
 - *What to find* names the object in a word or two; the prompt describes the scene without it.
-- To replace it by something else, connect a **VDOT Reference** as in the bundled workflow `swap`."""
+- To replace it by something else, connect a **VDOT Reference** as in the workflow
+  *{stem_of("vdot_swap")}*."""
     return w.finish(unit, _note(note, SAM3), seed, keep=True)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.workflows.graph import EXAMPLES, GRAY_WEIGHTS, Workflow
+from tests.workflows.graph import EXAMPLES, Workflow
 
 Task = Callable[[Workflow, int], dict]
 
@@ -14,8 +14,8 @@ def text(w: Workflow, seed: int) -> dict:
 
 Text in, four steps, video out. Press **Run**: the demo takes seconds on any computer.
 
-- **VDOT Text** sets shape and length: 832 and 480 give a wide video with the 14B model.
-- **VDOT Encode** turns the task into conditioning for the model; **VDOT Preview Unit** shows it as a picture.
+- **VDOT Text** sets shape and length; with the 14B model, 480 and 832 give a tall video.
+- The strip on a task node shows what the model is given; **VDOT Encode** turns it into conditioning.
 - **VDOT Sampler** takes the steps that the model was trained with."""
     return w.finish(unit, note, seed)
 
@@ -60,14 +60,13 @@ The picture moves as the optical flow: hue is direction, saturation is speed, wh
 
 def gray(w: Workflow, seed: int) -> dict:
     w.prompt("a red heart moving to the upper right over a plain yellow background")
-    (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"), weights="bt601")
+    (frames,) = w.add("VDOTGray", frames=w.clip("clip.mp4"))
     (unit,) = w.add("VDOTControl", frames=frames)
     note = f"""# Color a gray clip
 
 Light and shapes stay, the text sets the colors: for old films, or to recolor. {EXAMPLES}
 
-- **VDOT Gray** removes the color; use it for black-and-white clips too.
-{GRAY_WEIGHTS}"""
+- **VDOT Gray** removes the color; use it for black-and-white clips too."""
     return w.finish(unit, note, seed)
 
 
@@ -119,8 +118,9 @@ def inpaint(w: Workflow, seed: int) -> dict:
 Keeps the clip and regenerates the masked region. {EXAMPLES}
 
 - White in the mask is regenerated, black is kept, in every frame. A mask clip works too.
+- **VDOT Paste Back** restores the kept pixels exactly, but for a soft edge of *feather_px* around the mask.
 - *mask_shape* `hull` or `box` hides the outline of what was there: use it to remove or swap things."""
-    return w.finish(unit, note, seed)
+    return w.finish(unit, note, seed, keep=True)
 
 
 def outpaint(w: Workflow, seed: int) -> dict:
@@ -133,8 +133,9 @@ Keeps the clip and generates the area beyond its borders. {EXAMPLES}
 
 - *mode* `pixels` or `percent`: margin on each side. `aspect`: leave the sides at 0 and set the aspect ratio.
 - The new, larger picture has the model's size; without *size* the clip keeps its scale.
-- *feather_px* regenerates a strip of the clip along the margin, which hides the seam."""
-    return w.finish(unit, note, seed)
+- *feather_px* regenerates a strip of the clip along the margin, which hides the seam;
+  **VDOT Paste Back** restores the rest of the clip exactly."""
+    return w.finish(unit, note, seed, keep=True)
 
 
 def firstframe(w: Workflow, seed: int) -> dict:

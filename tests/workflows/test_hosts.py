@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.comfy import ROOT
+from devtools.demo.options import workflow_file
 from tests.support.pack import load_nodes
 from tests.workflows.prompts import PLAIN_WIDGETS, to_prompt
 from tests.workflows.test_workflows import load
@@ -21,7 +21,7 @@ def test_the_server_lists_every_node(info, comfy):
 
 @pytest.mark.parametrize("name", ["depth", "inpaint", "reference"])
 def test_a_workflow_saves_a_video(server, info, name):
-    workflow = load(ROOT / f"workflows/vdot_{name}.json")
+    workflow = load(workflow_file(f"vdot_{name}"))
     for node in workflow["nodes"]:
         if node["type"] == "CreateVideo":  # older ones have fewer widgets; the page drops the rest
             node["widgets_values"] = node["widgets_values"][: num_widgets(info["CreateVideo"]["input"])]

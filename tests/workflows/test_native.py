@@ -4,14 +4,16 @@ import json
 
 import pytest
 
+from devtools.demo import titles
 from devtools.demo.flags import parse
+from devtools.demo.options import workflow_file
+from devtools.demo.titles import TITLES
 from devtools.errors import DevError
-from tests.support.comfy import ROOT
 from tests.support.server import PromptRefusedError
 from tests.workflows.native_tasks import NATIVE, URLS, WAN_CHOICES, WAN_FOLDERS
 from tests.workflows.prompts import to_prompt
 
-PATHS = sorted((ROOT / "workflows").glob("native_*.json"))
+PATHS = [workflow_file(name) for name in TITLES if name.startswith("native_")]
 FILES = {
     "CheckpointLoaderSimple": "ckpt_name",
     "UNETLoader": "unet_name",
@@ -25,7 +27,7 @@ FOLDERS = {
 
 
 def name_of(path) -> str:
-    return path.stem.removeprefix("native_")
+    return titles.name_of(path.stem).removeprefix("native_")
 
 
 @pytest.fixture(params=PATHS, ids=name_of)
@@ -91,5 +93,5 @@ def test_missing_files_are_those_that_the_menus_name(workflow):
 
 @pytest.mark.parametrize("path", PATHS, ids=name_of)
 def test_the_demo_says_why_it_cannot_run_it(path):
-    with pytest.raises(DevError, match=r"needs model files .* workflows/native_.*\.json"):
+    with pytest.raises(DevError, match=r"needs model files .* workflows/\d\d .*\.json"):
         parse(["--task", name_of(path)])

@@ -26,6 +26,7 @@ class VideoSize:
         width, height: its size for a landscape clip, in pixels; multiples of 16.
         most_frames: longest video that the model was trained on, 4n+1.
         fps: frames per second of its training clips.
+        gray: weights of the gray controls that the model was trained on, as `signals.to_gray` takes them.
     """
 
     name: str
@@ -33,6 +34,7 @@ class VideoSize:
     height: int
     most_frames: int = 81
     fps: float = FRAME_RATE
+    gray: str = "vace"
 
     def __str__(self) -> str:
         length = counted(self.most_frames, "frame")

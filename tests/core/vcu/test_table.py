@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from devtools.demo.options import workflow_file
 from tiny.tasks import COMPOSITE, SINGLE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,7 +36,7 @@ def test_every_row_has_nodes_that_exist_and_a_demo(row):
     names = [name for name in row["name"].split(", ") if name]
     assert names or row["task"].startswith("First frame + any control")
     for name in names:
-        assert (ROOT / f"workflows/vdot_{name}.json").is_file(), f"dev.py demo --task {name}"
+        assert workflow_file(f"vdot_{name}").is_file(), f"dev.py demo --task {name}"
 
 
 def test_the_counts_are_those_of_the_benchmark():
