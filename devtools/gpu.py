@@ -35,6 +35,8 @@ PARTS = {
     "train_1_3b": 150,
     "sample_14b": 100,
     "train_14b": 150,
+    "lora_1_3b": 100,
+    "lora_14b": 200,
 }
 PROBE = """
 import json, torch

@@ -13,8 +13,10 @@ PARTS = {
     "transport": ("transport", ()),
     "sample_1_3b": ("sampling", ("wan_vace_1_3b",)),
     "sample_14b": ("sampling", ("wan_vace_14b",)),
-    "train_1_3b": ("training", ("wan_vace_1_3b",)),
-    "train_14b": ("training", ("wan_vace_14b",)),
+    "train_1_3b": ("training", ("wan_vace_1_3b", "wan_1_3b_stage2.yaml")),
+    "train_14b": ("training", ("wan_vace_14b", "wan_14b_stage2.yaml")),
+    "lora_1_3b": ("training", ("wan_vace_1_3b", "wan_1_3b_lora_24gb.yaml")),
+    "lora_14b": ("training", ("wan_vace_14b", "wan_14b_lora_1gpu.yaml")),
 }
 
 

@@ -29,22 +29,21 @@ from vdot_core.checkpoints import save_network
 from vdot_core.networks import PRESETS, WanVaceConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = {"wan_vace_1_3b": "wan_1_3b_stage2.yaml", "wan_vace_14b": "wan_14b_stage2.yaml"}
 CLIPS = (Clip(832, 480, 81), Clip(832, 480, 33), Clip(416, 240, 33), Clip(416, 240, 9))
 STEPS = {"cuda": 4, "cpu": 2}  # matching and GAN take turns
 LONGEST_STEP = 12.0
 """Predicted seconds of a step that a part has time for."""
 
 
-def measure(device: str, preset: str) -> dict:
-    """Train a few steps at the largest clip that fits into the memory and the time."""
+def measure(device: str, preset: str, file: str) -> dict:
+    """Train a few steps of a shipped configuration at the largest clip that fits into memory and time."""
     tiny = device != "cuda"
     network = PRESETS["vdot_tiny" if tiny else preset]()
     memory = math.inf if tiny else torch.cuda.mem_get_info()[0]
     machine = Machine(gpus=1, rates=Rates(tflops=bf16_tflops(device)))
     budgets, left_out = [], []
     for clip in (Clip(32, 32, 5),) if tiny else CLIPS:
-        config = run_config("vdot_tiny" if tiny else preset, CONFIGS[preset], Path("none"), clip, device)
+        config = run_config("vdot_tiny" if tiny else preset, file, Path("none"), clip, device)
         budget = make_budget(config, network, clip, machine)
         if budget.total > memory:
             left_out.append({"clip": name_of(clip), "needs_gib": gib(budget.total)})
@@ -60,8 +59,8 @@ def measure(device: str, preset: str) -> dict:
         }
     budget = budgets[0]
     with tempfile.TemporaryDirectory() as scratch:
-        figures = train(budget, Path(scratch), device, preset)
-    return {"preset": preset, "clip": name_of(budget.clip), "too_large": left_out, **figures}
+        figures = train(budget, Path(scratch), device, file)
+    return {"preset": preset, "config": file, "clip": name_of(budget.clip), "too_large": left_out, **figures}
 
 
 def run_config(preset: str, file: str, folder: Path, clip: Clip, device: str) -> DistillConfig:
@@ -118,10 +117,10 @@ class NoiseSource:
         pass
 
 
-def train(budget: Budget, folder: Path, device: str, preset: str) -> dict:
+def train(budget: Budget, folder: Path, device: str, file: str) -> dict:
     """Run the steps and compare time and memory with the plan's."""
     network, clip = budget.network, budget.clip
-    config = run_config(budget.config.model.preset, CONFIGS[preset], folder, clip, device)
+    config = run_config(budget.config.model.preset, file, folder, clip, device)
     teacher = random_network(network, device)
     save_network(folder / "teacher.safetensors", teacher)
     del teacher

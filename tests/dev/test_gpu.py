@@ -195,9 +195,9 @@ def test_every_part_is_there_and_fits_into_the_command():
     assert max(gpu.PARTS.values()) < gpu.TOTAL_SECONDS <= 540
 
 
-@pytest.mark.parametrize("module", ["sampling", "training", "transport"])
-def test_the_parts_measure_the_real_code_at_a_very_small_size(module):
-    arguments = () if module == "transport" else ("wan_vace_1_3b",)
+@pytest.mark.parametrize("part", ["sample_1_3b", "train_1_3b", "lora_1_3b", "transport"])
+def test_the_parts_measure_the_real_code_at_a_very_small_size(part):
+    module, arguments = MEASURED[part]
     figures = importlib.import_module(f"benchmarks.gpu.{module}").measure("cpu", *arguments)
     if module == "transport":
         assert figures["rows"] and all(row["converged"] for row in figures["rows"])
