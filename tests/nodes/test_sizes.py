@@ -49,8 +49,8 @@ def test_an_examples_square_becomes_the_models_landscape(run, sizes, demo):
 def test_gray_follows_the_model(run, sizes, demo):
     frames = torch.rand(1, 16, 16, 3)
     size = submodule("nodes.comfy_load_all").load_all(*["bundled demo"] * 3, "auto", "default").size
-    for given, weights in ((None, "vace"), (sizes["480p"], "vace"), (size, "bt601")):
-        auto = run("VDOTGray", frames=frames, weights="auto", size=given).args[0]
+    for source, weights in ((None, "vace"), (sizes["480p"], "vace"), (size, "bt601")):
+        auto = run("VDOTGray", frames=frames, weights="auto", size=source).args[0]
         assert torch.equal(auto, run("VDOTGray", frames=frames, weights=weights).args[0])
 
 
