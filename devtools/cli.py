@@ -16,6 +16,7 @@ USAGE = """usage: python dev.py COMMAND [options]
   test    the test suite; --full: rare and long tests too; --fuzz N: N times as many fuzz cases;
           --floor: Python 3.10 and torch 2.7; --host VERSION: workflows on an older ComfyUI;
           further arguments go to pytest
+  annotators  fetch the small models behind pose, matte and face annotation (35 MB)
   lint    ruff, formatting and the layers
   gpu     measure an NVIDIA GPU in at most nine minutes (gpu --help)
   verify  check a network's file against the published layout and one step against ComfyUI (verify --help)
@@ -25,7 +26,7 @@ USAGE = """usage: python dev.py COMMAND [options]
 Each command sets up what it needs: .venv here and ComfyUI in a per-user cache.
 VDOT_VENV and VDOT_CACHE change these folders, COMFYUI_PATH uses an existing ComfyUI."""
 # Commands whose options stand in USAGE; the others have a help text of more lines.
-WITHOUT_PARSER = ("lint", "pins", "bench")
+WITHOUT_PARSER = ("annotators", "lint", "pins", "bench")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         "demo": commands.demo,
         "comfy": commands.comfy,
         "test": commands.test,
+        "annotators": commands.annotators,
         "lint": commands.lint,
         "gpu": commands.gpu,
         "verify": commands.verify,

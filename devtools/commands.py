@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+from devtools.annotators import ensure_models
 from devtools.comfyui import VERSION, version_of
 from devtools.errors import DevError
 from devtools.gpu import NO_DRIVER, NO_GPU, has_driver, measure, probe, read_options, why_no_gpu
@@ -113,6 +114,14 @@ def num_cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def annotators(arguments: Sequence[str]) -> int:
+    """Fetch the models of vdot_core/annotators into the per-user cache."""
+    if arguments:
+        raise DevError(f"annotators takes no arguments, got {' '.join(arguments)}")
+    ensure_models(set_up().python, say)
+    return 0
 
 
 def lint(arguments: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ BY_COMFYUI = {
     *("folder_paths", "latent_preview", "node_helpers", "nodes"),
 }
 # Their absence is met where they are imported: by an error that says what to install, or by another way.
-OPTIONAL = {"cv2", "flash_sinkhorn", "av", "psutil", "gguf", "transformers"}
+OPTIONAL = {"cv2", "flash_sinkhorn", "av", "psutil", "gguf", "transformers", "ai_edge_litert"}
 
 
 def imports(folder: str) -> set[str]:

@@ -254,7 +254,9 @@ class PrepareConfig:
 
     input: list[str] = field(default_factory=list)
     out_dir: str = "runs/prepared"
-    annotators: list[str] = field(default_factory=lambda: ["scribble", "flow", "depth"])
+    annotators: list[str] = field(
+        default_factory=lambda: ["scribble", "flow", "depth", "pose", "matte", "face"]
+    )
     require_annotators: bool = False
     depth_model: str | None = None
     rows_per_shard: int = 256

@@ -19,6 +19,9 @@ _CLASSES = {
     "scribble": (".plain", "Scribble"),
     "flow": (".plain", "Flow"),
     "depth": (".depth", "Depth"),
+    "pose": (".pose", "Pose"),
+    "matte": (".matte", "Matte"),
+    "face": (".face", "Face"),
 }
 NAMES = tuple(_CLASSES)
 

@@ -1,0 +1,52 @@
+"""Faces by MediaPipe's full-range detector: boxes and masks.
+
+Letters: F pixel frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..progress import steps
+from .annotator import Annotation, Box
+from .detectors import FACE, detect, distinct_faces
+from .models import missing_models
+from .regions import Region, tiles
+
+MAX_FACES = 16
+TILE_PART = 0.6
+
+
+class Face:
+    """Boxes of faces, and masks that fill them."""
+
+    name, version = "face", 1
+    needs = "LiteRT, and the face detector by `python dev.py annotators`"
+
+    def __init__(self, model: str | Path | None = None) -> None:
+        pass
+
+    def missing(self) -> str | None:
+        """See `missing_models`."""
+        return missing_models(self.name, FACE)
+
+    def run(self, frames: Tensor) -> Annotation:
+        """Boxes of each frame, the best first; `num_faces` is their mean number."""
+        if reason := self.missing():
+            raise ValueError(reason)
+        height, width = frames.shape[1:3]
+        masks = torch.zeros(frames.shape[:3])
+        boxes: list[list[Box]] = []
+        for index in steps(range(len(frames))):
+            places = [Region.around(frames[index]), *tiles(width, height, TILE_PART)]
+            faces = distinct_faces(detect(FACE, frames[index], places), MAX_FACES)
+            boxes.append([Box(*(float(side) for side in face.box), face.score) for face in faces])
+            for box in boxes[-1]:
+                rows = slice(max(0, round(box.top)), max(0, round(box.bottom)))
+                columns = slice(max(0, round(box.left)), max(0, round(box.right)))
+                masks[index, rows, columns] = 1
+        mean = sum(map(len, boxes)) / len(boxes)
+        return Annotation("MediaPipe face detection", masks=masks, boxes=boxes, facts={"num_faces": mean})

@@ -1,0 +1,79 @@
+"""Masks of people by MediaPipe's selfie segmentation; far people are detected first and cut out.
+
+Letters: F pixel frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..progress import steps
+from .annotator import Annotation
+from .detectors import PERSON
+from .models import load_model, missing_models
+from .pose import DETECT_EVERY, find_people
+from .regions import Region
+
+SEGMENTATION = "selfie_segmentation.tflite"
+LARGE = 0.75  # of the frame's shorter side: such people fill the frame as in the network's training
+CLOSE = 0.8  # of the region around a body that is cut out
+
+
+class Matte:
+    """Soft masks of people."""
+
+    name, version = "matte", 1
+    needs = "LiteRT, and selfie segmentation by `python dev.py annotators`"
+
+    def __init__(self, model: str | Path | None = None) -> None:
+        pass
+
+    def missing(self) -> str | None:
+        """See `missing_models`."""
+        return missing_models(self.name, SEGMENTATION, PERSON)
+
+    def run(self, frames: Tensor) -> Annotation:
+        """Masks of all frames, 1 = person."""
+        if reason := self.missing():
+            raise ValueError(reason)
+        masks = torch.zeros(frames.shape[:3])
+        people: list[Region] = []
+        for index in steps(range(len(frames))):
+            if index % DETECT_EVERY == 0:
+                people = find_people(frames[index])
+            masks[index] = segment(frames[index], people)
+        return Annotation("MediaPipe selfie segmentation", masks=masks)
+
+
+def segment(frame: Tensor, people: list[Region]) -> Tensor:
+    """The mask of a frame.
+
+    Args:
+        frame: [H, W, 3] float in [0, 1].
+        people: Regions of the people in it, or in one of the frames just before.
+
+    Returns:
+        [H, W] float in [0, 1].
+    """
+    height, width = frame.shape[:2]
+    small = [region for region in people if region.width < LARGE * min(width, height)]
+    places = [Region(r.x, r.y, CLOSE * r.width, CLOSE * r.width) for r in small]
+    if len(small) == len(people) and small:
+        mask = torch.zeros(height, width)
+    else:
+        mask = _mask(frame, Region(width / 2, height / 2, width, height))
+    for place in places:
+        mask = torch.maximum(mask, _mask(frame, place))
+    return mask
+
+
+def _mask(frame: Tensor, region: Region) -> Tensor:
+    """What the network says of a region, placed in the frame."""
+    model = load_model(SEGMENTATION)
+    values = model(region.cut(frame, model.width, model.height))[0]
+    soft = torch.from_numpy(np.ascontiguousarray(values[..., 0]))
+    return region.paste(soft, *frame.shape[:2]).clamp(0, 1)

