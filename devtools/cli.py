@@ -16,10 +16,10 @@ USAGE = """usage: python dev.py COMMAND [options]
   test    the test suite; --full: rare and long tests too; --fuzz N: N times as many fuzz cases;
           --floor: Python 3.10 and torch 2.7; --host VERSION: workflows on an older ComfyUI;
           further arguments go to pytest
-  annotators  fetch the small models behind pose, matte and face annotation (35 MB)
   lint    ruff, formatting and the layers
   gpu     measure an NVIDIA GPU in at most nine minutes (gpu --help)
   verify  check a network's file against the published layout and one step against ComfyUI (verify --help)
+  annotators  fetch the small models behind pose, matte and face annotation (35 MB)
   pins    write pins/*.txt, the exact packages of every environment (--upgrade: newer versions)
   bench   measurements: bench lists them, bench NAME runs one; --install-peers adds what it compares with
 
@@ -44,10 +44,10 @@ def main(arguments: Sequence[str]) -> int:
         "demo": commands.demo,
         "comfy": commands.comfy,
         "test": commands.test,
-        "annotators": commands.annotators,
         "lint": commands.lint,
         "gpu": commands.gpu,
         "verify": commands.verify,
+        "annotators": commands.annotators,
         "pins": commands.pins,
         "bench": commands.bench,
     }
