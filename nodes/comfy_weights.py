@@ -83,7 +83,7 @@ def read_for_comfyui(checkpoint: Survey, dtype: torch.dtype | None) -> ComfyWeig
 def check_memory(path: Path, weights: ComfyWeights) -> None:
     """Refuse weights of which a computer without a GPU cannot hold the copy that ComfyUI makes.
 
-    Packed weights stay in their file's map. With a GPU, ComfyUI streams what does not fit.
+    Packed and quantized weights stay in their file's map. With a GPU, ComfyUI streams what does not fit.
 
     Raises:
         ValueError: gives both sizes and what to choose.
@@ -96,17 +96,14 @@ def check_memory(path: Path, weights: ComfyWeights) -> None:
         return
     state, suffix = weights.state_dict, ".comfy_quant"
     quantized = {f"{name.removesuffix(suffix)}.weight" for name in state if name.endswith(suffix)}
-    dtype = weights.dtype or management.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(state), weight_dtype=comfy.utils.weight_dtype(state)
-    )
-    num_bytes = sum(
-        tensor.nbytes if name in quantized else tensor.numel() * dtype.itemsize
-        for name, tensor in state.items()
-    )
+    stored_as = None if quantized else comfy.utils.weight_dtype(state)  # as ComfyUI's loader asks
+    num_parameters = comfy.utils.calculate_parameters(state)
+    dtype = weights.dtype or management.unet_dtype(model_params=num_parameters, weight_dtype=stored_as)
+    num_copied = sum(tensor.numel() for name, tensor in state.items() if name not in quantized)
     check_size(
-        num_bytes,
+        num_copied * dtype.itemsize,
         f"{shown(path)} in {str(dtype).removeprefix('torch.')}, without a GPU,",
-        "use a GPU, a smaller weight_dtype, or a GGUF file, whose weights stay in it",
+        "use a GPU, a smaller weight_dtype, or a file in fp8_scaled or GGUF, whose weights stay in it",
     )
 
 

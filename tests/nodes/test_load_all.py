@@ -172,7 +172,18 @@ def test_a_model_that_fills_the_memory_is_refused_without_a_gpu(
     monkeypatch.setattr(submodule("vdot_core.memory"), "available_bytes", lambda: 24e9)
     message = refusal(run, model="vdot_14b.pt", text_encoder=UMT5, vae=VAE, weight_dtype=weight_dtype)
     assert f"vdot_14b.pt in {dtype}, without a GPU, needs {size} GB of memory" in message
-    assert "at most the 21.6 GB that are free; use a GPU, a smaller weight_dtype, or a GGUF file" in message
+    assert "at most the 21.6 GB that are free; use a GPU, a smaller weight_dtype, or a file in" in message
+
+
+def test_quantized_weights_stay_in_their_file(pack, monkeypatch):
+    weights = submodule("nodes.comfy_weights")
+    monkeypatch.setattr(submodule("vdot_core.memory"), "available_bytes", lambda: 8e9)
+    matrix = torch.empty(100_000, 100_000, dtype=torch.float8_e4m3fn, device="meta")
+    state = {"a.weight": matrix, "b.weight": matrix[:10_000]}
+    quantized = {**state, "a.comfy_quant": torch.zeros(9, dtype=torch.uint8)}
+    weights.check_memory("w", weights.ComfyWeights(quantized, None))
+    with pytest.raises(ValueError, match=r"w in float.* needs (11|44)\.0 GB of memory"):
+        weights.check_memory("w", weights.ComfyWeights(state, None))
 
 
 def test_the_demo_is_the_first_choice_and_complete(run, text):
