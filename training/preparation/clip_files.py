@@ -72,7 +72,9 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], rate: float, crf: int) 
 
     remove_abandoned(path)
     count = 0
-    options = {"preset": "medium", "bf": "0", **({"crf": str(crf)} if crf else {"qp": "0"})}
+    # Black and white codes well at any effort.
+    quality = {"preset": "medium", "crf": str(crf)} if crf else {"preset": "ultrafast", "qp": "0"}
+    options = {"bf": "0", **quality}
     with atomic_write(path) as partial:
         with av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"}) as container:
             stream = container.add_stream(

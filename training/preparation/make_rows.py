@@ -20,12 +20,12 @@ def make_rows(row: Row, config: PrepareConfig) -> Row:
     Returns:
         `rows`, each with `task_name` and its files; `unsuitable`, task -> reason.
     """
-    rows, unsuitable = [], {}
+    rows, unsuitable, files = [], {}, {}
     for task in _order(row["id"], config.tasks):
         if config.tasks.per_clip is not None and len(rows) >= config.tasks.per_clip:
             break
         try:
-            columns = columns_of(Clip(row, config, task, row["absent"]))
+            columns = columns_of(Clip(row, config, task, row["absent"], files))
         except UnsuitableError as error:
             unsuitable[task] = str(error)
             continue

@@ -205,4 +205,4 @@ class Pipeline:
         hashes = ((clip_id, self.store.get("quality", clip_id)["hashes"]) for clip_id in self.clips.used())
         limits = self.config.quality.max_hash_distance, self.config.quality.max_motion_distance
         for clip_id, first in find_duplicates(hashes, *limits).items():
-            self.clips.rejected[clip_id] = ("duplicates", [f"duplicate of {first}"])
+            self.clips.rejected[clip_id] = ("duplicates", [f"duplicate (of {first})"])

@@ -61,7 +61,7 @@ def cut_reference(row: Row, config: PrepareConfig) -> Row:
     """
     times = moments(row, config)
     if not times:
-        return {"none": "its shot has no frame outside of the clip; raise clips.reserve or take longer shots"}
+        return {"none": "its shot has no frame outside of the clip"}
     low, high = config.tasks.subject_area
     areas = []
     for time in times:
@@ -76,9 +76,7 @@ def cut_reference(row: Row, config: PrepareConfig) -> Row:
             write_picture(out_path(config, file), on_white(picture, mask))
             return {"file": file, "time": time, "area": round(areas[-1], 5)}
     shares = ", ".join(f"{area:.1%}" for area in areas) or "no frame"
-    return {
-        "none": f"a subject covers {shares} of frames outside of the clip; expected {low:.0%} to {high:.0%}"
-    }
+    return {"none": f"no subject of {low:.0%} to {high:.0%} outside of the clip ({shares} of the frame)"}
 
 
 def _scaled(picture: Tensor) -> Tensor:

@@ -31,12 +31,14 @@ class Clip:
         config: All settings.
         task: The task that is being made.
         absent: Annotator -> why it did not run.
+        files: Masks and layouts that several tasks of the clip share, written once.
     """
 
     row: Row
     config: PrepareConfig
     task: str
     absent: dict[str, str]
+    files: dict[str, str | None]
 
     def annotation(self, name: str) -> Row:
         """An annotator's result."""
@@ -53,10 +55,15 @@ class Clip:
         fitting = sum(low <= area <= high for area in matte["areas"])
         if fitting < len(matte["areas"]):
             raise UnsuitableError(
-                f"a subject of {low:.0%} to {high:.0%} of the frame is in {fitting} of "
-                f"{len(matte['areas'])} frames"
+                f"no subject of {low:.0%} to {high:.0%} in every frame ({fitting} of {len(matte['areas'])})"
             )
         return matte["masks"]
+
+    def shared(self, kind: str, write: Callable[[], str | None]) -> str | None:
+        """A file of `files`, written by the first task that needs it."""
+        if kind not in self.files:
+            self.files[kind] = write()
+        return self.files[kind]
 
 
 def _control(name: str) -> Callable[[Clip], Columns]:
@@ -67,19 +74,21 @@ def _pose(clip: Clip) -> Columns:
     result = clip.annotation("pose")
     count = sum(points >= BODY_POINTS for points in result["people"])
     if count < clip.config.tasks.min_pose_share * len(result["people"]):
-        raise UnsuitableError(f"a person is in {count} of {len(result['people'])} frames")
+        raise UnsuitableError(f"too few frames with a person ({count} of {len(result['people'])})")
     return {"src_video_path": result["control"]}
 
 
 def _flow(clip: Clip) -> Columns:
     motion, limit = clip.row["motion"]["mean_px"], clip.config.tasks.min_motion_px
     if motion < limit:
-        raise UnsuitableError(f"its motion is {motion:.2f} px a frame, min_motion_px {limit:g}")
+        raise UnsuitableError(f"little motion ({motion:.2f} px a frame, min_motion_px {limit:g})")
     return _control("flow")(clip)
 
 
 def _layout(clip: Clip) -> Columns:
-    return {"src_video_path": task_masks.write_layout(clip.row, clip.subject(), clip.config)}
+    subject = clip.subject()
+    file = clip.shared("layout", lambda: task_masks.write_layout(clip.row, subject, clip.config))
+    return {"src_video_path": file}
 
 
 def _inpainting(clip: Clip) -> Columns:
@@ -91,7 +100,8 @@ def _inpainting(clip: Clip) -> Columns:
 
 
 def _removal(clip: Clip) -> Columns:
-    file = task_masks.write_removal(clip.row, clip.subject(), clip.config)
+    subject = clip.subject()
+    file = clip.shared("removal", lambda: task_masks.write_removal(clip.row, subject, clip.config))
     if file is None:
         raise UnsuitableError("its subject's shape fits nowhere beside the subject")
     return {"mask_video_path": file}
@@ -102,7 +112,11 @@ def _subject_mask(clip: Clip) -> Columns:
 
 
 def _kept_frames(kind: str) -> Callable[[Clip], Columns]:
-    return lambda clip: {"mask_video_path": task_masks.write_kept(clip.row, kind, clip.config)}
+    def rule(clip: Clip) -> Columns:
+        file = clip.shared(kind, lambda: task_masks.write_kept(clip.row, kind, clip.config))
+        return {"mask_video_path": file}
+
+    return rule
 
 
 def _reference(clip: Clip) -> Columns:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -139,13 +138,11 @@ def _tasks_table(clips: Clips, store: Store, counts: Counter[str], config: Prepa
 
 def _kind(reason: str) -> str:
     """A reason without its numbers, by which reasons are counted."""
-    return re.sub(r"\d+(\.\d+)?", "N", reason)
+    return reason.split(" (")[0].split(":")[0]
 
 
 def _rejected(clips: Clips, config: PrepareConfig) -> str:
-    kinds = Counter(
-        _kind(reason).split(":")[0] for _, reasons in clips.rejected.values() for reason in reasons
-    )
+    kinds = Counter(_kind(reason) for _, reasons in clips.rejected.values() for reason in reasons)
     kinds_table = _table(("reason", "clips"), kinds.most_common())
     figures = []
     for row_id, (_, reasons) in list(clips.rejected.items())[:NUM_REJECTED]:

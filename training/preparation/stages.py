@@ -33,7 +33,7 @@ MOTION = Stage("motion", 1, motion.measure_motion, ("trim",), missing=motion.mis
 CAPTIONS = Stage("captions", 1, captions.caption, ("trim",), settings=lambda c: c.captions)
 REFERENCES = Stage(
     "references",
-    1,
+    2,
     references.cut_reference,
     ("trim", "annotate_matte"),
     settings=lambda c: [c.tasks.subject_area, c.clips.reserve, c.clips.edge_s],
@@ -48,7 +48,7 @@ def annotation_stages(config: PrepareConfig) -> list[Stage]:
 
 def row_stage(names: list[str]) -> Stage:
     """The last stage, which reads the results of these."""
-    return Stage("tasks", 1, make_rows, ("trim", *names), settings=lambda c: c.tasks)
+    return Stage("tasks", 3, make_rows, ("trim", *names), settings=lambda c: c.tasks)
 
 
 def find_stage(name: str) -> Stage:

@@ -70,7 +70,7 @@ def test_bad_sources_are_named_with_a_reason(prepared):
         "bars": "black borders",
         "small": "too small",
         "broken": "decoded",
-        "z-pan": "duplicate of pan-",
+        "z-pan": "duplicate (of pan-",
     }
     for name, reason in expected.items():
         (text,) = (text for row_id, text in reasons.items() if row_id.startswith(name))
