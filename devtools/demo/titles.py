@@ -46,6 +46,8 @@ TITLES = {
     "native_sam3_inpaint": "Remove what a word names (SAM 3)",
     "native_face_sdpose": "Face from a picture, motion from a clip (SDPose)",
     "native_replace_character": "Replace a character (SAM 3, SDPose)",
+    "vdot_long_extend": "Extend a clip by 20 seconds",
+    "vdot_long_replace": "Replace a person through a long clip",
 }
 
 

@@ -136,13 +136,46 @@ Any task, any length: the unit has the length of the full video, and **VDOT Long
 that continue each other. Here a clip is continued to four seconds, in chunks of one. {EXAMPLES}
 
 - *chunk* and *overlap* 0: as the model was trained, 81 and 17 frames with 14B, 17 and 5 with the demo.
-- *drift* keeps the colors of the first chunk, *fade* hides the seams.
+- *drift* keeps colors from running away, *fade* hides the seams.
 - The file grows chunk by chunk. After an interruption turn *resume* on and run again.
 - **VDOT From Frame** changes the text or the references later in the video."""
     return w.finish_long(unit, note, seed)
 
 
+def long_extend(w: Workflow, seed: int) -> dict:
+    w.prompt("a large purple circle moving to the left over a plain white background")
+    (unit,) = w.add("VDOTExtend", first=w.clip("start.mp4", length=5), length=325, size=None)
+    note = f"""# Extend a clip by 20 seconds
+
+The last frames of a clip are continued for 320 frames: 20 seconds at 16 a second. {EXAMPLES}
+
+- *length* of **VDOT Extend** counts the clip's own frames too.
+- The beginning of the clip is only encoded: chunks that are known in full are not sampled.
+- **VDOT From Frame** gives a new text for what happens later.
+- *resume* continues after an interruption; the file can be played all the time."""
+    return w.finish_long(unit, note, seed)
+
+
+def long_replace(w: Workflow, seed: int) -> dict:
+    w.prompt("a purple stick figure walking to the right over a plain orange background")
+    frames, mask = w.clip("long_clip.mp4", length=65), w.clip("long_mask.mp4", length=65)
+    (mask,) = w.add("ImageToMask", image=mask)
+    (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.3)
+    (pose,) = w.add("VDOTControl", frames=w.clip("long_pose.mp4", length=65))
+    (unit,) = w.add("VDOTCompose", units=[place, pose])
+    note = f"""# Replace a person through a long clip
+
+The masked person becomes the referenced one, with the same poses, from the clip's beginning to its end.
+{EXAMPLES}
+
+- Every chunk gets the same reference, and the end of the chunk before as known frames.
+- *length* of **VDOT Load Clip** is the most that is read; a clip too large for memory is kept in a file.
+- **VDOT Paste Back** restores the kept pixels exactly: connect it to *images* of **VDOT Long Video**."""
+    return w.finish_long(with_subject(w, unit, "person"), note, seed)
+
+
 MORE: tuple[Task, ...] = (
     *(face, face_pose, reference_flow, reference_gray, reference_scribble),
     *(reference_inpaint, reference_outpaint, replace, crop, long),
+    *(long_extend, long_replace),
 )

@@ -32,12 +32,12 @@ TASKS = {
     *("firstframe", "lastframe", "firstlast", "extend", "keyframes", "swap", "tryon", "removal", "animate"),
     *("reference_depth", "reference_pose", "reference_firstframe", "expand", "move", "crop"),
     *("reference_flow", "reference_gray", "reference_scribble", "reference_inpaint", "reference_outpaint"),
-    *("face", "face_pose", "replace", "long"),
+    *("face", "face_pose", "replace", "long", "long_extend", "long_replace"),
 }
 # One of each way of saying something: nothing, a control, a mask with a reference, boxes, pictures in time.
 REPRESENTATIVE = {"text", "depth", "swap", "layout_track", "keyframes", "reference_pose", "face", "crop"}
 FOLLOWS = {"text", "outpaint", "crop"}  # --full: all
-LONG_FRAMES = {"long": 65}  # others have 17
+LONG_FRAMES = {"long": 65, "long_extend": 325, "long_replace": 65}  # others have 17
 NATIVE_TAIL = {"VAEDecode", "CreateVideo", "SaveVideo"}
 
 
@@ -97,7 +97,8 @@ def test_every_input_file_is_an_example(path):
 def test_every_node_matches_the_server(path, info):
     workflow = load(path)
     types = {node["type"] for node in workflow["nodes"]}
-    sampling = {"VDOTLongVideo"} if name_of(path) == "long" else {"VDOTEncode", "VDOTSampler", *NATIVE_TAIL}
+    is_long = name_of(path) in LONG_FRAMES
+    sampling = {"VDOTLongVideo"} if is_long else {"VDOTEncode", "VDOTSampler", *NATIVE_TAIL}
     assert {"VDOTLoad", "CLIPTextEncode", "MarkdownNote", *sampling} <= types
     assert types - FRONTEND_ONLY <= set(info), "nodes that a bare ComfyUI with this pack does not have"
     outputs = {node["id"]: node["outputs"] for node in workflow["nodes"]}
@@ -218,7 +219,7 @@ def test_size_and_length_follow_vdot_load_alone(path, server, info):
     shown = run.outputs[source[0]]["text"][0]
     width, height, num_frames = map(int, re.search(r"(\d+)x(\d+), (\d+) frames", shown).groups())
     assert 0.8 * 832 * 480 < width * height <= 832 * 480
-    assert num_frames % 4 == 1 and 17 <= num_frames <= 81
+    assert num_frames % 4 == 1 and 17 <= num_frames <= max(81, LONG_FRAMES.get(name_of(path), 0))
 
 
 def test_no_copy_of_comfyui_s_templates():

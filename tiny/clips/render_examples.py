@@ -31,8 +31,9 @@ CLIP_SEED = EVALUATION + 665
 STORY_SEED = EVALUATION + 318
 PAIR_SEED = EVALUATION + 1332  # two shapes, one of which is removed
 POSE_SEED = EVALUATION + 4  # of a figure
+LONG_SEED, PERSON_SEED = EVALUATION + 5, EVALUATION + 3  # of figures, the second in place of the first
 SUBJECT_SEEDS = {"subject": EVALUATION + 582, "second": EVALUATION + 687, "clip_subject": CLIP_SEED}
-NUM_START_FRAMES = 5
+NUM_START_FRAMES, NUM_LONG_FRAMES = 5, 65
 
 _log = logging.getLogger("vdot")
 
@@ -64,6 +65,7 @@ def write_image(path: Path, image: torch.Tensor) -> None:
 def videos() -> dict[str, torch.Tensor]:
     """The clips by file name, [F, 64, 64, 3] float in [0, 1]."""
     source, story, pair = clip(CLIP_SEED), clip(STORY_SEED), clip(PAIR_SEED)
+    walk = figure_clip(LONG_SEED, num_frames=NUM_LONG_FRAMES)
     maps = signals.flow_to_frames(source.flow)
     return {
         "depth.mp4": _gray(clip(DEPTH_SEED).depth),
@@ -74,6 +76,9 @@ def videos() -> dict[str, torch.Tensor]:
         "pair.mp4": pair.frames,
         "pair_mask.mp4": _gray((pair.object_masks[-1] > 0.5).float()),
         "start.mp4": story.frames[:NUM_START_FRAMES],
+        "long_clip.mp4": walk.frames,
+        "long_mask.mp4": _gray((walk.object_masks[-1] > 0.5).float()),
+        "long_pose.mp4": units.pose(walk, None).frames,
     }
 
 
@@ -86,8 +91,8 @@ def images() -> dict[str, torch.Tensor]:
         "middle.png": story[len(story) // 2],
         "last.png": story[-1],
     }
-    for name, seed in SUBJECT_SEEDS.items():
-        subject = clip(seed)
+    subjects = {name: clip(seed) for name, seed in SUBJECT_SEEDS.items()}
+    for name, subject in {**subjects, "person": figure_clip(PERSON_SEED)}.items():
         frame = int(subject.masks.flatten(1).sum(1).argmax())
         pictures[f"{name}.png"] = subject.frames[frame]
         pictures[f"{name}_mask.png"] = (subject.masks[frame] > 0.5).float()
