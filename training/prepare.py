@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         logger.error("%s", error)
         return 2
-    except StopError as error:
-        logger.error("%s. Finished rows are kept", error)
+    except (StopError, ImportError, MemoryError) as error:
+        logger.error("%s. Finished rows are kept", shown(error, 300) or type(error).__name__)
         return 2
     except OSError as error:
         logger.error(

@@ -96,7 +96,7 @@ class RayExecutor:
                 runtime_env={"env_vars": variables},
                 **options,
             )
-        except (ConnectionError, RuntimeError) as error:
+        except Exception as error:  # Ray raises plain ones where a part of it does not start in time
             raise ValueError(
                 f"Ray cannot be started or reached at {shown(settings.address or 'this machine', 80)} "
                 f"({shown(error, 160)}); set executor.address, or executor.name inline"
@@ -126,14 +126,11 @@ class RayExecutor:
                 num_cpus=1,
                 num_gpus=gpus,
             )
-            try:
-                for result in results.iter_rows():
-                    yield Outcome(**json.loads(result["outcome"]))
-            except ray.exceptions.RayError as error:
-                cause = _cause(error)
-                if isinstance(cause, (StopError, MemoryError, ImportError, OSError)):
-                    raise cause from error
-                raise
+            for result in results.iter_rows():
+                values = json.loads(result["outcome"])
+                if "failure" in values:
+                    raise failure(*values["failure"])
+                yield Outcome(**values)
 
     def close(self) -> None:
         """End Ray, and with it what it started."""
@@ -142,11 +139,11 @@ class RayExecutor:
         ray.shutdown()
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The error of a stage inside of Ray's."""
-    while getattr(error, "cause", None) or error.__cause__:
-        error = getattr(error, "cause", None) or error.__cause__
-    return error
+def failure(kind: str, text: str, number: int | None, filename: str | None) -> Exception:
+    """The error that ended a worker's stage, which Ray would hand over without its type."""
+    if kind == "OSError":
+        return OSError(number, text, filename)
+    return {"StopError": StopError, "MemoryError": MemoryError}.get(kind, ValueError)(text)
 
 
 class Worker:
@@ -167,5 +164,14 @@ class Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Apply the stage to a batch of rows."""
-        outcomes = [apply(self.stage, json.loads(text), self.config) for text in batch["row"]]
-        return {"outcome": [json.dumps(vars(outcome)) for outcome in outcomes]}
+        return {"outcome": [self._outcome(json.loads(text)) for text in batch["row"]]}
+
+    def _outcome(self, row: Row) -> str:
+        """One row's outcome as JSON, or the error that ends the run."""
+        try:
+            return json.dumps(vars(apply(self.stage, row, self.config)))
+        except OSError as error:
+            failure = "OSError", error.strerror or str(error), error.errno, error.filename
+        except (StopError, MemoryError, ImportError) as error:
+            failure = type(error).__name__, shown(error, 300), None, None
+        return json.dumps({"failure": failure})

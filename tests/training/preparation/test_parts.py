@@ -12,6 +12,7 @@ from training.preparation.captions import ask
 from training.preparation.clip_files import load, write_clip, write_mask
 from training.preparation.config import CaptionConfig, ClipConfig, PrepareConfig
 from training.preparation.duplicates import find_duplicates
+from training.preparation.executors import Worker, failure
 from training.preparation.quality import border, perceptual_hash
 from training.preparation.references import moments, on_white
 from training.preparation.shots import segments
@@ -175,6 +176,22 @@ def test_a_busy_server_is_asked_again(server):
     assert result == {"prompt": "a fox runs", "source": "server", "tokens_in": 9, "tokens_out": 3}
     assert len(requests) == 3 and requests[0]["model"] == "vlm"
     assert requests[0]["messages"][0]["content"][0]["image_url"]["url"] == "data:image/jpeg;base64,anBlZw=="
+
+
+def test_an_error_of_a_worker_keeps_its_type(server, tmp_path):
+    """Workers hand it over as data: Ray would wrap it."""
+    url, answers, _ = server
+    answers += [(401, {})]
+    config = PrepareConfig(input=["x"], out_dir=str(tmp_path), captions=CaptionConfig(url=url))
+    write_clip(tmp_path / "clip.mp4", panning(1, 5), 16, 12)
+    row = {"id": "a", "path": "/none.mp4", "trim": {"file": "clip.mp4", "num_frames": 5}}
+    failures = []
+    for stage, inputs in (("captions", row), ("trim", {**row, "width": 832, "height": 480, "start": 0})):
+        (text,) = Worker(stage, config)({"row": [json.dumps({**inputs, "num_frames": 5})]})["outcome"]
+        failures.append(json.loads(text))
+    assert isinstance(failure(*failures[0]["failure"]), StopError)
+    assert "is not a file" in failures[1]["value"]["rejected"][0]
+    assert failure("OSError", "No space", 28, "/x").errno == 28
 
 
 def test_a_silent_server_leaves_the_row_open_and_a_refusal_ends_the_run(server):
