@@ -20,7 +20,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 def test_the_registry_ships_what_nodes_need_and_nothing_else():
     files = {path.as_posix() for path in shipped_files()}
     tops = {name.split("/")[0] for name in files if "/" in name}
-    assert tops == {"assets", "js", "locales", "nodes", "vdot_core", "workflows"}
+    assert tops == {"assets", "js", "locales", "nodes", "subgraphs", "vdot_core", "workflows"}
     needed = {"__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE", "js/vdot.js"}
     needed |= {
         "assets/vdot_tiny_student.safetensors",

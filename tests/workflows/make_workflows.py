@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 from devtools.demo.titles import stem_of
+from tests.workflows.blueprints import BLUEPRINTS
 from tests.workflows.composite_tasks import COMPOSITE
 from tests.workflows.graph import Workflow, to_json
 from tests.workflows.more_tasks import MORE
@@ -53,7 +54,7 @@ _log = logging.getLogger("vdot")
 
 
 def files() -> dict[str, str]:
-    """The text of every workflow by path; seeds count up where none was chosen."""
+    """The text of every workflow and blueprint by path; seeds count up where none was chosen."""
     contents = {}
     bundled = enumerate((*SINGLE, *COMPOSITE, *MORE), FIRST_SEED)
     native = enumerate(NATIVE, FIRST_NATIVE_SEED)
@@ -64,6 +65,7 @@ def files() -> dict[str, str]:
             contents[f"workflows/{stem_of(f'{prefix}_{name}')}.json"] = to_json(
                 task(Workflow(name), task_seed)
             )
+    contents |= {f"subgraphs/{name}.json": to_json(make()) for name, make in BLUEPRINTS.items()}
     return contents
 
 

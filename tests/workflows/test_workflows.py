@@ -38,6 +38,7 @@ TASKS = {
 REPRESENTATIVE = {"text", "depth", "swap", "layout_track", "keyframes", "reference_pose", "face", "crop"}
 FOLLOWS = {"text", "outpaint", "crop"}  # --full: all
 LONG_FRAMES = {"long": 65, "long_extend": 325, "long_replace": 65}  # others have 17
+BLUEPRINTS = sorted((ROOT / "subgraphs").iterdir())
 NATIVE_TAIL = {"VAEDecode", "CreateVideo", "SaveVideo"}
 
 
@@ -72,7 +73,7 @@ def test_ids_are_uuids_and_no_two_files_have_the_same():
 
 def test_the_files_are_what_their_script_writes():
     contents = files()
-    paths = [path.relative_to(ROOT).as_posix() for path in (*WORKFLOWS, *NATIVE)]
+    paths = [path.relative_to(ROOT).as_posix() for path in (*WORKFLOWS, *NATIVE, *BLUEPRINTS)]
     assert set(contents) == set(paths)
     different = [path for path in paths if (ROOT / path).read_text("utf-8") != contents[path]]
     assert not different, "bring them up to date: python -m tests.workflows.make_workflows"
