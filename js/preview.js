@@ -1,7 +1,9 @@
 /** The video as it takes shape, moving, on the VDOT Sampler node. Frames come as JPEGs in the "vdot.preview" message after each step. */
 
 import { chain } from "./graph.js"
-import { growToFit } from "./panel.js"
+import { element, growToFit } from "./panel.js"
+import { Predictions } from "./predictions.js"
+import { stopButton } from "./stop_early.js"
 import { text } from "./strings.js"
 
 const WIDGET = "vdot_preview"
@@ -31,27 +33,22 @@ class Preview {
   #timer = 0
   #newest = 0
   #waiting = false
+  #isNewRun = false
+  #shown
+  #queue = Promise.resolve()
+  #fitted = IDLE_HEIGHT_PX
 
   constructor(node) {
     this.node = node
     this.canvas = document.createElement("canvas")
-    this.label = document.createElement("div")
-    this.element = document.createElement("div")
-    this.element.className = "vdot-preview"
-    this.element.append(this.canvas, this.label)
+    this.label = document.createElement("span")
+    this.predictions = new Predictions((message) => this.#open(message))
+    this.stop = stopButton(node, () => this.#shown, () => this.predictions.held !== undefined)
+    const row = element("div", "vdot-preview-row", this.label, this.stop.element)
+    this.element = element("div", "vdot-widget vdot-preview", this.canvas, row, this.predictions.element)
     Object.assign(this.element.style, { display: "flex", flexDirection: "column", minHeight: `${IDLE_HEIGHT_PX}px`, overflow: "hidden" })
     Object.assign(this.canvas.style, {
       display: "none", flex: "1 1 0", minHeight: "0", width: "100%", objectFit: "contain", borderRadius: "6px",
-    })
-    Object.assign(this.label.style, {
-      flex: `0 0 ${LABEL_HEIGHT_PX}px`,
-      margin: "auto 0",
-      color: "var(--descrip-text, #999)",
-      font: `11px/${LABEL_HEIGHT_PX}px var(--font-inter, Inter, Arial, sans-serif)`,
-      overflow: "hidden",
-      textAlign: "center",
-      textOverflow: "ellipsis",
-      whiteSpace: "nowrap",
     })
     this.label.textContent = text("preview_idle")
   }
@@ -61,13 +58,14 @@ class Preview {
     const [frame] = this.#frames
     if (!frame) return IDLE_HEIGHT_PX
     const fitting = ((width - 20) * frame.height) / frame.width
-    return Math.round(Math.min(Math.max(fitting, HEIGHT_RANGE_PX[0]), HEIGHT_RANGE_PX[1])) + LABEL_HEIGHT_PX
+    return Math.round(Math.min(Math.max(fitting, HEIGHT_RANGE_PX[0]), HEIGHT_RANGE_PX[1])) + LABEL_HEIGHT_PX + this.predictions.height
   }
 
   /** The node begins to run: the last run's picture fades until the first new one arrives. */
   start() {
     this.#newest += 1
     this.#waiting = true
+    this.#isNewRun = true
     this.element.dataset.moving = String(!isSwitchedOff(this.node))
     this.canvas.style.opacity = "0.35"
     this.label.textContent = text("preview_start")
@@ -83,7 +81,7 @@ class Preview {
   }
 
   /** The run ended early; what was reached stays. */
-  stop() {
+  end() {
     this.#newest += 1
     this.#waiting = false
     this.canvas.style.opacity = "1"
@@ -91,36 +89,58 @@ class Preview {
   }
 
   /**
-   * Shows one step's frames.
+   * Takes in one step's frames, and shows them where no other step is held.
    * @param {{version: number, frames: string[], mime: string, fps: number, step: number, num_steps: number}} message
    */
-  async show(message) {
+  show(message) {
     if (message.version !== MESSAGE_VERSION) {
       console.warn(`vdot.preview message has version ${message.version}, this page knows ${MESSAGE_VERSION}; reload the page`)
       return
     }
     this.#waiting = false
+    this.#queue = this.#queue.then(() => this.#take(message), console.error)
+  }
+
+  /** Steps come in order, one after the other, however long their pictures take. */
+  async #take(message) {
+    const ticket = this.#newest
+    const middle = await decodeFrame(message.frames[message.frames.length >> 1], message.mime)
+    if (ticket === this.#newest || this.predictions.held) {
+      if (this.#isNewRun) this.predictions.clear()
+      this.#isNewRun = false
+      this.predictions.add(message, middle)
+    }
+    middle.close()
+    if (ticket === this.#newest && (this.predictions.held ?? message) === message) await this.#open(message)
+  }
+
+  /** Shows a step in the large picture. */
+  async #open(message) {
     const ticket = (this.#newest += 1)
     const frames = await Promise.all(message.frames.map((frame) => decodeFrame(frame, message.mime)))
     if (ticket !== this.#newest || !frames.length) {
       frames.forEach((frame) => frame.close())
       return
     }
+    this.#shown = message
     this.#replaceFrames(frames)
     this.canvas.style.opacity = "1"
-    this.label.textContent = text("preview_step", { step: message.step, num_steps: message.num_steps })
+    this.label.textContent = text(message.sigma === undefined ? "preview_step" : "preview_told", message)
     this.element.dataset.step = String(message.step)
+    this.stop.update()
     this.#play(message.fps)
   }
 
   /** Lets go of frames and timer. A node that comes back (undo, moved into a subgraph) can show frames again. */
   clear() {
     this.#newest += 1
+    this.#shown = undefined
+    this.predictions.clear()
+    this.stop.update()
     this.#replaceFrames([])
   }
 
   #replaceFrames(frames) {
-    const grows = !this.#frames.length !== !frames.length
     clearInterval(this.#timer)
     this.#timer = 0
     this.#frames.forEach((frame) => frame.close())
@@ -132,10 +152,12 @@ class Preview {
       this.canvas.height = frames[0].height
       this.#draw()
     }
-    if (grows) {
-      this.element.style.minHeight = `${this.height(this.node.size[0])}px`
+    const height = this.height(this.node.size[0])
+    if (Math.abs(height - this.#fitted) > 1) {
+      this.element.style.minHeight = `${height}px`
       growToFit(this.node)
     }
+    this.#fitted = height
   }
 
   #play(fps) {

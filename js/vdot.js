@@ -46,7 +46,7 @@ app.registerExtension({
     api.addEventListener("vdot.preview", ({ detail }) => samplerPreview(detail.display_node_id)?.show(detail))
     api.addEventListener("executing", ({ detail }) => samplerPreview(detail?.display_node ?? detail?.node ?? detail)?.start())
     for (const end of ["execution_error", "execution_interrupted"]) {
-      api.addEventListener(end, ({ detail }) => samplerPreview(detail.node_id)?.stop())
+      api.addEventListener(end, ({ detail }) => samplerPreview(detail.node_id)?.end())
     }
   },
 

@@ -1,6 +1,7 @@
 """The pack in ComfyUI's page: nodes, workflows, presets, and the preview of a real run, in both renderers."""
 
 import json
+import re
 import time
 
 import pytest
@@ -160,7 +161,7 @@ def test_run_shows_the_moving_video_and_lets_go_of_it(finished):
     page.wait_for_function("() => document.querySelector('.vdot-preview')?.dataset.step === '4'")
     assert finished.evaluate("() => window.vdotSteps") == [1, 2, 3, 4]
     label = page.locator(".vdot-preview").inner_text()
-    assert label == "Step 4 of 4"
+    assert re.match(r"Step 4 of 4 · sigma [\d.]+ · [\d.]+ s", label), label
     pictures = set()
     deadline = time.monotonic() + DEADLINE_S
     while len(pictures) < 3 and time.monotonic() < deadline:
@@ -186,6 +187,37 @@ def test_run_shows_the_moving_video_and_lets_go_of_it(finished):
     finished.wait_for_open_bitmaps(finished.evaluate("() => window.vdotNumFrames"))
     finished.clear()
     finished.wait_for_open_bitmaps(0)
+
+
+def test_a_prediction_is_held_and_its_composition_finished(finished):
+    page = finished.page
+    (sampler,) = finished.nodes_of("VDOTSampler")
+    page.wait_for_function("() => document.querySelectorAll('.vdot-prediction').length === 4")
+
+    def settings():
+        widgets = finished.widgets(sampler)
+        names = ("seed", "end_step", "leftover_noise")
+        return tuple(widgets[name]["value"] for name in names)
+
+    def press(selector, number=0):
+        page.evaluate(
+            "([selector, number]) => document.querySelectorAll(selector)[number].click()", [selector, number]
+        )
+
+    seed = settings()[0]
+    assert not page.locator(".vdot-stop").is_visible()
+    press(".vdot-prediction", 0)
+    page.wait_for_function("() => document.querySelector('.vdot-preview').dataset.step === '1'")
+    press(".vdot-stop")
+    assert settings() == (seed, 1, False)
+    finished.watch_steps()
+    assert finished.run() == "execution_success"
+    page.wait_for_function("() => document.querySelector('.vdot-stop').textContent === 'Finish this video'")
+    assert finished.evaluate("() => window.vdotSteps") == [1]
+    finished.set_seed(sampler, seed + 1)
+    press(".vdot-stop")
+    assert settings() == (seed, 0, True)
+    assert finished.our_problems() == []
 
 
 def test_page_in_chinese(server, browser):
