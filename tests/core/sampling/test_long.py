@@ -198,6 +198,14 @@ def test_a_scene_that_changes_its_colors_keeps_them():
     torch.testing.assert_close(made, clip, atol=2e-3, rtol=0)
 
 
+def test_a_chunk_that_keeps_pixels_of_its_clip_is_not_corrected():
+    clip, mask = blocks(61), torch.zeros(61, H, W)
+    mask[:, :, : W // 2] = 1
+    unit, spans = vcu.inpaint(clip, mask), plan_chunks(61, 17, 5)
+    made = [video_of(unit, spans, Model(clip, error=0.1), Joining(drift, False)) for drift in (True, False)]
+    assert torch.equal(*made)
+
+
 def textured(num_frames=9):
     generator = torch.Generator().manual_seed(3)
     coarse = torch.rand(num_frames, 3, H // 8, W // 8, generator=generator)

@@ -25,7 +25,8 @@ class Joining:
     """Settings for joining chunks.
 
     Args:
-        drift: take the error that the overlap shows out of each chunk's colors, contrast and sharpness.
+        drift: take the error that the overlap shows out of each chunk's colors, contrast and sharpness; not
+            of chunks that keep pixels of a clip, whose colors hold the chunk's.
         fade: cross-fade the overlap.
     """
 
@@ -86,11 +87,12 @@ def generate(
         references, prompt = changed_at(changes, span)
         closing = span.handed_on - 1 if span is spans[-1] and span.handed_on else 0
         unit = unit_in(replace(span, stop=span.stop - closing))
+        here = replace(joining, drift=joining.drift and not _keeps_pixels(unit, span))
         unit = closed(unit, first) if closing else unit
         unit = unit if references is None else unit.replace(references=references)
-        frames = coder.decode(_latents(unit, span, known, joining, coder, sample, prompt))[0].clamp(0, 1)
+        frames = coder.decode(_latents(unit, span, known, here, coder, sample, prompt))[0].clamp(0, 1)
         if known is not None:
-            frames = _joined(frames, known, unit, joining, first if closing else None)
+            frames = _joined(frames, known, unit, here, first if closing else None)
         first = frames[: max(0, spans[-1].handed_on - 1)].clone() if first is None else first
         yield _finished(span, frames)
         known = frames[-span.handed_on :].clone() if span.handed_on else None
@@ -129,6 +131,11 @@ def _latents(
     first = context.num_reference_latents
     overlap = context.contexts[:, 0, :LATENT_CHANNELS, first : first + num_latent_frames(len(known))]
     return matched(latents, overlap, generated_latents(unit.masks))
+
+
+def _keeps_pixels(unit: VCU, span: Span) -> bool:
+    """True if the chunk keeps pixels of its clip behind the overlap: these hold its colors, by themselves."""
+    return bool((unit.masks[span.overlap :] <= 0.5).any())
 
 
 def _joined(frames: Tensor, known: Tensor, unit: VCU, joining: Joining, following: Tensor | None) -> Tensor:
