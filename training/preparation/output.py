@@ -86,13 +86,13 @@ def _plain(stage: str, values: Row) -> Row:
     return columns
 
 
-def write_parquet(path: Path, rows: Iterable[Row], columns: Sequence[str] | None = None) -> int:
+def write_parquet(path: Path, rows: Iterable[Row]) -> int:
     """Write a table in groups of rows, of which one is in memory at a time.
 
     Args:
         path: Destination.
-        rows: The rows; a column that a row lacks is empty there.
-        columns: All columns; None: those of all rows, which are read twice then.
+        rows: The rows. The columns and their types are those of the first `GROUP_ROWS` rows; a column that a
+            row lacks is empty there.
 
     Returns:
         The number of rows.
@@ -102,7 +102,7 @@ def write_parquet(path: Path, rows: Iterable[Row], columns: Sequence[str] | None
 
     rows = iter(rows)
     first = list(islice(rows, GROUP_ROWS))
-    schema = pyarrow.schema([(name, _type(name, first)) for name in columns or _names(first)])
+    schema = pyarrow.schema([(name, _type(name, first)) for name in _names(first)])
     remove_abandoned(path)
     count = 0
     with atomic_write(path) as partial, pyarrow.parquet.ParquetWriter(partial, schema) as writer:
