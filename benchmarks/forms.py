@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -60,6 +61,7 @@ import json, os, sys
 MOST_MB = 12_000
 small, sys.argv[1:] = sys.argv[1], []
 import torch
+from safetensors.torch import save_file
 torch.set_num_threads(1)
 from tests.scale.test_real_width import inputs
 from tests.support.pack import submodule
@@ -77,7 +79,7 @@ for line in sys.stdin:
         with torch.inference_mode():
             network, _, peak = grown_mb(load)
             noise, options = inputs()
-            torch.save(network(noise, torch.tensor([999.0]), **options), out)
+            save_file({"velocity": network(noise, torch.tensor([999.0]), **options).contiguous()}, out)
         print("peak", peak, flush=True)
         os._exit(0)
     if os.wait()[1]:
@@ -181,7 +183,7 @@ def random_rows(num_layers: int, llama_quantize: str | None) -> Iterator[str]:
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen(command, cwd=ROOT, env=SUBPROCESS_ENV, **pipes) as process,
     ):
-        source, out = write_random(Path(folder, "bf16.safetensors"), config), Path(folder, "out.pt")
+        source, out = write_random(Path(folder, "bf16.safetensors"), config), Path(folder, "out.safetensors")
         for kind in ("bf16", *FORMS, *GGUF_TYPES, *k_types):
             path = source
             if kind in FORMS:
@@ -194,7 +196,8 @@ def random_rows(num_layers: int, llama_quantize: str | None) -> Iterator[str]:
             answer = next((line for line in process.stdout if line.startswith("peak ")), None)
             if answer is None:
                 raise RuntimeError(f"{kind} could not be measured; its error is above")
-            velocity, size, peak = torch.load(out), path.stat().st_size, float(answer.split()[1]) * 2**20
+            velocity = load_file(out)["velocity"]
+            size, peak = path.stat().st_size, float(answer.split()[1]) * 2**20
             if path == source:
                 reference = velocity
             else:

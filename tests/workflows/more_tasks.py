@@ -158,7 +158,7 @@ The last frames of a clip are continued for 320 frames: 20 seconds at 16 a secon
 
 def long_replace(w: Workflow, seed: int) -> dict:
     w.prompt("a purple stick figure walking to the right over a plain orange background")
-    frames, mask = w.clip("long_clip.mp4", length=65), w.clip("long_mask.mp4", length=65)
+    frames, mask = w.clip("long_clip.mp4", length=65), w.clip("long_clip_mask.mp4", length=65)
     (mask,) = w.add("ImageToMask", image=mask)
     (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.3)
     (pose,) = w.add("VDOTControl", frames=w.clip("long_pose.mp4", length=65))

@@ -77,7 +77,7 @@ def videos() -> dict[str, torch.Tensor]:
         "pair_mask.mp4": _gray((pair.object_masks[-1] > 0.5).float()),
         "start.mp4": story.frames[:NUM_START_FRAMES],
         "long_clip.mp4": walk.frames,
-        "long_mask.mp4": _gray((walk.object_masks[-1] > 0.5).float()),
+        "long_clip_mask.mp4": _gray((walk.object_masks[-1] > 0.5).float()),
         "long_pose.mp4": units.pose(walk, None).frames,
     }
 
