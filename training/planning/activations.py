@@ -79,7 +79,8 @@ def block_activations(
     saved += hidden * wide + text_copies * text * dim
     saved += rank * (VIDEO_LAYERS * full + TEXT_LAYERS * text)
     statistics = 2 * 2 * full * network.num_heads  # log-sum-exp of two attentions, in float32
-    backward = max(2 * wide + 3 * full * dim, 8 * full * dim)
+    # At GELU three tensors of the hidden width: its input and two gradients; its output is gone by then.
+    backward = max((3 - hidden) * wide + 3 * full * dim, 8 * full * dim)
     forward = max(wide + 3 * full * dim, 8 * full * dim)
     return BlockActivations(saved + statistics, full * dim, backward, forward)
 
