@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import comfy.sd
-import comfy.utils
 import folder_paths
 import torch
 from einops import rearrange
 
+from ..vdot_core.checkpoints import read_tensors
 from ..vdot_core.text import shown
 
 PREVIEW_EVENT = "vdot.preview"
@@ -144,13 +144,14 @@ def small_decoder(latent_format) -> Decode | None:
         try:
             _decoders[path] = _loaded_decoder(path)
         except Exception as error:  # a preview is no reason to end a run
-            _log.warning("previews are rough: %s cannot be used: %s", shown(path), shown(error))
+            _log.warning("previews are rough: %s cannot be used: %s", shown(path), shown(error, 400))
             return None
     return _decoders[path]
 
 
 def _loaded_decoder(path: str) -> Decode:
-    vae = comfy.sd.VAE(comfy.utils.load_torch_file(path))
+    weights, _ = read_tensors(path, "a preview decoder")
+    vae = comfy.sd.VAE(weights)
     vae.throw_exception_if_invalid()
     vae.first_stage_model.show_progress_bar = False
 

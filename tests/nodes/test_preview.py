@@ -3,6 +3,7 @@
 import base64
 import io
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,6 +135,18 @@ def test_no_decoder_no_file_or_another_wish(comfy, decoder_folder, small_decoder
     monkeypatch.undo()
     wan.taesd_decoder_name = None
     assert preview.small_decoder(wan) is None, "the demo's latents are not Wan's"
+
+
+def test_a_decoder_that_would_run_code_is_not_read(sample, previews, decoder_folder, caplog, tmp_path):
+    class Touch:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"decoder.1.weight": Touch()}, decoder_folder / "lighttaew2_1.pth")
+    with caplog.at_level(logging.WARNING, logger="vdot"):
+        sample()
+    assert len(previews) == STEPS and not (tmp_path / "ran").exists()
+    assert "previews are rough" in caplog.text and "nothing of it was run" in caplog.text
 
 
 def test_a_damaged_decoder_ends_no_run(sample, previews, decoder_folder, caplog):
