@@ -43,17 +43,9 @@ def distributed_users(folder: Path) -> Iterator[str]:
     Yields:
         `file:line` of each import of it, and of each attribute chain torch.distributed.
     """
-    for path in sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                names = [f"{node.value.id}.{node.attr}"]
-            if any(name == "torch.distributed" or name.startswith("torch.distributed.") for name in names):
-                yield f"{path.relative_to(folder.parent).as_posix()}:{node.lineno}"
+    for path, line, names in _named(folder):
+        if any(name == "torch.distributed" or name.startswith("torch.distributed.") for name in names):
+            yield f"{path.relative_to(folder.parent).as_posix()}:{line}"
 
 
 def comfy_users(folder: Path) -> Iterator[str]:
@@ -62,15 +54,21 @@ def comfy_users(folder: Path) -> Iterator[str]:
     Yields:
         `file:line`; nodes may import comfy_api, which is ComfyUI's public interface.
     """
+    for path, line, names in _named(folder, attributes=False):
+        if not path.name.startswith("comfy_") and any(name.split(".")[0] in INSIDES for name in names):
+            yield f"{path.relative_to(folder.parent).as_posix()}:{line}"
+
+
+def _named(folder: Path, *, attributes: bool = True) -> Iterator[tuple[Path, int, list[str]]]:
+    """File, line and dotted names of each absolute import in a folder, and of each attribute of a name."""
     for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-            names = []
             if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
+                yield path, node.lineno, [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [node.module]
-            if not path.name.startswith("comfy_") and any(name.split(".")[0] in INSIDES for name in names):
-                yield f"{path.relative_to(folder.parent).as_posix()}:{node.lineno}"
+                yield path, node.lineno, [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+            elif attributes and isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                yield path, node.lineno, [f"{node.value.id}.{node.attr}"]
 
 
 def check(root: Path = ROOT, config: Path | None = None) -> list[str]:

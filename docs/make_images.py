@@ -77,7 +77,7 @@ def example(workflow: dict) -> list[Image.Image]:
 
 
 def prompt_of(workflow: dict) -> str:
-    """What the video shows."""
+    """The workflow's prompt."""
     (node,) = (n for n in workflow["nodes"] if n.get("title") == "What the video shows")
     return node["widgets_values"][0]
 

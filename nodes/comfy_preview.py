@@ -39,7 +39,7 @@ _decoders: dict[str, Decode] = {}
 
 @dataclass(frozen=True)
 class Steps:
-    """What the page is told of a run's steps.
+    """Noise levels, numbers, seed and start time of a run's steps, for the page.
 
     Args:
         sigmas: noise level of each step; they repeat where a run has several rounds of them.

@@ -10,6 +10,7 @@ import pytest
 
 from devtools import annotators
 from devtools.errors import DevError
+from devtools.paths import cache_dir
 
 FILES = {"one.tflite": b"one" * 100, "two.tflite": b"two" * 100}
 
@@ -83,3 +84,16 @@ def test_the_list_is_of_the_files_that_annotators_read():
     values = json.loads(annotators.LIST.read_text())
     used = {detectors.PERSON, detectors.FACE, pose.LANDMARKS, pose.MESH, matte.SEGMENTATION}
     assert {*values["files"]} == used
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+@pytest.mark.parametrize("variable", [None, "VDOT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"])
+def test_the_library_looks_where_dev_py_puts_them(platform, variable, tmp_path, monkeypatch):
+    from vdot_core.annotators.models import model_folder
+
+    monkeypatch.setattr(sys, "platform", platform)
+    for name in ("VDOT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path))
+    assert model_folder() == cache_dir() / annotators.FOLDER

@@ -1,4 +1,4 @@
-"""What torchrun or SLURM says of a process in environment variables."""
+"""Rank and number of processes, from the environment variables of torchrun or SLURM."""
 
 from __future__ import annotations
 

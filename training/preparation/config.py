@@ -16,7 +16,7 @@ ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".t
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """How sources are cut into clips.
+    """Cutting of sources into clips.
 
     Attributes:
         detector: adaptive (PySceneDetect's, which tolerates fast camera motion), content (its fixed

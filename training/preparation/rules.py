@@ -24,7 +24,7 @@ class UnsuitableError(Exception):
 
 @dataclass(frozen=True)
 class Clip:
-    """What is known of a clip.
+    """A clip and the task of one row.
 
     Attributes:
         row: Its row, with the results of all stages.

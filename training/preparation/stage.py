@@ -51,7 +51,7 @@ class Stage:
     missing: Callable[[PrepareConfig], str | None] = field(default=lambda config: None)
 
     def key(self, config: PrepareConfig, row_id: str, before: Sequence[str]) -> str:
-        """What a row's result depends on, as a digest.
+        """Digest of everything that a row's result depends on.
 
         Args:
             config: All settings.

@@ -5,9 +5,10 @@ Letters: F pixel frames, H W pixels.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -24,7 +25,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """What an annotator says of a clip; each part may be missing.
+    """Controls, masks, key points and boxes of a clip; each may be missing.
 
     Attributes:
         control: [F, H, W, 3] float in [0, 1]: the control video, drawn as the nodes draw it.
@@ -43,23 +44,28 @@ class Annotation:
     facts: dict[str, float] = field(default_factory=dict)
 
 
-class Annotator(Protocol):
-    """An annotator.
+class Annotator(ABC):
+    """An annotator; its model is read at its first run.
 
     Attributes:
         name: Its name in configurations.
         version: Raised with every change of its results.
         needs: Its packages and weights, in words.
+
+    Args:
+        model: Folder of its model, where it has no fixed one.
     """
 
-    name: str
-    version: int
-    needs: str
+    name: ClassVar[str]
+    version: ClassVar[int]
+    needs: ClassVar[str]
 
-    def __init__(self, model: str | Path | None = None) -> None: ...
+    def __init__(self, model: str | Path | None = None) -> None:
+        self.model = None if model is None else Path(model)
 
     def missing(self) -> str | None:
         """A sentence on what is missing here and what to do; None where it can run."""
+        return None
 
     def run(self, frames: Tensor) -> Annotation:
         """Annotate a clip.
@@ -70,3 +76,10 @@ class Annotator(Protocol):
         Raises:
             ValueError: Not such a clip, or something is missing.
         """
+        if reason := self.missing():
+            raise ValueError(reason)
+        return self.annotate(frames)
+
+    @abstractmethod
+    def annotate(self, frames: Tensor) -> Annotation:
+        """As `run`, where nothing is missing."""

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ..signals import normalize_depth
 from ..text import shown
-from .annotator import Annotation
+from .annotator import Annotation, Annotator
 
 BATCH = 4  # frames at a time
 
 
-class Depth:
+class Depth(Annotator):
     """Relative depth, near = bright, each frame stretched from black to white as in VACE.
 
     Args:
@@ -32,25 +32,21 @@ class Depth:
     )
 
     def __init__(self, model: str | Path | None = None) -> None:
-        self.folder = None if model is None else Path(model)
+        super().__init__(model)
         self._loaded = None
 
     def missing(self) -> str | None:
         """Say so where the package or the model is."""
         if not importlib.util.find_spec("transformers"):
             return "depth needs transformers: `pip install transformers`"
-        if self.folder is None:
+        if self.model is None:
             return "depth has no model; give the folder of one, such as Depth Anything V2 (depth_model)"
-        if not (self.folder / "config.json").is_file():
-            return (
-                f"depth: {shown(self.folder)} holds no config.json; give the folder of a transformers model"
-            )
+        if not (self.model / "config.json").is_file():
+            return f"depth: {shown(self.model)} holds no config.json; give the folder of a transformers model"
         return None
 
-    def run(self, frames: Tensor) -> Annotation:
+    def annotate(self, frames: Tensor) -> Annotation:
         """Estimate depth frame by frame."""
-        if reason := self.missing():
-            raise ValueError(reason)
         processor, network, device = self._load()
         depths = []
         for chunk in frames.split(BATCH):
@@ -69,7 +65,7 @@ class Depth:
 
             device = "cuda" if torch.cuda.is_available() else "cpu"
             local = {"local_files_only": True, "trust_remote_code": False}
-            network = AutoModelForDepthEstimation.from_pretrained(self.folder, use_safetensors=True, **local)
-            processor = AutoImageProcessor.from_pretrained(self.folder, **local)
+            network = AutoModelForDepthEstimation.from_pretrained(self.model, use_safetensors=True, **local)
+            processor = AutoImageProcessor.from_pretrained(self.model, **local)
             self._loaded = processor, network.eval().to(device), device
         return self._loaded

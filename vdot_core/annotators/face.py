@@ -5,13 +5,11 @@ Letters: F pixel frames, H W pixels.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from ..progress import steps
-from .annotator import Annotation, Box
+from .annotator import Annotation, Annotator, Box
 from .detectors import FACE, detect, distinct_faces
 from .models import missing_models
 from .regions import Region, tiles
@@ -20,23 +18,18 @@ MAX_FACES = 16
 TILE_PART = 0.6
 
 
-class Face:
+class Face(Annotator):
     """Boxes of faces, and masks that fill them."""
 
     name, version = "face", 1
     needs = "LiteRT, and the face detector by `python dev.py annotators`"
 
-    def __init__(self, model: str | Path | None = None) -> None:
-        pass
-
     def missing(self) -> str | None:
         """See `missing_models`."""
         return missing_models(self.name, FACE)
 
-    def run(self, frames: Tensor) -> Annotation:
+    def annotate(self, frames: Tensor) -> Annotation:
         """Boxes of each frame, the best first; `num_faces` is their mean number."""
-        if reason := self.missing():
-            raise ValueError(reason)
         height, width = frames.shape[1:3]
         masks = torch.zeros(frames.shape[:3])
         boxes: list[list[Box]] = []

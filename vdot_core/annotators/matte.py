@@ -5,14 +5,12 @@ Letters: F pixel frames, H W pixels.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..progress import steps
-from .annotator import Annotation
+from .annotator import Annotation, Annotator
 from .detectors import PERSON
 from .models import load_model, missing_models
 from .pose import DETECT_EVERY, find_people
@@ -23,23 +21,18 @@ LARGE = 0.75  # of the frame's shorter side: such people fill the frame as in th
 CLOSE = 0.8  # of the region around a body that is cut out
 
 
-class Matte:
+class Matte(Annotator):
     """Soft masks of people."""
 
     name, version = "matte", 1
     needs = "LiteRT, and selfie segmentation by `python dev.py annotators`"
 
-    def __init__(self, model: str | Path | None = None) -> None:
-        pass
-
     def missing(self) -> str | None:
         """See `missing_models`."""
         return missing_models(self.name, SEGMENTATION, PERSON)
 
-    def run(self, frames: Tensor) -> Annotation:
+    def annotate(self, frames: Tensor) -> Annotation:
         """Masks of all frames, 1 = person."""
-        if reason := self.missing():
-            raise ValueError(reason)
         masks = torch.zeros(frames.shape[:3])
         people: list[Region] = []
         for index in steps(range(len(frames))):

@@ -20,6 +20,7 @@ from ..text import shown
 
 FOLDER = "annotators"
 VARIABLES = {"win32": "LOCALAPPDATA", "darwin": ""}
+FOLDERS = {"win32": "AppData/Local", "darwin": "Library/Caches"}
 CURE = "run `python dev.py annotators` in the pack's folder, once"
 
 
@@ -29,13 +30,13 @@ def model_files() -> dict[str, dict[str, str]]:
 
 
 def model_folder() -> Path:
-    """Where the models lie: $VDOT_CACHE/annotators, or the same in the platform's cache folder."""
+    """Folder of the models: $VDOT_CACHE/annotators, or in the platform's cache folder; as devtools has it."""
     if override := os.environ.get("VDOT_CACHE"):
         return Path(override).expanduser() / FOLDER
     base = os.environ.get(VARIABLES.get(sys.platform, "XDG_CACHE_HOME"), "")
     if os.path.isabs(base):
         return Path(base) / "vdot" / FOLDER
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "vdot" / FOLDER
+    return Path.home() / FOLDERS.get(sys.platform, ".cache") / "vdot" / FOLDER
 
 
 def missing_models(name: str, *files: str) -> str | None:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 from torch import Tensor
 
 from ..signals import draw_lines, flow_video
-from .annotator import Annotation
+from .annotator import Annotation, Annotator
 
 
-class Scribble:
+class Scribble(Annotator):
     """Dark lines on white, of thinned gradients."""
 
     name, version, needs = "scribble", 1, "nothing"
 
-    def __init__(self, model: str | Path | None = None) -> None:
-        pass
-
-    def missing(self) -> None:
-        """Never anything."""
-
-    def run(self, frames: Tensor) -> Annotation:
+    def annotate(self, frames: Tensor) -> Annotation:
         """See `draw_lines`; `ink` is the part of the picture that is drawn on."""
         lines = draw_lines(frames)
         return Annotation(
@@ -30,13 +23,10 @@ class Scribble:
         )
 
 
-class Flow:
+class Flow(Annotator):
     """Color-wheel maps of OpenCV's DIS."""
 
     name, version, needs = "flow", 1, "OpenCV"
-
-    def __init__(self, model: str | Path | None = None) -> None:
-        pass
 
     def missing(self) -> str | None:
         """Say so where OpenCV is."""
@@ -44,7 +34,7 @@ class Flow:
             return None
         return "flow needs OpenCV: `pip install opencv-python-headless`"
 
-    def run(self, frames: Tensor) -> Annotation:
+    def annotate(self, frames: Tensor) -> Annotation:
         """See `flow_video`; `peak_px` is the mean of the maps' longest vectors."""
         flow = flow_video(frames)
         peak = sum(flow.peak_px) / len(flow.peak_px)

@@ -6,14 +6,13 @@ Letters: F pixel frames, H W pixels.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from ..progress import steps
 from ..signals import draw_pose
-from .annotator import Annotation
+from .annotator import Annotation, Annotator
 from .detectors import PERSON, detect, distinct_people, sigmoid
 from .models import load_model, missing_models
 from .openpose_points import NUM_LANDMARKS, body_points, face_points
@@ -29,23 +28,18 @@ MIN_FACE_PX = 24.0
 FACE_SIZE = 1.6  # of the distance of the ears, as wide as MediaPipe cuts faces
 
 
-class Pose:
+class Pose(Annotator):
     """Skeletons of body and face, drawn as VDOT Draw Pose does; hands are not estimated."""
 
     name, version = "pose", 1
     needs = "LiteRT, and BlazePose and the face mesh by `python dev.py annotators`"
 
-    def __init__(self, model: str | Path | None = None) -> None:
-        pass
-
     def missing(self) -> str | None:
         """See `missing_models`."""
         return missing_models(self.name, PERSON, LANDMARKS, MESH)
 
-    def run(self, frames: Tensor) -> Annotation:
+    def annotate(self, frames: Tensor) -> Annotation:
         """Key points in pixels of the frames, and their drawing."""
-        if reason := self.missing():
-            raise ValueError(reason)
         keypoints = estimate_poses(frames)
         height, width = frames.shape[1:3]
         drawing = draw_pose(keypoints, width=width, height=height, coordinates="pixels")

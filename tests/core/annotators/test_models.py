@@ -1,4 +1,4 @@
-"""What annotators say without models, and what they see with them."""
+"""Annotators without their models: sentences; with them: key points and masks of drawn people."""
 
 import numpy as np
 import pytest

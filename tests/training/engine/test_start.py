@@ -1,4 +1,4 @@
-"""What a program is started with: files that are none, sections without keys, and a launcher's variables."""
+"""Refusals at the start of a program: odd configuration files, empty sections, launchers' variables."""
 
 import os
 
