@@ -12,6 +12,8 @@ const MAX_RUNS = 32
 /** The prompts that this page has queued, and the nodes that their runs took from the cache, by prompt id. */
 const prompts = new Map()
 const cached = new Map()
+/** Runs that failed so soon that the answer to their queueing is still on its way. */
+const early = new Set()
 
 /** A node of a prompt with all that it is made from, as text: the same text, the same result. */
 function signature(prompt, id) {
@@ -33,7 +35,7 @@ function silent(ids) {
 async function restore(promptId) {
   const ids = silent(cached.get(promptId) ?? [])
   const prompt = prompts.get(promptId)
-  if (!ids.length || !prompt) return
+  if (!ids.length) return
   const runs = Object.values(await (await api.fetchApi(`/history?max_items=${MAX_RUNS}`)).json()).reverse()
   for (const id of ids) {
     const own = signature(prompt, id)
@@ -42,17 +44,23 @@ async function restore(promptId) {
   }
 }
 
+function end(promptId) {
+  if (prompts.has(promptId)) restore(promptId).finally(() => cached.delete(promptId))
+  else early.add(promptId)
+}
+
 /** Notes a prompt that this page has queued. */
 export function rememberPrompt(promptId, prompt) {
   prompts.set(promptId, prompt)
   if (prompts.size > MAX_RUNS) prompts.delete(prompts.keys().next().value)
+  if (early.delete(promptId)) end(promptId)
 }
 
 /** From now on, nodes say what they said when a later one fails. */
 export function watchCache() {
   api.addEventListener("execution_cached", ({ detail }) => cached.set(detail.prompt_id, detail.nodes))
   api.addEventListener("execution_success", ({ detail }) => cached.delete(detail.prompt_id))
-  for (const end of ["execution_error", "execution_interrupted"]) {
-    api.addEventListener(end, ({ detail }) => restore(detail.prompt_id).finally(() => cached.delete(detail.prompt_id)))
+  for (const event of ["execution_error", "execution_interrupted"]) {
+    api.addEventListener(event, ({ detail }) => end(detail.prompt_id))
   }
 }

@@ -11,6 +11,15 @@ SECTION = """([id, name]) => {
     const section = panel?.element.querySelector(".vdot-" + name)
     return section && !section.hidden ? section.innerText : null
 }"""
+ANSWER_LATE = """async () => {
+    const {api} = await import("/scripts/api.js")
+    const fetchApi = api.fetchApi
+    api.fetchApi = async function (route, ...rest) {
+        const answer = await fetchApi.call(this, route, ...rest)
+        if (route === "/prompt") await new Promise((done) => setTimeout(done, 1500))
+        return answer
+    }
+}"""
 SET_SETTING = "(on) => app.extensionManager.setting.set('VDOT.ShowStrip', on)"
 
 
@@ -43,8 +52,12 @@ def set_boxes(page, node, text: str) -> None:
     )
 
 
-def test_a_fresh_page_hears_of_cached_nodes_although_the_run_fails(layout):
-    """Notes and strips of a run before the page was opened, beside the sentence of the node that fails."""
+@pytest.mark.parametrize("answer", ["soon", "late"])
+def test_a_fresh_page_hears_of_cached_nodes_although_the_run_fails(layout, answer):
+    """Notes and strips of a run before the page was opened, beside the sentence of the node that fails.
+
+    A run can fail before the answer to its queueing has come.
+    """
     page, task = layout
     page.evaluate(CONNECT, [task, page.add("VDOTStrength", curve="0: 1")])
     (fade,) = page.nodes_of("VDOTStrength")
@@ -55,6 +68,8 @@ def test_a_fresh_page_hears_of_cached_nodes_although_the_run_fails(layout):
     page.open()
     page.load(graph)
     assert shown(page, task, "notes") is None
+    if answer == "late":
+        page.evaluate(ANSWER_LATE)
     page.evaluate(
         "([id, text]) => { app.graph.getNodeById(id).widgets.find((w) => w.name === 'curve').value = text }",
         [fade, "99: 1"],
