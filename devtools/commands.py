@@ -10,7 +10,6 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from devtools.annotators import ensure_models
 from devtools.comfyui import VERSION, version_of
 from devtools.errors import DevError
 from devtools.gpu import NO_DRIVER, NO_GPU, has_driver, measure, probe, read_options, why_no_gpu
@@ -24,6 +23,7 @@ from devtools.setup import layer_of, project_table, say, set_up, set_up_floor
 HAS_ACCELERATOR = "import torch; print(torch.cuda.is_available() or torch.backends.mps.is_available())"
 BENCHMARKS_WITH_PEERS = ("transport",)
 FLOOR_TESTS = ("tests/core", "tests/dev/test_floor.py")
+FETCH_ANNOTATORS = ROOT / "vdot_core" / "annotators" / "fetch.py"
 HOST_TESTS = ("tests/workflows/test_hosts.py", "--full")
 
 
@@ -120,8 +120,7 @@ def annotators(arguments: Sequence[str]) -> int:
     """Fetch the models of vdot_core/annotators into the per-user cache."""
     if arguments:
         raise DevError(f"annotators takes no arguments, got {' '.join(arguments)}")
-    ensure_models(set_up().python, say)
-    return 0
+    return run([str(set_up().python), str(FETCH_ANNOTATORS)])
 
 
 def lint(arguments: Sequence[str]) -> int:

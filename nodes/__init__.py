@@ -28,6 +28,7 @@ class VDOTExtension(ComfyExtension):
 
 def _nodes() -> list[type[io.ComfyNode]]:
     from . import (
+        annotate,
         clips,
         encode,
         load,
@@ -52,6 +53,9 @@ def _nodes() -> list[type[io.ComfyNode]]:
         signals.VDOTLines,
         signals_flow.VDOTFlow,
         signals.VDOTNormalizeDepth,
+        annotate.VDOTPose,
+        annotate.VDOTMatte,
+        annotate.VDOTFace,
         signals.VDOTDrawPose,
         vcu_region.VDOTBoxMask,
         vcu_region.VDOTCrop,

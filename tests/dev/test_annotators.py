@@ -2,15 +2,14 @@
 
 import hashlib
 import json
+import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
-from devtools import annotators
-from devtools.errors import DevError
-from devtools.paths import cache_dir
+from devtools.paths import ROOT, cache_dir
+from vdot_core.annotators import fetch
 
 FILES = {"one.tflite": b"one" * 100, "two.tflite": b"two" * 100}
 
@@ -40,7 +39,7 @@ def index(tmp_path, monkeypatch):
     }
     path = tmp_path / "files.json"
     path.write_text(json.dumps(values))
-    monkeypatch.setattr(annotators, "LIST", path)
+    monkeypatch.setattr(fetch, "LIST", path)
     monkeypatch.setenv("VDOT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
@@ -48,52 +47,64 @@ def index(tmp_path, monkeypatch):
     return path
 
 
-def test_models_are_fetched_once_and_a_damaged_one_again(index):
-    lines = []
-    target = annotators.ensure_models(Path(sys.executable), lines.append)
+def test_models_are_fetched_once_and_a_damaged_one_again(index, capsys):
+    assert fetch.main() == 0 and fetch.model_folder() == index.parent / "cache" / "annotators"
+    target = fetch.model_folder()
     assert {path.name: path.read_bytes() for path in target.glob("*.tflite")} == FILES
-    assert [line.startswith("getting one.tflite, two.tflite") for line in lines] == [True, False]
+    assert capsys.readouterr().out.splitlines() == [
+        "took one.tflite, two.tflite out of mediapipe==0.10.21 (Apache-2.0)",
+        f"2 models of annotators are in {target}",
+    ]
     (target / "two.tflite").write_bytes(b"half")
-    lines.clear()
-    annotators.ensure_models(Path(sys.executable), lines.append)
-    assert (
-        lines[0].startswith("getting two.tflite")
-        and (target / "two.tflite").read_bytes() == FILES["two.tflite"]
-    )
-    lines.clear()
-    annotators.ensure_models(Path(sys.executable), lines.append)
-    assert len(lines) == 1
-    assert not list(target.glob(".fetching-*"))
+    assert fetch.fetch_models() == ["two.tflite"]
+    assert (target / "two.tflite").read_bytes() == FILES["two.tflite"]
+    assert fetch.fetch_models() == []
+    assert [path.name for path in target.iterdir() if path.suffix != ".tflite"] == []
 
 
-def test_another_wheel_or_file_is_refused(index):
+def test_another_wheel_or_file_is_refused(index, capsys):
     values = json.loads(index.read_text())
     values["files"]["two.tflite"]["sha256"] = "0" * 64
     index.write_text(json.dumps(values))
-    with pytest.raises(DevError, match=r"two\.tflite in .* does not have the pinned SHA-256"):
-        annotators.ensure_models(Path(sys.executable), lambda line: None)
+    assert fetch.main() == 1
+    assert (
+        "two.tflite in mediapipe-0.10.21-py3-none-any.whl does not have the pinned" in capsys.readouterr().err
+    )
     values["wheel_sha256"] = "0" * 64
     index.write_text(json.dumps(values))
-    with pytest.raises(DevError, match="pip could not download mediapipe"):
-        annotators.ensure_models(Path(sys.executable), lambda line: None)
+    with pytest.raises(fetch.FetchError, match=r"pip could not download mediapipe==0\.10\.21: ERROR"):
+        fetch.fetch_models()
+
+
+def test_a_folder_that_cannot_be_made_is_named(index, monkeypatch):
+    monkeypatch.setenv("VDOT_CACHE", str(index))
+    with pytest.raises(fetch.FetchError, match=r"cannot be written .* set VDOT_CACHE to another folder"):
+        fetch.fetch_models()
+
+
+def test_the_file_runs_with_a_python_that_finds_nothing_of_ours(tmp_path):
+    """As the embedded Python of ComfyUI's portable version."""
+    program = ROOT / "vdot_core" / "annotators" / "fetch.py"
+    code = f"import runpy; print(sorted(runpy.run_path({str(program)!r})['model_files']()))"
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0 and "pose_detection.tflite" in run.stdout, run.stderr
 
 
 def test_the_list_is_of_the_files_that_annotators_read():
     from vdot_core.annotators import detectors, matte, pose
 
-    values = json.loads(annotators.LIST.read_text())
     used = {detectors.PERSON, detectors.FACE, pose.LANDMARKS, pose.MESH, matte.SEGMENTATION}
-    assert {*values["files"]} == used
+    assert {*fetch.model_files()} == used
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
 @pytest.mark.parametrize("variable", [None, "VDOT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"])
 def test_the_library_looks_where_dev_py_puts_them(platform, variable, tmp_path, monkeypatch):
-    from vdot_core.annotators.models import model_folder
-
     monkeypatch.setattr(sys, "platform", platform)
     for name in ("VDOT_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     if variable:
         monkeypatch.setenv(variable, str(tmp_path))
-    assert model_folder() == cache_dir() / annotators.FOLDER
+    assert fetch.model_folder() == cache_dir() / fetch.FOLDER

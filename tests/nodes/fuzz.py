@@ -22,7 +22,7 @@ CURES = (
     "give", "expected", "connect", "pick", "choose", "use ", "load ", "move ", "set ", "write", "divide",
     "remove", "crop", "convert", "change", "repaint one", "take ", "mark", "make ", "repair", "install",
     "fill", "keep ", "put ", "look at", "ask for", "find them", "needs", "drop", "empty the one", "paint",
-    "update",
+    "update", "run ",
 )  # fmt: skip
 PYTHON = re.compile(r"(?<!is a )(?<!--)\b(None|NoneType|dict|tensor|tuple|sequence|dtype|VCU)\b|\[F, H|\w=")
 FREE_BYTES, GROWTH_BYTES, CASE_S = 3e8, 1e9, 60

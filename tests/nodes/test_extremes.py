@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 
 from tests.nodes.fuzz import check_sentence
-from tests.nodes.test_image_kinds import CALLS, made  # noqa: F401
+from tests.nodes.test_image_kinds import CALLS, made, skip_without_parts  # noqa: F401
 from tests.support.memory import Resident
 from tests.support.pack import run_node, submodule
 
@@ -37,8 +37,7 @@ def in_pairs(node):
 @pytest.mark.parametrize("node_id", sorted(CALLS | MORE))
 @pytest.mark.parametrize("bounds", [alone, pytest.param(in_pairs, marks=pytest.mark.full)])
 def test_bounds_of_widgets_stay_within_memory(node_classes, made, monkeypatch, node_id, bounds):  # noqa: F811
-    if node_id == "VDOTFlow":
-        pytest.importorskip("cv2")
+    skip_without_parts(node_id)
     monkeypatch.setattr(submodule("vdot_core.memory"), "available_bytes", lambda: FREE_BYTES)
     inputs = (CALLS | MORE)[node_id]
     inputs = {

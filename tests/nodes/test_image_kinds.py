@@ -20,6 +20,9 @@ CALLS = {
     "VDOTLines": {"frames": CLIP, "threshold": 0.25, "thickness": 1.5, "softness": 0.5},
     "VDOTFlow": {"frames": CLIP, "estimator": "dis", "scale": "frame"},
     "VDOTNormalizeDepth": {"depth": DEPTH, "mode": "stable", "values": "metric"},
+    "VDOTPose": {"frames": CLIP[:1]},
+    "VDOTMatte": {"frames": CLIP[:1]},
+    "VDOTFace": {"frames": CLIP[:1]},
     "VDOTBoxMask": {"image": CLIP, "bboxes": BOX, "which": "all"},
     "VDOTCrop": {"frames": CLIP, "mask": MASK, "margin": 0.5, "width": 0, "height": 0},
     "VDOTControl": {"frames": CLIP, "region": MASK, **FIT},
@@ -41,6 +44,7 @@ CALLS = {
         "feather_px": 4,
     },
 }
+ANNOTATORS = {"VDOTPose": "pose", "VDOTMatte": "matte", "VDOTFace": "face"}
 KINDS = {
     **{
         str(dtype): lambda t, d=dtype: t.to(d)
@@ -95,10 +99,19 @@ def with_kinds(inputs):
                     )
 
 
-@pytest.mark.parametrize("node_id", CALLS)
-def test_images_and_masks_of_any_kind_are_taken_or_refused_in_words(node_classes, made, node_id):
+def skip_without_parts(node_id):
+    """Skip where a node's optional package or models are not there."""
     if node_id == "VDOTFlow":
         pytest.importorskip("cv2")
+    if node_id in ANNOTATORS:
+        annotators = submodule("vdot_core.annotators")
+        if reason := annotators.make_annotator(ANNOTATORS[node_id]).missing():
+            pytest.skip(reason)
+
+
+@pytest.mark.parametrize("node_id", CALLS)
+def test_images_and_masks_of_any_kind_are_taken_or_refused_in_words(node_classes, made, node_id):
+    skip_without_parts(node_id)
     inputs = {
         key: made.get(value, value) if isinstance(value, str) else value
         for key, value in CALLS[node_id].items()

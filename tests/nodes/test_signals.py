@@ -7,7 +7,16 @@ import torch
 
 from tests.support import pack as pack_support
 
-IDS = ["VDOTGray", "VDOTLines", "VDOTFlow", "VDOTNormalizeDepth", "VDOTDrawPose"]
+IDS = [
+    "VDOTGray",
+    "VDOTLines",
+    "VDOTFlow",
+    "VDOTNormalizeDepth",
+    "VDOTPose",
+    "VDOTMatte",
+    "VDOTFace",
+    "VDOTDrawPose",
+]
 
 
 @pytest.fixture(scope="module")

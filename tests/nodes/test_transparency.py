@@ -26,6 +26,9 @@ CASES = {
 OTHERS = {
     "VDOTReference",
     "VDOTBoxMask",
+    "VDOTPose",
+    "VDOTMatte",
+    "VDOTFace",
     "VDOTLayout",
     "VDOTKeyframes",
     "VDOTCrop",

@@ -101,6 +101,8 @@ def run_nodes(comfyui: str) -> None:
     run("VDOTLines", frames=clip, threshold=0.25, thickness=1.5, softness=0.5, blur=1.4, dark_on_white=True)
     run_flow(run, clip)
     run("VDOTNormalizeDepth", depth=depth, mode="stable", values="disparity", clip_percent=1.0, window=6.0)
+    for name in ("VDOTPose", "VDOTMatte", "VDOTFace"):
+        run_annotator(run, name, clip)
     person = {"pose_keypoints_2d": [32.0, 32.0, 1.0] * 18}
     keypoints = [{"people": [person], "canvas_width": 64, "canvas_height": 64}]
     drawing = {"face": True, "hands": False, "threshold": 0.3, "colors": "vace", "pen": 1.0}
@@ -145,6 +147,15 @@ def run_flow(run, clip) -> None:
     except ImportError as error:
         assert "opencv" in str(error).lower(), error
         print("VDOTFlow", flush=True)
+
+
+def run_annotator(run, name, clip) -> None:
+    """Annotators need LiteRT, which neither ComfyUI nor the pack brings: they must say so."""
+    try:
+        run(name, frames=clip)
+    except ValueError as error:
+        assert "pip install ai-edge-litert" in str(error), error
+        print(name, flush=True)
 
 
 if __name__ == "__main__":

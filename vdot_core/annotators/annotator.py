@@ -5,12 +5,15 @@ Letters: F pixel frames, H W pixels.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
+
+from ..signals.frames import check_frames
 
 
 class Box(NamedTuple):
@@ -21,6 +24,23 @@ class Box(NamedTuple):
     right: float
     bottom: float
     score: float = 1.0
+
+    def within(self, width: int, height: int, *, expand: float = 0.0) -> dict[str, int] | None:
+        """The box as detectors' nodes give it: x, y, width and height in whole pixels of a frame.
+
+        Args:
+            width, height: Of the frame.
+            expand: Added on each side, as a part of the box's own side.
+
+        Returns:
+            None where nothing of it is inside the frame.
+        """
+        dx, dy = expand * (self.right - self.left), expand * (self.bottom - self.top)
+        left, top = max(0, math.floor(self.left - dx)), max(0, math.floor(self.top - dy))
+        right, bottom = min(width, math.ceil(self.right + dx)), min(height, math.ceil(self.bottom + dy))
+        if right <= left or bottom <= top:
+            return None
+        return {"x": left, "y": top, "width": right - left, "height": bottom - top}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +96,18 @@ class Annotator(ABC):
         Raises:
             ValueError: Not such a clip, or something is missing.
         """
+        return self.annotate(self.checked(frames))
+
+    def checked(self, frames: Tensor) -> Tensor:
+        """A clip that can be annotated here, on the CPU.
+
+        Raises:
+            ValueError: As for `run`.
+        """
         if reason := self.missing():
             raise ValueError(reason)
-        return self.annotate(frames)
+        check_frames(frames)
+        return frames.cpu()
 
     @abstractmethod
     def annotate(self, frames: Tensor) -> Annotation:

@@ -38,8 +38,8 @@ class Face(Annotator):
             faces = distinct_faces(detect(FACE, frames[index], places), MAX_FACES)
             boxes.append([Box(*(float(side) for side in face.box), face.score) for face in faces])
             for box in boxes[-1]:
-                rows = slice(max(0, round(box.top)), max(0, round(box.bottom)))
-                columns = slice(max(0, round(box.left)), max(0, round(box.right)))
-                masks[index, rows, columns] = 1
+                if inside := box.within(width, height):
+                    left, top = inside["x"], inside["y"]
+                    masks[index, top : top + inside["height"], left : left + inside["width"]] = 1
         mean = sum(map(len, boxes)) / len(boxes)
         return Annotation("MediaPipe face detection", masks=masks, boxes=boxes, facts={"num_faces": mean})

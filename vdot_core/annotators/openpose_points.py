@@ -6,6 +6,9 @@ OpenPose's COCO-18 and 68-point face orders.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 # OpenPose's joint -> landmarks whose middle it is: the neck is the middle of the shoulders.
@@ -21,6 +24,8 @@ FACE = (
     *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87),  # mouth
 )
 NUM_LANDMARKS = 33
+EYES = (14, 15)  # of the body: DWPose and ComfyUI's nodes add them to the face's 68 points
+NUM_FACE, NUM_HAND = 70, 21
 
 
 def body_points(landmarks: np.ndarray) -> np.ndarray:
@@ -39,3 +44,37 @@ def body_points(landmarks: np.ndarray) -> np.ndarray:
 def face_points(mesh: np.ndarray, score: float) -> np.ndarray:
     """OpenPose's 68 points [68, 3] of a mesh [468, 2], all with the face's score."""
     return np.concatenate([mesh[list(FACE)], np.full((len(FACE), 1), score)], axis=1)
+
+
+def as_dwpose(keypoints: Sequence[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
+    """Key points in the form of DWPose's nodes, for nodes that read a score below 1 as a missing point.
+
+    Args:
+        keypoints: See `vdot_core.annotators.pose.estimate_poses`.
+        threshold: Points with a score above this are there.
+
+    Returns:
+        One dict a frame; each person has a body of 18 points, a face of 70 and hands of 21, those that are
+        there with the score 1, all others 0, 0, 0.
+    """
+    return [
+        {**frame, "people": [_as_dwpose(person, threshold) for person in frame["people"]]}
+        for frame in keypoints
+    ]
+
+
+def _as_dwpose(person: dict[str, Any], threshold: float) -> dict[str, list[float]]:
+    body = _present(person["pose_keypoints_2d"], threshold)
+    face = np.zeros((NUM_FACE, 3))
+    if "face_keypoints_2d" in person:
+        face = np.concatenate([_present(person["face_keypoints_2d"], threshold), body[list(EYES)]])
+    hands = np.zeros((NUM_HAND, 3))
+    parts = {"pose": body, "face": face, "hand_left": hands, "hand_right": hands}
+    return {f"{name}_keypoints_2d": points.ravel().tolist() for name, points in parts.items()}
+
+
+def _present(points: Sequence[float], threshold: float) -> np.ndarray:
+    """[N, 3] of a flat list, with scores of 1 and 0."""
+    rows = np.array(points).reshape(-1, 3)
+    there = rows[:, 2:] > threshold
+    return np.concatenate([rows[:, :2], np.ones((len(rows), 1))], axis=1) * there

@@ -49,11 +49,12 @@ class Pose(Annotator):
         )
 
 
-def estimate_poses(frames: Tensor) -> list[dict]:
+def estimate_poses(frames: Tensor, *, most: int = MAX_PEOPLE) -> list[dict]:
     """OpenPose's JSON of a clip.
 
     Args:
         frames: [F, H, W, 3] float in [0, 1].
+        most: People in a frame; the surest are followed.
 
     Returns:
         One dict a frame, see `parse_keypoints`; people by the place of their hips, from the left.
@@ -64,7 +65,7 @@ def estimate_poses(frames: Tensor) -> list[dict]:
     for index in steps(range(len(frames))):
         frame = frames[index]
         if index % DETECT_EVERY == 0 or not regions:
-            regions = _merged(regions, find_people(frame))
+            regions = _merged(regions, find_people(frame, most=most), most)
         people = []
         tracks: list[Region] = []
         heads: list[np.ndarray] = []
@@ -81,12 +82,12 @@ def estimate_poses(frames: Tensor) -> list[dict]:
     return result
 
 
-def find_people(frame: Tensor) -> list[Region]:
+def find_people(frame: Tensor, *, most: int = MAX_PEOPLE) -> list[Region]:
     """Regions of the people in a frame [H, W, 3]: of all of it, and of tiles for those far away."""
     height, width = frame.shape[:2]
     places = [tile for part in TILE_PARTS for tile in tiles(width, height, part)]
     near, far = detect(PERSON, frame, [Region.around(frame)]), detect(PERSON, frame, places)
-    people = distinct_people([*near, *far], MAX_PEOPLE)
+    people = distinct_people([*near, *far], most)
     return [_body_region(person.points[0], person.points[1]) for person in people]
 
 
@@ -97,13 +98,13 @@ def _body_region(hips: np.ndarray, circle: np.ndarray) -> Region:
     return Region(float(hips[0]), float(hips[1]), side, side, math.pi / 2 - math.atan2(-dy, dx))
 
 
-def _merged(tracks: list[Region], detections: list[Region]) -> list[Region]:
+def _merged(tracks: list[Region], detections: list[Region], most: int) -> list[Region]:
     """People that are followed, and those that are new."""
     merged = list(tracks)
     for region in detections:
         if not _is_near(region, merged):
             merged.append(region)
-    return merged[:MAX_PEOPLE]
+    return merged[:most]
 
 
 def _is_near(region: Region, others: list[Region]) -> bool:

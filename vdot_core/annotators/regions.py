@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MOST_IN_A_ROW = 8  # squares without overlap along a frame's longer side
+
 
 @dataclass(frozen=True)
 class Region:
@@ -56,7 +58,7 @@ class Region:
         size = np.array([planes.shape[3], planes.shape[2]], np.float32)
         grid = torch.from_numpy((2 * points / size - 1).astype(np.float32)).reshape(1, height, width, 2)
         cut = F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        return cut[0].permute(1, 2, 0).numpy()
+        return cut[0].permute(1, 2, 0).clamp(0, 1).numpy()
 
     def to_frame(self, points: np.ndarray) -> np.ndarray:
         """Points [N, 2] as fractions of the region, in pixels of the frame."""
@@ -80,8 +82,13 @@ def _grid(width: int, height: int) -> np.ndarray:
 
 
 def tiles(width: int, height: int, part: float) -> list[Region]:
-    """Squares of a part of the shorter side that cover a frame and overlap by half."""
-    side = part * min(width, height)
+    """Squares that cover a frame and overlap by half.
+
+    Args:
+        width, height: Of the frame.
+        part: Of the shorter side that a square is wide; a very long frame has larger ones.
+    """
+    side = max(part * min(width, height), max(width, height) / MOST_IN_A_ROW)
     centers = []
     for length in (width, height):
         count = max(1, math.ceil((length - side) / (side / 2)) + 1)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from vdot_core.annotators.annotator import Box
 from vdot_core.annotators.detectors import FACE, LAYERS, PERSON, Detection, anchors, distinct_people, overlap
-from vdot_core.annotators.openpose_points import BODY, body_points, face_points
+from vdot_core.annotators.openpose_points import BODY, as_dwpose, body_points, face_points
 from vdot_core.annotators.openpose_points import FACE as FACE_TABLE
 from vdot_core.annotators.regions import Region, tiles
 from vdot_core.signals import draw_pose
@@ -53,9 +54,40 @@ def test_tiles_cover_a_frame(width, height):
     covered = np.zeros((height, width), bool)
     for tile in tiles(width, height, 0.5):
         left, top = round(tile.x - tile.width / 2), round(tile.y - tile.height / 2)
-        assert left >= 0 and top >= 0 and left + tile.width <= width + 1
-        covered[top : top + math.ceil(tile.height), left : left + math.ceil(tile.width)] = True
+        assert left >= 0 and left + tile.width <= width + 1
+        covered[max(0, top) : top + math.ceil(tile.height), left : left + math.ceil(tile.width)] = True
     assert covered.all()
+
+
+def test_a_very_long_frame_has_few_tiles():
+    assert len(tiles(8192, 1, 0.5)) < 20
+
+
+def test_boxes_are_given_inside_the_frame():
+    box = Box(-4, 10.4, 12, 20)
+    assert box.within(64, 48) == {"x": 0, "y": 10, "width": 12, "height": 10}
+    assert box.within(64, 48, expand=0.5) == {"x": 0, "y": 5, "width": 20, "height": 20}
+    assert Box(70, 0, 80, 9).within(64, 48) is None
+
+
+def test_key_points_in_the_form_of_dwpose():
+    landmarks = np.random.default_rng(3).random((33, 3)) * (90, 60, 0) + (3, 3, 0.9)
+    landmarks[15, 2] = 0.1
+    body = body_points(landmarks)
+    person = {"pose_keypoints_2d": body.ravel().tolist()}
+    (frame,) = as_dwpose([{"people": [person], "canvas_width": 96, "canvas_height": 64}], 0.3)
+    (theirs,) = frame["people"]
+    points = np.array(theirs["pose_keypoints_2d"]).reshape(18, 3)
+    assert points[7].tolist() == [0, 0, 0] and (points[[*range(7), *range(8, 18)], 2] == 1).all()
+    assert points[0, :2] == pytest.approx(body[0, :2])
+    counts = {name: len(values) // 3 for name, values in theirs.items()}
+    assert counts == {
+        "pose_keypoints_2d": 18,
+        "face_keypoints_2d": 70,
+        "hand_left_keypoints_2d": 21,
+        "hand_right_keypoints_2d": 21,
+    }
+    assert not any(theirs["face_keypoints_2d"]), "a face that was not seen has no eyes either"
 
 
 def test_anchors_are_as_many_as_the_networks_answers():

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vdot_core.annotators import NAMES, make_annotator
-from vdot_core.annotators.models import Model, load_model, missing_models, model_files, model_folder
+from vdot_core.annotators.fetch import model_files, model_folder
+from vdot_core.annotators.models import Model, load_model, missing_models
 
 
 def test_every_annotator_has_the_members_of_the_protocol():
@@ -21,7 +22,7 @@ def test_missing_models_are_named_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("VDOT_CACHE", str(tmp_path))
     for name in ("pose", "matte", "face"):
         annotator = make_annotator(name)
-        assert "run `python dev.py annotators`" in annotator.missing()
+        assert "run `python vdot_core/annotators/fetch.py`" in annotator.missing()
         with pytest.raises(ValueError, match=r"lacks .*\.tflite"):
             annotator.run(torch.zeros(1, 32, 32, 3))
 
