@@ -9,12 +9,14 @@ class VDOTExtension(ComfyExtension):
     """The extension through which ComfyUI gets the nodes."""
 
     async def on_load(self) -> None:
-        """Let ComfyUI's loaders recognize VDOT files; copy the workflows' examples to its input folder."""
+        """Let ComfyUI recognize VDOT files; copy examples to its input folder; serve templates by name."""
         from .comfy_bridge import register_network
         from .comfy_inputs import install_examples
+        from .comfy_templates import serve_templates
 
         register_network()
         install_examples()
+        serve_templates()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The nodes in pipeline order: load, draw controls, describe the task, encode, sample."""

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from devtools.demo.convert import described, to_prompt
 from devtools.demo.loaders import assign, loaders
-from devtools.demo.options import DEFAULT_TASK, NATIVE_PREFIX, DemoOptions, tasks, workflow_file
-from devtools.demo.titles import TITLES
+from devtools.demo.options import DEFAULT_TASK, NATIVE_PREFIX, DemoOptions, names, tasks, workflow_file
 from devtools.errors import DevError
 from devtools.paths import ROOT
 
@@ -22,7 +21,7 @@ def parse(arguments: Sequence[str]) -> DemoOptions:
     """
     parsed = _parser().parse_args(arguments)
     native = f"{NATIVE_PREFIX}{parsed.task}"
-    if parsed.task not in tasks() and native in TITLES:
+    if parsed.task not in tasks() and native in names():
         raise DevError(
             f"--task {parsed.task} needs model files that the demo does not have: load "
             f"{workflow_file(native).relative_to(ROOT)} in ComfyUI, its note says which"

@@ -2,18 +2,20 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from devtools.demo.titles import TITLES, stem_of
 from devtools.documents import read_json
 from devtools.errors import DevError
 from devtools.paths import ROOT
 
 WORKFLOWS = ROOT / "workflows"
+TABLE = ROOT / "assets" / "templates.json"  # name -> file, and the groups and values that differ from it
 PREFIX = "vdot_"
 NATIVE_PREFIX = "native_"  # workflows that need more than the bundled model files
 DEFAULT_TASK = "depth"
+BYPASSED = 4
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class DemoOptions:
     """Options of a demo run. None and () keep the workflow's own value.
 
     Attributes:
-        task: a name of TITLES, without vdot_.
+        task: a name of the table, without vdot_.
         video: clip to use instead of the workflow's.
         images: pictures to use instead of the workflow's, in order.
         mask: picture or video; white is regenerated.
@@ -60,8 +62,10 @@ class DemoOptions:
         return workflow_file(f"{PREFIX}{self.task}")
 
     def uses_node(self, kind: str) -> bool:
-        """True if the task's workflow has a node of this class."""
-        return any(node["type"] == kind for node in self.read_workflow()["nodes"])
+        """True if the task's workflow has a node of this class that takes part."""
+        return any(
+            node["type"] == kind and node.get("mode") != BYPASSED for node in self.read_workflow()["nodes"]
+        )
 
     def read_workflow(self) -> dict[str, Any]:
         """The workflow, as the front end saved it.
@@ -69,23 +73,44 @@ class DemoOptions:
         Raises:
             DevError: its file is damaged.
         """
-        cure = f'restore it: git checkout "{self.workflow.relative_to(ROOT)}"'
-        values = read_json(self.workflow, cure)
-        nodes, links = values.get("nodes"), values.get("links")
-        if not (isinstance(nodes, list) and isinstance(links, list) and all(map(_is_node, nodes))):
-            raise DevError(f"{self.workflow} is damaged (it does not list nodes and links); {cure}")
-        return values
+        return read_workflow(f"{PREFIX}{self.task}")
+
+
+def read_workflow(name: str) -> dict[str, Any]:
+    """The workflow of a name of the table: its file with the task's groups switched.
+
+    Raises:
+        DevError: the file is damaged.
+    """
+    path = workflow_file(name)
+    cure = f'restore it: git checkout "{path.relative_to(ROOT)}"'
+    values = read_json(path, cure)
+    nodes, links = values.get("nodes"), values.get("links")
+    if not (isinstance(nodes, list) and isinstance(links, list) and all(map(_is_node, nodes))):
+        raise DevError(f"{path} is damaged (it does not list nodes and links); {cure}")
+    changes = _table()[name]["changes"]
+    return {**values, "nodes": [node | changes.get(str(node["id"]), {}) for node in nodes]}
 
 
 def _is_node(node: Any) -> bool:
     return isinstance(node, dict) and {"id", "type"} <= node.keys()
 
 
+def names() -> list[str]:
+    """Every name that a workflow is found by."""
+    return list(_table())
+
+
 def tasks() -> list[str]:
     """The tasks that have a workflow."""
-    return sorted(name.removeprefix(PREFIX) for name in TITLES if name.startswith(PREFIX))
+    return sorted(name.removeprefix(PREFIX) for name in names() if name.startswith(PREFIX))
 
 
 def workflow_file(name: str) -> Path:
-    """The file of a name of TITLES."""
-    return WORKFLOWS / f"{stem_of(name)}.json"
+    """The file that holds the workflow of a name."""
+    return WORKFLOWS / f"{_table()[name]['file']}.json"
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return read_json(TABLE, f'restore it: git checkout "{TABLE.relative_to(ROOT)}"')

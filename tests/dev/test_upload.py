@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 import os
 import re
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from devtools.demo.graph import apply, final_units, tap_prompt
 from devtools.demo.links import unit_nodes
 from devtools.demo.loaders import VIDEO_LOADERS, assign, loaders
 from devtools.demo.media import probe_video
-from devtools.demo.options import DemoOptions, tasks, workflow_file
+from devtools.demo.options import DemoOptions, read_workflow, tasks
 from devtools.demo.upload import fitted, inspect_files, send
 from devtools.errors import DevError, UsageError
 
@@ -72,8 +71,7 @@ def media(tmp_path_factory):
 
 
 def converted(task, object_info):
-    workflow = json.loads(workflow_file(f"vdot_{task}").read_text(encoding="utf-8"))
-    return to_prompt(workflow, object_info)
+    return to_prompt(read_workflow(f"vdot_{task}"), object_info)
 
 
 def told(server, object_info, out, task, *arguments):

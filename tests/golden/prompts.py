@@ -6,8 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
-from devtools.demo.options import workflow_file
-from devtools.demo.titles import TITLES
+from devtools.demo.options import names, read_workflow
 
 from . import subjects
 
@@ -19,9 +18,8 @@ OPTIONS = ("default", "control_after_generate", "forceInput", "widgetType", "ima
 
 
 def read_graphs() -> dict[str, dict]:
-    """Today's workflow files by name."""
-    paths = {name: workflow_file(name) for name in sorted(TITLES)}
-    return {name: json.loads(path.read_text("utf-8")) for name, path in paths.items()}
+    """Today's workflows by name."""
+    return {name: read_workflow(name) for name in sorted(names())}
 
 
 def bare_graph(workflow: dict) -> dict:

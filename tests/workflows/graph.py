@@ -2,7 +2,9 @@
 
 import json
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.workflows.catalog import KINDS, UPLOAD, NodeKind, Socket
@@ -18,7 +20,15 @@ The demo model only knows colored shapes. For the 14B model choose its files in 
 *wan_2.1_vae.safetensors*; of a file that is not there yet, the node says where to get it. Size, length and
 steps follow: a 1920 x 1080 clip becomes 832 x 480 with up to 81 frames. Then load files of your own: the
 examples are tiny drawings."""
+OPTIONAL = """
+
+## Optional
+
+Right-click the title of a group, then *Set Group Nodes to Always* or *Bypass Group Nodes*:
+
+"""
 EXAMPLES = "It runs as it is, on drawn examples."
+BYPASSED = 4
 
 
 @dataclass(frozen=True)
@@ -30,16 +40,37 @@ class Output:
     type: str
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A task whose workflow is another one with optional groups switched and other values.
+
+    Attributes:
+        of: name of the other workflow's task.
+        switched: titles of the optional groups that are on instead of off, or off instead of on.
+        text: the prompt; None keeps it.
+        values: widgets by title or type of a node.
+    """
+
+    of: str
+    switched: tuple[str, ...] = ()
+    text: str | None = None
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
 class Workflow:
     """A workflow that grows node by node and ends with `finish`.
 
     Args:
         name: the task.
+        variant: what is different from the task's own workflow.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, variant: Variant | None = None):
         self.name = name
         self.urls: tuple[str, ...] = ()  # of files that a widget may name
+        self._variant = variant or Variant(name)
+        self._parts: list[tuple[str, str, set[int]]] = []  # title, hint, nodes
+        self._bypassed = False
         self._nodes: list[dict] = []
         self._links: list[list] = []
         self._is_demo = True
@@ -60,6 +91,7 @@ class Workflow:
         schema, number = KINDS[kind], len(self._nodes) + 2  # the note is 1
         linked = {name: values.pop(name) for name in schema.widgets if isinstance(values.get(name), Output)}
         widgets = {name: values.pop(name, default) for name, default in schema.widgets.items()}
+        widgets |= self._variant.values.get(title or kind, {})
         inputs: list[dict] = []
         for socket in schema.inputs:
             if socket.type == "VDOT_SIZE" and values.get("unit") is None:  # a unit has a size already
@@ -75,12 +107,29 @@ class Workflow:
         node = _node(kind, schema, number, inputs)
         if title:
             node["title"] = title
+        if self._bypassed:
+            node["mode"] = BYPASSED
         if widgets:
             node["widgets_values"] = [*widgets.values(), *[UPLOAD] * schema.uploads]
             models = [model for model in map(_model, self.urls) if model["name"] in widgets.values()]
             node["properties"] |= {"models": models} if models else {}
         self._nodes.append(node)
         return tuple(Output(number, slot, type_) for slot, (_, type_) in enumerate(schema.outputs))
+
+    @contextmanager
+    def optional(self, title: str, hint: str, on: bool = False) -> Iterator[None]:
+        """Nodes in a group of their own, which is bypassed unless it is on.
+
+        Args:
+            title: of the group.
+            hint: what it does, and what to change along with it.
+            on: whether it takes part before a person switches it.
+        """
+        first = len(self._nodes)
+        self._bypassed = on == (title in self._variant.switched)
+        yield
+        self._bypassed = False
+        self._parts.append((title, hint, {node["id"] for node in self._nodes[first:]}))
 
     def prompt(self, text: str, **files: str) -> None:
         """Start with the text prompt and a model.
@@ -91,7 +140,15 @@ class Workflow:
         """
         self._is_demo = not files
         self._model, clip, self._vae, self._size = self.add("VDOTLoad", **files)
-        (self._text,) = self.add("CLIPTextEncode", title="What the video shows", clip=clip, text=text)
+        (self._text,) = self.add(
+            "CLIPTextEncode", title="What the video shows", clip=clip, text=self._variant.text or text
+        )
+
+    @property
+    def size(self) -> Output:
+        """Size and length of the model, by VDOT Load."""
+        assert self._size, "prompt() comes first"
+        return self._size
 
     def clip(self, file: str, **values: Any) -> Output:
         """A video file's frames; the result gets sound and frame rate of the first one."""
@@ -99,15 +156,15 @@ class Workflow:
         self._source = self._source or (audio, fps)
         return frames
 
-    def image(self, file: str) -> Output:
+    def image(self, file: str, title: str | None = None) -> Output:
         """A picture."""
-        return self.add("LoadImage", image=file)[0]
+        return self.add("LoadImage", image=file, title=title)[0]
 
-    def mask(self, file: str) -> Output:
+    def mask(self, file: str, title: str | None = None) -> Output:
         """A mask, from a picture, or from a video one for each frame."""
         if file.endswith(".mp4"):
-            return self.add("ImageToMask", image=self.clip(file))[0]
-        return self.add("LoadImageMask", image=file)[0]
+            return self.add("ImageToMask", image=self.clip(file, title=title))[0]
+        return self.add("LoadImageMask", image=file, title=title)[0]
 
     def finish(
         self, unit: Output, note: str, seed: int, keep: bool = False, stitch: dict | None = None
@@ -151,8 +208,10 @@ class Workflow:
 
     def _file(self, note: str) -> dict:
         """The workflow, laid out."""
-        groups = lay_out(self._nodes)
-        readme = note_node(note.strip() + (REAL_VIDEOS if self._is_demo else ""))
+        hints = "\n".join(f"- **{title}**: {hint}" for title, hint, _ in self._parts)
+        note = note.strip() + (OPTIONAL + hints if hints else "")
+        groups = lay_out(self._nodes, [(title, numbers) for title, _, numbers in self._parts])
+        readme = note_node(note + (REAL_VIDEOS if self._is_demo else ""))
         return {
             "id": str(uuid.uuid5(FILE_IDS, self.name)),
             "revision": 0,

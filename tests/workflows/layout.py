@@ -1,12 +1,14 @@
 """Where the nodes of a workflow file lie: a note on top, then groups in rows of at most 2,100 pixels."""
 
 import math
+from collections.abc import Iterator, Sequence
 
 TOP, GAP, MAX_COLUMN, MAX_WIDTH = 60, 80, 1000, 2100
 MARGIN, GROUP_GAP, GROUP_TOP = 20, 30, -10
 WIDTH, TASK_WIDTH = 300, 340
 NOTE_WIDTH, NOTE_ROW, NOTE_LETTERS = 1100, 19, 150
 SCALE = 0.68
+PART_COLOR = "#666"
 NATIVE_NODES = (
     *("CheckpointLoaderSimple", "UNETLoader", "LoadDA3Model", "DA3Inference", "DA3Render", "RTDETR_detect"),
     *("SDPoseKeypointExtractor", "SDPoseFaceBBoxes", "SAM3_VideoTrack", "SAM3_TrackToMask"),
@@ -53,18 +55,20 @@ def note_node(text: str) -> dict:
     }
 
 
-def lay_out(nodes: list[dict]) -> list[dict]:
-    """Put nodes into columns, stage by stage, in as many rows as it needs; returns the stages' groups."""
-    placed = {kind for _, _, kinds, _ in STAGES for kind in kinds}
+def lay_out(nodes: list[dict], parts: Sequence[tuple[str, set[int]]] = ()) -> list[dict]:
+    """Put nodes into columns, stage by stage, in as many rows as it needs.
+
+    Args:
+        nodes: of the graph.
+        parts: titles and node numbers of optional groups, which lie behind the stages.
+
+    Returns:
+        The groups of stages and parts.
+    """
     groups: list[dict] = []
     row: list[dict] = []
     x, top, lowest = 0, GROUP_TOP, 0
-    for title, color, kinds, width in STAGES:
-        members = [
-            node for node in nodes if node["type"] in kinds or (not kinds and node["type"] not in placed)
-        ]
-        if not members:
-            continue
+    for title, color, members, width in _sections(nodes, parts):
         columns = _columns(members)
         total = len(columns) * (width + 2 * MARGIN)
         if row and x + total > MAX_WIDTH:
@@ -72,13 +76,30 @@ def lay_out(nodes: list[dict]) -> list[dict]:
         for index, column in enumerate(columns):
             left = x + MARGIN + index * (width + 2 * MARGIN)
             lowest = max(lowest, _stack(column, left, top + TOP - GROUP_TOP, width))
-        group = {"id": len(groups) + 1, "title": f"{len(groups) + 1} {title}", "color": color}
+        group = {"id": len(groups) + 1, "title": title, "color": color}
         groups.append({**group, "bounding": [x, top, total, 0], "font_size": 24, "flags": {}})
         row.append(groups[-1])
         for other in row:
             other["bounding"][3] = lowest + MARGIN - top
         x += total + GROUP_GAP
     return groups
+
+
+def _sections(
+    nodes: list[dict], parts: Sequence[tuple[str, set[int]]]
+) -> Iterator[tuple[str, str, list[dict], int]]:
+    """Title, color, nodes and width of every group."""
+    placed = {kind for _, _, kinds, _ in STAGES for kind in kinds}
+    apart = {number for _, numbers in parts for number in numbers}
+    number = 0
+    for title, color, kinds, width in STAGES:
+        members = [node for node in nodes if node["id"] not in apart]
+        members = [n for n in members if n["type"] in kinds or (not kinds and n["type"] not in placed)]
+        if members:
+            number += 1
+            yield f"{number} {title}", color, members, width
+    for title, numbers in parts:
+        yield f"Optional: {title}", PART_COLOR, [node for node in nodes if node["id"] in numbers], TASK_WIDTH
 
 
 def _columns(members: list[dict]) -> list[list[dict]]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from devtools.demo.titles import stem_of
+from tests.workflows import variants
 from tests.workflows.graph import Output, Workflow
+from tests.workflows.single_tasks import optional_subject
 
 Native = Callable[[Workflow, int], dict]
 WAN_CHOICES = {
@@ -66,11 +67,9 @@ def _keypoints(w: Workflow, picture: Output, model: Output, vae: Output) -> Outp
     return w.add("SDPoseKeypointExtractor", model=model, vae=vae, image=picture, bboxes=boxes)[0]
 
 
-def _pose(w: Workflow, frames: Output) -> Output:
-    """A clip's poses as a control of the size that the others have."""
-    model, _, vae = w.add("CheckpointLoaderSimple", title="SDPose", ckpt_name=SDPOSE[1])
-    (control,) = w.add("VDOTDrawPose", keypoints=_keypoints(w, frames, model, vae))
-    return w.add("VDOTControl", frames=control)[0]
+def _drawn(w: Workflow, frames: Output, model: Output, vae: Output) -> Output:
+    """A clip's poses, drawn."""
+    return w.add("VDOTDrawPose", keypoints=_keypoints(w, frames, model, vae))[0]
 
 
 def depth_anything(w: Workflow, seed: int) -> dict:
@@ -94,7 +93,16 @@ The clip's depth stays, the text sets the new content.
 
 def sdpose(w: Workflow, seed: int) -> dict:
     _real_prompt(w, "an astronaut in a white suit dances on a beach at dusk")
-    unit = _pose(w, w.clip("clip.mp4"))
+    frames = w.clip("clip.mp4")
+    model, _, vae = w.add("CheckpointLoaderSimple", title="SDPose", ckpt_name=SDPOSE[1])
+    (unit,) = w.add("VDOTControl", frames=_drawn(w, frames, model, vae))
+    hint = "SDPose finds it, and the poses set its motion; *scale*: how much hair is included"
+    with w.optional(variants.FACE, hint):
+        picture = w.image("subject.png", "Picture of the face")
+        (keypoints,) = w.add("SDPoseKeypointExtractor", model=model, vae=vae, image=picture)
+        (boxes,) = w.add("SDPoseFaceBBoxes", keypoints=keypoints)
+        (face,) = w.add("VDOTBoxMask", image=picture, bboxes=boxes, which="largest")
+        (unit,) = w.add("VDOTReference", images=[picture], masks=[face], unit=unit)
     note = """# Poses of a clip, by SDPose
 
 RT-DETR finds the people in the clip, SDPose their key points; they are drawn as skeletons as in training.
@@ -109,51 +117,19 @@ def sam3_inpaint(w: Workflow, seed: int) -> dict:
     frames = w.clip("clip.mp4")
     mask = _tracked(w, frames, "car")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3)
-    note = f"""# Remove what a word names, by SAM 3
+    hint = "the new person moves like the old one; *mask_shape* `box`, *expand* 0.1"
+    with w.optional(variants.POSES, hint):
+        model, _, vae = w.add("CheckpointLoaderSimple", title="SDPose", ckpt_name=SDPOSE[1])
+        (pose,) = w.add("VDOTControl", frames=_drawn(w, frames, model, vae))
+        (unit,) = w.add("VDOTCompose", units=[unit, pose])
+    note = """# Remove or replace what a word names, by SAM 3
 
 SAM 3 finds and tracks it, **VDOT Mask** regenerates its region, **VDOT Paste Back** restores the rest.
 
 - *What to find* names the object in a word or two; the prompt describes the scene without it.
-- To replace it by something else, connect a **VDOT Reference** as in the workflow
-  *{stem_of("vdot_swap")}*."""
-    return w.finish(unit, _note(note, SAM3), seed, keep=True)
-
-
-def face_sdpose(w: Workflow, seed: int) -> dict:
-    _real_prompt(w, "a woman in a green coat walks through a market, cinematic")
-    model, _, vae = w.add("CheckpointLoaderSimple", title="SDPose", ckpt_name=SDPOSE[1])
-    picture = w.image("subject.png")
-    (keypoints,) = w.add("SDPoseKeypointExtractor", model=model, vae=vae, image=picture)
-    (boxes,) = w.add("SDPoseFaceBBoxes", keypoints=keypoints)
-    (face,) = w.add("VDOTBoxMask", image=picture, bboxes=boxes, which="largest")
-    frames = w.clip("clip.mp4")
-    (control,) = w.add("VDOTDrawPose", keypoints=_keypoints(w, frames, model, vae))
-    (control,) = w.add("VDOTControl", frames=control)
-    (unit,) = w.add("VDOTReference", images=[picture], masks=[face], unit=control)
-    note = """# A face from a picture, motion from a clip
-
-SDPose finds the face, **VDOT Box Mask** cuts it out, and the poses of the clip set the motion.
-
-- *scale* of **SDPose Face Bounding Boxes**: how much hair is included.
-- For the full figure, connect a mask of it to **VDOT Reference** instead."""
-    return w.finish(unit, _note(note, SDPOSE, RT_DETR), seed)
-
-
-def replace_character(w: Workflow, seed: int) -> dict:
-    _real_prompt(w, "a robot with copper arms plays the violin in a park")
-    frames = w.clip("clip.mp4")
-    mask = _tracked(w, frames, "person")
-    (place,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="box", expand=0.1)
-    (unit,) = w.add("VDOTCompose", units=[place, _pose(w, frames)])
-    subject_inputs = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
-    (unit,) = w.add("VDOTReference", **subject_inputs, unit=unit)
-    note = """# Replace a character
-
-Within SAM 3's mask, the referenced person follows the clip's poses; the rest of the clip stays.
-
-- *mask_shape* `box`: the exact outline would show the old character.
+- To replace it, turn on the subject; *mask_shape* `box` hides the old outline.
 - Try-on is the same with a mask of the clothes and a picture of the new ones."""
-    return w.finish(unit, _note(note, SAM3, SDPOSE, RT_DETR), seed, keep=True)
+    return w.finish(optional_subject(w, unit), _note(note, SAM3, SDPOSE, RT_DETR), seed, keep=True)
 
 
-NATIVE: tuple[Native, ...] = (depth_anything, sdpose, sam3_inpaint, face_sdpose, replace_character)
+NATIVE: tuple[Native, ...] = (depth_anything, sdpose, sam3_inpaint)

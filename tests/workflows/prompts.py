@@ -2,19 +2,30 @@
 
 FRONTEND_ONLY = {"MarkdownNote"}
 PLAIN_WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+BYPASSED = 4
 AFTERWARDS = ("fixed", "randomize", "increment", "decrement")
 
 
 def to_prompt(workflow: dict, info: dict) -> dict:
     """API prompt of a flat workflow: linked inputs by name, widgets in the order of /object_info."""
-    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    sources = {link[0]: _source(workflow, link) for link in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:
-        if node["type"] in FRONTEND_ONLY:
+        if node["type"] in FRONTEND_ONLY or node["mode"] == BYPASSED:
             continue
-        linked = {i["name"]: sources[i["link"]] for i in node["inputs"] if i["link"] is not None}
+        linked = {i["name"]: sources[i["link"]] for i in node["inputs"] if sources.get(i["link"])}
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": {**widgets(node, info), **linked}}
     return prompt
+
+
+def _source(workflow: dict, link: list) -> list | None:
+    """Where a link starts: behind bypassed nodes, the first input of the output's type."""
+    node = next(node for node in workflow["nodes"] if node["id"] == link[1])
+    if node["mode"] != BYPASSED:
+        return [str(link[1]), link[2]]
+    same = [entry["link"] for entry in node["inputs"] if entry["type"] == node["outputs"][link[2]]["type"]]
+    before = [other for other in workflow["links"] if same and other[0] == same[0]]
+    return _source(workflow, before[0]) if before else None
 
 
 def widgets(node: dict, info: dict) -> dict:

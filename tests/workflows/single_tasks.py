@@ -2,9 +2,35 @@
 
 from collections.abc import Callable
 
-from tests.workflows.graph import EXAMPLES, Workflow
+from tests.workflows import variants
+from tests.workflows.graph import EXAMPLES, Output, Workflow
 
 Task = Callable[[Workflow, int], dict]
+# Where the subject's upper half lies in subject.png: x, y, width, height.
+FACE_BOX = {"x": 18, "y": 1, "width": 40, "height": 19}
+SUBJECT_HINT = "the picture sets who or what it is; the text names it too"
+
+
+def subject_of(w: Workflow, picture: str = "subject") -> dict[str, list[Output]]:
+    """A picture and its mask, as inputs of VDOT Reference."""
+    image = w.image(f"{picture}.png", "Subject")
+    return {"images": [image], "masks": [w.mask(f"{picture}_mask.png", "Mask of the subject")]}
+
+
+def optional_subject(w: Workflow, unit: Output) -> Output:
+    """The unit, with a cut-out picture as reference where its group is on."""
+    with w.optional(variants.SUBJECT, SUBJECT_HINT):
+        return w.add("VDOTReference", **subject_of(w), unit=unit)[0]
+
+
+def optional_face(w: Workflow, unit: Output, **size: Output) -> Output:
+    """The unit, with the face of a picture as reference where its group is on."""
+    hint = "the box of a face with its content, on white, as in training; the box is typed here"
+    with w.optional(variants.FACE, hint):
+        picture = w.image("subject.png", "Picture of the face")
+        (box,) = w.add("PrimitiveBoundingBox", title="Where the face is", **FACE_BOX)
+        (mask,) = w.add("VDOTBoxMask", image=picture, bboxes=box, which="largest")
+        return w.add("VDOTReference", images=[picture], masks=[mask], unit=unit, **size)[0]
 
 
 def text(w: Workflow, seed: int) -> dict:
@@ -30,12 +56,19 @@ The depth clip sets where objects are and how near; the text sets what they are.
 - **VDOT Depth** takes any depth estimator's output. Near must be bright; otherwise turn on *invert*.
 - Size and length come from the clip and are rounded to valid values.
 - With *start_frame* and *end_frame* it guides only a part of the video."""
-    return w.finish(unit, note, seed)
+    return w.finish(optional_subject(w, unit), note, seed)
 
 
 def pose(w: Workflow, seed: int) -> dict:
     w.prompt("a red stick figure walking to the right over a plain white background")
     (unit,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
+    with w.optional(variants.SECOND_SUBJECT, "together with the first; up to eight, a background too"):
+        second = w.image("second.png", "Second subject")
+        second_mask = w.mask("second_mask.png", "Mask of the second subject")
+    with w.optional(variants.SUBJECT, SUBJECT_HINT):
+        subject = subject_of(w)
+        pictures = {"images": [*subject["images"], second], "masks": [*subject["masks"], second_mask]}
+        (unit,) = w.add("VDOTReference", **pictures, unit=unit)
     note = f"""# Pose to video
 
 The character moves like the skeleton. {EXAMPLES}
@@ -43,7 +76,7 @@ The character moves like the skeleton. {EXAMPLES}
 - For skeletons of your own clip, put a pose node (SDPose, DWPose) and **VDOT Draw Pose** before
   **VDOT Control**.
 - The model was trained on body and face, not on hands."""
-    return w.finish(unit, note, seed)
+    return w.finish(optional_face(w, unit), note, seed)
 
 
 def flow(w: Workflow, seed: int) -> dict:
@@ -55,7 +88,7 @@ The picture moves as the optical flow: hue is direction, saturation is speed, wh
 {EXAMPLES}
 
 - To get the flow of your own clip, put **VDOT Flow** between the clip and **VDOT Control**."""
-    return w.finish(unit, note, seed)
+    return w.finish(optional_subject(w, unit), note, seed)
 
 
 def gray(w: Workflow, seed: int) -> dict:
@@ -67,7 +100,7 @@ def gray(w: Workflow, seed: int) -> dict:
 Light and shapes stay, the text sets the colors: for old films, or to recolor. {EXAMPLES}
 
 - **VDOT Gray** removes the color; use it for black-and-white clips too."""
-    return w.finish(unit, note, seed)
+    return w.finish(optional_subject(w, unit), note, seed)
 
 
 def scribble(w: Workflow, seed: int) -> dict:
@@ -80,33 +113,23 @@ The contours stay, the text sets everything else. {EXAMPLES}
 
 - **VDOT Lines**: a higher *threshold* draws fewer lines, and leaves the model more freedom.
 - Connect your own drawings directly to **VDOT Control**: dark lines on white."""
-    return w.finish(unit, note, seed)
+    return w.finish(optional_subject(w, unit), note, seed)
 
 
 def layout(w: Workflow, seed: int) -> dict:
     w.prompt("a red square moving up over a plain yellow background")
-    (unit,) = w.add("VDOTLayout", boxes="0: 20, 30, 42, 52\n-1: 28, 4, 50, 26")
-    note = """# Boxes to video
+    with w.optional(variants.MASKS, "one mask clip per object; empty *boxes*, or keep them for other things"):
+        mask = w.mask("mask.mp4")
+    (unit,) = w.add("VDOTLayout", boxes="0: 20, 30, 42, 52\n-1: 28, 4, 50, 26", masks=[mask])
+    note = f"""# Boxes to video
 
-Boxes set where objects are; the text sets what they look like.
+Boxes set where objects are; the text sets what they look like. {EXAMPLES}
 
-- One line for each moment in **VDOT Layout**: *frame: left, top, right, bottom*. Between them the box moves
-  evenly; -1 is the last frame. An empty line starts the next object.
-- For a path, write two numbers per line: the center of a box of *box_width* x *box_height*. The output of
-  path-drawing nodes can be connected to *boxes*."""
-    return w.finish(unit, note, seed)
-
-
-def layout_track(w: Workflow, seed: int) -> dict:
-    w.prompt("an orange heart moving to the upper right over a plain green background")
-    (unit,) = w.add("VDOTLayout", masks=[w.mask("mask.mp4")], width=0, height=0, length=0)
-    note = f"""# Tracked masks to video
-
-The contours of an object tracked in a clip set where the new object is. {EXAMPLES}
-
-- Connect one mask clip per object, from a tracker (SAM 2 and others).
-- *mask_shape* `box` draws only the boxes: more freedom for the new shape."""
-    return w.finish(unit, note, seed)
+- Draw and drag boxes on the picture in **VDOT Layout**, or type them: *frame: left, top, right, bottom*.
+  Between two lines the box moves evenly; -1 is the last frame. An empty line starts the next object.
+- For a path, write two numbers per line: the center of a box of *box_width* x *box_height*.
+- Tracked masks: *mask_shape* `box` draws only their boxes, which leaves the shape to the model."""
+    return w.finish(optional_subject(w, unit), note, seed)
 
 
 def inpaint(w: Workflow, seed: int) -> dict:
@@ -120,7 +143,7 @@ Keeps the clip and regenerates the masked region. {EXAMPLES}
 - White in the mask is regenerated, black is kept, in every frame. A mask clip works too.
 - **VDOT Paste Back** restores the kept pixels exactly, but for a soft edge of *feather_px* around the mask.
 - *mask_shape* `hull` or `box` hides the outline of what was there: use it to remove or swap things."""
-    return w.finish(unit, note, seed, keep=True)
+    return w.finish(optional_subject(w, unit), note, seed, keep=True)
 
 
 def outpaint(w: Workflow, seed: int) -> dict:
@@ -135,40 +158,24 @@ Keeps the clip and generates the area beyond its borders. {EXAMPLES}
 - The new, larger picture has the model's size; without *size* the clip keeps its scale.
 - *feather_px* regenerates a strip of the clip along the margin, which hides the seam;
   **VDOT Paste Back** restores the rest of the clip exactly."""
-    return w.finish(unit, note, seed, keep=True)
+    return w.finish(optional_subject(w, unit), note, seed, keep=True)
 
 
 def firstframe(w: Workflow, seed: int) -> dict:
     w.prompt("a large purple circle moving to the left over a plain white background")
-    (unit,) = w.add("VDOTExtend", first=w.image("first.png"))
-    note = f"""# Image to video: the first frame
+    with w.optional(variants.FIRST, "bypass it where only the last frame is known", on=True):
+        first = w.image("first.png", "First frame")
+    with w.optional(variants.LAST, "the model generates the way there; the same picture twice makes a loop"):
+        last = w.image("last.png", "Last frame")
+    (unit,) = w.add("VDOTExtend", first=first, last=last)
+    note = f"""# Picture to video
 
-The picture is the first frame of the video. {EXAMPLES}
+The picture is the first frame of the video, the last, or both. {EXAMPLES}
 
 - Describe the action, not only the scene.
-- The video has the shape of the picture."""
-    return w.finish(unit, note, seed)
-
-
-def lastframe(w: Workflow, seed: int) -> dict:
-    w.prompt("a large purple circle moving to the left over a plain white background")
-    (unit,) = w.add("VDOTExtend", last=w.image("last.png"))
-    note = f"""# Image to video: the last frame
-
-The picture is the last frame of the video; the model generates the way there. {EXAMPLES}"""
-    return w.finish(unit, note, seed)
-
-
-def firstlast(w: Workflow, seed: int) -> dict:
-    w.prompt("a large purple circle moving to the left over a plain white background")
-    (unit,) = w.add("VDOTExtend", first=w.image("first.png"), last=w.image("last.png"))
-    note = f"""# First and last frame
-
-From one picture to the other. {EXAMPLES}
-
-- The same picture twice makes a loop.
+- The video has the shape of the picture.
 - Clips instead of pictures fill the gap between two shots."""
-    return w.finish(unit, note, seed)
+    return w.finish(optional_subject(w, unit), note, seed)
 
 
 def extend(w: Workflow, seed: int) -> dict:
@@ -199,19 +206,20 @@ Pictures at chosen moments; the model generates everything between them: a story
 
 def reference(w: Workflow, seed: int) -> dict:
     w.prompt("a large yellow heart moving to the left over a plain blue background")
-    subject_inputs = {"images": [w.image("subject.png")], "masks": [w.mask("subject_mask.png")]}
-    (unit,) = w.add("VDOTReference", **subject_inputs)
+    with w.optional(variants.CUT_OUT, "bypass it where the face is enough", on=True):
+        (unit,) = w.add("VDOTReference", **subject_of(w))
     note = f"""# A subject into a video
 
 Shows the model people or objects to put into the video; up to eight pictures, one for each. {EXAMPLES}
 
 - A mask (white on the subject) cuts it out; without one the full picture with its background is used.
 - Name the subject in the text as well.
+- One reference per face; several pictures of one face do not help.
 - **Load Image**'s own mask marks the transparent part: add **Invert Mask**."""
-    return w.finish(unit, note, seed)
+    return w.finish(optional_face(w, unit, size=w.size), note, seed)
 
 
 SINGLE: tuple[Task, ...] = (
-    *(text, depth, inpaint, pose, flow, gray, scribble, layout, layout_track, outpaint),
-    *(firstframe, lastframe, firstlast, extend, keyframes, reference),
+    *(text, depth, inpaint, pose, flow, gray, scribble, layout, outpaint),
+    *(firstframe, extend, keyframes, reference),
 )

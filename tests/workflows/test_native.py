@@ -1,19 +1,15 @@
 """The workflows with ComfyUI's own detectors: the server finds nothing wrong but the model files it lacks."""
 
-import json
-
 import pytest
 
-from devtools.demo import titles
 from devtools.demo.flags import parse
-from devtools.demo.options import workflow_file
-from devtools.demo.titles import TITLES
+from devtools.demo.options import names, read_workflow
 from devtools.errors import DevError
 from tests.support.server import PromptRefusedError
 from tests.workflows.native_tasks import NATIVE, URLS, WAN_CHOICES, WAN_FOLDERS
 from tests.workflows.prompts import to_prompt
 
-PATHS = [workflow_file(name) for name in TITLES if name.startswith("native_")]
+NAMES = [name for name in names() if name.startswith("native_")]
 FILES = {
     "CheckpointLoaderSimple": "ckpt_name",
     "UNETLoader": "unet_name",
@@ -26,18 +22,14 @@ FOLDERS = {
 }
 
 
-def name_of(path) -> str:
-    return titles.name_of(path.stem).removeprefix("native_")
-
-
-@pytest.fixture(params=PATHS, ids=name_of)
+@pytest.fixture(params=NAMES)
 def workflow(request):
-    return json.loads(request.param.read_text("utf-8"))
+    return read_workflow(request.param)
 
 
 def test_there_is_one_for_each_detector():
-    assert {name_of(path) for path in PATHS} == {task.__name__ for task in NATIVE}
-    used = {node["type"] for path in PATHS for node in json.loads(path.read_text("utf-8"))["nodes"]}
+    assert {name.removeprefix("native_") for name in NAMES} >= {task.__name__ for task in NATIVE}
+    used = {node["type"] for name in NAMES for node in read_workflow(name)["nodes"]}
     assert {"DA3Inference", "SDPoseKeypointExtractor", "SAM3_VideoTrack", "RTDETR_detect"} <= used
 
 
@@ -62,8 +54,7 @@ def test_only_model_files_are_missing(workflow, server, info):
 
 
 def test_the_check_sees_a_wrong_link_and_a_wrong_value(server, info):
-    (path,) = (path for path in PATHS if name_of(path) == "depth_anything")
-    prompt = to_prompt(json.loads(path.read_text("utf-8")), info)
+    prompt = to_prompt(read_workflow("native_depth_anything"), info)
     by_type = {node["class_type"]: key for key, node in prompt.items()}
     prompt[by_type["DA3Render"]]["inputs"]["output.normalization"] = "near_white"
     assert refusal(server, prompt)["DA3Render", "output.normalization"] == "value_not_in_list"
@@ -91,7 +82,7 @@ def test_missing_files_are_those_that_the_menus_name(workflow):
     assert len(load["properties"]["models"]) == 2  # its dialog takes no pickle such as the .pt file
 
 
-@pytest.mark.parametrize("path", PATHS, ids=name_of)
-def test_the_demo_says_why_it_cannot_run_it(path):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_demo_says_why_it_cannot_run_it(name):
     with pytest.raises(DevError, match=r"needs model files .* workflows/\d\d .*\.json"):
-        parse(["--task", name_of(path)])
+        parse(["--task", name.removeprefix("native_")])

@@ -1,10 +1,10 @@
 """The bundled workflows: complete, laid out, as their script writes them, run to a video by a real server.
 
-`VDOT_ALL_WORKFLOWS=1 pytest tests/workflows` runs every one of them instead of a few.
+`python dev.py test --full` runs every one of them, and every task that is a workflow with optional groups
+switched, instead of a few.
 """
 
 import json
-import os
 import re
 import uuid
 
@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 from devtools.demo import convert, titles
-from devtools.demo.options import tasks, workflow_file
+from devtools.demo.options import names, read_workflow, tasks, workflow_file
 from devtools.demo.titles import TITLES
 from tests.support.comfy import ROOT, comfyui_path
-from tests.workflows.make_workflows import files
+from tests.workflows.make_workflows import TABLE, files
 from tests.workflows.prompts import FRONTEND_ONLY, to_prompt
 from tiny.clips import render_examples
 
+ALL_TASKS = [name for name in names() if name.startswith("vdot_")]
 WORKFLOWS = [workflow_file(name) for name in TITLES if name.startswith("vdot_")]
 NATIVE = [
     workflow_file(name) for name in TITLES if name.startswith("native_")
@@ -46,7 +47,10 @@ def name_of(path) -> str:
     return titles.name_of(path.stem).removeprefix("vdot_")
 
 
-RUN = [path for path in WORKFLOWS if os.environ.get("VDOT_ALL_WORKFLOWS") or name_of(path) in REPRESENTATIVE]
+def rare_but(names: set[str]) -> list:
+    """All tasks, of which only those named run without --full."""
+    tasks = [name.removeprefix("vdot_") for name in ALL_TASKS]
+    return [pytest.param(task, marks=() if task in names else pytest.mark.full) for task in tasks]
 
 
 def load(path) -> dict:
@@ -60,8 +64,34 @@ def test_every_workflow_has_its_picture():
 
 
 def test_every_task_has_a_workflow():
-    assert {name_of(path) for path in WORKFLOWS} == set(tasks()) >= TASKS
-    assert REPRESENTATIVE <= {name_of(path) for path in RUN}
+    assert set(tasks()) >= TASKS
+    assert set(tasks()) >= REPRESENTATIVE | FOLLOWS
+    assert {name_of(path) for path in WORKFLOWS} <= set(tasks())
+
+
+def test_every_optional_group_is_some_task_s():
+    """So that each of them runs, switched on or off."""
+    for path in WORKFLOWS + NATIVE:
+        file = load(path)
+        groups = [group for group in file["groups"] if group["title"].startswith("Optional: ")]
+        switched = set()
+        for name in names():
+            if workflow_file(name) == path:
+                pairs = zip(file["nodes"], read_workflow(name)["nodes"], strict=True)
+                switched |= {old["id"] for old, new in pairs if old["mode"] != new["mode"]}
+        for group in groups:
+            members = [node["id"] for node in file["nodes"] if lies_in(node, group)]
+            assert members and switched >= set(members), (path.stem, group["title"])
+            for node in file["nodes"]:
+                if node["id"] in members:
+                    assert node["mode"] in (0, 4)
+
+
+def lies_in(node: dict, group: dict) -> bool:
+    """True if the group's frame is around the node."""
+    (x, y), (width, height) = node["pos"], node["size"]
+    left, top, total, high = group["bounding"]
+    return left <= x and x + width <= left + total and top <= y and y + height <= top + high
 
 
 def test_ids_are_uuids_and_no_two_files_have_the_same():
@@ -74,24 +104,30 @@ def test_ids_are_uuids_and_no_two_files_have_the_same():
 def test_the_files_are_what_their_script_writes():
     contents = files()
     paths = [path.relative_to(ROOT).as_posix() for path in (*WORKFLOWS, *NATIVE, *BLUEPRINTS)]
-    assert set(contents) == set(paths)
-    different = [path for path in paths if (ROOT / path).read_text("utf-8") != contents[path]]
+    assert set(contents) == {*paths, TABLE}
+    different = [path for path, text in contents.items() if (ROOT / path).read_text("utf-8") != text]
     assert not different, "bring them up to date: python -m tests.workflows.make_workflows"
 
 
-@pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
-def test_the_demo_converts_them_equally(path, info):
+@pytest.mark.parametrize("name", names())
+def test_the_demo_converts_them_equally(name, info):
     """Two independent converters."""
-    workflow = load(path)
+    workflow = read_workflow(name)
     theirs = {key: node["inputs"] for key, node in convert.to_prompt(workflow, info).items()}
     assert theirs == {key: node["inputs"] for key, node in to_prompt(workflow, info).items()}
 
 
-@pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
-def test_every_input_file_is_an_example(path):
+@pytest.mark.parametrize("name", names())
+def test_every_input_file_is_an_example(name):
     loaders = ("VDOTLoadClip", "LoadImage", "LoadImageMask")
-    names = [node["widgets_values"][0] for node in load(path)["nodes"] if node["type"] in loaders]
-    assert all((EXAMPLES / name).is_file() for name in names)
+    files = [node["widgets_values"][0] for node in read_workflow(name)["nodes"] if node["type"] in loaders]
+    assert all((EXAMPLES / file).is_file() for file in files)
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_page_gets_every_task_by_its_name(name, server):
+    """For ?template=NAME&source=ComfyUI-VDOT: of titles, which have spaces, it takes none."""
+    assert server.get(f"/api/workflow_templates/ComfyUI-VDOT/{name}.json") == read_workflow(name)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
@@ -128,14 +164,7 @@ def test_layout_has_no_overlaps_and_groups_hold_everything(path):
     for node in workflow["nodes"]:
         if node["type"] in FRONTEND_ONLY:
             continue
-        inside = [
-            group["title"]
-            for group in workflow["groups"]
-            if group["bounding"][0] <= node["pos"][0]
-            and node["pos"][0] + node["size"][0] <= group["bounding"][0] + group["bounding"][2]
-            and group["bounding"][1] <= node["pos"][1]
-            and node["pos"][1] + node["size"][1] <= group["bounding"][1] + group["bounding"][3]
-        ]
+        inside = [group["title"] for group in workflow["groups"] if lies_in(node, group)]
         assert len(inside) == 1, node["type"]
 
 
@@ -143,6 +172,10 @@ def test_layout_has_no_overlaps_and_groups_hold_everything(path):
 def test_note_tells_how_to_use_the_large_model(path):
     notes = [node for node in load(path)["nodes"] if node["type"] == "MarkdownNote"]
     text = notes[0]["widgets_values"][0]
+    titles = [group["title"] for group in load(path)["groups"]]
+    for title in titles:
+        if title.startswith("Optional: "):
+            assert f"- **{title.removeprefix('Optional: ')}**: " in text
     for word in ("VDOT Load", "vdot_14b.pt", "umt5_xxl", "wan_2.1_vae", "832 x 480"):
         assert word in text
 
@@ -178,9 +211,9 @@ def test_examples_are_what_their_script_draws(tmp_path):
         assert np.abs(decoded(file) - decoded(EXAMPLES / file.name)).mean() <= least, file.name
 
 
-@pytest.mark.parametrize("path", RUN, ids=name_of)
-def test_runs_to_a_video(path, server, info):
-    prompt = to_prompt(load(path), info)
+@pytest.mark.parametrize("task", rare_but(REPRESENTATIVE))
+def test_runs_to_a_video(task, server, info):
+    prompt = to_prompt(read_workflow(f"vdot_{task}"), info)
     run = server.run(prompt)
     assert run.status == "success", run.error
     saved = [item for output in run.outputs.values() for item in (output or {}).get("images", [])]
@@ -189,23 +222,17 @@ def test_runs_to_a_video(path, server, info):
     with av.open(str(file)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert float(container.streams.video[0].average_rate) == 16
-    assert len(frames) == LONG_FRAMES.get(name_of(path), 17) and frames[0].shape == (64, 64, 3)
+    assert len(frames) == LONG_FRAMES.get(task, 17) and frames[0].shape == (64, 64, 3)
     spread = max(frame.std() for frame in frames)
     assert spread > 5, spread
     chunks = (len(frames) - 5) // 12
     assert len(run.of_type("vdot.preview")) == 4 * chunks
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=() if name_of(path) in FOLLOWS else pytest.mark.full, id=name_of(path))
-        for path in WORKFLOWS
-    ],
-)
-def test_size_and_length_follow_vdot_load_alone(path, server, info):
+@pytest.mark.parametrize("task", rare_but(FOLLOWS))
+def test_size_and_length_follow_vdot_load_alone(task, server, info):
     """Another class in its menu, as of the 14B model: no number of the workflow keeps the demo's size."""
-    prompt = to_prompt(load(path), info)
+    prompt = to_prompt(read_workflow(f"vdot_{task}"), info)
     kinds = {key: node["class_type"] for key, node in prompt.items()}
     encoded = [key for key in prompt if kinds[key] in ("VDOTEncode", "VDOTLongVideo")]
     (source,) = (prompt[key]["inputs"]["unit"] for key in encoded)
@@ -220,7 +247,7 @@ def test_size_and_length_follow_vdot_load_alone(path, server, info):
     shown = run.outputs[source[0]]["text"][0]
     width, height, num_frames = map(int, re.search(r"(\d+)x(\d+), (\d+) frames", shown).groups())
     assert 0.8 * 832 * 480 < width * height <= 832 * 480
-    assert num_frames % 4 == 1 and 17 <= num_frames <= max(81, LONG_FRAMES.get(name_of(path), 0))
+    assert num_frames % 4 == 1 and 17 <= num_frames <= max(81, LONG_FRAMES.get(task, 0))
 
 
 def test_no_copy_of_comfyui_s_templates():
