@@ -93,9 +93,9 @@ def test_the_file_runs_with_a_python_that_finds_nothing_of_ours(tmp_path):
 
 
 def test_the_list_is_of_the_files_that_annotators_read():
-    from vdot_core.annotators import detectors, matte, pose
+    from vdot_core.annotators import detectors, matte, people, pose
 
-    used = {detectors.PERSON, detectors.FACE, pose.LANDMARKS, pose.MESH, matte.SEGMENTATION}
+    used = {detectors.PERSON, detectors.FACE, people.LANDMARKS, pose.MESH, matte.SEGMENTATION}
     assert {*fetch.model_files()} == used
 
 

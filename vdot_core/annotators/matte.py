@@ -1,4 +1,4 @@
-"""Masks of people by MediaPipe's selfie segmentation; far people are detected first and cut out.
+"""Masks of people by MediaPipe's selfie segmentation; far people are found first and cut out.
 
 Letters: F pixel frames, H W pixels.
 """
@@ -13,7 +13,7 @@ from ..progress import steps
 from .annotator import Annotation, Annotator
 from .detectors import PERSON
 from .models import load_model, missing_models
-from .pose import DETECT_EVERY, find_people
+from .people import LANDMARKS, People
 from .regions import Region
 
 SEGMENTATION = "selfie_segmentation.tflite"
@@ -24,21 +24,20 @@ CLOSE = 0.8  # of the region around a body that is cut out
 class Matte(Annotator):
     """Soft masks of people."""
 
-    name, version = "matte", 1
-    needs = "LiteRT, and selfie segmentation by `python dev.py annotators`"
+    name, version = "matte", 2
+    needs = "LiteRT, and selfie segmentation and BlazePose by `python dev.py annotators`"
 
     def missing(self) -> str | None:
         """See `missing_models`."""
-        return missing_models(self.name, SEGMENTATION, PERSON)
+        return missing_models(self.name, SEGMENTATION, PERSON, LANDMARKS)
 
     def annotate(self, frames: Tensor) -> Annotation:
         """Masks of all frames, 1 = person."""
         masks = torch.zeros(frames.shape[:3])
-        people: list[Region] = []
+        people = People()
         for index in steps(range(len(frames))):
-            if index % DETECT_EVERY == 0:
-                people = find_people(frames[index])
-            masks[index] = segment(frames[index], people)
+            regions = [person.region for person in people.next(frames[index])]
+            masks[index] = segment(frames[index], regions)
         return Annotation("MediaPipe selfie segmentation", masks=masks)
 
 
@@ -47,7 +46,7 @@ def segment(frame: Tensor, people: list[Region]) -> Tensor:
 
     Args:
         frame: [H, W, 3] float in [0, 1].
-        people: Regions of the people in it, or in one of the frames just before.
+        people: Regions of the people in it.
 
     Returns:
         [H, W] float in [0, 1].
