@@ -23,7 +23,7 @@ logger = logging.getLogger("vdot")
 
 @memory_in_words(
     "lower data.batch_size or raise data.accumulation (distill.py --plan says what fits); the same command "
-    "resumes from the newest checkpoint"
+    "resumes from the newest checkpoint, if there is one"
 )
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status."""

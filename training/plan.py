@@ -36,9 +36,13 @@ def plan(config: DistillConfig, arguments: PlanArguments) -> int:
 
     Returns:
         Exit status: 0 if the run fits as it is configured, 1 if it does not.
+
+    Raises:
+        ValueError: The run would refuse the settings, too.
     """
     sys.stdout.write(plan_text(config, arguments))
-    return 0 if plan_budget(config, arguments).fits else 1
+    budget = plan_budget(config, arguments)
+    return 0 if budget.fits and budget.batch == config.data.batch_size else 1
 
 
 @memory_in_words("plan a smaller network, clip or batch_size")

@@ -65,7 +65,7 @@ def build_source(
         rank, world_size = own[0] if rank is None else rank, own[1] if world_size is None else world_size
     cache = _open_cache(config, rank, world_size, named_tasks or {})
     held_out: list[str] = []
-    if validation is not None and validation.every and run_dir is not None:
+    if cache.samples and validation is not None and validation.every and run_dir is not None:
         held_out = read_held_out(run_dir, [info for _, info in cache.samples], validation, write=rank == 0)
     source = CachedSource(
         cache,

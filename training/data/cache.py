@@ -155,9 +155,10 @@ class Cache:
         header, index = read_header(folder), self.folder / INDEX
         shards = read_shards(index) if header is not None and os.path.lexists(index) else []
         if header is None or len(shards) != header.get("num_shards", len(shards)) or not index.is_file():
+            none = header is None
             raise ValueError(
-                f"{self.folder} {'holds no cache' if header is None else 'is an unfinished cache'}; "
-                "run `python training/cache.py --config ..`, which resumes it"
+                f"{self.folder} {'holds no cache' if none else 'is an unfinished cache'}; run `python "
+                f"training/cache.py --config ..`, which {'makes' if none else 'resumes'} it"
             )
         self.header = header
         if header.get("format") != FORMAT:
@@ -207,6 +208,15 @@ class Cache:
     def __getstate__(self) -> dict[str, Any]:
         # Open files stay in their process; another one opens its own.
         return {**vars(self), "_files": {}}
+
+    def require_samples(self) -> None:
+        """Refuse, by ValueError, a cache of no sample."""
+        if not self.samples:
+            first = f" (the first: {shown(str(self.skipped[0]), 120)})" if self.skipped else ""
+            raise ValueError(
+                f"the cache {shown(self.folder, 100)} holds no sample: {len(self.skipped)} rows were left out"
+                f"{first}, and no other is there. Correct the rows, remove that folder and encode them again"
+            )
 
     def read(self, sample: int, caption: int, *, contexts: bool) -> EncodedSample:
         """Read one sample with one of its captions.

@@ -105,7 +105,7 @@ class DataConfig:
             raise ValueError(f"data.min_frames {self.min_frames} exceeds num_frames {self.num_frames}")
         if not 256 <= self.max_pixels <= MAX_SIDE**2:
             raise ValueError(f"data.max_pixels is {self.max_pixels}; expected 256 (16x16) to {MAX_SIDE**2}")
-        if not 0 < self.frame_rate < float("inf"):
+        if not self.frame_rate > 0:
             raise ValueError(f"data.frame_rate is {self.frame_rate}; expected above 0")
         if self.source in ("manifest", "webdataset") and not self.path:
             raise ValueError(
@@ -162,7 +162,7 @@ def _check_mixture(config: DataConfig) -> None:
             f"data.group_size is {config.group_size}; expected a divisor of batch_size {config.batch_size}"
         )
     for task, weight in config.task_weights.items():
-        if not 0 <= weight < float("inf"):
+        if not weight >= 0:
             raise ValueError(f"data.task_weights.{task} is {weight}; expected 0 or more")
     if config.task_weights and not any(config.task_weights.values()):
         raise ValueError("data.task_weights are all 0; give one task a weight, or leave them out")

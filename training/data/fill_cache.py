@@ -47,6 +47,9 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
 
     Returns:
         True if the cache is complete.
+
+    Raises:
+        ValueError: A setting is missing or does not fit, or no row can be used.
     """
     if not 0 <= rank < world_size:
         raise ValueError(
@@ -57,7 +60,9 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
     local_rank = whole_number("LOCAL_RANK", "SLURM_LOCALID")
     producer = build_producer(config, rank if local_rank is None else local_rank)
     if encode_all(folder, producer, rank, world_size, wait=False, retry_skipped=retry_skipped):
-        _report(Cache(folder))
+        cache = Cache(folder)
+        _report(cache)
+        cache.require_samples()
         return True
     count = len(missing_shards(folder, producer.num_shards))
     logger.info("%s: this share is done; other processes still encode %d shards", folder, count)

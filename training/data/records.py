@@ -14,7 +14,7 @@ from typing import Any
 from vdot_core.text import listed, parse_json, shown
 
 from .bad_rows import Skipped
-from .video_files import read_bytes
+from .video_files import is_folder, read_bytes
 
 # Decoding maps bytes that are not UTF-8 to these, so that only their own row is lost.
 UNDECODED = re.compile("[\udc80-\udcff]")
@@ -35,11 +35,13 @@ def read_table(path: str) -> list[Record | Skipped]:
     Raises:
         ValueError: It cannot be read, or is no table of those kinds.
     """
-    ending = path.rsplit(".", 1)[-1].lower()
+    if is_folder(path):
+        raise ValueError(f"the manifest {shown(path)} is a folder; give its .csv, .jsonl or .parquet file")
+    _, dot, ending = path.replace("\\", "/").rsplit("/", 1)[-1].rpartition(".")
+    ending = ending.lower()
     if ending not in ("csv", "jsonl", "json", "parquet"):
-        raise ValueError(
-            f"{shown(path)} ends in .{shown(ending, 20)}; a manifest is a .csv, .jsonl or .parquet file"
-        )
+        kind = f"ends in .{shown(ending, 20)}" if dot else "has no ending"
+        raise ValueError(f"{shown(path)} {kind}; a manifest is a .csv, .jsonl or .parquet file")
     try:
         data = read_bytes(path)
     except OSError as error:

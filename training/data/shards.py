@@ -22,7 +22,7 @@ from vdot_core.text import parse_json, shown
 
 from .bad_rows import BadRowError, Skipped
 from .manifest import Row, read_texts, renamed
-from .video_files import Media, TooLargeError, check_size, open_stream
+from .video_files import Media, TooLargeError, check_size, is_folder, open_stream
 
 logger = logging.getLogger("vdot")
 CLIPS = ("src_video", "mask_video", "target_video")
@@ -72,6 +72,8 @@ class TarRows:
             self.urls += sorted(files.unstrip_protocol(name) if "://" in url else name for name in names)
         if not self.urls:
             raise ValueError(f"no file matches {shown(path)}; give tar shards")
+        if folder := next(filter(is_folder, self.urls), None):
+            raise ValueError(f"{shown(folder)} is a folder; give its tars, such as {shown(folder)}/*.tar")
         self.num_shards = len(self.urls)
         self.versions = [[self.num_shards, self._hash(self.num_shards)]]
         if cached and cached[-1][0] <= self.num_shards and self._hash(cached[-1][0]) == cached[-1][1]:

@@ -109,6 +109,7 @@ class CachedSource:
         validation = frozenset(self.held_out)
         self._usable = [sample for sample in usable if sample not in validation]
         self._name_skipped(skipped_file)
+        cache.require_samples()
         self.sampler = Sampler(
             [self._info(i).task for i in self._usable],
             [self.bucket(i) for i in self._usable],

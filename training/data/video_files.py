@@ -126,6 +126,12 @@ def local_path(path: str) -> str | None:
     return LocalFileSystem._strip_protocol(path)
 
 
+def is_folder(path: str) -> bool:
+    """True if a local path or address is a folder's."""
+    local = local_path(path)
+    return local is not None and os.path.isdir(local)
+
+
 @contextmanager
 def open_stream(path: str) -> Iterator[IO[bytes]]:
     """Open a local or remote file; a local one must be a regular file, for a pipe or a device never ends.

@@ -46,6 +46,18 @@ class ParallelConfig:
                 f"ignores it; set fsdp auto, or {name} {str(without).lower()}",
             )
 
+    def check(self, processes: int) -> None:
+        """Refuse, by ValueError, settings that do not fit the number of processes."""
+        if self.cpu_offload and not self.shards(processes):
+            raise ValueError(
+                "parallel.cpu_offload is true, and one process with parallel.fsdp auto shards nothing and "
+                "ignores it; set fsdp true, or cpu_offload false"
+            )
+        if processes % self.hsdp_replicas:
+            raise ValueError(
+                f"parallel.hsdp_replicas is {self.hsdp_replicas}; it must divide {processes} processes (GPUs)"
+            )
+
     def shards(self, processes: int) -> bool:
         """True if FSDP shards the networks of a run on this number of processes."""
         return processes > 1 if self.fsdp == "auto" else self.fsdp

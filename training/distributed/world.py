@@ -111,12 +111,8 @@ def start(config: ParallelConfig) -> World:
     device = _device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
+    config.check(size)
     sharded = config.shards(size)
-    if config.cpu_offload and not sharded:
-        raise ValueError(
-            "parallel.cpu_offload is true, and one process with parallel.fsdp auto shards nothing and "
-            "ignores it; set fsdp true, or cpu_offload false"
-        )
     if size > 1 or sharded:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         # An HSDP-less single process needs no rendezvous: its store lives in memory.
@@ -128,8 +124,6 @@ def start(config: ParallelConfig) -> World:
             world_size=1 if store else -1,
             timeout=timedelta(seconds=config.timeout_s),
         )
-    if size % config.hsdp_replicas:
-        raise ValueError(f"parallel.hsdp_replicas is {config.hsdp_replicas}; it must divide {size} processes")
     mesh = None
     if sharded:
         sizes, names = (size,), ("shard",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,8 +31,9 @@ class AdapterConfig:
     """Low-rank adapters on one frozen copy of the teacher, in place of full networks.
 
     Attributes:
-        rank: Rank of each layer's change; 0: all weights are trained, and every network is a full one.
-        alpha: The change counts alpha / rank times; null: rank, a factor of 1.
+        rank: Rank of each layer's change, at most the layer's width; 0: all weights are trained, and every
+            network is a full one.
+        alpha: A layer's change counts alpha / rank times; null: once.
         targets: Modules whose linear layers are adapted, such as self_attn, cross_attn, ffn, after_proj.
         roles: Networks that are adapters: generator, fake_score; one that is left out is a full network.
         export: lora, for the base that is named in its metadata, or merged: weights with the change added.
@@ -50,7 +50,7 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         require(self.rank >= 0, f"model.adapters.rank is {self.rank}; expected 0 (off) or more")
-        valid = self.alpha is None or 0 < self.alpha < math.inf
+        valid = self.alpha is None or self.alpha > 0
         require(valid, f"model.adapters.alpha is {self.alpha}; expected above 0, or null")
         require(
             bool(self.targets), "model.adapters.targets is empty; give self_attn, cross_attn, ffn or others"
@@ -69,11 +69,6 @@ class AdapterConfig:
     def adapts(self, role: str) -> bool:
         """True if a network of this name is an adapter."""
         return self.rank > 0 and role in self.roles
-
-    @property
-    def scale(self) -> float:
-        """Factor of an adapter's change."""
-        return 1.0 if self.alpha is None or not self.rank else self.alpha / self.rank
 
 
 @dataclass(frozen=True)

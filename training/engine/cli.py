@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
@@ -111,6 +112,7 @@ class RunParser(Generic[Config]):
             self.parser.set_defaults(dict(self.recipes.get(getattr(first(), "recipe", None), {})))
             values = second()
             _check_groups(self.config_class, values)
+            check_finite(values.as_dict())
             ready = self.parser.instantiate(values)
         except ArgumentError as error:
             raise ValueError(self._explained(str(error))) from error
@@ -173,6 +175,18 @@ def _check_groups(config_class: type, values: Namespace, prefix: str = "") -> No
                     f"{prefix}{name} is null, expected keys ({some}, ..); leave it out, or give some"
                 )
             _check_groups(kind, values, f"{prefix}{name}.")
+
+
+def check_finite(values: Any, key: str = "") -> None:
+    """Refuse, by ValueError, values such as 1e400, .inf or .nan of a program's keys and options."""
+    if isinstance(values, float) and not math.isfinite(values):
+        raise ValueError(f"{key} is {values}; expected a finite number")
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            check_finite(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            check_finite(value, key)
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:

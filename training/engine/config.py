@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,7 +53,7 @@ class OptimConfig:
         valid = 0 <= first < 1 and 0 <= second < 1
         require(valid, f"optim.betas are {first}, {second}; expected decays in [0, 1)")
         decay = self.weight_decay
-        require(0 <= decay < math.inf, f"optim.weight_decay is {decay}; expected 0 or more")
+        require(decay >= 0, f"optim.weight_decay is {decay}; expected 0 or more")
         require(0 <= self.ema < 1, f"optim.ema is {self.ema}; expected a decay in [0, 1)")
         require(self.clip > 0, f"optim.clip is {self.clip}; expected above 0")
         require(
@@ -100,6 +99,10 @@ class LogConfig:
     memory_snapshot: bool = False
 
     def __post_init__(self) -> None:
+        require(
+            not self.memory_snapshot or self.profile > 0,
+            "log.memory_snapshot is true and log.profile 0; give the number of steps to record",
+        )
         for name in ("profile", "profile_after"):
             require(
                 getattr(self, name) >= 0, f"log.{name} is {getattr(self, name)}; expected 0 or more steps"

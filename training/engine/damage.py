@@ -15,6 +15,7 @@ from vdot_core.text import MAX_JSON_BYTES, parse_json, shown
 from .metadata import METADATA, is_plain, part_ends, read_metadata
 
 PROGRESS = "progress.json"
+OPTIMIZER = "optimizer."  # beginning of the names of an optimizer's tensors
 # Of the hashes of a checkpoint's files; those written before have none.
 FILES = "files"
 # What a run cannot be resumed without, and the types.
@@ -91,6 +92,8 @@ def state_damage(progress: Mapping[str, Any]) -> str | None:
 def misfit(folder: Path, tensors: Mapping[str, Tensor]) -> str | None:
     """Compare the names and shapes of an intact checkpoint with a run's tensors.
 
+    An optimizer's state that the run has no use for, as of parameters that are now frozen, is no difference.
+
     Returns:
         The difference, such as "generator.head.weight is [64, 16] there and [64, 12] here"; None if it fits.
     """
@@ -104,4 +107,5 @@ def misfit(folder: Path, tensors: Mapping[str, Tensor]) -> str | None:
             return f"it has no {name}"
         if entries[name] != list(tensor.shape):
             return f"{name} is {entries[name]} there and {list(tensor.shape)} here"
-    return None
+    extra = [name for name in entries if name not in tensors and not name.startswith(OPTIMIZER)]
+    return f"it has trained weights that this run lacks, such as {shown(extra[0])}" if extra else None

@@ -16,18 +16,24 @@ from vdot_core.checkpoints.merge import merge
 from vdot_core.checkpoints.write import save_weights
 from vdot_core.dtypes import DTYPES
 from vdot_core.networks import WanVaceConfig
+from vdot_core.networks.adapters import adapter_scale
 from vdot_core.signals.conventions import CONTROL_CONVENTIONS
 from vdot_core.signals.conventions import KEY as CONVENTIONS_KEY
+from vdot_core.text import listed, shown
 
 from .adapters import AdaptedFrom, is_lora
 from .checkpoint import SavedStep, newest_complete, read_progress, read_tensors
 from .config import RunConfig
 from .damage import state_damage
-from .record import refused_changes, require_output, settings
+from .record import FILE as RECORD
+from .record import changes, content, require_output, settings
 
 logger = logging.getLogger("vdot")
+BASE_CONTENT = "base_content"  # in the header of an adapter's export: `record.content` of its base
 # Settings, or beginnings of their keys, that decide an export next to the checkpoint's weights.
-METADATA_KEYS = ("stage", "recipe", "rollout.", "model.adapters.")
+METADATA_KEYS = ("stage", "recipe", "rollout.", "model.adapters.base")
+# Those that the checkpoint's weights were made with: with no other value are they the generator's.
+FIXED_KEYS = tuple(f"model.adapters.{name}" for name in ("rank", "alpha", "targets", "roles"))
 ADAPTED_KEYS = ("model.real_score", "model.acc_wan_init")
 
 
@@ -75,6 +81,8 @@ def export(
     else:
         factors = exported_factors(dict(tensors), adapted, sizes)
         metadata["base"] = Path(adapted.real_score).name
+        base = progress.get("settings", {}).get("model.real_score") or {}
+        metadata[BASE_CONTENT] = base.get("content") or content(Path(adapted.real_score)) or ""
         if adapted.adapters.export == "lora":
             rounded = {
                 name: tuple(_rounded(name, part, config) for part in factors[name]) for name in factors
@@ -91,10 +99,14 @@ def _check_settings(
 ) -> None:
     """Refuse, by ValueError, settings that an export depends on and that are not the checkpoint's."""
     keys = (*METADATA_KEYS, *(ADAPTED_KEYS if adapted else ()))
-    if refused := refused_changes(progress.get("settings", {}), config, keys):
+    different = [c for c in changes(progress.get("settings", {}), settings(config)) if not c.free]
+    fixed = [change for change in different if change.key.startswith(FIXED_KEYS)]
+    if refused := fixed + [c for c in different if c.key.startswith(keys) and not config.allow_changes]:
+        otherwise = "" if fixed else ", or set allow_changes true"
         raise ValueError(
-            f"{newest.path} was trained with other settings: {'; '.join(map(str, refused))} (the "
-            "checkpoint's -> these); give the run's own, or set allow_changes true"
+            f"{newest.path} was trained with other settings: {listed(map(str, refused), 2)} (the "
+            "checkpoint's -> these); give the run's own "
+            f"(--config {shown(Path(config.out_dir) / RECORD, 120)}){otherwise}"
         )
 
 
@@ -120,7 +132,8 @@ def exported_factors(tensors: Mapping[str, Tensor], adapted: AdaptedFrom, sizes:
     first = adapted.stage_one
     factors = load_factors(first, sizes) if first and is_lora(first) else {}
     for layer in (name.removesuffix(".A") for name in tensors if name.endswith(".A")):
-        up, down = tensors[f"{layer}.B"] * adapted.adapters.scale, tensors[f"{layer}.A"]
+        down = tensors[f"{layer}.A"]
+        up = tensors[f"{layer}.B"] * adapter_scale(adapted.adapters.alpha, len(down))
         name = f"{layer}.weight"
         if name in factors:
             up, down = torch.cat([factors[name][0], up], 1), torch.cat([factors[name][1], down])

@@ -96,13 +96,6 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     ]
 
 
-def refused_changes(before: Mapping[str, Any], config: RunConfig, keys: tuple[str, ...]) -> list[Change]:
-    """The changes of settings that begin with one of `keys` and must not differ; none if they are allowed."""
-    if config.allow_changes:
-        return []
-    return [c for c in changes(before, settings(config)) if c.key.startswith(keys) and not c.free]
-
-
 def export_path(config: RunConfig, averaged: str) -> Path:
     """File of the weights that a run exports at its end, of the network of this name."""
     return Path(config.out_dir) / "export" / f"{averaged}.safetensors"

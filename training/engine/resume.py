@@ -74,12 +74,18 @@ def check_saved(run: Resuming, newest: SavedStep, progress: dict[str, Any]) -> s
     differences = changes(progress.get("settings", {}), run.settings)
     for change in differences if run.logs else ():
         logger.warning("changed since step %d: %s", newest.step, change)
-    refused = ", ".join(change.key for change in differences if not change.free)
+    refused = listed((change.key for change in differences if not change.free), 4)
+    reason = misfit(newest.path, run.tensors)
+    if reason and refused:
+        raise ValueError(
+            f"{newest.path} does not fit this run: it was made with another {refused} (values above), and "
+            f"{reason}; give the same, or another out_dir: with other weights allow_changes does not help"
+        )
     if refused and not config.allow_changes:
         raise ValueError(
             f"{newest.path} does not fit this run: it was made with another {refused} (values above); "
             "give the same, or another out_dir, or set allow_changes true to resume with the new values"
         )
-    if lacking and misfit(newest.path, run.tensors) is None:
+    if lacking and reason is None:
         return f"{PROGRESS} has no optimizer_steps of {listed(lacking, 1)}"
     return None

@@ -35,8 +35,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class NewMethod(Protocol):
     """A method's class."""
 
-    def check(self, config: RunConfig) -> None:
-        """Raise ValueError for a mistake in the networks' settings, which is found before data is encoded."""
+    def check(self, config: RunConfig, processes: int) -> list[str]:
+        """Raise ValueError for a mistake in the networks' settings, which is found before data is encoded.
+
+        Returns sentences on what the run does that its user may not expect.
+        """
 
     def output_bytes(self, config: RunConfig) -> OutputBytes:
         """Sizes of the files that a run writes, from the configuration alone."""
@@ -78,7 +81,9 @@ def ready(
         data = config.data
         micro_batch_size(data.batch_size, data.accumulation, data.group_size, world.size)
         with locked_by_all(config.out_dir, "out_dir", world), logged_to(Path(config.out_dir), world.rank):
-            new_method.check(config)
+            notes = new_method.check(config, world.size)
+            for note in notes if world.rank == 0 else ():
+                logger.warning("%s", note)
             sizes = new_method.output_bytes(config)
             check_space(config, sizes)
             check_host_memory(config, sizes, world)
@@ -135,7 +140,8 @@ def run(
                 raise
             logger.error(
                 "%s takes no more data (%s); make space there and give the same command again: it resumes "
-                "from the newest checkpoint", shown(config.out_dir), shown(error.strerror, 80),
+                "from the newest checkpoint, if there is one",
+                shown(config.out_dir), shown(error.strerror, 80),
             )  # fmt: skip
             return 1
         return STATUS if trainer.stopped else 0

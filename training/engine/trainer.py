@@ -18,6 +18,7 @@ from ..distributed.world import World, average_gradients
 from .average import AveragedWeights
 from .checkpoint import Checkpoints
 from .config import RunConfig
+from .damage import OPTIMIZER
 from .draws import Draws
 from .method import Method, Update, prepare, set_trained, trainable
 from .optimizers import Optimizer, clip_gradients
@@ -237,7 +238,7 @@ class Trainer:
     def optimizer_states(self) -> list[tuple[str, dict]]:
         """Name of each parameter that is trained -> its optimizer's state."""
         return [
-            (f"optimizer.{name}", state)
+            (f"{OPTIMIZER}{name}", state)
             for optimizer in self.optimizers.values()
             for name, state in optimizer.states()
         ]

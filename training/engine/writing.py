@@ -122,7 +122,7 @@ def named(folder: Path, step: int, newest: Callable[[], int]) -> Iterator[None]:
         raise NotSavedError(
             f"the checkpoint of step {step} could not be written to {shown(folder.parent)} "
             f"({shown(first_line(error), 80)}; {free:.1f} GiB are free there); make space and give the "
-            f"same command again: it resumes from step {newest()}"
+            f"same command again: it {f'resumes from step {step}' if (step := newest()) else 'starts over'}"
         ) from error
 
 

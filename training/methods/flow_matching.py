@@ -60,12 +60,13 @@ class FlowMatching:
         self.learning_rates = {"transformer": {"transformer": config.optim.lr}}
 
     @staticmethod
-    def check(config: FineTuneConfig) -> None:
+    def check(config: FineTuneConfig, processes: int = 1) -> list[str]:
         """Raise ValueError where the file to start from or the frozen parameters do not fit."""
         sizes = network_sizes(config.model.preset, None)
         if config.model.start_from:
             check_transformer(config.model.start_from, sizes, "model.start_from")
         trained_names(expected_shapes(sizes), config.model.frozen)
+        return []
 
     @staticmethod
     def output_bytes(config: FineTuneConfig) -> OutputBytes:

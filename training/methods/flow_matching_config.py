@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from vdot_core.networks import PRESETS
@@ -50,7 +49,7 @@ class FlowMatchingLossConfig:
     task_text_drop: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        valid = 0 < self.timestep_shift < math.inf
+        valid = self.timestep_shift > 0
         require(valid, f"losses.timestep_shift is {self.timestep_shift}; give one above 0")
         shares = {"logit_normal_share": self.logit_normal_share, "text_drop": self.text_drop}
         shares |= {f"task_text_drop.{task}": share for task, share in self.task_text_drop.items()}
@@ -74,8 +73,8 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"samples.steps is {self.steps}; expected at least 1")
-        require(0 < self.shift < math.inf, f"samples.shift is {self.shift}; expected above 0")
-        require(0 <= self.guidance < math.inf, f"samples.guidance is {self.guidance}; expected 0 or more")
+        require(self.shift > 0, f"samples.shift is {self.shift}; expected above 0")
+        require(self.guidance >= 0, f"samples.guidance is {self.guidance}; expected 0 or more")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Noise levels are timesteps of 0..1000; a shift s moves sigma = t / 1000 to s sig
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -118,14 +117,14 @@ class LossConfig:
         scales = {"guidance": self.guidance}
         scales |= {f"task_guidance.{task}": scale for task, scale in self.task_guidance.items()}
         for name, scale in scales.items():
-            require(0 <= scale < math.inf, f"losses.{name} is {scale}; expected 0 or more, 1 for none")
+            require(scale >= 0, f"losses.{name} is {scale}; expected 0 or more, 1 for none")
         require(0 <= self.text_drop <= 1, f"losses.text_drop is {self.text_drop}; expected 0..1")
         for name in ("dmd_weight", "otd_weight", "gan_weight", "r1", "r2"):
             value = getattr(self, name)
-            require(0 <= value < math.inf, f"losses.{name} is {value}; expected 0 or more")
+            require(value >= 0, f"losses.{name} is {value}; expected 0 or more")
         for name in ("score_shift", "gan_shift", "eps", "tol", "iterations", "otd_pool", "penalty_sigma"):
             value = getattr(self, name)
-            require(0 < value < math.inf, f"losses.{name} is {value}; expected above 0")
+            require(value > 0, f"losses.{name} is {value}; expected above 0")
         for name in ("rho_fake", "rho_real"):
             value = getattr(self, name)
             valid = value is None or value > 0

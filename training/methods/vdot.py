@@ -40,9 +40,10 @@ from ..engine.method import Losses, Update
 from ..engine.networks import velocity
 from ..engine.space import OutputBytes
 from .loss_config import LossConfig
+from .vdot_checks import check_networks
 from .vdot_config import DistillConfig, update_kinds
 from .vdot_model import Scores, VdotModel
-from .vdot_networks import adapted_from, check_networks
+from .vdot_networks import adapted_from
 
 
 class Vdot(VdotModel):

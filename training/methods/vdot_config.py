@@ -6,7 +6,6 @@ that the recipe `released` changes are listed once, in `recipes.py`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,6 +58,12 @@ class ModelConfig:
             (self.discriminator_width is None) == (self.discriminator_heads is None),
             "model.discriminator_width and discriminator_heads go together; give both or neither",
         )
+        width, heads = self.discriminator_width, self.discriminator_heads
+        require(
+            width is None or (width > 0 and heads > 0 and width % heads == 0),
+            f"model.discriminator_width is {width} and discriminator_heads {heads}; expected numbers above "
+            "0, the width a multiple of the heads",
+        )
         for role in self.adapters.roles if self.adapters.rank else ():
             path = getattr(self, role)
             require(
@@ -86,7 +91,7 @@ class RolloutConfig:
         require(self.steps >= 1, f"rollout.steps is {self.steps}; expected at least 1")
         for name in ("shift", "noise_shift"):
             value = getattr(self, name)
-            require(0 < value < math.inf, f"rollout.{name} is {value}; expected above 0")
+            require(value > 0, f"rollout.{name} is {value}; expected above 0")
 
 
 @dataclass(frozen=True)

@@ -9,35 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from vdot_core.checkpoints.lora import load_factors
-from vdot_core.networks import (
-    Discriminator,
-    NetworkRole,
-    WanVace,
-    WanVaceConfig,
-    default_taps,
-    expected_shapes,
-)
-from vdot_core.text import shown
+from vdot_core.networks import Discriminator, NetworkRole, WanVace, WanVaceConfig, default_taps
 
 from ..distributed.world import World
-from ..engine.adapters import AdaptedFrom, build_adapted, is_lora, parameter_names, share_weights
+from ..engine.adapters import AdaptedFrom, build_adapted, is_lora, share_weights
 from ..engine.draws import keyed_generator
-from ..engine.method import trained_names
 from ..engine.networks import (
     VACE_NAMES,
     Transformer,
     build_sharded,
     build_transformer,
-    check_transformer,
     compute_dtype,
     network_sizes,
     read_transformer,
 )
-from ..engine.weight_only import check_form, check_unsharded
 from .vdot_config import DistillConfig, ModelConfig
 
 logger = logging.getLogger("vdot")
@@ -80,8 +68,6 @@ def build_networks(config: DistillConfig, world: World) -> VdotNetworks:
         ValueError: A file is missing or does not fit.
     """
     model = config.model
-    if model.real_score is None:
-        raise ValueError("model.real_score is null; give the teacher's file")
     sizes = network_sizes(model.preset, model.real_score, text_only=model.text_only)
     build = _build_adapters if model.adapters.rank else _build_transformers
     generator, real_score, fake_score = build(config, sizes, world)
@@ -129,6 +115,11 @@ def _build_adapters(
     stacked = stage_one is not None and is_lora(stage_one)
     second_base = stage_one is not None and not stacked
     fixed = {STAGE_ONE: load_factors(stage_one, sizes)} if stacked else {}
+    if stacked:
+        logger.info(
+            "AccWanInit: below the generator's adapter is the LoRA of %d layers from %s",
+            len(fixed[STAGE_ONE]), stage_one,
+        )  # fmt: skip
     roles = [role for role in adapters.roles if role == "fake_score" or not second_base]
     base = build(weights, roles=roles, fixed=fixed)
     real_score = NetworkRole(base) if roles else base.requires_grad_(False)
@@ -154,68 +145,6 @@ def adapted_from(config: DistillConfig) -> AdaptedFrom | None:
     return AdaptedFrom(model.adapters, model.real_score, model.acc_wan_init)
 
 
-def check_networks(config: DistillConfig) -> None:
-    """Find mistakes in the networks' files and taps before data is encoded.
-
-    Raises:
-        ValueError: A file is missing or does not fit, a tap is no block, or model.frozen fits no parameter.
-    """
-    model = config.model
-    if model.real_score is None:
-        raise ValueError("model.real_score is null; give the teacher's file")
-    check_form(model.adapters.base)
-    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    check_unsharded(model.adapters.base, config.parallel.shards(processes))
-    sizes = network_sizes(model.preset, model.real_score, text_only=model.text_only)
-    for key in ("real_score", "generator", "fake_score"):
-        if path := getattr(model, key):
-            check_transformer(path, sizes, f"model.{key}")
-    check_stage_one(model, sizes)
-    trained_names(parameter_names(sizes, model.adapters), model.frozen)
-    taps = model.taps or []
-    if len({*taps}) < len(taps) or not all(0 <= tap < sizes.num_layers for tap in taps):
-        raise ValueError(
-            f"model.taps is {shown(taps)}; expected different blocks from 0 to {sizes.num_layers - 1}"
-        )
-
-
-def check_stage_one(model: ModelConfig, sizes: WanVaceConfig) -> None:
-    """Refuse, by ValueError, a stage 1 that does not fit the network or the adapters."""
-    path = model.acc_wan_init
-    if path is None:
-        return
-    adapted = model.adapters.adapts("generator")
-    if not is_lora(path):
-        check_transformer(path, dataclasses.replace(sizes, vace_layers=()), "model.acc_wan_init")
-        if adapted and model.adapters.export == "lora":
-            raise ValueError(
-                "model.acc_wan_init has full weights, and a LoRA on them fits no published network; set "
-                "model.adapters.export merged, or make stage 1 a LoRA (python -m vdot_core.checkpoints lora)"
-            )
-    elif not adapted:
-        raise ValueError(
-            "model.acc_wan_init is a LoRA, and the generator has full weights; merge it into the base first "
-            "(python -m vdot_core.checkpoints merge), or set model.adapters.rank"
-        )
-    else:
-        _check_factors(path, sizes)
-
-
-def _check_factors(path: str, sizes: WanVaceConfig) -> None:
-    """Refuse a LoRA of convolutions, which no adapter stacks on, or with values that are not finite."""
-    shapes = expected_shapes(sizes)
-    for name, (up, down) in load_factors(path, sizes).items():
-        if len(shapes[name]) != 2:
-            raise ValueError(
-                f"model.acc_wan_init: {shown(path)} changes {name}, which is no linear layer; merge it into "
-                "the base first (python -m vdot_core.checkpoints merge)"
-            )
-        if not (torch.isfinite(up).all() and torch.isfinite(down).all()):
-            raise ValueError(
-                f"model.acc_wan_init: {shown(path)} holds NaN or infinity in {name}; give an intact file"
-            )
-
-
 def new_discriminator(model: ModelConfig, sizes: WanVaceConfig, num_taps: int) -> Discriminator:
     """The discriminator's head, of the configured size or of one that fits the network."""
     if model.discriminator_width is None:
@@ -230,8 +159,6 @@ def with_stage_one(
     """The generator's first weights, their Wan part from stage 1 if there was one (AccWanInit)."""
     if model.acc_wan_init is None:
         return weights
-    if not sizes.vace_layers:
-        raise ValueError("model.acc_wan_init goes with a VACE branch; unset it, or set model.text_only false")
     wan = read_transformer(
         model.acc_wan_init, dataclasses.replace(sizes, vace_layers=()), "model.acc_wan_init"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..data.checks import require
 from .budget import Machine
 from .phases import Rates
 
@@ -37,8 +38,17 @@ class PlanOptions:
     host: float = Rates.host_gb_s
     host_memory: float = Rates.host_memory_gb_s
 
+    def __post_init__(self) -> None:
+        for name, least in (("gpus", 1), ("gpus_per_node", 1), ("references", 0), ("contexts", 0)):
+            value = getattr(self, name)
+            require(value >= least, f"--{name} is {value}; expected {least} or more")
+        for name in ("memory", "tflops", "utilization", "interconnect", "host", "host_memory"):
+            value = getattr(self, name)
+            require(value > 0, f"--{name} is {value:g}; expected above 0")
+        require(self.utilization <= 1, f"--utilization is {self.utilization:g}; expected a share, at most 1")
+
     def arguments(self) -> PlanArguments:
-        """The machine and the sample that they describe; ValueError for numbers out of range."""
+        """The machine and the sample that they describe."""
         rates = Rates(self.tflops, self.utilization, self.interconnect, self.host, self.host_memory)
         machine = Machine(self.gpus, self.memory, self.gpus_per_node, rates)
         return PlanArguments(machine, self.references, self.contexts)

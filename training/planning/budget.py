@@ -41,12 +41,6 @@ class Machine:
     gpus_per_node: int = 8
     rates: Rates = field(default_factory=Rates)
 
-    def __post_init__(self) -> None:
-        if self.gpus < 1 or self.gpus_per_node < 1:
-            raise ValueError(f"gpus is {self.gpus}, gpus_per_node {self.gpus_per_node}; give 1 or more")
-        if not self.memory_gib > 0:
-            raise ValueError(f"memory is {self.memory_gib} GiB; give what a GPU has, such as 140 or 79.6")
-
 
 @dataclass(frozen=True)
 class Budget:
@@ -80,9 +74,13 @@ class Budget:
 
     @property
     def offloaded(self) -> bool:
-        """True if states are in CPU memory; `training/engine/networks.py` offloads only sharded ones."""
-        parallel = self.config.parallel
-        return parallel.cpu_offload and parallel.shards(self.machine.gpus)
+        """True if states are in CPU memory; only sharded ones are, or `ParallelConfig.check` refuses."""
+        return self.config.parallel.cpu_offload
+
+    @property
+    def batch(self) -> int:
+        """Samples of a step as planned: `data.batch_size`, where GPUs and accumulation divide it."""
+        return self.micro_batch * self.config.data.accumulation * self.machine.gpus
 
     @property
     def resident(self) -> float:
@@ -144,15 +142,11 @@ def make_budget(config: DistillConfig, network: WanVaceConfig, clip: Clip, machi
         The budget.
 
     Raises:
-        ValueError: the replicas do not divide the GPUs, or networks are sharded that cannot be.
+        ValueError: the GPUs do not fit `config.parallel`, or networks are sharded that cannot be.
     """
-    replicas = config.parallel.hsdp_replicas
-    if machine.gpus % replicas:
-        raise ValueError(
-            f"parallel.hsdp_replicas is {replicas}; {machine.gpus} GPUs do not divide into that many groups"
-        )
-    shards = machine.gpus // replicas if config.parallel.shards(machine.gpus) else 1
-    check_unsharded(config.model.adapters.base, shards > 1)
+    config.parallel.check(machine.gpus)
+    shards = machine.gpus // config.parallel.hsdp_replicas if config.parallel.shards(machine.gpus) else 1
+    check_unsharded(config.model.adapters.base, config.parallel.shards(machine.gpus))
     sizes = Sizes.of(network, config)
     per_gpu = max(1.0, config.data.batch_size / machine.gpus)
     micro_batch = max(1, round(per_gpu / config.data.accumulation))

@@ -25,16 +25,18 @@ from vdot_core.text import listed, shown
 from vdot_core.vcu import CONTEXT_CHANNELS, LATENT_CHANNELS
 
 from ..data.batch import Batch
+from ..data.config import micro_batch_size
 from ..distributed import world as processes
+from ..distributed.environment import place
 from ..distributed.world import World
 from ..engine.adapters import parameter_names
 from ..engine.config import LogConfig
 from ..engine.draws import keyed_generator
-from ..engine.method import trained_names
 from ..engine.networks import network_sizes
 from ..engine.run import train
 from ..engine.trainer import Trainer
 from ..methods.vdot import Vdot
+from ..methods.vdot_checks import check_settings
 from ..methods.vdot_config import DistillConfig
 from .budget import Machine, make_budget
 from .plan import clip_of
@@ -104,9 +106,11 @@ def dry_run(config: DistillConfig) -> int:
     Raises:
         ValueError: The configuration does not fit itself or the machine.
     """
+    data, notes = config.data, check_settings(config, place()[1])
+    micro_batch_size(data.batch_size, data.accumulation, data.group_size, place()[1])
     full = network_sizes(config.model.preset, config.model.real_score, text_only=config.model.text_only)
     sizes = dataclasses.replace(full, num_layers=2, vace_layers=(0,) if full.vace_layers else ())
-    frozen, left_out = rehearsed_frozen(config, full, sizes)
+    frozen, left_out = rehearsed_frozen(config, sizes)
     world, folder = processes.start(config.parallel), None
     try:
         clip = rehearsal_clip(config, world.device)
@@ -117,6 +121,8 @@ def dry_run(config: DistillConfig) -> int:
                 full.num_layers, full.dim, world.size, clip.num_frames, clip.height, clip.width,
                 " (a CPU's; the run's own size takes a GPU)" if clip is CPU_CLIP else "",
             )  # fmt: skip
+            for note in notes:
+                logger.warning("%s", note)
             if left_out:
                 logger.info(
                     "dry run: model.frozen's %s is left out, which those two layers lack, or which leaves "
@@ -156,21 +162,14 @@ def _new_folder(out_dir: str, world: World) -> Path:
     return Path(folder)
 
 
-def rehearsed_frozen(
-    config: DistillConfig, full: WanVaceConfig, sizes: WanVaceConfig
-) -> tuple[list[str], list[str]]:
+def rehearsed_frozen(config: DistillConfig, sizes: WanVaceConfig) -> tuple[list[str], list[str]]:
     """The prefixes of `model.frozen` that a rehearsal keeps, and those that it leaves out.
 
     Args:
         config: The run.
-        full: Sizes of its networks.
-        sizes: Of the rehearsal's, with fewer layers.
-
-    Raises:
-        ValueError: They do not fit the run's networks.
+        sizes: Of the rehearsal's networks, with fewer layers.
     """
     model = config.model
-    trained_names(parameter_names(full, model.adapters), model.frozen)
     names = parameter_names(sizes, model.adapters)
     frozen = [prefix for prefix in model.frozen if any(name.startswith(prefix) for name in names)]
     if frozen and all(name.startswith(tuple(frozen)) for name in names):

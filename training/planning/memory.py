@@ -18,6 +18,7 @@ from vdot_core.vcu import LATENT_CHANNELS
 
 from ..methods.vdot_config import DistillConfig
 from .activations import GraphActivations, graph_activations
+from .adapters import adapter_rank
 from .sizes import Sizes, tapped
 from .workload import Clip, Workload
 
@@ -87,14 +88,14 @@ def states(sizes: Sizes, config: DistillConfig, shards: int = 1) -> States:
         count = sizes.wan if wan_only else sizes.network
         return element * (count - packed * sizes.matrices[wan_only]) + packed * sizes.packed[wan_only]
 
-    own_base = adapters.adapts("generator") and config.model.acc_wan_init is not None
+    second_base = adapters.adapts("generator") and config.model.acc_wan_init and not sizes.stage_one
     parts, gradients = {}, {}
     for role, moment, learned in (("generator", trained, sizes.trained), ("fake_score", full, sizes.network)):
         name, count = role.replace("_", " "), sizes.network
         weights = "fp32 master weights"
         if adapters.adapts(role):
             count = learned = sizes.adapter
-            moment, weights = moments * sizes.adapter_moments, f"adapter of rank {adapters.rank}, fp32"
+            moment, weights = moments * sizes.adapter_moments, f"adapter of rank {sizes.rank}, fp32"
         parts |= {f"{name}, {weights}": FP32 * count, f"{name}, {named}": moment}
         gradients[role] = learned
         if role == "generator":
@@ -102,7 +103,9 @@ def states(sizes: Sizes, config: DistillConfig, shards: int = 1) -> States:
     parts["discriminator, weights and moments"] = FP32 * sizes.discriminator + head
     shared = " (base of the adapters)" if adapters.rank else ""
     parts[f"real score, {kind} weights{shared}"] = base(False)
-    if own_base:
+    if sizes.stage_one:
+        parts["stage 1, LoRA, fp32 weights"] = FP32 * sizes.stage_one
+    if second_base:
         # Sharded, the VACE branch is not shared between the two.
         parts[f"stage 1, {kind} weights (base of the generator)"] = base(shards == 1)
     parts["averaged generator (EMA), fp32"] = average
@@ -145,7 +148,7 @@ def gather_bytes(sizes: Sizes, config: DistillConfig, shards: int) -> int:
         expanded = sizes.block * (config.parallel.checkpoint_every or sizes.network // sizes.block)
         return copies + element * expanded * (adapters.base != "bf16")
     share = sizes.block / sizes.network  # of the adapters, a block's
-    unsharded = sizes.block + roles * share * sizes.adapter
+    unsharded = sizes.block + share * (roles * sizes.adapter + sizes.stage_one)
     trained = sizes.block if roles < 2 else share * sizes.adapter
     weights = element * (GATHERED_BLOCKS * unsharded + sizes.root)
     return int(weights + (element + FP32) * trained)
@@ -173,7 +176,7 @@ def peaks(network: WanVaceConfig, clip: Clip, batch: int, config: DistillConfig)
             checkpoint_every=config.parallel.checkpoint_every,
             element_bytes=element_bytes(config),
             trained=trained,
-            rank=adapters.rank if trained and adapters.adapts(role) else 0,
+            rank=adapter_rank(network, adapters) if trained and adapters.adapts(role) else 0,
             taps=taps,
         )
 

@@ -26,7 +26,7 @@ def outputs(sizes: Sizes, saved: int, config: DistillConfig) -> OutputBytes:
     """The same from numbers of parameters, and the bytes of a checkpoint."""
     adapters, element = config.model.adapters, FP32 if config.export_dtype == "fp32" else BF16
     as_lora = adapters.adapts("generator") and adapters.export == "lora"
-    return OutputBytes(saved, element * (sizes.adapter if as_lora else sizes.network))
+    return OutputBytes(saved, element * (sizes.adapter + sizes.stage_one if as_lora else sizes.network))
 
 
 def sample_bytes(network: WanVaceConfig, clip: Clip) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..data.config import micro_batch_size
 from ..data.producer import make_producer
 from ..engine.networks import network_sizes
+from ..methods.vdot_checks import check_settings
 from ..methods.vdot_config import DistillConfig
 from .arguments import PlanArguments
 from .budget import Budget, make_budget
@@ -60,9 +62,15 @@ def plan_text(config: DistillConfig, arguments: PlanArguments) -> str:
 
     Returns:
         The run, the memory of a GPU by component, the time of a step, and what makes it fit if it does not.
+
+    Raises:
+        ValueError: The run would refuse the settings, too; a batch that does not divide is a note alone.
     """
-    budget = plan_budget(config, arguments)
-    parts = [run_lines(budget), memory_lines(budget), disk_lines(budget), time_lines(budget)]
+    notes = check_settings(config, arguments.machine.gpus)
+    budget, data = plan_budget(config, arguments), config.data
+    if budget.batch == data.batch_size:
+        micro_batch_size(data.batch_size, data.accumulation, data.group_size, arguments.machine.gpus)
+    parts = [run_lines(budget, notes), memory_lines(budget), disk_lines(budget), time_lines(budget)]
     if not budget.fits:
 
         def rebuild(changed: DistillConfig, gpus: int | None = None) -> Budget:

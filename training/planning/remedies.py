@@ -113,14 +113,16 @@ class Remedy:
         return all(option.exact for option in self.options)
 
 
-def _applied(config: DistillConfig, changes: Sequence[Option]) -> DistillConfig | None:
-    """The configuration with the changes; None where one needs another, as offloading needs shards."""
+def _changed(
+    config: DistillConfig, changes: Sequence[Option], rebuild: Callable[[DistillConfig], Budget]
+) -> Budget | None:
+    """The budget with the changes; None where one needs another, as offloading needs shards."""
     try:
         for option in changes:
             config = option.applied(config)
+        return rebuild(config)
     except ValueError:
         return None
-    return config
 
 
 def remedies(budget: Budget, rebuild: Callable[[DistillConfig], Budget]) -> list[Remedy]:
@@ -140,8 +142,7 @@ def remedies(budget: Budget, rebuild: Callable[[DistillConfig], Budget]) -> list
         for combination in itertools.combinations(open_, count):
             if any(set(remedy.options) <= set(combination) for remedy in results):
                 continue
-            config = _applied(budget.config, combination)
-            changed = rebuild(config) if config else None
+            changed = _changed(budget.config, combination, rebuild)
             if changed and changed.fits:
                 results.append(Remedy(combination, changed))
     return sorted(results, key=lambda remedy: (not remedy.exact, remedy.budget.time.total))

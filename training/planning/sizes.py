@@ -14,7 +14,7 @@ from ..engine.method import trained_names
 from ..engine.networks import VACE_NAMES
 from ..engine.weight_only import is_packed, packed_bytes
 from ..methods.vdot_config import DistillConfig
-from .adapters import adapter_shapes
+from .adapters import adapter_rank, adapter_shapes, stage_one_size
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Sizes:
         wan: Without the VACE branch.
         adapter: Of one role's adapter.
         adapter_moments: Bytes of one moment of it.
+        rank: The largest of its layers.
+        stage_one: Of the LoRA below the generator's adapter; 0: there is none.
         matrices: Of the blocks' matrices, which fp8 and int8 are for, with and without the VACE branch.
         packed: Bytes of those in fp8 or int8.
     """
@@ -46,6 +48,8 @@ class Sizes:
     wan: int
     adapter: int = 0
     adapter_moments: int = 0
+    rank: int = 0
+    stage_one: int = 0
     matrices: tuple[int, int] = (0, 0)
     packed: tuple[int, int] = (0, 0)
 
@@ -81,6 +85,7 @@ class Sizes:
             ),
             sum(count for name, count in counts.items() if not name.startswith(VACE_NAMES)),
             sum(map(math.prod, changes)), sum(moment_bytes(shape, bits) for shape in changes),
+            adapter_rank(network, adapters), stage_one_size(network, config),
             _both(lambda name: counts[name], matrices),
             _both(lambda name: packed_bytes(matrices[name]), matrices),
         )  # fmt: skip

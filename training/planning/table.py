@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vdot_core.memory import GIB
 
 from .budget import Budget
@@ -27,17 +29,16 @@ def _gib(size: float) -> str:
     return f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.3f}"
 
 
-def run_lines(budget: Budget) -> list[str]:
-    """The run and its machine."""
+def run_lines(budget: Budget, notes: Sequence[str]) -> list[str]:
+    """The run and its machine, and notes of `check_settings`."""
     config, clip, sizes = budget.config, budget.clip, budget.sizes
     frames, height, width = clip.latent_shape
     patch = budget.network.patch_size
     tokens = frames // patch[0] * -(-height // patch[1]) * -(-width // patch[2])
-    effective = budget.micro_batch * config.data.accumulation * budget.machine.gpus
     adapters, copies = config.model.adapters, "three of them"
     if adapters.rank:
         roles = " and ".join(role.replace("_", " ") for role in adapters.roles)
-        copies = f"{roles} are adapters of {sizes.adapter:,}, rank {adapters.rank}, on the real score's"
+        copies = f"{roles} are adapters of {sizes.adapter:,}, rank {sizes.rank}, on the real score's"
     lines = [
         f"Plan: stage {config.stage}, recipe {config.recipe}, {config.steps} steps on "
         f"{budget.machine.gpus} x {budget.machine.memory_gib:g} GiB",
@@ -47,13 +48,13 @@ def run_lines(budget: Budget) -> list[str]:
         f"  micro-batch {budget.micro_batch} x accumulation {config.data.accumulation} x "
         f"{budget.machine.gpus} GPUs; states spread over {budget.shards}",
     ]
-    if effective != config.data.batch_size:
+    if budget.batch != config.data.batch_size:
         lines.append(
             f"  ! data.batch_size {config.data.batch_size} does not divide into accumulation "
-            f"{config.data.accumulation} x {budget.machine.gpus} GPUs; planned with {effective}: set "
-            f"--data.batch_size {effective}"
+            f"{config.data.accumulation} x {budget.machine.gpus} GPUs; planned with {budget.batch}: set "
+            f"--data.batch_size {budget.batch}"
         )
-    return lines
+    return lines + [f"  ! {note}" for note in notes]
 
 
 def memory_lines(budget: Budget) -> list[str]:

@@ -36,8 +36,6 @@ class Clip:
         for name in ("width", "height"):
             if getattr(self, name) < 16 or getattr(self, name) % 16:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a multiple of 16 pixels")
-        if self.num_references < 0 or self.num_contexts < 0:
-            raise ValueError("num_references and num_contexts are counts; give 0 or more")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -184,7 +184,7 @@ class TaskConfig:
     def __post_init__(self) -> None:
         require_tasks(self.weights, "tasks.weights")
         for task, weight in self.weights.items():
-            require(0 <= weight < float("inf"), f"tasks.weights.{task} is {weight}; expected 0 or more")
+            require(weight >= 0, f"tasks.weights.{task} is {weight}; expected 0 or more")
         require(
             not self.weights or any(self.weights.values()), "tasks.weights are all 0; give one task a weight"
         )

@@ -110,6 +110,16 @@ def target_layers(network: nn.Module, targets: Sequence[str] = TARGETS) -> dict[
     return {name: layer for name, layer in layers.items() if {*targets} & {*name.split(".")}}
 
 
+def layer_rank(rank: int, dim_in: int, dim_out: int) -> int:
+    """Rank of an adapter of a linear layer: the configured one, at most the layer's smaller side."""
+    return min(rank, dim_in, dim_out)
+
+
+def adapter_scale(alpha: float | None, rank: int) -> float:
+    """alpha / rank, of a layer's own rank (`layer_rank`); 1 without alpha."""
+    return 1.0 if alpha is None else alpha / rank
+
+
 def add_adapter(
     network: WanVace, name: str, rank: int, alpha: float | None = None, targets: Sequence[str] = TARGETS
 ) -> None:
@@ -119,7 +129,7 @@ def add_adapter(
         network: the base; it may be on the meta device.
         name: of the adapter.
         rank: of each layer's change; at most the layer's smaller side is used.
-        alpha: the change counts alpha / rank times; `rank` by default.
+        alpha: the change counts alpha / rank times, of the rank that is used; None: once.
         targets: as in `target_layers`.
 
     Raises:
@@ -128,20 +138,20 @@ def add_adapter(
     if rank < 1:
         raise ValueError(f"rank is {rank}; expected at least 1")
     ranks = {
-        path: min(rank, layer.in_features, layer.out_features)
+        path: layer_rank(rank, layer.in_features, layer.out_features)
         for path, layer in target_layers(network, targets).items()
     }
-    attach(network, name, ranks, 1.0 if alpha is None else alpha / rank)
+    attach(network, name, ranks, alpha)
 
 
-def attach(network: WanVace, name: str, ranks: Mapping[str, int], scale: float = 1.0) -> None:
+def attach(network: WanVace, name: str, ranks: Mapping[str, int], alpha: float | None = None) -> None:
     """Freeze a network and add an adapter with a rank for each layer, in place; at first it is off.
 
     Args:
         network: the base; it may be on the meta device.
         name: of the adapter.
         ranks: name of a linear layer -> rank of its change.
-        scale: factor of the changes, alpha / rank.
+        alpha: of `adapter_scale`.
 
     Raises:
         ValueError: the network has an adapter of that name.
@@ -157,6 +167,7 @@ def attach(network: WanVace, name: str, ranks: Mapping[str, int], scale: float =
             network.get_submodule(parent).register_module(leaf, layer)
         if name in layer.adapters:
             raise ValueError(f"the network has an adapter {described(name)} already; give another name")
+        scale = adapter_scale(alpha, rank)
         layer.adapters[name] = LowRank(
             layer.in_features, layer.out_features, rank, scale, layer.weight.device
         )

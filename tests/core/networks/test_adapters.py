@@ -106,11 +106,11 @@ def test_targets_choose_the_layers():
     assert {name.split(".")[2] for name in adapter_parameters(adapted("one"), "one")} == {*TARGETS}
 
 
-def test_a_rank_beyond_a_layers_sides_is_cut_and_keeps_its_factor():
+def test_a_rank_beyond_a_layers_sides_is_cut_and_its_factor_is_that_of_the_rank_used():
     network = random_network(CONFIG)
-    add_adapter(network, "one", 1000, 500.0)
+    add_adapter(network, "one", 1000, 32.0)
     layer = network.blocks[0].ffn[0]
-    assert tuple(layer.adapters["one"].A.shape) == (64, 64) and layer.adapters["one"].scale == 0.5
+    assert tuple(layer.adapters["one"].A.shape) == (64, 64) and layer.adapters["one"].scale == 32 / 64
 
 
 @pytest.mark.parametrize(

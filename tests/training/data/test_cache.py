@@ -21,6 +21,7 @@ from training.data.cache import Cache
 from training.data.config import DataConfig
 from training.data.encoded import EncodedSample, SampleInfo, pack, unpack_contexts
 from training.data.encoders import TextEncoder, VideoEncoder, text_encoder_digest, vae_digest
+from training.data.held_out import ValidationConfig
 from training.data.rows import RowsProducer
 from training.data.umt5 import embed, load_umt5
 from training.data.video_files import Media, fit, read_clip
@@ -230,6 +231,32 @@ def test_skipped_rows_are_tried_again_when_asked(config, clips, records, tmp_pat
     assert program.encode(settings, retry_skipped=True)
     assert len(Cache(settings.cache_dir).samples) == 3 and not Cache(settings.cache_dir).skipped
     assert os.stat(Path(settings.cache_dir) / "shard-00001.json").st_mtime_ns == untouched
+
+
+def test_a_cache_of_no_sample_is_an_error_in_encoding_and_training(config, clips, records, tmp_path, capsys):
+    """Also where training holds a part of the samples out."""
+    rows = [{**records[1], "target_video_path": "none.mp4"}] * 2
+    settings = config(path=str(write_manifest(clips / "none.csv", rows)))
+    names = ("source", "path", "cache_dir", "vae", "text_encoder", "device", "num_frames")
+    words = [f"--data.{name}={getattr(settings, name)}" for name in names]
+    for again in range(2):
+        assert program.main(words) == 2, again
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert f"{settings.cache_dir} holds no sample: 2 rows were left out (the first: none.csv" in message
+        assert "encode them again" in message and len(message.partition(" ")[2]) <= 400
+    validation = ValidationConfig(every=5)
+    with pytest.raises(ValueError, match=r"cache holds no sample: 2 rows .* encode them again"):
+        build_source(settings, seed=0, validation=validation, run_dir=tmp_path / "run")
+    assert "none.mp4" in (tmp_path / "run" / "skipped.txt").read_text()
+
+
+def test_a_cache_that_is_not_there_is_made_and_an_unfinished_one_resumed(whole, tmp_path):
+    with pytest.raises(ValueError, match=r"holds no cache; .* makes it"):
+        Cache(tmp_path / "copy")
+    shutil.copytree(whole.cache_dir, tmp_path / "copy")
+    (tmp_path / "copy" / "index.json").unlink()
+    with pytest.raises(ValueError, match=r"is an unfinished cache; .* resumes it"):
+        Cache(tmp_path / "copy")
 
 
 def test_tars_make_the_same_samples(whole, config, clips, records):

@@ -74,6 +74,19 @@ def test_other_files_are_refused(tmp_path):
         ManifestRows(str(tmp_path / "none.csv"), 8)
     with pytest.raises(ValueError, match="run programs"):
         TarRows("pipe:cat rows.tar")
+    with pytest.raises(ValueError, match="has no ending; a manifest is"):
+        ManifestRows(f"{tmp_path}/v1.0/rows", 8)
+
+
+@pytest.mark.parametrize("name", ["clips", "rows.csv", "clips.v1"])
+def test_a_folder_is_called_one(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    for path in (folder, f"{folder}/", f"file://{folder}"):
+        with pytest.raises(ValueError, match=rf"{name}/? is a folder; give its \.csv, \.jsonl or \.parquet"):
+            ManifestRows(str(path), 8)
+    with pytest.raises(ValueError, match=rf"{name} is a folder; give its tars, such as .*{name}/\*\.tar"):
+        TarRows(str(folder))
 
 
 BAD = [

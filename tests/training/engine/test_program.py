@@ -190,7 +190,10 @@ def test_samples_left_out_are_named_in_a_file_of_the_run(run_folder, capsys):
     named = (out / "skipped.txt").read_text().splitlines()
     assert len(named) == 4 and all(f"unreadable: {shard.name} sample " in line for line in named)
     output = capsys.readouterr().err
-    assert str(out / "skipped.txt") in output and "no sample is left" in output.splitlines()[-1]
+    assert (
+        str(out / "skipped.txt") in output
+        and "holds no sample: 4 rows were left out" in output.splitlines()[-1]
+    )
 
 
 def test_what_goes_wrong_in_training_keeps_its_traceback(run_folder, monkeypatch, capsys):

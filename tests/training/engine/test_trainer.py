@@ -254,10 +254,7 @@ def test_stage_one_then_stage_two(tmp_path, teacher):
     trained = {p.requires_grad for n, p in method.generator.named_parameters() if n.startswith("vace_")}
     assert trained == {False}
     with pytest.raises(ValueError, match="acc_wan_init"):
-        build_networks(
-            tiny_config(tmp_path, teacher, model__acc_wan_init=str(first), model__text_only=True),
-            parallel.start(config.parallel),
-        )
+        Vdot.check(tiny_config(tmp_path, teacher, model__acc_wan_init=str(first), model__text_only=True))
 
 
 def test_captions_of_another_width_are_refused(tmp_path, teacher):

@@ -119,6 +119,7 @@ def test_the_base_weighs_what_the_plan_says(stage_one, tmp_path, teacher):
 def test_the_plan_of_a_smaller_card():
     values = {
         "model.preset": "wan_vace_1_3b",
+        "model.real_score": "models/Wan2.1-VACE-1.3B",
         "model.adapters.rank": 32,
         "data.batch_size": 3,
         "data.accumulation": 3,
