@@ -212,6 +212,8 @@ def find_inputs(config: Config) -> Config:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             changes[field.name] = find_inputs(value)
+        elif isinstance(value, list):
+            changes[field.name] = [find_inputs(v) if dataclasses.is_dataclass(v) else v for v in value]
         elif field.name in INPUTS and isinstance(value, str) and not Path(value).exists():
             bundled = ROOT / value
             changes[field.name] = str(bundled) if bundled.exists() else value

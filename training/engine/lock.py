@@ -75,6 +75,29 @@ def locked(folder: str | Path, key: str, *, name: str = LOCK, grace_s: float | N
 
 
 @contextmanager
+def claimed(path: str | Path) -> Iterator[bool]:
+    """Hold the right to make a file, whose folder exists: of several processes, one makes it.
+
+    A claim is a lock next to the file. That of a process of this host that has ended is taken over.
+
+    Yields:
+        False where another process holds it.
+    """
+    path = Path(path)
+    lock = SoftFileLock(str(path.with_name(f".{path.name}{LOCK}")), mode=0o644, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        with _released_on_sigterm(lock):
+            yield True
+    finally:
+        lock.release()
+
+
+@contextmanager
 def _released_on_sigterm(lock: SoftFileLock) -> Iterator[None]:
     """Release a lock before SIGTERM ends the process: a scheduler's next start may be on another host."""
     if threading.current_thread() is not threading.main_thread():

@@ -60,11 +60,11 @@ def caption(row: Row, config: PrepareConfig) -> Row:
         return {"prompt": settings.template.replace("{name}", name), "source": "template"}
     clip = row["trim"]
     frames = load(out_path(config, clip["file"]), config.clips.frame_rate, clip["num_frames"])
-    return ask(_pictures(frames, settings.frames), settings)
+    return ask(pictures_of(frames, settings.frames), settings)
 
 
-def _pictures(frames: Tensor, count: int) -> list[bytes]:
-    """JPEGs of frames spread over a clip."""
+def pictures_of(frames: Tensor, count: int) -> list[bytes]:
+    """JPEGs of at most `count` frames, spread over a clip [F, H, W, 3] float in [0, 1]."""
     from PIL import Image
 
     files = []
@@ -113,12 +113,13 @@ def ask(pictures: list[bytes], config: CaptionConfig, pause_s: float = FIRST_PAU
             reason = f"status {error.code}: {shown(error.read(2000).decode('utf-8', 'replace'), 120)}"
             if error.code not in RETRIED:
                 raise StopError(
-                    f"the caption server refused the request ({reason}); look at captions.model and the key"
+                    f"the server {shown(config.url, 80)} refused the request ({reason}); look at the model's "
+                    "name and the key"
                 ) from error
         except OSError as error:  # no connection, or none in time
             reason = shown(getattr(error, "reason", error), 120)
     raise RetryLaterError(
-        f"the caption server {shown(config.url, 80)} gave no answer in {config.retries + 1} tries ({reason})"
+        f"the server {shown(config.url, 80)} gave no answer in {config.retries + 1} tries ({reason})"
     )
 
 
@@ -130,9 +131,7 @@ def _read(answer: bytes) -> Row:
         if not isinstance(words, str) or not words.strip():
             raise ValueError(f"its text is {described(words)}")
     except (ValueError, LookupError, TypeError) as error:
-        raise RetryLaterError(
-            f"the caption server's answer holds no caption ({shown(error, 120)})"
-        ) from error
+        raise RetryLaterError(f"the server's answer holds no text ({shown(error, 120)})") from error
     usage = values.get("usage") if isinstance(values.get("usage"), dict) else {}
     tokens = {"tokens_in": usage.get("prompt_tokens"), "tokens_out": usage.get("completion_tokens")}
     counts = {name: count for name, count in tokens.items() if isinstance(count, int)}

@@ -56,7 +56,9 @@ def decoded(path: str | Path, rate: float, start: float, count: int) -> Iterator
         raise BadRowError("unreadable", f"{shown(path)} cannot be decoded: {shown(error, 160)}") from error
 
 
-def write_clip(path: Path, frames: Iterable[np.ndarray], rate: float, crf: int) -> int:
+def write_clip(
+    path: Path, frames: Iterable[np.ndarray], rate: float, crf: int, *, comment: str | None = None
+) -> int:
     """Write a clip in one step; the same frames give the same bytes.
 
     Args:
@@ -64,6 +66,7 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], rate: float, crf: int) 
         frames: [H, W, 3] uint8, sides even.
         rate: Frames per second.
         crf: H.264's quality; 0 is lossless (of black and white, exactly).
+        comment: A line for the file's metadata.
 
     Returns:
         The number of frames.
@@ -82,6 +85,8 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], rate: float, crf: int) 
             )
             # More threads give other bytes.
             stream.codec_context.thread_count = 1
+            if comment is not None:
+                container.metadata["comment"] = comment
             for pixels in frames:
                 if not count:
                     stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], "yuv420p"
@@ -91,9 +96,9 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], rate: float, crf: int) 
     return count
 
 
-def write_frames(path: Path, frames: Tensor, rate: float, crf: int) -> None:
+def write_frames(path: Path, frames: Tensor, rate: float, crf: int, *, comment: str | None = None) -> None:
     """Write [F, H, W, 3] float in [0, 1] as `write_clip`."""
-    write_clip(path, (to_bytes(frame) for frame in frames), rate, crf)
+    write_clip(path, (to_bytes(frame) for frame in frames), rate, crf, comment=comment)
 
 
 def write_mask(path: Path, mask: Tensor, rate: float) -> None:

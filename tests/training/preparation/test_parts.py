@@ -202,5 +202,5 @@ def test_a_silent_server_leaves_the_row_open_and_a_refusal_ends_the_run(server):
         ask([], settings, pause_s=0.01)
     with pytest.raises(StopError, match="401"):
         ask([], settings)
-    with pytest.raises(RetryLaterError, match="no caption"):
+    with pytest.raises(RetryLaterError, match="no text"):
         ask([], settings)

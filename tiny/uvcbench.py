@@ -1,0 +1,126 @@
+"""Draw a small benchmark in UVCBench's layout: `python tiny/uvcbench.py --out runs/uvcbench_tiny`.
+
+18 tasks, 8 single and 10 composite, of drawn clips that no training sees; `training/evaluate.py --benchmark`
+reads it. The folder `drawn` holds the clips themselves, as the videos of a perfect model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tiny.clips.shapes import Clip
+from tiny.tasks import TASKS, draw_scene
+from training.engine.cli import Formatter
+from training.preparation.clip_files import write_frames, write_mask, write_picture
+from vdot_core import vcu
+from vdot_core.files import atomic_write
+from vdot_core.vcu.sizes import FRAME_RATE
+
+logger = logging.getLogger("vdot")
+# UVCBench's names -> plain examples of `tiny.tasks`.
+SINGLE = {
+    "depth": "depth",
+    "pose": "pose",
+    "flow": "flow",
+    "gray": "gray",
+    "scribble": "scribble",
+    "extension": "firstframe",
+    "outpainting": "outpainting",
+    "R2V_object": "reference",
+}
+COMPOSITE = {
+    **{
+        f"reference+{name}": f"reference_{name}"
+        for name in ("depth", "pose", "flow", "gray", "scribble", "layout")
+    },
+    **{f"reference+{name}": f"reference_{name}" for name in ("inpainting", "outpainting", "firstframe")},
+    "firstframe+pose": "firstframe_pose",
+}
+CRF = 4
+# Apart from the clips of tiny/evaluate.py.
+FIRST_CLIP = 2000
+
+
+def write_benchmark(folder: Path, num_clips: int, size: tuple[int, int, int]) -> int:
+    """Draw a benchmark.
+
+    Args:
+        folder: Destination; the same arguments give the same files.
+        num_clips: Rows of each task.
+        size: (frames, height, width).
+
+    Returns:
+        The number of rows.
+    """
+    total = 0
+    (folder / "indices").mkdir(parents=True, exist_ok=True)
+    for index, tasks in (("single", SINGLE), ("composite", COMPOSITE)):
+        lines = []
+        for name, task in tasks.items():
+            for number in range(num_clips):
+                scene = draw_scene(FIRST_CLIP + number, "evaluation", 0.0, size, kind=TASKS[task].scene)
+                lines.append(json.dumps(_row(folder, name, f"{number:04d}", TASKS[task](scene), scene)))
+        with atomic_write(folder / "indices" / f"uvcbench_{index}.txt") as partial:
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        total += len(lines)
+    return total
+
+
+def _row(folder: Path, task: str, number: str, unit: vcu.VCU, scene: Clip) -> dict:
+    """A line of the index; its files are written."""
+    own = folder / "assets" / task
+    own.mkdir(parents=True, exist_ok=True)
+    (folder / "drawn" / task).mkdir(parents=True, exist_ok=True)
+    write_frames(folder / "drawn" / task / f"{number}.mp4", scene.frames, FRAME_RATE, CRF)
+    row = {
+        "subtask": task,
+        "sample_id": number,
+        "en_prompt": scene.caption,
+        "src_video": None,
+        "src_mask": None,
+    }
+    if unit.kind != "generate":
+        write_frames(own / f"{number}_video.mp4", unit.frames, FRAME_RATE, CRF)
+        row["src_video"] = f"assets/{task}/{number}_video.mp4"
+    if (unit.masks <= 0.5).any():
+        write_mask(own / f"{number}_mask.mp4", (unit.masks > 0.5).float(), FRAME_RATE)
+        row["src_mask"] = f"assets/{task}/{number}_mask.mp4"
+    references = []
+    for place, picture in enumerate(unit.references):
+        references.append(f"assets/{task}/{number}_reference{place}.png")
+        write_picture(folder / references[-1], picture)
+    return {**row, "src_ref_images": references or None}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the process's exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    parser = ArgumentParser(prog="python tiny/uvcbench.py", description=__doc__, formatter_class=Formatter)
+    parser.add_argument("--out", default="runs/uvcbench_tiny", help="folder to write")
+    parser.add_argument("--clips", type=int, default=20, help="rows of each task")
+    parser.add_argument("--size", type=int, default=64, help="height and width in pixels, a multiple of 16")
+    parser.add_argument("--frames", type=int, default=17, help="length, 4n + 1")
+    options = parser.parse_args(argv)
+    if (
+        options.clips < 1
+        or options.size % 16
+        or options.size < 32
+        or options.frames % 4 != 1
+        or options.frames < 5
+    ):
+        parser.error("expected clips of at least 1, a size in multiples of 16 from 32, frames 4n + 1 from 5")
+    count = write_benchmark(Path(options.out), options.clips, (options.frames, options.size, options.size))
+    logger.info("%s: %d rows", options.out, count)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

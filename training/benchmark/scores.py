@@ -1,0 +1,187 @@
+"""Our measures of a video, none of which needs a download; they are not VBench's.
+
+Letters: F frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from vdot_core.files import remove_abandoned, sha256_of
+from vdot_core.text import shown
+
+from ..data.bad_rows import BadRowError, Skipped
+from ..data.video_files import Media, read_clip
+from ..engine.files import read_json, write_json
+from ..engine.lock import claimed
+from . import control, motion, reference
+from .config import EvaluateConfig, ModelConfig
+from .generate import shared_out, video_path
+from .index import Benchmark, Sample
+from .samples import Conditions, fit_video, load_conditions
+
+logger = logging.getLogger("vdot")
+CURE = "remove it"
+MAX_PSNR = 60.0
+MIXED_PX = 2
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of each video.
+
+    Attributes:
+        title: Head of its column.
+        better: 1: higher is better, -1: lower, 0: neither.
+        digits: After the point.
+        meaning: A sentence for readers.
+    """
+
+    title: str
+    better: int
+    digits: int
+    meaning: str
+
+
+MEASURES = {
+    "control_fidelity": Measure(
+        "control", 1, 3, "Control fidelity, 0 to 1: the signal (gray, scribble, flow, depth, pose) is "
+        "estimated from the video again and compared with the control where the mask is white.",
+    ),
+    "kept_psnr": Measure(
+        "kept, dB", 1, 1, "PSNR where the mask is black, 2 pixels from white, at most 60.",
+    ),
+    "reference_identity": Measure(
+        "reference", 1, 3, "Reference identity, 0 to 1, by colors alone: the share of the reference's color "
+        "histogram that the best window of a frame shows.",
+    ),
+    "flicker": Measure(
+        "flicker", -1, 2, "Change of luma between frames that motion does not explain, in 8-bit steps.",
+    ),
+    "motion": Measure("motion", 0, 2, "Mean optical flow (DIS), in percent of the diagonal a second."),
+}  # fmt: skip
+
+
+def score_path(config: EvaluateConfig, model: ModelConfig, sample: Sample) -> Path:
+    """The file of a video's scores."""
+    return Path(config.out_dir) / "scores" / model.name / f"{sample.name}.json"
+
+
+def score_videos(config: EvaluateConfig, benchmark: Benchmark, model: ModelConfig) -> list[Skipped]:
+    """Score a model's videos, as far as they are there; scores of the same video and settings stay.
+
+    Returns:
+        Rows whose video cannot be scored.
+    """
+    failed = []
+    for sample in shared_out(benchmark.samples):
+        video, path = video_path(config, model, sample), score_path(config, model, sample)
+        if not video.is_file():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        key = _key(config, sample, video)
+        if _finished(path, key):
+            continue
+        with claimed(path) as mine:
+            if not mine or _finished(path, key):
+                continue
+            try:
+                values = score(
+                    read_clip(Media(str(video)), config.frame_rate, config.num_frames)[..., :3],
+                    sample,
+                    config,
+                )
+            except BadRowError as error:
+                failed.append(Skipped.from_error(sample.name, model.name, error))
+                continue
+            remove_abandoned(path)
+            write_json({"key": key, "scores": values}, path)
+    return failed
+
+
+def _key(config: EvaluateConfig, sample: Sample, video: Path) -> str:
+    names = ("width", "height", "max_pixels", "num_frames", "frame_rate", "estimators", "depth_model")
+    versions = [VERSION, control.VERSION, reference.VERSION, motion.VERSION]
+    absent = [_missing(sample, config), motion.missing()]
+    parts = [versions, sample.key(), sha256_of(video), absent, *(getattr(config, name) for name in names)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _missing(sample: Sample, config: EvaluateConfig) -> str | None:
+    """Why a row's control is not estimated again; None where it is, or where it has none."""
+    signal = control.signal_of(sample.task)
+    return control.missing(signal, config) if signal and sample.source else None
+
+
+def _finished(path: Path, key: str) -> bool:
+    return path.is_file() and read_json(path, dict, CURE).get("key") == key
+
+
+def read_scores(config: EvaluateConfig, model: ModelConfig, sample: Sample) -> dict[str, float] | None:
+    """The scores of a video; None where it has none (yet).
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = score_path(config, model, sample)
+    if not path.is_file() or not video_path(config, model, sample).is_file():
+        return None
+    values = read_json(path, dict, CURE).get("scores")
+    if not isinstance(values, dict):
+        raise ValueError(f"{shown(path)} is damaged (it holds no scores); {CURE}")
+    return {name: value for name, value in values.items() if name in MEASURES}
+
+
+def score(video: Tensor, sample: Sample, config: EvaluateConfig) -> dict[str, float]:
+    """All measures that a row has.
+
+    Args:
+        video: [F, H, W, 3] uint8.
+        sample: The row.
+        config: Estimators and sizes.
+
+    Returns:
+        Name in `MEASURES` -> value.
+
+    Raises:
+        BadRowError: The row's files cannot be read.
+    """
+    frames, conditions = fit_video(video, load_conditions(sample, config))
+    values: dict[str, float | None] = {
+        "kept_psnr": kept_psnr(frames, conditions),
+        "reference_identity": reference.reference_identity(frames, conditions.references),
+    }
+    signal = control.signal_of(sample.task)
+    if signal and conditions.has_source and _missing(sample, config) is None:
+        values["control_fidelity"] = control.control_fidelity(frames, conditions, signal, config)
+    if motion.missing() is None and (pair := motion.motion_and_flicker(frames, config.frame_rate)):
+        values["motion"], values["flicker"] = pair
+    return {name: round(value, 6) for name, value in values.items() if value is not None}
+
+
+def kept_psnr(video: Tensor, conditions: Conditions) -> float | None:
+    """Of the kept region, in decibels, at most `MAX_PSNR`; None where nothing is kept.
+
+    Near the mask, the colors of video files mix over two pixels: those do not count.
+    """
+    reach = 2 * MIXED_PX + 1
+    kept = max_pool2d(conditions.mask[:, None], reach, 1, MIXED_PX)[:, 0] <= 0.5
+    if not conditions.has_source or not kept.any():
+        return None
+    error = float((video - conditions.frames)[kept].square().mean())
+    return min(MAX_PSNR, -10 * math.log10(error)) if error > 0 else MAX_PSNR
+
+
+def notes(config: EvaluateConfig, benchmark: Benchmark) -> dict[str, Any]:
+    """Task -> why its control is not estimated again."""
+    return {sample.task: reason for sample in benchmark.samples if (reason := _missing(sample, config))}
