@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from devtools.errors import DevError
@@ -136,7 +137,7 @@ class ComfyServer:
             try:
                 with urllib.request.urlopen(self.url + "/system_stats", timeout=5):
                     return
-            except (urllib.error.URLError, OSError):
+            except (urllib.error.URLError, HTTPException, OSError):
                 time.sleep(0.1)
         raise DevError(f"ComfyUI did not answer on {self.url} in {START_SECONDS} s.\n{self.log_tail()}")
 

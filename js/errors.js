@@ -4,7 +4,7 @@ import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 import { chain, findNode, PREFIX } from "./graph.js"
 import { panelSection } from "./panel.js"
-import { rememberPrompt } from "./restore.js"
+import { isOpen, rememberPrompt } from "./restore.js"
 import { text } from "./strings.js"
 
 const RUN = "run"
@@ -65,7 +65,7 @@ function watchQueue() {
     const answer = queuePrompt.apply(this, args)
     answer.then(
       ({ node_errors: errors, prompt_id: id } = {}) => {
-        if (id) rememberPrompt(id, args[1]?.output)
+        if (id) rememberPrompt(id, args[1]?.output, args[1]?.workflow?.id)
         showInputErrors(errors)
       },
       (error) => showInputErrors(error?.response?.node_errors),
@@ -79,7 +79,9 @@ export function watchErrors() {
   watchQueue()
   api.addEventListener("execution_start", () => hideErrors(RUN))
   api.addEventListener("execution_error", ({ detail }) => {
-    showError(findNode(detail.node_id), runSentence(detail), RUN)
+    const node = findNode(detail.node_id)
+    // Another workflow may have been opened since, which has some other node of that number.
+    if (node?.comfyClass === detail.node_type && isOpen(detail.prompt_id)) showError(node, runSentence(detail), RUN)
     app.canvas?.setDirty(true, true)
   })
 }

@@ -34,14 +34,15 @@ function sourceOf(node, slot) {
   return node.graph ? node.getInputNode?.(slot) : undefined
 }
 
-/** The file behind a node, found by following its wires of pictures backwards, images before masks. */
-function findFile(node, depth = 0) {
-  if (!node || depth > MAX_DEPTH) return undefined
+/** The file behind a node, found by following its wires of pictures backwards, images before masks; each node is looked at once. */
+function findFile(node, depth = 0, seen = new Set()) {
+  if (!node || depth > MAX_DEPTH || seen.has(node)) return undefined
+  seen.add(node)
   const own = depth > 0 ? fileOf(node) : undefined
   if (own) return own
   for (const type of FOLLOWED) {
     for (const [slot, input] of (node.inputs ?? []).entries()) {
-      const found = input.link != null && String(input.type) === type ? findFile(sourceOf(node, slot), depth + 1) : undefined
+      const found = input.link != null && String(input.type) === type ? findFile(sourceOf(node, slot), depth + 1, seen) : undefined
       if (found) return found
     }
   }

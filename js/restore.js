@@ -9,22 +9,41 @@ import { findNode, PREFIX } from "./graph.js"
 
 const MAX_RUNS = 32
 
-/** The prompts that this page has queued, and the nodes that their runs took from the cache, by prompt id. */
+/** The prompts that this page has queued, their workflows, and the nodes that their runs took from the cache, by prompt id. */
 const prompts = new Map()
+const workflows = new Map()
 const cached = new Map()
 /** Runs that failed so soon that the answer to their queueing is still on its way. */
 const early = new Set()
 
-/** A node of a prompt with all that it is made from, as text: the same text, the same result. */
-function signature(prompt, id) {
-  const node = prompt?.[id]
-  if (!node) return undefined
-  const inputs = Object.entries(node.inputs ?? {}).sort(([a], [b]) => (a < b ? -1 : 1))
-  const isLink = (value) => Array.isArray(value) && value.length === 2 && prompt[value[0]]
-  return JSON.stringify([
-    node.class_type,
-    inputs.map(([name, value]) => [name, isLink(value) ? [signature(prompt, value[0]), value[1]] : value]),
-  ])
+/**
+ * Numbers nodes of prompts by all that they are made from: the same number, the same result. Each node is looked at once, however
+ * many ways lead to it.
+ */
+export class Signatures {
+  #numbers = new Map()
+  #known = new Map()
+
+  /** @returns {number | undefined} of a node; undefined for one that the prompt has not */
+  of(prompt, id) {
+    const node = prompt?.[id]
+    if (!node) return undefined
+    if (!this.#known.has(prompt)) this.#known.set(prompt, new Map())
+    const known = this.#known.get(prompt)
+    if (!known.has(id)) known.set(id, this.#number(prompt, node))
+    return known.get(id)
+  }
+
+  #number(prompt, node) {
+    const inputs = Object.entries(node.inputs ?? {}).sort(([a], [b]) => (a < b ? -1 : 1))
+    const isLink = (value) => Array.isArray(value) && value.length === 2 && prompt[value[0]]
+    const text = JSON.stringify([
+      node.class_type,
+      inputs.map(([name, value]) => (isLink(value) ? [name, this.of(prompt, value[0]), value[1]] : [name, value])),
+    ])
+    if (!this.#numbers.has(text)) this.#numbers.set(text, this.#numbers.size)
+    return this.#numbers.get(text)
+  }
 }
 
 /** Nodes of the pack that have said nothing on this page. */
@@ -33,13 +52,14 @@ function silent(ids) {
 }
 
 async function restore(promptId) {
-  const ids = silent(cached.get(promptId) ?? [])
+  const ids = isOpen(promptId) ? silent(cached.get(promptId) ?? []) : []
   const prompt = prompts.get(promptId)
   if (!ids.length) return
   const runs = Object.values(await (await api.fetchApi(`/history?max_items=${MAX_RUNS}`)).json()).reverse()
+  const signatures = new Signatures()
   for (const id of ids) {
-    const own = signature(prompt, id)
-    const run = runs.find((other) => other.outputs?.[id] && signature(other.prompt?.[2], id) === own)
+    const own = signatures.of(prompt, id)
+    const run = runs.find((other) => other.outputs?.[id] && signatures.of(other.prompt?.[2], id) === own)
     if (run && silent([id]).length) findNode(id).onExecuted?.(run.outputs[id])
   }
 }
@@ -49,10 +69,17 @@ function end(promptId) {
   else early.add(promptId)
 }
 
-/** Notes a prompt that this page has queued. */
-export function rememberPrompt(promptId, prompt) {
+/** Whether the workflow that a prompt was made from is the open one; true where it is not known. */
+export function isOpen(promptId) {
+  const id = workflows.get(promptId)
+  return id === undefined || id === (app.rootGraph ?? app.graph).id
+}
+
+/** Notes a prompt that this page has queued, and the id of its workflow. */
+export function rememberPrompt(promptId, prompt, workflowId) {
   prompts.set(promptId, prompt)
-  if (prompts.size > MAX_RUNS) prompts.delete(prompts.keys().next().value)
+  workflows.set(promptId, workflowId)
+  for (const known of [prompts, workflows]) if (known.size > MAX_RUNS) known.delete(known.keys().next().value)
   if (early.delete(promptId)) end(promptId)
 }
 

@@ -19,10 +19,12 @@ if __package__ in (None, ""):
 
 from tiny.pipeline import TimeOverError, read_pipeline, run_stage
 from training.engine.lock import locked
+from vdot_core.out_of_memory import memory_in_words
 
 logger = logging.getLogger("vdot")
 
 
+@memory_in_words("close other programs, or use a computer with more memory; the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)

@@ -20,6 +20,7 @@ from training.engine.cli import RunParser
 from training.preparation.config import PrepareConfig
 from training.preparation.prepare import estimate, prepare
 from training.preparation.stage import StopError
+from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import shown
 
 logger = logging.getLogger("vdot")
@@ -34,6 +35,9 @@ def parser() -> RunParser[PrepareConfig]:
     return run
 
 
+@memory_in_words(
+    "lower clips.num_frames, the sizes in clips.buckets or executor.workers; the same command resumes"
+)
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry.
 
@@ -50,10 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         logger.error("%s", error)
         return 2
-    except (StopError, ImportError, MemoryError) as error:
-        logger.error("%s. Finished rows are kept", shown(error, 300) or type(error).__name__)
+    except (StopError, ImportError) as error:
+        logger.error("%s. Finished rows are kept", shown(error, 300))
         return 2
     except OSError as error:
+        if is_out_of_memory(error):
+            raise
         logger.error(
             "%s (%s); make space there, or make it writable, and give the same command again: finished rows "
             "are kept", shown(error.filename or "the output"), shown(error.strerror or error, 80),

@@ -26,8 +26,9 @@ if __package__ in (None, ""):
 from training.engine.cli import RunParser
 from training.engine.files import read_json
 from training.engine.lock import locked
-from vdot_core.files import atomic_write, file_size, read_file
+from vdot_core.files import atomic_write, file_size, read_file, reason_of
 from vdot_core.memory import GIB
+from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import described, parse_json, shown
 
 logger = logging.getLogger("vdot")
@@ -77,6 +78,8 @@ class SweepConfig:
             raise ValueError(f"metrics is {described(self.metrics)}; give names of files in a run's folder")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}; give one or more, each once")
+        if not all([self.command, *self.after]):
+            raise ValueError("command, or one of after, is empty; give a program and its arguments")
         if self.jobs < 1:
             raise ValueError(f"jobs is {self.jobs}; give 1 or more processes at once")
 
@@ -141,8 +144,18 @@ async def run_jobs(sweep: SweepConfig) -> bool:
 async def _run(command: list[str], log: Path, one_thread: bool) -> dict[str, float] | None:
     """Run a command; returns what it and its children took, nothing on Windows; None if it failed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} if one_thread else None
+    if log.exists():
+        file_size(log)  # a pipe would wait for a reader
     with log.open("ab") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+        try:
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+        except OSError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = shown(error.strerror or error, 80)
+            name = described(command[0], 120)
+            logger.error("%s: %s cannot be run (%s); set command or after", shown(log.parent), name, reason)
+            return None
     try:
         costs = await asyncio.to_thread(_wait, process)
     finally:  # an interrupt ends the processes
@@ -220,6 +233,7 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, float]]:
         yield name, float(value)
 
 
+@memory_in_words("lower jobs, or use a machine with more memory; the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns 0, 1 if a run failed, or 2 after a user's mistake."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
@@ -232,6 +246,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         logger.error("%s", error)
         return 2
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise
+        logger.error(
+            "%s: %s; the same command resumes", shown(error.filename or sweep.out_dir), reason_of(error)
+        )
+        return 1
     return 0 if success else 1
 
 

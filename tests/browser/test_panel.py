@@ -135,3 +135,69 @@ def test_a_task_shows_its_strip_which_folds_and_can_be_switched_off(layout):
     page.evaluate(SET_SETTING, True)
     wait_for(page, task, "strip", "kept")
     assert page.our_problems() == []
+
+
+SIGN = """async (levels) => {
+    const {Signatures} = await import("/extensions/ComfyUI-VDOT/restore.js")
+    const chain = (end) => {
+        const prompt = {0: {class_type: "A", inputs: {value: end}}}
+        for (let id = 1; id <= levels; id++) {
+            prompt[id] = {class_type: "B", inputs: {a: [String(id - 1), 0], b: [String(id - 1), 0]}}
+        }
+        return prompt
+    }
+    const signatures = new Signatures()
+    const [one, same, other] = [1, 1, 2].map((end) => signatures.of(chain(end), String(levels)))
+    return [one === same, one === other]
+}"""
+BATCHES = """(levels) => {
+    let last = LiteGraph.createNode("EmptyImage")
+    app.graph.add(last)
+    for (let level = 0; level < levels; level++) {
+        const next = LiteGraph.createNode("BatchImagesNode")
+        app.graph.add(next)
+        for (let index = 0; index < 4; index++) {
+            last.connect(0, next, next.inputs.findIndex((input) => input.name === `images.image${index}`))
+        }
+        last = next
+    }
+    const layout = LiteGraph.createNode("VDOTLayout")
+    app.graph.add(layout)
+    const begin = performance.now()
+    last.connect(0, layout, layout.inputs.findIndex((input) => input.name === "picture"))
+    return performance.now() - begin
+}"""
+
+
+def test_many_ways_through_a_graph_cost_no_time(page):
+    """Chains whose every node takes the one before it twice, as LoRA loaders do (model and text encoder)."""
+    assert page.evaluate(SIGN, 60) == [True, False]
+    page.clear()
+    assert page.evaluate(BATCHES, 11) < 2000
+
+
+WAIT_FOR_ERROR = """async () => {
+    const {api} = await import("/scripts/api.js")
+    window.vdotFailed = false
+    api.addEventListener("execution_error", () => { window.vdotFailed = true }, {once: true})
+}"""
+OPEN_ANOTHER = """async ([kind, id]) => {
+    await app.queuePrompt(0)
+    const place = {pos: [0, 0], size: [300, 200], flags: {}, order: 0, mode: 0}
+    const node = {id, type: kind, inputs: [], outputs: [], properties: {}, widgets_values: [], ...place}
+    const workflow = {version: 0.4, nodes: [node], links: [], groups: [], config: {}, extra: {}}
+    await app.loadGraphData({...workflow, id: "5f0c5d0e-5b7a-4a31-9a55-0d3c7a1e0001"})
+}"""
+
+
+@pytest.mark.parametrize("kind", ["VDOTText", "VDOTLayout"])
+def test_an_error_of_one_workflow_is_not_shown_on_another(layout, kind):
+    """Numbers of nodes begin at 1 in every workflow, and a run goes on when another one is opened."""
+    page, task = layout
+    set_boxes(page, task, OUTSIDE)
+    page.evaluate(WAIT_FOR_ERROR)
+    page.evaluate(OPEN_ANOTHER, [kind, task])
+    page.page.wait_for_function("() => window.vdotFailed")
+    page.page.wait_for_timeout(200)
+    assert page.evaluate("(id) => app.graph.getNodeById(id).type", task) == kind
+    assert shown(page, task, "error") is None

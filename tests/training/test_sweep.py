@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import signal
 import subprocess
@@ -272,3 +273,29 @@ def test_the_shipped_ablations_table_is_of_what_its_evaluation_writes(tmp_path, 
 def _absolute(command, config):
     """A command's words, its configuration's path from the root."""
     return [str(ROOT / word) if word == config else word for word in command]
+
+
+@pytest.mark.parametrize("program", ["no-such-program", "/"])
+@pytest.mark.parametrize("place", ["command", "after"])
+def test_a_program_that_cannot_be_run_is_named_and_stops_no_other(sweep, capsys, place, program):
+    other = {"command": [program]} if place == "command" else {"after": [[program, "x"]]}
+    runs = {"a": {"lr": 1}, "b": {"lr": 2}}
+    assert main(["--config", str(sweep(runs=runs, seeds=[0], **other))]) == 1
+    said = capsys.readouterr().err
+    for run in runs:
+        assert f"{run}/seed0: '{program}' cannot be run (" in said
+    assert "Traceback" not in said
+
+
+def test_what_is_in_the_place_of_a_runs_files_is_named(sweep, tmp_path, capsys):
+    arguments = ["--config", str(sweep(runs={"a": {"lr": 1}}, seeds=[0]))]
+    run = tmp_path / "out" / "a"
+    run.parent.mkdir()
+    run.write_text("a file")
+    assert main(arguments) == 1
+    assert "a/seed0: Not a directory; give another folder" in capsys.readouterr().err
+    run.unlink()
+    (run / "seed0").mkdir(parents=True)
+    os.mkfifo(run / "seed0" / "sweep.log")
+    assert main(arguments) == 2
+    assert "sweep.log is not a file but a pipe" in capsys.readouterr().err

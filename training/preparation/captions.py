@@ -10,6 +10,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def caption(row: Row, config: PrepareConfig) -> Row:
         ValueError: The text file is not UTF-8.
     """
     settings = config.captions
-    text = Path(row["path"]).with_suffix(".txt")
+    text = _text_file(row["path"])
     if text.is_file():
         try:
             words = read_file(text, MAX_TEXT_BYTES).decode("utf-8-sig").strip()
@@ -61,6 +62,23 @@ def caption(row: Row, config: PrepareConfig) -> Row:
     clip = row["trim"]
     frames = load(out_path(config, clip["file"]), config.clips.frame_rate, clip["num_frames"])
     return ask(pictures_of(frames, settings.frames), settings)
+
+
+def _text_file(path: str) -> Path:
+    return Path(path).with_suffix(".txt")
+
+
+def text_state(path: str) -> list[str]:
+    """What changes with the text file of a source; nothing where there is none.
+
+    Args:
+        path: The source.
+    """
+    text = _text_file(path)
+    if not text.is_file():
+        return []
+    status = text.stat()
+    return [str([status.st_size, status.st_mtime_ns])]
 
 
 def pictures_of(frames: Tensor, count: int) -> list[bytes]:
@@ -99,7 +117,7 @@ def ask(pictures: list[bytes], config: CaptionConfig, pause_s: float = FIRST_PAU
     }
     headers = {"Content-Type": "application/json"}
     if config.api_key_variable:
-        headers["Authorization"] = f"Bearer {os.environ.get(config.api_key_variable, '')}"
+        headers["Authorization"] = f"Bearer {os.environ.get(config.api_key_variable, '').strip()}"
     address = config.url.rstrip("/") + "/chat/completions"
     request = urllib.request.Request(address, json.dumps(body).encode(), headers)
     reason = ""
@@ -110,17 +128,30 @@ def ask(pictures: list[bytes], config: CaptionConfig, pause_s: float = FIRST_PAU
             with urllib.request.urlopen(request, timeout=config.timeout_s) as answer:
                 return _read(answer.read(MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as error:
-            reason = f"status {error.code}: {shown(error.read(2000).decode('utf-8', 'replace'), 120)}"
+            reason = f"status {error.code}: {shown(_body(error), 120)}"
             if error.code not in RETRIED:
                 raise StopError(
                     f"the server {shown(config.url, 80)} refused the request ({reason}); look at the model's "
                     "name and the key"
                 ) from error
-        except OSError as error:  # no connection, or none in time
-            reason = shown(getattr(error, "reason", error), 120)
+        except ValueError as error:  # an address or a key that no request can hold
+            raise StopError(
+                f"the server {shown(config.url, 80)} cannot be asked ({shown(error, 120)}); look at its address "
+                "and the key"
+            ) from error
+        except (OSError, HTTPException) as error:  # no connection, none in time, or one that broke off
+            reason = shown(getattr(error, "reason", error), 120) or type(error).__name__
     raise RetryLaterError(
         f"the server {shown(config.url, 80)} gave no answer in {config.retries + 1} tries ({reason})"
     )
+
+
+def _body(error: urllib.error.HTTPError) -> str:
+    """The start of a refusal's text, as far as it comes."""
+    try:
+        return error.read(2000).decode("utf-8", "replace")
+    except (OSError, HTTPException) as broken:
+        return type(broken).__name__
 
 
 def _read(answer: bytes) -> Row:

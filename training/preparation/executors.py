@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
+from vdot_core.out_of_memory import is_out_of_memory
 from vdot_core.text import shown
 
 from ..paths import ROOT
@@ -174,4 +175,8 @@ class Worker:
             failure = "OSError", error.strerror or str(error), error.errno, error.filename
         except (StopError, MemoryError, ImportError) as error:
             failure = type(error).__name__, shown(error, 300), None, None
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = MemoryError.__name__, shown(error, 300), None, None
         return json.dumps({"failure": failure})

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from vdot_core.text import counted, shown
 
+from .captions import text_state
 from .config import PrepareConfig
 from .duplicates import find_duplicates
 from .executors import Executor
@@ -134,16 +135,17 @@ class Pipeline:
             before = [keys[name] for name in stage.after]
             if stage.name == "tasks":
                 before.append(str(sorted(self.clips.absent.items())))
+            if stage.name == CAPTIONS.name:
+                before += text_state(self.clips.starts[clip_id]["path"])
             work.append((clip_id, None, before))
         keys = self._apply(stage, work, stage.after)
         for clip_id in clip_ids:
             if clip_id not in keys:
                 continue
             self.clips.keys[clip_id][stage.name] = keys[clip_id]
-            # An annotator's rejection concerns its own tasks alone.
-            if stage.name in ("trim", "quality") and (
-                reasons := self.store.get(stage.name, clip_id).get("rejected")
-            ):
+            reasons = self.store.get(stage.name, clip_id).get("rejected")
+            # That of an annotator, or of references, concerns its own tasks alone.
+            if reasons and not _is_optional(stage):
                 self.clips.rejected[clip_id] = (stage.name, reasons)
 
     def _row(self, clip_id: str, after: Iterable[str]) -> Row:
@@ -206,3 +208,7 @@ class Pipeline:
         limits = self.config.quality.max_hash_distance, self.config.quality.max_motion_distance
         for clip_id, first in find_duplicates(hashes, *limits).items():
             self.clips.rejected[clip_id] = ("duplicates", [f"duplicate (of {first})"])
+
+
+def _is_optional(stage: Stage) -> bool:
+    return stage.name == REFERENCES.name or stage.name.startswith("annotate_")

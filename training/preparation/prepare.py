@@ -14,10 +14,10 @@ from .executors import make_executor
 from .output import SPLITS, clip_rows, sample_rows, write_parquet, write_shards
 from .pipeline import Clips, Pipeline
 from .sheet import write_sheet
-from .store import Store
+from .store import STORE, Store
 
 logger = logging.getLogger("vdot")
-STORE, SHEET, CLIPS = "state.sqlite", "contact_sheet.html", "clips.parquet"
+SHEET, CLIPS = "contact_sheet.html", "clips.parquet"
 
 
 def prepare(config: PrepareConfig) -> Clips:

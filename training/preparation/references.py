@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vdot_core.vcu import snap_size
+from vdot_core.vcu.grow import drop_specks, mask_box
 from vdot_core.vcu.scaling import resample
 
 from .annotate import annotator
@@ -89,15 +90,13 @@ def _scaled(picture: Tensor) -> Tensor:
 
 
 def on_white(picture: Tensor, mask: Tensor) -> Tensor:
-    """A subject on white, cropped to its box with a margin.
+    """A subject on white, cropped with a margin to its box, which stray pixels do not widen.
 
     Args:
         picture: [H, W, 3] float in [0, 1].
         mask: [H, W] float in [0, 1], 1 = subject.
     """
-    rows, columns = (mask > FIRM).nonzero(as_tuple=True)
-    top, bottom = int(rows.min()), int(rows.max()) + 1
-    left, right = int(columns.min()), int(columns.max()) + 1
+    left, top, right, bottom = mask_box(drop_specks((mask > FIRM).numpy())[0])
     down, across = round((bottom - top) * MARGIN), round((right - left) * MARGIN)
     window = (
         slice(max(0, top - down), bottom + down),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vdot_core.text import shown
 
+STORE = "state.sqlite"
+"""Name of the file in the output folder."""
 COMMIT_S = 1.0
 SCHEMA = """
 create table if not exists results (
@@ -28,56 +31,66 @@ class Store:
         path: The file; created if need be.
 
     Raises:
-        ValueError: It is no such file, or damaged.
+        ValueError: It is no such file, or damaged, or its disk is full; so do all calls.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._committed = time.monotonic()
-        try:
+        with self._in_words():
             # Workers return results; this process alone writes. Every commit is on the disk.
             self._database = sqlite3.connect(str(path), isolation_level=None)
-            self._database.execute("pragma synchronous = full")
-            self._database.execute(SCHEMA)
-            self._database.execute("begin")
-        except sqlite3.DatabaseError as error:
+        for statement in ("pragma synchronous = full", SCHEMA, "begin"):
+            self._rows(statement)
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Errors of the file as a sentence: what is in its way is not what is wrong with its content."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
             raise ValueError(
-                f"{shown(path)} cannot be used ({shown(error, 120)}); remove it to prepare everything again, "
-                "or give another out_dir"
+                f"{shown(self.path)} cannot be used ({shown(error, 120)}); make room on its disk, or make it "
+                "writable, and give the same command again"
             ) from error
+        except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"{shown(self.path)} is damaged ({shown(error, 120)}); remove it to prepare "
+                "everything again, or give another out_dir"
+            ) from error
+
+    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple]:
+        with self._in_words():
+            return self._database.execute(statement, values).fetchall()
 
     def key(self, stage: str, row_id: str) -> str | None:
         """The key of a row's result; None where there is none."""
-        row = self._database.execute(
-            "select key from results where stage = ? and id = ?", (stage, row_id)
-        ).fetchone()
-        return row and row[0]
+        rows = self._rows("select key from results where stage = ? and id = ?", (stage, row_id))
+        return rows[0][0] if rows else None
 
     def get(self, stage: str, row_id: str) -> Value | None:
         """A row's result."""
-        row = self._database.execute(
-            "select value from results where stage = ? and id = ?", (stage, row_id)
-        ).fetchone()
-        return row and json.loads(row[0])
+        rows = self._rows("select value from results where stage = ? and id = ?", (stage, row_id))
+        with self._in_words():
+            return json.loads(rows[0][0]) if rows else None
 
     def put(self, stage: str, row_id: str, key: str, value: Value, seconds: float) -> None:
         """Save a result; it is on the disk within `COMMIT_S` of the next one, or after `commit`."""
         text = json.dumps(value, sort_keys=True)
-        self._database.execute(
-            "insert or replace into results values (?, ?, ?, ?, ?)", (stage, row_id, key, text, seconds)
-        )
+        values = (stage, row_id, key, text, seconds)
+        self._rows("insert or replace into results values (?, ?, ?, ?, ?)", values)
         if time.monotonic() - self._committed > COMMIT_S:
             self.commit()
 
     def commit(self) -> None:
         """Bring all results to the disk."""
-        self._database.execute("commit")
-        self._database.execute("begin")
+        self._rows("commit")
+        self._rows("begin")
         self._committed = time.monotonic()
 
     def times(self) -> dict[str, tuple[int, float]]:
         """Stage -> (rows, seconds of work) of all results."""
-        rows = self._database.execute("select stage, count(*), sum(seconds) from results group by stage")
+        rows = self._rows("select stage, count(*), sum(seconds) from results group by stage")
         return {stage: (count, seconds) for stage, count, seconds in rows}
 
     def ids(self, stage: str) -> Iterator[str]:
@@ -85,9 +98,9 @@ class Store:
         last = ""
         while True:
             # In blocks: a cursor that is open while others write would see some rows twice.
-            block = self._database.execute(
+            block = self._rows(
                 "select id from results where stage = ? and id > ? order by id limit 1000", (stage, last)
-            ).fetchall()
+            )
             if not block:
                 return
             for (row_id,) in block:
@@ -96,5 +109,7 @@ class Store:
 
     def close(self) -> None:
         """Commit and close."""
-        self._database.execute("commit")
-        self._database.close()
+        try:
+            self._rows("commit")
+        finally:
+            self._database.close()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import signals
 from ..memory import RGB
+from ..out_of_memory import memory_in_words
 from ..pictures import read_picture
 from ..text import shown
 from ..videos import eight_bits, open_video, upright
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
 logger = logging.getLogger("vdot")
 
 
+@memory_in_words("give a smaller width, height or num_frames")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns 0, or 2 after an input error, printed in one sentence."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from ..text import counted
 from .canvas import as_clip
 from .checks import real, whole
-from .grow import mask_box
+from .grow import drop_specks, mask_box
 from .masks import as_mask, binarize, find_lost
 from .scaling import resample
 from .unit import SIZE_MULTIPLE
@@ -68,7 +69,8 @@ def crop_region(
 ) -> tuple[Tensor, Tensor, Crop]:
     """Cut out a mask's surroundings, so that a small region is made with all the pixels of a large video.
 
-    The window is one for all frames: the box of all that is ever masked, with a margin, moved into the frame.
+    The window is one for all frames: the box of all that is ever masked, without stray pixels
+    (`drop_specks`), with a margin, moved into the frame. Stray pixels outside of it are not generated.
 
     Args:
         frames: [F, H, W, 3] float in [0, 1].
@@ -94,7 +96,8 @@ def crop_region(
     y, x = crop.window
     part = resample(clip[:, y, x], *crop.size)
     cut = scaled_mask(soft[:, y, x], *crop.size)
-    crop = replace(crop, mask=soft[:, y, x], notes=(*notes, *more, *find_lost(soft, cut, "mask")))
+    notes += [*more, *crop.notes, *find_lost(soft[:, y, x], cut, "mask")]
+    crop = replace(crop, mask=soft[:, y, x], notes=tuple(notes))
     return part.contiguous(), cut.contiguous(), crop
 
 
@@ -115,9 +118,13 @@ def _asked(width: int | None, height: int | None) -> Size | None:
 
 
 def _window(mask: Tensor, margin: float, requested: Size | None) -> Crop:
-    box = mask_box((mask > 0.5).any(0).cpu().numpy())
+    marked = (mask > 0.5).any(0).cpu().numpy()
+    body, num_specks = drop_specks(marked)
+    box, notes = mask_box(body), ()
     if box is None:
         raise ValueError("mask is empty: nothing is over 0.5 in any frame; paint the region white")
+    if box != mask_box(marked):
+        notes = (f"the window is around the region, without {counted(num_specks, 'speck')} of the mask",)
     rows, columns = mask.shape[1:]
     left, top, right, bottom = box
     border = round(margin * max(right - left, bottom - top))
@@ -131,7 +138,7 @@ def _window(mask: Tensor, margin: float, requested: Size | None) -> Crop:
     (width, height), size = _fitted(inside, (right - left, bottom - top), (columns, rows), requested)
     x = min(max(0, (left + right - width) // 2), columns - width)
     y = min(max(0, (top + bottom - height) // 2), rows - height)
-    return Crop(x, y, width, height, (columns, rows), size)
+    return Crop(x, y, width, height, (columns, rows), size, notes=notes)
 
 
 def _fitted(window: Size, box: Size, frame: Size, requested: Size | None) -> tuple[Size, Size]:

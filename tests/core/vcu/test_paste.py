@@ -85,6 +85,20 @@ def test_a_window_holds_the_mask_and_lies_in_the_frame(seed, margin, size):
 
 
 @pytest.mark.parametrize("size", [{}, {"width": 96, "height": 96}], ids=["own size", "enlarged"])
+def test_stray_pixels_of_a_mask_do_not_widen_the_window(size):
+    clip, mask = torch.rand(5, 160, 200, 3), torch.zeros(5, 160, 200)
+    mask[:, 70:100, 90:130] = 1
+    part, cut, crop = crop_region(clip, mask, **size)
+    stray = mask.clone()
+    stray[2, 0, 0] = stray[4, 159, 198:] = 1
+    same_part, same_cut, same = crop_region(clip, stray, **size)
+    assert same == crop and torch.equal(same_part, part) and torch.equal(same_cut, cut)
+    assert same.notes == (*crop.notes, "the window is around the region, without 2 specks of the mask")
+    stray[:, 10:20, 10:20] = 1
+    assert crop_region(clip, stray, **size)[2].left <= 10, "a second region is none"
+
+
+@pytest.mark.parametrize("size", [{}, {"width": 96, "height": 96}], ids=["own size", "enlarged"])
 def test_stitching_leaves_everything_but_the_region(size):
     clip, mask = torch.rand(9, 80, 112, 3), torch.zeros(9, 80, 112)
     mask[:, 30:50, 40:60] = 1

@@ -3,12 +3,16 @@
 import errno
 import logging
 import os
+import re
 from argparse import Namespace
 
 import pytest
 import torch
 
-from training import cache, distill, finetune, plan
+from tests.support.comfy import ROOT
+from tiny import evaluate, pretrain
+from tiny import train as tiny_train
+from training import cache, distill, finetune, plan, prepare, sweep
 from training.data.rows import RowsProducer
 from training.engine.cli import RunParser
 from vdot_core.checkpoints import __main__ as checkpoints
@@ -27,7 +31,12 @@ ERRORS = {
     "killed worker": RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. "),
     "shared memory": RuntimeError("Bus error. Perhaps dataloader's workers are out of shared memory."),
 }  # fmt: skip
-PROGRAMS = {"cache": cache, "distill": distill, "finetune": finetune, "plan": plan}
+PROGRAMS = {
+    module.__name__: module
+    for module in (cache, distill, finetune, plan, prepare, sweep, evaluate, pretrain, tiny_train)
+}
+
+LIGHT = {"tiny/clips/render_examples.py", "tiny/plot_curves.py", "vdot_core/annotators/fetch.py"}
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +52,23 @@ def test_a_program_ends_in_a_sentence(monkeypatch, caplog, name, kind):
 
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     monkeypatch.setattr(RunParser, "read", read)
+    monkeypatch.setattr(evaluate, "parse_config", read)
     assert PROGRAMS[name].main([]) == 1
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     message = record.getMessage()
     assert message.startswith("out of memory") and len(message) <= 400 and message.isprintable()
     assert ";" in message and record.exc_info is None
+
+
+def test_every_program_has_it():
+    """Programs end in the status of their `main`; two drawings and a download need little memory."""
+    plain = set()
+    for folder in ("training", "tiny", "vdot_core"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text("utf-8")
+            if re.search(r"(SystemExit|sys\.exit)\(main\(\)\)", text) and "\n@memory_in_words(" not in text:
+                plain.add(path.relative_to(ROOT).as_posix())
+    assert plain == LIGHT
 
 
 def test_the_checkpoint_program_too(monkeypatch, caplog):

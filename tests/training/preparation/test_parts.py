@@ -132,6 +132,8 @@ def test_a_subject_is_cropped_and_on_white():
     cut = on_white(picture, mask)
     assert cut.shape == (22, 22, 3) and torch.equal(cut[1:21, 1:21], picture[10:30, 20:40])
     assert (cut[0] == 1).all()
+    mask[0, 59] = mask[39, 0] = 1
+    assert torch.equal(on_white(picture, mask), cut), "stray pixels do not widen the box"
 
 
 def test_names_of_sources_are_the_same_wherever_the_folder_is(raw, tmp_path):
@@ -150,6 +152,9 @@ def server():
         def do_POST(self):
             requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             status, body = answers.pop(0)
+            if body == BROKEN:
+                self.wfile.write(status)
+                return
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
@@ -163,6 +168,7 @@ def server():
         running.shutdown()
 
 
+BROKEN = "broken"
 GOOD = {
     "choices": [{"message": {"content": " a fox\nruns "}}],
     "usage": {"prompt_tokens": 9, "completion_tokens": 3},
@@ -203,4 +209,29 @@ def test_a_silent_server_leaves_the_row_open_and_a_refusal_ends_the_run(server):
     with pytest.raises(StopError, match="401"):
         ask([], settings)
     with pytest.raises(RetryLaterError, match="no text"):
+        ask([], settings)
+
+
+CUT = b"HTTP/1.1 %d OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{"
+
+
+@pytest.mark.parametrize("answer", [CUT % 200, CUT % 503, b"SSH-2.0 hello\r\n", b""])
+def test_an_answer_that_breaks_off_is_asked_for_again(server, answer):
+    url, answers, _ = server
+    answers += [(answer, BROKEN), (200, GOOD)]
+    settings = CaptionConfig(url=url, retries=1)
+    assert ask([], settings, pause_s=0.01)["prompt"] == "a fox runs"
+    answers += [(answer, BROKEN)] * 2
+    with pytest.raises(RetryLaterError, match=r"no answer in 2 tries \(.+\)"):
+        ask([], settings, pause_s=0.01)
+
+
+def test_a_key_with_its_line_end_is_sent_and_one_that_no_request_holds_ends_the_run(server, monkeypatch):
+    url, answers, _ = server
+    answers += [(200, GOOD)]
+    monkeypatch.setenv("VDOT_TEST_KEY", "secret\n")
+    settings = CaptionConfig(url=url, api_key_variable="VDOT_TEST_KEY")
+    assert ask([], settings)["prompt"] == "a fox runs"
+    monkeypatch.setenv("VDOT_TEST_KEY", "a\nb\u2026")
+    with pytest.raises(StopError, match=r"cannot be asked.*the key"):
         ask([], settings)

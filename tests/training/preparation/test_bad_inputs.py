@@ -1,0 +1,96 @@
+"""Sources, text files and results that are not as they should be: a sentence, or one clip is left out."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from tests.training.data.conftest import write_video
+from training.preparation import pipeline
+from training.preparation.captions import caption
+from training.preparation.prepare import prepare
+from training.preparation.sources import find_sources
+from training.preparation.stages import MOTION
+from training.preparation.store import STORE, Store
+
+from .conftest import RATE, panning
+from .test_prepare import table
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A folder of one good video."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    write_video(folder / "pan.mp4", panning(3, 30), RATE)
+    return folder
+
+
+def run(config, folder, **changes):
+    settings = config(input=[str(folder)], annotators=[], **changes)
+    return settings, prepare(settings)
+
+
+def test_a_name_of_another_encoding_is_a_source_as_any(config, sources):
+    os.rename(sources / "pan.mp4", os.fsencode(sources) + b"/mod\xe8le.mp4")
+    settings, clips = run(config, sources)
+    assert len(clips.used()) == 1
+    (row,) = table(f"{settings.out_dir}/clips.parquet")
+    assert row["source_name"] == "mod\\udce8le.mp4"
+
+
+def test_clips_that_a_preparation_wrote_are_no_sources(config, sources):
+    for _ in range(2):
+        settings, _ = run(config, sources, out_dir=str(sources / "data" / "prepared"))
+    assert list((sources / "data/prepared/clips").glob("*.mp4"))
+    for text in (sources, sources / "**" / "*.mp4"):
+        (row,) = find_sources([str(text)])
+        assert row["path"] == str(sources / "pan.mp4")
+    assert find_sources([f"{settings.out_dir}/clips"]), "asked for by name they are"
+    assert find_sources([f"{settings.out_dir}/clips/*.mp4"])
+
+
+@pytest.mark.parametrize("place", ["captions", "motion"])
+def test_a_clip_that_any_stage_rejects_is_left_out_and_named(config, sources, place, monkeypatch):
+    write_video(sources / "other.mp4", panning(11, 30), RATE)
+    (sources / "other.txt").write_bytes("ein Fuß".encode("latin-1"))
+    if place == "motion":
+
+        def measure(row, settings):
+            caption(row, settings)
+            return MOTION.run(row, settings)
+
+        monkeypatch.setattr(pipeline, "MOTION", replace(MOTION, run=measure))
+    settings, clips = run(config, sources)
+    (used,) = clips.used()
+    assert used.startswith("pan")
+    (row,) = (row for row in table(f"{settings.out_dir}/clips.parquet") if row["id"].startswith("other"))
+    assert row["rejected_by"] == place and "is not UTF-8" in row["rejected_because"]
+    rows = table(f"{settings.out_dir}/manifest.parquet") + table(f"{settings.out_dir}/held_out.parquet")
+    assert {row["clip"] for row in rows} == {used}
+
+
+def test_a_text_file_that_changed_is_read_again(config, sources):
+    captions = []
+    for words in ("", "a fox", "a red fox"):
+        if words:
+            (sources / "pan.txt").write_text(words)
+        settings, clips = run(config, sources)
+        (used,) = clips.used()
+        store = Store(f"{settings.out_dir}/{STORE}")
+        captions.append(store.get("captions", used)["prompt"])
+        store.close()
+    assert captions == ["A video of pan.", "a fox", "a red fox"]
+
+
+@pytest.mark.parametrize("part", [0.0, 0.6])
+def test_damaged_results_are_a_sentence(config, sources, part):
+    settings, _ = run(config, sources)
+    path = f"{settings.out_dir}/{STORE}"
+    size = os.path.getsize(path)
+    with open(path, "r+b") as file:
+        file.seek(int(size * part))
+        file.write(b"\xff" * int(size * 0.4))
+    with pytest.raises(ValueError, match=r"state\.sqlite is damaged .*; remove it") as error:
+        prepare(settings)
+    assert len(str(error.value)) <= 400
