@@ -136,8 +136,8 @@ def ask(pictures: list[bytes], config: CaptionConfig, pause_s: float = FIRST_PAU
                 ) from error
         except ValueError as error:  # an address or a key that no request can hold
             raise StopError(
-                f"the server {shown(config.url, 80)} cannot be asked ({shown(error, 120)}); look at its address "
-                "and the key"
+                f"the server {shown(config.url, 80)} cannot be asked ({shown(error, 120)}); look at its "
+                "address and the key"
             ) from error
         except (OSError, HTTPException) as error:  # no connection, none in time, or one that broke off
             reason = shown(getattr(error, "reason", error), 120) or type(error).__name__

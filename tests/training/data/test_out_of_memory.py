@@ -13,6 +13,7 @@ from tests.support.comfy import ROOT
 from tiny import evaluate, pretrain
 from tiny import train as tiny_train
 from training import cache, distill, finetune, plan, prepare, sweep
+from training import evaluate as benchmark
 from training.data.rows import RowsProducer
 from training.engine.cli import RunParser
 from vdot_core.checkpoints import __main__ as checkpoints
@@ -33,10 +34,15 @@ ERRORS = {
 }  # fmt: skip
 PROGRAMS = {
     module.__name__: module
-    for module in (cache, distill, finetune, plan, prepare, sweep, evaluate, pretrain, tiny_train)
+    for module in (benchmark, cache, distill, finetune, plan, prepare, sweep, evaluate, pretrain, tiny_train)
 }
 
-LIGHT = {"tiny/clips/render_examples.py", "tiny/plot_curves.py", "vdot_core/annotators/fetch.py"}
+LIGHT = {
+    "tiny/clips/render_examples.py",
+    "tiny/plot_curves.py",
+    "tiny/uvcbench.py",
+    "vdot_core/annotators/fetch.py",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +67,7 @@ def test_a_program_ends_in_a_sentence(monkeypatch, caplog, name, kind):
 
 
 def test_every_program_has_it():
-    """Programs end in the status of their `main`; two drawings and a download need little memory."""
+    """Programs end in the status of their `main`; three drawings and a download need little memory."""
     plain = set()
     for folder in ("training", "tiny", "vdot_core"):
         for path in (ROOT / folder).rglob("*.py"):
