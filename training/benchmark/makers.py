@@ -153,7 +153,8 @@ class DiffusersMaker:
         result = self.pipeline(
             video=pictures(conditions.frames),
             mask=[mask.convert("L") for mask in masks],
-            reference_images=[pictures(image[None])[0] for image in conditions.references] or None,
+            # The pipeline puts the last one first; the network was trained on their order.
+            reference_images=[pictures(image[None])[0] for image in conditions.references[::-1]] or None,
             prompt=sample.prompt,
             negative_prompt=self.sampler.negative_prompt,
             conditioning_scale=self.sampler.context_scale,

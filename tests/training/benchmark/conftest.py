@@ -11,6 +11,8 @@ from PIL import Image
 from tests.training.data.conftest import write_video
 from tests.training.preparation.conftest import panning, textured
 from training.benchmark.config import EvaluateConfig, ModelConfig, SamplerConfig
+from training.benchmark.evaluate import evaluate
+from training.preparation.clip_files import write_clip
 
 ROOT = Path(__file__).resolve().parents[3]
 WIDTH, HEIGHT, NUM_FRAMES = 48, 32, 5
@@ -105,3 +107,27 @@ def config(bench, tmp_path):
 def vbench_command():
     """Words of a stand-in for VBench's program."""
     return [sys.executable, str(STAND_IN), "evaluate"]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """The settings of a finished evaluation of two folders, one of which is coded as no browser plays it."""
+    folder = tmp_path_factory.mktemp("pages")
+    bench = write_benchmark(folder / "bench")
+    for task in (bench / "real").iterdir():
+        (bench / "other" / task.name).mkdir(parents=True)
+        for number in range(2):
+            video = bench / "other" / task.name / f"{number:04d}.mp4"
+            write_clip(video, iter(moving(40 + number)), 16, 12)
+    models = [ModelConfig(name, "folder", str(bench / name)) for name in ("real", "other")]
+    settings = EvaluateConfig(
+        str(bench),
+        str(folder / "out"),
+        models,
+        width=WIDTH,
+        height=HEIGHT,
+        num_frames=NUM_FRAMES,
+        num_resamples=100,
+    )
+    assert evaluate(settings) == []
+    return settings

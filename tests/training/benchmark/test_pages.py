@@ -8,40 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from training.benchmark.config import EvaluateConfig, ModelConfig
 from training.benchmark.evaluate import evaluate, user_study
 from training.benchmark.statistics import Bootstrap
 from training.benchmark.study import CRITERIA, Rating, study_table
 from training.benchmark.views import plays
 from training.evaluate import main
-from training.preparation.clip_files import write_clip
 
-from .conftest import HEIGHT, NUM_FRAMES, WIDTH, moving, write_benchmark
 from .test_evaluate import write_config
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The settings of a finished evaluation of two folders, one of which is coded as no browser plays it."""
-    folder = tmp_path_factory.mktemp("pages")
-    bench = write_benchmark(folder / "bench")
-    for task in (bench / "real").iterdir():
-        (bench / "other" / task.name).mkdir(parents=True)
-        for number in range(2):
-            video = bench / "other" / task.name / f"{number:04d}.mp4"
-            write_clip(video, iter(moving(40 + number)), 16, 12)
-    models = [ModelConfig(name, "folder", str(bench / name)) for name in ("real", "other")]
-    settings = EvaluateConfig(
-        str(bench),
-        str(folder / "out"),
-        models,
-        width=WIDTH,
-        height=HEIGHT,
-        num_frames=NUM_FRAMES,
-        num_resamples=100,
-    )
-    assert evaluate(settings) == []
-    return settings
 
 
 def addresses(page):
