@@ -5,7 +5,7 @@
 
 import { newThing, readBoxes, removeKey, setValues, sortedKeys, valuesAt, writeBoxes } from "./boxes_text.js"
 import { boxOf, drawBackdrop, drawBox, drawPath, hitBox, ordered, PALETTE } from "./boxes_view.js"
-import { addEditor, FrameSlider, tool } from "./editor.js"
+import { addEditor, FrameSlider, MAX_TEXT, tool } from "./editor.js"
 import { chain, rememberForUndo, setWidget, widgetOf } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
@@ -118,8 +118,9 @@ class BoxEditor {
     this.backdrop.refresh()
     const wired = this.node.inputs?.some((input) => input.name === "boxes" && input.link != null)
     this.#text = this.text
-    const things = readBoxes(this.#text)
-    this.problem = wired ? text("boxes_wired") : things ? "" : text("boxes_unclear")
+    const isLong = this.#text.length > MAX_TEXT
+    const things = isLong ? undefined : readBoxes(this.#text)
+    this.problem = wired ? text("boxes_wired") : isLong ? text("text_long") : things ? "" : text("boxes_unclear")
     this.things = wired ? [] : (things ?? [])
     if (this.selected >= this.things.length) this.selected = this.things.length - 1
     this.show()

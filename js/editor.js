@@ -6,6 +6,9 @@ import { text } from "./strings.js"
 
 const OPEN = "vdot_editor"
 
+/** Characters of a text that is drawn: some thousand points. */
+export const MAX_TEXT = 20000
+
 /** A small button of the pack's editors. */
 export function tool(label, title, act) {
   const button = element("button", "vdot-tool", label)

@@ -4,7 +4,7 @@
  * then groups of four: to the last frame of its group; with Shift it stands where it is put.
  */
 
-import { addEditor } from "./editor.js"
+import { addEditor, MAX_TEXT } from "./editor.js"
 import { chain, rememberForUndo, setWidget, widgetOf } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
@@ -76,8 +76,10 @@ class Timeline {
     if (this.#writing || !this.stage) return
     const wired = this.node.inputs?.some((input) => input.name === this.name && input.link != null)
     this.#text = this.text
-    const points = this.form.read(this.#text)
-    this.problem = wired ? text("timeline_wired", { input: this.name }) : points ? "" : text("boxes_unclear")
+    const isLong = this.#text.length > MAX_TEXT
+    const points = isLong ? undefined : this.form.read(this.#text)
+    const unread = isLong ? text("text_long") : text("boxes_unclear")
+    this.problem = wired ? text("timeline_wired", { input: this.name }) : points ? "" : unread
     this.points = wired ? [] : (points ?? [])
     this.message.textContent = this.problem
     if (this.pictures) this.readPictures()

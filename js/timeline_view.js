@@ -27,13 +27,14 @@ export function drawTimeline(bar, context, unit) {
   }
 }
 
-/** Latent frames as alternating stripes, and frame numbers. */
+/** Latent frames as alternating stripes, where they are wide enough to be seen, and frame numbers. */
 function drawRuler(bar, context, unit) {
   const last = bar.numFrames - 1
   const bottom = bar.floor
   context.fillStyle = bar.stage.color("text")
   context.globalAlpha = 0.06
-  for (let end = 2 * GROUP; end <= last; end += 2 * GROUP) {
+  const areSeen = bar.xOf(GROUP) - bar.xOf(0) >= unit
+  for (let end = 2 * GROUP; areSeen && end <= last; end += 2 * GROUP) {
     context.fillRect(bar.xOf(end - GROUP), 0, bar.xOf(end) - bar.xOf(end - GROUP), bottom)
   }
   context.globalAlpha = 1

@@ -68,3 +68,28 @@ def test_a_curve_gains_moves_and_loses_points(page):
     page.page.keyboard.press("Delete")
     assert value(page, node, "curve") == "0: 1.0, -1: 0.5"
     assert page.our_problems() == []
+
+
+TIME = """async ([id, name, text]) => {
+    const widget = app.graph.getNodeById(id).widgets.find((widget) => widget.name === name)
+    const frame = () => new Promise(requestAnimationFrame)
+    const begin = performance.now()
+    widget.value = text
+    widget.callback?.(text)
+    for (let count = 0; count < 3; count++) await frame()
+    return performance.now() - begin
+}"""
+
+
+def test_texts_of_any_size_and_numbers_do_not_freeze_the_page(page):
+    page.clear()
+    strength, layout = page.add("VDOTStrength"), page.add("VDOTLayout")
+    texts = [
+        (strength, "curve", "0: 1, 999999999: 0.5"),
+        (strength, "curve", ", ".join(f"{frame}: 1" for frame in range(60_000))),
+        (layout, "boxes", "\n".join(f"{frame}: 1, 1, 20, 20" for frame in range(30_000))),
+        (layout, "boxes", "\n\n".join("0: 1, 1, 20, 20" for _ in range(30_000))),
+    ]
+    for node, name, text in texts:
+        assert page.evaluate(TIME, [node, name, text]) < 3000, text[:30]
+    assert page.our_problems() == []

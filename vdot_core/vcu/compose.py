@@ -22,6 +22,8 @@ from .unit import GRAY, VCU, built, dense
 FOLD_ORDER = ("extension", "repaint", "control")
 # The same clip in two codecs differs by about one 8-bit level; more is another picture.
 SAME_PIXEL = 1.5 / 255
+# Every pair is compared, and a unit that is given twice has its parts twice.
+MAX_PARTS = 100
 
 
 def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
@@ -40,9 +42,9 @@ def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
     Returns:
         The combined unit; `parts` holds what it was made from.
     Raises:
-        ValueError: sizes, lengths, strengths or parts of the steps differ, controls overlap, or two
-            extensions, or two repaints, keep different pixels. The two units that clash are named by number
-            and kind.
+        ValueError: there are more than `MAX_PARTS`, sizes, lengths, strengths or parts of the steps differ,
+            controls overlap, or two extensions, or two repaints, keep different pixels. The two units that
+            clash are named by number and kind.
     """
     if not units:
         raise ValueError("nothing to compose; give at least one unit")
@@ -51,6 +53,10 @@ def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
         if not isinstance(unit, VCU):
             raise ValueError(f"{name} is a {type(unit).__name__}, expected a VCU; make it with a builder")
     named = [item for name, unit in zip(names, units, strict=True) for item in _named_parts(name, unit)]
+    if len(named) > MAX_PARTS:
+        raise ValueError(
+            f"the units were made from {len(named)} in all, expected at most {MAX_PARTS}; compose fewer"
+        )
     named, fitted = fit_units(named)
     parts = [part for _, part in named]
     if len(parts) == 1:

@@ -204,3 +204,11 @@ def test_notes_are_collected_once():
     assert compose(unit, extension()).notes == unit.notes
     with pytest.raises(ValueError, match="nothing to compose"):
         compose()
+
+
+def test_a_unit_given_twice_again_and_again_does_not_fill_the_memory():
+    unit = text(32, 32, 5)
+    with pytest.raises(ValueError, match=r"made from 128 in all, expected at most 100; compose fewer"):
+        for _ in range(40):
+            unit = compose(unit, unit)
+    assert len(unit.parts) == 64
