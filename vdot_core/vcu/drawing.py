@@ -5,7 +5,6 @@ Shape letters: F pixel frames, H W pixels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ GENERATE, KEEP, GUIDE = (245, 158, 11), (45, 178, 160), (96, 140, 246)
 HATCH_PERIOD, HATCH_WIDTH = 11, 3
 # Gray that nothing was written into; VACE's neutral value.
 UNKNOWN_TOLERANCE = 1e-3
-MAX_PIXELS = 1_000_000  # that are read of a frame
+OVERSAMPLING = 4  # pixels of a frame that are read for a side of one that is drawn
 
 
 def moments(num_frames: int, count: int) -> list[int]:
@@ -120,8 +119,10 @@ def _scaled(image: Tensor, size: tuple[int, int]) -> Image.Image:
     """[H, W, 3] in [0, 1] -> a picture of `size`."""
     from PIL import Image
 
-    stride = max(1, math.isqrt(image.shape[0] * image.shape[1] // MAX_PIXELS))
-    pixels = image.detach()[::stride, ::stride].float().cpu().numpy()
+    rows, columns = (
+        max(1, side // (OVERSAMPLING * new)) for side, new in zip(image.shape[:2], size, strict=True)
+    )
+    pixels = image.detach()[::rows, ::columns].float().cpu().numpy()
     picture = _to_image(pixels * 255)
     return picture.resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=2.0)
 

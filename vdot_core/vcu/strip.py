@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH, MAX_CELL_HEIGHT, GAP, BAR = 480, 104, 4, 6
 MAX_FRAMES, MAX_REFERENCES = 6, 3
-MAX_COLUMNS, SAMPLES = 120, 64
+MAX_COLUMNS, SAMPLES = 120, 40
 QUALITY = 78
 
 
@@ -91,7 +91,7 @@ def _row(cells: list[Image.Image], below: int = 0) -> Image.Image:
 
 def _webp(picture: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "WEBP", quality=QUALITY, method=2)
+    picture.save(file, "WEBP", quality=QUALITY, method=0)
     return file.getvalue()
 
 
