@@ -4,7 +4,8 @@ import { chain, rememberForUndo } from "./graph.js"
 import { addFittingWidget, element } from "./panel.js"
 import { text } from "./strings.js"
 
-const OPEN = "vdot_editor"
+/** What is saved of an editor: that it is folded. */
+const FOLDED = "vdot_editor_folded"
 
 /** Characters of a text that is drawn: some thousand points. */
 export const MAX_TEXT = 20000
@@ -61,7 +62,7 @@ export class FrameSlider {
 }
 
 /**
- * Adds a folding editor to a node: open on a fresh one, as it was left on one that is loaded.
+ * Adds a folding editor to a node, open unless it was folded.
  * @param {object} node a LiteGraph node
  * @param {{title: string, tools?: HTMLElement[], parts: HTMLElement[], opened: () => void}} options
  */
@@ -72,23 +73,19 @@ export function addEditor(node, { title, tools = [], parts, opened }) {
   const body = element("div", "vdot-editor-body", ...parts)
   const content = element("div", "vdot-editor", element("div", "vdot-strip-head", fold, bar), body)
   const show = () => {
-    const isOpen = Boolean(node.properties[OPEN])
+    const isOpen = !node.properties[FOLDED]
     fold.setAttribute("aria-expanded", String(isOpen))
     body.hidden = bar.hidden = !isOpen
     if (isOpen) opened()
   }
   fold.addEventListener("click", () => {
-    node.properties[OPEN] = !node.properties[OPEN]
+    if (node.properties[FOLDED]) delete node.properties[FOLDED]
+    else node.properties[FOLDED] = true
     show()
     rememberForUndo()
   })
-  node.properties[OPEN] = true
   addFittingWidget(node, "vdot_editor", content)
-  // A workflow from before there were editors keeps its look.
-  chain(node, "onConfigure", (saved) => {
-    node.properties[OPEN] = Boolean(saved?.properties?.[OPEN])
-    show()
-  })
+  chain(node, "onConfigure", show)
   // Only in a graph does a node have wires to follow.
   chain(node, "onAdded", () => setTimeout(show))
   show()

@@ -21,6 +21,8 @@ const HANDLE_PX = 4.5
 const FOLLOWED = [...SIDES, "width", "height", "mode", "aspect", "anchor_x", "anchor_y", "feather_px"]
 const ARROWS = { ArrowLeft: ["left", "right"], ArrowRight: ["right", "left"], ArrowUp: ["top", "bottom"], ArrowDown: ["bottom", "top"] }
 const HATCH_PX = 7
+/** Of a unit, in the first line that its node shows after a run. */
+const SIZE_SAID = /(\d+)x(\d+), \d+ frames/
 
 class OutpaintEditor {
   #writing = false
@@ -51,7 +53,10 @@ class OutpaintEditor {
     })
     chain(node, "onConfigure", () => this.read())
     chain(node, "onConnectionsChange", () => setTimeout(() => this.read()))
-    chain(node, "onExecuted", () => this.read())
+    chain(node, "onExecuted", (message) => {
+      this.said = { size: SIZE_SAID.exec(message?.text?.[0] ?? "")?.slice(1), of: JSON.stringify(this.settings) }
+      this.read()
+    })
   }
 
   value(name) {
@@ -92,12 +97,21 @@ class OutpaintEditor {
     if (!this.stage) return
     const { clip, pads } = this
     if (!this.stage.dragging) this.stage.view = framed(clip, pads)
-    const [width, height] = resultSize(clip, pads, this.settings.size)
     const from = this.backdrop.size ? [`${clip[0]} x ${clip[1]}`] : []
-    const to = SIDES.some((side) => pads[side]) ? `${width} x ${height}` : text("outpaint_hint")
+    const to = SIDES.some((side) => pads[side]) ? this.resultText(clip, pads) : text("outpaint_hint")
     this.label.textContent = [...from, to].join(" \u2192 ")
     this.ratio.value = this.lockedRatio
     this.stage.redraw()
+  }
+
+  /** The result's size; where the model gives it, that of the last run with these settings, before it the ratio alone. */
+  resultText(clip, pads) {
+    const { size } = this.settings
+    const fits = !size.some(Boolean) && this.node.inputs?.some((input) => input.name === "size" && input.link != null)
+    if (!fits) return resultSize(clip, pads, size).join(" x ")
+    if (this.said?.size && this.said.of === JSON.stringify(this.settings)) return this.said.size.join(" x ")
+    const ratio = (clip[0] + pads.left + pads.right) / (clip[1] + pads.top + pads.bottom)
+    return text("outpaint_fitted", { ratio: ratio.toFixed(2) })
   }
 
   get lockedRatio() {

@@ -38,7 +38,7 @@ function sourceOf(node, slot) {
 function findFile(node, depth = 0, seen = new Set()) {
   if (!node || depth > MAX_DEPTH || seen.has(node)) return undefined
   seen.add(node)
-  const own = depth > 0 ? fileOf(node) : undefined
+  const own = depth > 0 && !node.mode ? fileOf(node) : undefined // a node that is bypassed or off loads nothing
   if (own) return own
   for (const type of FOLLOWED) {
     for (const [slot, input] of (node.inputs ?? []).entries()) {

@@ -1,11 +1,11 @@
 """Takes docs/images/depth_graph.png: the depth workflow in ComfyUI's page, after a run with the demo model.
 
 python -m tests.browser.screenshot [--workflow NAME] [--renderer vue] [--out docs/images/depth_graph.png]
+python -m tests.browser.screenshot --all outputs/page    # some templates in two sizes and both themes
 """
 
 import argparse
 import io
-import json
 import logging
 import shutil
 import tempfile
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.browser.page import CHROMIUM_ARGS, GraphPage, find_chromium
+from devtools.demo.options import read_workflow
+from tests.browser.page import CHROMIUM_ARGS, GraphPage, find_chromium, frontend_arguments
 from tests.support.comfy import ROOT
 from tests.support.server import ComfyServer
 
@@ -21,6 +22,8 @@ log = logging.getLogger("vdot")
 
 MAX_BYTES = 300 * 1024
 NUM_COLORS = 128
+SHOWN = ("vdot_depth", "vdot_layout", "vdot_outpaint")
+SIZES = ((1440, 900), (1920, 1080))
 CHROME_LEFT_PX, CHROME_TOP_PX, MARGIN_PX = 60, 100, 16
 # Lays the graph out next to the menus at `scale` and answers its size on the screen.
 _FRAME = """([left, top, scale]) => {
@@ -75,8 +78,31 @@ def save(picture: Image.Image, path: Path) -> int:
         picture = picture.resize(size, Image.Resampling.LANCZOS)
 
 
+def shoot_page(page: GraphPage, workflow: dict, size: tuple[int, int]) -> Image.Image:
+    """What a person sees in a window of `size` who opens a template and runs it."""
+    page.page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    page.load(workflow)
+    state = page.run(300)
+    if state != "execution_success":
+        raise RuntimeError(f"the workflow did not run: {state}")
+    page.page.wait_for_timeout(2500)
+    return Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
+
+
+def shoot_all(page: GraphPage, server: ComfyServer, folder: Path) -> None:
+    """Write the page with SHOWN, in both themes and SIZES."""
+    for theme in ("dark", "light"):
+        server.post("/settings", {"Comfy.ColorPalette": theme})
+        page.open()
+        for name in SHOWN:
+            for size in SIZES:
+                path = folder / f"{name}_{size[0]}_{theme}.png"
+                picture = shoot_page(page, read_workflow(name), size)
+                log.info("%s: %.0f KB", path, save(picture, path) / 1024)
+
+
 def main() -> None:
-    """Start a server and a browser, take the picture and end both."""
+    """Start a server and a browser, take the pictures and end both."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -84,12 +110,15 @@ def main() -> None:
     parser.add_argument("--renderer", choices=("vue", "litegraph"), default="vue")
     parser.add_argument("--scale", type=float, default=0.8)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "depth_graph.png")
+    parser.add_argument("--all", type=Path, metavar="FOLDER", help="the page with some templates, instead")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    workflow = json.loads((ROOT / "workflows" / f"{options.workflow}.json").read_text("utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "assets" / "examples", Path(folder) / "input")
-        with ComfyServer(Path(folder)) as server, sync_playwright() as playwright:
+        with (
+            ComfyServer(Path(folder), *frontend_arguments()) as server,
+            sync_playwright() as playwright,
+        ):
             vue = options.renderer == "vue"
             settings = {
                 "Comfy.TutorialCompleted": True,
@@ -98,9 +127,14 @@ def main() -> None:
             }
             server.post("/settings", settings)
             browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(CHROMIUM_ARGS))
-            picture = shoot(GraphPage(browser, server.port), workflow, options.scale)
+            page = GraphPage(browser, server.port)
+            if options.all:
+                shoot_all(page, server, options.all)
+            else:
+                picture = shoot(page, read_workflow(options.workflow), options.scale)
+                size_kb = save(picture, options.out) / 1024
+                log.info("%s: %d x %d, %.0f KB", options.out, *picture.size, size_kb)
             browser.close()
-    log.info("%s: %d x %d, %.0f KB", options.out, *picture.size, save(picture, options.out) / 1024)
 
 
 if __name__ == "__main__":

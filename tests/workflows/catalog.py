@@ -40,6 +40,7 @@ class NodeKind:
         widgets: default by name, in the order in which the node shows them.
         uploads: number of upload buttons, which are saved after the widgets.
         height: in pixels, where rows do not tell it.
+        editor: height of a picture to draw on, or of a window's picture.
     """
 
     inputs: tuple[Socket, ...] = ()
@@ -47,12 +48,15 @@ class NodeKind:
     widgets: dict[str, Any] = field(default_factory=dict)
     uploads: int = 0
     height: int = 0
+    editor: int = 0
 
     def height_of(self, num_inputs: int) -> int:
         """Pixels from the title to the lower edge."""
         rows = ROW * max(num_inputs, len(self.outputs)) + WIDGET_ROW * len(self.widgets) + EDGE
         below = STRIP_BELOW if ("unit", "VDOT_VCU") in self.outputs else 0
-        return (self.height or rows + (TEXT_BELOW if "size_class" in self.widgets else 0)) + below
+        return (
+            (self.height or rows + (TEXT_BELOW if "size_class" in self.widgets else 0)) + below + self.editor
+        )
 
 
 def _sockets(text: str) -> tuple[Socket, ...]:
@@ -65,9 +69,9 @@ def _outputs(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(tuple(part.split(":")) for part in text.split())
 
 
-def _task(inputs: str | tuple[Socket, ...], **widgets: Any) -> NodeKind:
+def _task(inputs: str | tuple[Socket, ...], editor: int = 0, **widgets: Any) -> NodeKind:
     sockets = _sockets(inputs) if isinstance(inputs, str) else inputs
-    return NodeKind(sockets, (("unit", "VDOT_VCU"),), widgets)
+    return NodeKind(sockets, (("unit", "VDOT_VCU"),), widgets, editor=editor)
 
 
 def _grow(name: str, prefix: str, kind: str, least: int = 1) -> Socket:
@@ -172,12 +176,16 @@ KINDS = {
         },
     ),
     "VDOTBoxMask": NodeKind(
-        _sockets("image:IMAGE bboxes:BOUNDING_BOX?"), _outputs("mask:MASK"), {"which": "all", "boxes": ""}
+        _sockets("image:IMAGE bboxes:BOUNDING_BOX?"),
+        _outputs("mask:MASK"),
+        {"which": "all", "boxes": ""},
+        editor=270,
     ),
     "VDOTCrop": NodeKind(
         _sockets("frames:IMAGE mask:MASK size:VDOT_SIZE?"),
         _outputs("frames:IMAGE mask:MASK crop:VDOT_CROP"),
         {"margin": 0.5, "width": 0, "height": 0},
+        editor=190,
     ),
     "VDOTPasteBack": NodeKind(
         _sockets("images:IMAGE unit:VDOT_VCU"), _outputs("images:IMAGE"), {"feather_px": 8}
@@ -203,15 +211,17 @@ KINDS = {
         (("unit", "VDOT_VCU"),),
         {"boxes": "", **CANVAS, **BOXES, "mask_shape": "original", "line_width": 0, **GUIDE},
         height=470,
+        editor=450,
     ),
     "VDOTMask": _task(
         "frames:IMAGE mask:MASK",
         **{"mask_shape": "original", "expand": 0.0, **FIT, "still": False, "grow_px": 0, "blur_px": 0.0},
     ),
-    "VDOTOutpaint": _task("frames:IMAGE size:VDOT_SIZE?", **MARGINS, **FIT, **SHAPING),
+    "VDOTOutpaint": _task("frames:IMAGE size:VDOT_SIZE?", editor=270, **MARGINS, **FIT, **SHAPING),
     "VDOTExtend": _task("first:IMAGE? last:IMAGE? size:VDOT_SIZE?", **LENGTH, width=0, height=0),
     "VDOTKeyframes": _task(
         (_grow("images", "image", "IMAGE"), SIZE),
+        editor=150,
         **{"positions": "0, -1", **LENGTH, "width": 0, "height": 0, "clips": False},
     ),
     "VDOTMove": NodeKind(
@@ -219,6 +229,7 @@ KINDS = {
         (("unit", "VDOT_VCU"),),
         {"boxes": "", **LENGTH, "width": 0, "height": 0, **BOXES, "strength": 1.0},
         height=360,
+        editor=410,
     ),
     "VDOTReference": _task(
         (

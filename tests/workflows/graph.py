@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.workflows.catalog import KINDS, UPLOAD, NodeKind, Socket
-from tests.workflows.layout import MARGIN, SCALE, WIDTH, lay_out, note_node
+from tests.workflows.layout import LEFT_PX, SCALE, TOP_PX, WIDTH, lay_out, note_node
 
 FILE_IDS = uuid.UUID("9a1d3b52-6f0e-4c51-8a25-0d0c7b1f6a00")  # the namespace of the files' ids
 REAL_VIDEOS = """
@@ -70,7 +70,7 @@ class Workflow:
         self.urls: tuple[str, ...] = ()  # of files that a widget may name
         self._variant = variant or Variant(name)
         self._parts: list[tuple[str, str, set[int]]] = []  # title, hint, nodes
-        self._bypassed = False
+        self._bypassed = self._in_optional = False
         self._nodes: list[dict] = []
         self._links: list[list] = []
         self._is_demo = True
@@ -126,9 +126,9 @@ class Workflow:
             on: whether it takes part before a person switches it.
         """
         first = len(self._nodes)
-        self._bypassed = on == (title in self._variant.switched)
+        self._bypassed, self._in_optional = on == (title in self._variant.switched), True
         yield
-        self._bypassed = False
+        self._bypassed = self._in_optional = False
         self._parts.append((title, hint, {node["id"] for node in self._nodes[first:]}))
 
     def prompt(self, text: str, **files: str) -> None:
@@ -153,7 +153,8 @@ class Workflow:
     def clip(self, file: str, **values: Any) -> Output:
         """A video file's frames; the result gets sound and frame rate of the first one."""
         frames, audio, fps, _ = self.add("VDOTLoadClip", file=file, **values)
-        self._source = self._source or (audio, fps)
+        if not self._in_optional:
+            self._source = self._source or (audio, fps)
         return frames
 
     def image(self, file: str, title: str | None = None) -> Output:
@@ -221,7 +222,7 @@ class Workflow:
             "links": self._links,
             "groups": groups,
             "config": {},
-            "extra": {"ds": {"scale": SCALE, "offset": [2 * MARGIN, 3 * MARGIN - readme["pos"][1]]}},
+            "extra": {"ds": {"scale": SCALE, "offset": [LEFT_PX / SCALE, TOP_PX / SCALE - readme["pos"][1]]}},
             "version": 0.4,
         }
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 TOP, GAP, MAX_COLUMN, MAX_WIDTH = 60, 80, 1000, 2100
 MARGIN, GROUP_GAP, GROUP_TOP = 20, 30, -10
 WIDTH, TASK_WIDTH = 300, 340
-NOTE_WIDTH, NOTE_ROW, NOTE_LETTERS = 1100, 19, 150
-SCALE = 0.68
-PART_COLOR = "#666"
+NOTE_WIDTH, NOTE_ROW, NOTE_LETTERS = 900, 19, 122
+SCALE, LEFT_PX, TOP_PX = 0.8, 80, 120  # the page's menus cover what is further left and higher
+PART_COLOR = "#8c8c8c"
 NATIVE_NODES = (
     *("CheckpointLoaderSimple", "UNETLoader", "LoadDA3Model", "DA3Inference", "DA3Render", "RTDETR_detect"),
     *("SDPoseKeypointExtractor", "SDPoseFaceBBoxes", "SAM3_VideoTrack", "SAM3_TrackToMask"),
@@ -16,20 +16,20 @@ NATIVE_NODES = (
 STAGES = (
     (
         "Model and text",
-        "#3f789e",
+        "#5f9bc4",
         ("VDOTLoad", "CLIPTextEncode"),
         WIDTH,
     ),
     (
         "Inputs",
-        "#88A",
+        "#8f8fd0",
         ("VDOTLoadClip", "LoadImage", "LoadImageMask", "ImageToMask", "PrimitiveBoundingBox"),
         WIDTH,
     ),
-    ("Look at the clip", "#A88", NATIVE_NODES, WIDTH),
-    ("Task", "#8A8", (), TASK_WIDTH),  # all nodes of no other stage
-    ("Encode and sample", "#b58b2a", ("VDOTEncode", "VDOTSampler", "VDOTLongVideo"), WIDTH),
-    ("Video", "#a1309b", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
+    ("Look at the clip", "#c78080", NATIVE_NODES, WIDTH),
+    ("Task", "#6fae6f", (), TASK_WIDTH),  # all nodes of no other stage
+    ("Encode and sample", "#c9952e", ("VDOTEncode", "VDOTSampler", "VDOTLongVideo"), WIDTH),
+    ("Video", "#c36fc0", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
 )
 
 

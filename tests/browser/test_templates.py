@@ -1,0 +1,89 @@
+"""Templates as a newcomer meets them: by address, with an optional group, without model files, as one node."""
+
+import pytest
+
+from devtools.demo.options import read_workflow
+from tests.workflows.native_tasks import URLS, WAN_CHOICES
+
+MODES = "() => Object.fromEntries(app.graph._nodes.map((node) => [node.id, node.mode]))"
+SHOW_GROUP = """(title) => {
+    const {ds, canvas} = app.canvas
+    const group = app.graph._groups.find((candidate) => candidate.title === title)
+    ds.scale = 0.6
+    ds.offset = [200 - group.pos[0], 300 - group.pos[1]]
+    app.canvas.setDirty(true, true)
+    const {left, top} = canvas.getBoundingClientRect()
+    return [left + 0.6 * 260, top + 0.6 * 314]
+}"""
+
+
+def modes(name: str) -> dict[str, int]:
+    """Node number -> mode of a shipped task."""
+    return {str(node["id"]): node["mode"] for node in read_workflow(name)["nodes"]}
+
+
+def choose(page, label: str) -> None:
+    """Click an entry of the open menu; the note names it too."""
+    page.page.get_by_text(label, exact=True).and_(page.page.locator(":not(em)")).click()
+
+
+def test_an_address_opens_a_task_with_its_group_switched_on(page):
+    address, page.address = page.address, f"{page.address}/?template=vdot_reference_depth&source=ComfyUI-VDOT"
+    try:
+        page.open()
+    finally:
+        page.address = address
+    page.page.wait_for_function("() => app.graph._nodes.some((node) => node.type === 'VDOTReference')")
+    assert page.evaluate(MODES) == modes("vdot_reference_depth")
+    page.clear()
+    assert page.our_problems() == []
+
+
+def test_a_group_is_switched_by_its_menu(page):
+    page.load(read_workflow("vdot_depth"))
+    assert page.evaluate(MODES) == modes("vdot_depth")
+    place = page.evaluate(SHOW_GROUP, "Optional: a subject from a picture")
+    page.page.mouse.click(*place, button="right")
+    choose(page, "Set Group Nodes to Always")
+    assert page.evaluate(MODES) == modes("vdot_reference_depth")
+    assert page.run() == "execution_success"
+    place = page.evaluate(SHOW_GROUP, "Optional: a subject from a picture")
+    page.page.mouse.click(*place, button="right")
+    choose(page, "Bypass Group Nodes")
+    assert page.evaluate(MODES) == modes("vdot_depth")
+    assert page.our_problems() == []
+
+
+def test_missing_model_files_are_offered_for_download(page):
+    """By the page itself, which compares `properties.models` with the values of widgets."""
+    page.load(read_workflow("native_sdpose"))
+    page.page.get_by_role("button", name="View details").click()
+    files = [url.rsplit("/", 1)[1] for url in URLS if "depth_anything" not in url and "sam3" not in url]
+    assert WAN_CHOICES["vae"] in files and len(files) == 4
+    for file in files:
+        page.page.get_by_text(file).last.wait_for()
+    page.clear()
+    assert page.our_problems() == []
+
+
+@pytest.mark.parametrize("name", ["VDOT Depth to video"])
+def test_a_blueprint_is_found_by_search_and_run(page, name):
+    page.clear()
+    page.add_by_search(name)
+    page.page.wait_for_function("() => app.graph._nodes.length === 1 && app.graph._nodes[0].isSubgraphNode()")
+    names = page.evaluate("() => app.graph._nodes[0].inputs.map((input) => input.name)")
+    assert names == ["model", "clip", "vae", "depth", "text", "seed"]
+    load, clip = page.add("VDOTLoad"), page.add("VDOTLoadClip", file="depth.mp4", length=5)
+    save = page.add("PreviewImage")
+    page.evaluate(
+        """([load, clip, save]) => {
+            const [blueprint, ...rest] = [app.graph._nodes[0], load, clip, save].map(
+                (node) => (typeof node === "object" ? node : app.graph.getNodeById(node)))
+            for (const slot of [0, 1, 2]) rest[0].connect(slot, blueprint, slot)
+            rest[1].connect(0, blueprint, 3)
+            blueprint.connect(0, rest[2], 0)
+        }""",
+        [load, clip, save],
+    )
+    assert page.run() == "execution_success"
+    assert page.our_problems() == []
