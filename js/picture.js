@@ -1,6 +1,7 @@
 /** The picture or clip behind a node: the file of the loader that its images come from, as far as the graph tells. */
 
 import { api } from "../../scripts/api.js"
+import { widgetOf } from "./graph.js"
 
 const FILE_WIDGETS = ["image", "video", "file"]
 const IMAGE_FILE = /\.(png|jpe?g|webp|gif|bmp|avif)$/i
@@ -24,7 +25,7 @@ function fileOf(node) {
     if (typeof value !== "string") continue
     const bare = value.replace(/ \[\w+\]$/, "")
     if (IMAGE_FILE.test(bare)) return { url: address(value), video: false }
-    if (VIDEO_FILE.test(bare)) return { url: address(value), video: true }
+    if (VIDEO_FILE.test(bare)) return { url: address(value), video: true, most: Number(widgetOf(node, "length")?.value) || Infinity }
   }
   return undefined
 }
@@ -54,6 +55,7 @@ export class Backdrop {
   #url
   #source
   #video = false
+  #most = Infinity
   /** Of the node, to look behind it alone; undefined for all. */
   slot
 
@@ -65,6 +67,7 @@ export class Backdrop {
   /** Looks at the graph again. */
   refresh() {
     const file = this.slot === undefined ? findFile(this.node) : findFile(sourceOf(this.node, this.slot), 1)
+    this.#most = file?.most ?? Infinity
     if (file?.url === this.#url) return
     this.#url = file?.url
     this.#video = Boolean(file?.video)
@@ -92,10 +95,10 @@ export class Backdrop {
     return source && [source.videoWidth ?? source.naturalWidth, source.videoHeight ?? source.naturalHeight]
   }
 
-  /** Number of frames of a clip at 16 frames a second; 1 for an image; undefined without a picture. */
+  /** Number of frames of a clip at 16 frames a second, at most what its loader reads; 1 for an image; undefined without a picture. */
   get numFrames() {
     if (!this.#source) return undefined
-    return this.#video ? Math.max(1, Math.round(this.#source.duration * FRAMES_PER_SECOND) || 1) : 1
+    return this.#video ? Math.min(this.#most, Math.max(1, Math.round(this.#source.duration * FRAMES_PER_SECOND) || 1)) : 1
   }
 
   /** Shows a clip's frame. */

@@ -28,7 +28,7 @@ export function drawTimeline(bar, context, unit) {
 }
 
 /** Latent frames as alternating stripes, where they are wide enough to be seen, and frame numbers. */
-function drawRuler(bar, context, unit) {
+export function drawRuler(bar, context, unit) {
   const last = bar.numFrames - 1
   const bottom = bar.floor
   context.fillStyle = bar.stage.color("text")

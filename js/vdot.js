@@ -10,6 +10,7 @@ import { api } from "../../scripts/api.js"
 import { attachBoxes, BOX_NODES } from "./boxes.js"
 import { colorUnits } from "./colors.js"
 import { attachErrors, watchErrors } from "./errors.js"
+import { attachExtend } from "./extend.js"
 import { findNode, PREFIX } from "./graph.js"
 import { keepGrowingOrder } from "./growing.js"
 import { attachNotes, showNotes } from "./notes.js"
@@ -24,6 +25,7 @@ import { attachTimeline, TIMELINES } from "./timeline.js"
 import { keepMinWidth } from "./widths.js"
 
 const SAMPLERS = ["VDOTSampler", "VDOTLongVideo"]
+const EXTEND = "VDOTExtend"
 const OUTPAINT = "VDOTOutpaint"
 
 /** The preview of the sampler with this execution id; undefined for every other node. */
@@ -58,6 +60,7 @@ app.registerExtension({
     }
     if (BOX_NODES.includes(node.comfyClass)) attachBoxes(node)
     if (node.comfyClass === OUTPAINT) attachOutpaint(node)
+    if (node.comfyClass === EXTEND) attachExtend(node)
     if (node.comfyClass in TIMELINES) attachTimeline(node)
     keepMinWidth(node)
     keepGrowingOrder(node)

@@ -1,4 +1,4 @@
-"""Templates as a newcomer meets them: by address, with an optional group, without model files, as one node."""
+"""Templates as a newcomer meets them: by address, with an optional group, lacking models, as one node."""
 
 import pytest
 

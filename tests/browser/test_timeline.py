@@ -92,4 +92,21 @@ def test_texts_of_any_size_and_numbers_do_not_freeze_the_page(page):
     ]
     for node, name, text in texts:
         assert page.evaluate(TIME, [node, name, text]) < 3000, text[:30]
+
+
+def test_the_end_of_an_extended_clip_is_dragged(page):
+    page.clear()
+    clip, node = page.add("VDOTLoadClip", file="start.mp4", length=5), page.add("VDOTExtend", length=81)
+    page.evaluate(
+        "([a, b]) => app.graph.getNodeById(a).connect(0, app.graph.getNodeById(b), 0)", [clip, node]
+    )
+    page.page.get_by_text("5 frames kept, 76 generated, 81 in all").wait_for()
+    drawing = Drawing(page, node)
+    # The bar is 1000 x 170, its 105 frames lie from 34 to 966.
+    drawing.drag((34 + 932 * 80 / 104, 80), (34 + 932 * 60 / 104, 80), (1000, 170))
+    assert value(page, node, "length") == 61
+    page.page.get_by_text("5 frames kept, 56 generated, 61 in all").wait_for()
+    for key, expected in (("ArrowRight", 65), ("ArrowLeft", 61), ("Delete", 61)):
+        page.page.keyboard.press(key)
+        assert value(page, node, "length") == expected, key
     assert page.our_problems() == []

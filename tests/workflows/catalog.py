@@ -218,7 +218,7 @@ KINDS = {
         **{"mask_shape": "original", "expand": 0.0, **FIT, "still": False, "grow_px": 0, "blur_px": 0.0},
     ),
     "VDOTOutpaint": _task("frames:IMAGE size:VDOT_SIZE?", editor=270, **MARGINS, **FIT, **SHAPING),
-    "VDOTExtend": _task("first:IMAGE? last:IMAGE? size:VDOT_SIZE?", **LENGTH, width=0, height=0),
+    "VDOTExtend": _task("first:IMAGE? last:IMAGE? size:VDOT_SIZE?", editor=130, **LENGTH, width=0, height=0),
     "VDOTKeyframes": _task(
         (_grow("images", "image", "IMAGE"), SIZE),
         editor=150,
