@@ -58,6 +58,19 @@ class VDOTPose(CheckedNode):
                         "(red shoulders)."
                     ),
                 ),
+                io.Float.Input(
+                    "pen",
+                    default=0.0,
+                    min=0.0,
+                    max=16.0,
+                    step=0.1,
+                    advanced=True,
+                    optional=True,
+                    tooltip=(
+                        "Multiplies all widths; 1 is as the model was trained. 0: 1, and thicker in pictures "
+                        "with a side below 256 pixels, so that skeletons stay visible."
+                    ),
+                ),
             ],
             outputs=[
                 control_output("Skeletons on black, as long as the input."),
@@ -69,16 +82,19 @@ class VDOTPose(CheckedNode):
         )
 
     @classmethod
-    def execute(cls, frames, face=True, people=MOST_PEOPLE, threshold=0.3, colors="vace") -> io.NodeOutput:
+    def execute(
+        cls, frames, face=True, people=MOST_PEOPLE, threshold=0.3, colors="vace", pen=0.0
+    ) -> io.NodeOutput:
         from ..vdot_core.annotators import make_annotator
         from ..vdot_core.annotators.openpose_points import as_dwpose
         from ..vdot_core.annotators.pose import estimate_poses
-        from ..vdot_core.signals import draw_pose
+        from ..vdot_core.signals.pose import draw_pose, usual_pen
 
         frames, lines = without_alpha(frames)
         frames = make_annotator("pose").checked(frames)
         keypoints = as_dwpose(estimate_poses(frames, most=people), threshold)
-        drawing = draw_pose(keypoints, face=face, colors=colors, coordinates="pixels")
+        pen = pen or usual_pen(*frames.shape[1:3])
+        drawing = draw_pose(keypoints, face=face, colors=colors, pen=pen, coordinates="pixels")
         lines += _counts([len(frame["people"]) for frame in keypoints], "person", "people")
         return io.NodeOutput(drawing, keypoints, ui=report(lines))
 

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from devtools.demo.convert import described, to_prompt
-from devtools.demo.loaders import assign, loaders
-from devtools.demo.options import DEFAULT_TASK, NATIVE_PREFIX, DemoOptions, names, tasks, workflow_file
+from devtools.demo.loaders import assign, loaders, mask_people
+from devtools.demo.options import (
+    DEFAULT_TASK,
+    NATIVE_PREFIX,
+    PEOPLE,
+    DemoOptions,
+    names,
+    tasks,
+    workflow_file,
+)
 from devtools.errors import DevError
 from devtools.paths import ROOT
 
@@ -39,7 +47,7 @@ def parse(arguments: Sequence[str]) -> DemoOptions:
         task=parsed.task,
         video=_existing("--video", parsed.video),
         images=tuple(_existing("--image", image) for image in parsed.image),
-        mask=_existing("--mask", parsed.mask),
+        mask=parsed.mask if parsed.mask == PEOPLE else _existing("--mask", parsed.mask),
         prompt=parsed.prompt,
         num_frames=parsed.frames,
         size=_size(parsed.size),
@@ -54,7 +62,10 @@ def _require_places(options: DemoOptions) -> None:
     """Refuse files that the task's workflow does not read, and a clip without the mask that belongs to it."""
     workflow = options.read_workflow()
     info = described(workflow)
-    assign(loaders(to_prompt(workflow, info), info), options)
+    prompt = to_prompt(workflow, info)
+    if options.mask == PEOPLE:
+        options = mask_people(prompt, info, options)
+    assign(loaders(prompt, info), options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         "--image", metavar="FILE", action="append", default=[], help="picture to use (repeatable)"
     )
     parser.add_argument(
-        "--mask", metavar="FILE", help="picture, or video of the clip's length; white is regenerated"
+        "--mask",
+        metavar="FILE",
+        help=f"picture, or video of the clip's length; white is regenerated. {PEOPLE}: those in the clip",
     )
     parser.add_argument("--prompt", metavar="TEXT", help="text prompt of the video")
     parser.add_argument("--frames", type=int, metavar="N", help="length in frames, 4n+1: 9, 13, 17 ..")

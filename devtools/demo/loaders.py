@@ -4,7 +4,7 @@ They are identified by their connections, never by id: a workflow may be rearran
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from devtools.demo.links import input_type, is_link, unit_nodes
 from devtools.demo.options import DemoOptions
@@ -12,6 +12,7 @@ from devtools.errors import UsageError, counted
 
 VIDEO_LOADERS = {"LoadVideo": "file", "VDOTLoadClip": "file"}
 IMAGE_LOADERS = {"LoadImage": "image", "LoadImageMask": "image"}
+MATTE = "VDOTMatte"
 CONTINUED = ("VDOTExtend", "first")  # the clip at this input must be shorter than the video
 
 
@@ -125,6 +126,51 @@ def drop_unfit_masks(prompt: dict, entries: list[Loader], files: dict[Loader, st
     return dropped
 
 
+def mask_people(prompt: dict, object_info: dict, options: DemoOptions) -> DemoOptions:
+    """Let VDOT Matte make the mask of a clip or picture, in place of the loader of the example's mask.
+
+    Args:
+        prompt: changed in place.
+        object_info: the server's node descriptions; VDOT Matte is added where it is missing.
+        options: with `PEOPLE` as mask.
+
+    Returns:
+        The options without a mask.
+
+    Raises:
+        UsageError: the workflow has no mask that belongs to a clip or picture.
+    """
+    entries = loaders(prompt, object_info)
+    pictures = {loader.node_id for loader in entries if not loader.reads_video}
+    masks = [loader for loader in entries if loader.role == "mask" and loader.partner is not None]
+    if not masks:
+        raise UsageError(f"--mask {options.mask}: the {options.task} workflow has no clip with a mask")
+    loader = min(masks, key=lambda loader: loader.partner in pictures)
+    object_info.setdefault(MATTE, {"input": {"required": {"frames": ["IMAGE"]}}, "output": ["MASK"]})
+    node_id, name = loader.uses[0]
+    masker = f"{loader.node_id}_people"
+    prompt[masker] = _node(MATTE, "VDOT Matte", frames=_pictures_of(prompt, object_info, node_id, name))
+    between = _between(prompt, loader)
+    for node_id, name in loader.uses:
+        prompt[node_id]["inputs"][name] = [masker, 0]
+    for node_id in between:
+        del prompt[node_id]
+    return replace(options, mask=None)
+
+
+def _between(prompt: dict, loader: Loader) -> set[str]:
+    """The loader and the nodes that lead from it to its uses."""
+    ends, nodes, waiting = {node_id for node_id, _ in loader.uses}, {loader.node_id}, [loader.node_id]
+    while waiting:
+        source = waiting.pop()
+        for node_id, node in prompt.items():
+            linked = any(is_link(value) and value[0] == source for value in node["inputs"].values())
+            if linked and node_id not in ends | nodes:
+                nodes.add(node_id)
+                waiting.append(node_id)
+    return nodes
+
+
 def read_as_video(prompt: dict, object_info: dict, loader: Loader) -> Loader:
     """Let a picture's loader read a video: Load Video, Get Video Components and Image To Mask replace it.
 
@@ -189,13 +235,19 @@ def _uses(prompt: dict, object_info: dict, start: str) -> tuple[tuple[str, str],
 def _partner(prompt: dict, object_info: dict, uses: tuple[tuple[str, str], ...]) -> str | None:
     """The loader of the pictures that belong to a mask; of growing inputs, those with the mask's number."""
     for node_id, mask_name in uses:
-        info = object_info[prompt[node_id]["class_type"]]
-        number = _number(mask_name)
-        for name, value in prompt[node_id]["inputs"].items():
-            if is_link(value) and input_type(info, name) == "IMAGE" and _number(name) == number:
-                loader = _origin(prompt, value[0])
-                if loader is not None:
-                    return loader
+        link = _pictures_of(prompt, object_info, node_id, mask_name)
+        loader = None if link is None else _origin(prompt, link[0])
+        if loader is not None:
+            return loader
+    return None
+
+
+def _pictures_of(prompt: dict, object_info: dict, node_id: str, mask_name: str) -> list | None:
+    """The link to the pictures that a node's mask is of; of growing inputs, those with the mask's number."""
+    info, number = object_info[prompt[node_id]["class_type"]], _number(mask_name)
+    for name, value in prompt[node_id]["inputs"].items():
+        if is_link(value) and input_type(info, name) == "IMAGE" and _number(name) == number:
+            return value
     return None
 
 

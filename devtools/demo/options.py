@@ -15,6 +15,8 @@ TABLE = ROOT / "assets" / "templates.json"  # name -> file, and the groups and v
 PREFIX = "vdot_"
 NATIVE_PREFIX = "native_"  # workflows that need more than the bundled model files
 DEFAULT_TASK = "depth"
+PEOPLE = "people"
+POSE_FINDER = "VDOTPose"
 BYPASSED = 4
 
 
@@ -26,12 +28,13 @@ class DemoOptions:
         task: a name of the table, without vdot_.
         video: clip to use instead of the workflow's.
         images: pictures to use instead of the workflow's, in order.
-        mask: picture or video; white is regenerated.
+        mask: picture or video; white is regenerated. Or `PEOPLE`: those in the clip.
         prompt: text to use.
         num_frames: length of the video.
         size: (width, height) in pixels.
         seed: of the noise.
         out: folder for the results.
+        find_poses: whether the video shows people, not skeletons; None: as in the workflow.
     """
 
     task: str = DEFAULT_TASK
@@ -43,6 +46,7 @@ class DemoOptions:
     size: tuple[int, int] | None = None
     seed: int | None = None
     out: str = str(ROOT / "outputs")
+    find_poses: bool | None = None
 
     def to_json(self) -> str:
         """One command-line argument that from_json() understands."""
@@ -73,7 +77,12 @@ class DemoOptions:
         Raises:
             DevError: its file is damaged.
         """
-        return read_workflow(f"{PREFIX}{self.task}")
+        workflow = read_workflow(f"{PREFIX}{self.task}")
+        if self.find_poses is not None:
+            mode = {"mode": 0 if self.find_poses else BYPASSED}
+            nodes = [node | mode if node["type"] == POSE_FINDER else node for node in workflow["nodes"]]
+            workflow = {**workflow, "nodes": nodes}
+        return workflow
 
 
 def read_workflow(name: str) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from pathlib import Path
 import aiohttp
 from PIL import Image
 
+from devtools.demo.annotators import fit_pens, with_annotators
 from devtools.demo.client import ComfyClient, Outcome
 from devtools.demo.convert import to_prompt
 from devtools.demo.graph import apply, final_units, region_nodes, tap_prompt
-from devtools.demo.loaders import assign, loaders
+from devtools.demo.loaders import assign, loaders, mask_people
 from devtools.demo.media import Clip, read_frames, spread
-from devtools.demo.options import PREFIX, DemoOptions
+from devtools.demo.options import PEOPLE, PREFIX, DemoOptions
 from devtools.demo.report import Progress, Stages, closing_words, node_notes
 from devtools.demo.sheet import Row, contact_sheet
 from devtools.demo.upload import fitted, inspect_files, send
@@ -62,6 +63,7 @@ def run_demo(options: DemoOptions, comfyui: str, setup_seconds: float) -> None:
     stages = Stages()
     stages.add("set-up", setup_seconds)
     clips = inspect_files(options)
+    options = with_annotators(options)
     out = Path(options.out)
     with tempfile.TemporaryDirectory(prefix="vdot-demo-") as base:
         with stages.measure("start ComfyUI"):
@@ -94,10 +96,13 @@ async def _make(options: DemoOptions, clips: dict[str, Clip], url: str, stages: 
         with stages.measure("load and convert the workflow"):
             object_info = await client.object_info()
             prompt = to_prompt(options.read_workflow(), object_info)
+            if options.mask == PEOPLE:
+                options = mask_people(prompt, object_info, options)
             files = assign(loaders(prompt, object_info), options)
             what = "region" if region_nodes(prompt, object_info) else "video"
             options = fitted(options, files, clips, what=what)
             apply(prompt, object_info, options)
+            fit_pens(prompt, options)
             await send(client, prompt, object_info, options, files, clips)
         progress = Progress(prompt)
         with stages.measure("run the workflow"):

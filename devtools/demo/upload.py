@@ -19,7 +19,7 @@ from devtools.demo.media import (
     scaled_mask,
     still_video,
 )
-from devtools.demo.options import DemoOptions
+from devtools.demo.options import PEOPLE, DemoOptions
 from devtools.errors import UsageError, counted
 from devtools.paths import ROOT
 
@@ -58,7 +58,7 @@ def inspect_files(options: DemoOptions) -> dict[str, Clip]:
     clips = {}
     for image in options.images:
         clips[image] = Clip(*probe_image(Path(image), "--image"), 1, is_picture=True)
-    if options.mask:
+    if options.mask and options.mask != PEOPLE:
         clips[options.mask] = probe(Path(options.mask), "--mask")
     if options.video:
         clips[options.video] = probe_video(Path(options.video), "--video")

@@ -5,8 +5,8 @@ import copy
 import pytest
 
 from devtools.demo.graph import apply, final_units, tap_prompt
-from devtools.demo.loaders import assign, loaders
-from devtools.demo.options import DemoOptions
+from devtools.demo.loaders import assign, loaders, mask_people
+from devtools.demo.options import PEOPLE, DemoOptions
 from devtools.errors import DevError
 
 IMAGES = [
@@ -164,3 +164,19 @@ def test_the_tap_prompt_makes_the_units_and_runs_no_model(prompt):
     assert extended["tap1"]["inputs"] == {"unit": ["4", 0], "indices": "0,8,16"}
     assert set(extended) == {"1", "2", "3", "4", "5", "6", "10", "tap0", "tap1"}
     assert "tap0" not in prompt
+
+
+def test_people_in_the_clip_are_the_mask(prompt):
+    prompt["3"] = {"class_type": "LoadVideo", "inputs": {"file": "mask.mp4"}}
+    prompt["31"] = {"class_type": "Components", "inputs": {"video": ["3", 0]}}
+    prompt["32"] = {"class_type": "ToMask", "inputs": {"image": ["31", 0]}}
+    prompt["4"]["inputs"]["mask"] = ["32", 0]
+    info = {**INFO, "ToMask": {"input": {"required": {"image": ["IMAGE"]}}, "output": ["MASK"]}}
+    options = mask_people(prompt, info, DemoOptions("t", video="a.mp4", mask=PEOPLE))
+    assert options.mask is None and not {"3", "31", "32"} & prompt.keys()
+    matte = prompt[prompt["4"]["inputs"]["mask"][0]]
+    assert matte["class_type"] == "VDOTMatte" and matte["inputs"] == {"frames": ["2", 0]}
+    (file,) = assign(loaders(prompt, info), options).items()
+    assert file[0].node_id == "1" and file[1] == "a.mp4"
+    with pytest.raises(DevError, match="--mask people: the t workflow has no clip with a mask"):
+        mask_people(prompt, info, DemoOptions("t", mask=PEOPLE))

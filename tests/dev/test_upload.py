@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from devtools.demo.annotators import fit_pens, shows_skeletons, with_annotators
 from devtools.demo.client import ComfyClient
 from devtools.demo.convert import to_prompt
 from devtools.demo.flags import parse
@@ -22,6 +23,7 @@ from devtools.demo.media import probe_video
 from devtools.demo.options import DemoOptions, read_workflow, tasks
 from devtools.demo.upload import fitted, inspect_files, send
 from devtools.errors import DevError, UsageError
+from devtools.paths import ROOT
 
 SIZE = (96, 64)
 NUM_FRAMES = 41
@@ -322,3 +324,48 @@ def test_a_mask_that_cannot_fit_is_refused(server, object_info, media, tmp_path,
     flags = [part for name, key in arguments.items() for part in (f"--{name}", media[key])]
     with pytest.raises(DevError, match=message):
         told(server, object_info, tmp_path, task, *flags)
+
+
+EXAMPLES = ROOT / "assets" / "examples"
+
+
+def test_skeletons_are_told_from_people():
+    assert shows_skeletons(EXAMPLES / "pose.mp4") and shows_skeletons(EXAMPLES / "long_pose.mp4")
+    for name in ("person", "clip", "long_clip", "start", "depth"):
+        assert not shows_skeletons(EXAMPLES / f"{name}.mp4"), name
+
+
+@pytest.mark.parametrize(
+    ("task", "video", "finds"),
+    [
+        ("pose", "person", True),
+        ("pose", "pose", False),
+        ("pose_clip", "pose", False),
+        ("face_pose", "person", True),
+        ("pose_clip", None, True),
+        ("pose", None, False),
+        ("depth", "depth", False),
+    ],
+)
+def test_poses_are_found_where_a_clip_shows_people(task, video, finds, monkeypatch):
+    monkeypatch.setattr("devtools.demo.annotators._require", lambda name, flag: None)
+    options = DemoOptions(task, video=video and str(EXAMPLES / f"{video}.mp4"))
+    assert with_annotators(options).uses_node("VDOTPose") == finds
+
+
+def test_missing_models_are_said_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("VDOT_CACHE", str(tmp_path))
+    person = str(EXAMPLES / "person.mp4")
+    command = r"`python vdot_core/annotators/fetch\.py`"
+    with pytest.raises(UsageError, match=rf"^--video {re.escape(person)}: pose .*{command}"):
+        with_annotators(DemoOptions("pose", video=person))
+    with pytest.raises(UsageError, match=rf"^--mask people: matte .*{command}"):
+        with_annotators(DemoOptions("inpaint", video=person, mask="people"))
+    with pytest.raises(UsageError, match=rf"^--task pose_clip: pose .*{command}"):
+        with_annotators(DemoOptions("pose_clip"))
+
+
+def test_skeletons_are_as_thick_as_in_a_small_video():
+    prompt = {"1": {"class_type": "VDOTPose", "inputs": {"frames": ["2", 0], "pen": 0.0}}}
+    fit_pens(prompt, DemoOptions("pose", size=(128, 96)))
+    assert prompt["1"]["inputs"]["pen"] == pytest.approx(256 / 96)

@@ -65,6 +65,14 @@ def test_key_points_feed_comfyuis_own_nodes(pose, comfy):
         assert 0 < body[0, 0] - box["x"] < box["width"] and 0 < body[0, 1] - box["y"] < box["height"]
 
 
+def test_small_pictures_get_a_thicker_pen(run, girl, pose):
+    small = torch.nn.functional.interpolate(girl[:1].permute(0, 3, 1, 2), (128, 128), mode="area")
+    small = small.permute(0, 2, 3, 1)
+    usual, thin = (run("VDOTPose", frames=small, face=False, pen=pen).args[0] for pen in (0.0, 1.0))
+    assert (usual > 0.1).any(-1).sum() > 1.4 * (thin > 0.1).any(-1).sum()
+    assert torch.equal(run("VDOTPose", frames=girl, pen=1.0).args[0], pose.args[0])
+
+
 def test_faces_can_be_left_out_and_scores_decide(run, girl, pose):
     bare = run("VDOTPose", frames=girl, face=False).args[0]
     white = (pose.args[0] == 1).all(-1).sum()

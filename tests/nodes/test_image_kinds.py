@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.nodes.fuzz import check_sentence
+from tests.support.annotators import skip_without
 from tests.support.pack import run_node, submodule
 
 CLIP = torch.rand(5, 32, 48, 3, generator=torch.Generator().manual_seed(0))
@@ -104,9 +105,7 @@ def skip_without_parts(node_id):
     if node_id == "VDOTFlow":
         pytest.importorskip("cv2")
     if node_id in ANNOTATORS:
-        annotators = submodule("vdot_core.annotators")
-        if reason := annotators.make_annotator(ANNOTATORS[node_id]).missing():
-            pytest.skip(reason)
+        skip_without(ANNOTATORS[node_id])
 
 
 @pytest.mark.parametrize("node_id", CALLS)

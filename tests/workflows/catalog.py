@@ -167,6 +167,11 @@ KINDS = {
         _outputs("control:IMAGE report:STRING"),
         {"mode": "stable", "values": "metric", "clip_percent": 1.0, "window": 6.0},
     ),
+    "VDOTPose": NodeKind(
+        _sockets("frames:IMAGE"),
+        _outputs("control:IMAGE keypoints:POSE_KEYPOINT"),
+        {"face": True, "people": 8, "threshold": 0.3, "colors": "vace", "pen": 0.0},
+    ),
     "VDOTDrawPose": NodeKind(
         _sockets("keypoints:POSE_KEYPOINT"),
         _outputs("control:IMAGE"),

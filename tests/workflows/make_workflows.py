@@ -55,6 +55,7 @@ SEEDS = {
     "vdot_reference_firstframe": 3042,
     "vdot_reference_depth": 21,
     "vdot_reference_pose": 22,
+    "vdot_pose_clip": 23,
     "vdot_face_pose": 32,
     "vdot_reference_flow": 1222,
     "vdot_reference_gray": 1231,

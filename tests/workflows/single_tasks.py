@@ -61,7 +61,11 @@ The depth clip sets where objects are and how near; the text sets what they are.
 
 def pose(w: Workflow, seed: int) -> dict:
     w.prompt("a red stick figure walking to the right over a plain white background")
-    (unit,) = w.add("VDOTControl", frames=w.clip("pose.mp4"))
+    frames = w.clip("pose.mp4")
+    hint = "for a clip that shows people instead of skeletons; the node says what it needs"
+    with w.optional(variants.FIND_POSES, hint):
+        frames, _ = w.add("VDOTPose", frames=frames)
+    (unit,) = w.add("VDOTControl", frames=frames)
     with w.optional(variants.SECOND_SUBJECT, "together with the first; up to eight, a background too"):
         second = w.image("second.png", "Second subject")
         second_mask = w.mask("second_mask.png", "Mask of the second subject")
@@ -73,8 +77,8 @@ def pose(w: Workflow, seed: int) -> dict:
 
 The character moves like the skeleton. {EXAMPLES}
 
-- For skeletons of your own clip, put a pose node (SDPose, DWPose) and **VDOT Draw Pose** before
-  **VDOT Control**.
+- For skeletons of your own clip, switch on **{variants.FIND_POSES}**, or put another pose
+  node (SDPose, DWPose) and **VDOT Draw Pose** before **VDOT Control**.
 - The model was trained on body and face, not on hands."""
     return w.finish(optional_face(w, unit), note, seed)
 

@@ -16,6 +16,7 @@ from PIL import Image
 from devtools.demo import convert, titles
 from devtools.demo.options import names, read_workflow, tasks, workflow_file
 from devtools.demo.titles import TITLES
+from tests.support.annotators import skip_task_without
 from tests.support.comfy import ROOT, comfyui_path
 from tests.workflows.make_workflows import TABLE, files
 from tests.workflows.prompts import FRONTEND_ONLY, to_prompt
@@ -213,6 +214,7 @@ def test_examples_are_what_their_script_draws(tmp_path):
 
 @pytest.mark.parametrize("task", rare_but(REPRESENTATIVE))
 def test_runs_to_a_video(task, server, info):
+    skip_task_without(task)
     prompt = to_prompt(read_workflow(f"vdot_{task}"), info)
     run = server.run(prompt)
     assert run.status == "success", run.error
@@ -232,6 +234,7 @@ def test_runs_to_a_video(task, server, info):
 @pytest.mark.parametrize("task", rare_but(FOLLOWS))
 def test_size_and_length_follow_vdot_load_alone(task, server, info):
     """Another class in its menu, as of the 14B model: no number of the workflow keeps the demo's size."""
+    skip_task_without(task)
     prompt = to_prompt(read_workflow(f"vdot_{task}"), info)
     kinds = {key: node["class_type"] for key, node in prompt.items()}
     encoded = [key for key in prompt if kinds[key] in ("VDOTEncode", "VDOTLongVideo")]

@@ -9,6 +9,7 @@ FIRST, LAST = "the first picture", "the last picture"
 MASKS = "the outline of a tracked object"
 CUT_OUT = "the full figure"
 POSES = "its motion, from poses"
+FIND_POSES = "poses of the people in the clip"
 
 _SECOND = {"Subject": {"image": "second.png"}, "Mask of the subject": {"image": "second_mask.png"}}
 
@@ -23,6 +24,12 @@ VARIANTS = {
     ),
     "vdot_reference_depth": Variant(
         "depth", (SUBJECT,), "a large yellow heart moving down over a plain blue background"
+    ),
+    "vdot_pose_clip": Variant(
+        "pose",
+        (FIND_POSES,),
+        "a large green stick figure waving a hand over a plain white background",
+        {"VDOTLoadClip": {"file": "person.mp4"}},
     ),
     "vdot_reference_pose": Variant(
         "pose", (SUBJECT,), "a yellow stick figure walking to the right over a plain black background"

@@ -19,6 +19,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from tiny.clips import units
+from tiny.clips.mannequin import waving_person
 from tiny.clips.objects import FRAME_RATE
 from tiny.clips.shapes import clip, figure_clip
 from training.engine.cli import Formatter
@@ -73,6 +74,7 @@ def videos() -> dict[str, torch.Tensor]:
         "mask.mp4": _gray((source.masks > 0.5).float()),
         "flow.mp4": torch.cat([maps[:1], maps]),
         "pose.mp4": units.pose(figure_clip(POSE_SEED), None).frames,
+        "person.mp4": waving_person(),
         "pair.mp4": pair.frames,
         "pair_mask.mp4": _gray((pair.object_masks[-1] > 0.5).float()),
         "start.mp4": story.frames[:NUM_START_FRAMES],

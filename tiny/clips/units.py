@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vdot_core import signals, vcu
+from vdot_core.signals.pose import usual_pen
 
 from .figure import keypoints, walk_along
 from .objects import pick
@@ -29,7 +30,6 @@ EXPANSIONS = (0.0, vcu.EXPAND_RATIO, 0.6)
 FACE_EXPANSIONS = (0.0, 0.15, 0.3)  # by how much of it a detector's box is larger than the head
 PLACE_RATIO = 0.1
 END_LENGTHS = (1, 1, 1, 5, 9)
-PEN_SIDE = 256  # pixels; a skeleton drawn thinner vanishes in the VAE
 
 
 def canvas_of(clip: Clip) -> dict[str, int]:
@@ -86,8 +86,8 @@ def depth(clip: Clip, rng: Rng = None) -> vcu.VCU:
 
 
 def pose(clip: Clip, rng: Rng = None) -> vcu.VCU:
-    """The skeleton on black, in a small picture by a pen as thick as usual at `PEN_SIDE`, or a thinner."""
-    pen = max(1.0, PEN_SIDE / min(clip.frames.shape[1:3]))
+    """The skeleton on black, in a small picture by a pen as thick as usual at 256 pixels, or a thinner."""
+    pen = usual_pen(*clip.frames.shape[1:3])
     pen = _choose(rng, (pen, pen, pen / 2, 1.0))
     return vcu.control(signals.draw_pose(skeleton(clip), pen=pen))
 

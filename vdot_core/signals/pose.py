@@ -31,6 +31,8 @@ CANVAS_SIDE, CANVAS_MULTIPLE = 1024, 64  # the annotator's canvas; pen sizes bel
 LIMB_HALF_WIDTH, JOINT_RADIUS, HAND_WIDTH, FACE_RADIUS = 4, 4, 2, 3
 LIMB_DIM = 0.6
 MAX_REACH = 8
+LEAST_PEN, MOST_PEN = 0.1, 16.0
+PEN_SIDE = 256  # pixels; a skeleton drawn thinner vanishes in the VAE
 
 # OpenPose's COCO-18 order: nose, neck, right shoulder elbow wrist, left shoulder elbow wrist, right hip knee
 # ankle, left hip knee ankle, right eye, left eye, right ear, left ear
@@ -99,6 +101,11 @@ def draw_pose(
     return out
 
 
+def usual_pen(height: int, width: int) -> float:
+    """1, as the model was trained; in a picture with a side below `PEN_SIDE` as thick as at that size."""
+    return min(max(1.0, PEN_SIDE / min(height, width)), MOST_PEN)
+
+
 def _canvas_side(side: int, shorter: int) -> int:
     return max(1, round(side * CANVAS_SIDE / shorter / CANVAS_MULTIPLE)) * CANVAS_MULTIPLE
 
@@ -112,8 +119,8 @@ def _check_drawing(width: int, height: int, threshold: float, colors: str, pen: 
         )
     if colors not in ("vace", "openpose"):
         raise ValueError(f"colors is '{shown(colors, 60)}'; choose 'vace' or 'openpose'")
-    if not 0.1 <= pen <= 16:
-        raise ValueError(f"pen is {pen}; give a factor from 0.1 to 16")
+    if not LEAST_PEN <= pen <= MOST_PEN:
+        raise ValueError(f"pen is {pen}; give a factor from {LEAST_PEN:g} to {MOST_PEN:g}")
 
 
 def _check_reach(people: list[list[Person]], threshold: float) -> None:

@@ -116,7 +116,7 @@ def test_the_neck_is_the_middle_of_the_shoulders():
     # OpenPose has the right side first, BlazePose the left one.
     for right, left in ((2, 5), (3, 6), (4, 7), (8, 11), (9, 12), (10, 13), (14, 15), (16, 17)):
         low, high = sorted((BODY[right][0], BODY[left][0]))
-        assert high - low in (1, 3) and len(BODY[right]) == 1
+        assert high - low in (1, 3) and len(BODY[right]) == 1 and BODY[right][0] == high
     assert len(BODY) == 18 and len(FACE_TABLE) == 68 and max(FACE_TABLE) < 468
 
 

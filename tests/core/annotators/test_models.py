@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.core.annotators.mannequin import POSES, draw
+from tiny.clips.mannequin import POSES, draw_person
 from vdot_core.annotators import NAMES, make_annotator
 from vdot_core.annotators.fetch import model_files, model_folder
 from vdot_core.annotators.models import Model, load_model, missing_models
@@ -140,7 +140,9 @@ FAR = {"height": 480, "width": 832, "body_px": 60, "x": 600, "y": 260}
 @pytest.fixture(scope="module", params=[NEAR, FAR], ids=["near", "far"])
 def drawn(request, models):
     """Someone in all poses, one a frame: frames [F, H, W, 3], joints [F, 18, 2], masks [F, H, W]."""
-    frames, joints, masks = zip(*(draw(pose, **request.param) for pose in POSES), strict=True)
+    frames, joints, masks = zip(
+        *(draw_person(limbs, **request.param) for limbs in POSES.values()), strict=True
+    )
     return torch.stack(frames), np.stack(joints), torch.stack(masks)
 
 
@@ -168,7 +170,7 @@ def test_masks_of_drawn_people(drawn):
 @pytest.mark.parametrize("size", [NEAR, FAR | {"body_px": 120}], ids=["near", "far"])
 def test_faces_of_drawn_people(models, size):
     """The surest box is around the nose, and as large as a head."""
-    frame, points, _ = draw("waving", **size)
+    frame, points, _ = draw_person(POSES["waving"], **size)
     result = make_annotator("face").run(frame[None])
     box, (x, y) = result.boxes[0][0], points[0]
     assert box.left < x < box.right and box.top < y < box.bottom

@@ -1,6 +1,6 @@
 """A drawn person with known joints: shaded limbs in clothes, a face, and a floor, seen from the front.
 
-Letters: H W pixels.
+Unlike the stick figure, detectors of people find it. Letters: H W pixels.
 """
 
 import math
@@ -14,8 +14,10 @@ SKIN, HAIR, SHIRT, TROUSERS, SHOES = (
     for color in ((224, 172, 140), (60, 40, 28), (52, 96, 160), (56, 58, 66), (30, 26, 24))
 )
 BACKGROUND, FLOOR = np.array([0.80, 0.82, 0.83]), np.array([0.62, 0.58, 0.53])
-# Swing of upper arm and forearm, thigh and shin, in degrees from hanging down, outwards; right, then left.
-POSES = {
+# Right arm, left arm, right leg, left leg: angles of the upper and the lower part from hanging down,
+# outwards, in degrees.
+Limbs = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
+POSES: dict[str, Limbs] = {
     "standing": ((8, 8), (8, 8), (4, 4), (4, 4)),
     "arms out": ((85, 90), (85, 90), (8, 8), (8, 8)),
     "hands up": ((150, 165), (150, 165), (6, 6), (6, 6)),
@@ -25,9 +27,9 @@ POSES = {
 }
 
 
-def joints(pose: str) -> np.ndarray:
+def joints(limbs: Limbs) -> np.ndarray:
     """[18, 2] OpenPose's joints in heads from the middle of the hips, y down; the person's right is at -x."""
-    arms, legs = POSES[pose][:2], POSES[pose][2:]
+    arms, legs = limbs[:2], limbs[2:]
     points = {0: (0.0, -3.1), 1: (0.0, -2.35), 14: (-0.17, -3.25), 15: (0.17, -3.25)}
     points |= {16: (-0.4, -3.2), 17: (0.4, -3.2)}
     for side, arm, leg, shoulder, hip in ((-1, arms[0], legs[0], 2, 8), (1, arms[1], legs[1], 5, 11)):
@@ -41,11 +43,11 @@ def joints(pose: str) -> np.ndarray:
     return np.array([points[index] for index in range(18)])
 
 
-def draw(pose: str, *, height: int, width: int, body_px: float, x: float, y: float):
+def draw_person(limbs: Limbs, *, height: int, width: int, body_px: float, x: float, y: float):
     """A picture of someone and the joints in it.
 
     Args:
-        pose: One of `POSES`.
+        limbs: See `POSES`.
         height, width: Of the picture.
         body_px: How tall they stand.
         x, y: Of the middle of the hips.
@@ -56,7 +58,7 @@ def draw(pose: str, *, height: int, width: int, body_px: float, x: float, y: flo
         mask: [H, W] float, 1 = body.
     """
     head = body_px / HEADS_HIGH
-    points = joints(pose) * head + (x, y)
+    points = joints(limbs) * head + (x, y)
     rows = ((np.arange(height) + 0.5) / height)[:, None, None]
     share = np.clip((rows - 0.8) * 12, 0, 1)
     frame = BACKGROUND * (1.05 - 0.2 * rows) * (1 - share) + FLOOR * share
@@ -79,6 +81,19 @@ def draw(pose: str, *, height: int, width: int, body_px: float, x: float, y: flo
     _draw_head(canvas, points, head)
     frame, mask = np.clip(canvas.frame, 0, 1), canvas.mask
     return torch.from_numpy(frame).float(), points, torch.from_numpy(mask).float()
+
+
+def waving_person(num_frames: int = 17, side: int = 64) -> torch.Tensor:
+    """[F, S, S, 3] someone who stands and moves both arms, once around."""
+    frames = []
+    for index in range(num_frames):
+        phase = 2 * math.pi * index / (num_frames - 1)
+        swing = math.sin(phase)
+        limbs = ((30 + 25 * swing, 35 + 45 * swing), (120 + 30 * swing, 150 + 40 * swing), (8, 8), (10, 6))
+        x = (0.5 + 0.05 * math.sin(phase / 2)) * side
+        size = {"height": side, "width": side, "body_px": 0.78 * side}
+        frames.append(draw_person(limbs, **size, x=x, y=0.53 * side)[0])
+    return torch.stack(frames)
 
 
 def _draw_head(canvas: "_Canvas", points: np.ndarray, head: float) -> None:
