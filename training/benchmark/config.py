@@ -24,7 +24,7 @@ class SamplerConfig:
     Attributes:
         steps: Network evaluations without guidance.
         shift: Of the noise levels.
-        solver: Of `vdot_core.sampling`; diffusers' pipeline uses its own.
+        solver: Of `vdot_core.sampling`; diffusers' pipeline uses its scheduler.
         labels: wan (timesteps as Wan's UniPC has them) or exact.
         guidance: Classifier-free guidance; 1: none.
         task_guidance: Task -> its guidance.
@@ -128,7 +128,7 @@ class JudgeConfig:
 
 @dataclass(frozen=True)
 class VBenchConfig:
-    """VBench's own program, in an environment of its own.
+    """VBench's program, in a separate environment.
 
     Attributes:
         command: Its words up to the options, such as [/opt/vbench/bin/vbench, evaluate]; empty: not run.

@@ -101,7 +101,7 @@ def _inputs(config: EvaluateConfig, sample: Sample, page: Path, target: Path) ->
 
 
 def write_blind_page(results: Results) -> Path:
-    """Write the page for raters, in a folder of its own in which no file tells its model; returns the page.
+    """Write the page for raters, in a folder in which no file tells its model; returns the page.
 
     The key stays in `out_dir`, outside of that folder.
     """

@@ -1,4 +1,4 @@
-"""VBench's six dimensions of the paper, computed by VBench's own program in an environment of its own.
+"""VBench's six dimensions of the paper, computed by VBench's program in a separate environment.
 
 `vbench evaluate` (0.1.5) takes a folder of videos and a JSON of their prompts, and writes
 NAME_eval_results.json: {dimension: [mean, [{"video_path": .., "video_results": ..}, ..]]}. It ends with

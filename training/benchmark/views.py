@@ -1,4 +1,4 @@
-"""Copies of videos and pictures that a browser can show, under the folder of a page."""
+"""Copies of videos and pictures that a browser can show, in the folder of a page."""
 
 from __future__ import annotations
 

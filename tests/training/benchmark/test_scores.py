@@ -8,7 +8,7 @@ from training.benchmark import control, motion, reference, scores
 from training.benchmark.index import Sample
 from training.benchmark.samples import Conditions, fit_video
 from vdot_core.annotators import make_annotator
-from vdot_core.signals import draw_lines, flow_video, to_gray
+from vdot_core.signals import draw_lines, flow_video, luma, to_gray
 
 from .conftest import half_mask, moving
 
@@ -106,6 +106,8 @@ def test_motion_has_the_speed_of_a_pan_and_flicker_does_not_come_from_it():
     clip = floats(moving(3, 9, 96, 64))
     speed, change = motion.motion_and_flicker(clip, 16)
     assert speed == pytest.approx(2 / np.hypot(96, 64) * 100 * 16, rel=0.15)
+    plain = 255 * (luma(clip[1:]) - luma(clip[:-1])).abs().mean()
+    assert change < 0.4 * plain
     flashing = clip.clone()
     flashing[1::2] = (flashing[1::2] + 0.1).clamp(0, 1)
     assert motion.motion_and_flicker(flashing, 16)[1] > change + 10
