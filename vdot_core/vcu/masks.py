@@ -16,7 +16,7 @@ from ..progress import steps
 from ..text import counted
 from .canvas import to_unit_range
 from .checks import as_tensor, described, flag, real, whole
-from .grow import fill_hull, grow, mask_box, smooth, spread
+from .grow import drop_specks, fill_hull, grow, mask_box, smooth, spread
 from .lengths import fit_length
 from .scaling import cover, resample
 
@@ -133,6 +133,7 @@ def augment(
     Args:
         mask: [F, H, W] float in [0, 1], cut at one half.
         shape: 'original', 'hull' (convex hull of all that is masked in a frame) or 'box' (its bounding box).
+            Stray pixels (`drop_specks`) stay, and do not widen hull or box.
         expand: grow every side by this part of the box's side, at most half of the way to the frame's border
             (VACE's limit); 0 = not at all, VACE's usual value is EXPAND_RATIO.
         grow_px: grow by a disc of this radius, to the border if need be; negative shrinks.
@@ -166,15 +167,16 @@ def check_augment(shape: str, expand: float, grow_px: int, blur_px: float) -> tu
 
 
 def _augment_frame(mask: np.ndarray, shape: str, expand: float, grow_px: int, blur_px: float) -> np.ndarray:
-    box = mask_box(mask)
+    body = mask if shape == "original" else drop_specks(mask)[0]
+    box = mask_box(body)
     if box is None:
         return mask
     left, top, right, bottom = box
     if shape == "box":
-        mask = np.zeros_like(mask)
+        mask = mask.copy()
         mask[top:bottom, left:right] = True
     elif shape == "hull":
-        mask = fill_hull(mask)
+        mask = mask | fill_hull(body)
     if expand:
         height, width = mask.shape
         reach_x, reach_y = expand * (right - left), expand * (bottom - top)

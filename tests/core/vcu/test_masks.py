@@ -177,3 +177,15 @@ def test_masks_that_do_not_belong_are_refused():
     unit = inpaint(frames, torch.ones(64, 96))
     assert "96x64 scaled to the 48x32 of the clip in frames" in unit.notes[0]
     assert "nothing is generated" in inpaint(frames, torch.zeros(32, 48)).notes[0]
+
+
+@pytest.mark.parametrize("shape", ["hull", "box"])
+def test_stray_pixels_do_not_widen_hull_or_box(shape):
+    mask = torch.zeros(1, 160, 200)
+    mask[:, 70:110, 90:130] = 1
+    mask[:, 70:80, 90:100] = 0
+    stray = mask.clone()
+    stray[:, 0, 0] = stray[:, 159, 197:] = 1
+    clean, result = (augment(each, shape, 0.2) for each in (mask, stray))
+    assert (result >= clean).all() and (result >= stray).all()
+    assert result.sum() < clean.sum() * 1.5
