@@ -67,3 +67,16 @@ def test_further_tables_explain_the_choices_of_an_input(node_classes, language):
         inputs, outputs = page(node_id, language)
         for table in [*inputs[1:], *outputs[1:]]:
             assert [name for name, _ in table] in choices, f"js/docs/{node_id}/{language}.md"
+
+
+@pytest.mark.parametrize("language", INPUTS)
+def test_pages_of_tasks_begin_with_their_picture(language):
+    """By its place below js/docs, where the page looks for it."""
+    shown = set()
+    for path in PAGES.glob(f"*/{language}.md"):
+        for file in re.findall(r"!\[.+?\]\((.+?)\)", path.read_text("utf-8")):
+            assert path.read_text("utf-8").split("\n")[2].endswith(f"({file})"), path
+            picture = PAGES / file
+            assert picture.read_bytes() == (ROOT / "docs/images/tasks" / picture.name).read_bytes()
+            shown.add(picture)
+    assert shown == set((PAGES / "images").iterdir()) and len(shown) == 11

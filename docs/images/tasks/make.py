@@ -1,4 +1,4 @@
-"""Draws every task of tiny/tasks.py, for docs/TASKS.md.
+"""Draws every task of tiny/tasks.py, for docs/TASKS.md and the help pages of nodes.
 
 python docs/images/tasks/make.py [--out docs/images/tasks]
 """
@@ -18,6 +18,12 @@ FIGURE_INDEX = 5  # of the same: a stick figure, for the tasks that need a body 
 SIZE = {"height": 240, "width": 416, "num_frames": 33}
 COLUMNS = 5
 MAX_BYTES = 30 * 1000
+# Of these tasks, help pages of nodes show the picture too; ComfyUI serves only what lies in js/.
+HELP = ROOT / "js/docs/images"
+IN_HELP = {
+    *("text", "depth", "pose", "layout", "inpainting", "outpainting", "firstframe", "keyframes", "move"),
+    *("reference", "inpainting_depth"),
+}
 
 log = logging.getLogger("vdot")
 
@@ -52,6 +58,8 @@ def main() -> None:
         unit = task(figure if task.scene == "figure" else things)
         data = png_bytes(preview(unit, COLUMNS))
         (folder / f"{name}.png").write_bytes(data)
+        if name in IN_HELP and folder == Path(__file__).parent:
+            (HELP / f"{name}.png").write_bytes(data)
         log.info("%s: %s, %d bytes", name, unit, len(data))
 
 
