@@ -133,3 +133,41 @@ def test_a_row_has_the_measures_that_it_allows(bench, config):
         "reference+gray", "0", "p", assets / "gray0.mp4", assets / "mask0.mp4", (assets / "subject0.png",)
     )
     assert set(scores.score(video, every, config())) == set(scores.MEASURES)
+
+
+@pytest.mark.full
+def test_depth_is_estimated_where_a_model_is_there(config, tmp_path):
+    """Of random weights, so that equal clips alone agree."""
+    from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
+
+    torch.manual_seed(0)
+    sizes = DPTConfig(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16, image_size=32,
+        patch_size=8, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, backbone_out_indices=[0, 1, 2, 3],
+        is_hybrid=False,
+    )  # fmt: skip
+    DPTForDepthEstimation(sizes).save_pretrained(tmp_path)
+    DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    settings = config(depth_model=str(tmp_path))
+    assert control.missing("depth", settings) is None
+    clip = floats(moving(1))
+    depth = make_annotator("depth", model=tmp_path).run(clip).control
+    same = control.control_fidelity(clip, conditions_of(depth), "depth", settings)
+    turned = control.control_fidelity(clip, conditions_of(1 - depth), "depth", settings)
+    assert same > 0.99 and turned == 0
+
+
+@pytest.mark.full
+def test_a_pose_is_found_again_where_the_detector_is_there(config, shared_data):
+    from PIL import Image
+
+    annotator = make_annotator("pose")
+    if reason := annotator.missing():
+        pytest.skip(reason)
+    picture = Image.open(shared_data / "girl.png").convert("RGB").resize((256, 256))
+    clip = floats(np.array(picture))[None].expand(2, -1, -1, -1).contiguous()
+    pose = annotator.run(clip).control
+    same = control.control_fidelity(clip, conditions_of(pose), "pose", config())
+    moved = control.control_fidelity(clip.roll(40, 2), conditions_of(pose), "pose", config())
+    nobody = control.control_fidelity(torch.full_like(clip, 0.5), conditions_of(pose), "pose", config())
+    assert same > 0.99 and moved < 0.6 and nobody == 0
