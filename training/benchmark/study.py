@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vdot_core.files import read_file
-from vdot_core.text import described, shown
+from vdot_core.text import counted, described, shown
 
 from ..data.bad_rows import BadRowError, Skipped
 from .statistics import Bootstrap, paired_difference
@@ -103,8 +103,9 @@ def study_table(ratings: Iterable[Rating], models: Sequence[str], settings: Boot
         settings: Of the intervals.
     """
     ratings = list(ratings)
+    raters = counted(len({rating.rater for rating in ratings}), "rater")
     lines = [
-        f"{len({rating.rater for rating in ratings})} raters, {len(ratings)} videos rated, 1 to 5; "
+        f"{raters}, {len(ratings)} videos rated, 1 to 5; "
         f"{settings.confidence:.0%} bootstrap intervals over the benchmark's rows.",
         "",
         f"| model | ratings | {' | '.join(CRITERIA.values())} |",

@@ -72,7 +72,7 @@ def test_ratings_of_the_blind_page_are_saved_and_read(made, page, tmp_path):
         page.click("#save")
     download.value.save_as(tmp_path / "ratings.csv")
     table, left_out = user_study(made, [str(tmp_path / "ratings.csv")])
-    assert not left_out and table.startswith("1 raters, 16 videos rated")
+    assert not left_out and table.startswith("1 rater, 16 videos rated")
     mean = sum(1 + number % 5 for number in range(8)) / 8
     assert f"| real | 8 | {mean:.2f}" in table and f"| other | 8 | {mean:.2f}" in table
     assert all(url.startswith(("file:", "data:", "blob:")) for url in page.seen) and not page.errors

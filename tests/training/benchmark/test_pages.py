@@ -106,7 +106,7 @@ def test_rows_that_are_no_ratings_are_named(made):
     path.write_text("\n".join(lines), encoding="utf-8")
     table, left_out = user_study(made, [str(path)])
     assert len(left_out) == 4 and all(f"a.csv line {n}" in left_out[n - 2] for n in (2, 3, 4, 5))
-    assert table.startswith("1 raters, 12 videos rated")
+    assert table.startswith("1 rater, 12 videos rated")
 
 
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"rater,video\n"])
