@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from .models import load_model
-from .regions import Region
+from .regions import Region, tiles
 
 PERSON, FACE = "pose_detection.tflite", "face_detection_full_range_sparse.tflite"
 # Of each layer its stride in pixels and the anchors of a cell; all anchors are as large as the picture.
@@ -58,6 +58,20 @@ def anchors(side: int, layers: Sequence[tuple[int, int]]) -> np.ndarray:
         columns, rows = np.meshgrid(line, line)
         parts.append(np.stack([columns.ravel(), rows.ravel()], axis=1).repeat(count, axis=0))
     return np.concatenate(parts)
+
+
+def far_places(file: str, frame: Tensor, parts: Sequence[float]) -> list[Region]:
+    """Tiles of a frame [H, W, 3] for what is small in it; none where the detector sees every pixel anyway.
+
+    Args:
+        file: `PERSON` or `FACE`.
+        frame: [H, W, 3].
+        parts: Widths of tiles, as parts of the frame's shorter side.
+    """
+    height, width = frame.shape[:2]
+    if max(height, width) <= load_model(file).width:
+        return []
+    return [tile for part in parts for tile in tiles(width, height, part)]
 
 
 def detect(file: str, frame: Tensor, regions: Sequence[Region]) -> list[Detection]:

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from ..progress import steps
 from .annotator import Annotation, Annotator, Box
-from .detectors import FACE, detect, distinct_faces
+from .detectors import FACE, detect, distinct_faces, far_places
 from .models import missing_models
-from .regions import Region, tiles
+from .regions import Region
 
 MAX_FACES = 16
-TILE_PART = 0.6
+TILE_PARTS = (0.6,)
 
 
 class Face(Annotator):
     """Boxes of faces, and masks that fill them."""
 
-    name, version = "face", 1
+    name, version = "face", 2
     needs = "LiteRT, and the face detector by `python dev.py annotators`"
 
     def missing(self) -> str | None:
@@ -34,8 +34,9 @@ class Face(Annotator):
         masks = torch.zeros(frames.shape[:3])
         boxes: list[list[Box]] = []
         for index in steps(range(len(frames))):
-            places = [Region.around(frames[index]), *tiles(width, height, TILE_PART)]
-            faces = distinct_faces(detect(FACE, frames[index], places), MAX_FACES)
+            frame = frames[index]
+            places = [Region.around(frame), *far_places(FACE, frame, TILE_PARTS)]
+            faces = distinct_faces(detect(FACE, frame, places), MAX_FACES)
             boxes.append([Box(*(float(side) for side in face.box), face.score) for face in faces])
             for box in boxes[-1]:
                 if inside := box.within(width, height):

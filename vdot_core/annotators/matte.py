@@ -24,7 +24,7 @@ CLOSE = 0.8  # of the region around a body that is cut out
 class Matte(Annotator):
     """Soft masks of people."""
 
-    name, version = "matte", 2
+    name, version = "matte", 3
     needs = "LiteRT, and selfie segmentation and BlazePose by `python dev.py annotators`"
 
     def missing(self) -> str | None:

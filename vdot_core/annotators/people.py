@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from .detectors import PERSON, detect, distinct_people, sigmoid
+from .detectors import PERSON, detect, distinct_people, far_places, sigmoid
 from .models import load_model
 from .openpose_points import NUM_LANDMARKS
-from .regions import Region, tiles
+from .regions import Region
 
 LANDMARKS = "pose_landmark_full.tflite"
 DETECT_EVERY = 8  # frames
@@ -72,9 +72,8 @@ class People:
 
 def find_people(frame: Tensor, *, most: int = MAX_PEOPLE) -> list[Region]:
     """Regions of the people in a frame [H, W, 3]: of all of it, and of tiles for those far away."""
-    height, width = frame.shape[:2]
-    places = [tile for part in TILE_PARTS for tile in tiles(width, height, part)]
-    near, far = detect(PERSON, frame, [Region.around(frame)]), detect(PERSON, frame, places)
+    near = detect(PERSON, frame, [Region.around(frame)])
+    far = detect(PERSON, frame, far_places(PERSON, frame, TILE_PARTS))
     people = distinct_people([*near, *far], most)
     return [_body_region(person.points[0], person.points[1]) for person in people]
 

@@ -28,7 +28,7 @@ FACE_SIZE = 1.6  # of the distance of the ears, as wide as MediaPipe cuts faces
 class Pose(Annotator):
     """Skeletons of body and face, drawn as VDOT Draw Pose does; hands are not estimated."""
 
-    name, version = "pose", 1
+    name, version = "pose", 2
     needs = "LiteRT, and BlazePose and the face mesh by `python dev.py annotators`"
 
     def missing(self) -> str | None:

@@ -6,6 +6,7 @@ import torch
 
 from tiny.clips.mannequin import POSES, draw_person
 from vdot_core.annotators import NAMES, make_annotator
+from vdot_core.annotators.detectors import PERSON, far_places
 from vdot_core.annotators.fetch import model_files, model_folder
 from vdot_core.annotators.models import Model, load_model, missing_models
 
@@ -176,3 +177,8 @@ def test_faces_of_drawn_people(models, size):
     assert box.left < x < box.right and box.top < y < box.bottom
     assert 0.7 < (box.right - box.left) / np.linalg.norm(points[16] - points[17]) < 1.8
     assert result.masks[0, int(y), int(x)] == 1
+
+
+def test_small_frames_have_no_tiles(models):
+    assert far_places(PERSON, torch.zeros(200, 224, 3), (0.5,)) == []
+    assert len(far_places(PERSON, torch.zeros(200, 260, 3), (0.5,))) > 8
