@@ -113,8 +113,8 @@ def write_blind_page(results: Results) -> Path:
     rows = []
     for sample in results.benchmark.chosen([], config.blind_per_task).samples:
         videos = [(model.name, video_path(config, model, sample)) for model in config.models]
-        if not all(path.is_file() for _, path in videos):
-            continue  # a row that one model lacks compares nothing
+        if not all(sample.name in results.values[model] for model, _ in videos):
+            continue  # a row that one model lacks, or has a broken video of, compares nothing
         random.Random(f"{config.seed} {secret} {sample.name}").shuffle(videos)
         names = []
         for model, path in videos:

@@ -139,6 +139,8 @@ def test_missing_and_broken_videos_are_named_and_the_status_says_so(bench, confi
     assert values["groups"][0]["means"]["motion"]["real"]["count"] == 6
     page = (Path(settings.out_dir) / "gallery.html").read_text(encoding="utf-8")
     assert "gray/0001.mp4" in page and "Left out" in page
+    shown = json.loads((Path(settings.out_dir) / "blind_key.json").read_text(encoding="utf-8"))["videos"]
+    assert len(shown) == 6
 
 
 @pytest.mark.parametrize(
