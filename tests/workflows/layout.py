@@ -8,7 +8,7 @@ MARGIN, GROUP_GAP, GROUP_TOP = 20, 30, -10
 WIDTH, TASK_WIDTH = 300, 340
 NOTE_WIDTH, NOTE_ROW, NOTE_LETTERS = 900, 19, 122
 SCALE, LEFT_PX, TOP_PX = 0.8, 80, 120  # the page's menus cover what is further left and higher
-PART_COLOR = "#8c8c8c"
+PART_COLOR = "#808080"
 NATIVE_NODES = (
     *("CheckpointLoaderSimple", "UNETLoader", "LoadDA3Model", "DA3Inference", "DA3Render", "RTDETR_detect"),
     *("SDPoseKeypointExtractor", "SDPoseFaceBBoxes", "SAM3_VideoTrack", "SAM3_TrackToMask"),
@@ -16,20 +16,20 @@ NATIVE_NODES = (
 STAGES = (
     (
         "Model and text",
-        "#5f9bc4",
+        "#4a8ebb",
         ("VDOTLoad", "CLIPTextEncode"),
         WIDTH,
     ),
     (
         "Inputs",
-        "#8f8fd0",
+        "#7c7ccb",
         ("VDOTLoadClip", "LoadImage", "LoadImageMask", "ImageToMask", "PrimitiveBoundingBox"),
         WIDTH,
     ),
-    ("Look at the clip", "#c78080", NATIVE_NODES, WIDTH),
-    ("Task", "#6fae6f", (), TASK_WIDTH),  # all nodes of no other stage
-    ("Encode and sample", "#c9952e", ("VDOTEncode", "VDOTSampler", "VDOTLongVideo"), WIDTH),
-    ("Video", "#c36fc0", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
+    ("Look at the clip", "#b86a6a", NATIVE_NODES, WIDTH),
+    ("Task", "#559a55", (), TASK_WIDTH),  # all nodes of no other stage
+    ("Encode and sample", "#b58424", ("VDOTEncode", "VDOTSampler", "VDOTLongVideo"), WIDTH),
+    ("Video", "#b45cb0", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
 )
 
 
