@@ -63,8 +63,8 @@ def sentence(error: BaseException, cure: str) -> str:
     if isinstance(error, OutOfMemoryError):
         return str(error)
     text = str(error).strip()
-    if any(phrase in text for phrase in WORKERS):
-        return f"out of memory in a data worker ({shown(text.splitlines()[0], 120)}); give --data.workers 0"
+    if line := next((line for line in text.splitlines() if any(phrase in line for phrase in WORKERS)), None):
+        return f"out of memory in a data worker ({shown(line, 120)}); give --data.workers 0"
     # A worker's error has its traceback in front of its message, a GPU's explains its allocator after it.
     lines = text.splitlines() or ["MemoryError"]
     reason = lines[-1] if lines[0].startswith("Caught ") else lines[0]

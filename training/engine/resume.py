@@ -17,6 +17,7 @@ from .damage import PROGRESS, misfit, state_damage
 from .record import changes
 
 logger = logging.getLogger("vdot")
+HELD_OUT = ("validation.rows", "validation.fraction")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,12 @@ def check_saved(run: Resuming, newest: SavedStep, progress: dict[str, Any]) -> s
     differences = changes(progress.get("settings", {}), run.settings)
     for change in differences if run.logs else ():
         logger.warning("changed since step %d: %s", newest.step, change)
+    held_out = [str(change) for change in differences if change.key in HELD_OUT]
+    if held_out and config.validation.every:
+        raise ValueError(
+            f"{newest.path} was trained without the clips that its run held out, and {listed(held_out)} "
+            "chooses others, which it has seen; give the same, or another out_dir"
+        )
     refused = listed((change.key for change in differences if not change.free), 4)
     reason = misfit(newest.path, run.tensors)
     if reason and refused:

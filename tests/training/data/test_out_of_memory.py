@@ -18,7 +18,7 @@ from training.data.rows import RowsProducer
 from training.engine.cli import RunParser
 from vdot_core.checkpoints import __main__ as checkpoints
 from vdot_core.checkpoints import commands
-from vdot_core.out_of_memory import is_out_of_memory
+from vdot_core.out_of_memory import is_out_of_memory, sentence
 
 from .conftest import write_manifest
 
@@ -75,6 +75,12 @@ def test_every_program_has_it():
             if re.search(r"(SystemExit|sys\.exit)\(main\(\)\)", text) and "\n@memory_in_words(" not in text:
                 plain.add(path.relative_to(ROOT).as_posix())
     assert plain == LIGHT
+
+
+def test_the_line_that_tells_of_a_worker_is_shown_wherever_it_stands():
+    """Its signal may arrive while anything runs, such as an import, whose error comes first then."""
+    killed = str(ERRORS["killed worker"])
+    assert "pid 5" in sentence(RuntimeError(f"Failed to import diffusers (look up):\n{killed}"), "")
 
 
 def test_the_checkpoint_program_too(monkeypatch, caplog):

@@ -78,6 +78,14 @@ def test_allowed_changes_are_resumed_with_and_saved(started, tmp_path, caplog):
         new_trainer(tiny_config(tmp_path / "out", started / "teacher.safetensors"))
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_what_is_held_out_is_chosen_once(started, tmp_path, allowed):
+    changes = {"validation__fraction": 0.3, "validation__every": 5, "allow_changes": allowed}
+    with pytest.raises(ValueError, match=r"fraction 0\.02 -> 0\.3 chooses others") as error:
+        _resumed(started, tmp_path, **changes)
+    assert "allow_changes" not in str(error.value)
+
+
 def test_length_log_and_processes_may_change_and_are_shown(started, tmp_path, caplog):
     settings = {"steps": 20, "log__save_every": 1, "data__workers": 1, "parallel__fsdp": False}
     assert _resumed(started, tmp_path, **settings).step == 1
