@@ -77,12 +77,15 @@ class VdotMaker:
         self.network = load_network(model.path, device=self.device, dtype=dtype).requires_grad_(False)
         self.vae = VideoEncoder(model.vae, self.device)
         self.text = TextEncoder(model.text_encoder, self.device, dtype)
-        self.dtype, self._gray = dtype, vcu.GrayCache()
+        self.dtype = dtype
 
     @torch.no_grad()
     def __call__(self, sample: Sample, conditions: Conditions, seed: int) -> Tensor:
         """Encode the conditions, sample, and decode without the references' latents."""
-        encoded = vcu.encode(conditions.unit(), self.vae, cache=self._gray, vae=self.vae, max_batch=2)
+        # No latents of earlier rows: a batch of another size rounds differently. On a CPU, a convolution over
+        # one clip takes longer than over two.
+        max_batch = 2 if self.device.type == "cpu" else 1
+        encoded = vcu.encode(conditions.unit(), self.vae, vae=self.vae, max_batch=max_batch)
         contexts = encoded.contexts.to(self.device)
         prompt, negative = (self._embed(text) for text in (sample.prompt, self.sampler.negative_prompt))
         guidance = self.sampler.guidance_of(sample.task)
