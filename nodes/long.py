@@ -101,6 +101,7 @@ class VDOTLongVideo(CheckedNode):
             "drift",
             "fade",
             "loop",
+            "paste_back",
             "audio",
             "resume",
             "all_frames",

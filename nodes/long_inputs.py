@@ -51,6 +51,15 @@ def long_inputs() -> list[io.Input]:
             optional=True,
             tooltip="The video's end leads to its beginning, so that it can be played in a circle.",
         ),
+        io.Boolean.Input(
+            "paste_back",
+            default=True,
+            optional=True,
+            tooltip=(
+                "Kept pixels are the clip's own, bit for bit, and fade into generated ones over 8 pixels. Off: "
+                "as the VAE decodes them. A start picture always is, since it would stand out."
+            ),
+        ),
         size_input("it decides chunk where that is 0."),
     ]
 

@@ -37,7 +37,8 @@ class Job:
     Args:
         model, positive, vae, unit, chunk, overlap, seed, fps: the node's inputs.
         settings: the sampler's.
-        negative, cfg, schedule, drift, fade, loop, audio, resume, all_frames, preview: the node's inputs.
+        negative, cfg, schedule, drift, fade, loop, paste_back, audio, resume, all_frames,
+            preview: the node's inputs.
 
     Raises:
         ValueError: they do not fit each other.
@@ -61,6 +62,7 @@ class Job:
         drift: bool = True,
         fade: bool = True,
         loop: bool = False,
+        paste_back: bool = True,
         audio: dict | None = None,
         resume: bool = False,
         all_frames: bool = True,
@@ -77,7 +79,7 @@ class Job:
         self.seed, self.settings, self.cfg, self.fps = seed, settings, cfg, fps
         self.schedule, self.audio = tuple(schedule), audio
         self.resume, self.all_frames, self.preview = resume, all_frames, preview
-        self.joining = Joining(drift, fade)
+        self.joining = Joining(drift, fade, paste_back)
         self.spans = plan_chunks(unit.num_frames, chunk, overlap, loop)
         self.lines: list[str] = []
         self.images = self._allocated() if all_frames else None
@@ -189,7 +191,7 @@ class Job:
             "second_model": "none" if second is None else comfy_long.identity_of(second),
             "vae": comfy_long.identity_of(self.vae.patcher),
             "sampler setting": digest_of(sorted(settings.items()), self.cfg),
-            "drift or fade": f"{joining.drift} {joining.fade}",
+            "drift, fade or paste_back": f"{joining.drift} {joining.fade} {joining.paste_back}",
         }
 
     def _sound(self) -> tuple[torch.Tensor, int]:

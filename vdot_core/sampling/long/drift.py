@@ -4,7 +4,9 @@ The overlap exists twice, as the finished chunk shows it and as the next chunk g
 the same moment, so that what differs in color, contrast or sharpness is the error of the model and the VAE,
 not a change of the scene. The same error is taken out of the frames behind the overlap. Every chunk is
 measured against the corrected one before it: errors do not add up. In latents this takes out the model's
-error, in pixels also that of the VAE, through which the overlap goes once more with every chunk.
+error, in pixels also that of the VAE, through which the overlap goes once more with every chunk. What is left
+after the correction says how well the model repeated the overlap: where parts of the picture disagree, it is
+no measurement, and little is corrected.
 
 Shape letters: C channels, T latent frames, h w latents, F pixel frames, H W pixels.
 """
@@ -25,16 +27,19 @@ MAX_GAIN = 1.25
 """Most that a contrast is changed per chunk, either way."""
 MIN_PIXELS, MIN_LATENTS = 64, 16
 """Fewer generated pixels or latents in the overlap say nothing about its colors."""
-MAX_DEVIATIONS, ROUNDING = 3.0, 1 / 255
-"""Pixels whose difference is further from the usual one show something else, such as a moved edge."""
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+TRUSTED, TRUSTED_RATIO, POWER = 3 / 255, 2.2, 4
+"""Disagreement of the picture's parts at which half of a correction is applied: of colors, after it; of
+latents, against the shift. A model that does not repeat the overlap has no error of color to be measured."""
+NUM_PARTS = 8
+"""Parts of a picture along each side."""
 NUM_COPIES = 16
 """About as many copies of a frame are needed at one time."""
 _EPSILON = 1e-4
 
 
 def matched(latents: Tensor, overlap: Tensor, generated: Tensor) -> Tensor:
-    """A chunk's latents with the means and deviations of the overlap that it was given, by channel.
+    """A chunk's latents with the means of the overlap that it was given, by channel.
 
     Args:
         latents: [1, C, T, h, w] of the chunk.
@@ -45,11 +50,11 @@ def matched(latents: Tensor, overlap: Tensor, generated: Tensor) -> Tensor:
     inside = generated[:count].to(latents.device)
     if int(inside.sum()) < MIN_LATENTS:
         return latents
-    own, target = (clip[0, :, :count][:, inside].float() for clip in (latents, overlap.to(latents)))
-    mean, shifted = (values.mean(1).view(-1, 1, 1, 1) for values in (own, target))
-    std, wanted = (values.std(1).clamp(min=_EPSILON).view(-1, 1, 1, 1) for values in (own, target))
-    gain = (wanted / std).clamp(1 / MAX_GAIN, MAX_GAIN)
-    moved = ((latents.float() - mean) * gain + shifted).to(latents.dtype)
+    difference = (overlap.to(latents) - latents[:, :, :count])[0].float()
+    shift = difference[:, inside].mean(1)
+    spread = _by_part(difference, inside).std(1, correction=0)
+    shift *= _trust(spread.norm() / shift.norm().clamp(min=_EPSILON), TRUSTED_RATIO)
+    moved = (latents.float() + shift.view(-1, 1, 1, 1)).to(latents.dtype)
     return torch.where(generated.to(latents.device), moved, latents)
 
 
@@ -82,11 +87,13 @@ def measure(own: Tensor, known: Tensor, generated: Tensor) -> Correction | None:
         own, known, generated = own[1:], known[1:], generated[1:]
     if int(generated.sum()) < MIN_PIXELS:
         return None
-    generated = _alike(known - own, generated)
     (mean, *spread), (target, *wanted) = _statistics(own, generated), _statistics(known, generated)
     shift = (target - mean).clamp(-MAX_SHIFT, MAX_SHIFT)
     gains = [(b / a).clamp(1 / MAX_GAIN, MAX_GAIN) for a, b in zip(spread, wanted, strict=True)]
-    return Correction(mean, mean + shift, *gains)
+    correction = Correction(mean, mean + shift, *gains)
+    rest = (known - corrected(own, correction, generated)).movedim(-1, 0)
+    trust = _trust(_by_part(rest, generated).std(1, correction=0).mean(), TRUSTED)
+    return Correction(mean, mean + trust * shift, *(1 + trust * (gain - 1) for gain in gains))
 
 
 def corrected(frames: Tensor, correction: Correction, generated: Tensor) -> Tensor:
@@ -109,13 +116,16 @@ def fade(before: Tensor, after: Tensor, dim: int) -> Tensor:
     return torch.lerp(before.to(after), after, weight.view(shape).to(after.dtype))
 
 
-def _alike(difference: Tensor, generated: Tensor) -> Tensor:
-    """The generated pixels whose difference [F, H, W, 3] is about the usual one; at least half of them."""
-    values = difference[generated]
-    distance = (values - values.median(0).values).abs().amax(1)
-    alike = generated.clone()
-    alike[generated] = distance <= MAX_DEVIATIONS * distance.median() + ROUNDING
-    return alike
+def _by_part(difference: Tensor, mask: Tensor) -> Tensor:
+    """Means [C, P] of [C, F, H, W] in the parts of the picture, where a mask [F, H, W] is."""
+    weight, total = mask.float().sum(0)[None], (difference * mask).sum(1)
+    weight, total = (F.adaptive_avg_pool2d(values, NUM_PARTS) for values in (weight, total))
+    return (total / weight.clamp(min=_EPSILON))[:, weight[0] > 0]
+
+
+def _trust(disagreement: Tensor, limit: float) -> float:
+    """Part of a correction to apply, 0 to 1: half of it where the parts of the picture disagree by the limit."""
+    return float(1 / (1 + (disagreement / limit) ** POWER))
 
 
 def _statistics(clip: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

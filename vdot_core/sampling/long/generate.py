@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ...vcu import LATENT_CHANNELS, VCU, GrayCache, VCUContext, encode
+from ...vcu import LATENT_CHANNELS, VCU, GrayCache, VCUContext, encode, paste_back
 from ...vcu.coder import VaeEncode
 from ...vcu.unit import num_latent_frames
 from .chunks import closed, continued, generated_latents, sliced
@@ -28,10 +29,13 @@ class Joining:
         drift: take the error that the overlap shows out of each chunk's colors, contrast and sharpness; not
             of chunks that keep pixels of a clip, whose colors hold the chunk's.
         fade: cross-fade the overlap.
+        paste_back: kept pixels are the unit's own, as `vcu.paste_back` restores them. A kept frame between
+            others stays as the VAE decodes it: restored alone, a start picture would let the video jump.
     """
 
     drift: bool = True
     fade: bool = True
+    paste_back: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +94,14 @@ def generate(
         here = replace(joining, drift=joining.drift and not _keeps_pixels(unit, span))
         unit = closed(unit, first) if closing else unit
         unit = unit if references is None else unit.replace(references=references)
-        frames = coder.decode(_latents(unit, span, known, here, coder, sample, prompt))[0].clamp(0, 1)
-        if known is not None:
-            frames = _joined(frames, known, unit, here, first if closing else None)
+        if here.paste_back and not _generates(unit, span):
+            frames = continued(unit, known).frames.float().clone()
+        else:
+            frames = coder.decode(_latents(unit, span, known, here, coder, sample, prompt))[0].clamp(0, 1)
+            if known is not None:
+                frames = _joined(frames, known, unit, here, first if closing else None)
+            if here.paste_back:
+                frames = _restored(frames, unit)
         first = frames[: max(0, spans[-1].handed_on - 1)].clone() if first is None else first
         yield _finished(span, frames)
         known = frames[-span.handed_on :].clone() if span.handed_on else None
@@ -122,7 +131,7 @@ def _latents(
 ) -> Tensor:
     """The chunk's latents in the colors of the overlap; frames that are all kept are only encoded."""
     task = continued(unit, known)
-    if not bool((unit.masks[span.overlap :] > 0.5).any()):
+    if not _generates(unit, span):
         return coder.encode_video(task.frames[None]).float()
     context = coder.context(task)
     latents = context.trim(sample(context, span, prompt))
@@ -131,6 +140,20 @@ def _latents(
     first = context.num_reference_latents
     overlap = context.contexts[:, 0, :LATENT_CHANNELS, first : first + num_latent_frames(len(known))]
     return matched(latents, overlap, generated_latents(unit.masks))
+
+
+def _generates(unit: VCU, span: Span) -> bool:
+    """False if the chunk is given in full behind the overlap."""
+    return bool((unit.masks[span.overlap :] > 0.5).any())
+
+
+def _restored(frames: Tensor, unit: VCU) -> Tensor:
+    """A chunk's frames with the kept pixels of its unit, but for frames that are kept alone."""
+    whole = F.pad(~(unit.masks > 0.5).flatten(1).any(1), (1, 1))
+    alone = whole[1:-1] & ~whole[:-2] & ~whole[2:]
+    if alone.any():
+        unit = unit.replace(masks=torch.where(alone.view(-1, 1, 1), 1.0, unit.masks))
+    return paste_back(frames, unit) if bool((unit.masks <= 0.5).any()) else frames
 
 
 def _keeps_pixels(unit: VCU, span: Span) -> bool:
