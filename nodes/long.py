@@ -10,6 +10,12 @@ from .long_inputs import PREFIX, ScheduleType, long_inputs
 from .sample_inputs import Settings
 from .sizes import chunking
 
+JOB_OPTIONS = (
+    *("negative", "cfg", "schedule", "drift", "fade", "loop", "paste_back"),
+    *("audio", "resume", "all_frames", "preview"),
+)
+"""Inputs of VDOT Long Video that are not the sampler's."""
+
 
 class VDOTFromFrame(CheckedNode):
     """Another prompt or other references from a frame on."""
@@ -94,20 +100,7 @@ class VDOTLongVideo(CheckedNode):
         from .long_run import Job
 
         chunk, overlap = chunking(settings.pop("size", None), chunk, overlap)
-        own = (
-            "negative",
-            "cfg",
-            "schedule",
-            "drift",
-            "fade",
-            "loop",
-            "paste_back",
-            "audio",
-            "resume",
-            "all_frames",
-            "preview",
-        )
-        options = {name: settings.pop(name) for name in own if name in settings}
+        options = {name: settings.pop(name) for name in JOB_OPTIONS if name in settings}
         job = Job(model, positive, vae, unit, chunk, overlap, seed, Settings(**settings), fps, **options)
         images, file = job.run(filename_prefix)
         chunks = f"{counted(len(job.spans), 'chunk')} of {chunk} ({overlap} shared)"

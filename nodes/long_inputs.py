@@ -56,8 +56,8 @@ def long_inputs() -> list[io.Input]:
             default=True,
             optional=True,
             tooltip=(
-                "Kept pixels are the clip's own, bit for bit, and fade into generated ones over 8 pixels. Off: "
-                "as the VAE decodes them. A start picture always is, since it would stand out."
+                "Kept pixels are the clip's own, bit for bit, and fade into generated ones over 8 pixels. "
+                "Off: as the VAE decodes them. A start picture always is, since it would stand out."
             ),
         ),
         size_input("it decides chunk where that is 0."),

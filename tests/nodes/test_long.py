@@ -47,6 +47,20 @@ def test_one_chunk_is_encode_sample_decode(run, inputs, output, vae, text):
     torch.testing.assert_close(made, expected, atol=2e-5, rtol=0)
 
 
+def test_kept_pixels_are_the_clip_s_own(run, inputs, output):
+    clip, mask = torch.rand(FRAMES, 32, 48, 3), torch.zeros(FRAMES, 32, 48)
+    mask[:, 4:20, 4:20] = 1
+    unit = run(
+        "VDOTMask", frames=clip, mask=mask, mask_shape="original", expand=0.0, width=0, height=0, length=0
+    ).args[0]
+    far = torch.ones(32, 48, dtype=torch.bool)
+    far[:28, :28] = False
+    made = run("VDOTLongVideo", **{**inputs, "unit": unit}).args[0]
+    assert torch.equal(made[:, far], clip[:, far])
+    decoded = run("VDOTLongVideo", **{**inputs, "unit": unit}, paste_back=False).args[0]
+    assert not torch.equal(decoded[:, far], clip[:, far])
+
+
 def test_the_file_has_all_frames_rate_and_sound(run, inputs, output):
     rate = 8000
     audio = {"waveform": 0.1 * torch.randn(1, 1, rate * 4), "sample_rate": rate}

@@ -51,7 +51,7 @@ The masked person becomes the referenced one, with the same poses, from the clip
 
 - Every chunk gets the same reference, and the end of the chunk before as known frames.
 - *length* of **VDOT Load Clip** is the most that is read; a clip too large for memory is kept in a file.
-- **VDOT Paste Back** restores the kept pixels exactly: connect it to *images* of **VDOT Long Video**."""
+- *paste_back* of **VDOT Long Video** gives the kept pixels back as they are in the clip, bit for bit."""
     return w.finish_long(with_subject(w, unit, "person"), note, seed)
 
 

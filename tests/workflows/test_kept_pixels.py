@@ -14,8 +14,7 @@ from tests.workflows.prompts import to_prompt
 FILES = {name: workflow_file(name) for name in TITLES}
 KEEP = ("VDOTMask", "VDOTOutpaint")
 RESTORE = ("VDOTPasteBack", "VDOTStitch")
-# Restoring the one frame of a picture would let it jump; a long video is written chunk by chunk, and its note
-# says how to restore the images.
+# Restoring the one frame of a picture would let it jump; VDOT Long Video restores by itself.
 UNRESTORED = ("vdot_expand", "vdot_long_replace")
 FEATHER_PX = 8
 

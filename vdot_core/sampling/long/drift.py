@@ -124,7 +124,7 @@ def _by_part(difference: Tensor, mask: Tensor) -> Tensor:
 
 
 def _trust(disagreement: Tensor, limit: float) -> float:
-    """Part of a correction to apply, 0 to 1: half of it where the parts of the picture disagree by the limit."""
+    """Part of a correction to apply, 0 to 1: half where the parts of the picture disagree by the limit."""
     return float(1 / (1 + (disagreement / limit) ** POWER))
 
 
