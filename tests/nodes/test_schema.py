@@ -129,7 +129,7 @@ def test_the_pack_costs_nothing_until_used():
     from tests.support.comfy import import_comfy
     begin = time.process_time()
     import_comfy()
-    import nodes, psutil, comfy.sd, comfy_api.latest, latent_preview, node_helpers
+    import aiohttp.web, nodes, psutil, comfy.sd, comfy_api.latest, latent_preview, node_helpers
     from comfy_extras import nodes_wan
     from tests.support.pack import load_nodes
     process, before = psutil.Process(), set(sys.modules)
