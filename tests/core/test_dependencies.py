@@ -13,6 +13,7 @@ IMPORT_NAMES = {"pillow": "PIL"}
 BY_COMFYUI = {
     *("comfy", "comfy_api", "comfy_execution", "comfy_extras", "comfy_kitchen"),
     *("folder_paths", "latent_preview", "node_helpers", "nodes"),
+    "aiohttp",  # its server
 }
 # Their absence is met where they are imported: by an error that says what to install, or by another way.
 OPTIONAL = {"cv2", "flash_sinkhorn", "av", "psutil", "gguf", "transformers", "ai_edge_litert"}

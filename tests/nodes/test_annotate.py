@@ -8,6 +8,7 @@ import torch
 
 from tests.nodes.fuzz import check_sentence
 from tests.nodes.test_image_kinds import ANNOTATORS, skip_without_parts
+from tests.support.memory import peak_bytes
 from tests.support.pack import submodule
 
 CLIP = torch.zeros(2, 64, 64, 3)
@@ -63,6 +64,14 @@ def test_key_points_feed_comfyuis_own_nodes(pose, comfy):
         inside = body[(body[:, 2] > 0) & (body[:, :2] < 250).all(1)].astype(int)
         assert len(inside) > 8 and all(drawing[y, x].max() > 0.3 for x, y, _ in inside)
         assert 0 < body[0, 0] - box["x"] < box["width"] and 0 < body[0, 1] - box["y"] < box["height"]
+
+
+@pytest.mark.parametrize("node_id", ANNOTATORS)
+def test_no_peak_is_above_twice_the_clip(run, girl, node_id):
+    """Of tensors; the models' own memory is that of one frame."""
+    clip = girl[:1].expand(17, -1, -1, -1).contiguous()
+    run(node_id, frames=clip[:2])  # loads the models
+    assert peak_bytes(lambda: run(node_id, frames=clip)) <= 2 * clip.nbytes
 
 
 def test_small_pictures_get_a_thicker_pen(run, girl, pose):

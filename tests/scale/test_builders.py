@@ -15,8 +15,8 @@ from vdot_core import signals, vcu
 
 ONLY_NUMBERS = {"VDOTStrength", "VDOTStepRange"}
 """Nodes that change numbers of a unit and share its frames."""
-WITH_TESTS_OF_THEIR_OWN = {"VDOTLoadClip", "VDOTLongVideo"}
-"""Nodes that read or write clips in bounded memory, on which other tests hold them."""
+WITH_TESTS_OF_THEIR_OWN = {"VDOTLoadClip", "VDOTLongVideo", "VDOTPose", "VDOTMatte", "VDOTFace"}
+"""Nodes that read or write clips in bounded memory or need models: other tests hold them on it."""
 SIZE = (17, 240, 416)
 CLIP_MB = 17 * 240 * 416 * 12 / 1e6
 LIMIT_MB = 2 * CLIP_MB + 12

@@ -273,6 +273,7 @@ KINDS = {
             **{"filename_prefix": "", "resume": False, "all_frames": True, "cfg": 1.0, "preview": True},
             **{name: SAMPLING_PARTS[name] for name in LAST_PARTS},
             "loop": False,
+            "paste_back": True,
         },
         height=620,
     ),
