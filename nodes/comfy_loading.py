@@ -147,6 +147,11 @@ def _add_lora(patcher, path: Path, strength: float, model: str) -> str:
     shapes = {name: tuple(value.shape) for name, value in patcher.model.state_dict().items()}
     fitting = {key: patch for key, patch in patches.items() if _fits(patch, shapes.get(key))}
     if not fitting:
+        if any(key.startswith("transformer.") for key in tensors):
+            raise ValueError(
+                f"the LoRA {shown(path.name)} has diffusers' names, which ComfyUI does not read; make it "
+                "with --naming comfyui, or add it to the model's file by vdot_core.checkpoints' merge"
+            )
         misfits = f"; all {counted(len(patches), 'weight')} are of another size" if patches else ""
         raise ValueError(
             f"nothing of the LoRA {shown(path.name)} fits this model{misfits}; give one that was made for "

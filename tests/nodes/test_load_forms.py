@@ -178,6 +178,9 @@ def lora_files(forms, native_state, tmp_path_factory):
     save_file(foreign, folder / "foreign.safetensors")
     tables = {f"diffusion_model.{n}.diff": torch.randn_like(native_state[n]) for n in TABLES}
     save_file(tables, folder / "tables.safetensors")
+    save_file(
+        {"transformer.blocks.0.attn1.to_q.lora_A.weight": torch.ones(2, 128)}, folder / "named.safetensors"
+    )
     wide, _ = lora_of({f"{name}.weight": torch.zeros(5120, 5120) for name in NAMES}, NAMES)
     save_file(wide, folder / "wide.safetensors")
     whole = (folder / "whole.safetensors").read_bytes()
@@ -244,6 +247,7 @@ def test_changes_of_modulation_tables_are_on_the_model_and_end_with_it(
             r"wide\.safetensors fits this model; all 4 weights are of another size; give",
         ),
         ("cut_\udce8.safetensors", r"cut_\\udce8\.safetensors"),
+        ("named.safetensors", r"named\.safetensors has diffusers' names.*--naming comfyui"),
         ("nan.safetensors", r"nan\.safetensors: .* has values that are not finite"),
     ],
 )

@@ -15,7 +15,7 @@ from .read import inspect, iterate_tensors, loadable
 from .shards import write_shards
 from .streams import compared_with_a_copy, reported, unchanged
 from .tensor_files import TensorSpec
-from .write import carried_header, checked_path, plain_header, require_free, writing_order
+from .write import carried_header, checked_path, plain_header, require_apart, require_free, writing_order
 
 
 def convert(
@@ -57,6 +57,8 @@ def convert(
     target = checked_path(target)
     require_free(target, overwrite)
     checkpoint = loadable(source, vace, config, torch.bfloat16 if form else dtype)
+    if len(checkpoint.info.files) > 1:
+        require_apart([target], checkpoint.info.files)
     groups, targets = _plan(checkpoint, dtype, form)
     metadata = carried_header(checkpoint.info.config, checkpoint.info.metadata)
     if plain:
@@ -69,7 +71,15 @@ def convert(
     stream = reported(stream, sum(spec.num_bytes for spec in specs.values()))
     with compared_with_a_copy(checkpoint.info.files, target):
         if shard_bytes is not None:
-            target = write_shards(target, groups, stream, metadata, shard_bytes, overwrite=overwrite)
+            target = write_shards(
+                target,
+                groups,
+                stream,
+                metadata,
+                shard_bytes,
+                overwrite=overwrite,
+                sources=checkpoint.info.files,
+            )
         else:
             write_safetensors(target, writing_order(specs), stream, metadata, overwrite=overwrite)
     return inspect(target)

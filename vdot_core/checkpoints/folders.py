@@ -78,6 +78,11 @@ def _in_folder(folder: Path) -> WeightSet:
         if _SHARD.fullmatch(files[0].name):
             return find_weights(files[0])
         return WeightSet((files[0],), config=_read_config(folder))
+    if files and all(_SHARD.fullmatch(file.name) for file in files):
+        raise ValueError(
+            f"{shown(folder)} holds shards ({_names(files)}) without their index; put the file *{INDEX_SUFFIX} of the "
+            "same download into it"
+        )
     if files:
         raise ValueError(
             f"{shown(folder)} has no index and several weight files ({_names(files)}); give the one to read"

@@ -28,7 +28,7 @@ from .info import CheckpointInfo, Survey
 from .read import inspect, iterate_tensors, loadable
 from .streams import compared_with_a_copy, reported, unchanged
 from .tensor_files import TensorSpec
-from .write import carried_header, require_free
+from .write import carried_header, require_apart, require_free
 
 if TYPE_CHECKING:
     import gguf
@@ -69,6 +69,8 @@ def convert_to_gguf(
     """
     target = _checked_target(target, kind, llama_quantize, overwrite)
     checkpoint = loadable(source, vace, config, torch.bfloat16)
+    if len(checkpoint.info.files) > 1:
+        require_apart([target], checkpoint.info.files)
     with (
         compared_with_a_copy(checkpoint.info.files, target),
         new_file(target, overwrite=overwrite) as partial,
@@ -177,8 +179,23 @@ def _packed_values(checkpoint: Survey, formats: Mapping[str, str]) -> Iterator[t
             yield name, tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
         else:
             kind = gguf.GGMLQuantizationType[formats[name]]
-            yield name, gguf.quants.quantize(tensor.contiguous().numpy(), kind)
+            packed = gguf.quants.quantize(tensor.contiguous().numpy(), kind)
+            _require_finite_scales(name, packed, formats[name])
+            yield name, packed
         del tensor
+
+
+def _require_finite_scales(name: str, packed: np.ndarray, kind: str) -> None:
+    """ValueError where a block's float16 scale, its first two bytes, or the minimum after it is infinite."""
+    import numpy as np
+
+    num_bytes = 4 if kind.endswith("_1") else 2
+    scales = packed.reshape(-1, num_packed_bytes(kind, GGML_BY_NAME[kind].block_size))[:, :num_bytes]
+    if not np.isfinite(np.ascontiguousarray(scales).view(np.float16)).all():
+        raise ValueError(
+            f"{shown(name)} has values outside the range of {kind}, whose scales are float16; use BF16 "
+            "instead"
+        )
 
 
 def _run_llama_quantize(program: str, source: Path, target: Path, kind: str) -> None:

@@ -23,7 +23,7 @@ from .safetensors_files import write_safetensors
 from .streams import reported, unchanged
 from .survey import survey
 from .tensor_files import all_finite
-from .write import carried_header, checked_path, plain_header, require_free, writing_order
+from .write import carried_header, checked_path, plain_header, require_apart, require_free, writing_order
 
 log = logging.getLogger("vdot")
 
@@ -66,6 +66,7 @@ def merge(
     target = checked_path(target)
     require_free(target, overwrite)
     modules, loras = _sorted(parts)
+    require_apart([target], (*modules, *loras))
     strengths = _checked(strengths, len(loras))
     checkpoint = _joined(base, modules, config, dtype)
     specs = {name: entry.spec for name, entry in checkpoint.entries.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ..text import shown
 from .folders import INDEX_SUFFIX, MAX_SHARDS
 from .safetensors_files import write_safetensors
 from .tensor_files import TensorSpec
-from .write import require_free, writing_order
+from .write import require_apart, require_free, writing_order
 
 
 def write_shards(
@@ -25,6 +25,7 @@ def write_shards(
     max_bytes: int,
     *,
     overwrite: bool = False,
+    sources: Sequence[Path] = (),
 ) -> Path:
     """Write parts one after another, each complete or absent, and then their index.
 
@@ -37,6 +38,7 @@ def write_shards(
         metadata: strings of every part's header.
         max_bytes: of a part's tensors; a group that is larger is a part by itself.
         overwrite: replace existing files.
+        sources: files that the stream reads; none of them is replaced.
     Returns:
         The index.
     Raises:
@@ -49,6 +51,7 @@ def write_shards(
     names = [f"{target.stem}-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
     for path in (index, *map(target.with_name, names)):
         require_free(path, overwrite)
+    require_apart(map(target.with_name, names), sources)
     index.unlink(missing_ok=True)
     for name, specs in zip(names, shards, strict=True):
         path, tensors = target.with_name(name), islice(stream, len(specs))

@@ -17,7 +17,7 @@ from .read import inspect, iterate_tensors, loadable
 from .safetensors_files import write_safetensors
 from .streams import reported, unchanged
 from .tensor_files import TensorSpec
-from .write import carried_header, checked_path, plain_header, require_free, writing_order
+from .write import carried_header, checked_path, plain_header, require_apart, require_free, writing_order
 
 FILE_NAMINGS: dict[str, Callable[[str], str]] = {
     "wan": str,
@@ -68,6 +68,7 @@ def split(
     config = checkpoint.info.config
     if not config.vace_layers:
         raise ValueError(f"{shown(source)} has no VACE branch to split off; give a VACE network")
+    require_apart(targets, checkpoint.info.files)
     is_new = not targets[0].exists()
     parts: list[dict[str, Entry]] = [{}, {}]
     for name, entry in checkpoint.entries.items():

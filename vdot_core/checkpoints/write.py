@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -134,3 +134,11 @@ def require_free(target: Path, overwrite: bool) -> None:
     file_size(target)
     if not overwrite:
         raise ValueError(f"{shown(target)} exists already; give another name, or --overwrite")
+
+
+def require_apart(targets: Iterable[Path], sources: Iterable[Path]) -> None:
+    """Refuse to replace a file that is one of several inputs, or that is read after it would be replaced."""
+    sources = tuple(sources)
+    for target in targets:
+        if os.path.exists(target) and any(os.path.samefile(target, source) for source in sources):
+            raise ValueError(f"{shown(target)} is one of the files to read; give another name for the result")

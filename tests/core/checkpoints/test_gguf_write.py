@@ -200,6 +200,18 @@ def test_values_that_no_scale_fits_are_refused(tmp_path, weights):
     assert not (tmp_path / "w.gguf").exists()
 
 
+@pytest.mark.parametrize("kind", [kind for kind in GGUF_TYPES if kind.startswith("Q")])
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+def test_values_beyond_a_float16_scale_are_refused(tmp_path, weights, kind):
+    name = "blocks.0.ffn.0.weight"
+    wrong = {**weights, name: weights[name].clone()}
+    wrong[name][1, 2] = 1e8
+    save_weights(tmp_path / "w.safetensors", CONFIG, wrong)
+    with pytest.raises(ValueError, match=rf"blocks\.0\.ffn\.0\.weight .* of {kind}.*; use BF16 instead"):
+        convert_to_gguf(tmp_path / "w.safetensors", tmp_path / "w.gguf", kind)
+    assert sorted(os.listdir(tmp_path)) == ["w.safetensors"]
+
+
 def test_back_to_safetensors(tmp_path, source, weights):
     """A file without blocks gives the numbers back; metadata that is GGUF's own is left out."""
     convert_to_gguf(source, tmp_path / "w.gguf", "BF16")

@@ -241,6 +241,8 @@ def test_refusals(tmp_path):
     for fields, sentence in (
         ({"rank": 0}, "rank is 0; give an integer"),
         ({"rank": 2.0}, "rank is 2.0"),
+        ({"device": "meta"}, r"device 'meta' cannot be used \(.*; give cpu"),
+        ({"device": "nonsense"}, r"device 'nonsense' cannot be used \(.*; give cpu"),
         ({"energy": 0}, "energy is 0"),
         ({"energy": float("nan")}, "energy is nan"),
         ({"naming": "kohya"}, "give comfyui or diffusers"),
@@ -254,6 +256,11 @@ def test_refusals(tmp_path):
         extract_lora(student, base, linked, overwrite=True)
     with pytest.raises(ValueError, match=r"ends in \.safetensors"):
         extract_lora(student, base, tmp_path / "lora.pt")
+    for source in (student, base):
+        content = source.read_bytes()
+        with pytest.raises(ValueError, match="is one of the files to read; give another name"):
+            extract_lora(student, base, source, overwrite=True)
+        assert source.read_bytes() == content
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -298,6 +305,8 @@ def test_command_line(tmp_path, capsys):
     for wrong, sentence in (
         (["--energy", "0.5"], "belong to --rank auto"),
         (["--rank", "x"], "give a number"),
+        (["--rank", "9" * 5000], "give a number"),
+        (["--rank", "auto", "--max_rank", "0"], "rank is 0; give an integer"),
     ):
         assert main([*arguments, *wrong]) == 1
         assert sentence in capsys.readouterr().err

@@ -183,6 +183,30 @@ def test_refusals(tmp_path, base):
         split(base, tmp_path / "a.safetensors", tmp_path / "b.safetensors", naming="kijai")
 
 
+def test_no_input_is_lost_to_a_result(tmp_path, base):
+    """Also with --overwrite, which is for results of earlier runs."""
+    text, module, lora = (tmp_path / f"{name}.safetensors" for name in ("text", "module", "lora"))
+    split(base, text, module)
+    save_lora(lora, {"diffusion_model.head.modulation.diff": torch.ones(1, 2, 24)})
+    shards = convert(base, tmp_path / "s.safetensors", shard_bytes=20_000).path
+    calls = [
+        lambda: split(base, base, tmp_path / "m.safetensors", overwrite=True),
+        lambda: split(base, tmp_path / "b.safetensors", base, overwrite=True),
+        lambda: merge(base, [lora], lora, overwrite=True),
+        lambda: merge(text, [module], module, overwrite=True),
+        lambda: convert(text, module, vace=module, overwrite=True),
+        lambda: convert(shards, tmp_path / "s.safetensors", shard_bytes=20_000, overwrite=True),
+        lambda: convert(shards, sorted(tmp_path.glob("s-00002-*"))[0], overwrite=True),
+    ]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for call in calls:
+        with pytest.raises(ValueError, match="is one of the files to read; give another name"):
+            call()
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    merge(base, [lora], base, overwrite=True)  # the only network: it is read before it is replaced
+    convert(base, base, dtype=torch.float32, overwrite=True)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs links")
 def test_links_are_not_replaced(tmp_path, base):
     (tmp_path / "link.safetensors").symlink_to(base)

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from ...dtypes import DTYPES
+from ...text import shown
 from ..lora import LoraOptions, extract_lora, output_errors
 from ..lora.names import LORA_NAMINGS
 from .arguments import add_vace
@@ -72,8 +73,8 @@ def _lora_options(options: argparse.Namespace) -> LoraOptions:
     auto = options.rank == "auto"
     if not auto and (options.energy is not None or options.max_rank is not None):
         raise ValueError("--energy and --max_rank belong to --rank auto; leave them out, or give --rank auto")
-    if not auto and not options.rank.isdecimal():
-        raise ValueError(f"--rank is '{options.rank}'; give a number, or auto")
-    rank = (options.max_rank or _AUTO_RANK) if auto else int(options.rank)
+    if not auto and not (options.rank.isdecimal() and len(options.rank) < 10):
+        raise ValueError(f"--rank is '{shown(options.rank, 40)}'; give a number, or auto")
+    rank = (_AUTO_RANK if options.max_rank is None else options.max_rank) if auto else int(options.rank)
     energy = (_AUTO_ENERGY if options.energy is None else options.energy) if auto else None
     return LoraOptions(rank, energy, DTYPES[options.dtype], options.naming, options.device)

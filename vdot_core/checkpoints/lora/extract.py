@@ -19,7 +19,7 @@ from ..info import Entry, Survey
 from ..read import iterate_tensors, loadable
 from ..safetensors_files import write_safetensors
 from ..streams import reported, unchanged
-from ..write import checked_path, require_free
+from ..write import checked_path, require_apart, require_free
 from .base import METADATA_KEY
 from .low_rank import squared_norm, truncated_svd
 from .names import LORA_NAMINGS, full_key, pair_keys
@@ -60,6 +60,16 @@ class LoraOptions:
             raise ValueError(f"naming is '{shown(self.naming, 40)}'; give {' or '.join(LORA_NAMINGS)}")
         if self.dtype not in (torch.bfloat16, torch.float16, torch.float32):
             raise ValueError(f"dtype is {self.dtype}; give bfloat16, float16 or float32")
+        _check_device(self.device)
+
+
+def _check_device(device: torch.device | str) -> None:
+    """ValueError where nothing can be computed on a device: no such one, no driver, or no values on it."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = shown(str(error).partition("\n")[0], 160)
+        raise ValueError(f"device '{shown(device, 40)}' cannot be used ({reason}); give cpu") from error
 
 
 def extract_lora(
@@ -96,6 +106,7 @@ def extract_lora(
     first = loadable(student, None, config, torch.float32)
     second = loadable(base, vace, config, torch.float32)
     _check_pair(first, second)
+    require_apart([target], (*first.info.files, *second.info.files))
     changes, left_out = [], []
     try:
         with Spool(target.parent) as spool:
