@@ -80,8 +80,8 @@ def _in_folder(folder: Path) -> WeightSet:
         return WeightSet((files[0],), config=_read_config(folder))
     if files and all(_SHARD.fullmatch(file.name) for file in files):
         raise ValueError(
-            f"{shown(folder)} holds shards ({_names(files)}) without their index; put the file *{INDEX_SUFFIX} of the "
-            "same download into it"
+            f"{shown(folder)} holds shards ({_names(files)}) without their index; put the file "
+            f"*{INDEX_SUFFIX} of the same download into it"
         )
     if files:
         raise ValueError(
