@@ -122,4 +122,4 @@ def workflow_file(name: str) -> Path:
 
 @cache
 def _table() -> dict[str, Any]:
-    return read_json(TABLE, f'restore it: git checkout "{TABLE.relative_to(ROOT)}"')
+    return read_json(TABLE, f'restore it: git checkout "assets/{TABLE.name}"')
