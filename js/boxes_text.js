@@ -11,7 +11,7 @@ const FRAME = /^-?\d{1,9}$/
 function readRow(part) {
   const numbers = part.trim().split(/[,;\s]+/)
   const row = numbers.every((number) => NUMBER.test(number)) ? numbers.map(Number) : []
-  return [2, 4].includes(row.length) ? row : undefined
+  return [2, 4].includes(row.length) && row.every(Number.isFinite) ? row : undefined
 }
 
 function readThing(lines) {
@@ -57,9 +57,9 @@ export function readBoxes(text) {
   return things.includes(undefined) ? undefined : things
 }
 
-/** The text of things; whole pixels. */
+/** The text of things. */
 export function writeBoxes(things) {
-  const line = ({ frame, values }, keyed) => (keyed ? `${frame}: ` : "") + values.map((value) => Math.round(value)).join(", ")
+  const line = ({ frame, values }, keyed) => (keyed ? `${frame}: ` : "") + values.join(", ")
   return things.map((thing) => thing.keys.map((key) => line(key, thing.keyed)).join("\n")).join("\n\n")
 }
 

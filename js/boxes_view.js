@@ -6,6 +6,8 @@ export const PALETTE = ["#e5484d", "#0ea5e9", "#f59e0b", "#22c55e", "#a855f7", "
 const HANDLE_PX = 4
 const REACH_PX = 7
 const GRID = 64
+/** Across a picture; sizes of a workflow may be of any order. */
+const MAX_LINES = 256
 const MIN_SIDE_PX = 2
 /** Sides that a handle moves: left, top, right, bottom. */
 const HANDLES = [
@@ -67,8 +69,9 @@ export function drawBackdrop(context, stage, backdrop, [width, height], unit) {
   context.globalAlpha = 0.5
   context.lineWidth = unit
   context.beginPath()
-  for (let x = GRID; x < width; x += GRID) context.rect(x, 0, 0, height)
-  for (let y = GRID; y < height; y += GRID) context.rect(0, y, width, 0)
+  const step = GRID * Math.ceil(Math.max(width, height) / GRID / MAX_LINES)
+  for (let x = step; x < width; x += step) context.rect(x, 0, 0, height)
+  for (let y = step; y < height; y += step) context.rect(0, y, width, 0)
   context.stroke()
   context.globalAlpha = 1
 }

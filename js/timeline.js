@@ -149,19 +149,26 @@ class Timeline {
     this.selected = this.hit(at)
     if (this.selected < 0) {
       if (!this.form.hasValue) return undefined
-      this.points = [...this.points, { frame: 0, value: 1 }]
-      this.selected = this.points.length - 1
+      const frame = this.frameAt(at.x, false)
+      const own = this.points.findIndex((point) => this.frameOf(point) === frame)
+      if (own < 0) this.points = [...this.points, { frame, value: 1 }]
+      this.selected = own < 0 ? this.points.length - 1 : own
       this.move(this.selected, at, false)
     }
     const index = this.selected
     return { move: (to, event) => this.move(index, to, event.shiftKey), end: rememberForUndo }
   }
 
+  /** The frame at a place on the bar: of latent frames, or any. */
+  frameAt(x, free) {
+    const last = this.numFrames - 1
+    const exact = ((x - PAD) / (WIDTH - 2 * PAD)) * last
+    return Math.min(Math.max(free ? Math.round(exact) : Math.round(exact / GROUP) * GROUP, 0), last)
+  }
+
   /** Puts a point under the pointer; two points of a curve never share a frame. */
   move(index, at, free) {
-    const last = this.numFrames - 1
-    const exact = ((at.x - PAD) / (WIDTH - 2 * PAD)) * last
-    const frame = Math.min(Math.max(free ? Math.round(exact) : Math.round(exact / GROUP) * GROUP, 0), last)
+    const frame = this.frameAt(at.x, free)
     const bottom = this.floor
     const value = Math.min(Math.max(((bottom - at.y) / (bottom - 24)) * this.top, 0), MAX_STRENGTH_SHOWN)
     this.set(index, frame, Math.round(value * 20) / 20)
@@ -184,8 +191,8 @@ class Timeline {
     if (arrow && point) {
       const step = event.shiftKey ? 1 : GROUP
       const frame = Math.min(Math.max(this.frameOf(point) + arrow[0] * step, 0), this.numFrames - 1)
-      const value = arrow[1] ? Math.min(Math.max(point.value + arrow[1] * 0.05, 0), MAX_STRENGTH_SHOWN) : point.value
-      this.set(this.selected, frame, Math.round(value * 100) / 100)
+      const moved = Math.min(Math.max(point.value + arrow[1] * 0.05, 0), MAX_STRENGTH_SHOWN)
+      this.set(this.selected, frame, arrow[1] ? Math.round(moved * 100) / 100 : point.value)
       rememberForUndo()
       return true
     }

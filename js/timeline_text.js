@@ -17,6 +17,12 @@ export const POSITIONS = {
   write: (points) => points.map(({ frame }) => frame).join(", "),
 }
 
+/** A number as it was read, without an exponent. */
+function decimal(value) {
+  if (Number.isInteger(value)) return value.toFixed(1)
+  return value < 1e-6 ? value.toFixed(20) : String(value)
+}
+
 /** '0: 1.0, -1: 0.5' and [{frame: 0, value: 1}, {frame: -1, value: 0.5}] of VDOT Strength. */
 export const CURVE = {
   hasValue: true,
@@ -27,5 +33,5 @@ export const CURVE = {
     const isSingle = new Set(points.map(({ frame }) => frame)).size === points.length
     return isSingle && points.every(({ value }) => value <= 10) ? points : undefined
   },
-  write: (points) => points.map(({ frame, value }) => `${frame}: ${value.toFixed(2).replace(/0$/, "")}`).join(", "),
+  write: (points) => points.map(({ frame, value }) => `${frame}: ${decimal(value)}`).join(", "),
 }

@@ -18,7 +18,7 @@ import { attachOutpaint } from "./outpaint.js"
 import { loadStyle } from "./panel.js"
 import { attachPreview, previewOf } from "./preview.js"
 import { attachPresets } from "./presets.js"
-import { watchCache } from "./restore.js"
+import { isOpen, watchCache } from "./restore.js"
 import { loadStrings } from "./strings.js"
 import { attachStrip, showStrip, stripSetting } from "./strip.js"
 import { attachTimeline, TIMELINES } from "./timeline.js"
@@ -28,9 +28,12 @@ const SAMPLERS = ["VDOTSampler", "VDOTLongVideo"]
 const EXTEND = "VDOTExtend"
 const OUTPAINT = "VDOTOutpaint"
 
-/** The preview of the sampler with this execution id; undefined for every other node. */
-function samplerPreview(executionId) {
-  if (executionId == null) return undefined
+/** Id of the prompt that runs; not all messages of a run name it. */
+let running
+
+/** The preview of the sampler with this execution id; undefined for every other node, and for a run of another workflow. */
+function samplerPreview(executionId, promptId = running) {
+  if (executionId == null || !isOpen(promptId)) return undefined
   const node = findNode(executionId)
   return SAMPLERS.includes(node?.comfyClass) ? previewOf(node) : undefined
 }
@@ -45,10 +48,11 @@ app.registerExtension({
     watchErrors()
     watchCache()
     colorUnits(app.canvas.default_connection_color_byType, LGraphCanvas.link_type_colors)
-    api.addEventListener("vdot.preview", ({ detail }) => samplerPreview(detail.display_node_id)?.show(detail))
+    api.addEventListener("vdot.preview", ({ detail }) => samplerPreview(detail.display_node_id, detail.prompt_id)?.show(detail))
+    api.addEventListener("execution_start", ({ detail }) => (running = detail.prompt_id))
     api.addEventListener("executing", ({ detail }) => samplerPreview(detail?.display_node ?? detail?.node ?? detail)?.start())
     for (const end of ["execution_error", "execution_interrupted"]) {
-      api.addEventListener(end, ({ detail }) => samplerPreview(detail.node_id)?.end())
+      api.addEventListener(end, ({ detail }) => samplerPreview(detail.node_id, detail.prompt_id)?.end())
     }
   },
 

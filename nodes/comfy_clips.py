@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 from comfy_api.latest import InputImpl, Types
@@ -10,9 +12,11 @@ from torch import Tensor
 
 from ..vdot_core.excerpts import Excerpt, Span, cut_excerpt, read_excerpt
 from ..vdot_core.sounds import Sound
-from ..vdot_core.text import counted
+from ..vdot_core.text import counted, described
 from ..vdot_core.vcu import SIZES, VideoSize, snap_size
+from ..vdot_core.vcu.canvas import to_unit_range
 from .comfy_inputs import clip_path, scratch_folder
+from .guard import CHECKS
 from .sizes import AS_IT_IS, AUTO, small_line
 
 MOST_FRAMES = SIZES["480p"].most_frames
@@ -35,10 +39,7 @@ def load_clip(name: str, video: Any, span: Span) -> Excerpt:
     if video is None:
         return read_excerpt(clip_path(name), span, scratch_folder())
     if not isinstance(video, InputImpl.VideoFromFile):
-        parts = video.get_components()
-        return cut_excerpt(
-            parts.images, float(parts.frame_rate), _as_sound(parts.audio), span, scratch_folder()
-        )
+        return cut_excerpt(*_parts(video.get_components()), span, scratch_folder())
     begin, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
     source = video.get_stream_source()
     most = span.most_frames
@@ -74,5 +75,23 @@ def as_video(frames: Tensor, audio: dict | None, rate: float) -> Any:
     )
 
 
-def _as_sound(audio: dict | None) -> Sound | None:
-    return audio and Sound(audio["waveform"][0], int(audio["sample_rate"]))
+def _parts(parts: Any) -> tuple[Tensor, float, Sound | None]:
+    """Frames, frames per second, and sound of a VIDEO that a node made.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    frames = CHECKS["IMAGE"](None, "the video's frames", getattr(parts, "images", None))
+    frames, _ = to_unit_range(frames, "the video's frames")
+    rate = getattr(parts, "frame_rate", None)
+    if not isinstance(rate, Real) or not 0 < rate < math.inf:
+        raise ValueError(
+            f"the video has {described(rate)} frames per second, expected a number above 0; look at the node "
+            "that made it"
+        )
+    audio = getattr(parts, "audio", None)
+    wave = audio.get("waveform") if isinstance(audio, dict) else audio
+    if wave is None or (isinstance(wave, Tensor) and not wave.numel()):
+        return frames, float(rate), None
+    audio = CHECKS["AUDIO"](None, "the video's sound", audio)
+    return frames, float(rate), Sound(wave[0] if wave.ndim == 3 else wave, audio["sample_rate"])

@@ -238,9 +238,11 @@ def _is_schedule(value: Any) -> bool:
 def _is_sound(value: Any) -> bool:
     import torch
 
+    from ..vdot_core.sounds import MAX_RATE
+
     wave, rate = (value.get(k) for k in ("waveform", "sample_rate")) if isinstance(value, dict) else (0, 0)
     is_wave = isinstance(wave, torch.Tensor) and wave.ndim in (2, 3) and wave.numel() > 0
-    return is_wave and wave.is_floating_point() and type(rate) is int
+    return is_wave and wave.is_floating_point() and type(rate) is int and 1 <= rate <= MAX_RATE
 
 
 def _nested(expected: str) -> Callable:

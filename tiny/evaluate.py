@@ -38,6 +38,7 @@ from training.distributed.precision import uses_bf16
 from training.engine.files import read_json, write_json
 from training.paths import ROOT
 from vdot_core.out_of_memory import memory_in_words
+from vdot_core.text import described
 
 logger = logging.getLogger("vdot")
 
@@ -154,6 +155,9 @@ def run(config: EvaluationConfig) -> None:
 def planned_runs(config: EvaluationConfig) -> list[EvaluationConfig]:
     """The evaluation of each planned model, or of the one that is named."""
     if config.run is not None:
+        name = config.run
+        if not name or Path(name).name != name or name.startswith("."):
+            raise ValueError(f"run is {described(name)}; give a plain word: it is a folder of out_dir")
         return [config]
     return [replace(config, **asdict(planned)) for planned in config.plan]
 

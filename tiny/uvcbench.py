@@ -21,7 +21,9 @@ from tiny.tasks import TASKS, draw_scene
 from training.engine.cli import Formatter
 from training.preparation.clip_files import write_frames, write_mask, write_picture
 from vdot_core import vcu
-from vdot_core.files import atomic_write
+from vdot_core.files import atomic_write, reason_of
+from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
+from vdot_core.text import shown
 from vdot_core.vcu.sizes import FRAME_RATE
 
 logger = logging.getLogger("vdot")
@@ -45,6 +47,7 @@ COMPOSITE = {
     "firstframe+pose": "firstframe_pose",
 }
 CRF = 4
+MAX_SIZE, MAX_FRAMES = 1024, 257
 # Apart from the clips of tiny/evaluate.py.
 FIRST_CLIP = 2000
 
@@ -100,6 +103,7 @@ def _row(folder: Path, task: str, number: str, unit: vcu.VCU, scene: Clip) -> di
     return {**row, "src_ref_images": references or None}
 
 
+@memory_in_words("give a smaller --size or --frames")
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
@@ -109,15 +113,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=64, help="height and width in pixels, a multiple of 16")
     parser.add_argument("--frames", type=int, default=17, help="length, 4n + 1")
     options = parser.parse_args(argv)
-    if (
-        options.clips < 1
-        or options.size % 16
-        or options.size < 32
-        or options.frames % 4 != 1
-        or options.frames < 5
-    ):
-        parser.error("expected clips of at least 1, a size in multiples of 16 from 32, frames 4n + 1 from 5")
-    count = write_benchmark(Path(options.out), options.clips, (options.frames, options.size, options.size))
+    sizes, lengths = range(32, MAX_SIZE + 1, 16), range(5, MAX_FRAMES + 1, 4)
+    if options.clips < 1 or options.size not in sizes or options.frames not in lengths:
+        parser.error(
+            f"expected clips of at least 1, a size in multiples of 16 from 32 to {MAX_SIZE}, frames 4n + 1 "
+            f"from 5 to {MAX_FRAMES}"
+        )
+    size = options.frames, options.size, options.size
+    try:
+        count = write_benchmark(Path(options.out), options.clips, size)
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise
+        place = shown(error.filename or options.out)
+        logger.error("%s cannot be written (%s); give another --out", place, reason_of(error))
+        return 1
     logger.info("%s: %d rows", options.out, count)
     return 0
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import re
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -185,10 +185,10 @@ def write_table(sweep: SweepConfig) -> str:
         for run, folders in finished.items()
     }
     columns = sweep.table or sorted({name for seeds in rows.values() for one in seeds for name in one})
-    lines = [["run", "seeds", *columns], ["---"] * (2 + len(columns))]
+    lines = [["run", "seeds", *map(_cell, columns)], ["---"] * (2 + len(columns))]
     for run, seeds in rows.items():
         cells = [_mean([one[name] for one in seeds if name in one]) for name in columns]
-        lines.append([run, f"{len(seeds)}/{len(sweep.seeds)}", *cells])
+        lines.append([_cell(run), f"{len(seeds)}/{len(sweep.seeds)}", *cells])
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     with atomic_write(Path(sweep.out_dir) / "table.md") as partial:
         partial.write_text(text, encoding="utf-8")
@@ -198,7 +198,14 @@ def write_table(sweep: SweepConfig) -> str:
 def _mean(values: Sequence[float]) -> str:
     if not values:
         return "-"
-    return f"{statistics.fmean(values):.4g}" + (f" ± {statistics.stdev(values):.2g}" if values[1:] else "")
+    mean = sum(value / len(values) for value in values)  # of a run that diverged values are of any size
+    spread = math.hypot(*(value - mean for value in values)) / math.sqrt(max(len(values) - 1, 1))
+    return f"{mean:.4g}" + (f" ± {spread:.2g}" if values[1:] else "")
+
+
+def _cell(name: str) -> str:
+    """A name in a table, whose bars end cells."""
+    return shown(name).replace("|", "\\|")
 
 
 def _read_costs(folder: Path) -> dict[str, float]:

@@ -42,7 +42,7 @@ _ADD_NODE = """([type, values]) => {
     }
     return node.id
 }"""
-_SET_VALUES = """([id, values]) => {
+SET_VALUES = """([id, values]) => {
     const {widgets} = app.graph.getNodeById(id)
     for (const [name, value] of Object.entries(values)) {
         widgets.find((widget) => widget.name === name).value = value
@@ -204,7 +204,7 @@ class GraphPage:
 
     def set_seed(self, node_id, seed: int) -> None:
         """Give a sampler a seed and keep it there."""
-        self.evaluate(_SET_VALUES, [node_id, {"seed": seed, "control_after_generate": "fixed"}])
+        self.evaluate(SET_VALUES, [node_id, {"seed": seed, "control_after_generate": "fixed"}])
 
     def watch_steps(self) -> None:
         """From now on, record the steps of arriving previews in window.vdotSteps, and count stills."""

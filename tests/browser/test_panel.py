@@ -176,6 +176,27 @@ def test_many_ways_through_a_graph_cost_no_time(page):
     assert page.evaluate(BATCHES, 11) < 2000
 
 
+PREVIEW = """async ([id, workflow]) => {
+    const {api} = await import("/scripts/api.js")
+    const {rememberPrompt} = await import("/extensions/ComfyUI-VDOT/restore.js")
+    rememberPrompt(`run of ${workflow}`, {}, workflow ?? app.graph.id)
+    const canvas = Object.assign(document.createElement("canvas"), {width: 16, height: 16})
+    const frames = [canvas.toDataURL("image/jpeg").split(",")[1]]
+    const where = {node_id: String(id), display_node_id: String(id), prompt_id: `run of ${workflow}`}
+    const step = {version: 1, step: 2, num_steps: 4, fps: 16, frames, mime: "image/jpeg"}
+    api.dispatchEvent(new CustomEvent("vdot.preview", {detail: {...where, ...step}}))
+    await new Promise((done) => setTimeout(done, 500))
+    return document.querySelector(".vdot-preview").dataset.step ?? null
+}"""
+
+
+def test_a_video_of_one_workflow_is_not_shown_on_another(page):
+    page.clear()
+    node = page.add("VDOTSampler")
+    assert page.evaluate(PREVIEW, [node, "5f0c5d0e-5b7a-4a31-9a55-0d3c7a1e0001"]) is None
+    assert page.evaluate(PREVIEW, [node, None]) == "2"
+
+
 WAIT_FOR_ERROR = """async () => {
     const {api} = await import("/scripts/api.js")
     window.vdotFailed = false

@@ -2,6 +2,7 @@
 
 import uuid
 
+from tests.browser.page import SET_VALUES
 from tests.browser.test_boxes import Drawing
 
 TEXTS = ["0, 40, -1", "3; +5", "0: 1.0, -1: 0.5", "0:.5", "0, x", "0: 1, 0: 2", "0: 99", "1: -1"]
@@ -68,6 +69,41 @@ def test_a_curve_gains_moves_and_loses_points(page):
     page.page.keyboard.press("Delete")
     assert value(page, node, "curve") == "0: 1.0, -1: 0.5"
     assert page.our_problems() == []
+
+
+def test_a_click_in_the_column_of_a_point_takes_that_point(page):
+    page.clear()
+    node = page.add("VDOTStrength", curve="0: 1.0, 40: 0.1, -1: 0.5")
+    drawing = Drawing(page, node)
+    drawing.drag((34 + 932 / 2, 60), (34 + 932 / 2, 60), (1000, 260))
+    first, middle, last = value(page, node, "curve").split(", ")
+    assert (first, last, middle.split(": ")[0]) == ("0: 1.0", "-1: 0.5", "40")
+    assert float(middle.split(": ")[1]) > 0.6
+
+
+def test_points_and_boxes_that_are_not_touched_keep_their_numbers(page):
+    page.clear()
+    node = page.add("VDOTStrength", curve="0: 0.125, 40: 0.5, -1: 0.0000004")
+    drawing = Drawing(page, node)
+    drawing.canvas.focus()
+    for key in ("Enter", "Enter", "ArrowRight"):
+        page.page.keyboard.press(key)
+    first, middle, last = value(page, node, "curve").split(", ")
+    assert (first, middle) == ("0: 0.125", "44: 0.5") and float(last.removeprefix("-1: ")) == 4e-7
+    page.clear()
+    boxes = "0: 10.5, 10.25, 50.5, 50.4\n\n0: 300, 300, 400, 400"
+    node = page.add("VDOTLayout", width=832, height=480, length=81, boxes=boxes)
+    Drawing(page, node).drag((350, 350), (370, 350), (832, 480))
+    touched, moved = value(page, node, "boxes").split("\n\n")
+    assert touched == "0: 10.5, 10.25, 50.5, 50.4" and moved != "0: 300, 300, 400, 400"
+
+
+def test_a_picture_of_any_size_does_not_freeze_the_page(page):
+    page.clear()
+    node = page.add("VDOTLayout")
+    Drawing(page, node)
+    page.evaluate(SET_VALUES, [node, {"width": 1e8, "height": 1e8}])
+    assert page.evaluate(TIME, [node, "boxes", "0: 1, 1, 20, 20"]) < 3000
 
 
 TIME = """async ([id, name, text]) => {

@@ -1,7 +1,9 @@
 """VDOT Load Clip, and the examples in ComfyUI's input folder."""
 
+import math
 import shutil
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,6 +71,60 @@ def test_a_video_of_another_node(run, inputs, size):
     frames, audio, _, _ = run("VDOTLoadClip", file="", **NUMBERS, video=made).args
     assert frames.shape == direct.shape and (frames - direct).abs().max() < 0.05
     assert audio["waveform"].shape[-1] == round(33 / 16 * audio["sample_rate"])
+
+
+BAD_PARTS = {
+    "no rate": {"frame_rate": None},
+    "rate 0": {"frame_rate": Fraction(0)},
+    "a negative rate": {"frame_rate": Fraction(-16)},
+    "rate NaN": {"frame_rate": math.nan},
+    "an endless rate": {"frame_rate": math.inf},
+    "no frames": {"images": torch.zeros(0, 32, 48, 3)},
+    "frames of 0 to 255": {"images": torch.full((5, 32, 48, 3), 200.0)},
+    "frames of NaN": {"images": torch.full((5, 32, 48, 3), math.nan)},
+    "a list of frames": {"images": [torch.zeros(32, 48, 3)]},
+    "sound of rate 0": {"audio": {"waveform": torch.zeros(1, 2, 9), "sample_rate": 0}},
+    "sound of an absurd rate": {"audio": {"waveform": torch.zeros(1, 2, 9), "sample_rate": 10**15}},
+    "sound of one dimension": {"audio": {"waveform": torch.zeros(9), "sample_rate": 8000}},
+    "sound that is a text": {"audio": "a.wav"},
+}
+
+
+@pytest.fixture
+def made(run, inputs):
+    """made(audio=.., ..) reads a video of 5 frames whose parts another pack made."""
+    from comfy_api.latest import InputImpl, Types
+
+    def call(**parts):
+        plain = {"images": torch.zeros(5, 32, 48, 3), "audio": None, "frame_rate": Fraction(16)}
+        video = InputImpl.VideoFromComponents(Types.VideoComponents(**plain | parts))
+        return run("VDOTLoadClip", file="", **NUMBERS, video=video).args
+
+    return call
+
+
+@pytest.mark.parametrize("name", BAD_PARTS)
+def test_a_video_with_parts_that_are_none_is_refused_in_words(made, name):
+    with pytest.raises(ValueError, match=r"^the video('s)? (has|frames|sound).*(expected|give)") as error:
+        made(**BAD_PARTS[name])
+    assert len(str(error.value)) <= 400
+
+
+def test_a_video_of_a_look_alike_without_parts_is_refused(run, inputs):
+    video = SimpleNamespace(get_components=lambda: None)
+    with pytest.raises(ValueError, match=r"the video's frames is missing, expected images"):
+        run("VDOTLoadClip", file="", **NUMBERS, video=video)
+
+
+def test_sound_of_other_packs_forms_is_taken(made):
+    for audio in ({}, {"waveform": None, "sample_rate": 8000}):
+        assert made(audio=audio)[1] is None
+    for shape in ((0, 2, 9), (1, 2, 0)):
+        assert made(audio={"waveform": torch.zeros(shape), "sample_rate": 8000})[1] is None
+    audio = made(audio={"waveform": torch.ones(2, 9000), "sample_rate": 8000})[1]
+    assert audio["waveform"].shape == (1, 2, 2500)
+    frames = made(images=torch.full((5, 32, 48, 3), 255, dtype=torch.uint8))[0]
+    assert torch.equal(frames, torch.ones_like(frames))
 
 
 def test_missing_files_are_said_before_the_run(run, node_classes, inputs):

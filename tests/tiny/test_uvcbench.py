@@ -63,6 +63,19 @@ def test_the_same_arguments_draw_the_same_files(drawn, tmp_path):
 
 
 def test_wrong_sizes_are_refused(tmp_path):
-    for words in (["--size", "60"], ["--frames", "8"], ["--clips", "0"]):
+    for words in (
+        ["--size", "60"],
+        ["--size", "160000"],
+        ["--frames", "8"],
+        ["--frames", "1000000001"],
+        ["--clips", "0"],
+    ):
         with pytest.raises(SystemExit):
             main(["--out", str(tmp_path), *words])
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path, capfd):
+    (tmp_path / "file").touch()
+    assert main(["--out", str(tmp_path / "file" / "out"), "--clips", "1"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "file" in line and "cannot be written" in line and "--out" in line

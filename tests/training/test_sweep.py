@@ -18,7 +18,7 @@ from tiny.evaluation.config import parse_config
 from training.engine.cli import RunParser
 from training.engine.progress import memory_gib
 from training.methods.programs import distill_parser
-from training.sweep import SweepConfig, main, read_numbers
+from training.sweep import SweepConfig, main, read_numbers, write_table
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
@@ -189,6 +189,20 @@ def test_mistakes_are_named(sweep, changes, words, capfd):
     assert main(["--config", str(path)]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert words in line
+
+
+def test_numbers_of_any_size_and_names_with_bars_fill_the_table(tmp_path):
+    runs, metrics = {"a|b": {}}, {"loss": "Infinity", "large": "1e308", "nan": "NaN", "x|y": "2"}
+    config = SweepConfig(str(tmp_path), runs, seeds=[0, 1])
+    for seed in config.seeds:
+        folder = tmp_path / "a|b" / f"seed{seed}"
+        folder.mkdir(parents=True)
+        numbers = ", ".join(f'"{name}": {value}' for name, value in metrics.items())
+        (folder / "metrics.jsonl").write_text(f"{{{numbers}}}\n")
+        (folder / "sweep_done.json").write_text("")
+    head, _, row = write_table(config).splitlines()
+    assert head == "| run | seeds | large | loss | nan | x\\|y |"
+    assert row == "| a\\|b | 2/2 | 1e+308 ± 0 | inf ± nan | nan ± nan | 2 ± 0 |"
 
 
 def test_missing_metrics_are_named(sweep, capfd):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -289,3 +290,10 @@ def test_wrong_configurations_are_refused_by_name(tmp_path):
         EvaluationConfig(plan=[PlannedRun("x")], only=["text"], tasks=[TaskConfig("text")])
     config, report = parse_config(["--config", "tiny/configs/tiny_evaluation.yaml", "--report"])
     assert report and config.samplers["guided50"].evaluations == 100
+
+
+@pytest.mark.parametrize("name", ["/tmp/elsewhere", "../elsewhere", "a/b", "..", ""])
+def test_a_name_that_leads_out_of_the_folder_is_refused(name):
+    config, _ = parse_config(["--config", "tiny/configs/tiny_evaluation.yaml"])
+    with pytest.raises(ValueError, match=r"run is .*a folder of out_dir"):
+        evaluate.planned_runs(replace(config, run=name))
