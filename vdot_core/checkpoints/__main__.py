@@ -6,6 +6,7 @@ import argparse
 import io
 import logging
 import runpy
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,5 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _end_in_order() -> None:
+    """Let an asked end (kill, a terminal that closes) remove the file that is being written, of many GB."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
+
+
 if __name__ == "__main__":
+    _end_in_order()
     sys.exit(main())

@@ -277,6 +277,25 @@ def test_command_line_by_the_folder_s_path(tmp_path):
     assert run.returncode == 0 and "can be loaded" in run.stdout, run.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends processes without asking them")
+@pytest.mark.parametrize("number", [15, 1])
+def test_a_process_that_is_asked_to_end_leaves_nothing(tmp_path, number):
+    """The program sends itself the signal when the first part of the file is written."""
+    save_weights(tmp_path / "w.safetensors", TINY, weights_of())
+    script = f"""
+import os, runpy, sys
+import vdot_core.files
+sync = vdot_core.files.sync
+vdot_core.files.sync = lambda path: (os.kill(os.getpid(), {number}), sync(path))
+sys.argv = ["x", "convert", "w.safetensors", "o.safetensors"]
+runpy.run_module("vdot_core.checkpoints", run_name="__main__", alter_sys=True)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=False)
+    assert run.returncode == 128 + number
+    assert sorted(os.listdir(tmp_path)) == ["w.safetensors"]
+
+
 def test_command_line(tmp_path, capsys, monkeypatch):
     """Real commands, through `python -m`'s own entry."""
 
