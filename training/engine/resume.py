@@ -81,6 +81,11 @@ def check_saved(run: Resuming, newest: SavedStep, progress: dict[str, Any]) -> s
             f"{newest.path} was trained without the clips that its run held out, and {listed(held_out)} "
             "chooses others, which it has seen; give the same, or another out_dir"
         )
+    if any(change.key == "validation.every" and not change.before and change.now for change in differences):
+        raise ValueError(
+            f"{newest.path} was trained on all clips, so that none is left to be held out for validation; "
+            "set validation.every 0, or give another out_dir"
+        )
     refused = listed((change.key for change in differences if not change.free), 4)
     reason = misfit(newest.path, run.tensors)
     if reason and refused:

@@ -86,6 +86,12 @@ def test_what_is_held_out_is_chosen_once(started, tmp_path, allowed):
     assert "allow_changes" not in str(error.value)
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_no_clips_are_held_out_that_were_trained_on(started, tmp_path, allowed):
+    with pytest.raises(ValueError, match=r"trained on all clips.*validation\.every 0"):
+        _resumed(started, tmp_path, validation__every=5, allow_changes=allowed)
+
+
 def test_length_log_and_processes_may_change_and_are_shown(started, tmp_path, caplog):
     settings = {"steps": 20, "log__save_every": 1, "data__workers": 1, "parallel__fsdp": False}
     assert _resumed(started, tmp_path, **settings).step == 1
