@@ -122,6 +122,11 @@ class RunParser(Generic[Config]):
     def _explained(self, message: str) -> str:
         """jsonargparse's message in one line, with the nearest known key after an unknown one."""
         message = shown(" ".join(message.split()), 300)
+        group = re.search(r'"([\w.]+)": Unable to load config', message)
+        if group:
+            return (
+                f"{group[1]} is a group of keys; give them one by one (--{group[1]}.NAME), or a file of them"
+            )
         unknown = re.search(r"unrecognized arguments: --([\w.]+)", message)
         in_group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
         in_file = re.search(r"Option '([\w.]+)' is not accepted|No action for key \"([\w.]+)\"", message)

@@ -128,6 +128,8 @@ def dry_run(config: DistillConfig) -> int:
                     "dry run: model.frozen's %s is left out, which those two layers lack, or which leaves "
                     "none of them to train", listed(left_out),
                 )  # fmt: skip
+            if random := _not_rehearsed(config):
+                logger.info("dry run: %s not rehearsed: weights and samples are random", listed(random))
             write_random(folder / "teacher.safetensors", sizes)
         world.barrier()
         small = rehearsal(config, folder, world.size, frozen)
@@ -144,6 +146,17 @@ def dry_run(config: DistillConfig) -> int:
         if world.rank == 0 and folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         processes.stop()
+
+
+def _not_rehearsed(config: DistillConfig) -> list[str]:
+    """Keys of weights and tasks, which a rehearsal has none of."""
+    model = config.model
+    values = {
+        **{f"model.{name}": getattr(model, name) for name in ("generator", "fake_score", "acc_wan_init")},
+        "data.task_weights": config.data.task_weights,
+        "losses.task_guidance": config.losses.task_guidance,
+    }
+    return [key for key, value in values.items() if value]
 
 
 def _new_folder(out_dir: str, world: World) -> Path:

@@ -58,6 +58,10 @@ def test_a_configuration_of_other_content_is_named(tmp_path, name, content, matc
     refused(lambda: PARSERS[name]().read(["--config", str(path)]), match)
 
 
+def test_a_word_in_place_of_a_group_is_named():
+    refused(lambda: distill_parser().read(["--data", "null"]), "data is a group of keys; give them one by")
+
+
 def test_a_mark_of_byte_order_is_no_part_of_the_first_key(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_bytes(b"\xef\xbb\xbfseed: 7\n")

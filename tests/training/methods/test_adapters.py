@@ -323,6 +323,7 @@ def test_the_rehearsal_runs_every_update_and_leaves_nothing(tmp_path, caplog):
         assert dry_run(config) == 0
     assert "all updates, checkpoint and export" in caplog.text and "2 of" in caplog.text
     assert "model.frozen's blocks.5. is left out" in caplog.text
+    assert "dry run: model.acc_wan_init not rehearsed" in caplog.text
     assert not list(tmp_path.glob("dry_run*"))
 
 
