@@ -86,8 +86,8 @@ def _parts(parts: Any) -> tuple[Tensor, float, Sound | None]:
     rate = getattr(parts, "frame_rate", None)
     if not isinstance(rate, Real) or not 0 < rate < math.inf:
         raise ValueError(
-            f"the video has {described(rate)} frames per second, expected a number above 0; look at the node "
-            "that made it"
+            f"the video's frame rate is {described(rate)}, expected a number above 0; look at the node that "
+            "made it"
         )
     audio = getattr(parts, "audio", None)
     wave = audio.get("waveform") if isinstance(audio, dict) else audio

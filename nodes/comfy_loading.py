@@ -150,7 +150,7 @@ def _add_lora(patcher, path: Path, strength: float, model: str) -> str:
         if any(key.startswith("transformer.") for key in tensors):
             raise ValueError(
                 f"the LoRA {shown(path.name)} has diffusers' names, which ComfyUI does not read; make it "
-                "with --naming comfyui, or add it to the model's file by vdot_core.checkpoints' merge"
+                "again in ComfyUI's names, or merge it into the model's file first"
             )
         misfits = f"; all {counted(len(patches), 'weight')} are of another size" if patches else ""
         raise ValueError(

@@ -247,7 +247,7 @@ def test_changes_of_modulation_tables_are_on_the_model_and_end_with_it(
             r"wide\.safetensors fits this model; all 4 weights are of another size; give",
         ),
         ("cut_\udce8.safetensors", r"cut_\\udce8\.safetensors"),
-        ("named.safetensors", r"named\.safetensors has diffusers' names.*--naming comfyui"),
+        ("named.safetensors", r"named\.safetensors has diffusers' names.*in ComfyUI's names"),
         ("nan.safetensors", r"nan\.safetensors: .* has values that are not finite"),
     ],
 )

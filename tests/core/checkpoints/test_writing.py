@@ -5,6 +5,7 @@ import io
 import json
 import os
 import runpy
+import signal
 import stat
 import subprocess
 import sys
@@ -291,7 +292,11 @@ sys.argv = ["x", "convert", "w.safetensors", "o.safetensors"]
 runpy.run_module("vdot_core.checkpoints", run_name="__main__", alter_sys=True)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=False)
+    # What a parent ignores (nohup, a shell's background jobs), its children do too.
+    heeding = {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, check=False, **heeding
+    )
     assert run.returncode == 128 + number
     assert sorted(os.listdir(tmp_path)) == ["w.safetensors"]
 

@@ -40,7 +40,6 @@ PROGRAMS = {
 LIGHT = {
     "tiny/clips/render_examples.py",
     "tiny/plot_curves.py",
-    "tiny/uvcbench.py",
     "vdot_core/annotators/fetch.py",
 }
 
