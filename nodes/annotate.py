@@ -195,7 +195,7 @@ class VDOTFace(CheckedNode):
 
 
 def _counts(counts: list[int], one: str, several: str) -> list[str]:
-    """How many were found in a frame, and in how many none."""
+    """Lines that say the number in a frame, and the number of frames without any."""
     lines = [f"no {one} in {counts.count(0)} of {counted(len(counts), 'frame')}"] if 0 in counts else []
     if any(counts):
         low, high = min(counts), max(counts)

@@ -1,4 +1,4 @@
-"""What the pack's annotators find in a plain clip: skeletons for a pose task, a mask of the people."""
+"""Results of the pack's annotators on a plain clip: skeletons for a pose task, a mask of the people."""
 
 from dataclasses import replace
 from itertools import islice

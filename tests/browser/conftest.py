@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from devtools.demo.options import workflow_file
-from tests.browser.page import CHROMIUM_ARGS, GraphPage, find_chromium, frontend_arguments
-from tests.support.comfy import ROOT, unavailable
+from tests.browser.page import GraphPage, frontend_arguments, open_chromium
+from tests.support.comfy import ROOT
 from tests.support.server import ComfyServer
 
 RENDERERS = ("litegraph", pytest.param("vue", marks=pytest.mark.full))
@@ -27,17 +27,8 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="package")
 def browser():
     """Chromium without a window. Skips where Playwright or a browser is not installed."""
-    try:
-        from playwright import sync_api
-    except ImportError:
-        unavailable("Playwright is not installed: pip install playwright")
-    path = find_chromium()
-    if path is None:
-        unavailable("no Chromium here: apt-get install chromium, or set CHROMIUM_PATH")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, headless=True, args=list(CHROMIUM_ARGS))
+    with open_chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="package", params=RENDERERS)

@@ -5,7 +5,10 @@ import os
 import re
 import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.comfy import unavailable
 
 REGISTRY_URL = "https://api.comfy.org/comfy-nodes/"
 PACK_URL = "/extensions/ComfyUI-VDOT/"
@@ -85,6 +88,22 @@ def find_chromium() -> str | None:
     """A Chromium to launch: $CHROMIUM_PATH, else one on the PATH, else None."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return os.environ.get("CHROMIUM_PATH") or next(filter(None, map(shutil.which, names)), None)
+
+
+@contextmanager
+def open_chromium():
+    """Chromium without a window. Skips where Playwright or a browser is not installed."""
+    try:
+        from playwright import sync_api
+    except ImportError:
+        unavailable("Playwright is not installed: pip install playwright")
+    path = find_chromium()
+    if path is None:
+        unavailable("no Chromium here: apt-get install chromium, or set CHROMIUM_PATH")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=list(CHROMIUM_ARGS))
+        yield browser
+        browser.close()
 
 
 def frontend_arguments() -> list[str]:

@@ -79,7 +79,7 @@ def save(picture: Image.Image, path: Path) -> int:
 
 
 def shoot_page(page: GraphPage, workflow: dict, size: tuple[int, int]) -> Image.Image:
-    """What a person sees in a window of `size` who opens a template and runs it."""
+    """The view of a person who opens a template in a window of `size` and runs it."""
     page.page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
     page.load(workflow)
     state = page.run(300)

@@ -232,5 +232,5 @@ class EvaluateConfig:
 
     @property
     def bootstrap(self) -> Bootstrap:
-        """How intervals are made."""
+        """Settings of the intervals."""
         return Bootstrap(self.num_resamples, self.confidence, self.seed)

@@ -123,7 +123,7 @@ def _results(config: EvaluateConfig, benchmark: Benchmark, left_out: Sequence[st
 
 
 def _not_run(config: EvaluateConfig, benchmark: Benchmark, present: set[str]) -> dict[str, str]:
-    """What was not measured, and what to do."""
+    """Sentences about measures that were left out, each with its cure."""
     reasons = {f"control fidelity of {task}": why for task, why in scores.notes(config, benchmark).items()}
     if why := missing_motion():
         reasons["motion and flicker"] = why

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.page import CHROMIUM_ARGS, find_chromium
-from tests.support.comfy import unavailable
+from tests.browser.page import open_chromium
 from training.benchmark.evaluate import user_study
 
 pytestmark = pytest.mark.full
@@ -15,22 +14,13 @@ TIMES = "videos => videos.map(v => [v.currentTime, v.duration, v.error])"
 @pytest.fixture
 def page():
     """An empty page that collects its requests and errors."""
-    try:
-        from playwright import sync_api
-    except ImportError:
-        unavailable("Playwright is not installed: pip install playwright")
-    path = find_chromium()
-    if path is None:
-        unavailable("no Chromium here: apt-get install chromium, or set CHROMIUM_PATH")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_ARGS))
+    with open_chromium() as browser:
         page = browser.new_context(accept_downloads=True).new_page()
         page.seen, page.errors = [], []
         page.on("request", lambda request: page.seen.append(request.url))
         page.on("console", lambda message: page.errors.append(message.text))
         page.on("pageerror", lambda error: page.errors.append(str(error)))
         yield page
-        browser.close()
 
 
 def test_the_gallery_plays_the_videos_of_a_row_in_step(made, page):

@@ -24,7 +24,7 @@ def addresses(page):
 
 
 def blind_data(page):
-    """What the blind page is made from."""
+    """Data of the blind page."""
     text = page.read_text(encoding="utf-8")
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
 

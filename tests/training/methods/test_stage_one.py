@@ -1,4 +1,4 @@
-"""What a distillation says of its stage, and of the file that it takes as stage 1 (AccWanInit)."""
+"""Messages of a distillation about its stage, and about the file that it takes as stage 1 (AccWanInit)."""
 
 import dataclasses
 import shutil

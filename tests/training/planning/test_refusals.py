@@ -1,4 +1,4 @@
-"""What a run refuses at its start, its plan and its rehearsal refuse in the same words."""
+"""A plan and a rehearsal refuse, in the same words, all that a run refuses at its start."""
 
 import dataclasses
 import re
