@@ -57,6 +57,13 @@ _PICK = """([id, name, value]) => {
     widget.value = value
     widget.callback?.(value, app.canvas, node)
 }"""
+# Widgets made of HTML lie where they were until the graph has been drawn and the page laid out again.
+_LOOK_AT = """async ([left, top, scale]) => {
+    app.canvas.ds.offset = [left, top]
+    app.canvas.ds.scale = scale
+    app.canvas.setDirty(true, true)
+    for (let count = 0; count < 3; count++) await new Promise(requestAnimationFrame)
+}"""
 _WATCH_STEPS = """async () => {
     const {api} = await import("/scripts/api.js")
     window.vdotSteps = []
@@ -172,6 +179,10 @@ class GraphPage:
         """An empty graph, seen from its upper left."""
         self.evaluate(_CLEAR)
         self.page.wait_for_function("() => app.graph._nodes.length === 0")
+
+    def look_at(self, left: float, top: float, scale: float) -> None:
+        """Move the view: the graph's point (-left, -top) comes to the canvas's corner, drawn on return."""
+        self.evaluate(_LOOK_AT, [left, top, scale])
 
     def add(self, node_id: str, **values) -> int:
         """Add a node through the graph API, with widget values; returns its id."""

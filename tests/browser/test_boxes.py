@@ -57,11 +57,8 @@ class Drawing:
 
     def __init__(self, graph, node):
         self.graph, self.node = graph, node
-        graph.evaluate(
-            "([id]) => { const n = app.graph.getNodeById(id); n.pos = [0, 0];"
-            " app.canvas.ds.offset = [200, 100]; app.canvas.ds.scale = 1; app.canvas.setDirty(true, true) }",
-            [node],
-        )
+        graph.evaluate("(id) => { app.graph.getNodeById(id).pos = [0, 0] }", node)
+        graph.look_at(200, 100, 1)
         self.canvas = graph.page.locator(".vdot-stage-canvas")
         self.canvas.wait_for()
         graph.page.wait_for_function(

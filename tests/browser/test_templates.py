@@ -6,14 +6,11 @@ from devtools.demo.options import read_workflow
 from tests.workflows.native_tasks import URLS, WAN_CHOICES
 
 MODES = "() => Object.fromEntries(app.graph._nodes.map((node) => [node.id, node.mode]))"
-SHOW_GROUP = """(title) => {
-    const {ds, canvas} = app.canvas
-    const group = app.graph._groups.find((candidate) => candidate.title === title)
-    ds.scale = 0.6
-    ds.offset = [200 - group.pos[0], 300 - group.pos[1]]
-    app.canvas.setDirty(true, true)
-    const {left, top} = canvas.getBoundingClientRect()
-    return [left + 0.6 * 260, top + 0.6 * 314]
+SUBJECT = "Optional: a subject from a picture"
+GROUP_PLACE = "(title) => [...app.graph._groups.find((group) => group.title === title).pos]"
+CANVAS_PLACE = """() => {
+    const {left, top} = app.canvas.canvas.getBoundingClientRect()
+    return [left, top]
 }"""
 
 
@@ -22,8 +19,12 @@ def modes(name: str) -> dict[str, int]:
     return {str(node["id"]): node["mode"] for node in read_workflow(name)["nodes"]}
 
 
-def choose(page, label: str) -> None:
-    """Click an entry of the open menu; the note names it too."""
+def choose_of_group(page, title: str, label: str) -> None:
+    """Right-click a group's title and click an entry of its menu; the note names it too."""
+    x, y = page.evaluate(GROUP_PLACE, title)
+    page.look_at(200 - x, 300 - y, 0.6)
+    left, top = page.evaluate(CANVAS_PLACE)
+    page.page.mouse.click(left + 0.6 * 260, top + 0.6 * 314, button="right")
     page.page.get_by_text(label, exact=True).and_(page.page.locator(":not(em)")).click()
 
 
@@ -42,14 +43,10 @@ def test_an_address_opens_a_task_with_its_group_switched_on(page):
 def test_a_group_is_switched_by_its_menu(page):
     page.load(read_workflow("vdot_depth"))
     assert page.evaluate(MODES) == modes("vdot_depth")
-    place = page.evaluate(SHOW_GROUP, "Optional: a subject from a picture")
-    page.page.mouse.click(*place, button="right")
-    choose(page, "Set Group Nodes to Always")
+    choose_of_group(page, SUBJECT, "Set Group Nodes to Always")
     assert page.evaluate(MODES) == modes("vdot_reference_depth")
     assert page.run() == "execution_success"
-    place = page.evaluate(SHOW_GROUP, "Optional: a subject from a picture")
-    page.page.mouse.click(*place, button="right")
-    choose(page, "Bypass Group Nodes")
+    choose_of_group(page, SUBJECT, "Bypass Group Nodes")
     assert page.evaluate(MODES) == modes("vdot_depth")
     assert page.our_problems() == []
 
