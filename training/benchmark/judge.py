@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from vdot_core.files import remove_abandoned, sha256_of
+from vdot_core.files import sha256_of
 from vdot_core.text import parse_json, shown
 
 from ..data.bad_rows import BadRowError
-from ..engine.files import read_json, write_json
-from ..engine.lock import claimed
+from ..engine.files import read_json
 from ..preparation.captions import ask, pictures_of
 from ..preparation.clip_files import load
 from ..preparation.config import CaptionConfig
 from ..preparation.stage import RetryLaterError
 from .config import EvaluateConfig, ModelConfig
-from .generate import shared_out, video_path
 from .index import Benchmark, Sample
-from .scores import CURE, Measure
+from .results import CURE, Results
+from .scores import Measure
 from .study import CRITERIA
 
-logger = logging.getLogger("vdot")
 PREFIX = "judge_"
 LOWEST, HIGHEST = 1, 5
 MEASURES = {
@@ -55,20 +51,11 @@ def judge_videos(config: EvaluateConfig, benchmark: Benchmark, model: ModelConfi
         StopError: The server refuses the request.
     """
     later = []
-    for sample in shared_out(benchmark.samples):
-        video, path = video_path(config, model, sample), _path(config, model, sample)
-        if not video.is_file():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        key = _key(config, sample, video)
-        with claimed(path) as mine:
-            if not mine or (path.is_file() and read_json(path, dict, CURE).get("key") == key):
-                continue
-            try:
-                remove_abandoned(path)
-                write_json({"key": key, "ratings": rate(video, sample, config)}, path)
-            except (RetryLaterError, BadRowError) as error:
-                later.append(f"judge, {model.name}, {shown(sample.name)}: {error}")
+    for sample, video, write in RESULTS.missing(config, benchmark, model):
+        try:
+            write(rate(video, sample, config))
+        except (RetryLaterError, BadRowError) as error:
+            later.append(f"judge, {model.name}, {shown(sample.name)}: {error}")
     return later
 
 
@@ -99,19 +86,16 @@ def read_ratings(answer: str) -> dict[str, float]:
     return {name: float(value) for name, value in ratings.items()}
 
 
-def _path(config: EvaluateConfig, model: ModelConfig, sample: Sample) -> Path:
-    return Path(config.out_dir) / "judge" / model.name / f"{sample.name}.json"
+def _key(config: EvaluateConfig, sample: Sample, video: Path) -> list[Any]:
+    return [VERSION, sample.prompt, sha256_of(video), config.judge.model, config.judge.frames]
 
 
-def _key(config: EvaluateConfig, sample: Sample, video: Path) -> str:
-    judge = config.judge
-    parts = [VERSION, sample.prompt, sha256_of(video), judge.model, judge.frames]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+RESULTS = Results("judge", "ratings", _key)
 
 
 def read_ratings_of(config: EvaluateConfig, model: ModelConfig, sample: Sample) -> dict[str, float]:
     """Measure -> rating of a video; empty where it was not rated."""
-    path = _path(config, model, sample)
+    path = RESULTS.path(config, model, sample)
     if not path.is_file():
         return {}
     ratings = read_json(path, dict, CURE).get("ratings", {})

@@ -5,9 +5,6 @@ Letters: F frames, H W pixels.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +13,19 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from vdot_core.files import remove_abandoned, sha256_of
+from vdot_core.files import sha256_of
 from vdot_core.text import shown
 
 from ..data.bad_rows import BadRowError, Skipped
 from ..data.video_files import Media, read_clip
-from ..engine.files import read_json, write_json
-from ..engine.lock import claimed
+from ..engine.files import read_json
 from . import control, motion, reference
 from .config import EvaluateConfig, ModelConfig
-from .generate import shared_out, video_path
+from .generate import video_path
 from .index import Benchmark, Sample
+from .results import CURE, Results
 from .samples import Conditions, fit_video, load_conditions
 
-logger = logging.getLogger("vdot")
-CURE = "remove it"
 MAX_PSNR = 60.0
 MIXED_PX = 2
 VERSION = 1
@@ -72,11 +67,6 @@ MEASURES = {
 }  # fmt: skip
 
 
-def score_path(config: EvaluateConfig, model: ModelConfig, sample: Sample) -> Path:
-    """The file of a video's scores."""
-    return Path(config.out_dir) / "scores" / model.name / f"{sample.name}.json"
-
-
 def score_videos(config: EvaluateConfig, benchmark: Benchmark, model: ModelConfig) -> list[Skipped]:
     """Score a model's videos, as far as they are there; scores of the same video and settings stay.
 
@@ -84,37 +74,23 @@ def score_videos(config: EvaluateConfig, benchmark: Benchmark, model: ModelConfi
         Rows whose video cannot be scored.
     """
     failed = []
-    for sample in shared_out(benchmark.samples):
-        video, path = video_path(config, model, sample), score_path(config, model, sample)
-        if not video.is_file():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        key = _key(config, sample, video)
-        if _finished(path, key):
-            continue
-        with claimed(path) as mine:
-            if not mine or _finished(path, key):
-                continue
-            try:
-                values = score(
-                    read_clip(Media(str(video)), config.frame_rate, config.num_frames)[..., :3],
-                    sample,
-                    config,
-                )
-            except BadRowError as error:
-                failed.append(Skipped.from_error(sample.name, model.name, error))
-                continue
-            remove_abandoned(path)
-            write_json({"key": key, "scores": values}, path)
+    for sample, video, write in RESULTS.missing(config, benchmark, model):
+        try:
+            frames = read_clip(Media(str(video)), config.frame_rate, config.num_frames)[..., :3]
+            write(score(frames, sample, config))
+        except BadRowError as error:
+            failed.append(Skipped.from_error(sample.name, model.name, error))
     return failed
 
 
-def _key(config: EvaluateConfig, sample: Sample, video: Path) -> str:
+def _key(config: EvaluateConfig, sample: Sample, video: Path) -> list[Any]:
     names = ("width", "height", "max_pixels", "num_frames", "frame_rate", "estimators", "depth_model")
     versions = [VERSION, control.VERSION, reference.VERSION, motion.VERSION]
     absent = [_missing(sample, config), motion.missing()]
-    parts = [versions, sample.key(), sha256_of(video), absent, *(getattr(config, name) for name in names)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return [versions, sample.key(), sha256_of(video), absent, *(getattr(config, name) for name in names)]
+
+
+RESULTS = Results("scores", "scores", _key)
 
 
 def _missing(sample: Sample, config: EvaluateConfig) -> str | None:
@@ -123,17 +99,13 @@ def _missing(sample: Sample, config: EvaluateConfig) -> str | None:
     return control.missing(signal, config) if signal and sample.source else None
 
 
-def _finished(path: Path, key: str) -> bool:
-    return path.is_file() and read_json(path, dict, CURE).get("key") == key
-
-
 def read_scores(config: EvaluateConfig, model: ModelConfig, sample: Sample) -> dict[str, float] | None:
     """The scores of a video; None where it has none (yet).
 
     Raises:
         ValueError: The file is damaged.
     """
-    path = score_path(config, model, sample)
+    path = RESULTS.path(config, model, sample)
     if not path.is_file() or not video_path(config, model, sample).is_file():
         return None
     values = read_json(path, dict, CURE).get("scores")

@@ -26,7 +26,8 @@ from ..engine.files import read_json, write_json
 from .config import EvaluateConfig, ModelConfig
 from .generate import ENDING, video_path
 from .index import Benchmark
-from .scores import CURE, Measure
+from .results import CURE
+from .scores import Measure
 
 logger = logging.getLogger("vdot")
 # VBench's own smallest and largest values, by which its leaderboard normalizes (scripts/constant.py there).
