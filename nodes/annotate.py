@@ -6,7 +6,15 @@ from ..vdot_core.choices import BOXES
 from ..vdot_core.text import counted
 from .comfy_bridge import report
 from .guard import CheckedNode
-from .signal_inputs import CATEGORY, control_output, frames_input, without_alpha
+from .signal_inputs import (
+    CATEGORY,
+    control_output,
+    face_input,
+    frames_input,
+    pose_colors_input,
+    score_threshold_input,
+    without_alpha,
+)
 from .signals import POSE_KEYPOINT
 
 MOST_PEOPLE = 8
@@ -29,9 +37,7 @@ class VDOTPose(CheckedNode):
             search_aliases=["openpose", "dwpose", "skeleton", "blazepose", "mediapipe", "keypoints"],
             inputs=[
                 frames_input("The video whose poses to follow."),
-                io.Boolean.Input(
-                    "face", default=True, tooltip="Draw the face as white dots, as the model was trained."
-                ),
+                face_input(),
                 io.Int.Input(
                     "people",
                     default=MOST_PEOPLE,
@@ -39,25 +45,8 @@ class VDOTPose(CheckedNode):
                     max=MOST_PEOPLE,
                     tooltip="At most this many people; the surest are followed. 1 leaves bystanders out.",
                 ),
-                io.Float.Input(
-                    "threshold",
-                    default=0.3,
-                    min=0.0,
-                    max=0.99,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="Points that the model sees with a score up to this are left out.",
-                ),
-                io.Combo.Input(
-                    "colors",
-                    options=["vace", "openpose"],
-                    default="vace",
-                    advanced=True,
-                    tooltip=(
-                        "vace draws as VACE's training videos (blue shoulders); openpose as other tools do "
-                        "(red shoulders)."
-                    ),
-                ),
+                score_threshold_input(),
+                pose_colors_input(),
                 io.Float.Input(
                     "pen",
                     default=0.0,

@@ -17,6 +17,38 @@ def control_output(tooltip: str) -> io.Output:
     )
 
 
+def face_input() -> io.Input:
+    """Of the nodes that draw poses, as the next two."""
+    return io.Boolean.Input(
+        "face", default=True, tooltip="Draw the face as white dots, as the model was trained."
+    )
+
+
+def score_threshold_input() -> io.Input:
+    return io.Float.Input(
+        "threshold",
+        default=0.3,
+        min=0.0,
+        max=0.99,
+        step=0.01,
+        advanced=True,
+        tooltip="Points with a score up to this are left out.",
+    )
+
+
+def pose_colors_input() -> io.Input:
+    return io.Combo.Input(
+        "colors",
+        options=["vace", "openpose"],
+        default="vace",
+        advanced=True,
+        tooltip=(
+            "vace draws with red and blue exchanged (blue shoulders), as VACE's own tool drew its training "
+            "videos; openpose draws as other tools do (red shoulders)."
+        ),
+    )
+
+
 def without_alpha(frames, name: str = "frames"):
     """A clip [F, H, W, 3] of one that may have a fourth channel, and lines that say so."""
     if frames.shape[-1] != 4:

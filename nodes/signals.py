@@ -4,7 +4,16 @@ from comfy_api.latest import io
 
 from .comfy_bridge import compute_device, report
 from .guard import CheckedNode
-from .signal_inputs import CATEGORY, blank_frames, control_output, frames_input, without_alpha
+from .signal_inputs import (
+    CATEGORY,
+    blank_frames,
+    control_output,
+    face_input,
+    frames_input,
+    pose_colors_input,
+    score_threshold_input,
+    without_alpha,
+)
 from .sizes import size_input
 
 POSE_KEYPOINT = io.Custom("POSE_KEYPOINT")
@@ -239,33 +248,14 @@ class VDOTDrawPose(CheckedNode):
                 ),
                 _side("width"),
                 _side("height"),
-                io.Boolean.Input(
-                    "face", default=True, tooltip="Draw the face as white dots, as the model was trained."
-                ),
+                face_input(),
                 io.Boolean.Input(
                     "hands",
                     default=False,
                     tooltip="Draw the hands. The model was trained on body and face only.",
                 ),
-                io.Float.Input(
-                    "threshold",
-                    default=0.3,
-                    min=0.0,
-                    max=0.99,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="Points with a score up to this are left out.",
-                ),
-                io.Combo.Input(
-                    "colors",
-                    options=["vace", "openpose"],
-                    default="vace",
-                    advanced=True,
-                    tooltip=(
-                        "vace draws with red and blue exchanged (blue shoulders), as VACE's own tool drew "
-                        "its training videos; openpose draws as other tools do (red shoulders)."
-                    ),
-                ),
+                score_threshold_input(),
+                pose_colors_input(),
                 io.Float.Input(
                     "pen",
                     default=1.0,
