@@ -14,6 +14,8 @@ REGISTRY_URL = "https://api.comfy.org/comfy-nodes/"
 PACK_URL = "/extensions/ComfyUI-VDOT/"
 # How long anything may take on a slow, busy machine before it counts as never coming.
 DEADLINE_S = 240
+# A page that stands still for so long is frozen, not slow: what the tests look for takes minutes.
+FROZEN_MS = 20_000
 CHROMIUM_ARGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -57,12 +59,32 @@ _PICK = """([id, name, value]) => {
     widget.value = value
     widget.callback?.(value, app.canvas, node)
 }"""
-# Widgets made of HTML lie where they were until the graph has been drawn and the page laid out again.
+# Widgets made of HTML lie where they were until the graph has been drawn and the page laid out again, and a
+# workflow that has just been opened may move the view once more.
 _LOOK_AT = """async ([left, top, scale]) => {
-    app.canvas.ds.offset = [left, top]
-    app.canvas.ds.scale = scale
-    app.canvas.setDirty(true, true)
-    for (let count = 0; count < 3; count++) await new Promise(requestAnimationFrame)
+    const {ds} = app.canvas
+    const isThere = () => ds.offset[0] === left && ds.offset[1] === top && ds.scale === scale
+    for (let still = 0; still < 3; still++) {
+        if (!isThere()) {
+            ds.offset = [left, top]
+            ds.scale = scale
+            still = 0
+        }
+        app.canvas.setDirty(true, true)
+        await new Promise(requestAnimationFrame)
+    }
+}"""
+# Resolves once an element has lain in the same place for five frames.
+_LIES_STILL = """async (element) => {
+    const place = () => {
+        const {x, y, width, height} = element.getBoundingClientRect()
+        return [x, y, width, height].join()
+    }
+    for (let last = "", still = 0; still < 5; ) {
+        await new Promise(requestAnimationFrame)
+        still = place() === last ? still + 1 : 0
+        last = place()
+    }
 }"""
 _WATCH_STEPS = """async () => {
     const {api} = await import("/scripts/api.js")
@@ -175,10 +197,31 @@ class GraphPage:
     def evaluate(self, script: str, argument=None):
         return self.page.evaluate(script, argument)
 
+    def wait_for_value(self, script: str, argument, expected) -> None:
+        """Wait until a script's value is the expected one.
+
+        Args:
+            script: a function of one argument whose value is JSON.
+
+        Raises:
+            AssertionError: it has not been within DEADLINE_S; names the last value.
+        """
+        deadline = time.monotonic() + DEADLINE_S
+        while (value := self.evaluate(script, argument)) != expected and time.monotonic() < deadline:
+            self.page.wait_for_timeout(50)
+        assert value == expected
+
+    def wait_until_still(self, locator) -> None:
+        """Wait until one visible element keeps its place: the mouse can aim at it."""
+        locator.wait_for()
+        locator.evaluate(_LIES_STILL)
+
     def clear(self) -> None:
-        """An empty graph, seen from its upper left."""
+        """An empty graph, seen from its upper left, without the widgets of the one before."""
         self.evaluate(_CLEAR)
-        self.page.wait_for_function("() => app.graph._nodes.length === 0")
+        self.page.wait_for_function(
+            "() => app.graph._nodes.length === 0 && !document.querySelector('.vdot-widget')"
+        )
 
     def look_at(self, left: float, top: float, scale: float) -> None:
         """Move the view: the graph's point (-left, -top) comes to the canvas's corner, drawn on return."""

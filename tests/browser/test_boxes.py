@@ -59,11 +59,11 @@ class Drawing:
         self.graph, self.node = graph, node
         graph.evaluate("(id) => { app.graph.getNodeById(id).pos = [0, 0] }", node)
         graph.look_at(200, 100, 1)
-        self.canvas = graph.page.locator(".vdot-stage-canvas")
-        self.canvas.wait_for()
         graph.page.wait_for_function(
-            "() => document.querySelector('.vdot-stage-canvas').getBoundingClientRect().width > 100"
+            "() => document.querySelector('.vdot-stage-canvas')?.getBoundingClientRect().width > 100"
         )
+        self.canvas = graph.page.locator(".vdot-stage-canvas")
+        graph.wait_until_still(self.canvas)
 
     def drag(self, start, end, size) -> None:
         """From one point of the video to another."""

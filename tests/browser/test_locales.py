@@ -105,7 +105,7 @@ def test_the_server_serves_the_languages(server, schemas):
 def test_every_nodes_help_page_is_served(server, schemas, language):
     for node_id in schemas:
         url = f"http://127.0.0.1:{server.port}{PACK_URL}docs/{node_id}/{language}.md"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=120) as answer:
             # The front end takes HTML for its own index page and shows no help.
             assert "html" not in answer.headers["Content-Type"]
             served = answer.read()

@@ -19,13 +19,14 @@ def modes(name: str) -> dict[str, int]:
     return {str(node["id"]): node["mode"] for node in read_workflow(name)["nodes"]}
 
 
-def choose_of_group(page, title: str, label: str) -> None:
-    """Right-click a group's title and click an entry of its menu; the note names it too."""
+def choose_of_group(page, title: str, label: str, expected: dict[str, int]) -> None:
+    """Right-click a group's title, click an entry of its menu (the note names it too), and see the modes."""
     x, y = page.evaluate(GROUP_PLACE, title)
     page.look_at(200 - x, 300 - y, 0.6)
     left, top = page.evaluate(CANVAS_PLACE)
     page.page.mouse.click(left + 0.6 * 260, top + 0.6 * 314, button="right")
     page.page.get_by_text(label, exact=True).and_(page.page.locator(":not(em)")).click()
+    page.wait_for_value(MODES, None, expected)
 
 
 def test_an_address_opens_a_task_with_its_group_switched_on(page):
@@ -35,7 +36,7 @@ def test_an_address_opens_a_task_with_its_group_switched_on(page):
     finally:
         page.address = address
     page.page.wait_for_function("() => app.graph._nodes.some((node) => node.type === 'VDOTReference')")
-    assert page.evaluate(MODES) == modes("vdot_reference_depth")
+    page.wait_for_value(MODES, None, modes("vdot_reference_depth"))
     page.clear()
     assert page.our_problems() == []
 
@@ -43,11 +44,9 @@ def test_an_address_opens_a_task_with_its_group_switched_on(page):
 def test_a_group_is_switched_by_its_menu(page):
     page.load(read_workflow("vdot_depth"))
     assert page.evaluate(MODES) == modes("vdot_depth")
-    choose_of_group(page, SUBJECT, "Set Group Nodes to Always")
-    assert page.evaluate(MODES) == modes("vdot_reference_depth")
+    choose_of_group(page, SUBJECT, "Set Group Nodes to Always", modes("vdot_reference_depth"))
     assert page.run() == "execution_success"
-    choose_of_group(page, SUBJECT, "Bypass Group Nodes")
-    assert page.evaluate(MODES) == modes("vdot_depth")
+    choose_of_group(page, SUBJECT, "Bypass Group Nodes", modes("vdot_depth"))
     assert page.our_problems() == []
 
 

@@ -19,6 +19,9 @@ import aiohttp
 
 from tests.support.comfy import ROOT, comfyui_path
 
+# The longest that an answer takes on a busy machine.
+ANSWER_S = 120
+
 
 @dataclass
 class Run:
@@ -134,7 +137,7 @@ class ComfyServer:
 
     def get(self, path: str):
         """GET a JSON resource."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=ANSWER_S) as answer:
             return json.loads(answer.read())
 
     def post(self, path: str, body: dict) -> dict:
@@ -142,7 +145,7 @@ class ComfyServer:
         url = f"http://127.0.0.1:{self.port}{path}"
         request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
                 return json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError as error:
             if error.code != 400:
