@@ -78,18 +78,20 @@ def test(arguments: Sequence[str]) -> int:
 
     --host VERSION: the workflows' tests on an older ComfyUI, with the packages of the pinned one.
 
-    On two cores or more, two workers share the tests, with one torch thread each.
+    On two cores or more, two workers share the tests, with one torch thread each. PYTHONDONTWRITEBYTECODE is
+    overridden: hundreds of short processes would each compile torch and ComfyUI again.
     """
     arguments = list(arguments)
+    variables = {"PYTHONDONTWRITEBYTECODE": ""}
     if "--floor" in arguments:
         arguments.remove("--floor")
         python = str(set_up_floor())
         # This environment lacks ComfyUI's requirements: comparisons with ComfyUI are skipped.
         with tempfile.TemporaryDirectory() as nothing:
-            hidden = {"VDOT_CACHE": nothing, "COMFYUI_PATH": ""}
+            variables |= {"VDOT_CACHE": nothing, "COMFYUI_PATH": ""}
             has_paths = any((ROOT / argument.split("::")[0]).exists() for argument in arguments)
-            return run([python, "-m", "pytest", *([] if has_paths else FLOOR_TESTS), *arguments], hidden)
-    variables = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+            return run([python, "-m", "pytest", *([] if has_paths else FLOOR_TESTS), *arguments], variables)
+    variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
     if "--host" in arguments:
         place = arguments.index("--host")
         version = "".join(arguments[place + 1 : place + 2])

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,6 +149,16 @@ def test_two_workers_share_the_tests_unless_the_arguments_say_otherwise(monkeypa
         assert commands.worker_options(arguments) == []
     monkeypatch.setattr(commands, "num_cores", lambda: 1)
     assert commands.worker_options([]) == []
+
+
+def test_processes_of_the_tests_keep_what_they_compile(monkeypatch):
+    code = "import sys; sys.exit(sys.dont_write_bytecode)"
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(commands, "set_up", lambda: SimpleNamespace(python=sys.executable))
+    monkeypatch.setattr(commands, "worker_options", lambda _: [])
+    run = commands.run
+    monkeypatch.setattr(commands, "run", lambda _, variables: run([sys.executable, "-c", code], variables))
+    assert commands.test([]) == 0
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounter
 
 from tests.core.networks.helpers import SIZES, diffusers_network, inputs, random_network, relative
 from vdot_core.networks import WanVaceConfig, passes
@@ -18,6 +17,8 @@ TOKENS = 5 * 16 * 16
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_one_graph_traced_once(grad):
+    from torch._dynamo.testing import CompileCounter  # seconds to import
+
     config = replace(SIZES["narrow heads"], num_layers=2, vace_layers=(0,))
     network = random_network(config).requires_grad_(grad)
     if grad:

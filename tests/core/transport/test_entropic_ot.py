@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import ot
 import pytest
 import torch
 
@@ -21,6 +20,8 @@ def squared_cost(a, b):
 
 def pot_plan(a, b, eps, cost=None, weights=None):
     """Converged float64 plan of one frame by POT's log-domain Sinkhorn."""
+    import ot  # seconds to import
+
     cost = (squared_cost(a, b) if cost is None else cost).numpy()
     weights_a, weights_b = weights or [np.full(n, 1 / n) for n in cost.shape]
     plan = ot.bregman.sinkhorn_log(weights_a, weights_b, cost, eps, numItermax=50_000, stopThr=1e-13)
@@ -67,6 +68,8 @@ def test_l1_cost_equals_pot():
 
 @pytest.mark.parametrize(("rho_a", "rho_b"), [(5.0, 20.0), (5.0, 5.0)])
 def test_unbalanced_equals_pot(rho_a, rho_b):
+    import ot
+
     a, b = clouds(frames=1)
     eps, cost = 2.0, squared_cost(a[0], b[0]).numpy()
     weights = [np.full(n, 1 / n) for n in cost.shape]
