@@ -139,7 +139,7 @@ def _add_lora(patcher, path: Path, strength: float, model: str) -> str:
     tensors, metadata = read_tensors(path, "a LoRA")
     for name, tensor in tensors.items():
         require_finite(name, tensor, path)
-    tensors = comfy.lora_convert.convert_lora(tensors)
+    tensors = comfy.lora_convert.convert_lora(_in_comfyui_names(path, tensors, metadata))
     recorded = _Recorded(tensors)
     patches = comfy.lora.load_lora(
         recorded, comfy.lora.model_lora_keys_unet(patcher.model, {}), log_missing=False
@@ -147,11 +147,6 @@ def _add_lora(patcher, path: Path, strength: float, model: str) -> str:
     shapes = {name: tuple(value.shape) for name, value in patcher.model.state_dict().items()}
     fitting = {key: patch for key, patch in patches.items() if _fits(patch, shapes.get(key))}
     if not fitting:
-        if any(key.startswith("transformer.") for key in tensors):
-            raise ValueError(
-                f"the LoRA {shown(path.name)} has diffusers' names, which ComfyUI does not read; make it "
-                "again in ComfyUI's names, or merge it into the model's file first"
-            )
         misfits = f"; all {counted(len(patches), 'weight')} are of another size" if patches else ""
         raise ValueError(
             f"nothing of the LoRA {shown(path.name)} fits this model{misfits}; give one that was made for "
@@ -170,6 +165,22 @@ def _add_lora(patcher, path: Path, strength: float, model: str) -> str:
     if model and (note := note_of_another_base(metadata, model)):
         parts.append(note)
     return ", ".join(parts)
+
+
+def _in_comfyui_names(path: Path, tensors: dict, metadata: dict) -> dict:
+    """A LoRA's tensors; those under diffusers' names, which ComfyUI does not read for Wan, under its own."""
+    from ..vdot_core.checkpoints.lora.names import comfyui_key
+    from ..vdot_core.checkpoints.lora.read import default_alpha
+
+    renamed = {key: new for key in tensors if (new := comfyui_key(key)) is not None}
+    if not renamed:
+        return tensors
+    converted = {renamed.get(key, key): value for key, value in tensors.items()}
+    alpha, ending = default_alpha(path, metadata), ".lora_A.weight"
+    if alpha is not None:
+        for key in [new for new in renamed.values() if new.endswith(ending)]:
+            converted.setdefault(key.removesuffix(ending) + ".alpha", torch.tensor(float(alpha)))
+    return converted
 
 
 def _is_table(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Layers whose weights stay as a file stores them, GGUF blocks or scaled fp8, and are decoded at use."""
+"""Layers whose weights stay as a file stores them, in GGUF blocks, fp8 or int8, and are decoded at use."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from comfy_kitchen.tensor.base import BaseLayoutParams
 from torch import Tensor, nn
 
 from ..vdot_core.checkpoints.ggml_types import dequantize
-from ..vdot_core.checkpoints.quantized import expand_scaled
+from ..vdot_core.checkpoints.scaled import expand_scaled
 
 LAYOUT = "VDOTPackedLayout"
 
@@ -24,9 +24,14 @@ class PackedLayout(QuantizedLayout):
 
     @dataclass(frozen=True)
     class Params(BaseLayoutParams):
-        """Form of one weight: the format of its GGUF blocks, or `scale` of fp8, one factor or one per row."""
+        """Form of one weight: the format of its GGUF blocks, or `scale`, one factor or one per row.
+
+        Args:
+            group_size: columns that were rotated together before; 0: none were.
+        """
 
         ggml_type: str = ""
+        group_size: int = 0
 
         def _tensor_fields(self) -> list[str]:
             return [] if self.ggml_type else ["scale"]
@@ -39,7 +44,7 @@ class PackedLayout(QuantizedLayout):
     def dequantize(cls, qdata: Tensor, params: Params) -> Tensor:
         if params.ggml_type:
             return dequantize(qdata, params.ggml_type, params.orig_shape, params.orig_dtype)
-        return expand_scaled(qdata, params.scale, params.orig_dtype)
+        return expand_scaled(qdata, params.scale, params.orig_dtype, params.group_size)
 
     @classmethod
     def get_plain_tensors(cls, qtensor: QuantizedTensor) -> tuple[Tensor, ...]:
@@ -55,17 +60,23 @@ register_layout_class(LAYOUT, PackedLayout)
 
 
 def pack(
-    stored: Tensor, shape: tuple[int, ...], scale: Tensor | None = None, ggml_type: str = ""
+    stored: Tensor,
+    shape: tuple[int, ...],
+    scale: Tensor | None = None,
+    ggml_type: str = "",
+    group_size: int = 0,
 ) -> QuantizedTensor:
     """A stored weight as one tensor of its values.
 
     Args:
-        stored: as it lies in the file, uint8 blocks or fp8 numbers.
+        stored: as it lies in the file, uint8 blocks, or fp8 or int8 numbers.
         shape: of the values.
-        scale: of fp8, one factor or one per row.
+        scale: of fp8 and int8, one factor or one per row.
         ggml_type: the format of GGUF's blocks.
+        group_size: columns that were rotated together before; 0: none were.
     """
-    return QuantizedTensor(stored, LAYOUT, PackedLayout.Params(scale, torch.bfloat16, shape, ggml_type))
+    params = PackedLayout.Params(scale, torch.bfloat16, shape, ggml_type, group_size)
+    return QuantizedTensor(stored, LAYOUT, params)
 
 
 def _decoded_to(packed: QuantizedTensor, dtype: torch.dtype) -> QuantizedTensor:

@@ -167,5 +167,5 @@ def _packed(entry: Entry, tensors: dict[str, Tensor]) -> Tensor:
     from .comfy_packed import pack
 
     scale, spec = tensors[entry.scale] if entry.scale else None, entry.spec
-    packed = pack(tensors[entry.name], spec.shape, scale, spec.ggml_type)
+    packed = pack(tensors[entry.name], spec.shape, scale, spec.ggml_type, entry.group_size)
     return packed if len(spec.shape) == 2 else packed.dequantize()

@@ -60,7 +60,10 @@ class VDOTLoadModel(CheckedNode):
                     default="vdot",
                     optional=True,
                     advanced=True,
-                    tooltip="vdot: this pack's network. comfyui: ComfyUI's own. Both give the same video.",
+                    tooltip=(
+                        "vdot: this pack's network. comfyui: ComfyUI's own. Both give the same video; of "
+                        "int8 files, whose layers round their input too, two that are equally good."
+                    ),
                 ),
                 *_lora_inputs(),
             ],

@@ -49,7 +49,15 @@ def server_with_models(base: Path, models_dir: Path) -> ComfyServer:
     return server
 
 
-def quantized(state, kind):
+_OPTIONS = {
+    "float8_e4m3fn": {"scale": "recalculate"},
+    "float8_e5m2": {"scale": "recalculate"},
+    "int8_tensorwise": {"per_channel": True},
+    "convrot_w4a4": {"convrot_groupsize": 64},
+}
+
+
+def quantized(state, kind, options=None):
     """A state dict whose blocks are quantized by ComfyUI's own quantizers, in ComfyUI's form."""
     from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
 
@@ -57,17 +65,13 @@ def quantized(state, kind):
     for name, value in state.items():
         stored[name] = value
         if value.ndim == 2 and "blocks." in name and name.endswith(".weight"):
-            options = {"per_channel": True} if kind == "int8_tensorwise" else {}
-            if kind.startswith("float8"):
-                options = {"scale": "recalculate"}
-            if kind == "convrot_w4a4":
-                options = {"convrot_groupsize": 64}
+            options = options or _OPTIONS.get(kind, {})
             layout = QUANT_ALGOS[kind]["comfy_tensor_layout"]
             packed = QuantizedTensor.from_float(value, layout, **options)
             parts = {key: part.contiguous() for key, part in packed.state_dict(name).items()}
             # e8m0 scales are stored as bytes, for not every reader knows their dtype.
             stored |= {k: v.view(torch.uint8) if "e8m0" in str(v.dtype) else v for k, v in parts.items()}
-            settings = {key: value for key, value in options.items() if key == "convrot_groupsize"}
+            settings = {key: value for key, value in options.items() if key.startswith("convrot")}
             text = json.dumps({"format": kind, **settings}).encode()
             stored[name.replace(".weight", ".comfy_quant")] = torch.tensor(list(text), dtype=torch.uint8)
     return stored

@@ -1,6 +1,7 @@
 """VDOT Load Model opens every quantized form that ComfyUI's layers read: our network against ComfyUI's."""
 
 import ctypes
+import json
 import math
 import mmap
 from pathlib import Path
@@ -100,6 +101,33 @@ def test_a_base_and_a_module_of_different_forms(gguf_forms, load, inputs, expect
     assert relative(velocity(model, inputs), expected) < 0.1
 
 
+@pytest.mark.parametrize("form", ["fp8_scaled", "int8", "Q8_0"])
+def test_a_module_alone_in_a_form_opens_over_a_base(gguf_forms, load, inputs, expected, native_state, form):
+    """In our loader, and, as KJNodes' loader adds it to the base's tensors, in ComfyUI's own."""
+    import comfy.sd
+    import folder_paths
+    from safetensors.torch import load_file
+
+    checkpoints = submodule("vdot_core.checkpoints")
+    save_file(part(native_state, True), gguf_forms / "module.safetensors")
+    path = gguf_forms / f"module_{form}.{'gguf' if form == 'Q8_0' else 'safetensors'}"
+    if form == "Q8_0":
+        checkpoints.convert_to_gguf(gguf_forms / "module.safetensors", path, form, overwrite=True)
+    else:
+        checkpoints.convert(gguf_forms / "module.safetensors", path, form=form, overwrite=True)
+    folder_paths.filename_list_cache.clear()
+    model = load("t2v_only.safetensors", vace_name=path.name)
+    weight = model.model.diffusion_model.vace_blocks[0].ffn[0].weight
+    assert weight.nbytes <= weight.numel() * 1.1, "the module was decoded at loading"
+    result = velocity(model, inputs)
+    assert relative(result, expected) < 0.1
+    if form != "Q8_0":
+        both = {**load_file(gguf_forms / "t2v_only.safetensors"), **load_file(path)}
+        with torch.inference_mode():
+            native = velocity(comfy.sd.load_diffusion_model_state_dict(both), inputs)
+        assert relative(result, native) <= (5e-6 if form == "fp8_scaled" else TOLERANCES["int8_tensorwise"])
+
+
 NAMES = ("blocks.1.self_attn.q", "vace_blocks.0.ffn.0", "blocks.0.ffn.2", "head.head")
 
 
@@ -160,6 +188,13 @@ def test_lora_hooks_on_packed_weights_are_refused(load, gguf_forms):
         layer.set_weight(torch.zeros(256, 128), inplace_update=True, seed=1)
 
 
+DIFFUSERS_NAMES = {
+    "diffusion_model.blocks.1.self_attn.q": "blocks.1.attn1.to_q",
+    "diffusion_model.vace_blocks.0.ffn.0": "vace_blocks.0.ffn.net.0.proj",
+    "diffusion_model.blocks.0.ffn.2": "blocks.0.ffn.net.2",
+    "diffusion_model.head.head": "proj_out",
+}
+DIFFUSERS_ENDS = {"up.weight": "B.weight", "down.weight": "A.weight"}
 TABLES = ("blocks.0.modulation", "vace_blocks.1.modulation", "head.modulation")
 
 
@@ -178,9 +213,16 @@ def lora_files(forms, native_state, tmp_path_factory):
     save_file(foreign, folder / "foreign.safetensors")
     tables = {f"diffusion_model.{n}.diff": torch.randn_like(native_state[n]) for n in TABLES}
     save_file(tables, folder / "tables.safetensors")
-    save_file(
-        {"transformer.blocks.0.attn1.to_q.lora_A.weight": torch.ones(2, 128)}, folder / "named.safetensors"
-    )
+    named = {}
+    for key, value in lora.items():
+        module, end = key.rsplit(".lora_", 1)
+        named[f"transformer.{DIFFUSERS_NAMES[module]}.lora_{DIFFUSERS_ENDS[end]}"] = value
+    # PEFT divides alpha by the rank, 2; ComfyUI's key without one has the scale 1.
+    alpha = json.dumps({"transformer.lora_alpha": 4, "transformer.r": 2})
+    save_file(named, folder / "named.safetensors")
+    save_file(named, folder / "doubled.safetensors", {"lora_adapter_metadata": alpha})
+    ranked = json.dumps({"transformer.use_rslora": True})
+    save_file(named, folder / "ranked.safetensors", {"lora_adapter_metadata": ranked})
     wide, _ = lora_of({f"{name}.weight": torch.zeros(5120, 5120) for name in NAMES}, NAMES)
     save_file(wide, folder / "wide.safetensors")
     whole = (folder / "whole.safetensors").read_bytes()
@@ -211,6 +253,14 @@ def test_loras_of_the_loader_are_on_the_model(lora_files, load, run, inputs, mod
         "part.safetensors at 0.5: 4 weights, 2 of 10 keys not of this network left out, made from "
         "other_vace.safetensors, and the model is plain_vace.safetensors: right if these are one network",
     ]
+
+
+@pytest.mark.parametrize(("name", "strength"), [("named.safetensors", 1.0), ("doubled.safetensors", 0.5)])
+def test_a_lora_of_diffusers_is_that_of_comfyui(lora_files, load, inputs, name, strength):
+    """Its alpha, which diffusers keeps in the header, included."""
+    expected = velocity(load("plain_vace.safetensors", lora_1="whole.safetensors"), inputs)
+    model = load("plain_vace.safetensors", lora_1=name, lora_1_strength=strength)
+    torch.testing.assert_close(velocity(model, inputs), expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("network", ["vdot", "comfyui"])
@@ -247,7 +297,7 @@ def test_changes_of_modulation_tables_are_on_the_model_and_end_with_it(
             r"wide\.safetensors fits this model; all 4 weights are of another size; give",
         ),
         ("cut_\udce8.safetensors", r"cut_\\udce8\.safetensors"),
-        ("named.safetensors", r"named\.safetensors has diffusers' names.*in ComfyUI's names"),
+        ("ranked.safetensors", r"ranked\.safetensors was saved with rsLoRA.*save it with alpha tensors"),
         ("nan.safetensors", r"nan\.safetensors: .* has values that are not finite"),
     ],
 )
@@ -261,8 +311,7 @@ def test_a_lora_that_cannot_be_used_is_refused_by_name(lora_files, load, name, s
     ("name", "weight_dtype", "module", "sentence"),
     [
         ("nvfp4.safetensors", "fp8_e4m3fn", None, "quantized as nvfp4 and stays so.*set it to default"),
-        ("int8_tensorwise.safetensors", "bf16", None, "quantized as int8_tensorwise and stays so"),
-        ("t2v.gguf", "default", "module_int8.safetensors", "int8_tensorwise weights cannot be joined"),
+        ("t2v.gguf", "default", "module_nvfp4.safetensors", "nvfp4 weights cannot be joined"),
     ],
 )
 def test_what_cannot_be_combined_is_said(
@@ -270,7 +319,7 @@ def test_what_cannot_be_combined_is_said(
 ):
     import folder_paths
 
-    save_file(quantized(part(native_state, True), "int8_tensorwise"), forms / "module_int8.safetensors")
+    save_file(quantized(part(native_state, True), "nvfp4"), forms / "module_nvfp4.safetensors")
     folder_paths.filename_list_cache.clear()
     with pytest.raises(ValueError, match=sentence):
         load(name, weight_dtype, **({"vace_name": module} if module else {}))
@@ -285,6 +334,27 @@ def test_fp8_asked_of_an_fp8_file_is_the_file_as_it_is(forms, load, inputs, kind
     assert torch.equal(velocity(as_it_is, inputs), expected)
     decoded = load(f"{kind}.safetensors", "fp32")
     torch.testing.assert_close(velocity(decoded, inputs), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("group_size", [0, 64])
+def test_int8_is_decoded_on_demand(gguf_forms, load, inputs, native_state, group_size):
+    """To the values that ComfyUI's own tensors decode to; and joined with a file of another form."""
+    import folder_paths
+    from comfy.quant_ops import QuantizedTensor
+
+    options = {"per_channel": True, "convrot": group_size > 0, "convrot_groupsize": group_size or 256}
+    stored = quantized(native_state, "int8_tensorwise", options)
+    save_file(stored, gguf_forms / "int8.safetensors")
+    save_file(part(stored, True), gguf_forms / "int8_module.safetensors")
+    folder_paths.filename_list_cache.clear()
+    for name, precision in (("blocks.0.ffn.2.weight", 1e-6), ("vace_blocks.1.self_attn.q.weight", 1e-6)):
+        packed = QuantizedTensor.from_float(native_state[name], "TensorWiseINT8Layout", **options)
+        values = load("int8.safetensors", "fp32").model.state_dict()[f"diffusion_model.{name}"]
+        assert values.dtype == torch.float32 and relative(values, packed.dequantize()) < precision
+    decoded = velocity(load("int8.safetensors", "fp32"), inputs)
+    joined = load("t2v.gguf", vace_name="int8_module.safetensors")
+    weight = joined.model.diffusion_model.vace_blocks[0].ffn[0].weight
+    assert weight.nbytes <= weight.numel() * 1.1 and relative(velocity(joined, inputs), decoded) < 0.02
 
 
 @pytest.mark.parametrize("network", ["vdot", "comfyui"])

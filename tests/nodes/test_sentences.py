@@ -14,6 +14,7 @@ NOT_REACHED = {
     "convert.py",
     "gguf_write.py",
     "merge.py",
+    "targets.py",
     "write.py",
     "context_scale.py",
     "initialize.py",

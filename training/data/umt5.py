@@ -170,12 +170,13 @@ def _settings(metadata: dict[str, str], path: str | Path) -> tuple[int, dict[str
 
 def _expanded(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     """The weights themselves where a file holds scaled fp8."""
-    from vdot_core.checkpoints.quantized import expand_scaled, find_quantization
+    from vdot_core.checkpoints.quantized import find_quantization
+    from vdot_core.checkpoints.scaled import expand_scaled
     from vdot_core.checkpoints.tensor_files import TensorSpec
 
     specs = {name: TensorSpec.of(value) for name, value in tensors.items()}
     quantization = find_quantization(specs)
-    formats = " and ".join(quantization.formats)
+    formats = " and ".join({*quantization.formats, *quantization.encodings} - {"scaled fp8"})
     problem = quantization.problem or (formats and f"it is quantized as {formats}, which is not read")
     if problem:
         raise ValueError(f"{shown(path)}: {problem}; give umt5_xxl_fp16.safetensors")

@@ -14,8 +14,9 @@ from .info import CheckpointInfo, Survey
 from .read import inspect, iterate_tensors, loadable
 from .shards import write_shards
 from .streams import compared_with_a_copy, reported, unchanged
+from .targets import checked_path, earlier_forms, remove, require_apart, require_free
 from .tensor_files import TensorSpec
-from .write import carried_header, checked_path, plain_header, require_apart, require_free, writing_order
+from .write import result_header, writing_order
 
 
 def convert(
@@ -33,7 +34,7 @@ def convert(
     """Rewrite a checkpoint in safetensors under Wan's names with its config in the header.
 
     Args:
-        source: anything that `read_weights` reads.
+        source: anything that `read_weights` reads, or a VACE module alone.
         target: the `.safetensors` file to write; it appears only when complete.
         vace: the VACE module to join to a T2V network.
         config: sizes of a network whose file does not carry them.
@@ -42,7 +43,7 @@ def convert(
         shard_bytes: write parts of at most this size and their index, `target` + '.index.json'.
         plain: leave the config out, so that ComfyUI opens the file with its own network, also without this
             pack; for released sizes alone, which are known from their shapes.
-        overwrite: replace an existing target.
+        overwrite: replace an existing target, in one file or in parts.
     Returns:
         The `inspect` result of the new file.
     Raises:
@@ -55,21 +56,23 @@ def convert(
             f"got form {described(form)} and dtype {dtype}; give a form ({', '.join(FORMS)}) or a dtype"
         )
     target = checked_path(target)
-    require_free(target, overwrite)
-    checkpoint = loadable(source, vace, config, torch.bfloat16 if form else dtype)
-    if len(checkpoint.info.files) > 1:
-        require_apart([target], checkpoint.info.files)
+    if shard_bytes is None:
+        require_free(target, overwrite)
+    checkpoint = loadable(source, vace, config, torch.bfloat16 if form else dtype, module_alone=True)
+    files = checkpoint.info.files
+    if len(files) > 1:
+        require_apart([target], files)
+    earlier = []
+    if shard_bytes is None:
+        earlier = earlier_forms(target, [target], overwrite=overwrite, sources=files)
     groups, targets = _plan(checkpoint, dtype, form)
-    metadata = carried_header(checkpoint.info.config, checkpoint.info.metadata)
-    if plain:
-        shapes = {name: entry.spec for name, entry in checkpoint.entries.items()}
-        metadata = plain_header(checkpoint.info.config, shapes, checkpoint.info.metadata)
+    metadata = result_header(checkpoint, plain=plain)
     stream = unchanged(iterate_tensors(checkpoint.entries, targets, mapped=False), checkpoint.entries)
     if form:
         stream = encode(form, {name: group[name] for name, group in groups.items() if len(group) > 1}, stream)
     specs = {name: spec for group in groups.values() for name, spec in group.items()}
     stream = reported(stream, sum(spec.num_bytes for spec in specs.values()))
-    with compared_with_a_copy(checkpoint.info.files, target):
+    with compared_with_a_copy(files, target):
         if shard_bytes is not None:
             target = write_shards(
                 target,
@@ -78,10 +81,11 @@ def convert(
                 metadata,
                 shard_bytes,
                 overwrite=overwrite,
-                sources=checkpoint.info.files,
+                sources=files,
             )
         else:
             write_safetensors(target, writing_order(specs), stream, metadata, overwrite=overwrite)
+            remove(earlier)
     return inspect(target)
 
 

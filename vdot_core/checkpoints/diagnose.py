@@ -29,20 +29,23 @@ _OTHER_FAMILY = re.compile(
 
 @dataclass(frozen=True)
 class Problem:
-    """The reason why a readable file is not a loadable network."""
+    """The reason why a readable file is not a loadable network, and what it is used for instead."""
 
     layout: str
     reason: str = ""
+    usage: str = ""
 
 
 VACE_MODULE = Problem(
     "vace-module",
     "this file holds only the VACE module; give the T2V network that it belongs to, and this one as its VACE "
     "module",
+    "a VACE module: use it with the T2V network of its size, as vace_name of VDOT Load Model or in a command",
 )
 _LORA_PROBLEM = Problem(
     "lora",
     "these are LoRA weights, not a network; load a VACE network and put the LoRA on it with a LoRA loader",
+    "a LoRA: put it on a network of its size, by VDOT Load Model's LoRA list, a LoRA loader or `merge`",
 )
 _IMAGE_PROBLEM = Problem(
     "i2v", "this is Wan 2.2 / I2V: has img_emb (image conditioning); give a VACE or T2V file of Wan 2.1"

@@ -63,11 +63,27 @@ def find_weights(path: str | Path) -> WeightSet:
     return WeightSet((path,), config=config)
 
 
+def listed_shards(index: Path) -> list[str]:
+    """Names of the files that an index places tensors in.
+
+    Raises:
+        ValueError: no readable index, or names of files outside its folder.
+    """
+    return sorted(set(_weight_map(index).values()))
+
+
 def _in_folder(folder: Path) -> WeightSet:
     indices = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
     preferred = folder / f"diffusion_pytorch_model.safetensors{INDEX_SUFFIX}"
     if preferred in indices or len(indices) == 1:
-        return _from_index(preferred if preferred in indices else indices[0])
+        index = preferred if preferred in indices else indices[0]
+        single = index.with_name(index.name.removesuffix(INDEX_SUFFIX))
+        if os.path.isfile(single):
+            raise ValueError(
+                f"{shown(folder)} has both {shown(single.name, 80)} and the index of its parts; give the one "
+                "to read"
+            )
+        return _from_index(index)
     if indices:
         raise ValueError(f"{shown(folder)} has several indices ({_names(indices)}); give the one to read")
     files = sorted(folder.glob("*.safetensors")) or sorted(
@@ -99,7 +115,8 @@ def _names(files: list[Path]) -> str:
     return listed([file.name for file in files], 5)
 
 
-def _from_index(index: Path) -> WeightSet:
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> file, checked to be in the index's folder."""
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{shown(index)} has no weight_map (tensor name -> shard file); download it again")
@@ -110,6 +127,11 @@ def _from_index(index: Path) -> WeightSet:
                 f"{shown(index)} is refused: it places '{shown(name)}' in '{shown(shard, 80)}'; a "
                 "shard must be a file in the same folder: download it again"
             )
+    return weight_map
+
+
+def _from_index(index: Path) -> WeightSet:
+    weight_map = _weight_map(index)
     shards = sorted(set(weight_map.values()))
     if len(shards) > MAX_SHARDS:
         raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .scaled import rotation
 from .tensor_files import TensorSpec
 
 FORMS = ("fp8_scaled", "int8")
@@ -119,20 +120,11 @@ def _quantize_int8(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     weight = torch.empty(matrix.shape, dtype=torch.int8)
     scale = torch.empty(matrix.shape[0], 1)
     size = _rotation_size(tuple(matrix.shape))
-    rotation = None if size is None else _rotation(size)
+    turn = None if size is None else rotation(size)
     for rows in _row_chunks(matrix):
         values = matrix[rows].float()
-        if rotation is not None:
-            values = (values.reshape(-1, size) @ rotation.T).view_as(values)
+        if turn is not None:
+            values = (values.reshape(-1, size) @ turn.T).view_as(values)
         scale[rows] = (values.abs().amax(dim=1, keepdim=True) / 127).clamp_min(1e-30)
         weight[rows] = (values / scale[rows]).round_().clamp_(-127, 127).to(torch.int8)
     return weight, scale
-
-
-def _rotation(size: int) -> torch.Tensor:
-    """The regular Hadamard matrix [size, size], orthogonal, of which every row has the same sum."""
-    block = torch.tensor([[1.0, 1, 1, -1], [1, 1, -1, 1], [1, -1, 1, 1], [-1, 1, 1, 1]])
-    matrix = block
-    while matrix.shape[0] < size:
-        matrix = torch.kron(matrix, block)
-    return matrix / size**0.5

@@ -27,8 +27,9 @@ from .gguf_header import ORIGINAL_SHAPE
 from .info import CheckpointInfo, Survey
 from .read import inspect, iterate_tensors, loadable
 from .streams import compared_with_a_copy, reported, unchanged
+from .targets import require_apart, require_free
 from .tensor_files import TensorSpec
-from .write import carried_header, require_apart, require_free
+from .write import result_header
 
 if TYPE_CHECKING:
     import gguf
@@ -54,7 +55,7 @@ def convert_to_gguf(
     """Rewrite a checkpoint as one GGUF file with its config among the fields.
 
     Args:
-        source: anything that `read_weights` reads.
+        source: anything that `read_weights` reads, or a VACE module alone.
         target: the `.gguf` file to write; it appears only when complete.
         kind: one of `GGUF_TYPES`, or of `K_TYPES` with llama_quantize.
         vace: the VACE module to join to a T2V network.
@@ -68,7 +69,7 @@ def convert_to_gguf(
             package or llama-quantize is missing, or llama-quantize fails.
     """
     target = _checked_target(target, kind, llama_quantize, overwrite)
-    checkpoint = loadable(source, vace, config, torch.bfloat16)
+    checkpoint = loadable(source, vace, config, torch.bfloat16, module_alone=True)
     if len(checkpoint.info.files) > 1:
         require_apart([target], checkpoint.info.files)
     with (
@@ -82,7 +83,7 @@ def convert_to_gguf(
                 _write(checkpoint, full, "BF16", max_axes=_MAX_LLAMA_AXES)
                 _run_llama_quantize(str(llama_quantize), full, partial, kind)
         written = inspect(partial, config=checkpoint.info.config)
-        if written.problem:
+        if written.problem and not written.usage:
             raise ValueError(f"cannot write {shown(target)}: {written.problem}")
     return inspect(target)
 
@@ -138,7 +139,7 @@ def _write(checkpoint: Survey, path: Path, kind: str, *, max_axes: int = 5) -> N
     with closing(writer):
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind}"])
-        for key, value in carried_header(checkpoint.info.config, checkpoint.info.metadata).items():
+        for key, value in result_header(checkpoint).items():
             writer.add_string(METADATA + key, value)
         total = 0
         for name, entry in checkpoint.entries.items():

@@ -17,6 +17,7 @@ log = logging.getLogger("vdot")
 
 FORMAT_VERSION = "1"
 CONFIG_DIGEST = "config_sha256"
+CONFIG_KEYS = ("format", "vdot_format", "config", CONFIG_DIGEST)  # of `config_to_metadata`
 _RELEASED = ("wan_vace_14b", "wan_vace_1_3b")
 _BLOCK = re.compile(r"(vace_blocks|blocks)\.(\d{1,5})\.")
 # config.json of diffusers, and of Wan's own repository, in the words of WanVaceConfig.
@@ -176,6 +177,19 @@ def config_from_shapes(specs: Mapping[str, TensorSpec]) -> WanVaceConfig:
         },
         "shapes",
     )
+
+
+def config_of_module(specs: Mapping[str, TensorSpec]) -> WanVaceConfig | None:
+    """Config of the released network that a VACE module is part of, by its width and number of blocks.
+
+    Args:
+        specs: Wan name -> shape and dtype.
+    Returns:
+        The config; None where it fits no released network.
+    """
+    dim, num_vace = _shape(specs, "vace_patch_embedding.weight", 5)[0], count_blocks(specs)[1]
+    presets = (PRESETS[name]() for name in _RELEASED)
+    return next((p for p in presets if (p.dim, len(p.vace_layers)) == (dim, num_vace)), None)
 
 
 def follows_from_shapes(config: WanVaceConfig, specs: Mapping[str, TensorSpec]) -> bool:

@@ -25,8 +25,9 @@ class CheckpointInfo:
         num_parameters: all parameters of the network; quantization scales are not counted.
         files: the weight files.
         metadata: the strings of the files' headers.
-        problem: why it cannot be loaded; empty where it can.
-        scaled: True for fp8 weights with scale factors.
+        problem: why it cannot be loaded by itself; empty where it can.
+        usage: use of a file that is complete, but no network by itself: a VACE module, a LoRA; else empty.
+        encodings: forms of weights with scale factors: 'scaled fp8', 'int8'.
         formats: formats of weights that only ComfyUI's layers read, such as 'nvfp4'.
         ggml_types: formats of a GGUF file's blocks, such as 'Q4_K'.
     """
@@ -39,14 +40,15 @@ class CheckpointInfo:
     files: tuple[Path, ...]
     metadata: dict[str, str] = field(default_factory=dict)
     problem: str = ""
-    scaled: bool = False
+    usage: str = ""
+    encodings: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     ggml_types: tuple[str, ...] = ()
 
     @property
     def encoded_as(self) -> str:
         """Form of weights that have to be decoded, and so need a dtype to be read; empty where none have."""
-        return "scaled fp8" if self.scaled else ", ".join(self.ggml_types)
+        return ", ".join((*self.encodings, *self.ggml_types))
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Entry:
         file: that holds it.
         name: in the file.
         spec: shape of its values and dtype of its storage.
-        scale: name of its fp8 factor in the same file.
+        scale: name of its factors in the same file, where `expand_scaled` decodes it.
+        group_size: columns that were rotated together before; 0: none were.
         packed: its form for ComfyUI's quantized layers; `parts` are names in the same file.
     """
 
@@ -65,6 +68,7 @@ class Entry:
     name: str
     spec: TensorSpec
     scale: str | None = None
+    group_size: int = 0
     packed: PackedWeight | None = None
 
     @property

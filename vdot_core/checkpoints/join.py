@@ -60,7 +60,7 @@ def join(base: Survey, module: Survey) -> Survey:
         layout=f"{base.info.layout} + {diagnose.VACE_MODULE.layout}",
         files=base.info.files + module.info.files,
         metadata={**module.info.metadata, **base.info.metadata},
-        scaled=base.info.scaled or module.info.scaled,
+        encodings=tuple(sorted({*base.info.encodings, *module.info.encodings})),
         formats=tuple(sorted({*base.info.formats, *module.info.formats})),
         ggml_types=tuple(sorted({*base.info.ggml_types, *module.info.ggml_types})),
     )

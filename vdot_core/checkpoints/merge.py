@@ -22,8 +22,9 @@ from .read import inspect, iterate_tensors, loadable
 from .safetensors_files import write_safetensors
 from .streams import reported, unchanged
 from .survey import survey
+from .targets import checked_path, earlier_forms, remove, require_apart, require_free
 from .tensor_files import all_finite
-from .write import carried_header, checked_path, plain_header, require_apart, require_free, writing_order
+from .write import carried_header, plain_header, writing_order
 
 log = logging.getLogger("vdot")
 
@@ -69,6 +70,7 @@ def merge(
     require_apart([target], (*modules, *loras))
     strengths = _checked(strengths, len(loras))
     checkpoint = _joined(base, modules, config, dtype)
+    earlier = earlier_forms(target, [target], overwrite=overwrite, sources=(*checkpoint.info.files, *loras))
     specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
     added = [(read_lora(path, specs), strength) for path, strength in zip(loras, strengths, strict=True)]
     _check_factors(added)
@@ -89,6 +91,7 @@ def merge(
             [{"lora": lora.path.name, "strength": strength} for lora, strength in added]
         )
     write_safetensors(target, order, stream, header, overwrite=overwrite)
+    remove(earlier)
     return inspect(target)
 
 

@@ -1,4 +1,4 @@
-"""Quantized weights in safetensors: fp8 with a scale factor, and the other formats of ComfyUI's layers."""
+"""Quantized weights in safetensors: fp8 and int8 with scale factors, and ComfyUI's other formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from .tensor_files import TensorFile, TensorSpec
 
 QUANTIZATION_METADATA = "_quantization_metadata"  # key of ComfyUI's table of layers in a header
 _MAX_SETTINGS_BYTES = 10_000
-_CHUNK_VALUES = 2**20  # expanded at a time, so that the temporary values stay small
 _MARKER = "scaled_fp8"
 # ComfyUI's ending of each further tensor of a quantized layer -> the endings that publishers use.
 _PARTS = {
@@ -26,11 +25,14 @@ _PARTS = {
 }
 _PART_OF = {ending: part for part, endings in _PARTS.items() for ending in endings}
 _UNREAD = (".qweight", ".qzeros", ".absmax", ".quant_map")
+_INT8 = "int8_tensorwise"
+_ROTATED, _GROUP_SIZE = "convrot", "convrot_groupsize"  # ComfyUI's settings: channels are rotated in groups
+_DEFAULT_GROUP = 256
 _FP8_FORMATS = {torch.float8_e4m3fn: "float8_e4m3fn", torch.float8_e5m2: "float8_e5m2"}
 
 
 class _Form(NamedTuple):
-    """A format that only ComfyUI's layers read: values in an element, and values that share a scale."""
+    """A format of ComfyUI's layers other than fp8: values in an element, and values that share a scale."""
 
     dtype: torch.dtype
     num_values: int = 1
@@ -38,13 +40,12 @@ class _Form(NamedTuple):
 
 
 _OTHER_FORMATS = {
-    "int8_tensorwise": _Form(torch.int8),
+    _INT8: _Form(torch.int8),
     "mxfp8": _Form(torch.float8_e4m3fn, block_size=32),
     "nvfp4": _Form(torch.uint8, num_values=2, block_size=16),
     "convrot_w4a4": _Form(torch.int8, num_values=2),
 }
 _SINGLE_FACTORS = ("input_scale", "weight_scale_2")
-_GROUP_SIZE = "convrot_groupsize"  # channels that are rotated together; ComfyUI's setting
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,14 @@ class Quantization:
 
     Args:
         scales: Wan name of a weight -> Wan name of its scale, where `expand_scaled` gives its values.
+        rotations: Wan name of such a weight -> size of the groups of columns that are rotated.
         packed: Wan name of a weight -> its form, where ComfyUI's layers read it.
         helpers: every name that is part of the quantization and no parameter of the network.
         problem: why the weights cannot be read; empty where they can.
     """
 
     scales: dict[str, str] = field(default_factory=dict)
+    rotations: dict[str, int] = field(default_factory=dict)
     packed: dict[str, PackedWeight] = field(default_factory=dict)
     helpers: frozenset[str] = frozenset()
     problem: str = ""
@@ -84,6 +87,12 @@ class Quantization:
         return tuple(
             sorted({self.packed[name].settings["format"] for name in self.packed.keys() - self.scales})
         )
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """Forms of the weights that `expand_scaled` decodes."""
+        settings = [self.packed[name].settings if name in self.packed else {} for name in self.scales]
+        return tuple(sorted({"int8" if s.get("format") == _INT8 else "scaled fp8" for s in settings}))
 
 
 def find_quantization(
@@ -107,7 +116,7 @@ def find_quantization(
         if dot + ending in _PART_OF:
             helpers.add(name)
             layers.setdefault(f"{layer}.weight", {})[_PART_OF[dot + ending]] = name
-    scales, packed = {}, {}
+    scales, rotations, packed = {}, {}, {}
     for weight, parts in layers.items():
         if not parts.keys() & {"weight_scale", "weight_scale_2"}:
             continue
@@ -117,8 +126,10 @@ def find_quantization(
         if problem:
             return Quantization(problem=problem)
         is_other = options["format"] in _OTHER_FORMATS
-        if not is_other:
+        if "pre_quant_scale" not in parts and (not is_other or options["format"] == _INT8):
             scales[weight] = parts["weight_scale"]
+        if options["format"] == _INT8 and (size := _rotation_group(options)):
+            rotations[weight] = size
         if is_other or specs[parts["weight_scale"]].num_elements == 1:
             *rows, width = specs[weight].shape
             shape = (*rows, width * (_OTHER_FORMATS[options["format"]].num_values if is_other else 1))
@@ -126,7 +137,7 @@ def find_quantization(
     for name, spec in specs.items():
         if not (name in helpers or name in packed or spec.dtype.is_floating_point):
             return Quantization(problem=f"{shown(name)} is {spec.dtype}, a quantization that is not read")
-    return Quantization(scales, packed, frozenset(helpers))
+    return Quantization(scales, rotations, packed, frozenset(helpers))
 
 
 def layer_settings(
@@ -187,7 +198,7 @@ def _format_of(specs: Mapping[str, TensorSpec], weight: str, parts: Mapping[str,
     dtype = specs[weight].dtype if weight in specs else None
     if dtype == torch.uint8 and "weight_scale_2" in parts:
         return "nvfp4"
-    return "int8_tensorwise" if dtype == torch.int8 else _FP8_FORMATS.get(dtype, "")
+    return _INT8 if dtype == torch.int8 else _FP8_FORMATS.get(dtype, "")
 
 
 def _check_layer(
@@ -198,7 +209,7 @@ def _check_layer(
     if weight not in specs:
         return f"{shown(name, 80)} scales {shown(weight, 80)}, which the file does not hold"
     if not isinstance(kind, str) or kind not in _OTHER_FORMATS:
-        problem = _check_fp8(specs, weight, name, kind)
+        problem = _check_fp8(specs, weight, parts, kind)
     else:
         problem = _check_other(specs, weight, parts, options)
     if not problem and "weight_scale" not in parts:
@@ -210,14 +221,17 @@ def _check_layer(
     return problem
 
 
-def _check_fp8(specs: Mapping[str, TensorSpec], weight: str, name: str, kind: Any) -> str:
-    """As `_check_layer`, of a weight in fp8 with the factors `name`."""
+def _check_fp8(specs: Mapping[str, TensorSpec], weight: str, parts: Mapping[str, str], kind: Any) -> str:
+    """As `_check_layer`, of a weight in fp8."""
+    name = parts.get("weight_scale") or parts["weight_scale_2"]
     scale, (shape, dtype) = specs[name], (specs[weight].shape, specs[weight].dtype)
     if dtype not in FP8_DTYPES or kind not in ("", _FP8_FORMATS[dtype]):
         label = f"a weight of {dtype}" + (f" in the format '{shown(kind, 40)}'" if kind else "")
         return f"{shown(name)} scales {label}; only fp8 weights with scales and ComfyUI's formats are read"
     if not scale.dtype.is_floating_point or scale.num_elements not in (1, *shape[:1]):
         return f"{shown(name)} is {shown(list(scale.shape))}; one factor, or one per output channel, is read"
+    if scale.num_elements != 1 and "pre_quant_scale" in parts:
+        return f"{shown(weight, 80)} has a pre_quant_scale, which is read with one weight_scale alone"
     return "" if shape else f"{shown(weight, 80)} is a single scaled number, expected a matrix"
 
 
@@ -233,33 +247,33 @@ def _check_other(
     if missing:
         return f"{label} and has no {missing.pop()}"
     scale, num_values = specs[parts["weight_scale"]], spec.num_elements * form.num_values
-    fits = scale.num_elements in (1, spec.shape[0]) if kind == "int8_tensorwise" else scale.num_elements
+    fits = scale.num_elements in (1, spec.shape[0]) if kind == _INT8 else scale.num_elements
     if form.block_size is not None:
         fits = scale.num_bytes * form.block_size >= num_values
     if not fits:
         return f"{label}, and its weight_scale {shown(list(scale.shape), 40)} does not fit"
-    further = options.get("params")
-    for settings in (options, further if isinstance(further, dict) else {}):
-        size, width = settings.get(_GROUP_SIZE), spec.shape[1] * form.num_values
-        if size is not None and (type(size) is not int or size < 1 or width % size):
-            return f"{label} in groups of {shown(size, 40)}, expected a divisor of its {width} columns"
+    width = spec.shape[1] * form.num_values
+    size = _rotation_group(options) if kind == _INT8 else _setting(options, _GROUP_SIZE)
+    if size is not None and not (_is_power_of_4(size) and width % size == 0):
+        return (
+            f"{label} in groups of {shown(size, 40)}, expected a power of 4 that divides its {width} columns"
+        )
     return ""
 
 
-def expand_scaled(
-    weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
-    """Give the values of a scaled fp8 weight, computed in float32 some rows at a time.
+def _setting(options: Mapping[str, Any], name: str) -> Any:
+    """A setting of a layer, which may also lie under 'params'; None where it is not given."""
+    further = options.get("params")
+    return options.get(name, further.get(name) if isinstance(further, dict) else None)
 
-    Args:
-        weight: [out, ...] fp8.
-        scale: 1 or `out` factors, of any shape.
-        dtype: of the result.
-    """
-    factors = scale.float().reshape(-1, *[1] * (weight.ndim - 1))
-    values = torch.empty(weight.shape, dtype=dtype, device=weight.device)
-    step = max(1, _CHUNK_VALUES // max(1, weight[:1].numel()))
-    for start in range(0, weight.shape[0], step):
-        rows = slice(start, start + step)
-        values[rows] = weight[rows].float() * (factors if factors.shape[0] == 1 else factors[rows])
-    return values
+
+def _rotation_group(options: Mapping[str, Any]) -> Any:
+    """Columns of an int8 weight that are rotated together; None where none are."""
+    if not _setting(options, _ROTATED):
+        return None
+    size = _setting(options, _GROUP_SIZE)
+    return _DEFAULT_GROUP if size is None else size
+
+
+def _is_power_of_4(size: Any) -> bool:
+    return type(size) is int and size > 1 and size.bit_count() == 1 and size.bit_length() % 2 == 1

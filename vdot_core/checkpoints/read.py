@@ -11,12 +11,13 @@ import torch
 
 from ..networks import WanVace, WanVaceConfig
 from ..text import shown
+from .diagnose import VACE_MODULE
 from .ggml_types import dequantize
 from .info import CheckpointInfo, Entry, Survey
-from .quantized import expand_scaled
+from .scaled import expand_scaled
 from .streams import require_unchanged
 from .survey import survey
-from .tensor_files import TensorSpec, all_finite, require_finite
+from .tensor_files import all_finite, require_finite
 
 # While weights are converted, the file is mapped in parts of this size, so that the pages already read
 # do not add up to a second copy.
@@ -146,7 +147,7 @@ def iterate_tensors(
             if load is not None:
                 tensors = {part: load(part) for part in (entry.name, entry.scale) if part}
             scale = tensors[entry.scale] if entry.scale else None
-            tensor = _convert(name, entry.spec, tensors.pop(entry.name), scale, targets[name])
+            tensor = _convert(name, entry, tensors.pop(entry.name), scale, targets[name])
             if finite and (load is not None or targets[name] is not None):
                 require_finite(name, tensor, file.path)
             yield name, tensor
@@ -161,18 +162,26 @@ def loadable(
     dtype: torch.dtype | None,
     *,
     branch_of_vace: bool = False,
+    module_alone: bool = False,
 ) -> Survey:
-    """Survey a checkpoint; ValueError where it is none that can be loaded in `dtype`."""
+    """Survey a checkpoint; ValueError where it is none that can be loaded in `dtype`.
+
+    Args:
+        path, vace, config, dtype: as for `read_weights`.
+        branch_of_vace: as for `survey`.
+        module_alone: a VACE module without its base is one too.
+    """
     path, vace = _pair(path, vace)
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; give a floating point dtype, such as torch.bfloat16")
     checkpoint = survey(path, vace, config, branch_of_vace=branch_of_vace)
-    if checkpoint.info.problem:
+    is_module = checkpoint.info.layout == VACE_MODULE.layout and checkpoint.info.usage
+    if checkpoint.info.problem and not (module_alone and is_module):
         raise ValueError(checkpoint.info.problem)
     if checkpoint.info.formats:
         raise ValueError(
             f"{shown(path)} is quantized as {' and '.join(checkpoint.info.formats)}, which only ComfyUI "
-            "reads: open it with VDOT Load Model, or give a bf16, fp16 or fp8 file"
+            "reads: open it with VDOT Load Model, or give a bf16, fp16, fp8 or int8 file"
         )
     if checkpoint.info.encoded_as and dtype is None:
         raise ValueError(
@@ -229,14 +238,16 @@ def _batches(entries: Mapping[str, Entry], bounded: bool) -> Iterator[list[tuple
 
 
 def _convert(
-    name: str, spec: TensorSpec, tensor: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype | None
+    name: str, entry: Entry, tensor: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype | None
 ) -> torch.Tensor:
     if dtype is None:
         return tensor
-    if spec.ggml_type:
-        converted = dequantize(tensor, spec.ggml_type, spec.shape, dtype)
+    if entry.spec.ggml_type:
+        converted = dequantize(tensor, entry.spec.ggml_type, entry.spec.shape, dtype)
+    elif scale is not None:
+        converted = expand_scaled(tensor, scale, dtype, entry.group_size)
     else:
-        converted = tensor.to(dtype) if scale is None else expand_scaled(tensor, scale, dtype)
+        converted = tensor.to(dtype)
     if dtype == torch.float16 and tensor.dtype != dtype and not all_finite(converted) and all_finite(tensor):
         raise ValueError(f"{shown(name)} has values outside float16's range; use bfloat16 instead")
     return converted

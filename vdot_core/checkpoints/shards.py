@@ -13,8 +13,9 @@ from ..files import new_file
 from ..text import shown
 from .folders import INDEX_SUFFIX, MAX_SHARDS
 from .safetensors_files import write_safetensors
+from .targets import earlier_forms, remove, require_apart, require_free
 from .tensor_files import TensorSpec
-from .write import require_apart, require_free, writing_order
+from .write import writing_order
 
 
 def write_shards(
@@ -29,7 +30,8 @@ def write_shards(
 ) -> Path:
     """Write parts one after another, each complete or absent, and then their index.
 
-    Until the index is there, no part can be loaded; an index that is replaced is removed first.
+    Until the index is there, no part can be loaded; an index that is replaced is removed first, and what
+    else the target's name stood for (`earlier_forms`) last.
 
     Args:
         target: 'NAME.safetensors'; parts are 'NAME-00001-of-00003.safetensors'.
@@ -49,9 +51,11 @@ def write_shards(
         raise ValueError(f"{len(shards)} parts, expected at most {MAX_SHARDS}; give a larger shard size")
     index = target.with_name(target.name + INDEX_SUFFIX)
     names = [f"{target.stem}-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
-    for path in (index, *map(target.with_name, names)):
+    paths = [index, *map(target.with_name, names)]
+    for path in paths:
         require_free(path, overwrite)
-    require_apart(map(target.with_name, names), sources)
+    require_apart(paths, sources)
+    earlier = earlier_forms(target, paths, overwrite=overwrite, sources=sources)
     index.unlink(missing_ok=True)
     for name, specs in zip(names, shards, strict=True):
         path, tensors = target.with_name(name), islice(stream, len(specs))
@@ -62,6 +66,7 @@ def write_shards(
     content = {"metadata": {"total_size": num_bytes}, "weight_map": dict(sorted(weight_map.items()))}
     with new_file(index, overwrite=overwrite) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    remove(earlier)
     return index
 
 

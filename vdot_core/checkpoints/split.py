@@ -16,8 +16,9 @@ from .layouts import COMFYUI_PREFIXES, VACE_ROOTS, wan_to_diffusers
 from .read import inspect, iterate_tensors, loadable
 from .safetensors_files import write_safetensors
 from .streams import reported, unchanged
+from .targets import checked_path, earlier_forms, remove, require_apart, require_free
 from .tensor_files import TensorSpec
-from .write import carried_header, checked_path, plain_header, require_apart, require_free, writing_order
+from .write import carried_header, plain_header, writing_order
 
 FILE_NAMINGS: dict[str, Callable[[str], str]] = {
     "wan": str,
@@ -69,6 +70,11 @@ def split(
     if not config.vace_layers:
         raise ValueError(f"{shown(source)} has no VACE branch to split off; give a VACE network")
     require_apart(targets, checkpoint.info.files)
+    earlier = [
+        path
+        for target in targets
+        for path in earlier_forms(target, targets, overwrite=overwrite, sources=checkpoint.info.files)
+    ]
     is_new = not targets[0].exists()
     parts: list[dict[str, Entry]] = [{}, {}]
     for name, entry in checkpoint.entries.items():
@@ -86,6 +92,7 @@ def split(
         if is_new:
             targets[0].unlink(missing_ok=True)
         raise
+    remove(earlier)
     return inspect(targets[0]), inspect(targets[1])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from .diagnose import Problem
 from .folders import WeightSet, find_weights
 from .info import CheckpointInfo, Entry, Survey, with_counts
 from .join import has_vace, join, vace_branch
-from .layouts import Layout, detect_layout
+from .layouts import VACE_ROOTS, Layout, detect_layout
 from .open_tensors import open_tensor_file
 from .quantized import find_quantization, layer_settings
 from .tensor_files import TensorFile, TensorSpec
@@ -46,7 +46,7 @@ def survey(
     if result.info.problem:
         return result
     if not any(name.startswith("blocks.") for name in result.entries) and has_vace(result):
-        return _refused(result, diagnose.VACE_MODULE)
+        return _module(result, config)
     specs = {name: entry.spec for name, entry in result.entries.items()}
     try:
         config = _choose_config(result.info, specs, config)
@@ -59,7 +59,31 @@ def survey(
 
 def _refused(result: Survey, problem: Problem) -> Survey:
     reason = f"{shown(result.info.path, 100)}: {problem.reason}"
-    return Survey(replace(result.info, layout=problem.layout, problem=reason), result.entries)
+    info = replace(result.info, layout=problem.layout, problem=reason, usage=problem.usage)
+    return Survey(info, result.entries)
+
+
+def _module(result: Survey, config: WanVaceConfig | None) -> Survey:
+    """A VACE module alone, checked against the network that it is part of, where that is known."""
+    specs = {name: entry.spec for name, entry in result.entries.items()}
+    try:
+        argument, config = config, _choose_config(result.info, specs, config, infer.config_of_module)
+        result = Survey(replace(result.info, config=argument or result.info.config), result.entries)
+        fault = "" if config is None else _module_fault(specs, config)
+    except ValueError as error:
+        fault = str(error)
+    if fault:
+        layout = diagnose.VACE_MODULE.layout
+        return _refused(result, Problem(layout, f"this is a VACE module that cannot be used; {fault}"))
+    return _refused(result, diagnose.VACE_MODULE)
+
+
+def _module_fault(specs: Mapping[str, TensorSpec], config: WanVaceConfig) -> str:
+    num_vace = infer.count_blocks(specs)[1]
+    if num_vace != len(config.vace_layers):
+        return f"it has {num_vace} VACE blocks, its config says {len(config.vace_layers)}"
+    expected = {n: shape for n, shape in expected_shapes(config).items() if n.startswith(VACE_ROOTS)}
+    return diagnose.mismatch(specs, expected)
 
 
 def _survey_set(path: Path) -> Survey:
@@ -122,12 +146,19 @@ def _interpret(
         if packed is not None:
             packed = replace(packed, parts={part: names[helper] for part, helper in packed.parts.items()})
             spec = replace(spec, shape=packed.shape)
-        entries[name] = Entry(owners[original], original, spec, names[scale] if scale else None, packed)
+        entries[name] = Entry(
+            owners[original],
+            original,
+            spec,
+            names[scale] if scale else None,
+            quantization.rotations.get(name, 0),
+            packed,
+        )
     info = with_counts(info, {name: entry.spec for name, entry in entries.items()})
     ggml_types = sorted({entry.spec.ggml_type for entry in entries.values()} - {""})
     info = replace(
         info,
-        scaled=bool(quantization.scales),
+        encodings=quantization.encodings,
         formats=quantization.formats,
         ggml_types=tuple(ggml_types),
     )
@@ -150,13 +181,16 @@ def _check_owners(path: Path, weights: WeightSet, files: list[TensorFile]) -> No
 
 
 def _choose_config(
-    info: CheckpointInfo, specs: Mapping[str, TensorSpec], argument: WanVaceConfig | None
-) -> WanVaceConfig:
+    info: CheckpointInfo,
+    specs: Mapping[str, TensorSpec],
+    argument: WanVaceConfig | None,
+    infer_config: Callable[[Mapping[str, TensorSpec]], WanVaceConfig | None] = infer.config_from_shapes,
+) -> WanVaceConfig | None:
     if argument is not None and info.config is not None and argument != info.config:
         name = next(name for name, value in vars(argument).items() if value != getattr(info.config, name))
         own, other = (shown(getattr(config, name), 60) for config in (info.config, argument))
         raise ValueError(f"it carries a config with {name} {own}, config= has {other}; leave config= out")
-    return argument or info.config or infer.config_from_shapes(specs)
+    return argument or info.config or infer_config(specs)
 
 
 def _fault(specs: Mapping[str, TensorSpec], config: WanVaceConfig) -> str:

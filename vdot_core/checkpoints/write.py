@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from ..files import file_size
 from ..networks import WanVaceConfig, expected_shapes
 from ..text import shown
 from .diagnose import mismatch
-from .infer import config_to_metadata, follows_from_shapes
+from .infer import CONFIG_KEYS, config_to_metadata, follows_from_shapes
+from .info import Survey
 from .layouts import strip_wrappers
 from .safetensors_files import write_safetensors
+from .targets import checked_path, earlier_forms, remove
 from .tensor_files import TensorSpec
 
 # Keys of ComfyUI's quantization and of GGUF's own fields; no longer true once weights are converted.
@@ -68,7 +68,9 @@ def save_weights(
             f"cannot write {shown(path)}: {len(empty)} parameters have no values, such as {shown(empty[0])}"
         )
     order = writing_order(specs)
+    earlier = earlier_forms(path, [path], overwrite=True)
     write_safetensors(path, order, ((name, tensors[name]) for name in order), header(config, metadata))
+    remove(earlier)
 
 
 def writing_order(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
@@ -89,11 +91,14 @@ def header(config: WanVaceConfig, metadata: Mapping[str, str] | None) -> dict[st
 
 def carried_header(config: WanVaceConfig, metadata: Mapping[str, str]) -> dict[str, str]:
     """The header's metadata for weights of another file, with those of its strings that still hold."""
-    ours = config_to_metadata(config)
-    strings = {
-        key: value for key, value in metadata.items() if key not in ours and not key.startswith(_STALE)
+    return {**config_to_metadata(config), **_carried(metadata)}
+
+
+def _carried(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Strings of another file's header that still hold."""
+    return {
+        key: value for key, value in metadata.items() if key not in CONFIG_KEYS and not key.startswith(_STALE)
     }
-    return {**ours, **strings}
 
 
 def plain_header(
@@ -109,36 +114,20 @@ def plain_header(
             f"a network of width {config.dim} and {config.num_layers} blocks is of no released size, so that "
             "its file must carry its config; leave --plain out"
         )
-    ours = config_to_metadata(config)
-    carried = carried_header(config, metadata)
-    return {"format": "pt", **{key: value for key, value in carried.items() if key not in ours}}
+    return {"format": "pt", **_carried(metadata)}
 
 
-def checked_path(path: str | Path) -> Path:
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(
-            f"cannot write {shown(path)}: the format is safetensors; give a name that ends in .safetensors"
-        )
-    if os.path.isdir(path):
-        raise ValueError(f"cannot write {shown(path)}: it is a folder; give a file name")
-    return path
+def result_header(checkpoint: Survey, *, plain: bool = False) -> dict[str, str]:
+    """The header's strings for a checkpoint's weights in another form; without a config where it has none.
 
-
-def require_free(target: Path, overwrite: bool) -> None:
-    """Refuse to replace a link, a pipe or a device at all, and a file unless that is allowed."""
-    if not os.path.lexists(target):
-        return
-    if target.is_symlink():
-        raise ValueError(f"{shown(target)} is a link; give the name of a file, or remove the link")
-    file_size(target)
-    if not overwrite:
-        raise ValueError(f"{shown(target)} exists already; give another name, or --overwrite")
-
-
-def require_apart(targets: Iterable[Path], sources: Iterable[Path]) -> None:
-    """Refuse to replace a file that is one of several inputs, or that is read after it would be replaced."""
-    sources = tuple(sources)
-    for target in targets:
-        if os.path.exists(target) and any(os.path.samefile(target, source) for source in sources):
-            raise ValueError(f"{shown(target)} is one of the files to read; give another name for the result")
+    Args:
+        checkpoint: a network, or a VACE module.
+        plain: leave the config out, as `plain_header` does.
+    """
+    info = checkpoint.info
+    if info.config is None:
+        return {"format": "pt", **_carried(info.metadata)}
+    if not plain:
+        return carried_header(info.config, info.metadata)
+    specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
+    return plain_header(info.config, specs, info.metadata)

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.core.checkpoints.helpers import assert_same, prefixed, weights_of
 from tests.support.watch import check_refusal
-from vdot_core.checkpoints import convert, convert_to_gguf, inspect, read_weights, save_weights
+from vdot_core.checkpoints import convert, convert_to_gguf, inspect, load_network, read_weights, save_weights
 from vdot_core.checkpoints import forms as forms_module
 from vdot_core.checkpoints import shards as shards_module
 from vdot_core.checkpoints.__main__ import main
@@ -103,6 +103,35 @@ def test_other_sources_take_a_form_and_forms_are_expanded_again(tmp_path, source
         assert (read[name].float() - value).abs().max() <= limit, name
 
 
+def test_int8_is_expanded_again(tmp_path, source, weights):
+    """Rotated or not, by settings of either place: to bf16, to GGUF and to a network."""
+    info = convert(source, tmp_path / "int8.safetensors", form="int8")
+    assert info.encoded_as == "int8" and not info.formats
+    stored = load_file(info.path)
+    name = "blocks.0.self_attn.q"
+    nested = {"format": "int8_tensorwise", "params": {"convrot": True, "convrot_groupsize": 64}}
+    stored[f"{name}.comfy_quant"] = torch.tensor(list(json.dumps(nested).encode()), dtype=torch.uint8)
+    plain = (weights["blocks.1.self_attn.q.weight"].float() * 100).round().clamp(-127, 127)
+    stored["blocks.1.self_attn.q.weight"] = plain.to(torch.int8)
+    stored["blocks.1.self_attn.q.weight_scale"] = torch.tensor(0.01)
+    stored["blocks.1.self_attn.q.comfy_quant"] = torch.tensor(list(b'{"convrot": false}'), dtype=torch.uint8)
+    with safe_open(info.path, "pt") as file:
+        save_file(stored, tmp_path / "other.safetensors", metadata=file.metadata())
+    read = read_weights(tmp_path / "other.safetensors", dtype=torch.float32).state_dict
+    torch.testing.assert_close(read["blocks.1.self_attn.q.weight"], plain * 0.01)
+    for key, value in weights.items():
+        if key != "blocks.1.self_attn.q.weight":
+            # The rotation keeps norms: a rounding of half a step in each of a row's numbers.
+            error = (read[key] - value.float()).norm()
+            assert error <= value.float().norm() * 0.012 if is_quantized(key) else error == 0, key
+    bf16 = convert(info.path, tmp_path / "bf16.safetensors", dtype=torch.bfloat16)
+    gguf = convert_to_gguf(info.path, tmp_path / "w.gguf", "Q8_0")
+    assert not bf16.problem and not gguf.problem
+    network = load_network(info.path, dtype=torch.float32)
+    value = network.get_parameter("blocks.2.ffn.2.weight")
+    torch.testing.assert_close(value, read["blocks.2.ffn.2.weight"])
+
+
 @pytest.mark.parametrize("form", ["fp8_scaled", "int8"])
 def test_edges_of_a_form(tmp_path, weights, form):
     """A matrix of zeros, one whose rows are no multiple of a rotation's size, and one that has no numbers."""
@@ -186,6 +215,90 @@ def test_a_half_written_set_is_never_loadable(tmp_path, source, monkeypatch):
         check_refusal(str(error.value))
     monkeypatch.undo()
     assert convert(source, target, shard_bytes=100_000, overwrite=True).problem == ""
+
+
+def files_of(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture
+def folder(tmp_path, source):
+    """A set in many parts beside files of others, whose names are alike."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    convert(source, folder / "w.safetensors", shard_bytes=100_000)
+    for name in ("w-00001-of-00002.safetensors.txt", "w2-00001-of-00002.safetensors", "notes.txt"):
+        (folder / name).write_bytes(b"mine")
+    return folder
+
+
+OTHERS = {"w-00001-of-00002.safetensors.txt", "w2-00001-of-00002.safetensors", "notes.txt"}
+
+
+def test_a_set_replaces_the_parts_of_its_earlier_form(folder, source):
+    before = files_of(folder)
+    convert(source, folder / "w.safetensors", shard_bytes=300_000, overwrite=True)
+    after = files_of(folder)
+    num_parts = len(after - OTHERS) - 1
+    names = {f"w-{n + 1:05d}-of-{num_parts:05d}.safetensors" for n in range(num_parts)}
+    assert after == OTHERS | names | {"w.safetensors.index.json"} and len(after) < len(before)
+    assert inspect(folder / "w.safetensors.index.json").problem == ""
+
+
+def test_one_name_is_one_file_or_parts(folder, source, tmp_path):
+    """Neither form is left beside the other, and without --overwrite neither replaces the other."""
+    target, before = folder / "w.safetensors", files_of(folder)
+    with pytest.raises(ValueError, match=r"w\.safetensors\.index\.json exists already; give another name"):
+        convert(source, target)
+    assert files_of(folder) == before
+    convert(source, target, overwrite=True)
+    assert files_of(folder) == OTHERS | {"w.safetensors"} and inspect(target).problem == ""
+    with pytest.raises(ValueError, match=r"w\.safetensors exists already"):
+        convert(source, target, shard_bytes=300_000)
+    assert files_of(folder) == OTHERS | {"w.safetensors"}
+    info = convert(source, target, shard_bytes=300_000, overwrite=True)
+    assert files_of(folder) == OTHERS | {path.name for path in info.files} | {"w.safetensors.index.json"}
+    save_weights(target, CONFIG, weights_of(CONFIG))
+    assert files_of(folder) == OTHERS | {"w.safetensors"}
+
+
+def test_an_earlier_form_that_is_read_or_unknown_stays(folder, source):
+    before, target = files_of(folder), folder / "w.safetensors"
+    for arguments in ({"shard_bytes": 300_000}, {}, {"shard_bytes": 100_000}):
+        with pytest.raises(ValueError, match="is one of the files to read; give another name"):
+            convert(folder / "w.safetensors.index.json", target, overwrite=True, **arguments)
+    merged = convert(source, folder / "single.safetensors").path
+    with pytest.raises(ValueError, match="is one of the files to read; give another name"):
+        convert(merged, merged, shard_bytes=300_000, overwrite=True)
+    merged.unlink()
+    assert files_of(folder) == before
+    (folder / "w-00001-of-00077.safetensors").write_bytes(b"mine")
+    for arguments in ({"shard_bytes": 300_000}, {}):
+        with pytest.raises(
+            ValueError, match=r"w-00001-of-00077\.safetensors is a part of an earlier"
+        ) as error:
+            convert(source, target, overwrite=True, **arguments)
+        check_refusal(str(error.value))
+    assert files_of(folder) == before | {"w-00001-of-00077.safetensors"}
+    (folder / "w-00001-of-00077.safetensors").unlink()
+    (folder / "w.safetensors.index.json").write_text("{")
+    with pytest.raises(ValueError, match=r"is not readable JSON"):
+        convert(source, target, overwrite=True)
+    assert files_of(folder) == before
+
+
+def test_a_folder_with_both_forms_is_refused(folder, source, tmp_path):
+    """Where another program wrote them."""
+    single = convert(source, tmp_path / "w.safetensors").path
+    single.rename(folder / "w.safetensors")
+    with pytest.raises(ValueError, match=r"has both w\.safetensors and the index") as error:
+        inspect(folder)
+    check_refusal(str(error.value))
+    assert (
+        inspect(folder / "w.safetensors").problem
+        == ""
+        == inspect(folder / "w.safetensors.index.json").problem
+    )
 
 
 def test_the_command_writes_forms_and_shards(tmp_path, source, capsys):

@@ -250,7 +250,7 @@ def test_scaled_fp8(tmp_path, keys, per_channel):
 
 @pytest.mark.parametrize(
     ("kind", "by_metadata"),
-    [("int8_tensorwise", False), ("nvfp4", False), ("mxfp8", False), ("convrot_w4a4", True)],
+    [("nvfp4", False), ("mxfp8", False), ("convrot_w4a4", True)],
 )
 def test_formats_of_comfyui_are_recognized_and_left_to_it(tmp_path, kind, by_metadata):
     """Shapes are those of the values, and settings tell what dtypes cannot."""
@@ -262,9 +262,7 @@ def test_formats_of_comfyui_are_recognized_and_left_to_it(tmp_path, kind, by_met
             dtype = torch.uint8 if kind == "nvfp4" else torch.int8
             stored[name] = torch.ones(rows, columns // 2, dtype=dtype)
         else:
-            stored[name] = torch.ones(rows, columns).to(
-                torch.int8 if kind == "int8_tensorwise" else torch.float8_e4m3fn
-            )
+            stored[name] = torch.ones(rows, columns).to(torch.float8_e4m3fn)
         blocks = (rows, -(-columns // 32)) if kind == "mxfp8" else (rows, 1)
         stored[f"{layer}.weight_scale"] = torch.ones(blocks, dtype=torch.uint8 if kind == "mxfp8" else None)
         if kind == "nvfp4":
@@ -277,7 +275,7 @@ def test_formats_of_comfyui_are_recognized_and_left_to_it(tmp_path, kind, by_met
     path = tmp_path / "packed.safetensors"
     save_file(stored, path, metadata=table)
     info = inspect(path, config=TINY)
-    assert info.problem == "" and info.formats == (kind,) and not info.scaled
+    assert info.problem == "" and info.formats == (kind,) and not info.encodings
     assert info.num_parameters == sum(value.numel() for value in weights_of().values())
     with pytest.raises(ValueError, match=f"quantized as {kind}, which only ComfyUI reads: open it with VDOT"):
         read_weights(path, config=TINY, dtype=torch.bfloat16)

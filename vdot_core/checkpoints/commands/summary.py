@@ -14,10 +14,10 @@ def print_summary(info: CheckpointInfo) -> int:
     """Print a checkpoint's summary.
 
     Returns:
-        Exit code: 0 it can be loaded, 1 it cannot.
+        Exit code: 0 it can be loaded or used with a network, 1 it cannot.
     """
     sys.stdout.write(describe(info) + "\n")
-    return 1 if info.problem else 0
+    return 1 if info.problem and not info.usage else 0
 
 
 def describe(info: CheckpointInfo) -> str:
@@ -43,5 +43,16 @@ def describe(info: CheckpointInfo) -> str:
     ]
     if len(metadata) > _MAX_METADATA:
         lines.append(f"  metadata    and {len(metadata) - _MAX_METADATA} more")
-    lines.append(f"  cannot be loaded: {info.problem}" if info.problem else "  can be loaded")
+    lines.append(f"  {_verdict(info)}")
     return "\n".join(lines)
+
+
+def _verdict(info: CheckpointInfo) -> str:
+    if info.usage:
+        return info.usage
+    if info.problem:
+        return f"cannot be loaded: {info.problem}"
+    if info.formats:
+        names = ", ".join(info.formats)
+        return f"can be loaded by VDOT Load Model alone: {names} is for ComfyUI's layers"
+    return "can be loaded"

@@ -19,7 +19,7 @@ from ..info import Entry, Survey
 from ..read import iterate_tensors, loadable
 from ..safetensors_files import write_safetensors
 from ..streams import reported, unchanged
-from ..write import checked_path, require_apart, require_free
+from ..targets import checked_path, earlier_forms, remove, require_apart, require_free
 from .base import METADATA_KEY
 from .low_rank import squared_norm, truncated_svd
 from .names import LORA_NAMINGS, full_key, pair_keys
@@ -106,7 +106,9 @@ def extract_lora(
     first = loadable(student, None, config, torch.float32)
     second = loadable(base, vace, config, torch.float32)
     _check_pair(first, second)
-    require_apart([target], (*first.info.files, *second.info.files))
+    sources = (*first.info.files, *second.info.files)
+    require_apart([target], sources)
+    earlier = earlier_forms(target, [target], overwrite=overwrite, sources=sources)
     changes, left_out = [], []
     try:
         with Spool(target.parent) as spool:
@@ -127,6 +129,7 @@ def extract_lora(
             report = LoraReport(target, 0, tuple(changes), tuple(left_out))
             metadata = _metadata(first, second, options, report)
             write_safetensors(target, spool.specs, spool.tensors(), metadata, overwrite=overwrite)
+            remove(earlier)
     except OSError as error:
         raise ValueError(f"cannot write {shown(target)}: {reason_of(error)}") from error
     return replace(report, num_bytes=target.stat().st_size)

@@ -11,8 +11,8 @@ from torch import Tensor
 from ...networks import WanVaceConfig, expected_shapes
 from ...text import counted, shown
 from ..safetensors_files import write_safetensors
+from ..targets import checked_path
 from ..tensor_files import TensorSpec
-from ..write import checked_path
 from .names import pair_keys
 from .read import read_lora
 

@@ -12,14 +12,22 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..layouts import COMFYUI_PREFIXES, strip_wrappers, wan_to_diffusers
+from ..layouts import COMFYUI_PREFIXES, diffusers_to_wan, strip_wrappers, wan_to_diffusers
 
 LORA_NAMINGS: dict[str, Callable[[str], str]] = {
     "comfyui": lambda module: f"diffusion_model.{module}",
     "diffusers": lambda module: f"transformer.{wan_to_diffusers(module)}",
 }
 """Name of a naming -> the module's name in it."""
-_PREFIXES = ("", *COMFYUI_PREFIXES, "transformer.")
+_DIFFUSERS_PREFIX = "transformer."
+_PREFIXES = ("", *COMFYUI_PREFIXES, _DIFFUSERS_PREFIX)
+_COMFYUI_ENDINGS = {
+    "up": ".lora_B.weight",
+    "down": ".lora_A.weight",
+    "alpha": ".alpha",
+    "bias": ".diff_b",
+    "full": ".diff",
+}
 # Trainers of kohya's family join the parts by underscores; Wan Fun's write two after the prefix.
 _FLAT_PREFIXES = ("lora_unet_", "lora_unet__", "lycoris_")
 _SUFFIXES = (
@@ -83,6 +91,15 @@ def parse_key(key: str) -> Key | None:
     """Split a key of a LoRA file; None where it is none."""
     match = _KEY.fullmatch(strip_wrappers(key))
     return Key(match[1], match.lastgroup or "") if match else None
+
+
+def comfyui_key(key: str) -> str | None:
+    """ComfyUI's key for a change under diffusers' name; None for keys of other namings."""
+    parsed = parse_key(key)
+    if parsed is None or not parsed.module.startswith(_DIFFUSERS_PREFIX):
+        return None
+    module = diffusers_to_wan(parsed.module.removeprefix(_DIFFUSERS_PREFIX))
+    return LORA_NAMINGS["comfyui"](module) + _COMFYUI_ENDINGS[parsed.role]
 
 
 def is_unread(key: str) -> bool:

@@ -89,7 +89,7 @@ def read_lora(path: str | Path, specs: Mapping[str, TensorSpec]) -> Lora:
             f"{shown(path)} has no key of this network's layers, but {listed(unknown) or 'no tensors'}; give "
             "a LoRA of Wan 2.1 of the same size"
         )
-    alpha = _default_alpha(file)
+    alpha = default_alpha(file.path, file.metadata)
     updates: dict[str, Update] = {}
     for module, roles in parts.items():
         updates |= _updates_of(file, module, roles, specs, alpha)
@@ -212,26 +212,31 @@ def _scale(file: TensorFile, roles: Mapping[str, str], default_alpha: float | No
     return 1.0 if alpha is None or not rank else alpha / rank
 
 
-def _default_alpha(file: TensorFile) -> float | None:
-    """The alpha of all layers that diffusers keeps in the header; None where there is none."""
-    text = file.metadata.get(_PEFT_METADATA)
+def default_alpha(path: Path, metadata: Mapping[str, str]) -> float | None:
+    """The alpha of all layers that diffusers keeps in the header; None where there is none.
+
+    Args:
+        path: of the file, for errors.
+        metadata: the header's strings.
+    Raises:
+        ValueError: it is not readable, or of a kind that one number does not say.
+    """
+    text = metadata.get(_PEFT_METADATA)
     if text is None:
         return None
     try:
         settings = parse_json(text)
         values = {key.removeprefix("transformer."): value for key, value in settings.items()}
     except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{shown(file.path)}: its {_PEFT_METADATA} is not readable: {shown(error)}"
-        ) from error
+        raise ValueError(f"{shown(path)}: its {_PEFT_METADATA} is not readable: {shown(error)}") from error
     if values.get("use_rslora") or values.get("alpha_pattern") or values.get("use_dora"):
         raise ValueError(
-            f"{shown(file.path)} was saved with rsLoRA, DoRA or an alpha for each layer, which are not read; "
+            f"{shown(path)} was saved with rsLoRA, DoRA or an alpha for each layer, which are not read; "
             "save it with alpha tensors"
         )
     alpha = values.get("lora_alpha")
     if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha)):
-        raise ValueError(f"{shown(file.path)}: its lora_alpha is {described(alpha, 40)}; expected a number")
+        raise ValueError(f"{shown(path)}: its lora_alpha is {described(alpha, 40)}; expected a number")
     return alpha
 
 
