@@ -96,7 +96,7 @@ def test_the_demo_makes_a_video_and_a_sheet_from_a_users_clip(comfyui, tmp_path)
     options = parse([*arguments, "--frames", "9", "--seed", "7", "--out", str(tmp_path / "out")])
     environment = {**os.environ, "VDOT_DEMO_COMFYUI": str(comfyui), "VDOT_DEMO_SETUP": "0"}
     command = [sys.executable, "-m", "devtools.demo", options.to_json()]
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, process.stdout + process.stderr
     video, sheet = tmp_path / "out/vdot_inpaint.mp4", tmp_path / "out/vdot_inpaint_sheet.png"
     assert probe_video(video, "") == Clip(192, 112, 9)

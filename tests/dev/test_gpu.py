@@ -28,8 +28,8 @@ if os.fork() == 0:
 if os.fork() == 0:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     open(sys.argv[1], "w").write(str(os.getpid()))
-    time.sleep(60)
-time.sleep(60)
+    time.sleep(600)
+time.sleep(600)
 """
 
 
@@ -69,7 +69,7 @@ def quick(monkeypatch):
         "import json, sys, time\n"
         "part, out = sys.argv[1], sys.argv[-1]\n"
         "if part == 'fails': sys.exit('wrong numbers')\n"
-        "if part == 'hangs': time.sleep(60)\n"
+        "if part == 'hangs': time.sleep(600)\n"
         "json.dump({'not_measured': 'too small'} if part == 'small' else {'value': 1}, open(out, 'w'))\n"
     )
 
@@ -131,15 +131,29 @@ def test_the_figures_say_where_they_come_from(tmp_path, quick):
 
 
 @posix
-def test_a_group_is_ended_at_the_limit_to_the_last_process(tmp_path, monkeypatch):
+def test_a_group_is_ended_at_the_limit_to_the_last_process(tmp_path, monkeypatch, counted_when_ready):
     monkeypatch.setattr(groups, "GRACE_SECONDS", 1.0)
     if not Path("/proc/self/stat").exists():
         pytest.skip("needs /proc")
-    command = [sys.executable, "-c", STUBBORN, str(tmp_path / "pid")]
+    command = [sys.executable, "-c", STUBBORN, str(tmp_path / "ready")]
     begin = time.monotonic()
-    assert run_group(command, tmp_path / "log", 2, cwd=tmp_path) is None
-    assert time.monotonic() - begin < 40, "as long as the programs sleep"
-    assert not is_running(int((tmp_path / "pid").read_text()))
+    assert run_group(command, tmp_path / "log", 0.5, cwd=tmp_path) is None
+    assert time.monotonic() - begin < 300, "as long as the programs sleep"
+    assert not is_running(int((tmp_path / "ready").read_text()))
+
+
+@pytest.fixture
+def counted_when_ready(tmp_path, monkeypatch):
+    """A program's limit counts from the moment when it has written something into `ready`."""
+
+    class Program(subprocess.Popen):
+        def wait(self, timeout=None):
+            end = time.monotonic() + 240
+            while timeout and not (tmp_path / "ready").exists() and time.monotonic() < end:
+                time.sleep(0.02)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Program)
 
 
 @pytest.fixture
@@ -153,13 +167,13 @@ def orphans():
     prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def test_a_zombie_is_not_alive(tmp_path, orphans, monkeypatch):
+def test_a_zombie_is_not_alive(tmp_path, orphans, monkeypatch, counted_when_ready):
     """A child that ended and is never waited for does not delay the end."""
-    monkeypatch.setattr(groups, "GRACE_SECONDS", 60.0)
-    program = "import os, time\nif os.fork() == 0: os._exit(0)\ntime.sleep(60)"
+    monkeypatch.setattr(groups, "GRACE_SECONDS", 600.0)
+    program = "import os, time\nif os.fork() == 0: os._exit(0)\nopen('ready', 'w').close()\ntime.sleep(600)"
     begin = time.monotonic()
-    assert run_group([sys.executable, "-c", program], tmp_path / "log", 1, cwd=tmp_path) is None
-    assert time.monotonic() - begin < 30
+    assert run_group([sys.executable, "-c", program], tmp_path / "log", 0.5, cwd=tmp_path) is None
+    assert time.monotonic() - begin < 300
     pid, _ = os.waitpid(-1, os.WNOHANG)
     assert pid > 0, "the zombie was there"
 
@@ -181,12 +195,12 @@ def test_a_terminated_command_ends_its_part(tmp_path):
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
     if not children.exists():
         pytest.skip("needs /proc")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 240
     while not children.read_text().split() and time.monotonic() < deadline:
         time.sleep(0.05)
     (part,) = children.read_text().split()
     run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=30)
+    run.communicate(timeout=240)
     assert run.returncode == 143 and not is_running(int(part))
 
 

@@ -53,7 +53,7 @@ def test_a_server_that_ends_shows_its_log(comfyui, tmp_path):
 
 def test_a_server_that_never_answers_is_stopped(comfyui, tmp_path, monkeypatch):
     monkeypatch.setattr(servers, "START_SECONDS", 1)
-    server = servers.ComfyServer(sys.executable, comfyui("import time; time.sleep(60)"), tmp_path / "base")
+    server = servers.ComfyServer(sys.executable, comfyui("import time; time.sleep(600)"), tmp_path / "base")
     with pytest.raises(DevError, match="did not answer"):
         server.start()
     assert server._process.poll() is not None

@@ -121,7 +121,7 @@ _BASE = {
     "parallel.precision": "fp32",
     "parallel.device": "cpu",
     "parallel.threads": 1,
-    "parallel.timeout_s": 60,
+    "parallel.timeout_s": 240,
     "data.workers": 0,
     "log.save_every": 4,
     "log.keep": 3,

@@ -83,7 +83,7 @@ class Index(threading.Thread):
                 if parts[0] == "files" and (folder / parts[-1]).is_file():
                     if parts[-1].startswith("tiny-"):
                         index.downloads.append(parts[-1])
-                        index.go.wait(60)
+                        index.go.wait(600)
                     self.answer((folder / parts[-1]).read_bytes(), "application/octet-stream")
                 elif names := sorted(path.name for path in folder.glob(f"{parts[-1]}-*.whl")):
                     links = "".join(f'<a href="/files/{name}">{name}</a>\n' for name in names)

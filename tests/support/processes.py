@@ -45,7 +45,7 @@ import sys, time
 from training.engine.lock import locked
 with locked(sys.argv[1], "out_dir"):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 

@@ -31,14 +31,14 @@ def test_released_sizes(tmp_path, preset, count, dtype):
     """Full-size files, whose data is a hole on the disk: the header says it all, and loading maps it."""
     shapes = prefixed(shapes_of(preset()), "model.diffusion_model.")
     path = write_header_only(tmp_path / "wan2.1_vace_14B_fp16.safetensors", shapes, dtype)
-    start = time.perf_counter()
+    start = time.process_time()
     info = inspect(path)
     assert (info.config, info.num_parameters, info.problem) == (preset(), count, "")
     assert info.dtypes == {str(dtype).removeprefix("torch."): count}
     network = load_network(path)
     assert sum(parameter.numel() for parameter in network.parameters()) == count
     assert network.blocks[-1].ffn[2].weight[0, 0] == 0
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_text_only_and_split_14b(tmp_path):

@@ -102,7 +102,7 @@ def test_what_another_process_makes_is_left_to_it(bench, config, caplog):
     path.parent.mkdir(parents=True)
     hold = (
         "import sys, time\nfrom training.engine.lock import claimed\n"
-        "with claimed(sys.argv[1]) as mine:\n    print(mine, flush=True)\n    time.sleep(60)\n"
+        "with claimed(sys.argv[1]) as mine:\n    print(mine, flush=True)\n    time.sleep(3600)\n"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", hold, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True

@@ -75,7 +75,7 @@ def test_processes_whose_tasks_are_guided_differently_pass_equally_often(tmp_pat
     """Each has one task alone, and one of the two is not guided: sharded, every pass is of both."""
     losses = {"losses__guidance": 3.0, "losses__task_guidance": {"depth": 1.0}}
     losses["losses__batch_guidance"] = False
-    values = tiny_values(tmp_path / "out", teacher, max_steps=2, parallel__timeout_s=60, **losses)
+    values = tiny_values(tmp_path / "out", teacher, max_steps=2, parallel__timeout_s=240, **losses)
     source = {"global_batch": 2, "tasks": ["depth", "text"]}
     assert wait(launch(tmp_path, values, source), tmp_path) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     _one_process(tmp_path / "one", teacher, source=source, max_steps=2, **losses)
@@ -160,7 +160,7 @@ def test_two_replicas_resume_a_checkpoint_of_one_process(two, tmp_path, teacher)
 
 def test_a_folder_that_the_processes_do_not_share_is_refused(tmp_path, teacher):
     """As on two nodes with separate disks: a checkpoint would seem complete without the other's part."""
-    values = tiny_values(tmp_path / "none", teacher, max_steps=2, parallel__timeout_s=60)
+    values = tiny_values(tmp_path / "none", teacher, max_steps=2, parallel__timeout_s=240)
     process = launch(tmp_path, values, out_dirs=[tmp_path / "a", tmp_path / "b"])
     assert wait(process, tmp_path) != 0
     log = (tmp_path / "log.txt").read_text()

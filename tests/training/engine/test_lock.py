@@ -40,7 +40,7 @@ def test_a_held_folder_is_refused_and_taken_over_once_its_process_was_killed(tmp
 
 def test_a_process_that_is_told_to_end_releases_its_folder(tmp_path, other):
     other.send_signal(signal.SIGTERM)
-    assert other.wait(20) == -signal.SIGTERM and not (tmp_path / LOCK).exists()
+    assert other.wait(240) == -signal.SIGTERM and not (tmp_path / LOCK).exists()
 
 
 def test_a_folder_is_waited_for_while_its_process_ends(tmp_path, other):

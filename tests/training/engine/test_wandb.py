@@ -33,7 +33,7 @@ def _records(data):
             record = b""
 
 
-def _wait_until_written(folder, seconds=60):
+def _wait_until_written(folder, seconds=240):
     """`finish` returns a little before its background process has written the last records."""
     from wandb.proto.wandb_internal_pb2 import Record
 
