@@ -7,8 +7,25 @@ from pathlib import Path
 import pytest
 import torch
 
-# Each has one server for all its files, which starts again for each if other files or workers come between.
-ONE_WORKER = ("tests/browser/", "tests/workflows/")
+# Each group has one server for all its files, which starts again if other files or workers come between.
+ONE_WORKER = (
+    ("tests/browser/",),
+    ("tests/workflows/",),
+    ("tests/dev/test_demo.py", "tests/dev/test_upload.py"),
+)
+# Few tests that take long: at the end, where files of few tests come, the other worker would wait for them.
+FIRST = (
+    "tests/core/checkpoints/test_memory.py",
+    "tests/dev/test_alone.py",
+    "tests/dev/test_demo.py",
+    "tests/dev/test_lock.py",
+    "tests/golden/",
+    "tests/nodes/test_load_memory.py",
+    "tests/scale/",
+    "tests/training/distributed/test_processes.py",
+    "tests/training/engine/test_program.py",
+    "tests/training/engine/test_trainer.py",
+)
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -42,16 +59,20 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Send a whole folder of `ONE_WORKER` to one worker, of the others a file at a time."""
+    """Send a group of `ONE_WORKER` to one worker, of the others a file at a time; `FIRST` before the rest."""
     from xdist.scheduler import LoadFileScheduling
 
-    class FolderScheduling(LoadFileScheduling):
+    class GroupScheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((folder for folder in ONE_WORKER if nodeid.startswith(folder)), None) or (
-                super()._split_scope(nodeid)
-            )
+            group = next((group for group in ONE_WORKER if nodeid.startswith(group)), None)
+            return group[0] if group else super()._split_scope(nodeid)
 
-    return FolderScheduling(config, log) if config.getoption("dist") == "loadfile" else None
+        def _assign_work_unit(self, node) -> None:
+            if first := next((scope for scope in self.workqueue if scope.startswith(FIRST)), None):
+                self.workqueue.move_to_end(first, last=False)
+            super()._assign_work_unit(node)
+
+    return GroupScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)
