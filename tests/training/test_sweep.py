@@ -18,7 +18,9 @@ from tiny.evaluation.config import parse_config
 from training.engine.cli import RunParser
 from training.engine.progress import memory_gib
 from training.methods.programs import distill_parser
-from training.sweep import SweepConfig, main, read_numbers, write_table
+from training.sweep import main
+from training.sweeps.config import SweepConfig
+from training.sweeps.table import read_numbers, write_table
 
 ROOT = Path(__file__).parents[2]
 WORKER = """

@@ -23,7 +23,7 @@ from training.planning.plan import PlanArguments, plan_text
 from training.planning.sizes import Sizes
 from training.planning.workload import Clip
 from training.preparation.config import PrepareConfig
-from training.sweep import SweepConfig
+from training.sweeps.config import SweepConfig
 from vdot_core.checkpoints.lora import save_factors
 from vdot_core.networks import vdot_tiny
 
