@@ -19,7 +19,7 @@ USAGE = """usage: python dev.py COMMAND [options]
   lint    ruff, formatting and the layers
   gpu     measure an NVIDIA GPU in at most nine minutes (gpu --help)
   verify  check a network's file against the published layout and one step against ComfyUI (verify --help)
-  annotators  fetch the small models behind pose, matte and face annotation (35 MB)
+  annotators  fetch the small files behind pose, matte, face and NIQE (37 MB)
   pins    write pins/*.txt, the exact packages of every environment (--upgrade: newer versions)
   bench   measurements: bench lists them, bench NAME runs one; --install-peers adds what it compares with
 

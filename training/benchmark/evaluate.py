@@ -12,6 +12,7 @@ from vdot_core.text import counted, shown
 from ..data.bad_rows import Skipped
 from ..engine.files import read_json, write_json
 from ..engine.lock import LOCK, is_held, locked
+from ..preparation import niqe
 from . import judge, scores, vbench
 from .config import EvaluateConfig
 from .generate import make_videos
@@ -127,6 +128,10 @@ def _not_run(config: EvaluateConfig, benchmark: Benchmark, present: set[str]) ->
     reasons = {f"control fidelity of {task}": why for task, why in scores.notes(config, benchmark).items()}
     if why := missing_motion():
         reasons["motion and flicker"] = why
+    if why := niqe.missing():
+        reasons["NIQE"] = why
+    elif "niqe" not in present:
+        reasons["NIQE"] = f"no video has {niqe.SMALLEST} pixels a side and texture"
     if not config.vbench.command and not present & set(vbench.MEASURES):
         reasons["VBench"] = "vbench.command is empty; docs/EVALUATION.md says how to install it"
     if not config.judge.url and not present & set(judge.MEASURES):

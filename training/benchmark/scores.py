@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from vdot_core.files import sha256_of
+from vdot_core.signals import luma
 from vdot_core.text import shown
 
 from ..data.bad_rows import BadRowError, Skipped
 from ..data.video_files import Media, read_clip
 from ..engine.files import read_json
+from ..preparation import niqe
 from . import control, motion, reference
 from .config import EvaluateConfig, ModelConfig
 from .generate import video_path
@@ -63,6 +65,10 @@ MEASURES = {
     "flicker": Measure(
         "flicker", -1, 2, "Change of luma between frames that motion does not explain, in 8-bit steps.",
     ),
+    "niqe": Measure(
+        "NIQE", -1, 2, "Distance of local statistics from those of undistorted photographs; of sizes and "
+        "clips that are the same.",
+    ),
     "motion": Measure("motion", 0, 2, "Mean optical flow (DIS), in percent of the diagonal a second."),
 }  # fmt: skip
 
@@ -85,8 +91,8 @@ def score_videos(config: EvaluateConfig, benchmark: Benchmark, model: ModelConfi
 
 def _key(config: EvaluateConfig, sample: Sample, video: Path) -> list[Any]:
     names = ("width", "height", "max_pixels", "num_frames", "frame_rate", "estimators", "depth_model")
-    versions = [VERSION, control.VERSION, reference.VERSION, motion.VERSION]
-    absent = [_missing(sample, config), motion.missing()]
+    versions = [VERSION, control.VERSION, reference.VERSION, motion.VERSION, niqe.VERSION]
+    absent = [_missing(sample, config), motion.missing(), niqe.missing()]
     return [versions, sample.key(), sha256_of(video), absent, *(getattr(config, name) for name in names)]
 
 
@@ -138,6 +144,8 @@ def score(video: Tensor, sample: Sample, config: EvaluateConfig) -> dict[str, fl
         values["control_fidelity"] = control.control_fidelity(frames, conditions, signal, config)
     if motion.missing() is None and (pair := motion.motion_and_flicker(frames, config.frame_rate)):
         values["motion"], values["flicker"] = pair
+    if niqe.missing() is None:
+        values["niqe"] = niqe.clip_niqe(luma(frames).numpy().reshape(frames.shape[:3]))
     return {name: round(value, 6) for name, value in values.items() if value is not None}
 
 

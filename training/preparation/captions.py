@@ -1,4 +1,4 @@
-"""Captions: of a text file next to the source, an OpenAI-compatible server, or a template."""
+"""Captions: of a text file next to the source, a server or a model, or a template."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from vdot_core.files import read_file
 from vdot_core.text import described, parse_json, shown
 
+from .caption_model import describe
 from .clip_files import load, to_bytes
 from .config import CaptionConfig, PrepareConfig
 from .stage import RetryLaterError, Row, StopError, out_path
@@ -40,11 +41,11 @@ def caption(row: Row, config: PrepareConfig) -> Row:
         config: Its `captions`.
 
     Returns:
-        `prompt`; `source`: file, server or template; and the server's count of tokens as `tokens_in` and
-        `tokens_out`.
+        `prompt`; `source`: file, server, model or template; and of a server or model, the count of tokens as
+        `tokens_in` and `tokens_out`.
 
     Raises:
-        RetryLaterError, StopError: As `ask`.
+        RetryLaterError, StopError: As `ask` and `describe`.
         ValueError: The text file is not UTF-8.
     """
     settings = config.captions
@@ -56,12 +57,13 @@ def caption(row: Row, config: PrepareConfig) -> Row:
             raise ValueError(f"{shown(text.name)} is not UTF-8; save it as UTF-8") from error
         if words:
             return {"prompt": words, "source": "file"}
-    if settings.url is None:
+    if settings.url is None and settings.model_dir is None:
         name = re.sub(r"[^A-Za-z0-9]+", " ", Path(row["path"]).stem).strip() or "something"
         return {"prompt": settings.template.replace("{name}", name), "source": "template"}
     clip = row["trim"]
     frames = load(out_path(config, clip["file"]), config.clips.frame_rate, clip["num_frames"])
-    return ask(pictures_of(frames, settings.frames), settings)
+    answer = ask if settings.model_dir is None else describe
+    return answer(pictures_of(frames, settings.frames), settings)
 
 
 def _text_file(path: str) -> Path:

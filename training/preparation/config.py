@@ -87,6 +87,9 @@ class QualityConfig:
             first, middle and last frame differs in at most so many of 64 bits; -1 keeps duplicates.
         max_motion_distance: The same of the hash of where its pixels change, by which clips of one still
             camera are told apart.
+        max_niqe: Distorted clips, by NIQE, from 192 pixels a side on; null: no limit.
+        max_text: Clips with subtitles or logos, by the part of the picture under lines of text that stay over
+            the clip; null: text is not looked for.
     """
 
     min_brightness: float = 0.06
@@ -96,6 +99,8 @@ class QualityConfig:
     min_change: float = 0.0015
     max_hash_distance: int = 5
     max_motion_distance: int = 16
+    max_niqe: float | None = None
+    max_text: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("min_brightness", "min_contrast", "max_border", "min_change"):
@@ -105,26 +110,36 @@ class QualityConfig:
         for name in ("max_hash_distance", "max_motion_distance"):
             value = getattr(self, name)
             require(-1 <= value <= 64, f"quality.{name} is {value}; expected 0 to 64 bits, or -1")
+        require(
+            self.max_niqe is None or self.max_niqe > 0,
+            f"quality.max_niqe is {self.max_niqe}; expected above 0, or null",
+        )
+        require(
+            self.max_text is None or 0 <= self.max_text <= 1,
+            f"quality.max_text is {self.max_text}; expected 0 to 1, or null",
+        )
 
 
 @dataclass(frozen=True)
 class CaptionConfig:
-    """Where captions come from: a text file next to the source, else a server, else a template.
+    """Where captions come from: a text file next to the source, else a server or a model, else a template.
 
     Attributes:
         url: Base address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; null: none.
         model: Name of its vision-language model.
+        model_dir: Folder of a vision-language model of transformers, run in this process; null: none.
         api_key_variable: Environment variable that holds the key; null: no key is sent.
         prompt: What the model is asked.
         frames: Pictures of the clip that it is shown.
         max_tokens: Longest answer.
         retries: Further tries after a server's error, with growing pauses.
         timeout_s: Seconds to wait for an answer.
-        template: Caption of clips without file and server; {name} is the words of the file's name.
+        template: Caption of clips without file, server and model; {name} is the words of the file's name.
     """
 
     url: str | None = None
     model: str = "default"
+    model_dir: str | None = None
     api_key_variable: str | None = None
     prompt: str = (
         "Describe this video clip in two or three sentences for a video generation model: subjects, "
@@ -140,6 +155,10 @@ class CaptionConfig:
         require(
             self.url is None or self.url.startswith(("http://", "https://")),
             f"captions.url is {described(self.url)}; expected an http address such as http://host:8000/v1",
+        )
+        require(
+            self.url is None or self.model_dir is None,
+            "captions.url and captions.model_dir are both set; set one of them to null",
         )
         require(1 <= self.frames <= 32, f"captions.frames is {self.frames}; expected 1 to 32")
         require(1 <= self.max_tokens <= 4096, f"captions.max_tokens is {self.max_tokens}; expected 1 to 4096")

@@ -91,7 +91,9 @@ class Pipeline:
             if reason is None:
                 runnable.append(stage)
             elif required:
-                raise ValueError(f"{reason}. Or set require_annotators false" if stage.after else reason)
+                raise ValueError(
+                    f"{reason}. Or set require_annotators false" if _is_optional(stage) else reason
+                )
             else:
                 self.clips.absent[stage.name.removeprefix("annotate_")] = reason
                 logger.warning("%s does not run: %s", stage.name, reason)

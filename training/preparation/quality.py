@@ -11,6 +11,7 @@ from scipy.fft import dctn
 
 from vdot_core.signals import luma
 
+from . import niqe, text_overlays
 from .clip_files import load
 from .config import PrepareConfig, QualityConfig
 from .stage import Row, out_path
@@ -28,7 +29,8 @@ def measure(row: Row, config: PrepareConfig) -> Row:
         config: Its `quality`.
 
     Returns:
-        The measures, `hashes` (four of 16 hexadecimal digits), and `rejected` where a limit is passed.
+        The measures, of which `niqe` needs its file and `text` its limit; `hashes` (four of 16 hexadecimal
+        digits), and `rejected` where a limit is passed.
     """
     clip = row["trim"]
     frames = load(out_path(config, clip["file"]), config.clips.frame_rate, clip["num_frames"])
@@ -43,12 +45,26 @@ def measure(row: Row, config: PrepareConfig) -> Row:
         "change": float(moving.mean()),
         "border": border(sample),
     }
+    if niqe.missing() is None and (naturalness := niqe.clip_niqe(gray)) is not None:
+        values["niqe"] = naturalness
+    if config.quality.max_text is not None:
+        values["text"] = text_overlays.text_share(frames)
     values = {name: round(value, 6) for name, value in values.items()}
     pictures = (gray[0], gray[len(gray) // 2], gray[-1], moving.mean(axis=0))
     values["hashes"] = [perceptual_hash(picture) for picture in pictures]
     if reasons := reject(values, config.quality):
         values["rejected"] = reasons
     return values
+
+
+def missing(config: PrepareConfig) -> str | None:
+    """Why a clip cannot be measured here: what a limit needs is missing."""
+    limits = config.quality
+    if limits.max_niqe is not None and (reason := niqe.missing()):
+        return f"quality.max_niqe: {reason}; or set it to null"
+    if limits.max_text is not None and (reason := text_overlays.missing()):
+        return f"quality.max_text: {reason}; or set it to null"
+    return None
 
 
 def reject(values: Row, limits: QualityConfig) -> list[str]:
@@ -68,6 +84,10 @@ def reject(values: Row, limits: QualityConfig) -> list[str]:
         )
     if values["change"] < limits.min_change:
         reasons.append(f"static: change {values['change']:.4f} a frame, min_change {limits.min_change:g}")
+    if limits.max_niqe is not None and values.get("niqe", 0) > limits.max_niqe:
+        reasons.append(f"distorted: NIQE {values['niqe']:.1f}, max_niqe {limits.max_niqe:g}")
+    if limits.max_text is not None and values["text"] > limits.max_text:
+        reasons.append(f"text overlay: {values['text']:.1%} of the picture, max_text {limits.max_text:g}")
     return reasons
 
 

@@ -215,6 +215,8 @@ def _histograms(clips: Clips, store: Store) -> Iterable[str]:
         ("quality", "brightness", "brightness"),
         ("quality", "sharpness", "sharpness, squared levels"),
         ("quality", "change", "change a frame"),
+        ("quality", "niqe", "NIQE"),
+        ("quality", "text", "part under text"),
         ("motion", "mean_px", "motion, px a frame"),
         ("trim", "num_frames", "frames"),
     )

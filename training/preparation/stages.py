@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from vdot_core.annotators import NAMES
 
-from . import captions, motion, quality, references, shots
+from . import caption_model, captions, motion, niqe, quality, references, shots
 from .annotate import annotation_stage
 from .config import PrepareConfig
 from .make_rows import make_rows
@@ -28,9 +30,23 @@ TRIM = Stage(
     ("shots",),
     settings=lambda c: [c.clips.buckets, c.clips.max_upscale, c.clips.crf, c.clips.frame_rate],
 )
-QUALITY = Stage("quality", 2, quality.measure, ("trim",), settings=lambda c: c.quality)
+QUALITY = Stage(
+    "quality",
+    3,
+    quality.measure,
+    ("trim",),
+    settings=lambda c: [asdict(c.quality), niqe.VERSION if niqe.missing() is None else None],
+    missing=quality.missing,
+)
 MOTION = Stage("motion", 1, motion.measure_motion, ("trim",), missing=motion.missing)
-CAPTIONS = Stage("captions", 1, captions.caption, ("trim",), settings=lambda c: c.captions)
+CAPTIONS = Stage(
+    "captions",
+    1,
+    captions.caption,
+    ("trim",),
+    settings=lambda c: c.captions,
+    missing=lambda c: caption_model.missing(c.captions),
+)
 REFERENCES = Stage(
     "references",
     2,

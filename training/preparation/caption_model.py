@@ -1,0 +1,85 @@
+"""Captions by a vision-language model of transformers, from a local folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from vdot_core.text import shown
+
+from .config import CaptionConfig
+from .stage import Row, StopError
+
+
+def missing(config: CaptionConfig) -> str | None:
+    """Why the configured model cannot be run here; None where it can, or where there is none."""
+    if config.model_dir is None:
+        return None
+    if not importlib.util.find_spec("transformers"):
+        return "captions.model_dir needs transformers: `pip install transformers`"
+    if not (Path(config.model_dir) / "config.json").is_file():
+        return (
+            f"captions.model_dir: {shown(config.model_dir)} holds no config.json; give the folder of a "
+            "vision-language model of transformers, such as Qwen2.5-VL"
+        )
+    return None
+
+
+def describe(pictures: Sequence[bytes], config: CaptionConfig) -> Row:
+    """A caption of pictures by the configured model, word by word the most probable.
+
+    Args:
+        pictures: JPEGs.
+        config: Its folder, the question and the longest answer.
+
+    Raises:
+        StopError: The folder's model cannot be loaded, or takes no pictures in a dialog.
+        ValueError: The answer is empty.
+    """
+    from PIL import Image
+
+    processor, network = _load(config.model_dir)
+    content = [{"type": "image", "image": Image.open(io.BytesIO(data)).convert("RGB")} for data in pictures]
+    content.append({"type": "text", "text": config.prompt})
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    ).to(network.device, network.dtype)
+    with torch.inference_mode():
+        tokens = network.generate(**inputs, max_new_tokens=config.max_tokens, do_sample=False)
+    num_asked = inputs["input_ids"].shape[1]
+    words = processor.decode(tokens[0, num_asked:], skip_special_tokens=True).split()
+    if not words:
+        raise ValueError(f"the model in {shown(config.model_dir, 100)} gave an empty caption")
+    counts = {"tokens_in": num_asked, "tokens_out": tokens.shape[1] - num_asked}
+    return {"prompt": " ".join(words), "source": "model", **counts}
+
+
+@lru_cache(maxsize=1)
+def _load(folder: str):
+    """Processor and network, read at the first use."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    local = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        processor = AutoProcessor.from_pretrained(folder, **local)
+        network = AutoModelForImageTextToText.from_pretrained(
+            folder, use_safetensors=True, dtype="auto", **local
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise StopError(
+            f"transformers cannot load {shown(folder, 100)} as a vision-language model ({shown(error, 160)})"
+        ) from error
+    if not getattr(processor, "chat_template", None):
+        raise StopError(
+            f"the model in {shown(folder, 100)} has no chat template; give one that follows instructions"
+        )
+    return processor, network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
