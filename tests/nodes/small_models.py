@@ -31,6 +31,40 @@ def noted(self, x, *args, **kwargs):
     return encode(self, x, *args, **kwargs)
 WanVAE.encode = noted
 """
+# Block swap, as packs do it by callbacks and hooks: blocks have their weights while they run, NaN otherwise.
+SWAP_NODE = """
+import logging, torch
+from comfy.patcher_extension import CallbacksMP
+class TestBlockSwap:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "run", "test"
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+    def run(self, model):
+        model, swapped = model.clone(), []
+        def put(block, weights):
+            for parameter, weight in zip(block.parameters(), weights, strict=True):
+                parameter.data = weight
+        def swap_out(patcher, *_):
+            network = patcher.model.diffusion_model
+            for block in [] if swapped else [*network.blocks, *network.vace_blocks]:
+                weights = [parameter.data for parameter in block.parameters()]
+                nothing = [torch.full_like(weight, float("nan")) for weight in weights]
+                put(block, nothing)
+                enter = block.register_forward_pre_hook(lambda block, _, w=weights: put(block, w))
+                leave = block.register_forward_hook(lambda block, *_, w=nothing: put(block, w))
+                swapped.append((block, weights, enter, leave))
+        def swap_in(_):
+            logging.info(f"TestBlockSwap: {len(swapped)} blocks")
+            for block, weights, *hooks in swapped:
+                put(block, weights)
+                [hook.remove() for hook in hooks]
+            swapped.clear()
+        model.add_callback(CallbacksMP.ON_LOAD, swap_out)
+        model.add_callback(CallbacksMP.ON_CLEANUP, swap_in)
+        return (model,)
+NODE_CLASS_MAPPINGS = {"TestBlockSwap": TestBlockSwap}
+"""
 # A file name in an encoding that is not the system's, as Python gives it.
 LATIN_1 = "mod\udce8le.safetensors"
 
@@ -46,6 +80,7 @@ def server_with_models(base: Path, models_dir: Path) -> ComfyServer:
     (base / "models/vae/tiny_vae.safetensors").symlink_to(models_dir / "tiny_vae.safetensors")
     Image.new("RGB", (48, 40), (200, 60, 20)).save(base / "input/subject.png")
     (base / "custom_nodes/test_text.py").write_text(TEXT_NODE)
+    (base / "custom_nodes/test_swap.py").write_text(SWAP_NODE)
     return server
 
 

@@ -228,6 +228,23 @@ def test_quantized_files_and_loras_open_in_stock_nodes_and_ours(server):
     assert difference["gguf"].mean() < 3
 
 
+@pytest.mark.full
+def test_blocks_that_are_swapped_in_while_they_run(server):
+    """Plain and quantized weights, before and after a run without swapping: the same pictures."""
+    for name in ("vdot_meta.safetensors", "fp8_scaled.safetensors", "vace.gguf"):
+        pictures = []
+        for is_swapped in (True, False, True):
+            nodes = graph(n1__model_name=name, n7__model=["20" if is_swapped else "1", 0])
+            nodes["9"]["inputs"]["filename_prefix"] = f"swap{len(pictures)}"
+            nodes["20"] = {"class_type": "TestBlockSwap", "inputs": {"model": ["1", 0]}}
+            run = server.run(nodes)
+            assert run.status == "success", run.error
+            path = server.base / "output" / images(run)[8]["filename"]
+            pictures.append(Image.open(path).convert("RGB").tobytes())
+        assert pictures[0] == pictures[1] == pictures[2] and len(set(pictures[0])) > 10, name
+    assert re.search(r"TestBlockSwap: [1-9]\d* blocks", server.log())
+
+
 def test_a_failing_node_says_why_and_the_queue_continues(server):
     bad = server.run(graph(n7__cfg=2.0))
     assert bad.status == "error" and bad.error["node_id"] == "7"

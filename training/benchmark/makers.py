@@ -16,6 +16,7 @@ from vdot_core import sampling, vcu
 from vdot_core.text import shown
 
 from ..data.encoders import TextEncoder, VideoEncoder, pick_device, text_encoder_digest, vae_digest
+from ..diffusers_package import import_diffusers
 from ..distributed.precision import uses_bf16
 from ..engine.hashes import tree_hash
 from .config import EvaluateConfig, ModelConfig
@@ -129,13 +130,13 @@ class DiffusersMaker:
     """
 
     def __init__(self, model: ModelConfig, config: EvaluateConfig, local_rank: int = 0) -> None:
-        from diffusers import WanVACEPipeline
-
         self.sampler, self.device = model.sampler, pick_device(config.device, local_rank)
         bf16 = uses_bf16(config.dtype, self.device, "dtype")
         options = {"torch_dtype": torch.bfloat16 if bf16 else torch.float32, "local_files_only": True}
         try:
-            self.pipeline = WanVACEPipeline.from_pretrained(model.path, **options).to(self.device)
+            self.pipeline = (
+                import_diffusers().WanVACEPipeline.from_pretrained(model.path, **options).to(self.device)
+            )
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
                 f"models: {model.name}: diffusers cannot load {shown(model.path, 100)} as a WanVACEPipeline "

@@ -15,6 +15,7 @@ from vdot_core.checkpoints import read_tensors
 from vdot_core.text import shown
 from vdot_core.vcu import LATENT_CHANNELS
 
+from ..diffusers_package import import_diffusers
 from .vae_passes import decode_latents, encode_moments
 from .weights import assign_weights
 
@@ -37,9 +38,7 @@ def build_vae(base_dim: int) -> nn.Module:
     Args:
         base_dim: Channels at the highest resolution; 96 is the released model's.
     """
-    from diffusers import AutoencoderKLWan
-
-    return AutoencoderKLWan(
+    return import_diffusers().AutoencoderKLWan(
         base_dim=base_dim,
         z_dim=LATENT_CHANNELS,
         dim_mult=[1, 2, 4, 4],
@@ -65,10 +64,8 @@ def load_vae(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
     path = Path(path)
     if not path.is_dir():
         return _load_native(path, dtype)
-    from diffusers import AutoencoderKLWan
-
     try:
-        vae = AutoencoderKLWan.from_pretrained(path, torch_dtype=dtype)
+        vae = import_diffusers().AutoencoderKLWan.from_pretrained(path, torch_dtype=dtype)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read as a VAE ({error}); give a safetensors file or a diffusers folder"
@@ -77,6 +74,7 @@ def load_vae(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def _load_native(path: Path, dtype: torch.dtype) -> nn.Module:
+    import_diffusers()
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
     tensors, _ = read_tensors(path, "a Wan VAE as a safetensors file")
