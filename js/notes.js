@@ -1,7 +1,7 @@
 /** What a node has to say about its last run ("837x480 -> 832x480"), as read-only lines beneath its widgets. */
 
-import { chain } from "./graph.js"
 import { panelSection } from "./panel.js"
+import { onSaid } from "./restore.js"
 
 /**
  * Shows lines of plain text on a node, in place of those shown before.
@@ -22,5 +22,5 @@ export function showNotes(node, lines) {
  * @param {object} node a LiteGraph node
  */
 export function attachNotes(node) {
-  chain(node, "onExecuted", (message) => showNotes(node, message?.text ?? []))
+  onSaid(node, (message) => showNotes(node, message?.text ?? []))
 }

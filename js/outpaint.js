@@ -8,6 +8,7 @@ import { chain, rememberForUndo, setWidget, widgetOf } from "./graph.js"
 import { draggedPads, padsOf, readRatio, resultSize, SIDES } from "./outpaint_math.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
+import { onSaid } from "./restore.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
 
@@ -53,7 +54,7 @@ class OutpaintEditor {
     })
     chain(node, "onConfigure", () => this.read())
     chain(node, "onConnectionsChange", () => setTimeout(() => this.read()))
-    chain(node, "onExecuted", (message) => {
+    onSaid(node, (message) => {
       this.said = { size: SIZE_SAID.exec(message?.text?.[0] ?? "")?.slice(1), of: JSON.stringify(this.settings) }
       this.read()
     })

@@ -3,6 +3,7 @@
 import { chain } from "./graph.js"
 import { element, growToFit } from "./panel.js"
 import { Predictions } from "./predictions.js"
+import { onSaid } from "./restore.js"
 import { stopButton } from "./stop_early.js"
 import { text } from "./strings.js"
 
@@ -191,7 +192,7 @@ export function attachPreview(node) {
   widget.serialize = false
   previews.set(node, preview)
   hideStillPreview(node, preview.element)
-  chain(node, "onExecuted", () => preview.finish())
+  onSaid(node, () => preview.finish())
   chain(node, "onRemoved", () => preview.clear())
 }
 

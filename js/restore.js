@@ -5,7 +5,7 @@
 
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
-import { findNode, PREFIX } from "./graph.js"
+import { chain, findNode, PREFIX } from "./graph.js"
 
 const MAX_RUNS = 32
 
@@ -69,6 +69,24 @@ function end(promptId) {
   else early.add(promptId)
 }
 
+/** Id of the prompt whose message is being delivered: handlers of nodes are not told. */
+let speaking
+
+// A module is read before ComfyUI begins to listen, so that this comes before the nodes hear of the message.
+api.addEventListener("executed", ({ detail }) => (speaking = detail.prompt_id))
+
+/**
+ * Calls `extra` with what a run says of a node. A run goes on when another workflow is opened, which may have another node of that
+ * number: what is said of a node of another workflow is left out.
+ * @param {object} node a LiteGraph node
+ * @param {(message: object) => void} extra
+ */
+export function onSaid(node, extra) {
+  chain(node, "onExecuted", (message) => {
+    if (isOpen(speaking)) extra(message)
+  })
+}
+
 /** Whether the workflow that a prompt was made from is the open one; true where it is not known. */
 export function isOpen(promptId) {
   const id = workflows.get(promptId)
@@ -83,8 +101,19 @@ export function rememberPrompt(promptId, prompt, workflowId) {
   if (early.delete(promptId)) end(promptId)
 }
 
+/**
+ * What a run of another workflow says is taken from ComfyUI's memory of the open one, which would show it whenever that is opened
+ * again. ComfyUI has noted it for its own workflow.
+ */
+function forgetForeign({ detail }) {
+  const id = String(detail.display_node ?? detail.node)
+  if (!isOpen(detail.prompt_id) && findNode(id)?.comfyClass?.startsWith(PREFIX)) delete app.nodeOutputs?.[id]
+  speaking = undefined
+}
+
 /** From now on, nodes say what they said when a later one fails. */
 export function watchCache() {
+  api.addEventListener("executed", forgetForeign)
   api.addEventListener("execution_cached", ({ detail }) => cached.set(detail.prompt_id, detail.nodes))
   api.addEventListener("execution_success", ({ detail }) => cached.delete(detail.prompt_id))
   for (const event of ["execution_error", "execution_interrupted"]) {

@@ -5,6 +5,7 @@
 
 import { chain } from "./graph.js"
 import { element, panelSection } from "./panel.js"
+import { onSaid } from "./restore.js"
 import { text } from "./strings.js"
 
 const SETTING = "VDOT.ShowStrip"
@@ -86,6 +87,6 @@ export function showStrip(node, sent) {
  * @param {object} node a LiteGraph node
  */
 export function attachStrip(node) {
-  chain(node, "onExecuted", (message) => showStrip(node, message?.vdot_strip?.[0]))
+  onSaid(node, (message) => showStrip(node, message?.vdot_strip?.[0]))
   chain(node, "onRemoved", () => nodes.delete(node))
 }

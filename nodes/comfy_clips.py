@@ -44,6 +44,10 @@ def load_clip(name: str, video: Any, span: Span) -> Excerpt:
     source = video.get_stream_source()
     most = span.most_frames
     if seconds:  # cut by Trim Video
+        if span.start >= seconds:
+            raise ValueError(
+                f"the video is {seconds:.3g} seconds long, and start is {span.start:g}; give a smaller start"
+            )
         rate = span.rate or float(video.get_frame_rate())
         most = max(1, min(most, round((seconds - span.start) * rate)))
     return read_excerpt(source, Span(begin + span.start, span.rate, most, span.fit), scratch_folder())

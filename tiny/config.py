@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from training.data.checks import require_range
+
+MOST_STEPS, MOST_CLIPS, MOST_SIDE_PX, MOST_FRAMES, MOST_THREADS = 10**8, 10**7, 1024, 81, 1024
+
 
 @dataclass(frozen=True)
 class VaeStage:
@@ -35,8 +39,12 @@ class VaeStage:
     image_batch: int = 4
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.image_batch < 1:
-            raise ValueError(f"a stage needs steps, batch and image_batch of at least 1; got {self}")
+        require_range(self, "stages: ", 1, MOST_STEPS, "steps")
+        require_range(self, "stages: ", 0, MOST_STEPS, "image_every")
+        require_range(self, "stages: ", 1, 4096, "batch", "image_batch")
+        require_range(self, "stages: ", 0, 1, "lr_start", "lr_end")
+        require_range(self, "stages: ", 8, MOST_SIDE_PX, "size_px", "draw_px", "image_size_px")
+        require_range(self, "stages: ", 1, MOST_FRAMES, "num_frames")
         if self.num_frames % 4 != 1:
             raise ValueError(f"num_frames is {self.num_frames}; a Wan VAE takes 4n + 1 frames")
         if self.size_px % 8 or self.image_size_px % 8:
@@ -74,11 +82,10 @@ class VaeConfig:
     num_validation: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("texture_share", "annotation_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a share in [0, 1]")
-        if self.base_dim < 4:
-            raise ValueError(f"base_dim is {self.base_dim}; expected at least 4")
+        require_range(self, "vae.", 0, 1, "texture_share", "annotation_share")
+        require_range(self, "vae.", 4, 1024, "base_dim")
+        require_range(self, "vae.", 0, 1000, "edge_weight", "kl_weight")
+        require_range(self, "vae.", 1, MOST_CLIPS, "num_validation")
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,10 @@ class CacheGroup:
     def __post_init__(self) -> None:
         if self.weight <= 0:
             raise ValueError(f"weight is {self.weight}; expected more than 0, or leave the group out")
+        require_range(self, "groups: ", 16, MOST_SIDE_PX, "width", "height")
+        require_range(self, "groups: ", 1, MOST_FRAMES, "num_frames")
+        require_range(self, "groups: ", 1, MOST_CLIPS, "num_clips")
+        require_range(self, "groups: ", 0, 1, "texture_share")
         if self.width % 16 or self.height % 16 or self.num_frames % 4 != 1:
             raise ValueError(
                 f"{self.num_frames} frames of {self.width}x{self.height}: need 4n + 1, multiples of 16"
@@ -118,10 +129,8 @@ class CacheGroup:
             raise ValueError(
                 f"tasks {self.tasks} and {self.extra}: references make latents longer; split the group"
             )
-        if self.num_clips < 1 or not self.tasks:
-            raise ValueError(
-                f"a cache group needs clips and tasks; got {self.num_clips} clips, tasks {self.tasks}"
-            )
+        if not self.tasks:
+            raise ValueError("groups: tasks is empty; give at least one")
 
 
 @dataclass(frozen=True)
@@ -153,9 +162,12 @@ class EvaluatorConfig:
     num_validation: int = 100
 
     def __post_init__(self) -> None:
-        if self.clips < 1 or not 1 <= self.frames <= 5:
-            got = f"{self.clips} clips, {self.frames} frames"
-            raise ValueError(f"got {got}; need at least 1 clip and 1 to 5 frames")
+        require_range(self, "evaluator.", 1, MOST_STEPS, "steps")
+        require_range(self, "evaluator.", 1, 4096, "clips")
+        require_range(self, "evaluator.", 1, 5, "frames")
+        require_range(self, "evaluator.", 1, MOST_CLIPS, "num_validation")
+        require_range(self, "evaluator.", 0, 1000, "latent_noise")
+        require_range(self, "evaluator.", 0, 1, "lr", "lr_end")
         if not 0 <= self.vae_clips <= self.clips:
             raise ValueError(f"vae_clips is {self.vae_clips}; expected 0 to clips, {self.clips}")
 
@@ -185,9 +197,12 @@ class TextConfig:
     num_validation: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("layers", "num_clips", "steps", "batch", "num_validation"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"text.{name} is {getattr(self, name)}; expected at least 1")
+        require_range(self, "text.", 1, 100, "layers")
+        require_range(self, "text.", 1, MOST_CLIPS, "num_clips", "num_validation")
+        require_range(self, "text.", 1, MOST_STEPS, "steps")
+        require_range(self, "text.", 0, MOST_STEPS, "warmup")
+        require_range(self, "text.", 1, 4096, "batch")
+        require_range(self, "text.", 0, 1, "lr", "lr_end")
 
 
 @dataclass(frozen=True)
@@ -231,6 +246,14 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; expected a decay in [0, 1)")
+        require_range(self, "", 0, 2**63 - 1, "seed")
+        require_range(self, "", 0, 10, "weight_decay")
+        require_range(self, "", 1e-9, 1e9, "clip_norm")
+        require_range(self, "", 1, MOST_STEPS, "log_every", "max_steps")
+        require_range(self, "", 0, MOST_STEPS, "validate_every", "save_minutes")
+        require_range(self, "", 1, MOST_THREADS, "threads")
+        if self.model == "vae" and not self.vae.stages:
+            raise ValueError("vae.stages is empty; give at least one, as tiny/configs/train.yaml does")
 
 
 def parse_config(argv: Sequence[str] | None = None) -> PretrainConfig:

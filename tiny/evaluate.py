@@ -37,8 +37,9 @@ from tiny.evaluation.sheets import save_animation, save_sheet
 from training.distributed.precision import uses_bf16
 from training.engine.files import read_json, write_json
 from training.paths import ROOT
-from vdot_core.out_of_memory import memory_in_words
-from vdot_core.text import described
+from vdot_core.files import reason_of
+from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
+from vdot_core.text import shown
 
 logger = logging.getLogger("vdot")
 
@@ -155,9 +156,6 @@ def run(config: EvaluationConfig) -> None:
 def planned_runs(config: EvaluationConfig) -> list[EvaluationConfig]:
     """The evaluation of each planned model, or of the one that is named."""
     if config.run is not None:
-        name = config.run
-        if not name or Path(name).name != name or name.startswith("."):
-            raise ValueError(f"run is {described(name)}; give a plain word: it is a folder of out_dir")
         return [config]
     return [replace(config, **asdict(planned)) for planned in config.plan]
 
@@ -180,11 +178,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.error("%s", line)
     if missing:
         return 2
-    for one in runs:
-        run(one)
-    if config.run is not None and not report_only:
-        return 0
-    page = write_report(Path(config.out_dir), ROOT / "docs", trainings=config.trainings)
+    try:
+        for one in runs:
+            run(one)
+        if config.run is not None and not report_only:
+            return 0
+        page = write_report(Path(config.out_dir), ROOT / "docs", trainings=config.trainings)
+    except ValueError as error:  # a damaged result, or results that cannot be compared
+        logger.error("%s", shown(error, 400))
+        logger.debug("while evaluating", exc_info=error)
+        return 2
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise
+        place = shown(error.filename or config.out_dir)
+        logger.error("%s cannot be written (%s); the same command resumes", place, reason_of(error))
+        return 1
     logger.info("wrote %s", page)
     return 0
 

@@ -28,7 +28,7 @@ def plot_panels(panels: Mapping[str, Mapping[str, Line]], path: str | Path) -> N
         for number, (label, points) in enumerate(lines.items()):
             # There are ten colors.
             axis.plot(*zip(*points, strict=True), "-" if number < 10 else "--", marker=".", label=label)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=9, parse_math=False)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)

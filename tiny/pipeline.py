@@ -10,17 +10,20 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
+from training.data.checks import is_plain, require_range
 from training.engine.cli import RunParser
-from training.engine.files import read_json
+from training.engine.files import read_json, write_json
 from training.paths import ROOT
-from vdot_core.files import atomic_write
+from vdot_core.files import atomic_write, sha256_of
+from vdot_core.text import described, shown
 
 logger = logging.getLogger("vdot")
 DEFAULT = Path(__file__).with_name("configs") / "train.yaml"
-DONE = "done.json"
+DONE, WEIGHTS = "done.json", "weights"
+MOST_MINUTES = 1_000_000
 # Keys that --scale multiplies, each with its least value; the intervals of a smaller run follow its length.
 SCALED = {
     "steps": 2,
@@ -58,6 +61,20 @@ class Stage:
     config: dict[str, Any]
     gives: dict[str, str]
 
+    def __post_init__(self) -> None:
+        for key, names in (("name", [self.name]), ("gives", self.gives)):
+            if wrong := [name for name in names if not is_plain(name)]:
+                raise ValueError(
+                    f"stages: {key} has {described(wrong[0])}; give a plain word: it is a name in out_dir"
+                )
+        for path in self.gives.values():
+            parts = PurePath(path).parts
+            if not parts or PurePath(path).is_absolute() or ".." in parts:
+                raise ValueError(f"stages: gives has {described(path)}; give a path in the stage's folder")
+        for group in ("data", "parallel"):
+            if not isinstance(value := self.config.get(group, {}), dict):
+                raise ValueError(f"stages: {group} of {self.name} is {described(value)}; give keys")
+
 
 @dataclass(frozen=True)
 class PipelineConfig:
@@ -79,15 +96,20 @@ class PipelineConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
+        names = [stage.name.lower() for stage in self.stages]
+        if not names or len(set(names)) < len(names) or WEIGHTS in names:
+            raise ValueError(
+                f"stages are {described(names, 160)}; give one or more of different names, none of them "
+                f"{WEIGHTS}, or leave stages out to run the bundled ones"
+            )
         if not 0 < self.scale <= 1:
             raise ValueError(f"scale is {self.scale}; expected a share above 0, at most 1")
-        if self.minutes < 0:
-            raise ValueError(f"minutes is {self.minutes}; expected 0 (no limit) or more")
+        require_range(self, "", 0, MOST_MINUTES, "minutes")
 
     @property
     def weights(self) -> Path:
         """Folder of the finished weights."""
-        return Path(self.out_dir).absolute() / "weights"
+        return Path(self.out_dir).absolute() / WEIGHTS
 
 
 def read_pipeline(argv: Sequence[str]) -> PipelineConfig:
@@ -104,7 +126,7 @@ def settings(config: PipelineConfig, stage: Stage) -> dict[str, Any]:
     values["out_dir"] = str(folder)
     if stage.program == "tiny/pretrain.py":
         return {**values, "device": config.device}
-    values["data"] = {**values["data"], "cache_dir": str(folder / "cache")}
+    values["data"] = {**values.get("data", {}), "cache_dir": str(folder / "cache")}
     return {**values, "parallel": {**values.get("parallel", {}), "device": config.device}}
 
 
@@ -121,6 +143,8 @@ def _filled(value: Any, config: PipelineConfig, key: str = "") -> Any:
         return value and not small
     if not value or config.scale == 1:
         return value
+    if not isinstance(value, (int, float)):
+        return value  # the stage's program refuses it by name
     if key in SCALED:
         share = config.scale / 4 if small and key in SMALL else config.scale
         return max(SCALED[key], round(value * share))
@@ -144,31 +168,78 @@ def run_stage(config: PipelineConfig, stage: Stage, seconds: float | None) -> in
     """
     import yaml
 
-    folder = Path(config.out_dir).absolute() / stage.name
+    folder = _folder(config, stage)
     values = settings(config, stage)
     digest = hashlib.sha256(json.dumps([stage.program, values], sort_keys=True).encode()).hexdigest()
-    file, mark, marker = folder / "config.yaml", folder / "started.json", folder / DONE
-    if mark.exists() and read_json(mark, str, f"remove {folder} to start the stage again") != digest:
-        raise ValueError(
-            f"{folder} was started with other settings: give another out_dir, or remove that folder"
-        )
-    if marker.exists() and all((config.weights / name).exists() for name in stage.gives):
+    file, mark = folder / "config.yaml", folder / "started.json"
+    inputs = _inputs(config, stage)
+    if mark.exists():
+        _check_mark(mark, digest, inputs)
+    if (folder / DONE).exists() and all((config.weights / name).exists() for name in stage.gives):
+        _store(config, stage)
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(values, sort_keys=False))
-    with atomic_write(mark) as partial:
-        partial.write_text(json.dumps(digest))
+    write_json({"settings": digest, "inputs": inputs}, mark)
     logger.info("%s: %s", stage.name, stage.program)
     command = [sys.executable, str(ROOT / stage.program), "--config", str(file)]
     if status := _run(command, stage.name, seconds):
         return status
-    config.weights.mkdir(parents=True, exist_ok=True)
-    for name, path in stage.gives.items():
-        with atomic_write(config.weights / name) as partial:
-            shutil.copyfile(folder / path, partial)
-    with atomic_write(marker) as partial:
-        partial.write_text(json.dumps({"files": sorted(stage.gives)}))
+    if absent := [path for path in stage.gives.values() if not (folder / path).is_file()]:
+        raise ValueError(
+            f"{stage.name} has ended without {described(absent[0])}; correct gives, or remove its max_steps"
+        )
+    write_json({"files": sorted(stage.gives)}, folder / DONE)
+    _store(config, stage)
     return 0
+
+
+def _folder(config: PipelineConfig, stage: Stage) -> Path:
+    return Path(config.out_dir).absolute() / stage.name
+
+
+def _inputs(config: PipelineConfig, stage: Stage) -> dict[str, str]:
+    """Digests of the finished files of earlier stages that a stage's settings name."""
+    text = json.dumps(stage.config)
+    files: dict[str, Path] = {}
+    for earlier in config.stages[: config.stages.index(stage)]:
+        files |= {name: _folder(config, earlier) / path for name, path in earlier.gives.items()}
+    return {
+        name: sha256_of(file)
+        for name, file in files.items()
+        if f"{{weights}}/{name}" in text and file.is_file()
+    }
+
+
+def _check_mark(mark: Path, digest: str, inputs: dict[str, str]) -> None:
+    """Refuse, by ValueError, a stage that was started with other settings or from other files."""
+    cure = f"remove {shown(mark.parent)} to start the stage again"
+    started = read_json(mark, object, cure)
+    # Starts of older versions know their settings alone.
+    known = started if isinstance(started, dict) else {"settings": started, "inputs": {}}
+    if known.get("settings") != digest:
+        raise ValueError(
+            f"{shown(mark.parent)} was started with other settings: give another out_dir, or {cure}"
+        )
+    before = known.get("inputs")
+    before = before if isinstance(before, dict) else {}
+    if changed := [name for name in before if inputs.get(name, before[name]) != before[name]]:
+        raise ValueError(f"{shown(mark.parent)} was started from another {shown(changed[0])}: {cure}")
+
+
+def _store(config: PipelineConfig, stage: Stage) -> None:
+    """Copy a finished stage's files to the weights, but those that a later finished stage gives, too."""
+    config.weights.mkdir(parents=True, exist_ok=True)
+    later = config.stages[config.stages.index(stage) + 1 :]
+    final = {name for other in later if (_folder(config, other) / DONE).exists() for name in other.gives}
+    for name, path in stage.gives.items():
+        source, target = _folder(config, stage) / path, config.weights / name
+        if not source.is_file() or (name in final and target.exists()):
+            continue
+        if target.exists() and sha256_of(target) == sha256_of(source):
+            continue
+        with atomic_write(target) as partial:
+            shutil.copyfile(source, partial)
 
 
 def _run(command: list[str], name: str, seconds: float | None) -> int:

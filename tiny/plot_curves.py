@@ -16,6 +16,8 @@ if __package__ in (None, ""):
 from jsonargparse import ArgumentParser
 
 from tiny.panels import plot_panels
+from vdot_core.files import reason_of
+from vdot_core.text import shown
 
 logger = logging.getLogger("vdot")
 PREFIX = "validation/"
@@ -52,6 +54,12 @@ def read_validation(run: str | Path) -> Curves:
     }
 
 
+def _named(runs: Sequence[str]) -> dict[str, str]:
+    """Runs by the names of their folders; by their paths where two have one name."""
+    names = [Path(run).name for run in runs]
+    return {run if names.count(name) > 1 else name: run for name, run in zip(names, runs, strict=True)}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status, 2 after a user's mistake."""
     parser = ArgumentParser(prog="python tiny/plot_curves.py", description=__doc__)
@@ -60,8 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.ERROR, format="%(message)s", force=True)
     try:
-        curves = {Path(run).name: read_validation(run) for run in arguments.runs}
+        curves = {name: read_validation(run) for name, run in _named(arguments.runs).items()}
         plot_panels(curves, arguments.picture)
+    except OSError as error:
+        place = shown(error.filename or arguments.picture)
+        logger.error("%s cannot be written (%s)", place, reason_of(error))
+        return 1
     except ValueError as error:
         logger.error("%s", error)
         return 2

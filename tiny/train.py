@@ -19,7 +19,9 @@ if __package__ in (None, ""):
 
 from tiny.pipeline import TimeOverError, read_pipeline, run_stage
 from training.engine.lock import locked
-from vdot_core.out_of_memory import memory_in_words
+from vdot_core.files import reason_of
+from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
+from vdot_core.text import shown
 
 logger = logging.getLogger("vdot")
 
@@ -40,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         logger.error("%s", error)
         return 2
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise
+        place = shown(error.filename or config.out_dir)
+        logger.error("%s cannot be written (%s); the same command resumes", place, reason_of(error))
+        return 1
     except TimeOverError as error:
         logger.info("%s; the same command resumes", error)
         return 3

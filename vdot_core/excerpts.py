@@ -22,8 +22,9 @@ from .scratch import is_mapped, new_frames
 from .sounds import Sound, read_sound
 from .text import counted, shown
 from .vcu import snap_length
+from .vcu.checks import MAX_FRAMES, real, whole
 from .vcu.scaling import fill_cover
-from .videos import nearest_frames, open_video, timed_frames, upright
+from .videos import RATES, nearest_frames, open_video, timed_frames, upright
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 ROUNDING = 1e-3
 """Seconds; of a container's times."""
 SAME_RATE = 0.01
+MAX_START = 1e7
+"""Seconds, of about four months: FFmpeg counts in millionths."""
 
 Fit = Callable[[int, int], tuple[int, int]]
 
@@ -44,12 +47,21 @@ class Span:
         rate: frames per second of the result; None keeps the video's own.
         most_frames: the result has at most as many.
         fit: (width, height) of the video -> of the result.
+
+    Raises:
+        ValueError: one of the numbers is out of range.
     """
 
     start: float
     rate: float | None
     most_frames: int
     fit: Fit
+
+    def __post_init__(self) -> None:
+        real("start", self.start, 0.0, MAX_START)
+        whole("most_frames", self.most_frames, 1, MAX_FRAMES)
+        if self.rate is not None:
+            real("fps", self.rate, *RATES)
 
 
 @dataclass(frozen=True, eq=False)

@@ -165,9 +165,10 @@ def atomic_write(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         if stat.S_IMODE(partial.stat().st_mode) != mode:  # safetensors lets only the owner read its files
             partial.chmod(mode)
         sync(partial)
-        if not overwrite:
-            _claim(partial, path)
-        os.replace(partial, path)
+        with _named(path):
+            if not overwrite:
+                _claim(partial, path)
+            os.replace(partial, path)
     sync(path.parent)
 
 
@@ -182,10 +183,20 @@ def scratch_file(path: Path) -> Iterator[Path]:
     start = os.fsencode(path.name)[:100].decode("utf-8", "ignore")
     partial = path.with_name(f".{start}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
-        partial.open("xb").close()
+        with _named(path):
+            partial.open("xb").close()
         yield partial
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the system name this path, and not the passing one that it is written under."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from .files import reason_of
+from .vcu.checks import real
+from .videos import RATES
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -84,7 +86,7 @@ class VideoWriter:
             return
         import av
 
-        part = self.sound[:2, self.num_samples : stop].float().cpu().numpy()
+        part = self.sound[:2, self.num_samples : stop].float().clamp(-1, 1).cpu().numpy()
         if part.shape[1]:
             layout = "stereo" if len(part) > 1 else "mono"
             block = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), format="fltp", layout=layout)
@@ -116,7 +118,8 @@ def open_writer(
         fps: frames per second.
         width, height, sound, sample_rate: see `VideoWriter`.
     Raises:
-        ValueError: the file cannot be written, with the reason, or the sound has another rate.
+        ValueError: the file cannot be written, with the reason; or the sound has another rate, or values that
+            are not finite.
     """
     import av
 
@@ -126,7 +129,9 @@ def open_writer(
             "resample it, or connect no audio"
         )
 
-    rate = Fraction(fps).limit_denominator(1001)
+    if sound is not None and not bool(sound.isfinite().all()):
+        raise ValueError("the sound holds values that are not finite; look at the node that made it")
+    rate = Fraction(real("fps", fps, *RATES)).limit_denominator(1001)
     try:
         with av.open(str(path), "w", format="mp4", options=FRAGMENTS) as container:
             writer = VideoWriter(container, rate, width, height, sound, sample_rate)

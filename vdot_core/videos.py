@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Item = TypeVar("Item")
+RATES = 0.01, 1000.0
+"""Frames per second that a video is read or written with."""
 
 # FFmpeg picks a file's format by its content, whatever its name. Of its formats, these hold their frames in
 # the file itself; playlists and session descriptions (ffconcat, HLS, DASH, SDP ..) open others.

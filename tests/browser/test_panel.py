@@ -204,6 +204,27 @@ def test_a_video_of_one_workflow_is_not_shown_on_another(page):
     assert page.page.locator(".vdot-prediction").count() == 1
 
 
+SAY = """async ([id, workflow]) => {
+    const {api} = await import("/scripts/api.js")
+    const {rememberPrompt} = await import("/extensions/ComfyUI-VDOT/restore.js")
+    rememberPrompt(`run of ${workflow}`, {}, workflow ?? app.graph.id)
+    const output = {text: [`said in ${workflow}`]}
+    const detail = {node: String(id), display_node: String(id), prompt_id: `run of ${workflow}`, output}
+    api.dispatchEvent(new CustomEvent("executed", {detail}))
+    return app.nodeOutputs[id]?.text ?? null
+}"""
+
+
+def test_what_a_run_of_one_workflow_says_is_not_shown_on_another(page):
+    """Neither at once, nor when the other one is opened again, which shows what ComfyUI has noted of it."""
+    page.clear()
+    node = page.add("VDOTText")
+    assert page.evaluate(SAY, [node, "5f0c5d0e-5b7a-4a31-9a55-0d3c7a1e0001"]) is None
+    assert shown(page, node, "notes") is None
+    assert page.evaluate(SAY, [node, None]) == ["said in null"]
+    assert shown(page, node, "notes") == "said in null"
+
+
 WAIT_FOR_ERROR = """async () => {
     const {api} = await import("/scripts/api.js")
     window.vdotFailed = false

@@ -1,6 +1,7 @@
 """Spans of videos: the right frames at the right time, with their sound, in bounded memory."""
 
 import io
+import math
 from fractions import Fraction
 
 import av
@@ -184,3 +185,24 @@ def test_a_video_in_memory_is_cut_in_the_same_way(tmp_path):
     assert_nearest(excerpt, times, 0.3)
     assert excerpt.sound.waveform.shape == (1, round(13 / 16 * TONE_RATE))
     assert float(excerpt.sound.waveform[0, 0]) == pytest.approx(0.15, abs=1e-3)
+
+
+@pytest.mark.parametrize("start", [1e18, 1e300, math.inf, math.nan, -1.0])
+@pytest.mark.parametrize("rate", [None, 16.0])
+def test_starts_that_no_video_has_are_refused(start, rate):
+    with pytest.raises(ValueError, match=r"start is .*, expected a number from 0 to"):
+        span(start, rate)
+
+
+@pytest.mark.parametrize("rate", [1e-9, 0, -1, 1e9, math.nan])
+def test_rates_that_no_video_has_are_refused(rate):
+    with pytest.raises(ValueError, match=r"fps is .*, expected a number from 0\.01 to 1000"):
+        span(rate=rate)
+    with pytest.raises(ValueError, match="most_frames is 0"):
+        span(most=0)
+
+
+def test_a_start_behind_the_end_is_named(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", [0.1 * number for number in range(5)])
+    with pytest.raises(ValueError, match="seconds long, and start is 1e"):
+        read_excerpt(path, span(1e7))

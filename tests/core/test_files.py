@@ -186,3 +186,14 @@ def test_numpy_s_word_for_a_full_disk_becomes_the_system_s():
     with pytest.raises(OSError, match="requested") as error:
         np.zeros(9999).tofile("/dev/full")
     assert files.reason_of(error.value) == "No space left on device; make room, or give another folder"
+
+
+@pytest.mark.parametrize("obstacle", ["a folder of that name", "no folder"])
+def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path, obstacle):
+    """Not by the passing name that it is written under."""
+    path = tmp_path / "sub" / "table.md"
+    if obstacle == "a folder of that name":
+        path.mkdir(parents=True)
+    with pytest.raises(OSError) as error, files.atomic_write(path) as partial:
+        partial.write_text("a")
+    assert error.value.filename == str(path) and error.value.errno

@@ -83,3 +83,25 @@ def test_a_rate_that_aac_lacks_is_a_sentence(tmp_path):
     ):
         pass
     assert not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_sound_that_is_not_finite_is_refused_before_a_frame_is_made(tmp_path, value):
+    with (
+        pytest.raises(ValueError, match="the sound holds values that are not finite"),
+        open_writer(tmp_path / "a.mp4", 16, 64, 48, torch.full((2, 9), value)),
+    ):
+        pass
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_sound_that_is_too_loud_is_cut(tmp_path):
+    with open_writer(tmp_path / "a.mp4", 16, 64, 48, torch.full((2, 4000), 1e30)) as writer:
+        writer.write(clip_of(1))
+    assert (tmp_path / "a.mp4").stat().st_size
+
+
+@pytest.mark.parametrize("fps", [0, 1e-9, float("nan")])
+def test_a_rate_of_no_video_is_refused(tmp_path, fps):
+    with pytest.raises(ValueError, match="fps is"), open_writer(tmp_path / "a.mp4", fps, 64, 48):
+        pass

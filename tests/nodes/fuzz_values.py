@@ -20,14 +20,17 @@ TEXTS = {
         "0: 4, 4, 20, 20\n\n2: 5, 5", "0: 4, 4, 4, 4", "5: nan, 0, 1, 1", "[" * 100_000, "9" * 400, "[]",
         "[[]]",
         '[{"x": 1e400, "y": 0}]', "1,2\n\n" * 300, "-900000, -900000, 900000, 900000", ":",
-        "0: 1 2 3 4\n" * 2000,
+        "0: 1 2 3 4\n" * 2000, "\ufeff0: 4, 4, 20, 20", "0: 4, 4, 20, 20\r\n\r\n0: 8, 8, 9, 9", "\uff14, 5",
     ],
-    "curve": ["0: 1.0, -1: 0", "0: 0.5", "3: 2; 1: 1", "1" * 100_000 + "x", "0: 99999999999", "-1: 1, -1: 2"],
+    "curve": ["\u0663: \uff11", "0: 1\r\n4: 0\r\n", "\ufeff0: 1", "0: 1_0", "0: 0,5", "\u22121: 1",
+        "0: 1.0, -1: 0", "0: 0.5", "3: 2; 1: 1", "1" * 100_000 + "x", "0: 99999999999", "-1: 1, -1: 2"],
     "filename_prefix": ["a", "a/b", "../x", "", "a/", "x" * 300, "a\0b", "/etc/x", "%year%"],
-    "positions": ["0, -1", "0", "0, 4", "-1, 0, 1", "99999", "9" * 400, ",,,", "1.5", "-900"],
+    "positions": ["\u0663, \uff11", "0;4", "0\t4", "1_0", "+1", "\u22121", "0x1", "1e3",
+        "0, -1", "0", "0, 4", "-1, 0, 1", "99999", "9" * 400, ",,,", "1.5", "-900"],
     "colors": ["red", "#fff, black", "rgb(300, 0, 0)", "hsl(0,0%,0%)", "red," * 50_000, "nope",
         "#" + "f" * 99],
-    "aspect": ["16:9", "1:1", "2.39", "0:0", "9" * 400 + ":1", "nan:1", "1:1:1", "64:1", "-1:2"],
+    "aspect": ["\uff11\uff16:9", "16/9", "16x9", "16 : 9", "1e3:1", "16:9:",
+        "16:9", "1:1", "2.39", "0:0", "9" * 400 + ":1", "nan:1", "1:1:1", "64:1", "-1:2"],
 }  # fmt: skip
 
 
@@ -164,17 +167,28 @@ class Values:
 
     def draw_vdot_size(self, entry):
         kind = submodule("vdot_core.vcu").VideoSize
-        return self.rng.choice([kind("48p", 64, 48, 9), kind("demo", 64, 64, 17), kind("tiny", 16, 16, 1)])
+        sizes = ("48p", 64, 48, 9), ("demo", 64, 64, 17), ("tiny", 16, 16, 1), ("tall", 16, 128, 5)
+        return kind(*self.rng.choice(sizes))
 
     def draw_video(self, entry):
-        return self.rng.choice([None, SimpleNamespace(get_components=None), self.model])
+        length, height, width = self._shape()
+        frames = self._odd(
+            torch.rand(length, height, width, self.rng.choice([3, 3, 1, 4]), generator=self.noise)
+        )
+        rate = self.rng.choice([16, 16.0, 30, 29.97, 0, -1, None, math.nan, 1e9, 1e-9, True])
+        parts = SimpleNamespace(images=frames, frame_rate=rate, audio=self.draw_audio(entry))
+        made = SimpleNamespace(get_components=lambda: parts)
+        return pick(
+            self.rng, (9, made), (1, None), (1, SimpleNamespace(get_components=None)), (1, lambda: self.model)
+        )
 
     def draw_vdot_schedule(self, entry):
         return self._from_pool("VDOT_SCHEDULE", ())
 
     def draw_audio(self, entry):
-        wave = torch.rand(1, self.rng.choice([1, 2, 6]), self.rng.choice([0, 1, 9000]), generator=self.noise)
-        rate = self.rng.choice([8000, 44100, 7, 0, "x"])
+        shape = self.rng.choice([1, 1, 2]), self.rng.choice([1, 2, 6]), self.rng.choice([0, 1, 9000, 9000])
+        wave = self._odd(torch.rand(shape, generator=self.noise))
+        rate = self.rng.choice([8000, 44100, 44100, 7, 0, "x"])
         return pick(self.rng, (3, {"waveform": wave, "sample_rate": rate}), (1, {"waveform": wave}), (1, {}))
 
     def draw_optical_flow(self, entry):

@@ -64,6 +64,8 @@ def test_a_video_of_another_node(run, inputs, size):
     cut = run("VDOTLoadClip", file="", **NUMBERS, video=trimmed).args[0]
     later = run("VDOTLoadClip", file="a.mp4", **{**NUMBERS, "start": 0.5, "length": 9}).args[0]
     assert torch.equal(cut, later)
+    with pytest.raises(ValueError, match=r"the video is 0\.55 seconds long, and start is 0\.6"):
+        run("VDOTLoadClip", file="", **{**NUMBERS, "start": 0.6}, video=trimmed)
     parts = whole.get_components()
     made = InputImpl.VideoFromComponents(
         Types.VideoComponents(images=parts.images, audio=parts.audio, frame_rate=Fraction(30))

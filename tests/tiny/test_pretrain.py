@@ -1,5 +1,6 @@
 """The program that trains the tiny VAE, text encoder and evaluation network."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,12 @@ def test_the_program_starts_from_any_folder(tmp_path):
         (["--vae.base_dim", "2"], "base_dim is 2"),
         (["--model", "student"], "model"),
         (["--ema", "1.5"], "ema is 1.5"),
+        ([], "vae.stages is empty"),
+        (["--log_every", "0"], "log_every is 0; expected 1 to"),
+        (["--max_steps", "-1"], "max_steps is -1"),
+        (["--threads", "1000000"], "threads is 1000000"),
+        (["--evaluator.steps", "0"], "evaluator.steps is 0"),
+        (["--text.warmup", "-1"], "text.warmup is -1"),
     ],
 )
 def test_wrong_settings_are_named(arguments, named, capsys):
@@ -163,5 +170,11 @@ def test_held_out_curves_are_drawn_from_a_runs_log(vae_run, tmp_path, capsys):
     assert plot_curves.main([str(tmp_path / "curves.png"), str(tmp_path / "out")]) == 0
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 300 and len(picture.convert("RGB").getcolors(1 << 20)) > 20
+    copy = shutil.copytree(tmp_path / "out", tmp_path / "other" / "out")
+    assert plot_curves.main([str(tmp_path / "two.png"), str(tmp_path / "out"), str(copy)]) == 0
+    with Image.open(tmp_path / "two.png") as two, Image.open(tmp_path / "curves.png") as one:
+        assert two.width > 1.5 * one.width, "runs whose folders have one name have a panel each"
+    assert plot_curves.main([str(tmp_path / "no" / "a.png"), str(copy)]) == 1
+    assert "a.png cannot be written (No such file" in capsys.readouterr().err
     assert plot_curves.main([str(tmp_path / "no.png"), str(tmp_path / "nowhere")]) == 2
     assert "nowhere has no tensorboard folder" in capsys.readouterr().err

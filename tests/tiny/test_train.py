@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,9 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.support.pretraining import pretrained
+from tiny import pipeline
 from tiny.pipeline import PipelineConfig, Stage, read_pipeline, settings
+from tiny.train import main
 from training.data.umt5 import load_umt5
 from training.data.wan_vae import load_vae
 from training.methods.programs import distill_config, finetune_config
@@ -91,6 +95,67 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> Non
     while not any(path.parent.glob(path.name)):
         assert process.poll() is None and time.monotonic() < end, path
         time.sleep(0.05)
+
+
+def _stage(name: str, **config) -> dict:
+    gives = {"x.safetensors": "export/x"}
+    return {"name": name, "program": "tiny/pretrain.py", "gives": gives, "config": config}
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        ([], r"stages are \[\]; give one or more"),
+        ([_stage("a"), _stage("A")], "of different names"),
+        ([_stage("../a")], r"stages: name has '../a'; give a plain word"),
+        ([{**_stage("a"), "gives": {"x": "../../y"}}], r"stages: gives has '../../y'"),
+        ([_stage("a", data=None)], "stages: data of a is missing; give keys"),
+    ],
+)
+def test_stages_that_cannot_run_are_named(tmp_path, caplog, stages, words):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"stages": stages, "out_dir": str(tmp_path / "out")}))
+    assert main(["--config", str(path)]) == 2
+    assert re.search(words, caplog.messages[-1]) and len(caplog.messages[-1]) <= 400
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_that_is_trained_again_leaves_no_weights_of_two_recipes(tmp_path, caplog, monkeypatch):
+    """The second stage begins with the first one's file, and replaces it among the weights."""
+    runs, out = [], tmp_path / "out"
+
+    def train(command, name, seconds):
+        settings = yaml.safe_load(Path(command[-1]).read_text())
+        export = Path(settings["out_dir"]) / "export"
+        export.mkdir(parents=True, exist_ok=True)
+        (export / "x").write_text(f"{name} {settings['seed']}")
+        runs.append(name)
+        return 0
+
+    monkeypatch.setattr(pipeline, "_run", train)
+
+    def start_with(seed):
+        stages = [_stage("first", seed=seed), _stage("second", seed=1, start="{weights}/x.safetensors")]
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({"stages": stages, "out_dir": str(out)}))
+        return main(["--config", str(path)])
+
+    assert start_with(0) == start_with(0) == 0 and runs == ["first", "second"]
+    shutil.rmtree(out / "first")
+    assert start_with(0) == 0 and runs == ["first", "second", "first"]
+    assert (out / "weights" / "x.safetensors").read_text() == "second 1"
+    shutil.rmtree(out / "first")
+    assert start_with(5) == 2
+    assert "second was started from another x.safetensors: remove" in caplog.messages[-1]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, caplog):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"stages": [_stage("a")], "out_dir": str(tmp_path / "out")}))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").touch()
+    assert main(["--config", str(path)]) == 1
+    assert "out/a cannot be written (File exists" in caplog.messages[-1]
 
 
 @pytest.mark.full

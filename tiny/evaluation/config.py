@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from training.data.checks import is_plain, require_range
+from training.engine.cli import RunParser
+from vdot_core.choices import SOLVERS
+from vdot_core.text import described
+
+from ..clips.shapes import SPLITS
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,15 @@ class SamplerConfig:
     labels: Literal["wan", "exact"] = "wan"
     guidance: float = 3.0
     task_guidance: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_range(self, "samplers: ", 1, 1000, "steps")
+        require_range(self, "samplers: ", 0.001, 1000, "shift")
+        require_range(self, "samplers: ", 0, 1000, "guidance")
+        if self.solver not in SOLVERS:
+            raise ValueError(
+                f"samplers: solver is {described(self.solver)}; expected one of {', '.join(SOLVERS)}"
+            )
 
     def of(self, task: str) -> SamplerConfig:
         """This sampler with the task's own guidance."""
@@ -60,6 +77,9 @@ class TaskConfig:
     held_out: bool = False
     clips: int | None = None
     seeds: int = 1
+
+    def __post_init__(self) -> None:
+        require_range(self, "tasks: ", 1, 1_000_000, "clips", "seeds")
 
     @property
     def title(self) -> str:
@@ -162,14 +182,21 @@ class EvaluationConfig:
                 "transformer, use and only are of one model, and run is null: every planned one is evaluated "
                 "with its own; give --run NAME too"
             )
-        if self.clips < 1 or self.batch < 1:
-            raise ValueError(f"clips is {self.clips}, batch {self.batch}; both need at least 1")
-
-
-def add_arguments(parser) -> None:
-    """Add `--config` and every key of `EvaluationConfig` to a jsonargparse parser."""
-    parser.add_argument("--config", action="config", help="YAML file with the keys below")
-    parser.add_class_arguments(EvaluationConfig, nested_key=None)
+        runs = [part.run for part in (self, *self.plan) if part.run is not None]
+        for key, names in (("run", runs), ("samplers", self.samplers), ("tasks", titles)):
+            if wrong := [name for name in names if not is_plain(name)]:
+                raise ValueError(
+                    f"{key} has {described(wrong[0])}; give a plain word: it is a name in out_dir"
+                )
+        require_range(self, "", 1, 1_000_000, "clips")
+        require_range(self, "", 1, 4096, "batch")
+        require_range(self, "", 0, 2**40, "first", "seed")
+        require_range(self, "", 0, 1000, "pictures")
+        require_range(self, "", 1, 1024, "threads")
+        if self.split not in SPLITS:
+            raise ValueError(f"split is {described(self.split)}; expected one of {', '.join(SPLITS)}")
+        if negative := [name for name, weight in self.score.items() if weight < 0]:
+            raise ValueError(f"score.{negative[0]} is {self.score[negative[0]]}; expected 0 or more")
 
 
 def parse_config(argv: Sequence[str] | None = None) -> tuple[EvaluationConfig, bool]:
@@ -180,15 +207,15 @@ def parse_config(argv: Sequence[str] | None = None) -> tuple[EvaluationConfig, b
 
     Returns:
         The configuration, and whether only the report is asked for.
-    """
-    from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog="python tiny/evaluate.py", description="Score a model on held-out clips.")
-    parser.add_argument(
+    Raises:
+        ValueError: A key is unknown, or a value is wrong.
+    """
+    run = RunParser(
+        EvaluationConfig, prog="python tiny/evaluate.py", description="Score a model on held-out clips."
+    )
+    run.parser.add_argument(
         "--report", type=bool, nargs="?", const=True, default=False, help="only write the report"
     )
-    add_arguments(parser)
-    parsed = parser.parse_args(argv)
-    instance = parser.instantiate(parsed)
-    values = {name: getattr(instance, name) for name in EvaluationConfig.__dataclass_fields__}
-    return EvaluationConfig(**values), bool(instance.report)
+    config, values = run.read(sys.argv[1:] if argv is None else argv)
+    return config, bool(values.report)

@@ -10,7 +10,7 @@ from typing import Literal
 from vdot_core.choices import SOLVERS
 from vdot_core.text import described
 
-from ..data.checks import require
+from ..data.checks import require, require_range
 from .statistics import Bootstrap
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,59}")
@@ -43,7 +43,8 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         require(1 <= self.steps <= 1000, f"sampler.steps is {self.steps}; expected 1 to 1000")
-        require(0 < self.shift <= 1000, f"sampler.shift is {self.shift}; expected above 0, up to 1000")
+        require_range(self, "sampler.", 0.001, 1000, "shift")
+        require_range(self, "sampler.", 0, 1000, "guidance", "context_scale")
         require(
             self.solver in SOLVERS,
             f"sampler.solver is {described(self.solver)}; expected one of {', '.join(SOLVERS)}",
@@ -215,8 +216,9 @@ class EvaluateConfig:
             1 <= self.num_frames <= 1001 and self.num_frames % 4 == 1,
             f"num_frames is {self.num_frames}; expected 4n + 1, such as 17 or 81, up to 1001",
         )
-        require(self.max_pixels >= 256, f"max_pixels is {self.max_pixels}; expected at least 256")
         require(1 <= self.frame_rate <= 120, f"frame_rate is {self.frame_rate}; expected 1 to 120")
+        require_range(self, "", 0, 2**63 - 1, "seed")
+        require_range(self, "", 256, 8192**2, "max_pixels")
         for name in ("samples_per_task", "blind_per_task"):
             count = getattr(self, name)
             require(count is None or count >= 1, f"{name} is {count}; expected at least 1, or null")

@@ -10,7 +10,7 @@ from vdot_core.files import atomic_write, remove_abandoned
 from vdot_core.text import counted, shown
 
 from ..data.bad_rows import Skipped
-from ..engine.files import read_json, write_json
+from ..engine.files import write_json
 from ..engine.lock import LOCK, is_held, locked
 from ..preparation import niqe
 from . import judge, scores, vbench
@@ -19,7 +19,7 @@ from .generate import make_videos
 from .index import Benchmark, read_benchmark
 from .makers import weights_digest
 from .motion import missing as missing_motion
-from .pages import KEY, write_blind_page, write_gallery
+from .pages import KEY, read_key, write_blind_page, write_gallery
 from .statistics import summarize
 from .study import read_ratings, study_table
 from .tables import Results, as_json, as_markdown
@@ -163,14 +163,12 @@ def user_study(config: EvaluateConfig, paths: Sequence[str]) -> tuple[str, list[
         ValueError: There is no blind page yet, or a file cannot be read.
     """
     folder = Path(config.out_dir)
-    key = read_json(folder / KEY, dict, "run the evaluation again")["videos"]
+    key = read_key(folder / KEY)
     ratings, skipped = read_ratings(paths, key)
-    models = dict.fromkeys(model for model, _ in key.values())
-    table = study_table(
-        ratings,
-        [*models],
-        config.bootstrap,
-    )
+    rated = {model for model, _ in key.values()}
+    models = [model.name for model in config.models if model.name in rated]
+    models += sorted(rated - {*models})
+    table = study_table(ratings, models, config.bootstrap)
     with atomic_write(folder / STUDY) as partial:
         partial.write_text(table, encoding="utf-8")
     return table, _named(skipped)

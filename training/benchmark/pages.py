@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vdot_core.files import atomic_write, remove_abandoned
+from vdot_core.text import shown
 
 from ..engine.files import read_json, write_json
 from .config import EvaluateConfig
@@ -144,14 +145,28 @@ def write_blind_page(results: Results) -> Path:
     return _write(page, "blind.html", {"data": data}, (PLAYERS, "blind.js"))
 
 
+def read_key(path: Path) -> dict[str, list[str]]:
+    """Video of the blind page -> its model and row.
+
+    Raises:
+        ValueError: The file is missing or damaged.
+    """
+    cure = "run the evaluation again; if it stays damaged, remove it and the folder blind"
+    videos = read_json(path, dict, cure).get("videos")
+    pairs = videos.values() if isinstance(videos, dict) else [None]
+    if not all(isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in pairs):
+        raise ValueError(f"{shown(path)} is damaged (it does not name the videos); {cure}")
+    return videos
+
+
 def _secret(path: Path) -> str:
     """What names are made from, so that nobody can try models; it stays for the life of a study."""
     if path.is_file():
-        secret = read_json(path, dict, "remove it and the folder blind; ratings so far are then lost").get(
-            "secret"
-        )
-        if isinstance(secret, str) and secret:
-            return secret
+        cure = "remove it and the folder blind; ratings so far are then lost"
+        secret = read_json(path, dict, cure).get("secret")
+        if not isinstance(secret, str) or not secret:
+            raise ValueError(f"{shown(path)} is damaged (it holds no secret); {cure}")
+        return secret
     return secrets.token_hex(16)
 
 

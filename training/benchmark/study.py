@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,23 +67,33 @@ def read_ratings(
         except UnicodeDecodeError as error:
             raise ValueError(f"{shown(path)} is not UTF-8; give a CSV that the blind page saved") from error
         table = csv.DictReader(io.StringIO(text, newline=""))
-        if absent := [column for column in COLUMNS if column not in (table.fieldnames or ())]:
-            raise ValueError(f"{shown(path)} has no column {absent[0]}; give a CSV that the blind page saved")
         try:
+            _check_columns(path, table.fieldnames or ())
             for row in table:
                 place = f"{Path(path).name} line {table.line_num}"
                 try:
                     rating = _rating(row, key)
                     ratings[rating.rater, row["video"]] = rating
                 except BadRowError as error:
-                    skipped.append(Skipped.from_error(str(row.get("video")), place, error))
+                    skipped.append(Skipped.from_error(row.get("video") or "?", place, error))
         except csv.Error as error:
-            raise ValueError(f"{shown(path)} is no CSV ({shown(error, 80)})") from error
+            raise ValueError(
+                f"{shown(path)} is no CSV ({shown(error, 80)}); give a CSV that the blind page saved"
+            ) from error
     return list(ratings.values()), skipped
 
 
+def _check_columns(path: str | Path, names: Sequence[str]) -> None:
+    """Refuse, by ValueError, a table that lacks a column or has one twice."""
+    for column in COLUMNS:
+        if (count := names.count(column)) != 1:
+            fault = f"the column {column} {count} times" if count else f"no column {column}"
+            raise ValueError(f"{shown(path)} has {fault}; give a CSV that the blind page saved")
+
+
 def _rating(row: Mapping[str, str | None], key: Mapping[str, Sequence[str]]) -> Rating:
-    rater, video = (row["rater"] or "").strip(), row["video"]
+    # One name has several spellings in Unicode, which look the same.
+    rater, video = unicodedata.normalize("NFC", row["rater"] or "").strip(), row["video"]
     if not rater or len(rater) > MAX_RATER:
         raise BadRowError("missing", f"rater is {described(row['rater'])}, expected a name")
     if video not in key:
@@ -105,8 +116,8 @@ def study_table(ratings: Iterable[Rating], models: Sequence[str], settings: Boot
     ratings = list(ratings)
     raters = counted(len({rating.rater for rating in ratings}), "rater")
     lines = [
-        f"{raters}, {len(ratings)} videos rated, 1 to 5; "
-        f"{settings.confidence:.0%} bootstrap intervals over the benchmark's rows.",
+        f"{raters}, {counted(len(ratings), 'video')} rated, 1 to 5; "
+        f"{100 * settings.confidence:g}% bootstrap intervals over the benchmark's rows.",
         "",
         f"| model | ratings | {' | '.join(CRITERIA.values())} |",
         f"|---|---:|{'---:|' * len(CRITERIA)}",

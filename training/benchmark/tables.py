@@ -71,7 +71,7 @@ def as_markdown(results: Results) -> str:
     for kind, title in (("all", "All rows"), ("family", "By family"), ("task", "By task")):
         lines += ["", f"## {title}", "", *mean_table(results, kind)]
     if models[1:]:
-        percent = f"{results.config.confidence:.0%}"
+        percent = f"{100 * results.config.confidence:g}%"
         lines += [
             "",
             f"## Differences from {_cell(models[0])}",

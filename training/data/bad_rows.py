@@ -78,10 +78,7 @@ class Skipped:
                 "finished shards are kept"
             ) from error
         if isinstance(error, ImportError):
-            raise ValueError(
-                f"{shown(place)} ({shown(row_id, 80)}) needs a package that is not installed "
-                f"({shown(error, 120)}); install it and give the same command again: finished shards are kept"
-            ) from error
+            raise needs_package(f"{place} ({shown(row_id, 80)})", error) from error
         if isinstance(error, getattr(torch, "AcceleratorError", ())):
             raise error
         if isinstance(error, BadRowError):
@@ -90,6 +87,14 @@ class Skipped:
             return cls(row_id, place, "failed", f"{type(error).__name__}: {error}")
         # A builder's refusal: sizes, lengths or pictures that do not fit each other.
         return cls(row_id, place, "misshapen", str(error))
+
+
+def needs_package(place: object, error: ImportError) -> ValueError:
+    """The error for a place, such as s3://a.csv, whose reading needs a package that is not installed."""
+    return ValueError(
+        f"{shown(place)} needs a package that is not installed ({shown(error, 120)}); install it and give "
+        "the same command again: finished shards are kept"
+    )
 
 
 def log_skipped(rows: Sequence[Skipped], level: int, place: object, already: int = 0) -> None:

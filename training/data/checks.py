@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from vdot_core.text import described
 
@@ -11,6 +12,32 @@ def require(condition: bool, message: str) -> None:
     """Raise a ValueError with this message unless the condition holds."""
     if not condition:
         raise ValueError(message)
+
+
+def require_range(settings: object, group: str, least: float, most: float, *names: str) -> None:
+    """Raise a ValueError where one of these settings is out of [least, most].
+
+    Args:
+        settings: Dataclass that has them.
+        group: Dotted name of the group that they are in, with its last dot; empty: none.
+        least, most: Range of each.
+        names: Their names; None, of a setting that may be null, is in range.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not least <= value <= most:
+            raise ValueError(
+                f"{group}{name} is {described(value)}; expected {_number(least)} to {_number(most)}"
+            )
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def is_plain(name: str) -> bool:
+    """True if a name can be that of a file or folder, in the folder where it is made."""
+    return 0 < len(name) <= 100 and name.isprintable() and name == Path(name).name and name[0] not in ".-"
 
 
 def require_tasks(names: Iterable[str], key: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .checks import require_range
+
 MAX_SIDE = 8192
 MAX_WORKERS = 256  # of each training process
 # Settings that encoded rows depend on, in addition to the rows, the models and their dtype.
@@ -103,10 +105,11 @@ class DataConfig:
                 )
         if self.min_frames > self.num_frames:
             raise ValueError(f"data.min_frames {self.min_frames} exceeds num_frames {self.num_frames}")
+        require_range(self, "data.", 1, 4096, "text_len")
+        require_range(self, "data.", 0.01, 1000, "frame_rate")
+        require_range(self, "data.", 1, 1_000_000, "rows_per_shard")
         if not 256 <= self.max_pixels <= MAX_SIDE**2:
             raise ValueError(f"data.max_pixels is {self.max_pixels}; expected 256 (16x16) to {MAX_SIDE**2}")
-        if not self.frame_rate > 0:
-            raise ValueError(f"data.frame_rate is {self.frame_rate}; expected above 0")
         if self.source in ("manifest", "webdataset") and not self.path:
             raise ValueError(
                 f"data.source is {self.source} and data.path is not set; give the {self.source}'s"

@@ -13,7 +13,7 @@ from typing import Any
 
 from vdot_core.text import listed, parse_json, shown
 
-from .bad_rows import Skipped
+from .bad_rows import Skipped, needs_package
 from .video_files import is_folder, read_bytes
 
 # Decoding maps bytes that are not UTF-8 to these, so that only their own row is lost.
@@ -46,6 +46,8 @@ def read_table(path: str) -> list[Record | Skipped]:
         data = read_bytes(path)
     except OSError as error:
         raise ValueError(f"the manifest {shown(path)} cannot be read: {error}") from error
+    except ImportError as error:
+        raise needs_package(path, error) from error
     if ending == "parquet":
         return _parquet(data, path)
     rows = _csv(data, path) if ending == "csv" else _json_lines(data)

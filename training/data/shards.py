@@ -20,7 +20,7 @@ from typing import IO
 
 from vdot_core.text import parse_json, shown
 
-from .bad_rows import BadRowError, Skipped
+from .bad_rows import BadRowError, Skipped, needs_package
 from .manifest import Row, read_texts, renamed
 from .video_files import Media, TooLargeError, check_size, is_folder, open_stream
 
@@ -56,7 +56,6 @@ class TarRows:
     """
 
     def __init__(self, path: str, cached: Sequence[Sequence] = ()) -> None:
-        import fsspec
         from webdataset.shardlists import expand_urls
 
         if path.startswith("pipe:"):
@@ -68,8 +67,7 @@ class TarRows:
             if "*" not in url:
                 self.urls.append(url)
                 continue
-            files, _, names = fsspec.get_fs_token_paths(url)
-            self.urls += sorted(files.unstrip_protocol(name) if "://" in url else name for name in names)
+            self.urls += _matches(url)
         if not self.urls:
             raise ValueError(f"no file matches {shown(path)}; give tar shards")
         if folder := next(filter(is_folder, self.urls), None):
@@ -108,6 +106,24 @@ class TarRows:
                 yield Skipped.from_error(key, place, error)
 
 
+def _matches(pattern: str) -> list[str]:
+    """Sorted addresses that fit a pattern with *; ValueError where its files cannot be listed."""
+    import fsspec
+
+    try:
+        files, _, names = fsspec.get_fs_token_paths(pattern)
+    except ImportError as error:
+        raise needs_package(pattern, error) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # object stores raise their own
+        raise ValueError(
+            f"{shown(pattern)} cannot be listed ({type(error).__name__}: {shown(error, 120)}); check the "
+            "address"
+        ) from error
+    return sorted(files.unstrip_protocol(name) if "://" in pattern else name for name in names)
+
+
 def _num_names(path: str) -> int:
     """The most names that a pattern with braces can stand for, without writing them out."""
     count = 1
@@ -125,8 +141,9 @@ def _samples(url: str, name: str) -> Iterator[tuple[str, Files] | Skipped]:
                 yield key, _by_ending(files)
     except FileNotFoundError:
         yield Skipped(name, name, "missing", f"{shown(url)} does not exist")
-    except (ImportError, MemoryError):
-        # A backend that is not installed would skip every tar, and so would a lack of memory.
+    except ImportError as error:  # it would skip every tar
+        raise needs_package(url, error) from error
+    except MemoryError:
         raise
     except Exception as error:
         # Object stores raise their own errors, which are no OSErrors.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..data.checks import require
+from ..data.checks import require, require_range
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class ParallelConfig:
         for name, least in (("hsdp_replicas", 1), ("checkpoint_every", 0), ("threads", 0), ("timeout_s", 1)):
             value = getattr(self, name)
             require(value >= least, f"parallel.{name} is {value}; expected {least} or more")
+        require_range(self, "parallel.", 0, 1024, "threads")
+        require_range(self, "parallel.", 1, 10_000_000, "timeout_s")
         for name, without in (("cpu_offload", False), ("hsdp_replicas", 1)):
             require(
                 self.fsdp is not False or getattr(self, name) == without,

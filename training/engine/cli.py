@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import re
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
 import yaml
@@ -23,7 +23,7 @@ from jsonargparse import (
 )
 
 from vdot_core.files import read_file
-from vdot_core.text import shown
+from vdot_core.text import described, shown
 
 from ..paths import ROOT
 from .yaml_text import MAX_CHARACTERS, load_yaml
@@ -41,6 +41,9 @@ INPUTS = (
     "fake_score",
     "acc_wan_init",
 )
+# Folders that a run writes: empty, as of a shell variable without a value, they are the working directory.
+OUTPUTS = ("out_dir", "cache_dir")
+MAX_INTEGER = 10**20 - 1  # a JSON file of ours is read with as many digits
 set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
@@ -112,7 +115,7 @@ class RunParser(Generic[Config]):
             self.parser.set_defaults(dict(self.recipes.get(getattr(first(), "recipe", None), {})))
             values = second()
             _check_groups(self.config_class, values)
-            check_finite(values.as_dict())
+            check_values(values.as_dict())
             ready = self.parser.instantiate(values)
         except ArgumentError as error:
             raise ValueError(self._explained(str(error))) from error
@@ -182,16 +185,31 @@ def _check_groups(config_class: type, values: Namespace, prefix: str = "") -> No
             _check_groups(kind, values, f"{prefix}{name}.")
 
 
-def check_finite(values: Any, key: str = "") -> None:
-    """Refuse, by ValueError, values such as 1e400, .inf or .nan of a program's keys and options."""
+def check_values(values: Any, key: str = "") -> None:
+    """Refuse values that no key or option of a program can have.
+
+    Args:
+        values: Of one key, or nested ones by their names.
+        key: Dotted name of the group, for the message.
+
+    Raises:
+        ValueError: A number is not finite or has more than 20 digits, a text holds a null byte, or a folder
+            to write is empty.
+    """
     if isinstance(values, float) and not math.isfinite(values):
         raise ValueError(f"{key} is {values}; expected a finite number")
+    if isinstance(values, int) and abs(values) > MAX_INTEGER:
+        raise ValueError(f"{key} is {described(values)}; expected at most 20 digits")
+    if isinstance(values, str) and "\0" in values:
+        raise ValueError(f"{key} is {described(values)}, which holds a null byte; give it without")
+    if isinstance(values, str) and not values.strip() and key.rpartition(".")[2] in OUTPUTS:
+        raise ValueError(f"{key} is empty; give a folder")
     if isinstance(values, Mapping):
         for name, value in values.items():
-            check_finite(value, f"{key}.{name}" if key else str(name))
+            check_values(value, f"{key}.{name}" if key else str(name))
     elif isinstance(values, (list, tuple)):
         for value in values:
-            check_finite(value, key)
+            check_values(value, key)
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,7 +237,8 @@ def find_inputs(config: Config) -> Config:
             changes[field.name] = find_inputs(value)
         elif isinstance(value, list):
             changes[field.name] = [find_inputs(v) if dataclasses.is_dataclass(v) else v for v in value]
-        elif field.name in INPUTS and isinstance(value, str) and not Path(value).exists():
-            bundled = ROOT / value
-            changes[field.name] = str(bundled) if bundled.exists() else value
+        elif field.name in INPUTS and isinstance(value, str) and not os.path.exists(value):
+            # `Path.exists` raises for names that are too long.
+            bundled = os.path.join(ROOT, value)
+            changes[field.name] = bundled if os.path.exists(bundled) else value
     return dataclasses.replace(config, **changes)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from vdot_core.text import described
 
-from ..data.checks import require, require_tasks
+from ..data.checks import require, require_range, require_tasks
 from ..data.config import DataConfig
 from ..data.held_out import ValidationConfig
 from ..distributed.config import ParallelConfig
@@ -53,7 +53,7 @@ class OptimConfig:
         valid = 0 <= first < 1 and 0 <= second < 1
         require(valid, f"optim.betas are {first}, {second}; expected decays in [0, 1)")
         decay = self.weight_decay
-        require(decay >= 0, f"optim.weight_decay is {decay}; expected 0 or more")
+        require(0 <= decay <= 10, f"optim.weight_decay is {decay}; expected 0 to 10")
         require(0 <= self.ema < 1, f"optim.ema is {self.ema}; expected a decay in [0, 1)")
         require(self.clip > 0, f"optim.clip is {self.clip}; expected above 0")
         require(
@@ -109,8 +109,14 @@ class LogConfig:
             )
         for name in ("every", "save_every", "keep", "num_samples", "checkpoint_files"):
             require(getattr(self, name) >= 1, f"log.{name} is {getattr(self, name)}; expected at least 1")
+        require_range(self, "log.", 1, 1024, "num_samples", "checkpoint_files")
         require(
             self.sample_every >= 0, f"log.sample_every is {self.sample_every}; expected 0 (never) or more"
+        )
+        require(
+            not self.sample_every or bool(self.vae),
+            f"log.sample_every is {self.sample_every} and log.vae is not set; give the VAE that decodes "
+            "sample videos, or sample_every 0 to make none",
         )
 
 

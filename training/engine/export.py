@@ -112,6 +112,8 @@ def _check_settings(
 
 def _rounded(name: str, tensor: Tensor, config: RunConfig) -> Tensor:
     """A weight in the dtype of the export, or ValueError."""
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} is not finite: the run diverged; train again with lower learning rates")
     result = tensor.to(DTYPES[config.export_dtype])
     if not bool(torch.isfinite(result).all()):
         raise ValueError(f"{name} is not finite as {config.export_dtype}; set export_dtype to bf16 or fp32")

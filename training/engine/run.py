@@ -169,7 +169,10 @@ def train(trainer: Trainer) -> int:
     if trainer.world.rank == 0 and step >= config.steps:
         method = trainer.method
         path = export_path(config, method.averaged)
-        export(config, path, method.metadata(), method.adapted_from())
+        try:
+            export(config, path, method.metadata(), method.adapted_from())
+        except ValueError as error:
+            raise NotSavedError(f"all steps are done and nothing was exported: {error}") from error
     elif trainer.stopped:
         logger.info("stopped at step %d of %d by SIGTERM; the same command resumes", step, config.steps)
     elif step < config.steps:

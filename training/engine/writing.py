@@ -25,7 +25,7 @@ from .metadata import METADATA
 
 
 class NotSavedError(RuntimeError):
-    """A checkpoint could not be written; the message says where, why and from where the run resumes."""
+    """A checkpoint or an export could not be written; the message says where, why, and what remains."""
 
 
 class Writer(dcp.FileSystemWriter):

@@ -41,10 +41,10 @@ def load_yaml(text: str) -> Any:
     """
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"{len(text)} characters, expected at most {MAX_CHARACTERS}")
-    _check(text)
     try:
+        _check(text)
         return _load(text)
-    except ValueError as error:  # such as a date of month 13
+    except ValueError as error:  # such as a date of month 13, or bytes that are not UTF-8
         raise yaml.YAMLError(shown(error, 120)) from error
 
 

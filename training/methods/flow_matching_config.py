@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from vdot_core.networks import PRESETS
 from vdot_core.text import described
 
-from ..data.checks import require
+from ..data.checks import require, require_range
 from ..engine.config import OptimConfig, RunConfig
 
 
@@ -51,6 +51,7 @@ class FlowMatchingLossConfig:
     def __post_init__(self) -> None:
         valid = self.timestep_shift > 0
         require(valid, f"losses.timestep_shift is {self.timestep_shift}; give one above 0")
+        require_range(self, "losses.", 0.001, 1000, "timestep_shift")
         shares = {"logit_normal_share": self.logit_normal_share, "text_drop": self.text_drop}
         shares |= {f"task_text_drop.{task}": share for task, share in self.task_text_drop.items()}
         for name, share in shares.items():
@@ -74,6 +75,8 @@ class SampleConfig:
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"samples.steps is {self.steps}; expected at least 1")
         require(self.shift > 0, f"samples.shift is {self.shift}; expected above 0")
+        require_range(self, "samples.", 0.001, 1000, "shift")
+        require_range(self, "samples.", 0, 1000, "steps", "guidance")
         require(self.guidance >= 0, f"samples.guidance is {self.guidance}; expected 0 or more")
 
 

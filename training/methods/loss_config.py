@@ -12,7 +12,7 @@ from typing import Literal
 from vdot_core.distill import DMD_WEIGHTINGS, GAN_FORMS
 from vdot_core.text import described
 
-from ..data.checks import require
+from ..data.checks import require, require_range
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,12 @@ class LossConfig:
         for name in ("score_shift", "gan_shift", "eps", "tol", "iterations", "otd_pool", "penalty_sigma"):
             value = getattr(self, name)
             require(value > 0, f"losses.{name} is {value}; expected above 0")
+        require_range(self, "losses.", 0, 1e6, "dmd_weight", "otd_weight", "gan_weight", "r1", "r2", "eps")
+        require_range(self, "losses.", 0, 1000, "guidance", "penalty_sigma")
+        require_range(self, "losses.", 0.001, 1000, "score_shift", "gan_shift")
+        require_range(self, "losses.", 1e-12, 1, "tol")
+        require_range(self, "losses.", 1, 1_000_000, "iterations")
+        require_range(self, "losses.", 1, 1024, "otd_pool")
         for name in ("rho_fake", "rho_real"):
             value = getattr(self, name)
             valid = value is None or value > 0

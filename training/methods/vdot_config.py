@@ -12,7 +12,7 @@ from typing import Literal
 from vdot_core.networks import PRESETS
 from vdot_core.text import described
 
-from ..data.checks import require
+from ..data.checks import require, require_range
 from ..engine.adapters import AdapterConfig
 from ..engine.config import OptimConfig, RunConfig
 from ..engine.weight_only import check_unsharded
@@ -88,10 +88,11 @@ class RolloutConfig:
     noise_shift: float = 8.0
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, f"rollout.steps is {self.steps}; expected at least 1")
+        require_range(self, "rollout.", 1, 1000, "steps")
         for name in ("shift", "noise_shift"):
             value = getattr(self, name)
             require(value > 0, f"rollout.{name} is {value}; expected above 0")
+        require_range(self, "rollout.", 0.001, 1000, "shift", "noise_shift")
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class RayExecutor:
                 num_cpus=1,
                 num_gpus=gpus,
             )
-            for result in results.iter_rows():
+            for result in _told(results.iter_rows()):
                 values = json.loads(result["outcome"])
                 if "failure" in values:
                     raise failure(*values["failure"])
@@ -138,6 +138,24 @@ class RayExecutor:
         import ray
 
         ray.shutdown()
+
+
+def _told(results: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Results as they come; the end of a worker's process is told in words."""
+    try:
+        yield from results
+    except Exception as error:
+        names = {base.__name__ for base in type(error).__mro__}
+        if names & {"OutOfMemoryError", "OutOfDiskError"}:
+            kind = MemoryError if "OutOfMemoryError" in names else StopError
+            raise kind(f"Ray: {shown(error, 200)}") from error
+        if names & {"RayActorError", "WorkerCrashedError", "NodeDiedError"}:
+            # Linux ends a process where the memory is exhausted, without a word to it.
+            raise StopError(
+                f"a worker of Ray has ended ({type(error).__name__}: {shown(error, 120)}); lower "
+                "executor.workers if the memory was exhausted, and give the same command again"
+            ) from error
+        raise
 
 
 def failure(kind: str, text: str, number: int | None, filename: str | None) -> Exception:

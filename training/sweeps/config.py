@@ -11,6 +11,8 @@ from typing import Any
 
 from vdot_core.text import described, shown
 
+from ..data.checks import is_plain
+
 PLACES = re.compile(r"\{(out_dir|run|seed)\}")
 
 
@@ -46,7 +48,7 @@ class SweepConfig:
     def __post_init__(self) -> None:
         metrics = PurePath(self.metrics)
         own = [f"{run} sets {k}" for run, keys in self.runs.items() for k in ("seed", "out_dir") if k in keys]
-        if not self.runs or any(Path(name).name != name or name.startswith(".") for name in self.runs):
+        if not self.runs or not all(map(is_plain, self.runs)):
             names = described(list(self.runs), 160)
             raise ValueError(f"runs are named {names}; give plain words: they are folders")
         if own:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .. import signals
+from ..files import reason_of
 from ..memory import RGB
-from ..out_of_memory import memory_in_words
+from ..out_of_memory import is_out_of_memory, memory_in_words
 from ..pictures import read_picture
 from ..text import shown
 from ..videos import eight_bits, open_video, upright
@@ -40,8 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         unit = _unit(options)
         write_preview(unit, options.out, options.columns)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         logger.error("%s", error)
+        return 2
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise
+        logger.error("%s: %s", shown(error.filename or options.out), reason_of(error))
         return 2
     logger.info("%s: %s", options.out, unit)
     return 0

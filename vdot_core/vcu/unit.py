@@ -188,7 +188,11 @@ class VCU:
     def replace(self, **changes) -> VCU:
         """A copy with some fields changed, checked again."""
         shared = {name: changes[name] for name in ("strength", "step_range") if name in changes}
-        if self.parts and "parts" not in changes and not changes.keys() <= {"notes", *shared}:
+        # A still among the parts of a video has strengths of fewer latent frames.
+        fits = isinstance(shared.get("strength", 1.0), (int, float)) or all(
+            part.num_frames == self.num_frames for part in self.parts
+        )
+        if self.parts and "parts" not in changes and not (fits and changes.keys() <= {"notes", *shared}):
             # The parts no longer add up to this unit; composing it again must start from what it is now.
             changes["parts"] = ()
         elif self.parts and shared:

@@ -50,6 +50,14 @@ def test_strength_is_a_value():
         unit.scaled(-1)
 
 
+def test_a_curve_fits_a_composition_with_a_reference_of_another_length():
+    frames, picture = torch.rand(9, 16, 32, 3), torch.rand(8, 8, 3)
+    joined = compose(control(frames), reference(picture, width=32, height=16, num_frames=17))
+    curved = joined.scaled_over_time([0, 0.5, 1], "curve")
+    assert curved.strength == (0.0, 0.5, 1.0) and curved.num_frames == 9 and len(curved.references) == 1
+    assert joined.scaled(0.5).strength == 0.5 and len(joined.scaled(0.5).parts) == 2
+
+
 def test_a_part_of_the_steps_is_a_value_of_a_unit(folding_vae):
     frames = torch.rand(9, 16, 32, 3)
     pose, start = control(frames), extend(frames[:1], num_frames=9)

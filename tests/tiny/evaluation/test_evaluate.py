@@ -209,6 +209,12 @@ def test_mistakes_end_with_a_line_and_status_2(assets, tmp_path, capsys):
             "--transformer", str(tmp_path / "other.safetensors"),
         ],
         "unknown task 'colorize'": ["--tasks", "[{task: colorize}]"],
+        "tasks has '../text'": ["--tasks", "[{task: text, name: ../text}]"],
+        "samplers has 'a/b'": ["--samplers", "{a/b: {steps: 2}}"],
+        "samplers: steps is 0; expected 1 to 1000": ["--samplers", "{quick: {steps: 0}}"],
+        "split is 'test'": ["--split", "test"],
+        "out_dir is empty": ["--out_dir", ""],
+        "batch is 1000000": ["--batch", "1000000"],
     }  # fmt: skip
     for words, arguments in wrong.items():
         assert evaluate.main(["--config", path, *arguments]) == 2
@@ -295,5 +301,5 @@ def test_wrong_configurations_are_refused_by_name(tmp_path):
 @pytest.mark.parametrize("name", ["/tmp/elsewhere", "../elsewhere", "a/b", "..", ""])
 def test_a_name_that_leads_out_of_the_folder_is_refused(name):
     config, _ = parse_config(["--config", "tiny/configs/tiny_evaluation.yaml"])
-    with pytest.raises(ValueError, match=r"run is .*a folder of out_dir"):
-        evaluate.planned_runs(replace(config, run=name))
+    with pytest.raises(ValueError, match=r"run has .*a name in out_dir"):
+        replace(config, run=name)

@@ -1,8 +1,10 @@
 """The pages send no request and show text as text; the blind one tells no model; the table of its ratings."""
 
+import dataclasses
 import html
 import json
 import re
+import shutil
 import urllib.parse
 from pathlib import Path
 
@@ -109,7 +111,36 @@ def test_rows_that_are_no_ratings_are_named(made):
     assert table.startswith("1 rater, 12 videos rated")
 
 
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"rater,video\n"])
+def test_a_name_is_one_rater_in_both_spellings_of_unicode(made):
+    scores = {"real": (5, 4, 5), "other": (1, 2, 2)}
+    paths = [rate(made, f"{number}.csv", scores, name) for number, name in enumerate(("\u00e9", "e\u0301"))]
+    assert user_study(made, list(map(str, paths)))[0].startswith("1 rater, 16 videos rated")
+
+
+def test_the_table_has_the_models_in_their_order_and_the_intervals_as_they_were_asked_for(made):
+    path = rate(made, "a.csv", {"real": (5, 4, 5), "other": (1, 2, 2)})
+    table, _ = user_study(dataclasses.replace(made, confidence=0.995), [str(path)])
+    assert "99.5% bootstrap" in table and table.index("| real |") < table.index("| other |")
+
+
+@pytest.mark.parametrize("text", ["{}", '{"videos": null}', '{"videos": {"a": ["real"]}}', "[]"])
+def test_a_damaged_key_is_named(made, tmp_path, text):
+    """Before ratings are read, and before new names are drawn for the videos that were rated."""
+    settings = dataclasses.replace(made, out_dir=str(tmp_path / "out"))
+    shutil.copytree(made.out_dir, settings.out_dir)
+    (tmp_path / "out" / "blind_key.json").write_text(text)
+    path = rate(made, "a.csv", {"real": (5, 4, 5), "other": (1, 2, 2)})
+    for start in (lambda: user_study(settings, [str(path)]), lambda: evaluate(settings)):
+        with pytest.raises(ValueError, match=r"blind_key\.json is damaged .*remove it and the folder blind"):
+            start()
+
+
+TWICE = ",".join(("rater", "video", *CRITERIA, "video")).encode()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a,b\n1,2\n", b"\xff\xfe", b"rater,video\n", TWICE, b"x" * 200_000]
+)
 def test_other_files_are_refused(made, tmp_path, content):
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(ValueError, match="give a CSV that the blind page saved"):

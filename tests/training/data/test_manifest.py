@@ -211,6 +211,18 @@ def test_unforeseen_errors_cost_their_row_and_missing_backends_end_the_job(
     manifest = write_manifest(tmp_path / "rows.jsonl", rows)
     with pytest.raises(ValueError, match=r"row 1 .* is not installed .*no_such_store.*; install it"):
         RowsProducer(config(path=str(manifest))).encode(0)
+    for read in (
+        lambda: ManifestRows("flaky://rows.csv", 4),
+        lambda: list(TarRows("flaky://good.tar").rows(0)),
+    ):
+        with pytest.raises(ValueError, match=r"flaky://\S+ needs a package .*no_such_store.*; install it"):
+            read()
+
+
+@pytest.mark.parametrize("pattern", ["no_such_protocol://bucket/*.tar", "http://127.0.0.1:1/*.tar"])
+def test_addresses_that_cannot_be_listed_are_named(pattern):
+    with pytest.raises(ValueError, match=r"\*\.tar cannot be listed \(.*\); check the address"):
+        TarRows(pattern)
 
 
 def test_a_manifest_behind_a_broken_connection_is_named(flaky):

@@ -70,6 +70,20 @@ ROOT = Path(__file__).resolve().parents[3]
         ({"log": {"sample_every": -1}}, "log.sample_every is -1"),
         ({"log": {"num_samples": 0}}, "log.num_samples is 0"),
         ({"max_steps": 0}, "max_steps is 0; expected at least 1, or null"),
+        ({"steps": 10**30}, "steps is 1000000000000000000000000000000; expected at most 20 digits"),
+        ({"out_dir": " "}, "out_dir is empty; give a folder"),
+        ({"data": {"cache_dir": ""}}, "data.cache_dir is empty; give a folder"),
+        ({"data": {"path": "a\0b"}}, r"data.path is 'a\x00b', which holds a null byte"),
+        ({"data": {"text_len": 0}}, "data.text_len is 0; expected 1 to 4096"),
+        ({"rollout": {"steps": 10**6}}, "rollout.steps is 1000000; expected 1 to 1000"),
+        ({"rollout": {"shift": 1e300}}, "rollout.shift is 1e+300; expected 0.001 to 1000"),
+        ({"losses": {"score_shift": 1e-300}}, "losses.score_shift is 1e-300; expected 0.001 to 1000"),
+        ({"losses": {"iterations": 10**12}}, "losses.iterations is 1000000000000; expected 1 to 1000000"),
+        ({"optim": {"weight_decay": 1e300}}, "optim.weight_decay is 1e+300; expected 0 to 10"),
+        ({"parallel": {"timeout_s": 10**12}}, "parallel.timeout_s is 1000000000000; expected 1 to"),
+        ({"parallel": {"threads": 10**6}}, "parallel.threads is 1000000; expected 0 to 1024"),
+        ({"log": {"checkpoint_files": 10**9}}, "log.checkpoint_files is 1000000000; expected 1 to 1024"),
+        ({"log": {"sample_every": 5}}, "log.sample_every is 5 and log.vae is not set"),
     ],
 )
 def test_mistakes_are_refused_by_name(values, message):
@@ -283,3 +297,10 @@ def test_tasks_of_a_cache_or_a_producer_may_have_any_name():
     assert distill_config(config).data.task_weights == weights
     with pytest.raises(ValueError, match=r"losses\.task_text_drop: task_name 'nope' is unknown"):
         finetune_config({**config, "losses": {"task_text_drop": {"nope": 0.1}}})
+
+
+@pytest.mark.parametrize("words", [["--data.path", "x" * 5000], ["--data=\udce8"]])
+def test_names_that_no_file_has_are_no_traceback(words, tmp_path, caplog):
+    """Too long for the system, and bytes that are not UTF-8."""
+    assert main([*words, "--out_dir", str(tmp_path), "--data.cache_dir", str(tmp_path / "none")]) == 2
+    assert len(caplog.messages[-1]) <= 400 and "\udce8" not in caplog.messages[-1]

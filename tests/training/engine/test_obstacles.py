@@ -129,6 +129,17 @@ def test_values_that_stay_not_finite_end_the_run_in_one_sentence(start, tmp_path
     assert re.search(r"3 steps in a row, to step [45], were not finite; .*step-00000002\. Look at", last)
 
 
+def test_an_export_that_is_refused_ends_the_run_in_one_sentence(start, caplog, monkeypatch):
+    def refuse(*_):
+        raise ValueError("a.weight is not finite as fp16; set export_dtype to bf16 or fp32")
+
+    monkeypatch.setattr(runs, "export", refuse)
+    assert start(steps=1, max_steps=None) == 1
+    assert (
+        "all steps are done and nothing was exported: a.weight is not finite as fp16" in caplog.messages[-1]
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from training.preparation.captions import ask
 from training.preparation.clip_files import load, write_clip, write_mask
 from training.preparation.config import CaptionConfig, ClipConfig, PrepareConfig
 from training.preparation.duplicates import find_duplicates
-from training.preparation.executors import Worker, failure
+from training.preparation.executors import Worker, _told, failure
 from training.preparation.quality import border, perceptual_hash
 from training.preparation.references import moments, on_white
 from training.preparation.shots import segments
@@ -198,6 +199,49 @@ def test_an_error_of_a_worker_keeps_its_type(server, tmp_path):
     assert isinstance(failure(*failures[0]["failure"]), StopError)
     assert "is not a file" in failures[1]["value"]["rejected"][0]
     assert failure("OSError", "No space", 28, "/x").errno == 28
+
+
+OUT_OF_MEMORY = (
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("not enough memory: 5"),
+)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["Python", "GPU", "CPU"])
+def test_a_worker_whose_memory_is_exhausted_ends_the_run_and_not_its_row(tmp_path, monkeypatch, error):
+    config = PrepareConfig(input=[str(tmp_path)], out_dir=str(tmp_path / "out"))
+    worker = Worker("shots", config)
+
+    def run(*_):
+        raise error
+
+    worker.stage = SimpleNamespace(run=run)
+    told = json.loads(worker({"row": ['{"id": "a"}']})["outcome"][0])
+    assert isinstance(failure(*told["failure"]), MemoryError)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("OutOfMemoryError", MemoryError, "Ray: 12 GB used"),
+        ("ActorDiedError", StopError, "a worker of Ray has ended .*lower executor.workers"),
+        ("WorkerCrashedError", StopError, "a worker of Ray has ended"),
+        ("OutOfDiskError", StopError, "Ray: 12 GB used"),
+    ],
+)
+def test_the_end_of_a_workers_process_is_told_in_words(name, kind, words):
+    """Errors of Ray, which have no base in common with Python's own."""
+    bases = (type("RayActorError", (Exception,), {}),) if "Actor" in name else (Exception,)
+
+    def results():
+        yield {"outcome": "first"}
+        raise type(name, bases, {})("12 GB used")
+
+    told = _told(results())
+    assert next(told) == {"outcome": "first"}
+    with pytest.raises(kind, match=words):
+        next(told)
 
 
 def test_a_silent_server_leaves_the_row_open_and_a_refusal_ends_the_run(server):
