@@ -112,15 +112,16 @@ def _stage(name: str, **config) -> dict:
         ([_stage("a", data=None)], "stages: data of a is missing; give keys"),
     ],
 )
-def test_stages_that_cannot_run_are_named(tmp_path, caplog, stages, words):
+def test_stages_that_cannot_run_are_named(tmp_path, capsys, stages, words):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({"stages": stages, "out_dir": str(tmp_path / "out")}))
     assert main(["--config", str(path)]) == 2
-    assert re.search(words, caplog.messages[-1]) and len(caplog.messages[-1]) <= 400
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(words, line) and len(line) <= 400
     assert not (tmp_path / "out").exists()
 
 
-def test_a_stage_that_is_trained_again_leaves_no_weights_of_two_recipes(tmp_path, caplog, monkeypatch):
+def test_a_stage_that_is_trained_again_leaves_no_weights_of_two_recipes(tmp_path, capsys, monkeypatch):
     """The second stage begins with the first one's file, and replaces it among the weights."""
     runs, out = [], tmp_path / "out"
 
@@ -146,16 +147,16 @@ def test_a_stage_that_is_trained_again_leaves_no_weights_of_two_recipes(tmp_path
     assert (out / "weights" / "x.safetensors").read_text() == "second 1"
     shutil.rmtree(out / "first")
     assert start_with(5) == 2
-    assert "second was started from another x.safetensors: remove" in caplog.messages[-1]
+    assert "second was started from another x.safetensors: remove" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({"stages": [_stage("a")], "out_dir": str(tmp_path / "out")}))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a").touch()
     assert main(["--config", str(path)]) == 1
-    assert "out/a cannot be written (File exists" in caplog.messages[-1]
+    assert "out/a cannot be written (File exists" in capsys.readouterr().err
 
 
 @pytest.mark.full

@@ -283,7 +283,9 @@ def test_yaml_that_crashes_a_reader_or_hides_a_value_is_refused(tmp_path, capsys
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 10**400])
 def test_a_seed_that_no_generator_takes_is_refused_at_once(seed):
-    with pytest.raises(ValueError, match=r"seed is .*; expected 0 or more, below") as error:
+    with pytest.raises(
+        ValueError, match=r"seed is .*; expected (0 or more, below|at most 20 digits)"
+    ) as error:
         distill_config({"seed": seed})
     assert len(str(error.value)) <= 400
 
@@ -300,7 +302,8 @@ def test_tasks_of_a_cache_or_a_producer_may_have_any_name():
 
 
 @pytest.mark.parametrize("words", [["--data.path", "x" * 5000], ["--data=\udce8"]])
-def test_names_that_no_file_has_are_no_traceback(words, tmp_path, caplog):
+def test_names_that_no_file_has_are_no_traceback(words, tmp_path, capsys):
     """Too long for the system, and bytes that are not UTF-8."""
     assert main([*words, "--out_dir", str(tmp_path), "--data.cache_dir", str(tmp_path / "none")]) == 2
-    assert len(caplog.messages[-1]) <= 400 and "\udce8" not in caplog.messages[-1]
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert len(message) <= 400 and "\udce8" not in message
