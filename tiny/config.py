@@ -43,7 +43,7 @@ class VaeStage:
         require_range(self, "stages: ", 0, MOST_STEPS, "image_every")
         require_range(self, "stages: ", 1, 4096, "batch", "image_batch")
         require_range(self, "stages: ", 0, 1, "lr_start", "lr_end")
-        require_range(self, "stages: ", 8, MOST_SIDE_PX, "size_px", "draw_px", "image_size_px")
+        require_range(self, "stages: ", 16, MOST_SIDE_PX, "size_px", "draw_px", "image_size_px")
         require_range(self, "stages: ", 1, MOST_FRAMES, "num_frames")
         if self.num_frames % 4 != 1:
             raise ValueError(f"num_frames is {self.num_frames}; a Wan VAE takes 4n + 1 frames")

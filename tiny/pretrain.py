@@ -6,11 +6,14 @@ steps are those of `tiny/{vae,text,evaluator}_task.py`; transformers are trained
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,12 +26,16 @@ from torch import Tensor
 from tiny.config import PretrainConfig, parse_config
 from training.distributed import world as processes
 from training.distributed.config import ParallelConfig
-from training.engine.checkpoint import Checkpoints
+from training.engine.checkpoint import Checkpoints, SavedStep
 from training.engine.lock import locked
-from vdot_core.out_of_memory import memory_in_words
+from vdot_core.files import reason_of
+from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
+from vdot_core.text import described, shown
 
 logger = logging.getLogger("vdot")
 CHECKPOINT_FILES = 8
+# Settings that may change at a resume.
+FREE = ("out_dir", "log_every", "validate_every", "save_minutes", "max_steps", "threads", "device")
 
 
 class Task(Protocol):
@@ -100,7 +107,7 @@ class Run:
         folder = Path(config.out_dir) / "checkpoints"
         self.checkpoints = Checkpoints(folder, world, keep=1, asynchronous=False, files=CHECKPOINT_FILES)
         state = self.task.state_dict()
-        if restored := self.checkpoints.restore(tensors_of(state)):
+        if restored := self.checkpoints.restore(tensors_of(state), self._check):
             newest, progress = restored
             self.step = progress["step"]
             self.task.load_state_dict(with_values(state, progress["values"]))
@@ -109,7 +116,23 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint of the steps done so far."""
         state = self.task.state_dict()
-        self.checkpoints.save(self.step, tensors_of(state), {"values": values_of(state)})
+        values = {"values": values_of(state), "settings": settings_of(self.config)}
+        self.checkpoints.save(self.step, tensors_of(state), values)
+
+    def _check(self, checkpoint: SavedStep, progress: dict[str, Any]) -> str | None:
+        """What is damaged in a checkpoint's values; ValueError where its run had other settings."""
+        own, values = values_of(self.task.state_dict()), progress.get("values")
+        if not isinstance(values, dict) or not own.keys() <= values.keys():
+            return f"its values are not those of a {self.config.model}"
+        before = progress.get("settings")
+        # Checkpoints of older versions have none.
+        for name, value in settings_of(self.config).items() if isinstance(before, dict) else ():
+            if before.get(name) != value:
+                raise ValueError(
+                    f"{shown(checkpoint.path)} was trained with {name} {described(before.get(name))}, and "
+                    f"this run has {described(value)}; give the same, or another out_dir"
+                )
+        return None
 
     def train(self) -> int:
         """Train to the end of the schedule or `max_steps`, then export; returns the step reached."""
@@ -123,6 +146,8 @@ class Run:
                 begin = time.monotonic()
                 metrics = task.train_step(self.step)
                 self.step += 1
+                if not math.isfinite(metrics["loss"]):
+                    raise FloatingPointError(f"the loss is {metrics['loss']} at step {self.step}")
                 if self.step % config.log_every == 0 or self.step == last:
                     seconds = time.monotonic() - begin
                     self._log(writer, "train", {**metrics, "seconds": seconds})
@@ -155,6 +180,13 @@ def _leaves(state: Any, name: str = ""):
         yield name, state
 
 
+def settings_of(config: PretrainConfig) -> dict[str, Any]:
+    """Dotted name -> value of the settings that a run's result depends on."""
+    values = {name: value for name, value in asdict(config).items() if name not in FREE}
+    used = {"model", *(name for name, value in values.items() if not isinstance(value, dict)), config.model}
+    return json.loads(json.dumps(dict(_leaves({name: values[name] for name in values if name in used}))))
+
+
 def tensors_of(state: Any) -> dict[str, Tensor]:
     """Dotted name -> tensor of a nested state."""
     return {name: value for name, value in _leaves(state) if isinstance(value, Tensor)}
@@ -183,10 +215,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = parse_config(argv)
             stack.enter_context(locked(config.out_dir, "out_dir"))
             run = Run(config)
+            run.train()
         except ValueError as error:
             logger.error("%s", error)
             return 2
-        run.train()
+        except FloatingPointError as error:
+            logger.error("%s; lower the learning rate, and give another out_dir", error)
+            return 1
+        except OSError as error:
+            if is_out_of_memory(error):
+                raise
+            place = shown(error.filename or config.out_dir)
+            logger.error("%s cannot be written (%s); the same command resumes", place, reason_of(error))
+            return 1
     return 0
 
 

@@ -174,7 +174,7 @@ class VaeTask:
         if not settings.decoder_only:
             loss = loss + settings.kl_weight * kl
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
+            raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
         for parameter in self.trained:
             parameter.grad = None
         loss.backward()

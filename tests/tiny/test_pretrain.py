@@ -1,5 +1,7 @@
 """The program that trains the tiny VAE, text encoder and evaluation network."""
 
+import json
+import math
 import shutil
 import subprocess
 import sys
@@ -112,6 +114,43 @@ def test_wrong_settings_are_named(arguments, named, capsys):
     with pytest.raises((SystemExit, ValueError)) as caught:
         parse_config(["--model", "vae", "--out_dir", "x", *arguments])
     assert named in capsys.readouterr().err + str(caught.value)
+
+
+def _start(config: dict, folder: Path) -> int:
+    (folder / "again.yaml").write_text(yaml.safe_dump(config))
+    return pretrain.main(["--config", str(folder / "again.yaml")])
+
+
+def test_a_resume_with_other_settings_is_refused(vae_run, tmp_path, capsys):
+    out = shutil.copytree(vae_run[0] / "out", tmp_path / "out")
+    assert _start(_vae_config(out) | {"log_every": 2, "text": {"steps": 9}}, tmp_path) == 0
+    for change, words in (({"seed": 4}, "seed 3, and this run has 4"), ({"ema": 0.5}, "ema 0.999")):
+        assert _start(_vae_config(out) | change, tmp_path) == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert f"was trained with {words}" in message and "another out_dir" in message
+
+
+@pytest.mark.parametrize("values", [None, {}, "x"])
+def test_a_checkpoint_without_its_values_is_damaged(vae_run, tmp_path, capsys, values):
+    out = shutil.copytree(vae_run[0] / "out", tmp_path / "out")
+    path = complete(out / "checkpoints")[-1].path / "progress.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "values": values}))
+    assert _start(_vae_config(out), tmp_path) == 2
+    assert "is damaged: its values are not those of a vae" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, capsys, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).touch()
+    assert _start(_vae_config(tmp_path / "out"), tmp_path) == 1
+    assert f"out/{name} cannot be written (File exists" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_in_words(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tiny.vae_task.reconstruction_loss", lambda *_: torch.tensor(math.nan))
+    assert _start(_vae_config(tmp_path / "out"), tmp_path) == 1
+    assert "the loss is nan at step 0; lower the learning rate" in capsys.readouterr().err
 
 
 def test_a_missing_input_is_one_line(tmp_path, capsys):
