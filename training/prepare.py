@@ -20,6 +20,7 @@ from training.engine.cli import RunParser
 from training.preparation.config import PrepareConfig
 from training.preparation.prepare import estimate, prepare
 from training.preparation.stage import StopError
+from vdot_core.foreign import UnusableModelError
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import shown
 
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         logger.error("%s", error)
         return 2
-    except (StopError, ImportError) as error:
+    except (StopError, ImportError, UnusableModelError) as error:
         logger.error("%s. Finished rows are kept", shown(error, 300))
         return 2
     except OSError as error:

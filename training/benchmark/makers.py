@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vdot_core import sampling, vcu
+from vdot_core.foreign import loading
 from vdot_core.text import shown
 
 from ..data.encoders import TextEncoder, VideoEncoder, pick_device, text_encoder_digest, vae_digest
@@ -133,15 +134,10 @@ class DiffusersMaker:
         self.sampler, self.device = model.sampler, pick_device(config.device, local_rank)
         bf16 = uses_bf16(config.dtype, self.device, "dtype")
         options = {"torch_dtype": torch.bfloat16 if bf16 else torch.float32, "local_files_only": True}
-        try:
+        with loading(f"models: {model.name}: diffusers", model.path, "a WanVACEPipeline"):
             self.pipeline = (
                 import_diffusers().WanVACEPipeline.from_pretrained(model.path, **options).to(self.device)
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"models: {model.name}: diffusers cannot load {shown(model.path, 100)} as a WanVACEPipeline "
-                f"({shown(error, 160)})"
-            ) from error
         self.pipeline.set_progress_bar_config(disable=True)
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vdot_core.foreign import UnusableModelError
 from vdot_core.out_of_memory import OutOfMemoryError, is_out_of_memory
 from vdot_core.text import shown
 
@@ -68,7 +69,7 @@ class Skipped:
 
         Raises:
             RuntimeError: The memory is exhausted: the row is named, and what to change.
-            ValueError: A package is not installed, which would leave out every row.
+            ValueError: A package is not installed, or a model cannot be read; every row would be left out.
             Exception: `error` itself where the GPU failed.
         """
         if is_out_of_memory(error):
@@ -77,6 +78,8 @@ class Skipped:
                 "Lower data.max_pixels or data.num_frames, or use a machine with more memory; "
                 "finished shards are kept"
             ) from error
+        if isinstance(error, UnusableModelError):
+            raise ValueError(str(error)) from error
         if isinstance(error, ImportError):
             raise needs_package(f"{place} ({shown(row_id, 80)})", error) from error
         if isinstance(error, getattr(torch, "AcceleratorError", ())):

@@ -13,6 +13,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from vdot_core.foreign import loading
+
 from ..engine.hashes import tree_hash
 from .umt5 import TEXT_LEN, embed, load_umt5
 from .wan_vae import decode_video, denormalize, encode_video, load_vae, normalize
@@ -168,6 +170,13 @@ def _load_file(path: Path, dtype: torch.dtype) -> tuple[nn.Module, Callable[[str
 def _load_folder(path: Path, dtype: torch.dtype) -> tuple[nn.Module, Callable[[str], list[int]], int]:
     from transformers import AutoTokenizer, UMT5EncoderModel
 
-    tokenizer = AutoTokenizer.from_pretrained(_tokenizer_folder(path))
-    encoder = UMT5EncoderModel.from_pretrained(_subfolder(path, "text_encoder"), torch_dtype=dtype)
+    # Code of a folder is never run.
+    local = {"local_files_only": True, "trust_remote_code": False}
+    folder = _tokenizer_folder(path)
+    with loading("transformers", folder, "the tokenizer of UMT5"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        tokenizer("a")
+    folder = _subfolder(path, "text_encoder")
+    with loading("transformers", folder, "a UMT5 text encoder"):
+        encoder = UMT5EncoderModel.from_pretrained(folder, torch_dtype=dtype, **local)
     return encoder, lambda text: tokenizer(text)["input_ids"], TEXT_LEN

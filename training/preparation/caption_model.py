@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from vdot_core.foreign import loading
 from vdot_core.text import shown
 
 from .config import CaptionConfig
@@ -69,15 +70,11 @@ def _load(folder: str):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     local = {"local_files_only": True, "trust_remote_code": False}
-    try:
+    with loading("transformers", folder, "a vision-language model", StopError):
         processor = AutoProcessor.from_pretrained(folder, **local)
         network = AutoModelForImageTextToText.from_pretrained(
             folder, use_safetensors=True, dtype="auto", **local
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise StopError(
-            f"transformers cannot load {shown(folder, 100)} as a vision-language model ({shown(error, 160)})"
-        ) from error
     if not getattr(processor, "chat_template", None):
         raise StopError(
             f"the model in {shown(folder, 100)} has no chat template; give one that follows instructions"

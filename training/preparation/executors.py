@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
+from vdot_core.foreign import UnusableModelError
 from vdot_core.out_of_memory import is_out_of_memory
 from vdot_core.text import shown
 
@@ -162,7 +163,8 @@ def failure(kind: str, text: str, number: int | None, filename: str | None) -> E
     """The error that ended a worker's stage, which Ray would hand over without its type."""
     if kind == "OSError":
         return OSError(number, text, filename)
-    return {"StopError": StopError, "MemoryError": MemoryError}.get(kind, ValueError)(text)
+    kinds = (StopError, MemoryError, UnusableModelError)
+    return {kind.__name__: kind for kind in kinds}.get(kind, ValueError)(text)
 
 
 class Worker:
@@ -191,7 +193,7 @@ class Worker:
             return json.dumps(vars(apply(self.stage, row, self.config)))
         except OSError as error:
             failure = "OSError", error.strerror or str(error), error.errno, error.filename
-        except (StopError, MemoryError, ImportError) as error:
+        except (StopError, MemoryError, ImportError, UnusableModelError) as error:
             failure = type(error).__name__, shown(error, 300), None, None
         except RuntimeError as error:
             if not is_out_of_memory(error):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..foreign import UnusableModelError, loading
 from ..signals import normalize_depth
 from ..text import shown
 from .annotator import Annotation, Annotator
@@ -65,7 +66,10 @@ class Depth(Annotator):
 
             device = "cuda" if torch.cuda.is_available() else "cpu"
             local = {"local_files_only": True, "trust_remote_code": False}
-            network = AutoModelForDepthEstimation.from_pretrained(self.model, use_safetensors=True, **local)
-            processor = AutoImageProcessor.from_pretrained(self.model, **local)
+            with loading("transformers", self.model, "a depth model", UnusableModelError):
+                network = AutoModelForDepthEstimation.from_pretrained(
+                    self.model, use_safetensors=True, **local
+                )
+                processor = AutoImageProcessor.from_pretrained(self.model, **local)
             self._loaded = processor, network.eval().to(device), device
         return self._loaded

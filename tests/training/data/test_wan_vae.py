@@ -124,8 +124,14 @@ def test_other_files_are_refused(file, tmp_path):
     for name in ("y.safetensors", "nowhere.safetensors"):
         with pytest.raises(ValueError, match=r"(not a file|not safetensors).*expected a Wan VAE as a safe"):
             wan_vae.load_vae(tmp_path / name)
-    with pytest.raises(ValueError, match=r"cannot be read as a VAE .*diffusers folder"):
+    with pytest.raises(ValueError, match=r"diffusers cannot load .* as a Wan VAE .*give another folder"):
         wan_vae.load_vae(tmp_path)
+    for text in ("null", "[]", '{"base_dim": "x"}', "[" * 100_000):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"diffusers cannot load .* as a Wan VAE") as error:
+            wan_vae.load_vae(tmp_path)
+        assert len(str(error.value)) <= 400
+    (tmp_path / "config.json").unlink()
     tensors = load_file(file)
     save_file({**tensors, "conv2.weight": torch.zeros(48, 48, 1, 1, 1)}, tmp_path / "z.safetensors")
     with pytest.raises(ValueError, match=r"48 latent channels; give the Wan 2\.1 VAE"):

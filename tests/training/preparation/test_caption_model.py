@@ -77,8 +77,15 @@ def test_a_model_of_transformers_describes_a_clip(folder, tmp_path):
 def test_a_folder_without_such_a_model_is_named(tmp_path):
     settings = CaptionConfig(model_dir=str(tmp_path))
     assert "holds no config.json" in missing(settings)
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(StopError, match=r"cannot load .* as a vision-language model"):
-        describe(pictures_of(torch.rand(1, 16, 16, 3), 1), settings)
+    for text in (
+        '{"model_type": "bert"}',
+        "null",
+        "[" * 100_000,
+        '{"model_type": "llava", "dtype": "float99"}',
+    ):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(StopError, match=r"cannot load .* as a vision-language model") as error:
+            describe(pictures_of(torch.rand(1, 16, 16, 3), 1), settings)
+        assert len(str(error.value)) <= 400
     with pytest.raises(ValueError, match="both set"):
         CaptionConfig(model_dir="x", url="http://x")
