@@ -56,7 +56,8 @@ def clip_version(name: str) -> object:
     if missing_clip(name):
         return None
     status = os.stat(folder_paths.get_annotated_filepath(name))
-    return status.st_mtime_ns, status.st_size
+    # A file that is copied with its time, over one of its size, has another number or time of change.
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns
 
 
 def install_examples() -> None:

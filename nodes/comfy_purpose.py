@@ -10,6 +10,7 @@ from typing import Any
 from ..vdot_core.checkpoints.info import CheckpointInfo
 from ..vdot_core.checkpoints.purpose import UNDISTILLED, Purpose, purpose_of, purpose_of_metadata
 from ..vdot_core.checkpoints.read import inspect
+from ..vdot_core.files import version_of
 
 LORA_PURPOSE = "vdot_lora_purpose"
 
@@ -44,11 +45,11 @@ def note_lora(model: Any, path: Path) -> None:
 
 def _purpose_of_file(path: Path) -> Purpose | None:
     try:
-        return purpose_of(_described(path, os.stat(path).st_mtime_ns))
+        return purpose_of(_described(path, version_of(path)))
     except (OSError, ValueError):  # removed since, or not a file of weights
         return None
 
 
 @lru_cache(maxsize=32)
-def _described(path: Path, modified_ns: int) -> CheckpointInfo:
+def _described(path: Path, version: tuple[int, ...]) -> CheckpointInfo:
     return inspect(path)

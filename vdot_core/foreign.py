@@ -1,4 +1,4 @@
-"""Folders of models that transformers and diffusers read, which raise errors of any type for a damaged one."""
+"""Folders of models that transformers and diffusers read, whose errors are of any type for a damaged one."""
 
 from __future__ import annotations
 

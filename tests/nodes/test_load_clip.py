@@ -145,7 +145,11 @@ def test_missing_files_are_said_before_the_run(run, node_classes, inputs):
     before = node.fingerprint_inputs("a.mp4", **NUMBERS)
     assert before == node.fingerprint_inputs("a.mp4", **NUMBERS)
     write_clip(inputs / "a.mp4", [0, 0.1, 0.2])
-    assert node.fingerprint_inputs("a.mp4", **NUMBERS) != before
+    changed = node.fingerprint_inputs("a.mp4", **NUMBERS)
+    assert changed != before
+    shutil.copy2(inputs / "a.mp4", inputs / "b.mp4")
+    (inputs / "b.mp4").replace(inputs / "a.mp4")
+    assert node.fingerprint_inputs("a.mp4", **NUMBERS) != changed, "another file of the same size and time"
 
 
 def test_examples_are_copied_and_never_over_a_file(inputs, caplog):

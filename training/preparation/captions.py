@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vdot_core.files import read_file
+from vdot_core.files import read_file, sha256_of
 from vdot_core.text import described, parse_json, shown
 
 from .caption_model import describe
@@ -79,8 +79,10 @@ def text_state(path: str) -> list[str]:
     text = _text_file(path)
     if not text.is_file():
         return []
-    status = text.stat()
-    return [str([status.st_size, status.st_mtime_ns])]
+    try:
+        return [sha256_of(text)]  # an edit may keep size and time
+    except ValueError:  # its row says why
+        return ["unreadable"]
 
 
 def pictures_of(frames: Tensor, count: int) -> list[bytes]:

@@ -72,15 +72,18 @@ def test_a_clip_that_any_stage_rejects_is_left_out_and_named(config, sources, pl
 
 def test_a_text_file_that_changed_is_read_again(config, sources):
     captions = []
-    for words in ("", "a fox", "a red fox"):
+    for words in ("", "a fox", "a red fox", "a big fox"):
         if words:
             (sources / "pan.txt").write_text(words)
+            os.utime(sources / "pan.txt", (1e9, 1e9))
         settings, clips = run(config, sources)
         (used,) = clips.used()
         store = Store(f"{settings.out_dir}/{STORE}")
         captions.append(store.get("captions", used)["prompt"])
         store.close()
-    assert captions == ["A video of pan.", "a fox", "a red fox"]
+    assert captions == ["A video of pan.", "a fox", "a red fox", "a big fox"], (
+        "also of the same size and time"
+    )
 
 
 @pytest.mark.parametrize("part", [0.0, 0.6])
