@@ -164,6 +164,8 @@ class EvaluateConfig:
         dtype: Number format of the networks; auto: bf16 where the device has it in hardware.
         estimators: Signals that are estimated from the videos again to score controls.
         depth_model: Folder of a depth model of transformers, such as Depth Anything V2; null: no depth.
+        flow_model: File of RAFT's weights for the flow signal; null: OpenCV's DIS.
+        pose_model: Folder of a ViTPose of transformers; null: BlazePose's joints.
         blind_per_task: The first so many rows of each task on the blind page; null: all.
         num_resamples: Of the bootstrap.
         confidence: Of its intervals.
@@ -186,6 +188,8 @@ class EvaluateConfig:
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     estimators: list[str] = field(default_factory=lambda: list(ESTIMATED))
     depth_model: str | None = None
+    flow_model: str | None = None
+    pose_model: str | None = None
     blind_per_task: int | None = None
     num_resamples: int = 2000
     confidence: float = 0.95

@@ -50,7 +50,7 @@ def missing(signal: str, config: EvaluateConfig) -> str | None:
         return f"{signal} is not among estimators"
     if signal not in NAMES:
         return None  # gray needs no annotator
-    return _annotator(signal, config.depth_model if signal == "depth" else None).missing()
+    return _annotator(signal, getattr(config, f"{signal}_model", None)).missing()
 
 
 def control_fidelity(
@@ -76,7 +76,7 @@ def control_fidelity(
     if signal == "gray":
         estimated = luma(video)[..., None].expand_as(video)
     else:
-        annotator = _annotator(signal, config.depth_model if signal == "depth" else None)
+        annotator = _annotator(signal, getattr(config, f"{signal}_model", None))
         estimated = annotator.run(video).control
     where = conditions.mask > 0.5
     compare = {"gray": _correlation, "depth": _correlation, "flow": _cosine}.get(signal)

@@ -90,10 +90,18 @@ def score_videos(config: EvaluateConfig, benchmark: Benchmark, model: ModelConfi
 
 
 def _key(config: EvaluateConfig, sample: Sample, video: Path) -> list[Any]:
-    names = ("width", "height", "max_pixels", "num_frames", "frame_rate", "estimators", "depth_model")
+    names = ("width", "height", "max_pixels", "num_frames", "frame_rate", "estimators")
+    models = [config.depth_model, config.flow_model, config.pose_model]
     versions = [VERSION, control.VERSION, reference.VERSION, motion.VERSION, niqe.VERSION]
     absent = [_missing(sample, config), motion.missing(), niqe.missing()]
-    return [versions, sample.key(), sha256_of(video), absent, *(getattr(config, name) for name in names)]
+    return [
+        versions,
+        sample.key(),
+        sha256_of(video),
+        absent,
+        models,
+        *(getattr(config, name) for name in names),
+    ]
 
 
 RESULTS = Results("scores", "scores", _key)

@@ -21,7 +21,12 @@ def _annotator(name: str, model: str | None) -> Annotator:
 
 def annotator(name: str, config: PrepareConfig) -> Annotator:
     """An annotator as the configuration sets it up."""
-    return _annotator(name, config.depth_model if name == "depth" else None)
+    return _annotator(name, model_of(name, config))
+
+
+def model_of(name: str, config: PrepareConfig) -> str | None:
+    """The model that a configuration names for an annotator; None: its own, if it has one."""
+    return getattr(config, f"{name}_model", None)
 
 
 def annotation_stage(name: str) -> Stage:
@@ -35,7 +40,7 @@ def annotation_stage(name: str) -> Stage:
         version=100 + make_annotator(name).version,
         run=run,
         after=("trim",),
-        settings=lambda config: [config.clips.frame_rate, config.depth_model if name == "depth" else None],
+        settings=lambda config: [config.clips.frame_rate, model_of(name, config)],
         missing=lambda config: annotator(name, config).missing(),
     )
 

@@ -88,6 +88,9 @@ class QualityConfig:
         max_motion_distance: The same of the hash of where its pixels change, by which clips of one still
             camera are told apart.
         max_niqe: Distorted clips, by NIQE, from 192 pixels a side on; null: no limit.
+        aesthetic_model: Folder of a CLIP of transformers, by which clips get an aesthetic score; null: none.
+        aesthetic_head: File of the linear layers over its embeddings, such as LAION's, .safetensors or .pth.
+        min_aesthetic: Clips of a lower score are rejected; null: no limit.
         max_text: Clips with subtitles or logos, by the part of the picture under lines of text that stay over
             the clip; null: text is not looked for.
     """
@@ -101,6 +104,9 @@ class QualityConfig:
     max_motion_distance: int = 16
     max_niqe: float | None = None
     max_text: float | None = None
+    aesthetic_model: str | None = None
+    aesthetic_head: str | None = None
+    min_aesthetic: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("min_brightness", "min_contrast", "max_border", "min_change"):
@@ -117,6 +123,14 @@ class QualityConfig:
         require(
             self.max_text is None or 0 <= self.max_text <= 1,
             f"quality.max_text is {self.max_text}; expected 0 to 1, or null",
+        )
+        require(
+            (self.aesthetic_model is None) == (self.aesthetic_head is None),
+            "quality.aesthetic_model and aesthetic_head go together; set both, or neither",
+        )
+        require(
+            self.min_aesthetic is None or self.aesthetic_model is not None,
+            "quality.min_aesthetic needs a score; set quality.aesthetic_model and aesthetic_head",
         )
 
 
@@ -262,6 +276,9 @@ class PrepareConfig:
         require_annotators: End with an error where one lacks its package or weights; false: it is named, and
             its tasks are left out.
         depth_model: Folder of a depth model of transformers, such as Depth Anything V2; null: no depth rows.
+        flow_model: File of RAFT's weights for flow rows; null: OpenCV's DIS.
+        pose_model: Folder of a ViTPose of transformers; null: BlazePose's joints.
+        matte_model: Folder of a SAM 2 of transformers; null: MediaPipe's selfie segmentation.
         rows_per_shard: Rows of a tar.
         samples_per_task: Rows of each task on the contact sheet.
         clips: How sources are cut.
@@ -278,6 +295,9 @@ class PrepareConfig:
     )
     require_annotators: bool = False
     depth_model: str | None = None
+    flow_model: str | None = None
+    pose_model: str | None = None
+    matte_model: str | None = None
     rows_per_shard: int = 256
     samples_per_task: int = 2
     clips: ClipConfig = field(default_factory=ClipConfig)

@@ -11,7 +11,7 @@ from scipy.fft import dctn
 
 from vdot_core.signals import luma
 
-from . import niqe, text_overlays
+from . import aesthetic, niqe, text_overlays
 from .clip_files import load
 from .config import PrepareConfig, QualityConfig
 from .stage import Row, out_path
@@ -29,8 +29,8 @@ def measure(row: Row, config: PrepareConfig) -> Row:
         config: Its `quality`.
 
     Returns:
-        The measures, of which `niqe` needs its file and `text` its limit; `hashes` (four of 16 hexadecimal
-        digits), and `rejected` where a limit is passed.
+        The measures, of which `niqe` needs its file, `text` its limit and `aesthetic` a model; `hashes` (four
+        of 16 hexadecimal digits), and `rejected` where a limit is passed.
     """
     clip = row["trim"]
     frames = load(out_path(config, clip["file"]), config.clips.frame_rate, clip["num_frames"])
@@ -49,6 +49,8 @@ def measure(row: Row, config: PrepareConfig) -> Row:
         values["niqe"] = naturalness
     if config.quality.max_text is not None:
         values["text"] = text_overlays.text_share(frames)
+    if config.quality.aesthetic_model is not None:
+        values["aesthetic"] = aesthetic.aesthetic_score(frames, config.quality)
     values = {name: round(value, 6) for name, value in values.items()}
     pictures = (gray[0], gray[len(gray) // 2], gray[-1], moving.mean(axis=0))
     values["hashes"] = [perceptual_hash(picture) for picture in pictures]
@@ -64,7 +66,7 @@ def missing(config: PrepareConfig) -> str | None:
         return f"quality.max_niqe: {reason}; or set it to null"
     if limits.max_text is not None and (reason := text_overlays.missing()):
         return f"quality.max_text: {reason}; or set it to null"
-    return None
+    return aesthetic.missing(limits)
 
 
 def reject(values: Row, limits: QualityConfig) -> list[str]:
@@ -88,6 +90,9 @@ def reject(values: Row, limits: QualityConfig) -> list[str]:
         reasons.append(f"distorted: NIQE {values['niqe']:.1f}, max_niqe {limits.max_niqe:g}")
     if limits.max_text is not None and values["text"] > limits.max_text:
         reasons.append(f"text overlay: {values['text']:.1%} of the picture, max_text {limits.max_text:g}")
+    if limits.min_aesthetic is not None and values["aesthetic"] < limits.min_aesthetic:
+        score = f"{values['aesthetic']:.2f}"
+        reasons.append(f"aesthetic score {score}, min_aesthetic {limits.min_aesthetic:g}")
     return reasons
 
 

@@ -217,6 +217,7 @@ def _histograms(clips: Clips, store: Store) -> Iterable[str]:
         ("quality", "change", "change a frame"),
         ("quality", "niqe", "NIQE"),
         ("quality", "text", "part under text"),
+        ("quality", "aesthetic", "aesthetic score"),
         ("motion", "mean_px", "motion, px a frame"),
         ("trim", "num_frames", "frames"),
     )

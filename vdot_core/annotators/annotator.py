@@ -73,7 +73,7 @@ class Annotator(ABC):
         needs: Its packages and weights, in words.
 
     Args:
-        model: Folder of its model, where it has no fixed one.
+        model: Folder or file of its model, where it has no fixed one or another can take its place.
     """
 
     name: ClassVar[str]

@@ -1,9 +1,11 @@
-"""Masks of people by MediaPipe's selfie segmentation; far people are found first and cut out.
+"""Masks of people by MediaPipe's selfie segmentation or SAM 2; far people are found first and cut out.
 
 Letters: F pixel frames, H W pixels.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from .detectors import PERSON
 from .models import load_model, missing_models
 from .people import LANDMARKS, People
 from .regions import Region
+from .sam2 import Sam2, missing_sam2
 
 SEGMENTATION = "selfie_segmentation.tflite"
 LARGE = 0.75  # of the frame's shorter side: such people fill the frame as in the network's training
@@ -22,23 +25,38 @@ CLOSE = 0.8  # of the region around a body that is cut out
 
 
 class Matte(Annotator):
-    """Soft masks of people."""
+    """Soft masks of people.
+
+    Args:
+        model: Folder of a SAM 2 of transformers for the people that BlazePose finds; None: selfie
+            segmentation.
+    """
 
     name, version = "matte", 3
     needs = "LiteRT, and selfie segmentation and BlazePose by `python dev.py annotators`"
 
+    def __init__(self, model: str | Path | None = None) -> None:
+        super().__init__(model)
+        self._sam: Sam2 | None = None
+
     def missing(self) -> str | None:
-        """See `missing_models`."""
-        return missing_models(self.name, SEGMENTATION, PERSON, LANDMARKS)
+        """See `missing_models` and `missing_sam2`."""
+        reason = missing_models(self.name, SEGMENTATION, PERSON, LANDMARKS)
+        return reason or (missing_sam2(self.model) if self.model else None)
 
     def annotate(self, frames: Tensor) -> Annotation:
         """Masks of all frames, 1 = person."""
+        if self.model and self._sam is None:
+            self._sam = Sam2(self.model)
         masks = torch.zeros(frames.shape[:3])
         people = People()
         for index in steps(range(len(frames))):
-            regions = [person.region for person in people.next(frames[index])]
-            masks[index] = segment(frames[index], regions)
-        return Annotation("MediaPipe selfie segmentation", masks=masks)
+            persons = people.next(frames[index])
+            if self._sam:
+                masks[index] = self._sam(frames[index], persons)
+            else:
+                masks[index] = segment(frames[index], [person.region for person in persons])
+        return Annotation("SAM 2" if self._sam else "MediaPipe selfie segmentation", masks=masks)
 
 
 def segment(frame: Tensor, people: list[Region]) -> Tensor:

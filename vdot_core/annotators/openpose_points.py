@@ -1,4 +1,4 @@
-"""BlazePose's 33 body landmarks and the face mesh's 468 points as OpenPose's 18 and 68.
+"""BlazePose's 33 body landmarks or COCO's 17, and the face mesh's 468 points, as OpenPose's 18 and 68.
 
 Left and right are the person's. Sources: MediaPipe's pose landmark model card and face mesh topology;
 OpenPose's COCO-18 and 68-point face orders.
@@ -23,21 +23,27 @@ FACE = (
     *(33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380),  # eyes
     *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87),  # mouth
 )
+# The same of COCO's 17 joints.
+COCO = (
+    (0,), (5, 6), (6,), (8,), (10,), (5,), (7,), (9,), (12,), (14,), (16,), (11,), (13,), (15,),
+    (2,), (1,), (4,), (3,),
+)  # fmt: skip
 NUM_LANDMARKS = 33
 EYES = (14, 15)  # of the body: DWPose and ComfyUI's nodes add them to the face's 68 points
 NUM_FACE, NUM_HAND = 70, 21
 
 
-def body_points(landmarks: np.ndarray) -> np.ndarray:
+def body_points(landmarks: np.ndarray, table: Sequence[Sequence[int]] = BODY) -> np.ndarray:
     """OpenPose's joints.
 
     Args:
-        landmarks: [33, 3] x, y and visibility in [0, 1].
+        landmarks: [33, 3] x, y and visibility in [0, 1]; or as many as the table names.
+        table: Joint -> landmarks whose middle it is.
 
     Returns:
         [18, 3] x, y, score; the score of a middle is the lower visibility.
     """
-    parts = [landmarks[list(indices)] for indices in BODY]
+    parts = [landmarks[list(indices)] for indices in table]
     return np.array([[*part[:, :2].mean(0), part[:, 2].min()] for part in parts])
 
 

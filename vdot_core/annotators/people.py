@@ -21,6 +21,7 @@ LANDMARKS = "pose_landmark_full.tflite"
 DETECT_EVERY = 8  # frames
 MAX_PEOPLE = 8
 TILE_PARTS = (0.5,)  # of the shorter side: far people are small in the detector's 224 pixels
+MARGIN = 0.1  # of the sides of the box around a body's points, on each side
 PADDING = 1.25  # of the circle around a body, as MediaPipe's
 MIN_PRESENCE = 0.5
 
@@ -42,6 +43,12 @@ class Person:
         """Upper left and lower right corner around its points."""
         points = self.landmarks[:11, :2]
         return points.min(0), points.max(0)
+
+    def box(self) -> list[float]:
+        """Left, top, right and bottom around all points, with a margin."""
+        low, high = self.landmarks[:, :2].min(0), self.landmarks[:, :2].max(0)
+        margin = MARGIN * (high - low)
+        return [*(low - margin).tolist(), *(high + margin).tolist()]
 
 
 class People:

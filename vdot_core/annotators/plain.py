@@ -1,12 +1,15 @@
-"""Annotators without weights: those of `vdot_core.signals`."""
+"""The annotators of `vdot_core.signals`, which need no weights; flow can use RAFT's."""
 
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from ..signals import draw_lines, flow_video
+from ..signals import draw_lines, flow_video, load_raft
+from ..text import shown
 from .annotator import Annotation, Annotator
 
 
@@ -24,18 +27,34 @@ class Scribble(Annotator):
 
 
 class Flow(Annotator):
-    """Color-wheel maps of OpenCV's DIS."""
+    """Color-wheel maps of OpenCV's DIS, or of RAFT.
+
+    Args:
+        model: File of RAFT's weights, see `load_raft`; None: DIS.
+    """
 
     name, version, needs = "flow", 1, "OpenCV"
 
+    def __init__(self, model: str | Path | None = None) -> None:
+        super().__init__(model)
+        self._network: nn.Module | None = None
+
     def missing(self) -> str | None:
-        """Say so where OpenCV is."""
+        """Say so where OpenCV, or RAFT's file or package, is."""
+        if self.model is not None:
+            if not importlib.util.find_spec("torchvision"):
+                return "flow needs torchvision for RAFT: `pip install torchvision`"
+            if not self.model.is_file():
+                return f"flow: {shown(self.model)} does not exist; give a file of RAFT's weights (flow_model)"
+            return None
         if importlib.util.find_spec("cv2"):
             return None
         return "flow needs OpenCV: `pip install opencv-python-headless`"
 
     def annotate(self, frames: Tensor) -> Annotation:
         """See `flow_video`; `peak_px` is the mean of the maps' longest vectors."""
-        flow = flow_video(frames)
+        if self.model and self._network is None:
+            self._network = load_raft(self.model).to("cuda" if torch.cuda.is_available() else "cpu")
+        flow = flow_video(frames, network=self._network)
         peak = sum(flow.peak_px) / len(flow.peak_px)
         return Annotation(flow.estimator, control=flow.frames, facts={"peak_px": peak})

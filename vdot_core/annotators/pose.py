@@ -1,4 +1,4 @@
-"""Poses of bodies by BlazePose, of faces by MediaPipe's mesh.
+"""Poses of bodies by BlazePose or ViTPose, of faces by MediaPipe's mesh.
 
 Letters: F pixel frames, H W pixels.
 """
@@ -6,6 +6,7 @@ Letters: F pixel frames, H W pixels.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +19,7 @@ from .models import load_model, missing_models
 from .openpose_points import body_points, face_points
 from .people import LANDMARKS, MAX_PEOPLE, MIN_PRESENCE, People
 from .regions import Region
+from .vitpose import VitPose, missing_vitpose
 
 MESH = "face_landmark.tflite"
 RIGHT_HIP = 8
@@ -26,32 +28,48 @@ FACE_SIZE = 1.6  # of the distance of the ears, as wide as MediaPipe cuts faces
 
 
 class Pose(Annotator):
-    """Skeletons of body and face, drawn as VDOT Draw Pose does; hands are not estimated."""
+    """Skeletons of body and face, drawn as VDOT Draw Pose does; hands are not estimated.
+
+    Args:
+        model: Folder of a ViTPose of transformers for the joints of the people that BlazePose finds; None:
+            BlazePose's own.
+    """
 
     name, version = "pose", 2
     needs = "LiteRT, and BlazePose and the face mesh by `python dev.py annotators`"
 
+    def __init__(self, model: str | Path | None = None) -> None:
+        super().__init__(model)
+        self._bodies: VitPose | None = None
+
     def missing(self) -> str | None:
-        """See `missing_models`."""
-        return missing_models(self.name, PERSON, LANDMARKS, MESH)
+        """See `missing_models` and `missing_vitpose`."""
+        reason = missing_models(self.name, PERSON, LANDMARKS, MESH)
+        return reason or (missing_vitpose(self.model) if self.model else None)
 
     def annotate(self, frames: Tensor) -> Annotation:
         """Key points in pixels of the frames, and their drawing."""
-        keypoints = estimate_poses(frames)
+        if self.model and self._bodies is None:
+            self._bodies = VitPose(self.model)
+        keypoints = estimate_poses(frames, bodies=self._bodies)
         height, width = frames.shape[1:3]
         drawing = draw_pose(keypoints, width=width, height=height, coordinates="pixels")
         people = sum(len(frame["people"]) for frame in keypoints) / len(keypoints)
         return Annotation(
-            "BlazePose full", control=drawing, keypoints=keypoints, facts={"num_people": people}
+            "ViTPose" if self._bodies else "BlazePose full",
+            control=drawing,
+            keypoints=keypoints,
+            facts={"num_people": people},
         )
 
 
-def estimate_poses(frames: Tensor, *, most: int = MAX_PEOPLE) -> list[dict]:
+def estimate_poses(frames: Tensor, *, most: int = MAX_PEOPLE, bodies: VitPose | None = None) -> list[dict]:
     """OpenPose's JSON of a clip.
 
     Args:
         frames: [F, H, W, 3] float in [0, 1].
         most: People in a frame; the surest are followed.
+        bodies: Estimates the joints of people that were found; None: BlazePose's.
 
     Returns:
         One dict a frame, see `parse_keypoints`; people by the place of their hips, from the left.
@@ -60,15 +78,17 @@ def estimate_poses(frames: Tensor, *, most: int = MAX_PEOPLE) -> list[dict]:
     people = People(most)
     result = []
     for index in steps(range(len(frames))):
-        crowd = [_person(frames[index], person.landmarks) for person in people.next(frames[index])]
+        seen = people.next(frames[index])
+        joints = bodies(frames[index], seen) if bodies else [body_points(one.landmarks) for one in seen]
+        crowd = [_person(frames[index], one.landmarks, body) for one, body in zip(seen, joints, strict=True)]
         crowd.sort(key=lambda person: person["pose_keypoints_2d"][3 * RIGHT_HIP])
         result.append({"people": crowd, "canvas_width": width, "canvas_height": height})
     return result
 
 
-def _person(frame: Tensor, landmarks: np.ndarray) -> dict:
-    """OpenPose's JSON of a person."""
-    person = {"pose_keypoints_2d": body_points(landmarks).ravel().tolist()}
+def _person(frame: Tensor, landmarks: np.ndarray, body: np.ndarray) -> dict:
+    """OpenPose's JSON of a person of these landmarks and joints."""
+    person = {"pose_keypoints_2d": body.ravel().tolist()}
     face = _face(frame, landmarks)
     if face is not None:
         person["face_keypoints_2d"] = face.ravel().tolist()

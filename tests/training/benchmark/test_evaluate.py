@@ -60,25 +60,24 @@ def test_the_real_clips_of_a_folder_get_their_table(config):
 
 
 def test_a_model_of_ours_is_compared_with_the_first(bench, config):
-    settings = config(models=[*config().models, STUDENT], samples_per_task=1)
+    tasks = ["extension", "R2V_face"]
+    settings = config(models=[*config().models, STUDENT], samples_per_task=1, tasks=tasks)
     assert evaluate(settings) == []
     values = results(settings.out_dir)
     everything = values["groups"][0]
-    assert everything["means"]["motion"]["student"]["count"] == 4
+    assert everything["means"]["motion"]["student"]["count"] == 2
     assert everything["differences"]["kept_psnr"]["student"]["value"] < -5
     before = digests(settings.out_dir)
     videos = {path: path.stat().st_mtime_ns for path in (Path(settings.out_dir) / "videos").rglob("*.mp4")}
-    assert len(videos) == 8
+    assert len(videos) == 4
     assert evaluate(settings) == [] and digests(settings.out_dir) == before
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in videos.items())
     # A row's video depends on its row alone.
-    for sample in read_benchmark(bench).chosen(["extension", "R2V_face"], 1).samples:
-        alone = replace(
-            settings, out_dir=f"{settings.out_dir} {sample.task}", models=[STUDENT], tasks=[sample.task]
-        )
-        evaluate(alone)
-        paths = (video_path(one, STUDENT, sample) for one in (alone, settings))
-        assert len({path.read_bytes() for path in paths}) == 1
+    (sample,) = read_benchmark(bench).chosen(["R2V_face"], 1).samples
+    alone = replace(settings, out_dir=f"{settings.out_dir} alone", models=[STUDENT], tasks=[sample.task])
+    evaluate(alone)
+    paths = (video_path(one, STUDENT, sample) for one in (alone, settings))
+    assert len({path.read_bytes() for path in paths}) == 1
 
 
 def test_other_settings_make_the_videos_again(bench, config):

@@ -1,0 +1,91 @@
+"""Aesthetic score: a linear head over CLIP's picture embeddings, such as LAION's.
+
+Letters: F frames, H W pixels, D width of an embedding.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vdot_core.checkpoints import read_tensors
+from vdot_core.text import shown
+from vdot_core.torch_files import load_torch_file
+
+from .clip_files import to_bytes
+from .config import QualityConfig
+from .stage import StopError
+
+NUM_FRAMES = 4
+
+
+def missing(config: QualityConfig) -> str | None:
+    """Why the configured score cannot be computed here; None where it can, or where it is not asked for."""
+    if config.aesthetic_model is None:
+        return None
+    if not importlib.util.find_spec("transformers"):
+        return "quality.aesthetic_model needs transformers: `pip install transformers`"
+    if not (Path(config.aesthetic_model) / "config.json").is_file():
+        return (
+            f"quality.aesthetic_model: {shown(config.aesthetic_model)} holds no config.json; give the folder "
+            "of a CLIP of transformers"
+        )
+    if not Path(config.aesthetic_head).is_file():
+        return f"quality.aesthetic_head: {shown(config.aesthetic_head)} does not exist; give the head's file"
+    return None
+
+
+def aesthetic_score(frames: Tensor, config: QualityConfig) -> float:
+    """Mean score of four frames [F, H, W, 3] float in [0, 1] that are spread over a clip; higher is better.
+
+    Raises:
+        StopError: Model or head cannot be loaded, or do not fit each other.
+    """
+    processor, network, head = _load(config.aesthetic_model, config.aesthetic_head)
+    numbers = np.unique(np.linspace(0, len(frames) - 1, NUM_FRAMES).round().astype(int))
+    inputs = processor(images=[to_bytes(frames[number]) for number in numbers], return_tensors="pt")
+    with torch.inference_mode():
+        embeddings = network.get_image_features(**inputs.to(network.device))
+    # A tensor, of transformers 5 an object that holds it.
+    values = getattr(embeddings, "pooler_output", embeddings).float().cpu()
+    values = values / values.norm(dim=-1, keepdim=True)
+    for weight, bias in head:
+        values = torch.nn.functional.linear(values, weight, bias)
+    return float(values.mean())
+
+
+@lru_cache(maxsize=1)
+def _load(folder: str, file: str):
+    """Processor, network and the head's layers, read at the first use."""
+    from transformers import AutoImageProcessor, CLIPModel
+
+    local = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        network = CLIPModel.from_pretrained(folder, use_safetensors=True, **local)
+        processor = AutoImageProcessor.from_pretrained(folder, **local)
+        head = _layers(Path(file), network.config.projection_dim)
+    except (OSError, ValueError, KeyError) as error:
+        raise StopError(f"the aesthetic score cannot be computed ({shown(error, 250)})") from error
+    return processor, network.eval().to("cuda" if torch.cuda.is_available() else "cpu"), head
+
+
+def _layers(path: Path, width: int) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of the head's layers in order; LAION's has no activations between them."""
+    tensors = read_tensors(path, "head")[0] if path.suffix == ".safetensors" else load_torch_file(path)
+    names = [name for name in tensors if name.endswith("weight")] if isinstance(tensors, dict) else []
+    names.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+    layers = [(tensors[name].float(), tensors[f"{name[:-6]}bias"].float()) for name in names]
+    for weight, _ in layers:
+        if weight.ndim != 2 or weight.shape[1] != width:
+            break
+        width = weight.shape[0]
+    else:
+        if layers and width == 1:
+            return layers
+    raise ValueError(f"{shown(path.name, 80)} holds no layers from CLIP's embedding to one number")
