@@ -10,6 +10,7 @@ import torch
 # Each group has one server for all its files, which starts again if other files or workers come between.
 ONE_WORKER = (
     ("tests/browser/",),
+    ("tests/nodes/server/",),
     ("tests/workflows/",),
     ("tests/dev/test_demo.py", "tests/dev/test_upload.py"),
 )
