@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vdot_core import vcu
+from vdot_core.text import described, listed
 
 from .clips import units
 from .clips.shapes import SPLITS, Clip, FigureTrack, clip, figure_clip
@@ -218,7 +219,7 @@ def _shows(scene: Clip, kind: str) -> bool:
 def task_named(name: str) -> Task:
     """The task of a name; ValueError for an unknown one."""
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; the tasks are {tuple(TASKS)}")
+        raise ValueError(f"unknown task {described(name)}; the tasks are {listed(TASKS, len(TASKS), 240)}")
     return TASKS[name]
 
 

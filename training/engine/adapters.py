@@ -18,7 +18,7 @@ from vdot_core.checkpoints.lora import Factors
 from vdot_core.networks import NetworkRole, WanVace, WanVaceConfig, add_adapter, expected_shapes
 from vdot_core.networks.adapters import adapter_parameters, attach
 
-from ..data.checks import require
+from ..data.checks import require, require_range
 from ..distributed.config import ParallelConfig
 from ..distributed.world import World
 from .draws import keyed_generator
@@ -52,6 +52,7 @@ class AdapterConfig:
         require(self.rank >= 0, f"model.adapters.rank is {self.rank}; expected 0 (off) or more")
         valid = self.alpha is None or self.alpha > 0
         require(valid, f"model.adapters.alpha is {self.alpha}; expected above 0, or null")
+        require_range(self, "model.adapters.", 0, 1e6, "alpha")
         require(
             bool(self.targets), "model.adapters.targets is empty; give self_attn, cross_attn, ffn or others"
         )

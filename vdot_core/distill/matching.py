@@ -230,8 +230,9 @@ def matching_loss(
 
 
 def _pooled(latents: Tensor, factor: int) -> Tensor:
-    """Average over windows of h and w; those at the edge may be smaller."""
-    return F.avg_pool3d(latents, (1, factor, factor), ceil_mode=True) if factor > 1 else latents
+    """Average over windows of h and w; those at the edge, or of a smaller picture, are smaller."""
+    window = [min(factor, side) for side in latents.shape[-2:]]
+    return F.avg_pool3d(latents, (1, *window), ceil_mode=True) if factor > 1 else latents
 
 
 def _unpooled(latents: Tensor, factor: int, size: tuple[int, int]) -> Tensor:

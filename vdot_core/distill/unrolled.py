@@ -61,7 +61,10 @@ def unrolled_gradient(
             with torch.enable_grad():
                 leaf = fake[sample, :, frame].detach().float().requires_grad_()
                 clouds = [
-                    rearrange(F.avg_pool2d(x[None], pool, ceil_mode=True), "1 c h w -> (h w) c")
+                    rearrange(
+                        F.avg_pool2d(x[None], [min(pool, side) for side in x.shape[-2:]], ceil_mode=True),
+                        "1 c h w -> (h w) c",
+                    )
                     for x in (leaf, real[sample, :, frame].detach().float())
                 ]
                 one = torch.autograd.grad(_plan_cost(*clouds, eps, iterations), leaf)[0]

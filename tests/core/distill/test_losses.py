@@ -93,7 +93,7 @@ def test_references_are_left_alone(gradient_of):
     assert (gradient[:, :, :1] == 0).all()
 
 
-@pytest.mark.parametrize("pool", [2, 3])
+@pytest.mark.parametrize("pool", [2, 3, 9])
 @pytest.mark.parametrize("method", ["envelope", "unrolled"])
 def test_pooling_gives_each_window_one_gradient(pool, method):
     """Windows at the edge are smaller; the mean of each is one point of the cloud."""
@@ -105,7 +105,8 @@ def test_pooling_gives_each_window_one_gradient(pool, method):
             window = gradient[..., top : top + pool, left : left + pool].flatten(3)
             torch.testing.assert_close(window, window[..., :1].expand_as(window))
     if method == "envelope":
-        small = [F.avg_pool2d(x[0].transpose(0, 1), pool, ceil_mode=True) for x in (fake, real)]
+        window = min(pool, 4), min(pool, 5)
+        small = [F.avg_pool2d(x[0].transpose(0, 1), window, ceil_mode=True) for x in (fake, real)]
         small = [x.transpose(0, 1)[None] for x in small]
         options |= {"normalized": False}
         expected = otd_gradient(small[0], *small, **options).gradient
