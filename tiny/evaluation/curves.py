@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from vdot_core.files import read_file
+from vdot_core.memory import GIB
+from vdot_core.text import parse_json, shown
 
 from ..panels import plot_panels
 
@@ -19,6 +22,7 @@ PANELS = {
 }
 SMOOTHING = 25
 METRICS_FILE = "metrics.jsonl"
+MAX_BYTES = GIB
 
 Curves = dict[str, dict[str, list[tuple[int, float]]]]
 
@@ -31,10 +35,22 @@ def read_curves(folders: Mapping[str, Path]) -> Curves:
         if not path.is_file():
             continue
         # A resumed run writes its last steps again; the later line counts.
-        steps = {row["step"]: row for row in map(json.loads, path.read_text().splitlines())}
+        steps = {row["step"]: row for row in _rows(path)}
         rows = [steps[step] for step in sorted(steps)]
         curves[name] = {title: _smoothed(rows, keys) for title, keys in PANELS.items()}
     return curves
+
+
+def _rows(path: Path) -> Iterator[dict]:
+    """The steps of a run, as they were logged; ValueError for a line that is none."""
+    for number, line in enumerate(read_file(path, MAX_BYTES).decode("utf-8", "replace").splitlines(), 1):
+        try:
+            row = parse_json(line, allow_nan=True)
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ValueError("it has no step")
+        except ValueError as error:
+            raise ValueError(f"{shown(path)} line {number} is damaged ({error}); remove the line") from error
+        yield row
 
 
 def _smoothed(rows: list[dict], keys: tuple[str, ...]) -> list[tuple[int, float]]:

@@ -52,6 +52,9 @@ Rows of held-out pairs, and short rows (fewer clips than the others), do not cou
 """
 
 
+TEXTS = ("measured_with", "run", "sampler")  # of a result
+
+
 def read_results(folder: Path) -> Results:
     """All rows under `folder/run/sampler/*.json`: 'run / sampler' -> row -> its summary.
 
@@ -65,6 +68,8 @@ def read_results(folder: Path) -> Results:
         row = read_json(path, dict, "delete it, and evaluate it again")
         if "cpu_seconds" not in row:
             raise ValueError(f"{path} is of an older evaluation; evaluate it again, or delete its folder")
+        if absent := [key for key in TEXTS if not isinstance(row.get(key), str)]:
+            raise ValueError(f"{path} is damaged (it has no {absent[0]}); delete it, and evaluate it again")
         first = first or (path, row["measured_with"])
         if row["measured_with"] != first[1]:
             raise ValueError(
@@ -245,5 +250,6 @@ def write_report(
     lines += _copy_sheets(folder, images, results)
     with atomic_write(docs / RESULTS_FILE) as partial:
         partial.write_text(json.dumps(results, indent=1) + "\n")
-    page.write_text("\n".join(lines).rstrip() + "\n")
+    with atomic_write(page) as partial:
+        partial.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     return page

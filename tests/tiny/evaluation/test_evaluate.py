@@ -176,6 +176,16 @@ def test_rows_that_cannot_be_compared_are_refused(evaluated, tmp_path):
     path.write_text(json.dumps(old))
     with pytest.raises(ValueError, match=r"text\.json is of an older evaluation; evaluate it again"):
         write_report(tmp_path / "out", tmp_path)
+    path.write_text('{"cpu_seconds": 1}')
+    with pytest.raises(ValueError, match=r"text\.json is damaged \(it has no measured_with\); delete it"):
+        write_report(tmp_path / "out", tmp_path)
+
+
+@pytest.mark.parametrize("line", ["[1]", "{}", '{"step": "x"}', '{"step": 1', "\0"])
+def test_a_log_with_a_damaged_line_is_named(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + line)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl line 2 is damaged .*; remove the line"):
+        read_curves({"student": tmp_path})
 
 
 def test_what_is_missing_is_named_before_the_first_row(assets, tmp_path, capsys):
