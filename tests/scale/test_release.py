@@ -101,7 +101,6 @@ def test_the_node_takes_the_mapped_weights_over(release, small):
     assert count > 17.3e9 and max(end, peak) < LIMIT_MB
 
 
-@pytest.mark.full
 def test_converting_holds_little_more_than_a_tensor(small, tmp_path):
     """The largest tensor of 14B has 142 MB, twice that where it is converted."""
     source = write_release(tmp_path / "slice.pt", SLICE)
