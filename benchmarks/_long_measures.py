@@ -51,5 +51,16 @@ def seam_ratio(clip: Tensor, starts: list[int]) -> float:
     return float(differences[at].mean() / differences[others].mean())
 
 
+def difference(made: Tensor, truth: Tensor, generated: Tensor, part: slice) -> float:
+    """Mean absolute difference of two clips in a part, over the pixels [F, H, W] that count."""
+    return float((made[part] - truth[part])[generated[part]].abs().mean())
+
+
+def middle(image: Tensor) -> Tensor:
+    """The middle half of a picture [H, W, 3] along each side."""
+    height, width = image.shape[:2]
+    return image[height // 4 : height - height // 4, width // 4 : width - width // 4]
+
+
 def _grays(clip: Tensor) -> list[np.ndarray]:
     return [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in (clip.clamp(0, 1) * 255).byte().numpy()]

@@ -14,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tiny.clips.shapes import SPLITS, clip
+from tiny.clips.annotations import depth_map
+from tiny.clips.shapes import OBJECT_COLORS, SPLITS, Clip, clip
 from tiny.evaluation.config import SamplerConfig
 from tiny.evaluation.generate import load_tiny, sample_latents
+from tiny.evaluation.network import load_evaluator
+from tiny.evaluation.observe import observe
 from tiny.tasks import build_unit
 from training.data.wan_vae import decode_video, encode_video
 from vdot_core import vcu
@@ -92,10 +95,28 @@ def read_clip(path: Path, num_frames: int, width: int, height: int) -> Tensor:
     return small[:num_frames].contiguous()
 
 
-def scene(task: str, seed: int, num_frames: int) -> tuple[vcu.VCU, str, Tensor]:
-    """A drawn scene's unit, its caption, and its frames."""
+def scene(task: str, seed: int, num_frames: int) -> tuple[vcu.VCU, str, Clip]:
+    """A drawn scene's unit, its caption, and the scene."""
     drawn = clip(SPLITS["evaluation"].start + seed, num_frames=num_frames)
-    return build_unit(task, drawn), drawn.captions[-1], drawn.frames
+    return build_unit(task, drawn), drawn.captions[-1], drawn
+
+
+def gray_error(video: Tensor) -> Callable[[Tensor, slice], float]:
+    """Mean difference of gray values from those of a clip, of frames in a place."""
+    return lambda made, part: float((made.mean(-1) - video[part].mean(-1)).abs().mean())
+
+
+def depth_error(drawn: Clip) -> Callable[[Tensor, slice], float]:
+    """Mean difference of a scene's depth from that of the objects which the evaluation network sees."""
+    network = load_evaluator(ROOT / "assets/vdot_tiny_evaluator.safetensors")
+
+    def error(made: Tensor, part: slice) -> float:
+        labels = observe(network, made[None])[0].labels
+        masks = torch.stack([labels == 1 + OBJECT_COLORS.index(track.color) for track in drawn.objects])
+        seen = depth_map([track.nearness for track in drawn.objects], masks.float())
+        return float((seen - drawn.depth[part]).abs().mean())
+
+    return error
 
 
 def task_of(video: Tensor, task: str) -> vcu.VCU:

@@ -32,12 +32,13 @@ from benchmarks import _long_measures as measures  # noqa: E402
 from benchmarks import _long_models as models  # noqa: E402
 from benchmarks._long_models import decode, encode  # noqa: E402
 from tiny.panels import plot_panels  # noqa: E402
+from training.benchmark.reference import reference_identity  # noqa: E402
 from vdot_core import vcu  # noqa: E402
 from vdot_core.sampling.long import Joining, generate, plan_chunks  # noqa: E402
 
 NUM_CHUNKS, CHUNK, OVERLAP = 10, 17, 5
 LENGTH = CHUNK + (NUM_CHUNKS - 1) * (CHUNK - OVERLAP)
-FIRST, LAST = slice(0, CHUNK), slice(-CHUNK + OVERLAP, None)
+FIRST, LAST = slice(0, CHUNK), slice(LENGTH - CHUNK, LENGTH)
 NAIVE, OURS, WINDOWS = "naive", "VDOT Long Video", "context windows"
 JOININGS = {NAIVE: Joining(drift=False, fade=False), OURS: Joining()}
 DRAWN, REAL = ("text", "depth", "inpaint", "reference"), ("gray", "outpaint")
@@ -98,63 +99,84 @@ def round_trip(video: Tensor) -> Tensor:
     return torch.cat([decode(encode(video[None, s.start : s.stop]))[0, s.overlap :] for s in spans])
 
 
-def figures(made: Tensor, unit: vcu.VCU, truth: Tensor | None, usual: Tensor | None) -> dict:
-    """Figures of a video of ten chunks.
-
-    Args:
-        made: [F, H, W, 3].
-        truth: what the unit describes, by which a scene's own change is taken out; None: nothing does.
-        usual: the truth's chunks through the VAE, whose own change of sharpness and motion is taken out.
-    """
-    generated = unit.masks > 0.5
-    shift = measures.color_shift(made, truth, generated, stretches())
-    sharp, moving = ([f(made[part]) for part in (FIRST, LAST)] for f in (measures.sharpness, measures.motion))
-    out = {"drift": shift[-1], "seam": measures.seam_ratio(made, [s.start for s in stretches()[1:]])}
-    own = [1.0, 1.0], [1.0, 1.0]
-    if truth is not None:
-        parts = FIRST, LAST
-        own = tuple([f(usual[part]) for part in parts] for f in (measures.sharpness, measures.motion))
-        error = [float((made[p] - truth[p])[generated[p]].abs().mean()) for p in parts]
-        out["error"] = error[1] / error[0]
-    for name, values, before in (("sharpness", sharp, own[0]), ("motion", moving, own[1])):
-        out[name] = values[1] / before[1] / (values[0] / before[0])
-    return out | {"by chunk": shift}
-
-
-def compared(unit: vcu.VCU, truth: Tensor | None, videos: dict[str, Tensor]) -> tuple[dict, dict]:
-    """(way -> figures, way -> middle frame of each chunk)."""
-    usual = None if truth is None else round_trip(truth)
-    rows = {way: figures(made, unit, truth, usual) for way, made in videos.items()}
-    middles = [(part.start + part.stop) // 2 for part in stretches()]
-    if truth is not None:
-        rows["the VAE alone"] = {"drift": figures(usual, unit, truth, usual)["drift"]}
-    return rows, {way: made[middles] for way, made in videos.items()}
-
-
 @dataclass(frozen=True)
 class Case:
-    """A video to make: its unit, what it describes (None: nothing), the model, and the text for ComfyUI's."""
+    """A video to make.
+
+    Args:
+        title: its name.
+        unit: the task.
+        truth: what the unit describes, by which a scene's own change is taken out; None: nothing does.
+        sample: the model.
+        prompt: for ComfyUI's text encoder; None: the model is none of ComfyUI's.
+        references: what the video should keep showing.
+        control_error: (frames, their place in the video) -> difference from the control.
+    """
 
     title: str
     unit: vcu.VCU
     truth: Tensor | None
     sample: Callable
     prompt: str | None = None
+    references: tuple[Tensor, ...] = ()
+    control_error: Callable[[Tensor, slice], float] | None = None
+
+
+def figures(made: Tensor, case: Case, usual: Tensor | None) -> dict:
+    """Figures of a video of ten chunks [F, H, W, 3].
+
+    Args:
+        usual: the truth's chunks through the VAE, whose own change is taken out of all but drift and seam.
+    """
+    generated, truth = case.unit.masks > 0.5, case.truth
+    shift = measures.color_shift(made, truth, generated, stretches())
+    out = {"drift": shift[-1], "seam": measures.seam_ratio(made, [s.start for s in stretches()[1:]])}
+    functions = {
+        "sharpness": lambda clip, part: measures.sharpness(clip[part]),
+        "motion": lambda clip, part: measures.motion(clip[part]),
+    }
+    if case.control_error is not None:
+        functions["control"] = lambda clip, part: case.control_error(clip[part], part)
+    if case.references:
+        functions["reference"] = lambda clip, part: reference_identity(clip[part], case.references)
+    if truth is not None:
+        functions["error"] = lambda clip, part: measures.difference(clip, truth, generated, part)
+    for name, function in functions.items():
+        first, last = (function(made, part) for part in (FIRST, LAST))
+        if usual is not None:
+            first, last = first / function(usual, FIRST), last / function(usual, LAST)
+        out[name] = last / first
+    return out | {"by chunk": shift}
+
+
+def compared(case: Case, videos: dict[str, Tensor]) -> tuple[dict, dict]:
+    """(way -> figures, way -> middle frame of each chunk)."""
+    usual = None if case.truth is None else round_trip(case.truth)
+    rows = {way: figures(made, case, usual) for way, made in videos.items()}
+    middles = [(part.start + part.stop) // 2 for part in stretches()]
+    if usual is not None:
+        alone = figures(usual, case, None)
+        rows["the VAE alone"] = {name: alone[name] for name in ("drift", "seam")}
+    return rows, {way: made[middles] for way, made in videos.items()}
 
 
 def cases(clips: dict[str, Tensor], seed: int, bias: float) -> Iterator[Case]:
     """All cases of a seed."""
     for name, video in clips.items():
-        unit = vcu.text(width=video.shape[2], height=video.shape[1], num_frames=len(video))
-        yield Case(f"stand-in, {name}", unit, video, models.Continuer(video, bias))
+        model, error = models.Continuer(video, bias), models.gray_error(video)
+        subject = measures.middle(video[0])
+        yield Case(f"stand-in, {name}", models.task_of(video, "gray"), video, model, None, (subject,), error)
     for task in DRAWN:
-        unit, prompt, frames = models.scene(task, seed, LENGTH)
-        truth = frames if task in ("depth", "inpaint") else None
-        yield Case(f"student, drawn scene: {task}", unit, truth, models.Student(prompt, seed), prompt)
+        unit, prompt, drawn = models.scene(task, seed, LENGTH)
+        truth = drawn.frames if task in ("depth", "inpaint") else None
+        error = models.depth_error(drawn) if task == "depth" else None
+        model, title = models.Student(prompt, seed), f"student, drawn scene: {task}"
+        yield Case(title, unit, truth, model, prompt, unit.references, error)
     for name, video in clips.items():
         for task in REAL:
-            model = models.Student("a natural picture", seed)
-            yield Case(f"student, {name}: {task}", models.task_of(video, task), video, model)
+            model, title = models.Student("a natural picture", seed), f"student, {name}: {task}"
+            error = models.gray_error(video) if task == "gray" else None
+            yield Case(title, models.task_of(video, task), video, model, None, (), error)
 
 
 def save_sheet(path: Path, rows: list[Tensor]) -> None:
@@ -167,7 +189,7 @@ def save_sheet(path: Path, rows: list[Tensor]) -> None:
 
 def table(rows: dict[str, dict]) -> None:
     """Print figures as Markdown."""
-    names = ("drift", "seam", "sharpness", "motion", "error")
+    names = ("drift", "seam", "sharpness", "motion", "reference", "control", "error")
     print("| way | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
     for way, values in rows.items():
         cells = [f"{values[name]:.2f}" if name in values else "" for name in names]
@@ -203,7 +225,7 @@ def main() -> int:
         made = chained(case.unit, {way: case.sample for way in JOININGS})
         if case.prompt is not None and not args.no_windows and re.search("depth", case.title):
             made[WINDOWS] = models.windows(case.unit, case.prompt, args.seed, CHUNK, OVERLAP)
-        results[case.title], sheets[case.title] = compared(case.unit, case.truth, made)
+        results[case.title], sheets[case.title] = compared(case, made)
         table(results[case.title])
         if args.out:
             save(args.out, results, sheets)
@@ -218,7 +240,7 @@ def save(folder: Path, results: dict[str, dict], sheets: dict[str, dict[str, Ten
         title: {way: list(enumerate(row["by chunk"], 1)) for way, row in rows.items() if "by chunk" in row}
         for title, rows in results.items()
     }
-    plot_panels(panels, folder / "drift.png")
+    plot_panels(panels, folder / "drift.png", "chunk")
     for title, rows in sheets.items():
         save_sheet(folder / f"{re.sub('[^a-z]+', '_', title.lower())}.png", list(rows.values()))
 

@@ -46,10 +46,12 @@ def _checked(execute: Callable) -> Callable:
     @functools.wraps(execute)
     def checked(cls, **values):
         from ..vdot_core.progress import reporting
+        from ..vdot_core.scratch import spilling
+        from .comfy_inputs import scratch_folder
         from .comfy_progress import progress_bar
 
         values = checked_inputs(cls.define_schema().inputs, values)
-        with reporting(progress_bar()):
+        with reporting(progress_bar()), spilling(scratch_folder):
             return execute(cls, **values)
 
     return checked

@@ -11,7 +11,7 @@ from .sample_inputs import Settings
 from .sizes import chunking
 
 JOB_OPTIONS = (
-    *("negative", "cfg", "schedule", "drift", "fade", "loop", "paste_back"),
+    *("negative", "cfg", "schedule", "drift", "fade", "loop", "paste_back", "match_colors"),
     *("audio", "resume", "all_frames", "preview"),
 )
 """Inputs of VDOT Long Video that are not the sampler's."""

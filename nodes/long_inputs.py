@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from .inputs import MAX_LENGTH, VCUType
 from .sample_inputs import cfg_input, model_inputs, nag_inputs, preset_inputs, preview_input, seed_input
 from .sizes import size_input
+from .vcu_region import match_colors_input
 
 ScheduleType = io.Custom("VDOT_SCHEDULE")
 PREFIX = "video/VDOT_long"
@@ -61,6 +62,7 @@ def long_inputs() -> list[io.Input]:
             ),
         ),
         size_input("it decides chunk where that is 0."),
+        match_colors_input(),
     ]
 
 

@@ -37,8 +37,8 @@ class Job:
     Args:
         model, positive, vae, unit, chunk, overlap, seed, fps: the node's inputs.
         settings: the sampler's.
-        negative, cfg, schedule, drift, fade, loop, paste_back, audio, resume, all_frames,
-            preview: the node's inputs.
+        negative, cfg, schedule, drift, fade, loop, paste_back, match_colors, audio, resume,
+            all_frames, preview: the node's inputs.
 
     Raises:
         ValueError: they do not fit each other.
@@ -63,6 +63,7 @@ class Job:
         fade: bool = True,
         loop: bool = False,
         paste_back: bool = True,
+        match_colors: bool = False,
         audio: dict | None = None,
         resume: bool = False,
         all_frames: bool = True,
@@ -79,7 +80,7 @@ class Job:
         self.seed, self.settings, self.cfg, self.fps = seed, settings, cfg, fps
         self.schedule, self.audio = tuple(schedule), audio
         self.resume, self.all_frames, self.preview = resume, all_frames, preview
-        self.joining = Joining(drift, fade, paste_back)
+        self.joining = Joining(drift, fade, paste_back, match_colors)
         self.spans = plan_chunks(unit.num_frames, chunk, overlap, loop)
         self.lines: list[str] = []
         self.images = self._allocated() if all_frames else None
@@ -191,7 +192,9 @@ class Job:
             "second_model": "none" if second is None else comfy_long.identity_of(second),
             "vae": comfy_long.identity_of(self.vae.patcher),
             "sampler setting": digest_of(sorted(settings.items()), self.cfg),
-            "drift, fade or paste_back": f"{joining.drift} {joining.fade} {joining.paste_back}",
+            "drift, fade, paste_back or match_colors": " ".join(
+                str(value) for value in vars(joining).values()
+            ),
         }
 
     def _sound(self) -> tuple[torch.Tensor, int]:

@@ -161,15 +161,17 @@ class VDOTStitch(CheckedNode):
                 VCUType.Input("unit", tooltip="The task that the region was made from."),
                 CropType.Input("crop", tooltip="Position of the region, from VDOT Crop."),
                 _feather_input(),
+                match_colors_input(),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The full clip with the new region.")],
         )
 
     @classmethod
-    def execute(cls, original, images, unit, crop, feather_px) -> io.NodeOutput:
+    def execute(cls, original, images, unit, crop, feather_px, match_colors=False) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        return io.NodeOutput(vcu.stitch(original, images, unit, crop, feather_px=feather_px))
+        options = {"feather_px": feather_px, "match_colors": match_colors}
+        return io.NodeOutput(vcu.stitch(original, images, unit, crop, **options))
 
 
 class VDOTPasteBack(CheckedNode):
@@ -190,6 +192,7 @@ class VDOTPasteBack(CheckedNode):
                 io.Image.Input("images", tooltip="The video, from VAE Decode."),
                 VCUType.Input("unit", tooltip="The task that the video was made from."),
                 _feather_input(),
+                match_colors_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The video with the kept pixels as they were.")
@@ -197,10 +200,10 @@ class VDOTPasteBack(CheckedNode):
         )
 
     @classmethod
-    def execute(cls, images, unit, feather_px) -> io.NodeOutput:
+    def execute(cls, images, unit, feather_px, match_colors=False) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        return io.NodeOutput(vcu.paste_back(images, unit, feather_px=feather_px))
+        return io.NodeOutput(vcu.paste_back(images, unit, feather_px=feather_px, match_colors=match_colors))
 
 
 def _feather_input() -> io.Input:
@@ -210,4 +213,17 @@ def _feather_input() -> io.Input:
         min=0,
         max=256,
         tooltip="Width of the soft edge outside the mask, in pixels. Farther away all stays as it was.",
+    )
+
+
+def match_colors_input() -> io.Input:
+    """Of nodes that put generated pixels into a clip."""
+    return io.Boolean.Input(
+        "match_colors",
+        default=False,
+        optional=True,
+        tooltip=(
+            "Bring the generated region to the clip's colors, frame by frame, by the pixels around the mask "
+            "that both show. For a region that is a little too bright or tinted."
+        ),
     )

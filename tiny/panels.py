@@ -8,12 +8,13 @@ from pathlib import Path
 Line = Sequence[tuple[int, float]]
 
 
-def plot_panels(panels: Mapping[str, Mapping[str, Line]], path: str | Path) -> None:
+def plot_panels(panels: Mapping[str, Mapping[str, Line]], path: str | Path, x_label: str = "step") -> None:
     """Draw a panel for each title, three in a row.
 
     Args:
         panels: Title -> label -> (step, value).
         path: Picture to write.
+        x_label: What the steps are.
     """
     import matplotlib
 
@@ -29,7 +30,7 @@ def plot_panels(panels: Mapping[str, Mapping[str, Line]], path: str | Path) -> N
             # There are ten colors.
             axis.plot(*zip(*points, strict=True), "-" if number < 10 else "--", marker=".", label=label)
         axis.set_title(title, fontsize=9, parse_math=False)
-        axis.set_xlabel("step", fontsize=8)
+        axis.set_xlabel(x_label, fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)
         bottom, top = axis.get_ylim()

@@ -9,9 +9,12 @@ Shape letters: F pixel frames, H W pixels.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -23,13 +26,48 @@ from .text import counted
 
 SHARE = 0.25
 """Of the free memory, what one clip may take: a task's unit and its result are about as large."""
+IN_MEMORY = 2**30
+"""Most bytes of a clip in memory even where more is free, so that memory does not grow with a clip's length.
+Not on Windows, where files of the scratch folder stay until it is cleared."""
 SUFFIX = ".frames"
+
+_log = logging.getLogger("vdot")
+_folder: ContextVar[Callable[[], Path] | None] = ContextVar("vdot_scratch", default=None)
+
+
+@contextlib.contextmanager
+def spilling(folder: Callable[[], Path]) -> Iterator[None]:
+    """Large clips that are computed in the block lie in files of a folder, see `empty`."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
+def empty(shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Allocate float32 with any values; in a file where it is large and `spilling` names a folder."""
+    num_bytes, folder = torch.Size(shape).numel() * torch.float32.itemsize, _folder.get()
+    if folder is None or torch.device(device).type != "cpu" or not _is_large(num_bytes):
+        return torch.empty(shape, device=device)
+    try:
+        place = folder()
+        if num_bytes <= shutil.disk_usage(place).free / 2:
+            return _mapped(place, tuple(shape))
+    except OSError as error:
+        _log.debug("a clip stays in memory: %s", reason_of(error))
+    return torch.empty(shape)
+
+
+def _is_large(num_bytes: int) -> bool:
+    most = SHARE * available_bytes()
+    return num_bytes > (most if os.name == "nt" else min(most, IN_MEMORY))
 
 
 def new_frames(
     num_frames: int, width: int, height: int, scratch: Path | None, cure: str
 ) -> tuple[Tensor, list[str]]:
-    """Allocate a clip, in memory or, where it takes too much of that, in a file.
+    """Allocate a clip, in memory or, where it takes much of that, in a file.
 
     Args:
         num_frames, width, height: of the clip.
@@ -43,12 +81,14 @@ def new_frames(
     """
     shape, num_bytes = (num_frames, height, width, 3), num_frames * width * height * RGB
     what = f"a clip of {counted(num_frames, 'frame')} of {width}x{height}"
-    if scratch is None or num_bytes <= SHARE * available_bytes():
+    if scratch is None or not _is_large(num_bytes):
         check_size(num_bytes, what, cure)
         return torch.empty(shape), []
     try:
         free = shutil.disk_usage(scratch).free
         if num_bytes > free / 2:
+            if num_bytes <= SHARE * available_bytes():
+                return torch.empty(shape), []
             raise ValueError(
                 f"{what} needs {num_bytes / GB:.1f} GB, more than memory has; expected twice as much on the "
                 f"disk of {scratch.name}, got {free / GB:.1f} GB; {cure}"
@@ -56,7 +96,7 @@ def new_frames(
         frames = _mapped(scratch, shape)
     except OSError as error:
         raise ValueError(f"{what} cannot be kept in {scratch.name}: {reason_of(error)}") from error
-    return frames, [f"{num_bytes / GB:.1f} GB of frames lie in a temporary file, for want of memory"]
+    return frames, [f"{num_bytes / GB:.1f} GB of frames lie in a temporary file, to spare memory"]
 
 
 def is_mapped(frames: Tensor) -> bool:

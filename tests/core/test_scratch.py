@@ -1,6 +1,8 @@
 """Clips too large for memory lie in a file that goes with them."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -43,3 +45,23 @@ def test_a_disk_without_room_is_named(tmp_path, no_memory):
         scratch.new_frames(10_000_000, 1000, 1500, tmp_path, "give less")
     with pytest.raises(ValueError, match=r"cannot be kept in none: .*No such file"):
         scratch.new_frames(5, 32, 16, Path(tmp_path / "none"), "give less")
+
+
+def test_a_clip_lies_in_memory_up_to_a_fixed_size(tmp_path, monkeypatch):
+    """However much is free: memory does not grow with a longer clip. A full disk is no reason to fail."""
+    monkeypatch.setattr(scratch, "available_bytes", lambda: 1e12)
+    monkeypatch.setattr(scratch, "IN_MEMORY", 9 * 16 * 32 * 12)
+    shapes = [(9, 16, 32, 3), (13, 16, 32, 3)]
+    assert [scratch.is_mapped(scratch.new_frames(f, w, h, tmp_path, "")[0]) for f, h, w, _ in shapes] == [
+        0,
+        1,
+    ]
+    assert not scratch.is_mapped(scratch.empty(shapes[1])), "no folder is named"
+    with scratch.spilling(lambda: tmp_path):
+        assert [scratch.is_mapped(scratch.empty(shape)) for shape in shapes] == [False, True]
+        assert scratch.empty(shapes[1], "meta").is_meta
+    with scratch.spilling(lambda: tmp_path / "none"):
+        assert not scratch.is_mapped(scratch.empty(shapes[1]))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    frames, notes = scratch.new_frames(13, 32, 16, tmp_path, "")
+    assert not scratch.is_mapped(frames) and not notes

@@ -4,6 +4,8 @@ import av
 import pytest
 import torch
 
+from tests.core.test_excerpts import write_clip
+from tests.support.memory import peak_bytes
 from tests.support.pack import submodule
 
 FRAMES, CHUNK, OVERLAP = 29, 17, 5
@@ -131,6 +133,64 @@ def test_a_change_reaches_its_chunk(run, inputs, output, text):
     changed = run("VDOTLongVideo", **inputs, schedule=schedule).args[0]
     seam = CHUNK - OVERLAP + 1
     assert torch.equal(plain[:seam], changed[:seam]) and not torch.equal(plain[seam:], changed[seam:])
+
+
+def test_other_references_reach_their_chunk(run, inputs, output):
+    red, blue = (
+        run(
+            "VDOTReference", images={"image0": color.expand(1, 32, 48, 3)}, width=48, height=32, length=FRAMES
+        ).args[0]
+        for color in torch.eye(3)[[0, 2]]
+    )
+    schedule = run("VDOTFromFrame", frame=20, references=blue).args[0]
+    plain = run("VDOTLongVideo", **{**inputs, "unit": red}).args[0]
+    changed = run("VDOTLongVideo", **{**inputs, "unit": red}, schedule=schedule).args[0]
+    seam = CHUNK - OVERLAP + 1
+    assert torch.equal(plain[:seam], changed[:seam]) and not torch.equal(plain[seam:], changed[seam:])
+
+
+def test_colors_match_at_the_border(run, inputs, output):
+    """Generated pixels move, kept ones do not."""
+    clip, mask = torch.rand(FRAMES, 32, 48, 3), torch.zeros(FRAMES, 32, 48)
+    mask[:, 4:20, 4:20] = 1
+    task = {"mask_shape": "original", "expand": 0.0, "width": 0, "height": 0, "length": 0}
+    unit = run("VDOTMask", frames=clip, mask=mask, **task).args[0]
+    far = torch.ones(32, 48, dtype=torch.bool)
+    far[:28, :28] = False
+    plain, matched = (
+        run("VDOTLongVideo", **{**inputs, "unit": unit}, match_colors=match).args[0]
+        for match in (False, True)
+    )
+    assert torch.equal(matched[:, far], clip[:, far]) and not torch.equal(plain[:, 8, 8], matched[:, 8, 8])
+
+
+@pytest.mark.full
+def test_memory_does_not_grow_from_load_clip_to_the_file(run, inputs, output, monkeypatch, tmp_path):
+    """Every clip lies in a file; what is left are chunks."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    monkeypatch.setattr(submodule("vdot_core.scratch"), "IN_MEMORY", 0)
+    write_clip(tmp_path / "a.mp4", [index / 16 for index in range(125)], size=(192, 128))
+    numbers = {"start": 0.0, "resolution": "auto", "fps": 16.0}
+    box = torch.zeros(1, 128, 192)
+    box[:, 40:80, 40:100] = 1
+    task = {"mask_shape": "box", "expand": 0.3, "width": 0, "height": 0, "length": 0}
+
+    def peak_of(length):
+        def call():
+            clip = run("VDOTLoadClip", file="a.mp4", length=length, **numbers).args[0]
+            gray = run("VDOTGray", frames=clip, weights="vace").args[0]
+            hidden = run("VDOTMask", frames=gray, mask=box, **task).args[0]
+            made = run("VDOTLongVideo", **{**inputs, "unit": hidden, "steps": 1}).args[0]
+            assert len(made) == length
+            assert all(submodule("vdot_core.scratch").is_mapped(x) for x in (clip, gray, hidden.frames, made))
+
+        return peak_bytes(call)
+
+    peak_of(41)
+    short, long = peak_of(41), peak_of(113)
+    assert long <= 1.1 * short, (short, long)
 
 
 def test_mistakes_are_sentences(run, inputs, output, vae, text):

@@ -112,14 +112,26 @@ def test_easy_cache(ours, native, sample):
     assert relative(*videos) <= LIMIT and relative(videos[0], sample(ours)) > 1e-3
 
 
+STANDARD = "standard_static"
+SCHEDULES = [
+    STANDARD,
+    *(
+        pytest.param(name, marks=pytest.mark.full)
+        for name in ("standard_uniform", "looped_uniform", "batched")
+    ),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("retain", [False, True])
-def test_context_windows(ours, native, sample, retain):
+def test_context_windows(ours, native, sample, retain, schedule):
     """ComfyUI cuts our conditioning into windows of the video, and repeats a reference in each."""
     from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
 
     inputs = WanContextWindowsManualNode.define_schema().inputs
     settings = {item.id: item.default for item in inputs if getattr(item, "default", None) is not None}
     settings |= {"context_length": 5, "context_overlap": 1, "retain_first_frame": retain}
+    settings["context_schedule"] = schedule
     videos = [
         sample(WanContextWindowsManualNode.execute(model, **settings).args[0]) for model in (ours, native)
     ]

@@ -67,6 +67,14 @@ def test_paste_back(run):
     assert torch.equal(result[inside], video[inside]) and torch.equal(result[~inside], frames[~inside])
 
 
+def test_colors_match_at_the_border(run):
+    frames = 0.3 + 0.4 * clip()
+    (unit,) = run("VDOTMask", frames=frames, mask=mask(), **fit()).result
+    tinted = {"images": frames + 0.05, "unit": unit, "feather_px": 0}
+    (result,) = run("VDOTPasteBack", **tinted, match_colors=True).result
+    torch.testing.assert_close(result, frames, atol=1e-5, rtol=0)
+
+
 def test_crop_and_stitch(run):
     frames = clip(96, 160)
     output = run("VDOTCrop", frames=frames, mask=mask(96, 160), margin=0.5, width=0, height=0)

@@ -1,10 +1,13 @@
 """Memory of tensors on the CPU, and of the process."""
 
 import itertools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+STATUS = Path("/proc/self/status")
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
@@ -36,3 +39,35 @@ class Resident:
     def _peak(self) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+class AnonymousPeak:
+    """The most memory without files behind it that this process had within the blocks so far.
+
+    Pages of a mapped file are left out: the system takes them back whenever memory is short.
+    """
+
+    def __init__(self):
+        self.before = self.peak = self._now()
+
+    def __enter__(self):
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self):
+        while not self.ended.wait(0.005):
+            self.peak = max(self.peak, self._now())
+
+    def _now(self):
+        rows = (line.split() for line in STATUS.read_text().splitlines())
+        return next(int(row[1]) * 1024 for row in rows if row[0] == "RssAnon:")
+
+    def __exit__(self, *error):
+        self.ended.set()
+        self.thread.join()
+
+    @property
+    def grown(self):
+        return self.peak - self.before

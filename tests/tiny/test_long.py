@@ -3,36 +3,44 @@
 import pytest
 
 from benchmarks import long
-from benchmarks._long_models import Continuer, Student, read_clip, scene
-from vdot_core import vcu
+from benchmarks._long_measures import middle
+from benchmarks._long_models import Continuer, Student, depth_error, gray_error, read_clip, scene, task_of
 
 pytestmark = pytest.mark.full
 LEVEL = 1.0
 
 
-def figures_of(unit, truth, sample) -> dict[str, dict]:
+def figures_of(case) -> dict[str, dict]:
     """Way -> figures of ten chunks."""
-    return long.compared(unit, truth, long.chained(unit, dict.fromkeys(long.JOININGS, sample)))[0]
+    return long.compared(case, long.chained(case.unit, dict.fromkeys(long.JOININGS, case.sample)))[0]
 
 
 def test_a_model_that_drifts_is_held(shared_data):
     """It makes the clip in the colors of its overlap, with an error of its own in every chunk."""
-    width, height = long.SIZE
-    clip = read_clip(shared_data / "test2.mp4", long.LENGTH, width, height)
-    unit = vcu.text(width=width, height=height, num_frames=len(clip))
-    rows = figures_of(unit, clip, Continuer(clip, bias=0.1))
+    clip = read_clip(shared_data / "test2.mp4", long.LENGTH, *long.SIZE)
+    model, subject = Continuer(clip, bias=0.1), middle(clip[0])
+    case = long.Case("", task_of(clip, "gray"), clip, model, None, (subject,), gray_error(clip))
+    rows = figures_of(case)
     naive, ours, vae = rows[long.NAIVE], rows[long.OURS], rows["the VAE alone"]
     assert naive["drift"] > 4, "nothing to correct"
     assert ours["drift"] <= naive["drift"] / 2 and ours["drift"] <= vae["drift"] + 4
     assert ours["seam"] <= 1.5 and ours["motion"] >= 0.8
     assert 0.85 <= ours["sharpness"] <= 1.15 and ours["error"] <= 1.2
+    assert ours["reference"] >= 0.95 and ours["control"] <= 1.2
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_model_that_does_not_drift_is_left_alone(seed):
-    unit, prompt, frames = scene("depth", seed, long.LENGTH)
-    rows = figures_of(unit, frames, Student(prompt, seed))
+    unit, prompt, drawn = scene("depth", seed, long.LENGTH)
+    case = long.Case("", unit, drawn.frames, Student(prompt, seed), prompt, (), depth_error(drawn))
+    rows = figures_of(case)
     naive, ours = rows[long.NAIVE], rows[long.OURS]
     assert ours["drift"] <= naive["drift"] + LEVEL and ours["seam"] <= 1.5
     assert 0.85 <= ours["sharpness"] / naive["sharpness"] <= 1.15
     assert ours["error"] <= 1.2 * naive["error"] and ours["motion"] >= 0.8
+
+
+def test_a_reference_is_kept():
+    unit, prompt, _ = scene("reference", 0, long.LENGTH)
+    case = long.Case("", unit, None, Student(prompt, 0), prompt, unit.references)
+    assert figures_of(case)[long.OURS]["reference"] >= 0.95

@@ -193,12 +193,14 @@ KINDS = {
         editor=190,
     ),
     "VDOTPasteBack": NodeKind(
-        _sockets("images:IMAGE unit:VDOT_VCU"), _outputs("images:IMAGE"), {"feather_px": 8}
+        _sockets("images:IMAGE unit:VDOT_VCU"),
+        _outputs("images:IMAGE"),
+        {"feather_px": 8, "match_colors": False},
     ),
     "VDOTStitch": NodeKind(
         _sockets("original:IMAGE images:IMAGE unit:VDOT_VCU crop:VDOT_CROP"),
         _outputs("images:IMAGE"),
-        {"feather_px": 8},
+        {"feather_px": 8, "match_colors": False},
     ),
     "VDOTGray": NodeKind(
         _sockets("frames:IMAGE size:VDOT_SIZE?"), _outputs("control:IMAGE"), {"weights": "auto"}
@@ -274,6 +276,7 @@ KINDS = {
             **{name: SAMPLING_PARTS[name] for name in LAST_PARTS},
             "loop": False,
             "paste_back": True,
+            "match_colors": False,
         },
         height=620,
     ),

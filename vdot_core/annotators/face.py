@@ -5,10 +5,10 @@ Letters: F pixel frames, H W pixels.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..progress import steps
+from ..scratch import empty
 from .annotator import Annotation, Annotator, Box
 from .detectors import FACE, detect, distinct_faces, far_places
 from .models import missing_models
@@ -31,7 +31,7 @@ class Face(Annotator):
     def annotate(self, frames: Tensor) -> Annotation:
         """Boxes of each frame, the best first; `num_faces` is their mean number."""
         height, width = frames.shape[1:3]
-        masks = torch.zeros(frames.shape[:3])
+        masks = empty(frames.shape[:3]).zero_()
         boxes: list[list[Box]] = []
         for index in steps(range(len(frames))):
             frame = frames[index]

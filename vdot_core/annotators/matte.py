@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..progress import steps
+from ..scratch import empty
 from .annotator import Annotation, Annotator
 from .detectors import PERSON
 from .models import load_model, missing_models
@@ -48,7 +49,7 @@ class Matte(Annotator):
         """Masks of all frames, 1 = person."""
         if self.model and self._sam is None:
             self._sam = Sam2(self.model)
-        masks = torch.zeros(frames.shape[:3])
+        masks = empty(frames.shape[:3]).zero_()
         people = People()
         for index in steps(range(len(frames))):
             persons = people.next(frames[index])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..memory import MASK, RGB
 from ..progress import steps
+from ..scratch import empty
 from ..text import counted, shown
 from .frames import check_floats, check_result
 from .gray import luma
@@ -275,7 +276,7 @@ def _stable_ranges(samples: Tensor, percentiles: tuple[float, float], window: fl
 
 def _stretch(near: Tensor, fits: Tensor, ranges: Tensor) -> Tensor:
     """(scale * near + shift - low) / (high - low), clamped, three channels, one frame at a time."""
-    out = torch.empty(*near.shape, 3, dtype=torch.float32, device=near.device)
+    out = empty((*near.shape, 3), near.device)
     for index in steps(range(len(near))):
         frame = near[index]
         scale, shift = (float(value) for value in fits[index])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..memory import RGB
 from ..progress import steps
+from ..scratch import empty
 from ..text import shown
 from .frames import check_frames
 from .gray import luma
@@ -79,7 +80,7 @@ def flow_video(
     check_frames(frames, minimum=2, pixel_bytes=RGB + (VECTOR if scale == "clip" else 0))
     estimates = _dis_flows(frames, preset) if network is None else _raft_flows(frames, network, device)
     name = f"RAFT ({_raft_size(network)})" if network is not None else f"OpenCV DIS ({preset})"
-    maps = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
+    maps = empty(frames.shape, frames.device)
     flows = []  # a clip's scale is known at its end only
     peaks = []
     for index, flow in zip(steps(range(len(frames) - 1)), estimates, strict=True):
@@ -117,7 +118,7 @@ def flow_to_frames(
     peaks = [_peak(one) for one in flow]
     if not all(map(math.isfinite, peaks)):
         raise ValueError("flow has NaN or infinite vectors; repair it before painting")
-    out = torch.empty(len(flow), *flow.shape[2:], 3, device=flow.device)
+    out = empty((len(flow), *flow.shape[2:], 3), flow.device)
     for index, peak in enumerate(peaks):
         out[index] = _paint(flow[index], max(peak if scale == "frame" else max(peaks), still_px))
     return out

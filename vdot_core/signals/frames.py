@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..memory import RGB, check_size
 from ..progress import steps
+from ..scratch import empty
 from ..text import counted
 
 OVERSHOOT = 0.1  # bicubic resizing rings past [0, 1] by a few per cent: clamped, not refused
@@ -107,7 +108,7 @@ def map_chunks(
     Returns:
         [F, H, W, 3] float32 in [0, 1]; a single channel is repeated.
     """
-    out = torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
+    out = empty(frames.shape, frames.device)
     for start in steps(range(0, len(frames), size)):
         chunk = (
             frames[start : start + size].to(device=device or frames.device, dtype=torch.float32).clamp(0, 1)

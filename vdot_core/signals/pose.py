@@ -23,6 +23,7 @@ from torch import Tensor
 from ..memory import RGB, check_size
 from ..progress import steps
 from ..raster import disc, ellipse, line, paint, polygon
+from ..scratch import empty
 from ..text import shown
 from .keypoints import Person, canvas_size, parse_keypoints
 from .resize import resize
@@ -90,7 +91,7 @@ def draw_pose(
     _check_drawing(width, height, threshold, colors, pen)
     sides = [_canvas_side(side, min(width, height)) for side in (width, height)]
     _check_memory(len(people), width, height, *sides)
-    out = torch.zeros(len(people), height, width, 3)
+    out = empty((len(people), height, width, 3)).zero_()
     for index in steps(range(len(people))):
         crowd = people[index]
         if not crowd:

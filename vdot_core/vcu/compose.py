@@ -13,6 +13,7 @@ from torch import Tensor
 from ..choices import ALL_STEPS
 from ..memory import MASK, RGB
 from ..progress import steps
+from ..scratch import empty
 from .checks import check_volume
 from .lengths import fit_units
 from .masks import binarize
@@ -155,7 +156,9 @@ def _fold(content: list[tuple[str, VCU]]) -> VCU:
         if out is None:
             fields = (layer.frames, layer.masks, layer.region)
             shapes = [None if field is None else (last.num_frames, *field.shape[1:]) for field in fields]
-            out = _Layer(*(f if f is None else f.new_empty(s) for f, s in zip(fields, shapes, strict=True)))
+            out = _Layer(
+                *(f if f is None else empty(s, f.device) for f, s in zip(fields, shapes, strict=True))
+            )
         out.frames[part], out.masks[part] = layer.frames, layer.masks
         if out.region is not None:
             out.region[part] = layer.region

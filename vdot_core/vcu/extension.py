@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..memory import RGB
+from ..scratch import empty
 from ..text import counted
 from .canvas import as_clip, rounded_length, rounding_named, target_size
 from .checks import MAX_FRAMES, as_list, check_volume, whole
@@ -150,7 +151,7 @@ def _place(
     width, height, more = target_size((first.shape[2], first.shape[1]), width, height)
     check_volume(total, width, height, RGB)
     notes = notes + more
-    frames = torch.full((total, height, width, 3), GRAY, device=first.device)
+    frames = empty((total, height, width, 3), first.device).fill_(GRAY)
     masks = torch.ones(total, 1, 1, device=first.device)
     for start, clip, name in placed:
         notes += fit_notes(clip, width, height, name)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..choices import MAX_LINE_WIDTH
 from ..memory import MASK, RGB
 from ..progress import steps
 from ..raster import disc, paint, pen_radius
+from ..scratch import empty
 from ..text import counted
 from .canvas import as_clip, rounding_named, target_size
 from .checks import as_list, as_tensor, check_volume, real, whole
@@ -67,7 +67,7 @@ def layout(
         tracks = box_tracks(boxes, canvas.num_frames)
     line_width = whole("line_width", line_width, 1, MAX_LINE_WIDTH)
     check_volume(canvas.num_frames, canvas.width, canvas.height, RGB)
-    frames = torch.ones(canvas.num_frames, canvas.height, canvas.width, 3)
+    frames = empty((canvas.num_frames, canvas.height, canvas.width, 3)).fill_(1)
     with rounding_named(canvas.notes):
         _draw_tracks(frames, tracks, _colors(colors, len(tracks)), line_width)
         unit = control(frames, strength=strength, start=start, end=end)
@@ -119,7 +119,7 @@ def layout_masks(
         )
     width, height, notes = target_size((first.shape[2], first.shape[1]), width, height)
     check_volume(len(first), width, height, RGB + MASK)
-    frames = torch.ones(len(first), height, width, 3)
+    frames = empty((len(first), height, width, 3)).fill_(1)
     for name, mask, color in zip(names, things, _colors(colors, len(things)), strict=True):
         mask, more = as_mask(mask, len(first), *first.shape[1:], name, owner=names[lead])
         source = augment(mask, mask_shape, expand)

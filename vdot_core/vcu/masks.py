@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..choices import MASK_SHAPES
 from ..progress import steps
+from ..scratch import empty
 from ..text import counted
 from .canvas import to_unit_range
 from .checks import as_tensor, described, flag, real, whole
@@ -30,7 +31,7 @@ MAX_CROPPED_PX, MAX_CROPPED_PART = 24, 1 / 8
 
 def binarize(mask: Tensor) -> Tensor:
     """1 where the mask is over one half, else 0; any shape."""
-    return (mask > 0.5).float()
+    return torch.gt(mask, 0.5, out=empty(mask.shape, mask.device))
 
 
 def as_mask(
@@ -150,9 +151,9 @@ def augment(
     if flag("still", still):
         binary, repeated = binary.amax(0, keepdim=True), True
     if shape != "original" or expand or grow_px or blur_px:
-        frames = binary.bool().cpu().numpy()
-        frames = np.stack([_augment_frame(frame, shape, expand, grow_px, blur_px) for frame in steps(frames)])
-        binary = torch.from_numpy(frames).to(device=mask.device, dtype=torch.float32)
+        for frame in steps(binary):
+            pixels = _augment_frame(frame.bool().cpu().numpy(), shape, expand, grow_px, blur_px)
+            frame.copy_(torch.from_numpy(pixels))
     return binary.expand_as(mask) if repeated else binary
 
 

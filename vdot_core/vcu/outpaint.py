@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..memory import MASK, RGB
+from ..scratch import empty
 from .canvas import as_clip, target_length, target_size
 from .checks import MAX_SIDE, check_volume, whole
 from .margins import CENTER, Pads, clip_pads, grow_pads, margin_px
@@ -126,7 +127,7 @@ class _Placement:
 def _frames(clip: Tensor, placement: _Placement, visible: tuple[int, int, int, int], total: int) -> Tensor:
     """[total, height, width, 3], gray outside the kept rectangle, scaled straight into it."""
     left, top, right, bottom = visible
-    frames = clip.new_full((total, placement.height, placement.width, 3), GRAY)
+    frames = empty((total, placement.height, placement.width, 3), clip.device).fill_(GRAY)
     rows = slice(top - placement.top, bottom - placement.top)
     columns = slice(left - placement.left, right - placement.left)
     for part, chunk in scaled_chunks(clip, *placement.size):

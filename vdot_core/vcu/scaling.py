@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..memory import check_size, chunk_length
 from ..progress import steps
+from ..scratch import empty
 from ..text import counted
 from .checks import MAX_PIXELS
 from .unit import GRAY
@@ -32,7 +33,7 @@ def cover(frames: Tensor, width: int, height: int) -> Tensor:
     """
     if frames.shape[1:3] == (height, width):
         return frames
-    out = frames.new_empty(frames.shape[0], height, width, frames.shape[3])
+    out = empty((frames.shape[0], height, width, frames.shape[3]), frames.device)
     fill_cover(out, frames)
     return out
 
@@ -70,7 +71,7 @@ def resample(frames: Tensor, width: int, height: int) -> Tensor:
         f"scaling {counted(total, 'frame')} of {old_width}x{old_height} to {width}x{height}",
         "give a smaller width or height, or fewer frames",
     )
-    out = frames.new_empty(total, height, width, channels)
+    out = empty((total, height, width, channels), frames.device)
     for part, chunk in scaled_chunks(frames, width, height):
         out[part] = chunk
     return out
@@ -126,7 +127,7 @@ def fit_into(
     Returns:
         [total, height, width, 3], and notes.
     """
-    out = clip.new_empty(total, height, width, clip.shape[3])
+    out = empty((total, height, width, clip.shape[3]), clip.device)
     fill_cover(out[: len(clip)], clip)
     out[len(clip) :] = GRAY
     return out, fit_notes(clip, width, height, name)

@@ -1,98 +1,103 @@
 """A long video from file to file in bounded memory: the clip is read, controlled, chunked and written."""
 
 import ctypes
-import threading
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from benchmarks import _long_models as tiny
 from tests.core.sampling.test_long import vae_decode, vae_encode
+from tests.support.memory import STATUS, AnonymousPeak
 from vdot_core import scratch, vcu
 from vdot_core.excerpts import Span, read_excerpt
 from vdot_core.sampling.long import generate, plan_chunks
 from vdot_core.video_writing import open_writer
 
-WIDTH, HEIGHT = 160, 96
 M_MMAP_THRESHOLD = -3
-STATUS = Path("/proc/self/status")
+LENGTHS = (81, 801)
+CHUNK, OVERLAP = 33, 9  # both lengths are full chunks
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(not STATUS.exists(), reason="only Linux tells the memory of a process by kind"),
+]
 
 
-class AnonymousPeak:
-    """The most memory without files behind it that this process had within the blocks so far.
-
-    Pages of a mapped file are left out: the system takes them back whenever memory is short.
-    """
-
-    def __init__(self):
-        self.before = self.peak = self._now()
-
-    def __enter__(self):
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
-
-    def _watch(self):
-        while not self.ended.wait(0.005):
-            self.peak = max(self.peak, self._now())
-
-    def _now(self):
-        rows = (line.split() for line in STATUS.read_text().splitlines())
-        return next(int(row[1]) * 1024 for row in rows if row[0] == "RssAnon:")
-
-    def __exit__(self, *error):
-        self.ended.set()
-        self.thread.join()
-
-    @property
-    def grown(self):
-        return self.peak - self.before
-
-
-def noisy_clip(path, num_frames):
+def noisy_clip(path, num_frames, width, height):
+    """Blocks of random colors."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=16, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for _ in range(num_frames):
-            pixels = (
-                rng.integers(0, 255, (HEIGHT // 16, WIDTH // 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
-            )
+            blocks = rng.integers(0, 255, (height // 16, width // 16, 3), np.uint8)
+            pixels = blocks.repeat(16, 0).repeat(16, 1)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return path
 
 
-def from_file_to_file(source, target, folder, num_frames):
-    def sample(context, span, prompt):
-        return context.contexts[:, 0, 16:32]
+def sample(context, span, prompt):
+    """A model that shows its control."""
+    return context.contexts[:, 0, 16:32]
 
+
+def from_clip(source, folder, num_frames):
+    """A control of a clip that is read once, and lies in a file where it is large."""
     clip = read_excerpt(source, Span(0.0, None, num_frames, lambda width, height: (width, height)), folder)
     unit = vcu.control(clip.frames)
     assert unit.num_frames == num_frames
-    spans = plan_chunks(num_frames, 33, 9)  # both lengths are full chunks
-    chunks = generate(unit, spans, vae_encode=vae_encode, vae_decode=vae_decode, sample=sample)
-    with open_writer(target, clip.rate, WIDTH, HEIGHT) as writer:
-        for chunk in chunks:
+    return unit, clip.rate
+
+
+def span_by_span(source, folder, num_frames):
+    """The same, of which each chunk reads its own frames."""
+    rate = 16
+
+    def unit_of(span):
+        part = Span(span.start / rate, None, span.num_frames, lambda width, height: (width, height))
+        return vcu.control(read_excerpt(source, part).frames)
+
+    return unit_of, rate
+
+
+def written(source, target, folder, num_frames, read, vae):
+    units, rate = read(source, folder, num_frames)
+    spans = plan_chunks(num_frames, CHUNK, OVERLAP)
+    with av.open(str(source)) as container:
+        width, height = container.streams.video[0].width, container.streams.video[0].height
+    encode, decode = vae
+    with open_writer(target, rate, width, height) as writer:
+        for chunk in generate(units, spans, vae_encode=encode, vae_decode=decode, sample=sample):
             writer.write(chunk.frames)
 
 
-@pytest.mark.full
-@pytest.mark.skipif(not STATUS.exists(), reason="only Linux tells the memory of a process by kind")
-def test_801_frames_take_the_memory_of_81(tmp_path, monkeypatch):
-    monkeypatch.setattr(scratch, "SHARE", 0.0)
+STAND_IN, TINY = (vae_encode, vae_decode), (tiny.encode, tiny.decode)
+
+
+@pytest.mark.parametrize(
+    "size, read, vae, in_memory",
+    [
+        pytest.param((160, 96), from_clip, TINY, 0, id="160x96, tiny VAE"),
+        pytest.param((160, 96), span_by_span, STAND_IN, scratch.IN_MEMORY, id="160x96, span by span"),
+        pytest.param((832, 480), from_clip, STAND_IN, scratch.IN_MEMORY, id="832x480"),
+    ],
+)
+def test_801_frames_take_the_memory_of_81(tmp_path, monkeypatch, size, read, vae, in_memory):
+    """Pages of a mapped file are left out: the system takes them back whenever memory is short."""
+    monkeypatch.setattr(scratch, "IN_MEMORY", in_memory)
     # Else glibc raises the size from which freed memory goes back to the system: its holes would be measured.
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)
-    source = noisy_clip(tmp_path / "in.mp4", 801)
-    from_file_to_file(source, tmp_path / "warm.mp4", tmp_path, 9)
+    source = noisy_clip(tmp_path / "in.mp4", LENGTHS[-1], *size)
+    written(source, tmp_path / "warm.mp4", tmp_path, 41, read, vae)
     memory, grown = AnonymousPeak(), {}
-    for length in (81, 801):
+    for length in LENGTHS:
         with memory:
-            from_file_to_file(source, tmp_path / f"{length}.mp4", tmp_path, length)
+            written(source, tmp_path / f"{length}.mp4", tmp_path, length, read, vae)
         grown[length] = memory.grown
         with av.open(str(tmp_path / f"{length}.mp4")) as container:
             assert sum(1 for _ in container.decode(video=0)) == length
+    print({length: f"{grown[length] / 1e6:.0f} MB" for length in LENGTHS})
     assert grown[801] <= 1.1 * grown[81], grown
-    assert 33 * HEIGHT * WIDTH * 12 < grown[801] < 401 * HEIGHT * WIDTH * 12, "a chunk, and no video"
+    frame = size[0] * size[1] * 12
+    assert CHUNK * frame < grown[801] < LENGTHS[-1] * frame, "a chunk, and no video"

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vdot_core import scratch
 from vdot_core.vcu import Crop, control, crop_region, extend, inpaint, outpaint, paste_back, stitch
 
 FRAMES, HEIGHT, WIDTH = 5, 48, 64
@@ -203,3 +204,46 @@ def test_refusals():
 def test_crop_says_where():
     assert str(Crop(8, 4, 32, 16, (64, 48), (64, 32))) == "32x16 at 8, 4 of 64x48, scaled to 64x32"
     assert str(Crop(8, 4, 32, 16, (64, 48), (32, 16))) == "32x16 at 8, 4 of 64x48"
+
+
+def test_colors_match_at_the_border_and_kept_pixels_stay():
+    """A tint of what was generated is seen, and taken out, around the mask."""
+    clip, mask = 0.3 + 0.4 * torch.rand(FRAMES, HEIGHT, WIDTH, 3), random_mask(3)
+    unit, tint = inpaint(clip, mask), torch.tensor([0.05, 0.0, -0.04])
+    plain = paste_back(clip + tint, unit, match_colors=False)
+    matched = paste_back(clip + tint, unit, match_colors=True)
+    far = distance_to(mask) > 8
+    assert torch.equal(matched[far], clip[far])
+    torch.testing.assert_close(matched, clip, atol=1e-5, rtol=0)
+    assert (plain - clip)[mask > 0].abs().mean() > 0.02
+    wrong = paste_back(1 - clip, unit, match_colors=True)
+    assert ((wrong - (1 - clip))[mask > 0].abs() <= 0.1 + 1e-6).all(), "another picture moves little"
+    everything = inpaint(clip, torch.ones_like(mask))
+    assert torch.equal(paste_back(clip + tint, everything, match_colors=True), clip + tint)
+
+
+@pytest.mark.parametrize("size", [{}, {"width": 96, "height": 96}], ids=["own size", "enlarged"])
+def test_a_stitched_region_has_the_colors_of_its_clip(size):
+    clip, mask = torch.full((9, 80, 112, 3), 0.5), torch.zeros(9, 80, 112)
+    mask[:, 30:50, 40:60] = 1
+    part, cut, crop = crop_region(clip, mask, margin=0.7, **size)
+    result = stitch(clip, part + 0.06, inpaint(part, cut), crop, match_colors=True)
+    torch.testing.assert_close(result, clip, atol=1e-4, rtol=0)
+    far = distance_to(mask) > 8
+    assert torch.equal(result[far], clip[far])
+
+
+def test_long_clips_are_restored_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(scratch, "IN_MEMORY", 0)
+    clip, mask = torch.rand(9, 80, 112, 3), torch.zeros(9, 80, 112)
+    mask[:, 30:50, 40:60] = 1
+    plain = inpaint(clip, mask, mask_shape="box", expand=0.1)
+    part, cut, crop = crop_region(clip, mask)
+    with scratch.spilling(lambda: tmp_path):
+        unit = inpaint(clip, mask, mask_shape="box", expand=0.1)
+        results = paste_back(1 - clip, unit), stitch(clip, 1 - part, inpaint(part, cut), crop)
+    for tensor in (unit.frames, unit.masks, *results):
+        assert scratch.is_mapped(tensor)
+    assert torch.equal(unit.frames, plain.frames) and torch.equal(unit.masks, plain.masks)
+    assert torch.equal(results[0], paste_back(1 - clip, plain))
+    assert torch.equal(results[1], stitch(clip, 1 - part, inpaint(part, cut), crop))

@@ -31,11 +31,13 @@ class Joining:
         fade: cross-fade the overlap.
         paste_back: kept pixels are the unit's own, as `vcu.paste_back` restores them. A kept frame between
             others stays as the VAE decodes it: restored alone, a start picture would let the video jump.
+        match_colors: of `paste_back`: generated pixels in the colors of the kept ones around them.
     """
 
     drift: bool = True
     fade: bool = True
     paste_back: bool = True
+    match_colors: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,7 @@ def generate(
             if known is not None:
                 frames = _joined(frames, known, unit, here, first if closing else None)
             if here.paste_back:
-                frames = _restored(frames, unit)
+                frames = _restored(frames, unit, here.match_colors)
         first = frames[: max(0, spans[-1].handed_on - 1)].clone() if first is None else first
         yield _finished(span, frames)
         known = frames[-span.handed_on :].clone() if span.handed_on else None
@@ -147,13 +149,14 @@ def _generates(unit: VCU, span: Span) -> bool:
     return bool((unit.masks[span.overlap :] > 0.5).any())
 
 
-def _restored(frames: Tensor, unit: VCU) -> Tensor:
+def _restored(frames: Tensor, unit: VCU, match_colors: bool) -> Tensor:
     """A chunk's frames with the kept pixels of its unit, but for frames that are kept alone."""
     whole = F.pad(~(unit.masks > 0.5).flatten(1).any(1), (1, 1))
     alone = whole[1:-1] & ~whole[:-2] & ~whole[2:]
     if alone.any():
         unit = unit.replace(masks=torch.where(alone.view(-1, 1, 1), 1.0, unit.masks))
-    return paste_back(frames, unit) if bool((unit.masks <= 0.5).any()) else frames
+    keeps = bool((unit.masks <= 0.5).any())
+    return paste_back(frames, unit, match_colors=match_colors) if keeps else frames
 
 
 def _keeps_pixels(unit: VCU, span: Span) -> bool:
