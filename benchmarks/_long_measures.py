@@ -56,11 +56,5 @@ def difference(made: Tensor, truth: Tensor, generated: Tensor, part: slice) -> f
     return float((made[part] - truth[part])[generated[part]].abs().mean())
 
 
-def middle(image: Tensor) -> Tensor:
-    """The middle half of a picture [H, W, 3] along each side."""
-    height, width = image.shape[:2]
-    return image[height // 4 : height - height // 4, width // 4 : width - width // 4]
-
-
 def _grays(clip: Tensor) -> list[np.ndarray]:
     return [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in (clip.clamp(0, 1) * 255).byte().numpy()]

@@ -18,9 +18,10 @@ from tiny.clips.annotations import depth_map
 from tiny.clips.shapes import OBJECT_COLORS, SPLITS, Clip, clip
 from tiny.evaluation.config import SamplerConfig
 from tiny.evaluation.generate import load_tiny, sample_latents
-from tiny.evaluation.network import load_evaluator
+from tiny.evaluation.network import SEEN_SHAPES, load_evaluator
 from tiny.evaluation.observe import observe
 from tiny.tasks import build_unit
+from training.benchmark.reference import reference_identity
 from training.data.wan_vae import decode_video, encode_video
 from vdot_core import vcu
 from vdot_core.sampling.long import chunk_seed
@@ -106,12 +107,35 @@ def gray_error(video: Tensor) -> Callable[[Tensor, slice], float]:
     return lambda made, part: float((made.mean(-1) - video[part].mean(-1)).abs().mean())
 
 
+def colors_of(image: Tensor) -> Callable[[Tensor], float]:
+    """Share of the colors of a picture's middle that a place of a clip shows."""
+    height, width = image.shape[:2]
+    subject = image[height // 4 : height - height // 4, width // 4 : width - width // 4]
+    return lambda made: reference_identity(made, [subject])
+
+
+@cache
+def _evaluator():
+    return load_evaluator(ROOT / "assets/vdot_tiny_evaluator.safetensors")
+
+
+def subjects_of(drawn: Clip, count: int) -> Callable[[Tensor], float]:
+    """Chance, by the evaluation network, of a scene's nearest objects in color and shape; of 17 frames."""
+    tracks = drawn.objects[-count:]
+
+    def similarity(made: Tensor) -> float:
+        seen = observe(_evaluator(), made[None])[0]
+        slots = [(OBJECT_COLORS.index(track.color), SEEN_SHAPES.index(track.shape)) for track in tracks]
+        return sum(float(seen.presence[color] * seen.shape[color, shape]) for color, shape in slots) / count
+
+    return similarity
+
+
 def depth_error(drawn: Clip) -> Callable[[Tensor, slice], float]:
     """Mean difference of a scene's depth from that of the objects which the evaluation network sees."""
-    network = load_evaluator(ROOT / "assets/vdot_tiny_evaluator.safetensors")
 
     def error(made: Tensor, part: slice) -> float:
-        labels = observe(network, made[None])[0].labels
+        labels = observe(_evaluator(), made[None])[0].labels
         masks = torch.stack([labels == 1 + OBJECT_COLORS.index(track.color) for track in drawn.objects])
         seen = depth_map([track.nearness for track in drawn.objects], masks.float())
         return float((seen - drawn.depth[part]).abs().mean())

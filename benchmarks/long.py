@@ -32,7 +32,6 @@ from benchmarks import _long_measures as measures  # noqa: E402
 from benchmarks import _long_models as models  # noqa: E402
 from benchmarks._long_models import decode, encode  # noqa: E402
 from tiny.panels import plot_panels  # noqa: E402
-from training.benchmark.reference import reference_identity  # noqa: E402
 from vdot_core import vcu  # noqa: E402
 from vdot_core.sampling.long import Joining, generate, plan_chunks  # noqa: E402
 
@@ -109,7 +108,7 @@ class Case:
         truth: what the unit describes, by which a scene's own change is taken out; None: nothing does.
         sample: the model.
         prompt: for ComfyUI's text encoder; None: the model is none of ComfyUI's.
-        references: what the video should keep showing.
+        similarity: frames -> likeness to the reference.
         control_error: (frames, their place in the video) -> difference from the control.
     """
 
@@ -118,7 +117,7 @@ class Case:
     truth: Tensor | None
     sample: Callable
     prompt: str | None = None
-    references: tuple[Tensor, ...] = ()
+    similarity: Callable[[Tensor], float] | None = None
     control_error: Callable[[Tensor, slice], float] | None = None
 
 
@@ -137,8 +136,8 @@ def figures(made: Tensor, case: Case, usual: Tensor | None) -> dict:
     }
     if case.control_error is not None:
         functions["control"] = lambda clip, part: case.control_error(clip[part], part)
-    if case.references:
-        functions["reference"] = lambda clip, part: reference_identity(clip[part], case.references)
+    if case.similarity is not None:
+        functions["reference"] = lambda clip, part: case.similarity(clip[part])
     if truth is not None:
         functions["error"] = lambda clip, part: measures.difference(clip, truth, generated, part)
     for name, function in functions.items():
@@ -164,19 +163,20 @@ def cases(clips: dict[str, Tensor], seed: int, bias: float) -> Iterator[Case]:
     """All cases of a seed."""
     for name, video in clips.items():
         model, error = models.Continuer(video, bias), models.gray_error(video)
-        subject = measures.middle(video[0])
-        yield Case(f"stand-in, {name}", models.task_of(video, "gray"), video, model, None, (subject,), error)
+        alike = models.colors_of(video[0])
+        yield Case(f"stand-in, {name}", models.task_of(video, "gray"), video, model, None, alike, error)
     for task in DRAWN:
         unit, prompt, drawn = models.scene(task, seed, LENGTH)
         truth = drawn.frames if task in ("depth", "inpaint") else None
         error = models.depth_error(drawn) if task == "depth" else None
         model, title = models.Student(prompt, seed), f"student, drawn scene: {task}"
-        yield Case(title, unit, truth, model, prompt, unit.references, error)
+        alike = models.subjects_of(drawn, len(unit.references)) if unit.references else None
+        yield Case(title, unit, truth, model, prompt, alike, error)
     for name, video in clips.items():
         for task in REAL:
             model, title = models.Student("a natural picture", seed), f"student, {name}: {task}"
             error = models.gray_error(video) if task == "gray" else None
-            yield Case(title, models.task_of(video, task), video, model, None, (), error)
+            yield Case(title, models.task_of(video, task), video, model, None, None, error)
 
 
 def save_sheet(path: Path, rows: list[Tensor]) -> None:

@@ -169,3 +169,21 @@ def test_examples_are_copied_and_never_over_a_file(inputs, caplog):
     shutil.rmtree(inputs)
     module.install_examples()
     assert "could not be copied" in caplog.text
+
+
+def test_ordinary_nodes_take_a_clip_that_lies_in_a_file(run, inputs, monkeypatch):
+    import nodes
+
+    write_clip(inputs / "a.mp4", [k / 16 for k in range(17)], size=(64, 48))
+    plain = run("VDOTLoadClip", file="a.mp4", **NUMBERS).args[0]
+    scratch = submodule("vdot_core.scratch")
+    monkeypatch.setattr(scratch, "IN_MEMORY", 0)
+    mapped = run("VDOTLoadClip", file="a.mp4", **NUMBERS).args[0]
+    assert scratch.is_mapped(mapped) and not scratch.is_mapped(plain)
+    calls = (
+        lambda clip: nodes.ImageScale().upscale(clip, "bicubic", 32, 32, "center")[0],
+        lambda clip: nodes.ImageInvert().invert(clip)[0],
+        lambda clip: nodes.ImageBatch().batch(clip, clip)[0],
+    )
+    for call in calls:
+        assert torch.equal(call(mapped), call(plain))

@@ -171,10 +171,10 @@ def test_memory_does_not_grow_from_load_clip_to_the_file(run, inputs, output, mo
 
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
     monkeypatch.setattr(submodule("vdot_core.scratch"), "IN_MEMORY", 0)
-    write_clip(tmp_path / "a.mp4", [index / 16 for index in range(125)], size=(192, 128))
+    write_clip(tmp_path / "a.mp4", [index / 16 for index in range(125)], size=(64, 48))
     numbers = {"start": 0.0, "resolution": "auto", "fps": 16.0}
-    box = torch.zeros(1, 128, 192)
-    box[:, 40:80, 40:100] = 1
+    box = torch.zeros(1, 48, 64)
+    box[:, 16:30, 16:40] = 1
     task = {"mask_shape": "box", "expand": 0.3, "width": 0, "height": 0, "length": 0}
 
     def peak_of(length):

@@ -3,8 +3,17 @@
 import pytest
 
 from benchmarks import long
-from benchmarks._long_measures import middle
-from benchmarks._long_models import Continuer, Student, depth_error, gray_error, read_clip, scene, task_of
+from benchmarks._long_models import (
+    Continuer,
+    Student,
+    colors_of,
+    depth_error,
+    gray_error,
+    read_clip,
+    scene,
+    subjects_of,
+    task_of,
+)
 
 pytestmark = pytest.mark.full
 LEVEL = 1.0
@@ -18,8 +27,8 @@ def figures_of(case) -> dict[str, dict]:
 def test_a_model_that_drifts_is_held(shared_data):
     """It makes the clip in the colors of its overlap, with an error of its own in every chunk."""
     clip = read_clip(shared_data / "test2.mp4", long.LENGTH, *long.SIZE)
-    model, subject = Continuer(clip, bias=0.1), middle(clip[0])
-    case = long.Case("", task_of(clip, "gray"), clip, model, None, (subject,), gray_error(clip))
+    model, alike = Continuer(clip, bias=0.1), colors_of(clip[0])
+    case = long.Case("", task_of(clip, "gray"), clip, model, None, alike, gray_error(clip))
     rows = figures_of(case)
     naive, ours, vae = rows[long.NAIVE], rows[long.OURS], rows["the VAE alone"]
     assert naive["drift"] > 4, "nothing to correct"
@@ -32,7 +41,7 @@ def test_a_model_that_drifts_is_held(shared_data):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_model_that_does_not_drift_is_left_alone(seed):
     unit, prompt, drawn = scene("depth", seed, long.LENGTH)
-    case = long.Case("", unit, drawn.frames, Student(prompt, seed), prompt, (), depth_error(drawn))
+    case = long.Case("", unit, drawn.frames, Student(prompt, seed), prompt, None, depth_error(drawn))
     rows = figures_of(case)
     naive, ours = rows[long.NAIVE], rows[long.OURS]
     assert ours["drift"] <= naive["drift"] + LEVEL and ours["seam"] <= 1.5
@@ -41,6 +50,7 @@ def test_a_model_that_does_not_drift_is_left_alone(seed):
 
 
 def test_a_reference_is_kept():
-    unit, prompt, _ = scene("reference", 0, long.LENGTH)
-    case = long.Case("", unit, None, Student(prompt, 0), prompt, unit.references)
+    unit, prompt, drawn = scene("reference", 0, long.LENGTH)
+    alike = subjects_of(drawn, len(unit.references))
+    case = long.Case("", unit, None, Student(prompt, 0), prompt, alike)
     assert figures_of(case)[long.OURS]["reference"] >= 0.95
