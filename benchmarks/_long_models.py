@@ -18,7 +18,7 @@ from tiny.clips.annotations import depth_map
 from tiny.clips.shapes import OBJECT_COLORS, SPLITS, Clip, clip
 from tiny.evaluation.config import SamplerConfig
 from tiny.evaluation.generate import load_tiny, sample_latents
-from tiny.evaluation.network import SEEN_SHAPES, load_evaluator
+from tiny.evaluation.network import load_evaluator
 from tiny.evaluation.observe import observe
 from tiny.tasks import build_unit
 from training.benchmark.reference import reference_identity
@@ -120,15 +120,9 @@ def _evaluator():
 
 
 def subjects_of(drawn: Clip, count: int) -> Callable[[Tensor], float]:
-    """Chance, by the evaluation network, of a scene's nearest objects in color and shape; of 17 frames."""
-    tracks = drawn.objects[-count:]
-
-    def similarity(made: Tensor) -> float:
-        seen = observe(_evaluator(), made[None])[0]
-        slots = [(OBJECT_COLORS.index(track.color), SEEN_SHAPES.index(track.shape)) for track in tracks]
-        return sum(float(seen.presence[color] * seen.shape[color, shape]) for color, shape in slots) / count
-
-    return similarity
+    """Chance, by the evaluation network, that 17 frames show the scene's nearest objects, by their colors."""
+    colors = [OBJECT_COLORS.index(track.color) for track in drawn.objects[-count:]]
+    return lambda made: float(observe(_evaluator(), made[None])[0].presence[colors].mean())
 
 
 def depth_error(drawn: Clip) -> Callable[[Tensor, slice], float]:

@@ -4,8 +4,6 @@ import av
 import pytest
 import torch
 
-from tests.core.test_excerpts import write_clip
-from tests.support.memory import peak_bytes
 from tests.support.pack import submodule
 
 FRAMES, CHUNK, OVERLAP = 29, 17, 5
@@ -162,35 +160,6 @@ def test_colors_match_at_the_border(run, inputs, output):
         for match in (False, True)
     )
     assert torch.equal(matched[:, far], clip[:, far]) and not torch.equal(plain[:, 8, 8], matched[:, 8, 8])
-
-
-@pytest.mark.full
-def test_memory_does_not_grow_from_load_clip_to_the_file(run, inputs, output, monkeypatch, tmp_path):
-    """Every clip lies in a file; what is left are chunks."""
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
-    monkeypatch.setattr(submodule("vdot_core.scratch"), "IN_MEMORY", 0)
-    write_clip(tmp_path / "a.mp4", [index / 16 for index in range(125)], size=(64, 48))
-    numbers = {"start": 0.0, "resolution": "auto", "fps": 16.0}
-    box = torch.zeros(1, 48, 64)
-    box[:, 16:30, 16:40] = 1
-    task = {"mask_shape": "box", "expand": 0.3, "width": 0, "height": 0, "length": 0}
-
-    def peak_of(length):
-        def call():
-            clip = run("VDOTLoadClip", file="a.mp4", length=length, **numbers).args[0]
-            gray = run("VDOTGray", frames=clip, weights="vace").args[0]
-            hidden = run("VDOTMask", frames=gray, mask=box, **task).args[0]
-            made = run("VDOTLongVideo", **{**inputs, "unit": hidden, "steps": 1}).args[0]
-            assert len(made) == length
-            assert all(submodule("vdot_core.scratch").is_mapped(x) for x in (clip, gray, hidden.frames, made))
-
-        return peak_bytes(call)
-
-    peak_of(41)
-    short, long = peak_of(41), peak_of(113)
-    assert long <= 1.1 * short, (short, long)
 
 
 def test_mistakes_are_sentences(run, inputs, output, vae, text):
