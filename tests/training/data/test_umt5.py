@@ -5,9 +5,8 @@ import json
 import pytest
 import torch
 
-from tiny.text import umt5_config
 from training.data.encoders import TextEncoder
-from training.data.umt5 import TEXT_LEN, Tokenizer, embed, load_umt5
+from training.data.umt5 import TEXT_LEN, embed, load_umt5
 
 CPU = torch.device("cpu")
 BUNDLED = "assets/vdot_tiny_text.safetensors"
@@ -28,11 +27,13 @@ def bundled_vocabulary():
 @pytest.fixture(scope="module")
 def middle(tmp_path_factory):
     """A file as ComfyUI publishes them: no configuration in its header."""
+    from safetensors import safe_open
     from safetensors.torch import save_file
     from transformers import UMT5Config, UMT5EncoderModel
 
     model = bundled_vocabulary()
-    config = umt5_config(1, len(Tokenizer(model))) | MIDDLE
+    with safe_open(BUNDLED, "pt") as bundled:
+        config = json.loads(bundled.metadata()["config"]) | MIDDLE
     torch.manual_seed(3)
     encoder = UMT5EncoderModel(UMT5Config(**config))
     tensors = {k: v.half() for k, v in encoder.state_dict().items() if k != "encoder.embed_tokens.weight"}

@@ -9,7 +9,7 @@ import pytest
 from devtools.demo.options import workflow_file
 from tiny.tasks import COMPOSITE, SINGLE
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs/TASKS.md").read_text("utf-8")
 PICTURES = ROOT / "docs/images/tasks"
 NO_ROW_OF_THEIR_OWN = {"reference_layout_track", "firstclip", "lastclip", "references", "text", "lastframe"}
