@@ -1,4 +1,4 @@
-"""Help pages name a node's inputs under Inputs, its outputs under Outputs: all of them, and nothing else."""
+"""Help pages: an example, mistakes, then all of a node's inputs and outputs, and nothing else."""
 
 import re
 
@@ -9,6 +9,7 @@ from tests.support.comfy import ROOT
 PAGES = ROOT / "js" / "docs"
 INPUTS = {"en": ("Inputs", "Input"), "zh": ("输入",)}
 OUTPUTS = {"en": ("Outputs", "Output"), "zh": ("输出",)}
+EXAMPLE, MISTAKES = {"en": "Example", "zh": "示例"}, {"en": "Common mistakes", "zh": "常见错误"}
 
 
 def section(text: str, headings: tuple[str, ...]) -> str:
@@ -49,6 +50,18 @@ def test_inputs_and_outputs_stand_where_they_belong(node_classes, language):
         where = f"js/docs/{node_id}/{language}.md"
         assert names(inputs) == [entry.id for entry in schema.inputs], f"{where}, inputs"
         assert names(outputs) == [entry.display_name for entry in schema.outputs], f"{where}, outputs"
+
+
+@pytest.mark.parametrize("language", INPUTS)
+def test_pages_begin_with_an_example_and_end_with_the_tables(language):
+    pages = sorted(PAGES.glob(f"*/{language}.md"))
+    assert len(pages) > 30
+    for path in pages:
+        headings = re.findall(r"^## (.+)$", path.read_text("utf-8"), flags=re.MULTILINE)
+        assert headings[0].startswith(EXAMPLE[language]), path
+        reference = [name for name in headings if name in INPUTS[language] + OUTPUTS[language]]
+        mistakes = headings.index(MISTAKES[language])
+        assert headings[mistakes + 1 :] == reference, path
 
 
 @pytest.mark.parametrize("language", INPUTS)
