@@ -4,8 +4,6 @@ import { chain, rememberForUndo } from "./graph.js"
 import { addFittingWidget, element } from "./panel.js"
 import { text } from "./strings.js"
 
-/** What is saved of an editor: that it is folded. */
-const FOLDED = "vdot_editor_folded"
 
 /** Characters of a text that is drawn: some thousand points. */
 export const MAX_TEXT = 20000
@@ -62,29 +60,30 @@ export class FrameSlider {
 }
 
 /**
- * Adds a folding editor to a node, open unless it was folded.
+ * Adds a folding editor to a node, open unless it was folded, which is saved.
  * @param {object} node a LiteGraph node
- * @param {{title: string, tools?: HTMLElement[], parts: HTMLElement[], opened: () => void}} options
+ * @param {{name?: string, title: string, tools?: HTMLElement[], parts: HTMLElement[], opened: () => void}} options
  */
-export function addEditor(node, { title, tools = [], parts, opened }) {
+export function addEditor(node, { name = "vdot_editor", title, tools = [], parts, opened }) {
+  const folded = `${name}_folded`
   const fold = element("button", "vdot-fold", title)
   fold.type = "button"
   const bar = element("div", "vdot-tools", ...tools)
   const body = element("div", "vdot-editor-body", ...parts)
   const content = element("div", "vdot-editor", element("div", "vdot-strip-head", fold, bar), body)
   const show = () => {
-    const isOpen = !node.properties[FOLDED]
+    const isOpen = !node.properties[folded]
     fold.setAttribute("aria-expanded", String(isOpen))
     body.hidden = bar.hidden = !isOpen
     if (isOpen) opened()
   }
   fold.addEventListener("click", () => {
-    if (node.properties[FOLDED]) delete node.properties[FOLDED]
-    else node.properties[FOLDED] = true
+    if (node.properties[folded]) delete node.properties[folded]
+    else node.properties[folded] = true
     show()
     rememberForUndo()
   })
-  addFittingWidget(node, "vdot_editor", content)
+  addFittingWidget(node, name, content)
   chain(node, "onConfigure", show)
   // Only in a graph does a node have wires to follow.
   chain(node, "onAdded", () => setTimeout(show))

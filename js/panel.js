@@ -28,11 +28,11 @@ export function element(tag, className, ...children) {
   return made
 }
 
-/** Makes room on the canvas for widgets that have grown by `change` px; a larger node keeps its slack. Vue nodes do this by themselves. */
+/** Makes room below for widgets that have grown by `change` px; a larger node keeps its slack. Vue nodes do this by themselves. */
 export function growToFit(node, change = 0) {
   if (!window.LiteGraph?.vueNodesMode) {
-    const [width, height] = node.computeSize()
-    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1] + Math.min(change, 0), height)])
+    const [, height] = node.computeSize()
+    node.setSize([node.size[0], Math.max(node.size[1] + Math.min(change, 0), height)])
   }
   node.setDirtyCanvas?.(true, true)
 }

@@ -19,8 +19,10 @@ import { loadStyle } from "./panel.js"
 import { attachPreview, previewOf } from "./preview.js"
 import { attachPresets } from "./presets.js"
 import { isOpen, watchCache } from "./restore.js"
+import { attachSpan, SPANS } from "./span.js"
 import { loadStrings } from "./strings.js"
 import { attachStrip, showStrip, stripSetting } from "./strip.js"
+import { keepTemplateViews, sortTemplates } from "./templates.js"
 import { attachTimeline, TIMELINES } from "./timeline.js"
 import { keepMinWidth } from "./widths.js"
 
@@ -41,6 +43,11 @@ function samplerPreview(executionId, promptId = running) {
 app.registerExtension({
   name: "vdot",
   settings: [stripSetting()],
+
+  init() {
+    sortTemplates()
+    keepTemplateViews()
+  },
 
   async setup() {
     loadStyle()
@@ -66,6 +73,7 @@ app.registerExtension({
     if (node.comfyClass === OUTPAINT) attachOutpaint(node)
     if (node.comfyClass === EXTEND) attachExtend(node)
     if (node.comfyClass in TIMELINES) attachTimeline(node)
+    if (node.comfyClass in SPANS) attachSpan(node)
     keepMinWidth(node)
     keepGrowingOrder(node)
     attachErrors(node)

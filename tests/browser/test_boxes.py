@@ -53,7 +53,7 @@ def test_texts_are_read_as_the_node_reads_them(server, graph):
 
 
 class Drawing:
-    """The editor of one node, by mouse."""
+    """The editor of one node, by mouse; of two, the first."""
 
     def __init__(self, graph, node):
         self.graph, self.node = graph, node
@@ -62,7 +62,7 @@ class Drawing:
         graph.page.wait_for_function(
             "() => document.querySelector('.vdot-stage-canvas')?.getBoundingClientRect().width > 100"
         )
-        self.canvas = graph.page.locator(".vdot-stage-canvas")
+        self.canvas = graph.page.locator(".vdot-stage-canvas").first
         graph.wait_until_still(self.canvas)
 
     def drag(self, start, end, size) -> None:
