@@ -151,7 +151,7 @@ def reference() -> dict:
 
 
 def extend() -> dict:
-    b = Blueprint("Extend", "Continues a clip, or a picture.")
+    b = Blueprint("Extend a clip", "Continues a clip, or a picture.")
     b.size()
     (unit,) = b.add("VDOTExtend", first=b.input("first", "IMAGE"), length=b.input("length", "INT", 81))
     return b.finished(unit, "a large purple circle moving to the left over a plain white background", 1040)
@@ -161,6 +161,6 @@ BLUEPRINTS: dict[str, Callable[[], dict]] = {
     "VDOT Depth to video": depth,
     "VDOT Inpaint": inpaint,
     "VDOT Reference to video": reference,
-    "VDOT Extend": extend,
+    "VDOT Extend a clip": extend,
 }
 """By the name of the file, which is what ComfyUI's node menu shows."""

@@ -94,6 +94,7 @@ SAMPLING_PARTS = {
 LAST_PARTS = ("switch_step", "switch_sigma", "nag_scale", "nag_tau", "nag_alpha")
 SAMPLING = {"seed": 1, "after": "fixed", "preset": "auto", "steps": 4, "shift": 16.0, "solver": "unipc"}
 
+SPAN = 120  # the bar of the frames that a control guides
 SIZE = Socket("size", "VDOT_SIZE", optional=True)
 
 KINDS = {
@@ -211,14 +212,16 @@ KINDS = {
         {"threshold": 0.25, "thickness": 1.5, "softness": 0.5, "blur": 1.4, "dark_on_white": True},
     ),
     "VDOTText": _task("size:VDOT_SIZE?", **CANVAS),
-    "VDOTControl": _task("frames:IMAGE region:MASK?", **FIT, **GUIDE),
-    "VDOTDepth": _task("depth:IMAGE region:MASK?", normalization="frame", invert=False, **FIT, **GUIDE),
+    "VDOTControl": _task("frames:IMAGE region:MASK?", editor=SPAN, **FIT, **GUIDE),
+    "VDOTDepth": _task(
+        "depth:IMAGE region:MASK?", editor=SPAN, normalization="frame", invert=False, **FIT, **GUIDE
+    ),
     "VDOTLayout": NodeKind(
         (_grow("masks", "mask", "MASK", 0), SIZE, Socket("picture", "IMAGE", optional=True)),
         (("unit", "VDOT_VCU"),),
         {"boxes": "", **CANVAS, **BOXES, "mask_shape": "original", "line_width": 0, **GUIDE},
         height=470,
-        editor=450,
+        editor=450 + SPAN,
     ),
     "VDOTMask": _task(
         "frames:IMAGE mask:MASK",

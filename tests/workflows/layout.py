@@ -3,12 +3,19 @@
 import math
 from collections.abc import Iterator, Sequence
 
-TOP, GAP, MAX_COLUMN, MAX_WIDTH = 60, 80, 1000, 2100
+TOP, GAP, MAX_COLUMN, MAX_WIDTH = 60, 80, 1330, 2100
 MARGIN, GROUP_GAP, GROUP_TOP = 20, 30, -10
 WIDTH, TASK_WIDTH = 300, 340
+PART_WIDTH = 295  # six columns of optional groups fit into a row
 NOTE_WIDTH, NOTE_ROW, NOTE_LETTERS = 900, 19, 122
 SCALE, LEFT_PX, TOP_PX = 0.8, 80, 120  # the page's menus cover what is further left and higher
 PART_COLOR = "#808080"
+# Heights that nodes grow to in the classic renderer after a run with open previews; others: two lines more.
+GROWN = {
+    **{"VDOTLoadClip": 600, "LoadImage": 335, "LoadImageMask": 335, "SaveVideo": 400},
+    **{"VDOTEncode": 290, "VDOTSampler": 940, "VDOTLongVideo": 1140},
+}
+SLACK = 36
 NATIVE_NODES = (
     *("CheckpointLoaderSimple", "UNETLoader", "LoadDA3Model", "DA3Inference", "DA3Render", "RTDETR_detect"),
     *("SDPoseKeypointExtractor", "SDPoseFaceBBoxes", "SAM3_VideoTrack", "SAM3_TrackToMask"),
@@ -36,7 +43,7 @@ STAGES = (
 def note_node(text: str) -> dict:
     """A note above the graph, as high as its text."""
     rows = sum(math.ceil(len(line) / NOTE_LETTERS) for line in text.splitlines())
-    height = NOTE_ROW * (rows + text.count("\n\n") // 2) + 2 * NOTE_ROW
+    height = NOTE_ROW * (rows + text.count("\n\n") // 2 + 3)
     return {
         "id": 1,
         "type": "MarkdownNote",
@@ -99,14 +106,14 @@ def _sections(
             number += 1
             yield f"{number} {title}", color, members, width
     for title, numbers in parts:
-        yield f"Optional: {title}", PART_COLOR, [node for node in nodes if node["id"] in numbers], TASK_WIDTH
+        yield f"Optional: {title}", PART_COLOR, [node for node in nodes if node["id"] in numbers], PART_WIDTH
 
 
 def _columns(members: list[dict]) -> list[list[dict]]:
     columns: list[list[dict]] = [[]]
     for node in members:
-        heights = [other["size"][1] + GAP for other in columns[-1]]
-        if heights and sum(heights) + node["size"][1] > MAX_COLUMN:
+        heights = [_room(other) + GAP for other in columns[-1]]
+        if heights and sum(heights) + _room(node) > MAX_COLUMN:
             columns.append([])
         columns[-1].append(node)
     return columns
@@ -116,5 +123,10 @@ def _stack(column: list[dict], x: int, y: int, width: int) -> int:
     """Put nodes under each other; returns the lower edge of the last one."""
     for node in column:
         node["pos"], node["size"][0] = [x, y], width
-        y += node["size"][1] + GAP
+        y += _room(node) + GAP
     return y - GAP
+
+
+def _room(node: dict) -> int:
+    """Pixels from a node's title to the lower edge that it may grow to."""
+    return max(GROWN.get(node["type"], 0), node["size"][1] + SLACK)

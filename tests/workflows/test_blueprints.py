@@ -97,7 +97,7 @@ def test_sockets_and_links_fit(path, info):
 )
 def test_it_runs_with_the_demo(path, server, info):
     prompt, result = expanded(path, info)
-    files = {"VDOT Depth to video": "depth.mp4", "VDOT Extend": "start.mp4"}
+    files = {"VDOT Depth to video": "depth.mp4", "VDOT Extend a clip": "start.mp4"}
     demo = dict.fromkeys(("model", "text_encoder", "vae"), "bundled demo")
     clip = {
         "file": files.get(path.stem, "clip.mp4"),

@@ -169,6 +169,13 @@ def test_layout_has_no_overlaps_and_groups_hold_everything(path):
         assert len(inside) == 1, node["type"]
 
 
+@pytest.mark.parametrize("path", WORKFLOWS + NATIVE, ids=name_of)
+def test_graphs_are_two_rows_of_at_most_2100_pixels(path):
+    places = [group["bounding"] for group in load(path)["groups"]]
+    assert max(x + width for x, _, width, _ in places) - min(place[0] for place in places) <= 2100
+    assert len({place[1] for place in places}) <= 2
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=name_of)
 def test_note_tells_how_to_use_the_large_model(path):
     notes = [node for node in load(path)["nodes"] if node["type"] == "MarkdownNote"]
