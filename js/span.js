@@ -15,7 +15,7 @@ import { drawRuler } from "./timeline_view.js"
 /** Nodes with a span, and the input whose clip is shown. */
 export const SPANS = { VDOTControl: "frames", VDOTDepth: "depth", VDOTLayout: "picture" }
 
-const HEIGHT = 150
+const HEIGHT = 230
 const RULER_PX = 21
 const REACH_PX = 12
 const USUAL = 81

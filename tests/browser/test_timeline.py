@@ -153,9 +153,9 @@ def test_the_span_of_a_control_is_dragged(page):
     node = page.add("VDOTControl", length=81)
     page.page.get_by_text("guided from the first to the last of 81 frames").wait_for()
     drawing = Drawing(page, node)
-    # The bar is 1000 x 150, its 81 frames lie from 34 to 966.
-    drawing.drag((34, 60), (34 + 932 * 20.4 / 81, 60), (1000, 150))
-    drawing.drag((966, 60), (34 + 932 * 60.4 / 81, 60), (1000, 150))
+    # The bar is 1000 x 230, its 81 frames lie from 34 to 966.
+    drawing.drag((34, 60), (34 + 932 * 20.4 / 81, 60), (1000, 230))
+    drawing.drag((966, 60), (34 + 932 * 60.4 / 81, 60), (1000, 230))
     span = [value(page, node, name) for name in ("start_frame", "end_frame")]
     assert span == [21, 61]
     page.page.get_by_text("frames 21 to 60 of 81 are guided").wait_for()
@@ -163,7 +163,7 @@ def test_the_span_of_a_control_is_dragged(page):
     for key, span in expected.items():
         page.page.keyboard.press(key)
         assert [value(page, node, name) for name in ("start_frame", "end_frame")] == span, key
-    drawing.drag((34 + 932 * 65 / 81, 60), (966, 60), (1000, 150))
-    drawing.drag((34 + 932 * 17 / 81, 60), (0, 60), (1000, 150))
+    drawing.drag((34 + 932 * 65 / 81, 60), (966, 60), (1000, 230))
+    drawing.drag((34 + 932 * 17 / 81, 60), (0, 60), (1000, 230))
     assert [value(page, node, name) for name in ("start_frame", "end_frame")] == [0, 0]
     assert page.our_problems() == []

@@ -94,7 +94,7 @@ SAMPLING_PARTS = {
 LAST_PARTS = ("switch_step", "switch_sigma", "nag_scale", "nag_tau", "nag_alpha")
 SAMPLING = {"seed": 1, "after": "fixed", "preset": "auto", "steps": 4, "shift": 16.0, "solver": "unipc"}
 
-SPAN = 120  # the bar of the frames that a control guides
+SPAN = 150  # the bar of the frames that a control guides
 SIZE = Socket("size", "VDOT_SIZE", optional=True)
 
 KINDS = {

@@ -23,8 +23,8 @@ def swap(w: Workflow, seed: int) -> dict:
 The masked object becomes the referenced one; the rest of the clip stays as it is, pixel by pixel
 (**VDOT Paste Back**). {EXAMPLES}
 
-- *mask_shape* `box` and *expand* 0.3 hide the old shape, which would show through otherwise.
-- To try on clothes, mask only them: *mask_shape* `original`, *expand* 0, *grow_px* 2; the reference is a
+- *mask_shape* **box** and *expand* 0.3 hide the old shape, which would show through otherwise.
+- To try on clothes, mask only them: *mask_shape* **original**, *expand* 0, *grow_px* 2; the reference is a
   picture of the new ones, cut out.
 - Describe the new scene in the text."""
     return w.finish(with_subject(w, unit), note, seed, keep=True)
@@ -52,7 +52,7 @@ def expand(w: Workflow, seed: int) -> dict:
 One picture becomes a wider video; the reference sets the look of its subject. {EXAMPLES}
 
 - **VDOT Outpaint** with one picture and a *length* keeps it as the center of the first frame.
-- *mode* `aspect` widens it to an aspect ratio instead of by margins."""
+- *mode* **aspect** widens it to an aspect ratio instead of by margins."""
     return w.finish(with_subject(w, unit), note, seed)
 
 

@@ -38,9 +38,7 @@ def _real_prompt(w: Workflow, text: str) -> None:
 
 
 def _note(text: str, *files: tuple[str, str, str]) -> str:
-    rows = "\n".join(
-        f"| {node} | `{file}` | `models/{folder}` |" for node, file, folder in (*WAN_FILES, *files)
-    )
+    rows = "\n".join(f"| {node} | {file} | models/{folder} |" for node, file, folder in (*WAN_FILES, *files))
     return f"""{text.strip()}
 
 ## Model files
@@ -117,7 +115,7 @@ def sam3_inpaint(w: Workflow, seed: int) -> dict:
     frames = w.clip("clip.mp4")
     mask = _tracked(w, frames, "car")
     (unit,) = w.add("VDOTMask", frames=frames, mask=mask, mask_shape="hull", expand=0.3)
-    hint = "the new person moves like the old one; *mask_shape* `box`, *expand* 0.1"
+    hint = "the new person moves like the old one; *mask_shape* **box**, *expand* 0.1"
     with w.optional(variants.POSES, hint):
         model, _, vae = w.add("CheckpointLoaderSimple", title="SDPose", ckpt_name=SDPOSE[1])
         (pose,) = w.add("VDOTControl", frames=_drawn(w, frames, model, vae))
@@ -127,7 +125,7 @@ def sam3_inpaint(w: Workflow, seed: int) -> dict:
 SAM 3 finds and tracks it, **VDOT Mask** regenerates its region, **VDOT Paste Back** restores the rest.
 
 - *What to find* names the object in a word or two; the prompt describes the scene without it.
-- To replace it, turn on the subject; *mask_shape* `box` hides the old outline.
+- To replace it, turn on the subject; *mask_shape* **box** hides the old outline.
 - Try-on is the same with a mask of the clothes and a picture of the new ones."""
     return w.finish(optional_subject(w, unit), _note(note, SAM3, SDPOSE, RT_DETR), seed, keep=True)
 

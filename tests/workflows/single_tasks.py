@@ -132,7 +132,7 @@ Boxes set where objects are; the text sets what they look like. {EXAMPLES}
 - Draw and drag boxes on the picture in **VDOT Layout**, or type them: *frame: left, top, right, bottom*.
   Between two lines the box moves evenly; -1 is the last frame. An empty line starts the next object.
 - For a path, write two numbers per line: the center of a box of *box_width* x *box_height*.
-- Tracked masks: *mask_shape* `box` draws only their boxes, which leaves the shape to the model."""
+- Tracked masks: *mask_shape* **box** draws only their boxes, which leaves the shape to the model."""
     return w.finish(optional_subject(w, unit), note, seed)
 
 
@@ -146,7 +146,7 @@ Keeps the clip and regenerates the masked region. {EXAMPLES}
 
 - White in the mask is regenerated, black is kept, in every frame. A mask clip works too.
 - **VDOT Paste Back** restores the kept pixels exactly, but for a soft edge of *feather_px* around the mask.
-- *mask_shape* `hull` or `box` hides the outline of what was there: use it to remove or swap things."""
+- *mask_shape* **hull** or **box** hides the outline of what was there: use it to remove or swap things."""
     return w.finish(optional_subject(w, unit), note, seed, keep=True)
 
 
@@ -158,7 +158,7 @@ def outpaint(w: Workflow, seed: int) -> dict:
 
 Keeps the clip and generates the area beyond its borders. {EXAMPLES}
 
-- *mode* `pixels` or `percent`: margin on each side. `aspect`: leave the sides at 0 and set the aspect ratio.
+- *mode* **pixels** or **percent**: margin on each side. **aspect**: leave the sides at 0, set the ratio.
 - The new, larger picture has the model's size; without *size* the clip keeps its scale.
 - *feather_px* regenerates a strip of the clip along the margin, which hides the seam;
   **VDOT Paste Back** restores the rest of the clip exactly."""

@@ -67,9 +67,9 @@ def test_the_note_names_every_file_and_its_folder(workflow):
     for node in workflow["nodes"]:
         if node["type"] in FILES:
             file = node["widgets_values"][0]
-            assert f"| `{file}` | `models/{FOLDERS[node['type']]}` |" in text, node["type"]
+            assert f"| {file} | models/{FOLDERS[node['type']]} |" in text, node["type"]
     for menu, file in WAN_CHOICES.items():
-        assert f"| `{file}` | `models/{WAN_FOLDERS[menu]}` |" in text
+        assert f"| {file} | models/{WAN_FOLDERS[menu]} |" in text
 
 
 def test_missing_files_are_those_that_the_menus_name(workflow):

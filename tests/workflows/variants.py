@@ -6,10 +6,10 @@ SUBJECT = "a subject from a picture"
 SECOND_SUBJECT = "a second subject"
 FACE = "a face from a picture"
 FIRST, LAST = "the first picture", "the last picture"
-MASKS = "the outline of a tracked object"
+MASKS = "the outline of an object"
 CUT_OUT = "the full figure"
 POSES = "its motion, from poses"
-FIND_POSES = "poses of the people in the clip"
+FIND_POSES = "poses of people in a clip"
 
 _SECOND = {"Subject": {"image": "second.png"}, "Mask of the subject": {"image": "second_mask.png"}}
 
