@@ -83,7 +83,7 @@ def test_further_tables_explain_the_choices_of_an_input(node_classes, language):
 
 
 @pytest.mark.parametrize("language", INPUTS)
-def test_pages_of_tasks_begin_with_their_picture(language):
+def test_pages_of_tasks_and_controls_begin_with_their_picture(language):
     """By its place below js/docs, where the page looks for it."""
     shown = set()
     for path in PAGES.glob(f"*/{language}.md"):
@@ -92,4 +92,4 @@ def test_pages_of_tasks_begin_with_their_picture(language):
             picture = PAGES / file
             assert picture.read_bytes() == (ROOT / "docs/images/tasks" / picture.name).read_bytes()
             shown.add(picture)
-    assert shown == set((PAGES / "images").iterdir()) and len(shown) == 11
+    assert shown == set((PAGES / "images").iterdir()) and len(shown) == 14

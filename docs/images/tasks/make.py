@@ -22,7 +22,7 @@ MAX_BYTES = 30 * 1000
 HELP = ROOT / "js/docs/images"
 IN_HELP = {
     *("text", "depth", "pose", "layout", "inpainting", "outpainting", "firstframe", "keyframes", "move"),
-    *("reference", "inpainting_depth"),
+    *("reference", "inpainting_depth", "scribble", "gray", "flow"),
 }
 
 log = logging.getLogger("vdot")
