@@ -21,3 +21,8 @@ export async function loadStrings() {
 export function text(key, values = {}) {
   return (strings[key] ?? key).replace(/\{(\w+)\}/g, (place, name) => String(values[name] ?? place))
 }
+
+/** The label of a menu's value: its translation, else the value itself. */
+export function choice(value) {
+  return strings.choices?.[value] ?? String(value ?? "")
+}

@@ -8,6 +8,7 @@
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 import { attachBoxes, BOX_NODES } from "./boxes.js"
+import { labelChoices } from "./choices.js"
 import { colorUnits } from "./colors.js"
 import { attachErrors, watchErrors } from "./errors.js"
 import { attachExtend } from "./extend.js"
@@ -74,6 +75,7 @@ app.registerExtension({
     if (node.comfyClass === EXTEND) attachExtend(node)
     if (node.comfyClass in TIMELINES) attachTimeline(node)
     if (node.comfyClass in SPANS) attachSpan(node)
+    labelChoices(node)
     keepMinWidth(node)
     keepGrowingOrder(node)
     attachErrors(node)

@@ -89,6 +89,16 @@ def test_main_has_the_same_keys_and_places_in_every_language():
         assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", chinese[path])), path
 
 
+def test_labels_of_choices_are_of_choices_that_are_there(schemas):
+    values = set()
+    for options in (options for schema in schemas.values() for options in inputs_of(schema).values()):
+        values |= {value for value in options.get("options") or [] if isinstance(value, str)}
+    english, chinese = (locale(language, "main")["vdot"]["choices"] for language in LANGUAGES)
+    assert set(english) <= values and all(name == label for name, label in english.items())
+    for name, label in chinese.items():
+        assert name in label, "help and notes name the value"
+
+
 def test_every_category_is_translated(schemas):
     parts = {part for schema in schemas.values() for part in schema["category"].split("/")}
     for language in LANGUAGES:

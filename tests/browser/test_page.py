@@ -233,6 +233,9 @@ def test_page_in_chinese(server, browser):
             "(id) => app.graph.getNodeById(id).widgets.map((w) => [w.name, w.label])", sampler
         )
         assert dict(labels)["steps"] == chinese["inputs"]["steps"]["name"]
+        depth = page.add("VDOTDepth")
+        page.page.get_by_text(own["choices"]["frame"]).wait_for()
+        assert page.widgets(depth)["normalization"]["value"] == "frame"
         assert page.our_problems() == []
     finally:
         page.close()

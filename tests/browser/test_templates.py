@@ -133,3 +133,5 @@ def test_a_blueprint_is_found_by_search_wired_by_mouse_and_run(page, name):
     draw_wire(page, (blueprint, 0), (save, 0))
     assert page.run() == "execution_success"
     assert page.our_problems() == []
+    page.clear()
+    page.wait_for_open_bitmaps(0)  # of the sampler inside
