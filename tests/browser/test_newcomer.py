@@ -35,9 +35,10 @@ FOCUSED = "() => document.activeElement.className"
 SELECTED = "() => app.canvas.selectedItems.size"
 # What a reload must keep: type, values and wires of every node.
 KEPT = """() => app.graph._nodes.map((node) => [
-    String(node.id), node.type, node.serialize().widgets_values ?? [], (node.inputs ?? []).map((input) => {
-        const link = input.link == null ? null : app.graph.getLink(input.link)
-        return [input.name, link && String(link.origin_id), link && link.origin_slot]
+    String(node.id), node.type, node.serialize().widgets_values ?? [],
+    (node.inputs ?? []).filter((input) => input.link != null).map((input) => {
+        const link = app.graph.getLink(input.link)
+        return [input.name, String(link.origin_id), link.origin_slot]
     })]).sort()"""
 
 
