@@ -2,7 +2,8 @@
 
 Every row of every planned run is generated, scored by the evaluation network and written to
 `out_dir/run/sampler/row.json` with a contact sheet; then docs/RESULTS.md is written. The same command
-resumes: finished rows of the same weights, settings and version of the clips are skipped.
+resumes: finished rows of the same weights, settings and version of the clips are skipped, and of several
+processes each row is evaluated by one.
 One model alone: `--run NAME [--transformer FILE] [--use '[guided50]'] [--only '[text]']`. The page alone:
 `--report`.
 """
@@ -35,13 +36,15 @@ from tiny.evaluation.report import read_results, write_report
 from tiny.evaluation.score import RowScores
 from tiny.evaluation.sheets import save_animation, save_sheet
 from training.distributed.precision import uses_bf16
-from training.engine.files import read_json, write_json
+from training.engine.files import write_json
+from training.engine.results import has_result, made_once
 from training.paths import ROOT
 from vdot_core.files import reason_of
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
-from vdot_core.text import shown
+from vdot_core.text import counted, shown
 
 logger = logging.getLogger("vdot")
+CURE = "delete it to evaluate the row again"
 
 
 def fingerprint(paths: Sequence[str | Path], settings: dict) -> str:
@@ -116,11 +119,14 @@ class Evaluation:
         return {**summary, "family": row.family, "cpu_seconds": cpu_seconds / max(len(cases), 1)}
 
 
-def run(config: EvaluationConfig) -> None:
+def run(config: EvaluationConfig) -> int:
     """Evaluate every row with every sampler; finished rows are kept.
 
     Args:
         config: The evaluation.
+
+    Returns:
+        The number of rows that another process is evaluating.
     """
     torch.set_num_threads(config.threads)
     evaluation = Evaluation(config)
@@ -128,6 +134,7 @@ def run(config: EvaluationConfig) -> None:
     files = [*evaluation.model.files, config.evaluator]
     # The settings that all rows of a report must share, for any transformer.
     measured_with = fingerprint(files[1:], {name: common[name] for name in ("split", "first", "score")})
+    others = 0
     rows = [row for row in config.tasks if not config.only or row.title in config.only]
     for sampler in config.use or [*config.samplers, "truth", "vae"]:
         folder = Path(config.out_dir) / config.run / sampler
@@ -138,19 +145,24 @@ def run(config: EvaluationConfig) -> None:
             count = {"clips": row.clips or config.clips, "bf16": evaluation.config.bf16}
             mark = fingerprint(files, {**common, **count, "row": asdict(row), "sampler": settings})
             path = folder / f"{row.title}.json"
-            cure = "delete it to evaluate the row again"
-            if path.is_file() and read_json(path, dict, cure).get("fingerprint") == mark:
-                logger.info("%s / %s / %s is done", config.run, sampler, row.title)
-                continue
-            result = evaluation.row(row, sampler, folder)
-            about = {"fingerprint": mark, "measured_with": measured_with, "run": config.run}
-            about |= {"sampler": sampler, "row": asdict(row)}
-            write_json({**about, **result, "settings": settings, "evaluations": evaluations, **count}, path)
+            with made_once(path, "fingerprint", mark, CURE) as mine:
+                if not mine:
+                    done = has_result(path, "fingerprint", mark, CURE)
+                    others += not done
+                    state = "done" if done else "left to another process"
+                    logger.info("%s / %s / %s is %s", config.run, sampler, row.title, state)
+                    continue
+                result = evaluation.row(row, sampler, folder)
+                about = {"fingerprint": mark, "measured_with": measured_with, "run": config.run}
+                about |= {"sampler": sampler, "row": asdict(row)}
+                about |= {"settings": settings, "evaluations": evaluations}
+                write_json({**about, **result, **count}, path)
             score = f"{result['score']:.3f}" if result["score"] is not None else "none"
             seconds = result["cpu_seconds"]
             logger.info(
                 "%s / %s / %-22s score %s, %.2f CPU s a video", config.run, sampler, row.title, score, seconds
             )
+    return others
 
 
 def planned_runs(config: EvaluationConfig) -> list[EvaluationConfig]:
@@ -179,9 +191,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         return 2
     try:
-        for one in runs:
-            run(one)
-        if config.run is not None and not report_only:
+        others = sum(map(run, runs))
+        if others:
+            logger.info("%s left to other processes; the last one writes the page", counted(others, "row"))
+        if others or (config.run is not None and not report_only):
             return 0
         page = write_report(Path(config.out_dir), ROOT / "docs", trainings=config.trainings)
     except ValueError as error:  # a damaged result, or results that cannot be compared

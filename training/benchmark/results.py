@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vdot_core.files import remove_abandoned
-
-from ..engine.files import read_json, write_json
-from ..engine.lock import claimed
+from ..engine.files import write_json
+from ..engine.results import made_once
 from .config import EvaluateConfig, ModelConfig
 from .generate import shared_out, video_path
 from .index import Benchmark, Sample
@@ -51,14 +49,6 @@ class Results:
                 continue
             text = json.dumps(self.key_of(config, sample, video))
             key = hashlib.sha256(text.encode()).hexdigest()[:32]
-            if _is_finished(path, key):
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with claimed(path) as mine:
-                if mine and not _is_finished(path, key):
-                    remove_abandoned(path)
+            with made_once(path, "key", key, CURE) as mine:
+                if mine:
                     yield sample, video, lambda values: write_json({"key": key, self.name: values}, path)  # noqa: B023
-
-
-def _is_finished(path: Path, key: str) -> bool:
-    return path.is_file() and read_json(path, dict, CURE).get("key") == key

@@ -14,6 +14,7 @@ from tiny.evaluation.config import EvaluationConfig, PlannedRun, SamplerConfig, 
 from tiny.evaluation.curves import read_curves
 from tiny.evaluation.report import read_results, write_report
 from training.distributed import precision
+from training.engine.lock import claimed
 
 SCORE = {"color": 1.0, "shape": 1.0, "kept_score": 2.0, "reference_kept": 1.0, "object_iou": 1.0}
 ROWS = [
@@ -84,7 +85,11 @@ def test_done_rows_are_left_and_changed_ones_are_made_again(evaluated):
     files = {file: file.stat().st_mtime_ns for file in (folder / "out").rglob("*.json")}
     evaluate.main(["--config", str(path), "--only", "[text, depth]"])
     assert {file: file.stat().st_mtime_ns for file in files} == files
-    (folder / "out" / "teacher" / "quick" / "depth.json").unlink()
+    depth = folder / "out" / "teacher" / "quick" / "depth.json"
+    depth.unlink()
+    with claimed(depth):
+        evaluate.main(["--config", str(path), "--only", "[depth]", "--use", "[quick]"])
+        assert not depth.exists(), "another process is evaluating it"
     evaluate.main(["--config", str(path), "--only", "[text, depth]", "--use", "[quick]"])
     changed = {file for file in files if file.stat().st_mtime_ns != files[file]}
     assert {file.stem for file in changed} == {"depth"}
