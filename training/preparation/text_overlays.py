@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +19,7 @@ from .clip_files import to_bytes
 
 NUM_FRAMES = 4
 STAYING = 0.75  # of the frames
+MAX_THICKNESS = 0.2  # of a line, in parts of the picture's shorter side
 PACKAGES = ("rapidocr", "rapidocr_onnxruntime")
 
 
@@ -55,7 +57,11 @@ def _lines(picture: np.ndarray) -> np.ndarray:
     # The older package answers (corners, seconds), the newer one an object.
     corners = result[0] if isinstance(result, tuple) else result.boxes
     for line in [] if corners is None else corners:
-        ImageDraw.Draw(mask).polygon([tuple(map(float, point)) for point in line], fill=1)
+        points = [tuple(map(float, point)) for point in line]
+        thickness = min(math.dist(points[0], points[1]), math.dist(points[1], points[2]))
+        # On pictures without text, the networks sometimes mark a large blurred region.
+        if thickness <= MAX_THICKNESS * min(picture.shape[:2]):
+            ImageDraw.Draw(mask).polygon(points, fill=1)
     return np.asarray(mask)
 
 

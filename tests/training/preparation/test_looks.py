@@ -1,5 +1,7 @@
 """NIQE against scikit-video's values, and text that stays over a clip."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,14 @@ def test_text_counts_where_it_stays(monkeypatch):
     masks[3][8] = 0
     monkeypatch.setattr(text_overlays, "_lines", lambda picture: masks.pop(0))
     assert text_overlays.text_share(torch.rand(9, 10, 10, 3)) == pytest.approx(0.2)
+
+
+def test_a_region_that_is_no_line_does_not_count(monkeypatch):
+    lines = [[[0, 0], [99, 0], [99, 79], [0, 79]], [[10, 70], [59, 70], [59, 77], [10, 77]]]
+    for answer in ((lines, 0.1), SimpleNamespace(boxes=np.array(lines)), (None, None)):
+        monkeypatch.setattr(text_overlays, "_reader", lambda answer=answer: lambda picture, **_: answer)
+        share = text_overlays.text_share(torch.rand(5, 80, 100, 3))
+        assert share == pytest.approx(0 if isinstance(answer, tuple) and answer[0] is None else 400 / 8000)
 
 
 @pytest.mark.skipif(text_overlays.missing() is not None, reason=str(text_overlays.missing()))
