@@ -13,7 +13,7 @@ PART_COLOR = "#808080"
 # Heights that nodes grow to in the classic renderer after a run with open previews; others: two lines more.
 GROWN = {
     **{"VDOTLoadClip": 600, "LoadImage": 335, "LoadImageMask": 335, "SaveVideo": 400},
-    **{"VDOTEncode": 290, "VDOTSampler": 940, "VDOTLongVideo": 1140},
+    **{"VDOTEncode": 290, "VDOTSampler": 940, "VDOTLongVideo": 1250},
 }
 SLACK = 36
 NATIVE_NODES = (
