@@ -6,10 +6,10 @@ import { onSaid } from "./restore.js"
 /**
  * Shows lines of plain text on a node, in place of those shown before.
  * @param {object} node a LiteGraph node
- * @param {string[]} lines
+ * @param {string[] | string} lines
  */
 export function showNotes(node, lines) {
-  const said = lines.map(String).filter((line) => line.trim())
+  const said = [lines].flat().map(String).filter((line) => line.trim())
   const section = panelSection(node, "notes", said.length > 0)
   if (!section) return
   section.setAttribute("role", "status")

@@ -11,6 +11,7 @@ import { text } from "./strings.js"
 const SETTING = "VDOT.ShowStrip"
 const CLOSED = "vdot_strip_closed"
 const VERSION = 1
+const MAX_REFERENCES = 1000
 const LEGEND = ["kept", "guided", "free"]
 
 const nodes = new Set()
@@ -68,15 +69,27 @@ function fill(section, node, strip) {
   section.replaceChildren(element("div", "vdot-strip-head", button, legend), body)
 }
 
+/** A strip as it was sent; undefined for what is none, such as that of another version in a history. */
+function readStrip(sent) {
+  let strip
+  try {
+    strip = JSON.parse(sent)
+  } catch {
+    return undefined
+  }
+  const { version, image, frames, references } = strip ?? {}
+  const isWhole = Array.isArray(frames) && references >= 0 && references <= MAX_REFERENCES
+  return version === VERSION && String(image).startsWith("data:image/webp;base64,") && isWhole ? strip : undefined
+}
+
 /**
  * Shows a node's strip in place of the one before.
  * @param {object} node a LiteGraph node
  * @param {string | undefined} sent JSON of {version, kind, image, frames, references}
  */
 export function showStrip(node, sent) {
-  if (!sent) return
-  const strip = JSON.parse(sent)
-  if (strip.version !== VERSION || !strip.image.startsWith("data:image/webp;base64,")) return
+  const strip = readStrip(sent)
+  if (!strip) return
   fill(panelSection(node, "strip"), node, strip)
   nodes.add(node)
   update(node)

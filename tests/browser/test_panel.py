@@ -204,6 +204,26 @@ def test_a_video_of_one_workflow_is_not_shown_on_another(page):
     assert page.page.locator(".vdot-prediction").count() == 1
 
 
+ODD = """(id) => {
+    const node = app.graph.getNodeById(id)
+    const image = "data:image/webp;base64,AA"
+    const strips = ["{", "null", "5", "{}", JSON.stringify({version: 1, image, frames: null, references: 0}),
+        JSON.stringify({version: 1, image, frames: [0], references: 1e9}),
+        JSON.stringify({version: 1, frames: []})]
+    for (const strip of strips) node.onExecuted({vdot_strip: [strip]})
+    for (const text of [null, "one line", 5, []]) node.onExecuted({text})
+    for (const message of [null, undefined, {}, {vdot_strip: null}, {vdot_strip: 5}]) node.onExecuted(message)
+    node.onExecuted({text: "one line"})
+}"""
+
+
+def test_what_is_no_strip_or_no_list_of_notes_breaks_no_node(page):
+    page.clear()
+    node = page.add("VDOTText")
+    page.evaluate(ODD, node)
+    assert shown(page, node, "strip") is None and shown(page, node, "notes") == "one line"
+
+
 SAY = """async ([id, workflow]) => {
     const {api} = await import("/scripts/api.js")
     const {rememberPrompt} = await import("/extensions/ComfyUI-VDOT/restore.js")
