@@ -35,6 +35,7 @@ from tiny.evaluation.observe import Observation, observe
 from tiny.evaluation.report import read_results, write_report
 from tiny.evaluation.score import RowScores
 from tiny.evaluation.sheets import save_animation, save_sheet
+from training.data.encoders import pick_device
 from training.distributed.precision import uses_bf16
 from training.engine.files import write_json
 from training.engine.results import has_result, made_once
@@ -181,6 +182,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = [] if report_only else planned_runs(config)
         if report_only:
             read_results(Path(config.out_dir))
+        pick_device(config.device)
+        if runs and not config.tasks:
+            raise ValueError("tasks is empty; give rows, as tiny/configs/tiny_evaluation.yaml does")
         missing = missing_inputs(runs)
     except ValueError as error:
         # The message says all. What goes wrong later needs its traceback.

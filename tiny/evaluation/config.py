@@ -14,6 +14,8 @@ from vdot_core.text import described
 
 from ..clips.shapes import SPLITS
 
+FAMILIES = ("text", "control", "keep", "reference", "composite")
+
 
 @dataclass(frozen=True)
 class SamplerConfig:
@@ -80,6 +82,9 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         require_range(self, "tasks: ", 1, 1_000_000, "clips", "seeds")
+        if self.family is not None and self.family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise ValueError(f"tasks: family is {described(self.family)}; expected null or one of {known}")
 
     @property
     def title(self) -> str:
@@ -156,7 +161,7 @@ class EvaluationConfig:
     pictures: int = 6
     bf16: bool | Literal["auto"] = "auto"
     compile: bool = False
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
 
     def __post_init__(self) -> None:

@@ -24,9 +24,13 @@ CHUNKED_FROM_DIM = 48
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """'auto', 'cpu' or 'cuda' -> the device of this process."""
+    """'auto', 'cpu' or 'cuda' -> the device of this process; ValueError where there is none."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    elif name == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "device is cuda, and torch finds no GPU here; set auto or cpu, or look at nvidia-smi"
+        )
     return (
         torch.device("cuda", local_rank % max(1, torch.cuda.device_count()))
         if name == "cuda"

@@ -224,6 +224,8 @@ def test_mistakes_end_with_a_line_and_status_2(assets, tmp_path, capsys):
             "--transformer", str(tmp_path / "other.safetensors"),
         ],
         "unknown task 'colorize'": ["--tasks", "[{task: colorize}]"],
+        "tasks is empty": ["--tasks", "[]"],
+        "tasks: family is 'lines'": ["--tasks", "[{task: text, family: lines}]"],
         "tasks has '../text'": ["--tasks", "[{task: text, name: ../text}]"],
         "samplers has 'a/b'": ["--samplers", "{a/b: {steps: 2}}"],
         "samplers: steps is 0; expected 1 to 1000": ["--samplers", "{quick: {steps: 0}}"],

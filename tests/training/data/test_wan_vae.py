@@ -5,7 +5,7 @@ import torch
 
 from tiny.vae import save_vae
 from training.data import wan_vae
-from training.data.encoders import CHUNKED_FROM_DIM, VideoEncoder
+from training.data.encoders import CHUNKED_FROM_DIM, VideoEncoder, pick_device
 from training.data.vae_passes import decode_latents, encode_moments
 
 CPU = torch.device("cpu")
@@ -140,3 +140,10 @@ def test_other_files_are_refused(file, tmp_path):
     save_file(tensors, tmp_path / "z.safetensors")
     with pytest.raises(ValueError, match=r"not a Wan 2\.1 VAE: (.|\n)*decoder\.mid_block\.resnets\.0\.conv1"):
         wan_vae.load_vae(tmp_path / "z.safetensors")
+
+
+def test_a_gpu_that_is_not_there_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    with pytest.raises(ValueError, match="device is cuda, and torch finds no GPU here; set auto or cpu"):
+        pick_device("cuda")
