@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vdot_core.checkpoints import read_tensors
+from vdot_core.foreign import loading
 from vdot_core.text import shown
 from vdot_core.torch_files import load_torch_file
 
@@ -66,12 +67,13 @@ def _load(folder: str, file: str):
     from transformers import AutoImageProcessor, CLIPModel
 
     local = {"local_files_only": True, "trust_remote_code": False}
-    try:
+    with loading("transformers", folder, "a CLIP", StopError):
         network = CLIPModel.from_pretrained(folder, use_safetensors=True, **local)
         processor = AutoImageProcessor.from_pretrained(folder, **local)
+    try:
         head = _layers(Path(file), network.config.projection_dim)
-    except (OSError, ValueError, KeyError) as error:
-        raise StopError(f"the aesthetic score cannot be computed ({shown(error, 250)})") from error
+    except ValueError as error:
+        raise StopError(f"quality.aesthetic_head: {shown(error, 300)}") from error
     return processor, network.eval().to("cuda" if torch.cuda.is_available() else "cpu"), head
 
 

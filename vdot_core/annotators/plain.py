@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..foreign import UnusableModelError
 from ..signals import draw_lines, flow_video, load_raft
 from ..text import shown
 from .annotator import Annotation, Annotator
@@ -54,7 +55,11 @@ class Flow(Annotator):
     def annotate(self, frames: Tensor) -> Annotation:
         """See `flow_video`; `peak_px` is the mean of the maps' longest vectors."""
         if self.model and self._network is None:
-            self._network = load_raft(self.model).to("cuda" if torch.cuda.is_available() else "cpu")
+            try:
+                network = load_raft(self.model)
+            except ValueError as error:
+                raise UnusableModelError(str(error)) from error
+            self._network = network.to("cuda" if torch.cuda.is_available() else "cpu")
         flow = flow_video(frames, network=self._network)
         peak = sum(flow.peak_px) / len(flow.peak_px)
         return Annotation(flow.estimator, control=flow.frames, facts={"peak_px": peak})

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..foreign import UnusableModelError, loading
 from ..text import shown
 from .people import Person
 
@@ -30,14 +31,18 @@ class Sam2:
 
     Args:
         folder: Of the model, such as sam2.1-hiera-small.
+
+    Raises:
+        UnusableModelError: transformers cannot load it.
     """
 
     def __init__(self, folder: Path) -> None:
         from transformers import Sam2Model, Sam2Processor
 
         local = {"local_files_only": True, "trust_remote_code": False}
-        network = Sam2Model.from_pretrained(folder, use_safetensors=True, **local)
-        self.processor = Sam2Processor.from_pretrained(folder, **local)
+        with loading("transformers", folder, "a SAM 2", UnusableModelError):
+            network = Sam2Model.from_pretrained(folder, use_safetensors=True, **local)
+            self.processor = Sam2Processor.from_pretrained(folder, **local)
         self.network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
     def __call__(self, frame: Tensor, people: Sequence[Person]) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..foreign import UnusableModelError, loading
 from ..text import shown
 from .openpose_points import COCO, body_points
 from .people import Person
@@ -32,14 +33,18 @@ class VitPose:
 
     Args:
         folder: Of the model, such as vitpose-base-simple or vitpose-plus-base.
+
+    Raises:
+        UnusableModelError: transformers cannot load it.
     """
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoImageProcessor, VitPoseForPoseEstimation
 
         local = {"local_files_only": True, "trust_remote_code": False}
-        network = VitPoseForPoseEstimation.from_pretrained(folder, use_safetensors=True, **local)
-        self.processor = AutoImageProcessor.from_pretrained(folder, **local)
+        with loading("transformers", folder, "a ViTPose", UnusableModelError):
+            network = VitPoseForPoseEstimation.from_pretrained(folder, use_safetensors=True, **local)
+            self.processor = AutoImageProcessor.from_pretrained(folder, **local)
         self.network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
     def __call__(self, frame: Tensor, people: Sequence[Person]) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from vdot_core.annotators.people import Person
 from vdot_core.annotators.regions import Region
 from vdot_core.annotators.sam2 import Sam2
 from vdot_core.annotators.vitpose import VitPose
+from vdot_core.foreign import UnusableModelError
 
 
 def test_flow_by_raft_is_the_signals_own(tmp_path):
@@ -26,6 +27,16 @@ def test_flow_by_raft_is_the_signals_own(tmp_path):
     expected = flow_video(clip, network=load_raft(tmp_path / "raft.pth"))
     torch.testing.assert_close(result.control, expected.frames)
     assert "does not exist" in make_annotator("flow", model=tmp_path / "gone.pth").missing()
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(UnusableModelError, match="holds no RAFT weights"):
+        make_annotator("flow", model=tmp_path / "other.pth").run(clip)
+
+
+@pytest.mark.parametrize("network", [VitPose, Sam2])
+def test_a_folder_of_another_model_is_a_sentence(network, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": "x"}')
+    with pytest.raises(UnusableModelError, match="transformers cannot load"):
+        network(tmp_path)
 
 
 def test_cocos_joints_are_openposes():
