@@ -8,6 +8,7 @@ MARGIN, GROUP_GAP, GROUP_TOP = 20, 30, -10
 WIDTH, TASK_WIDTH = 300, 340
 PART_WIDTH = 295  # six columns of optional groups fit into a row
 NOTE_WIDTH, NOTE_ROW, NOTE_LETTERS = 900, 19, 122
+TABLE_PX = 15  # by which a row of a table is higher than one of text
 SCALE, LEFT_PX, TOP_PX = 0.8, 80, 120  # the page's menus cover what is further left and higher
 PART_COLOR = "#808080"
 # Heights that nodes grow to in the classic renderer after a run with open previews; others: two lines more.
@@ -44,6 +45,7 @@ def note_node(text: str) -> dict:
     """A note above the graph, as high as its text."""
     rows = sum(math.ceil(len(line) / NOTE_LETTERS) for line in text.splitlines())
     height = NOTE_ROW * (rows + text.count("\n\n") // 2 + 3)
+    height += TABLE_PX * text.count("\n|")
     return {
         "id": 1,
         "type": "MarkdownNote",
