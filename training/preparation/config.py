@@ -276,7 +276,7 @@ class PrepareConfig:
         require_annotators: End with an error where one lacks its package or weights; false: it is named, and
             its tasks are left out.
         depth_model: Folder of a depth model of transformers, such as Depth Anything V2; null: no depth rows.
-        flow_model: File of RAFT's weights for flow rows; null: OpenCV's DIS.
+        flow_model: File of RAFT's weights for flow rows and motion; null: OpenCV's DIS.
         pose_model: Folder of a ViTPose of transformers; null: BlazePose's joints.
         matte_model: Folder of a SAM 2 of transformers; null: MediaPipe's selfie segmentation.
         rows_per_shard: Rows of a tar.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 
-from vdot_core.signals import dis_flow
+from vdot_core.signals import dis_flow, raft_flow
 
+from .annotate import annotator
 from .clip_files import load
 from .config import PrepareConfig
 from .stage import Row, out_path
@@ -15,16 +14,16 @@ from .stage import Row, out_path
 
 def missing(config: PrepareConfig) -> str | None:
     """Why flow cannot be measured here."""
-    if importlib.util.find_spec("cv2"):
-        return None
-    return "motion needs OpenCV: `pip install opencv-python-headless`"
+    return annotator("flow", config).missing()
 
 
 def measure_motion(row: Row, config: PrepareConfig) -> Row:
-    """Mean and 95th percentile of the flow's length, in pixels a frame, of OpenCV's DIS (fast)."""
+    """Mean and 95th percentile of the flow's length, in pixels a frame, of RAFT or OpenCV's DIS (fast)."""
     clip = row["trim"]
     frames = load(out_path(config, clip["file"]), config.clips.frame_rate, clip["num_frames"])
-    lengths = dis_flow(frames, preset="fast").norm(dim=1)
+    network = annotator("flow", config).network()
+    flow = dis_flow(frames, preset="fast") if network is None else raft_flow(frames, network)
+    lengths = flow.norm(dim=1)
     means = lengths.flatten(1).mean(1)
     return {
         "mean_px": round(float(means.mean()), 4),

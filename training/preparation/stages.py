@@ -38,7 +38,14 @@ QUALITY = Stage(
     settings=lambda c: [asdict(c.quality), niqe.VERSION if niqe.missing() is None else None],
     missing=quality.missing,
 )
-MOTION = Stage("motion", 1, motion.measure_motion, ("trim",), missing=motion.missing)
+MOTION = Stage(
+    "motion",
+    1,
+    motion.measure_motion,
+    ("trim",),
+    settings=lambda c: c.flow_model,
+    missing=motion.missing,
+)
 CAPTIONS = Stage(
     "captions",
     1,

@@ -54,12 +54,20 @@ class Flow(Annotator):
 
     def annotate(self, frames: Tensor) -> Annotation:
         """See `flow_video`; `peak_px` is the mean of the maps' longest vectors."""
+        flow = flow_video(frames, network=self.network())
+        peak = sum(flow.peak_px) / len(flow.peak_px)
+        return Annotation(flow.estimator, control=flow.frames, facts={"peak_px": peak})
+
+    def network(self) -> nn.Module | None:
+        """RAFT, read at its first use; None: DIS is used.
+
+        Raises:
+            UnusableModelError: The file holds no such weights.
+        """
         if self.model and self._network is None:
             try:
                 network = load_raft(self.model)
             except ValueError as error:
                 raise UnusableModelError(str(error)) from error
             self._network = network.to("cuda" if torch.cuda.is_available() else "cpu")
-        flow = flow_video(frames, network=self._network)
-        peak = sum(flow.peak_px) / len(flow.peak_px)
-        return Annotation(flow.estimator, control=flow.frames, facts={"peak_px": peak})
+        return self._network

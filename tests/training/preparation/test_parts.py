@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from training.preparation import motion
 from training.preparation.captions import ask
 from training.preparation.clip_files import load, write_clip, write_mask
 from training.preparation.config import CaptionConfig, ClipConfig, PrepareConfig
@@ -81,6 +82,22 @@ def test_the_same_frames_are_the_same_bytes(tmp_path):
         assert write_clip(tmp_path / name, clip, 16, 12) == 17
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     assert (load(tmp_path / "a.mp4", 16, 81) - torch.from_numpy(clip) / 255).mean(-1).abs().mean() < 0.03
+
+
+def test_motion_is_measured_by_raft_where_it_is_named(tmp_path):
+    from torchvision.models.optical_flow import raft_small
+
+    from vdot_core.signals import load_raft, raft_flow
+
+    torch.save(raft_small(weights=None, progress=False).state_dict(), tmp_path / "raft.pth")
+    write_clip(tmp_path / "clip.mp4", panning(1, 2), 16, 12)
+    row = {"id": "a", "trim": {"file": "clip.mp4", "num_frames": 2}}
+    config = PrepareConfig(input=["x"], out_dir=str(tmp_path), flow_model=str(tmp_path / "raft.pth"))
+    frames = load(tmp_path / "clip.mp4", 16, 2)
+    expected = float(raft_flow(frames, load_raft(tmp_path / "raft.pth")).norm(dim=1).mean())
+    assert motion.measure_motion(row, config)["mean_px"] == pytest.approx(expected, rel=1e-3)
+    gone = PrepareConfig(input=["x"], flow_model=str(tmp_path / "gone.pth"))
+    assert "does not exist" in motion.missing(gone)
 
 
 def test_masks_survive_their_file_exactly(tmp_path):
