@@ -10,6 +10,8 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
+from dataclasses import asdict
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from vdot_core.files import read_file, sha256_of
-from vdot_core.text import described, parse_json, shown
+from vdot_core.text import counted, described, parse_json, shown
 
 from .caption_model import describe
 from .clip_files import load, to_bytes
@@ -29,6 +31,8 @@ MAX_TEXT_BYTES = 20_000
 MAX_ANSWER_BYTES = 2**20
 PICTURE_SIDE = 512
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+# Settings that change no caption.
+AROUND = ("api_key_variable", "retries", "timeout_s", "prices")
 # Of these the same request may succeed later: too many requests, and errors of the server.
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 
@@ -64,6 +68,29 @@ def caption(row: Row, config: PrepareConfig) -> Row:
     frames = load(out_path(config, clip["file"]), config.clips.frame_rate, clip["num_frames"])
     answer = ask if settings.model_dir is None else describe
     return answer(pictures_of(frames, settings.frames), settings)
+
+
+def settings_of(config: PrepareConfig) -> dict[str, Any]:
+    """The settings that captions depend on."""
+    return {name: value for name, value in asdict(config.captions).items() if name not in AROUND}
+
+
+def cost(captions: Iterable[Row], settings: CaptionConfig) -> str | None:
+    """A sentence on the tokens of captions, and their price where it is known; None where no model made any.
+
+    Args:
+        captions: Results of `caption`.
+        settings: Its `prices`.
+    """
+    made = [row for row in captions if row["source"] in ("server", "model")]
+    if not made:
+        return None
+    tokens = [sum(row.get(name, 0) for row in made) for name in ("tokens_in", "tokens_out")]
+    text = f"{counted(len(made), 'caption')} by a model: {tokens[0]:,} tokens in, {tokens[1]:,} out"
+    if settings.prices is None:
+        return text
+    price = sum(count * each / 1e6 for count, each in zip(tokens, settings.prices, strict=True))
+    return f"{text}, {price:.2f} by captions.prices"
 
 
 def _text_file(path: str) -> Path:

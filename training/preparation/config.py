@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Literal
@@ -148,6 +149,7 @@ class CaptionConfig:
         max_tokens: Longest answer.
         retries: Further tries after a server's error, with growing pauses.
         timeout_s: Seconds to wait for an answer.
+        prices: Of a million tokens in and of a million out, for the log of the cost; null: not known.
         template: Caption of clips without file, server and model; {name} is the words of the file's name.
     """
 
@@ -163,6 +165,7 @@ class CaptionConfig:
     max_tokens: int = 200
     retries: int = 4
     timeout_s: float = 120.0
+    prices: tuple[float, float] | None = None
     template: str = "A video of {name}."
 
     def __post_init__(self) -> None:
@@ -178,6 +181,10 @@ class CaptionConfig:
         require(1 <= self.max_tokens <= 4096, f"captions.max_tokens is {self.max_tokens}; expected 1 to 4096")
         require(0 <= self.retries <= 20, f"captions.retries is {self.retries}; expected 0 to 20")
         require(0 < self.timeout_s <= 3600, f"captions.timeout_s is {self.timeout_s}; expected up to 3600")
+        require(
+            self.prices is None or all(0 <= price < math.inf for price in self.prices),
+            f"captions.prices is {described(self.prices)}; expected two numbers from 0, such as [0.2, 0.6]",
+        )
         require(bool(self.template.strip()), "captions.template is empty; give a sentence")
         require(
             self.api_key_variable is None or self.api_key_variable in os.environ,

@@ -9,6 +9,7 @@ from vdot_core.text import counted, shown
 
 from ..engine.lock import locked
 from .budget import budget, stage_times
+from .captions import cost as caption_cost
 from .config import PrepareConfig
 from .executors import make_executor
 from .output import SPLITS, clip_rows, sample_rows, write_parquet, write_shards
@@ -59,6 +60,9 @@ def _write(config: PrepareConfig, clips: Clips, store: Store) -> None:
         total += rows
         logger.info("%s: %s, %s", shown(folder / table), counted(rows, "row"), counted(tars, "tar"))
     every = (row for held_out in (False, True) for row in sample_rows(clips, store, held_out=held_out))
+    captions = (store.get("captions", clip) for clip, keys in clips.keys.items() if "captions" in keys)
+    if cost := caption_cost(captions, config.captions):
+        logger.info("%s", cost)
     write_sheet(folder / SHEET, config, clips, store, every, stage_times(store))
     logger.info("%s", shown(folder / SHEET))
     if not total:

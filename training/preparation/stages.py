@@ -51,7 +51,7 @@ CAPTIONS = Stage(
     1,
     captions.caption,
     ("trim",),
-    settings=lambda c: c.captions,
+    settings=captions.settings_of,
     missing=lambda c: caption_model.missing(c.captions),
 )
 REFERENCES = Stage(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from training.preparation import motion
-from training.preparation.captions import ask
+from training.preparation.captions import ask, cost, settings_of
 from training.preparation.clip_files import load, write_clip, write_mask
 from training.preparation.config import CaptionConfig, ClipConfig, PrepareConfig
 from training.preparation.duplicates import find_duplicates
@@ -200,6 +200,29 @@ def test_a_busy_server_is_asked_again(server):
     assert result == {"prompt": "a fox runs", "source": "server", "tokens_in": 9, "tokens_out": 3}
     assert len(requests) == 3 and requests[0]["model"] == "vlm"
     assert requests[0]["messages"][0]["content"][0]["image_url"]["url"] == "data:image/jpeg;base64,anBlZw=="
+
+
+def test_captions_tell_their_tokens_and_cost():
+    rows = [
+        {"source": "server", "tokens_in": 1_500_000, "tokens_out": 200_000},
+        {"source": "server"},  # a server that counts none
+        {"source": "template"},
+    ]
+    text = "2 captions by a model: 1,500,000 tokens in, 200,000 out"
+    assert cost(rows, CaptionConfig()) == text
+    assert cost(rows, CaptionConfig(prices=(0.2, 0.6))) == f"{text}, 0.42 by captions.prices"
+    assert cost(rows[2:], CaptionConfig(prices=(0.2, 0.6))) is None
+    with pytest.raises(ValueError, match="expected two numbers from 0"):
+        CaptionConfig(prices=(0.2, -1))
+
+
+def test_settings_around_a_caption_keep_it(tmp_path):
+    def settings(**values):
+        return settings_of(
+            PrepareConfig(input=["x"], out_dir=str(tmp_path), captions=CaptionConfig(**values))
+        )
+
+    assert settings() == settings(retries=0, timeout_s=9, prices=(1, 2)) != settings(max_tokens=9)
 
 
 def test_an_error_of_a_worker_keeps_its_type(server, tmp_path):
