@@ -10,6 +10,8 @@ from . import diagnose, infer
 from .info import Survey, with_counts
 from .layouts import VACE_ROOTS
 
+_VACE_FIELDS = ("vace_layers", "vace_in_channels")
+
 
 def has_vace(network: Survey) -> bool:
     """True for a network with a VACE branch, and for such a branch alone."""
@@ -31,7 +33,8 @@ def join(base: Survey, module: Survey) -> Survey:
         base: the T2V network.
         module: the VACE branch of a network of the same size.
     Returns:
-        One network; its config is completed by the module's VACE layers where the base carries one.
+        One network; its config is completed by the module's VACE layers where the base carries one, and is
+        the module's where only that carries one.
     Raises:
         ValueError: the two are not a base and its module; the message says which rule is broken.
     """
@@ -50,6 +53,7 @@ def join(base: Survey, module: Survey) -> Survey:
             advice = "the two are swapped; give each in the place of the other"
         raise ValueError(f"{shown(module.info.path)} holds a complete network, not the VACE module: {advice}")
     _check_widths(base, module)
+    _check_configs(base, module)
     if has_vace(base):
         raise ValueError(
             f"{shown(base.info.path)} has a VACE branch already; load it alone, or give a T2V network"
@@ -66,6 +70,8 @@ def join(base: Survey, module: Survey) -> Survey:
     )
     if info.config is not None:
         info = replace(info, config=_with_vace(info.config, module))
+    elif module.info.config is not None and module.info.config.vace_layers:
+        info = replace(info, config=module.info.config)
     return Survey(info, entries)
 
 
@@ -84,13 +90,27 @@ def _check_widths(base: Survey, module: Survey) -> None:
         )
 
 
+def _check_configs(base: Survey, module: Survey) -> None:
+    """Refuse the module of a network of another depth or number of heads, where both files say it."""
+    own, other = module.info.config, base.info.config
+    if own is None or other is None:
+        return
+    for name, value in vars(other).items():
+        if name not in _VACE_FIELDS and getattr(own, name) != value:
+            values = f"{name} {shown(value, 20)} and {shown(getattr(own, name), 20)}"
+            raise ValueError(
+                f"{shown(base.info.path, 100)} and {shown(module.info.path, 100)} are of networks of "
+                f"different size ({values}); give the VACE module of a network of the base's size"
+            )
+
+
 def _with_vace(config: WanVaceConfig, module: Survey) -> WanVaceConfig:
     """A text-only config that came with the base, completed by the module's VACE layers.
 
     Where the module carries no config, they are evenly spaced.
     """
     own = module.info.config
-    if own is not None and own.vace_layers and own.num_layers == config.num_layers:
+    if own is not None and own.vace_layers:
         return replace(config, vace_layers=own.vace_layers, vace_in_channels=own.vace_in_channels)
     specs = {name: entry.spec for name, entry in module.entries.items()}
     _, num_vace = infer.count_blocks(specs)

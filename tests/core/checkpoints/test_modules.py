@@ -1,5 +1,7 @@
 """A VACE module alone: described, and written in every form, to be used with a base of another file."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -46,6 +48,11 @@ def converted(source, folder, form):
     return convert(source, folder / "module.safetensors", **options)
 
 
+def folder_in(parent, name):
+    (parent / name).mkdir()
+    return parent / name
+
+
 @pytest.mark.parametrize("name", ["ours", "theirs"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_module_alone_takes_every_form(tmp_path, parts, form, name):
@@ -69,6 +76,41 @@ def test_a_module_in_parts(tmp_path, parts):
     assert len(info.files) > 1 and info.usage
     read = read_weights(folder / "base.safetensors", vace=tmp_path).state_dict
     assert all(torch.equal(read[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"num_heads": 4},
+        {"num_layers": 8, "vace_layers": (0, 4)},
+        {"num_layers": 2, "vace_layers": (0, 1)},
+        {"text_dim": 24},
+    ],
+)
+def test_a_module_of_another_size_is_refused(tmp_path, parts, other):
+    """Also where every shape fits: heads, depth and places of the VACE blocks show in no shape."""
+    folder, _ = parts
+    config = replace(CONFIG, **other)
+    save_weights(tmp_path / "w.safetensors", config, weights_of(config))
+    split(tmp_path / "w.safetensors", tmp_path / "base.safetensors", tmp_path / "module.safetensors")
+    for form in ("bf16", "Q8_0"):
+        module = converted(tmp_path / "module.safetensors", folder_in(tmp_path, form), form).path
+        with pytest.raises(ValueError, match=rf"of different size \({next(iter(other))} ") as error:
+            load_network(folder / "base.safetensors", vace=module, dtype=torch.float32)
+        check_refusal(str(error.value))
+
+
+def test_a_module_says_the_places_of_its_blocks(tmp_path, parts):
+    """Over a base without a config too, as others write them."""
+    config = replace(CONFIG, vace_layers=(0, 3))
+    weights = weights_of(config, torch.float32)
+    save_weights(tmp_path / "w.safetensors", config, weights)
+    split(tmp_path / "w.safetensors", tmp_path / "base.safetensors", tmp_path / "module.safetensors")
+    text = {name: value for name, value in weights.items() if not is_vace(name)}
+    save_file(text, tmp_path / "theirs.safetensors")
+    for base in ("base", "theirs"):
+        info = inspect(tmp_path / f"{base}.safetensors", vace=tmp_path / "module.safetensors")
+        assert info.problem == "" and info.config == config
 
 
 def test_a_module_of_released_size_carries_no_config(tmp_path):
