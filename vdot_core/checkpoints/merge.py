@@ -70,6 +70,9 @@ def merge(
     require_apart([target], (*modules, *loras))
     strengths = _checked(strengths, len(loras))
     checkpoint = _joined(base, modules, config, dtype)
+    module_files = [file for module in modules for file in survey(module).info.files]
+    base_files = [file for file in checkpoint.info.files if file not in module_files]
+    require_apart([target], module_files + (base_files if len(base_files) > 1 else []))
     earlier = earlier_forms(target, [target], overwrite=overwrite, sources=(*checkpoint.info.files, *loras))
     specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
     added = [(read_lora(path, specs), strength) for path, strength in zip(loras, strengths, strict=True)]
