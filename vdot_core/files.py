@@ -10,8 +10,8 @@ import platform
 import re
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -165,11 +165,15 @@ def atomic_write(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
         if stat.S_IMODE(partial.stat().st_mode) != mode:  # safetensors lets only the owner read its files
             partial.chmod(mode)
         sync(partial)
-        with _named(path):
-            if not overwrite:
-                _claim(partial, path)
-            os.replace(partial, path)
+        _place(partial, path, overwrite)
     sync(path.parent)
+
+
+def _place(partial: Path, path: Path, overwrite: bool) -> None:
+    with _named(path):
+        if not overwrite:
+            _claim(partial, path)
+        os.replace(partial, path)
 
 
 @contextmanager
@@ -211,18 +215,82 @@ def new_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     Raises:
         ValueError: the folder does not exist or cannot be written to, the disk is full, or the file exists.
     """
+    _require_folder(path)
+    with _in_words(lambda: path):
+        remove_abandoned(path)
+        with atomic_write(path, overwrite=overwrite) as partial:
+            yield partial
+
+
+@contextmanager
+def new_files(
+    target: Path, paths: Sequence[Path], *, overwrite: bool = True, outdated: Sequence[Path] = ()
+) -> Iterator[Callable[[Path], Path]]:
+    """Write files that belong together: they take their names when all are complete.
+
+    `with new_files(target, paths) as partial_of: ...` write to `partial_of(path)` for one path after another.
+    After an exception, or where the process is killed before the end of the block, all are as before. Of
+    several processes that write the same paths without `overwrite`, one succeeds.
+
+    Args:
+        target: the name that they are known by; where the process was killed, the next call of this target
+            removes what was left.
+        paths: destinations, in the order in which they take their names.
+        overwrite: replace existing files; otherwise they are an error, also if they appear meanwhile.
+        outdated: files that no longer hold once the first path is replaced; they are removed right before.
+    Yields:
+        A function from one of the paths to an empty file in its folder.
+    Raises:
+        ValueError: as for `new_file`, of the file that was being written.
+    """
+    for path in paths:
+        _require_folder(path)
+    partials: dict[Path, Path] = {}
+    current = target
+    with _in_words(lambda: current), ExitStack() as stack:
+        for place in {path.with_name(target.name) for path in paths}:
+            remove_abandoned(place)
+
+        def partial_of(path: Path) -> Path:
+            nonlocal current
+            current = path
+            partials[path] = stack.enter_context(scratch_file(path.with_name(target.name)))
+            return partials[path]
+
+        yield partial_of
+        for current in paths:
+            sync(partials[current])
+        for path in outdated:
+            path.unlink(missing_ok=True)
+        placed = []
+        try:
+            for current in paths:
+                _place(partials[current], current, overwrite)
+                placed.append(current)
+        except OSError:
+            for path in placed if not overwrite else ():  # names that were free until now
+                path.unlink(missing_ok=True)
+            raise
+    for folder in {path.parent for path in paths}:
+        sync(folder)
+
+
+def _require_folder(path: Path) -> None:
     if not path.parent.is_dir():
         raise ValueError(
             f"cannot write {shown(path)}: the folder {shown(path.parent)} does not exist; create it first"
         )
+
+
+@contextmanager
+def _in_words(current: Callable[[], Path]) -> Iterator[None]:
+    """Errors of the system as ValueErrors that say what to do about the file which is being written."""
     try:
-        remove_abandoned(path)
-        with atomic_write(path, overwrite=overwrite) as partial:
-            yield partial
+        yield
     except FileExistsError as error:
-        raise ValueError(f"{shown(path)} exists already; give another name, or --overwrite") from error
+        raise ValueError(f"{shown(current())} exists already; give another name, or --overwrite") from error
     except OSError as error:
-        raise ValueError(f"cannot write {shown(path)}: {reason_of(error)}") from error
+        raise ValueError(f"cannot write {shown(current())}: {reason_of(error)}") from error
 
 
 def _claim(partial: Path, path: Path) -> None:

@@ -172,6 +172,23 @@ def write_safetensors(
         _write(file, header, specs, tensors)
 
 
+def fill_safetensors(
+    path: Path,
+    specs: Mapping[str, TensorSpec],
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write the content of a safetensors file to a file that is not known by its name yet; as above.
+
+    Raises:
+        ValueError: a dtype that the format cannot hold.
+        OSError: the file cannot be written.
+    """
+    header = _encode_header(path, specs, metadata)
+    with path.open("wb") as file:
+        _write(file, header, specs, tensors)
+
+
 def _write(
     file: BinaryIO,
     header: bytes,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from ..files import new_file
+from ..files import new_files
 from ..text import shown
 from .folders import INDEX_SUFFIX, MAX_SHARDS
-from .safetensors_files import write_safetensors
+from .safetensors_files import fill_safetensors
 from .targets import earlier_forms, remove, require_apart, require_free
 from .tensor_files import TensorSpec
 from .write import writing_order
@@ -28,10 +28,10 @@ def write_shards(
     overwrite: bool = False,
     sources: Sequence[Path] = (),
 ) -> Path:
-    """Write parts one after another, each complete or absent, and then their index.
+    """Write parts and their index, which take their names together once all are complete.
 
-    Until the index is there, no part can be loaded; an index that is replaced is removed first, and what
-    else the target's name stood for (`earlier_forms`) last.
+    An index that is replaced is removed right before, so that no part is read with others than its own; what
+    else the target's name stood for (`earlier_forms`) is removed last.
 
     Args:
         target: 'NAME.safetensors'; parts are 'NAME-00001-of-00003.safetensors'.
@@ -56,16 +56,16 @@ def write_shards(
         require_free(path, overwrite)
     require_apart(paths, sources)
     earlier = earlier_forms(target, paths, overwrite=overwrite, sources=sources)
-    index.unlink(missing_ok=True)
-    for name, specs in zip(names, shards, strict=True):
-        path, tensors = target.with_name(name), islice(stream, len(specs))
-        write_safetensors(path, writing_order(specs), tensors, metadata, overwrite=overwrite)
-    assert next(stream, None) is None, "tensors are left over"  # and the source is checked for changes
-    weight_map = {tensor: name for name, specs in zip(names, shards, strict=True) for tensor in specs}
-    num_bytes = sum(spec.num_bytes for specs in shards for spec in specs.values())
-    content = {"metadata": {"total_size": num_bytes}, "weight_map": dict(sorted(weight_map.items()))}
-    with new_file(index, overwrite=overwrite) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    outdated = [index] if overwrite else []
+    with new_files(target, [*paths[1:], index], overwrite=overwrite, outdated=outdated) as partial_of:
+        for path, specs in zip(paths[1:], shards, strict=True):
+            tensors = islice(stream, len(specs))
+            fill_safetensors(partial_of(path), writing_order(specs), tensors, metadata)
+        assert next(stream, None) is None, "tensors are left over"  # and the source is checked for changes
+        weight_map = {tensor: name for name, specs in zip(names, shards, strict=True) for tensor in specs}
+        num_bytes = sum(spec.num_bytes for specs in shards for spec in specs.values())
+        content = {"metadata": {"total_size": num_bytes}, "weight_map": dict(sorted(weight_map.items()))}
+        partial_of(index).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     remove(earlier)
     return index
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from ..files import new_files
 from ..networks import WanVaceConfig
 from ..text import shown
 from .infer import follows_from_shapes
 from .info import CheckpointInfo, Entry
 from .layouts import COMFYUI_PREFIXES, VACE_ROOTS, wan_to_diffusers
 from .read import inspect, iterate_tensors, loadable
-from .safetensors_files import write_safetensors
+from .safetensors_files import fill_safetensors
 from .streams import reported, unchanged
 from .targets import checked_path, earlier_forms, remove, require_apart, require_free
 from .tensor_files import TensorSpec
@@ -59,7 +61,7 @@ def split(
     if naming not in FILE_NAMINGS:
         raise ValueError(f"naming is '{shown(naming, 40)}'; give {', '.join(FILE_NAMINGS)}")
     targets = [checked_path(path) for path in (base, module)]
-    if len({path.absolute() for path in targets}) == 1:
+    if _is_same(*targets):
         raise ValueError(
             f"{shown(targets[0])} is given twice; give a file for the base and one for the module"
         )
@@ -75,23 +77,18 @@ def split(
         for target in targets
         for path in earlier_forms(target, targets, overwrite=overwrite, sources=checkpoint.info.files)
     ]
-    is_new = not targets[0].exists()
     parts: list[dict[str, Entry]] = [{}, {}]
     for name, entry in checkpoint.entries.items():
         parts[name.startswith(VACE_ROOTS)][name] = entry
     text = replace(config, vace_layers=())
     specs = {name: entry.spec for name, entry in checkpoint.entries.items()}
     is_released = follows_from_shapes(config, specs)
-    try:
+    with new_files(targets[0], targets, overwrite=overwrite) as partial_of:
         for target, entries, own in zip(targets, parts, (text, config), strict=True):
             metadata = carried_header(own, checkpoint.info.metadata)
             if is_released:
                 metadata = plain_header(config, specs, checkpoint.info.metadata)
-            _write(target, entries, dtype, FILE_NAMINGS[naming], metadata, overwrite)
-    except BaseException:
-        if is_new:
-            targets[0].unlink(missing_ok=True)
-        raise
+            _write(partial_of(target), entries, dtype, FILE_NAMINGS[naming], metadata)
     remove(earlier)
     return inspect(targets[0]), inspect(targets[1])
 
@@ -102,7 +99,6 @@ def _write(
     dtype: torch.dtype | None,
     rename: Callable[[str], str],
     metadata: dict[str, str],
-    overwrite: bool,
 ) -> None:
     specs = {name: TensorSpec(e.spec.shape, dtype or e.spec.dtype) for name, e in entries.items()}
     order = writing_order(specs)
@@ -111,4 +107,11 @@ def _write(
     renamed = ((rename(name), tensor) for name, tensor in stream)
     total = sum(spec.num_bytes for spec in order.values())
     order = {rename(name): spec for name, spec in order.items()}
-    write_safetensors(target, order, reported(renamed, total), metadata, overwrite=overwrite)
+    fill_safetensors(target, order, reported(renamed, total), metadata)
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    """True for two names of one file, be it there or not."""
+    if os.path.exists(first) and os.path.exists(second):
+        return os.path.samefile(first, second)
+    return os.path.realpath(first) == os.path.realpath(second)

@@ -1,6 +1,8 @@
 """Quantized forms: what is stored how, and how near it is; sharded sets, which are never half there."""
 
+import errno
 import json
+import os
 
 import pytest
 import torch
@@ -190,31 +192,35 @@ def test_a_sharded_set(tmp_path, source, weights, form):
         assert file.metadata()["format"] == "pt"
 
 
-def test_a_half_written_set_is_never_loadable(tmp_path, source, monkeypatch):
-    """Also where it replaces a complete one."""
+def test_a_set_that_fails_leaves_the_earlier_one(tmp_path, source, monkeypatch):
     target = tmp_path / "out" / "w.safetensors"
     target.parent.mkdir()
+    fill, calls = shards_module.fill_safetensors, []
+
+    def failing(path, *arguments):
+        calls.append(path)
+        if len(calls) % 3 == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fill(path, *arguments)
+
+    monkeypatch.setattr(shards_module, "fill_safetensors", failing)
+    full = r"cannot write .*w-00003-of-\d{5}\.safetensors: No space left on device; make room"
+    with pytest.raises(ValueError, match=full) as error:
+        convert(source, target, shard_bytes=100_000)
+    check_refusal(str(error.value))
+    assert not files_of(target.parent)
+    monkeypatch.undo()
     convert(source, target, shard_bytes=100_000)
     with pytest.raises(ValueError, match="exists already; give another name, or --overwrite"):
         convert(source, target, shard_bytes=100_000)
-    assert inspect(target.parent).problem == ""
-    write, calls = shards_module.write_safetensors, []
-
-    def failing(path, *arguments, **options):
-        calls.append(path)
-        if len(calls) == 3:
-            raise ValueError(f"cannot write {path}: No space left on device; make room")
-        write(path, *arguments, **options)
-
-    monkeypatch.setattr(shards_module, "write_safetensors", failing)
-    with pytest.raises(ValueError, match="No space left"):
-        convert(source, target, shard_bytes=100_000, overwrite=True)
-    for path in (target.parent, *sorted(target.parent.iterdir())):
-        with pytest.raises(ValueError, match=r"not in its folder|without their index; put") as error:
-            inspect(path)
-        check_refusal(str(error.value))
+    before = {path: path.read_bytes() for path in target.parent.iterdir()}
+    monkeypatch.setattr(shards_module, "fill_safetensors", failing)
+    for arguments in ({"shard_bytes": 100_000}, {"form": "int8", "shard_bytes": 20_000}):
+        with pytest.raises(ValueError, match="No space left"):
+            convert(source, target, overwrite=True, **arguments)
+        assert {path: path.read_bytes() for path in target.parent.iterdir()} == before
     monkeypatch.undo()
-    assert convert(source, target, shard_bytes=100_000, overwrite=True).problem == ""
+    assert convert(source, target, shard_bytes=300_000, overwrite=True).problem == ""
 
 
 def files_of(folder):
@@ -324,13 +330,13 @@ def test_more_parts_than_an_index_may_have_are_refused(tmp_path, source, monkeyp
 
 
 def test_a_source_that_changes_gives_no_index(tmp_path, source, monkeypatch):
-    write = shards_module.write_safetensors
+    write = shards_module.fill_safetensors
 
     def touching(path, *arguments, **options):
         write(path, *arguments, **options)
         source.touch()
 
-    monkeypatch.setattr(shards_module, "write_safetensors", touching)
+    monkeypatch.setattr(shards_module, "fill_safetensors", touching)
     with pytest.raises(ValueError, match="changed while it was being read"):
         convert(source, tmp_path / "w.safetensors", shard_bytes=300_000)
     assert not list(tmp_path.glob("*.index.json"))

@@ -189,6 +189,7 @@ def test_no_input_is_lost_to_a_result(tmp_path, base):
     split(base, text, module)
     save_lora(lora, {"diffusion_model.head.modulation.diff": torch.ones(1, 2, 24)})
     shards = convert(base, tmp_path / "s.safetensors", shard_bytes=20_000).path
+    parts = convert(module, tmp_path / "p.safetensors", shard_bytes=20_000).path
     calls = [
         lambda: split(base, base, tmp_path / "m.safetensors", overwrite=True),
         lambda: split(base, tmp_path / "b.safetensors", base, overwrite=True),
@@ -197,6 +198,8 @@ def test_no_input_is_lost_to_a_result(tmp_path, base):
         lambda: convert(text, module, vace=module, overwrite=True),
         lambda: convert(shards, tmp_path / "s.safetensors", shard_bytes=20_000, overwrite=True),
         lambda: convert(shards, sorted(tmp_path.glob("s-00002-*"))[0], overwrite=True),
+        lambda: merge(shards, [lora], sorted(tmp_path.glob("s-00002-*"))[0], overwrite=True),
+        lambda: merge(text, [parts], sorted(tmp_path.glob("p-00002-*"))[0], overwrite=True),
     ]
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for call in calls:
@@ -235,6 +238,38 @@ def test_a_full_disk_at_the_second_part_leaves_neither(tmp_path, base, monkeypat
     with pytest.raises(ValueError, match=r"cannot write .*m\.safetensors: No space left"):
         split(base, tmp_path / "t.safetensors", tmp_path / "m.safetensors")
     assert os.listdir(tmp_path) == ["base.safetensors"]
+    for name in "tm":
+        (tmp_path / f"{name}.safetensors").write_text("earlier")
+    calls.clear()
+    with pytest.raises(ValueError, match=r"cannot write .*m\.safetensors: No space left"):
+        split(base, tmp_path / "t.safetensors", tmp_path / "m.safetensors", overwrite=True)
+    assert [(tmp_path / f"{name}.safetensors").read_text() for name in "tm"] == ["earlier"] * 2
+
+
+def test_parts_that_others_write_meanwhile_stay(tmp_path, base, monkeypatch):
+    """Two commands at once: the one that is late names the file and leaves it."""
+    write = safetensors_files._write
+
+    def late(*arguments):
+        for name in "tm":
+            (tmp_path / f"{name}.safetensors").write_text("another's")
+        write(*arguments)
+
+    monkeypatch.setattr(safetensors_files, "_write", late)
+    with pytest.raises(ValueError, match=r"t\.safetensors exists already; give another name"):
+        split(base, tmp_path / "t.safetensors", tmp_path / "m.safetensors")
+    assert [(tmp_path / f"{name}.safetensors").read_text() for name in "tm"] == ["another's"] * 2
+    assert sorted(os.listdir(tmp_path)) == ["base.safetensors", "m.safetensors", "t.safetensors"]
+
+
+def test_two_names_of_one_file_are_no_base_and_module(tmp_path, base):
+    (tmp_path / "folder").mkdir()
+    target = tmp_path / "x.safetensors"
+    for write in (False, True):
+        with pytest.raises(ValueError, match="is given twice; give a file for the base"):
+            split(base, target, tmp_path / "folder" / ".." / "x.safetensors", overwrite=True)
+        assert target.exists() is write
+        target.write_text("earlier")
 
 
 def test_a_source_that_changes_meanwhile_is_refused(tmp_path, base, monkeypatch):
