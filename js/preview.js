@@ -33,6 +33,7 @@ class Preview {
   #position = 0
   #timer = 0
   #newest = 0
+  #run = 0
   #waiting = false
   #isNewRun = false
   #shown
@@ -65,6 +66,7 @@ class Preview {
   /** The node begins to run: the last run's picture fades until the first new one arrives. */
   start() {
     this.#newest += 1
+    this.#run += 1
     this.#waiting = true
     this.#isNewRun = true
     this.element.dataset.moving = String(!isSwitchedOff(this.node))
@@ -99,11 +101,13 @@ class Preview {
       return
     }
     this.#waiting = false
-    this.#queue = this.#queue.then(() => this.#take(message), console.error)
+    const run = this.#run
+    this.#queue = this.#queue.then(() => this.#take(message, run), console.error)
   }
 
-  /** Steps come in order, one after the other, however long their pictures take. */
-  async #take(message) {
+  /** Steps come in order, one after the other, however long their pictures take; those of a run that is gone are dropped. */
+  async #take(message, run) {
+    if (run !== this.#run) return
     const ticket = this.#newest
     const middle = await decodeFrame(message.frames[message.frames.length >> 1], message.mime)
     if (ticket === this.#newest || this.predictions.held) {
@@ -135,6 +139,7 @@ class Preview {
   /** Lets go of frames and timer. A node that comes back (undo, moved into a subgraph) can show frames again. */
   clear() {
     this.#newest += 1
+    this.#run += 1
     this.#shown = undefined
     this.predictions.clear()
     this.stop.update()

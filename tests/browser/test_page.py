@@ -22,6 +22,23 @@ REPRESENTATIVE = {
 }
 WORKFLOWS = {name: workflow_file(name) for name in TITLES}
 PRESET_VALUES = "import('/extensions/ComfyUI-VDOT/presets.js').then((module) => module.PRESETS)"
+# Two steps for a node that is removed at once, then one, of two frames, for a node that stays.
+WAITING_STEPS = """async () => {
+    const {previewOf} = await import("/extensions/ComfyUI-VDOT/preview.js")
+    const canvas = Object.assign(document.createElement("canvas"), {width: 8, height: 8})
+    canvas.getContext("2d")
+    const frame = canvas.toDataURL("image/jpeg").split(",")[1]
+    const step = (number) => (
+        {version: 1, frames: [frame, frame], mime: "image/jpeg", fps: 8, step: number, num_steps: 4})
+    const [gone, stays] = [0, 1].map(() => {
+        const node = LiteGraph.createNode("VDOTSampler")
+        app.graph.add(node)
+        return node
+    })
+    for (const number of [1, 2]) previewOf(gone).show(step(number))
+    app.graph.remove(gone)
+    previewOf(stays).show(step(1))
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +204,17 @@ def test_run_shows_the_moving_video_and_lets_go_of_it(finished):
     finished.wait_for_open_bitmaps(finished.evaluate("() => window.vdotNumFrames"))
     finished.clear()
     finished.wait_for_open_bitmaps(0)
+
+
+def test_steps_that_wait_when_their_node_goes_leave_nothing_behind(graph):
+    """Steps are decoded one after the other; the node may go before the last one's turn."""
+    graph.evaluate(WAITING_STEPS)
+    graph.page.wait_for_function("() => document.querySelector('.vdot-preview')?.dataset.step === '1'")
+    graph.page.wait_for_timeout(300)
+    assert graph.evaluate("() => window.vdotBitmaps.filter((bitmap) => bitmap.width > 0).length") == 2
+    graph.clear()
+    graph.wait_for_open_bitmaps(0)
+    assert graph.our_problems() == []
 
 
 def test_a_prediction_is_held_and_its_composition_finished(finished):
