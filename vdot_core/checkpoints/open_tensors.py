@@ -37,10 +37,11 @@ def open_tensor_file(path: str | Path) -> TensorFile:
         raise ValueError(
             f"{shown(path)} is a git-lfs pointer, not the weights; run `git lfs pull` or download the file"
         )
-    if magic.lstrip()[:1] == b"<":
+    is_safetensors = looks_like_safetensors(magic)  # asked first: a header's length may spell " <"
+    if magic.lstrip()[:1] == b"<" and not is_safetensors:
         raise ValueError(f"{shown(path)} is a web page, not weights; download the file itself")
     is_pickle = magic.startswith((ZIP_MAGIC, PICKLE_MAGIC))
-    if looks_like_safetensors(magic) or (path.suffix == ".safetensors" and not is_pickle):
+    if is_safetensors or (path.suffix == ".safetensors" and not is_pickle):
         return replace(open_safetensors(path), version=version)
     return replace(open_pt(path), version=version)
 

@@ -273,3 +273,18 @@ def test_values_that_are_no_numbers_are_refused_where_they_are_read(tmp_path, dt
     read_weights(path)  # as it is, a map, which is not read
     failed = [check for check in verify(path) if not check.passed]
     assert [check.title for check in failed] == ["values"] and name in failed[0].detail
+
+
+def test_a_header_whose_length_spells_a_web_page_is_read(tmp_path):
+    """A length of 0x13C20 bytes is stored as ' <\\1': one in 8,000 files of weights begins with ' <'."""
+    path, length = tmp_path / "w.safetensors", 0x13C20
+    save_file(weights_of(), path)
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = {"notes": ""}
+    header["__metadata__"]["notes"] = "x" * (length - len(json.dumps(header)))
+    raw = json.dumps(header).encode()
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw + content[8 + size :])
+    assert path.read_bytes().startswith(b" <") and len(raw) == length
+    assert inspect(path).num_parameters == sum(value.numel() for value in weights_of().values())
