@@ -60,11 +60,13 @@ def config_from_metadata(metadata: Mapping[str, str]) -> WanVaceConfig | None:
         if version is None:
             return None
         raise ValueError(
-            "its metadata has a vdot_format but no readable config: damaged, or written by another tool"
+            "its metadata has a vdot_format but no readable config: damaged, or written by another tool; "
+            "download it again, or convert its source"
         )
     if metadata.get(CONFIG_DIGEST, digest(text)) != digest(text):
         raise ValueError(
-            f"the config in its metadata was changed after writing ({CONFIG_DIGEST} does not fit it)"
+            f"the config in its metadata was changed after writing ({CONFIG_DIGEST} does not fit it); "
+            "download it again, or convert its source"
         )
     return _build(
         {key: value for key, value in fields.items() if key not in ("image_model", "vdot")}, "metadata"

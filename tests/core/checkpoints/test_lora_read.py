@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 from tests.core.checkpoints.helpers import TINY, weights_of
 from tests.core.checkpoints.lora_files import BIAS, CONV, FORMS, NORM, TABLE, WEIGHT, factors, save_lora
 from tests.core.networks.helpers import diffusers_name
+from tests.support.watch import check_refusal
 from vdot_core.checkpoints import merge, save_weights
 from vdot_core.checkpoints.lora.base import note_of_another_base
+from vdot_core.checkpoints.lora.read import default_alpha
 
 
 @pytest.fixture
@@ -82,6 +84,21 @@ def test_alpha_in_the_header_of_files_that_diffusers_saves(tmp_path, base):
         lora = save_lora(tmp_path / "l.safetensors", tensors, {"lora_adapter_metadata": wrong})
         with pytest.raises(ValueError, match=r"l\.safetensors"):
             merge(base, [lora], tmp_path / "out.safetensors", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"is not readable \("),
+        ("[]", "expected a table of settings"),
+        ('"x"', "expected a table of settings"),
+        ('{"lora_alpha": "x"}', "lora_alpha is 'x', expected a number; save it again"),
+    ],
+)
+def test_a_damaged_header_of_diffusers_is_named(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        default_alpha(tmp_path / "l.safetensors", {"lora_adapter_metadata": text})
+    check_refusal(str(error.value))
 
 
 def test_malformed_loras_are_named(tmp_path, base):

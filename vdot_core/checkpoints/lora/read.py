@@ -226,9 +226,16 @@ def default_alpha(path: Path, metadata: Mapping[str, str]) -> float | None:
         return None
     try:
         settings = parse_json(text)
-        values = {key.removeprefix("transformer."): value for key, value in settings.items()}
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{shown(path)}: its {_PEFT_METADATA} is not readable: {shown(error)}") from error
+    except ValueError as error:
+        raise ValueError(
+            f"{shown(path)}: its {_PEFT_METADATA} is not readable ({shown(error, 120)}); download it again"
+        ) from error
+    if not isinstance(settings, dict):
+        raise ValueError(
+            f"{shown(path)}: its {_PEFT_METADATA} is {described(settings, 40)}, expected a table of "
+            "settings; download it again"
+        )
+    values = {key.removeprefix("transformer."): value for key, value in settings.items()}
     if values.get("use_rslora") or values.get("alpha_pattern") or values.get("use_dora"):
         raise ValueError(
             f"{shown(path)} was saved with rsLoRA, DoRA or an alpha for each layer, which are not read; "
@@ -236,7 +243,9 @@ def default_alpha(path: Path, metadata: Mapping[str, str]) -> float | None:
         )
     alpha = values.get("lora_alpha")
     if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha)):
-        raise ValueError(f"{shown(path)}: its lora_alpha is {described(alpha, 40)}; expected a number")
+        raise ValueError(
+            f"{shown(path)}: its lora_alpha is {described(alpha, 40)}, expected a number; save it again"
+        )
     return alpha
 
 
