@@ -79,10 +79,10 @@ def cost(captions: Iterable[Row], settings: CaptionConfig) -> str | None:
     """A sentence on the tokens of captions, and their price where it is known; None where no model made any.
 
     Args:
-        captions: Results of `caption`.
+        captions: Results of `caption`, those of rejected clips among them.
         settings: Its `prices`.
     """
-    made = [row for row in captions if row["source"] in ("server", "model")]
+    made = [row for row in captions if row.get("source") in ("server", "model")]
     if not made:
         return None
     tokens = [sum(row.get(name, 0) for row in made) for name in ("tokens_in", "tokens_out")]
