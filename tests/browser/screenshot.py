@@ -2,6 +2,7 @@
 
 python -m tests.browser.screenshot [--workflow NAME] [--renderer vue] [--out docs/images/depth_graph.png]
 python -m tests.browser.screenshot --all outputs/page    # some templates in two sizes and both themes
+python -m tests.browser.screenshot --nodes               # nodes whose help pages show themselves
 """
 
 import argparse
@@ -24,6 +25,12 @@ MAX_BYTES = 300 * 1024
 NUM_COLORS = 128
 SHOWN = ("vdot_depth", "vdot_layout", "vdot_outpaint")
 SIZES = ((1440, 900), (1920, 1080))
+# Picture of a help page: the node as it is added.
+NODES = {"load": "VDOTLoad", "load_model": "VDOTLoadModel", "load_demo": "VDOTLoadDemo"}
+HELP = ROOT / "js" / "docs" / "images"
+NODE_MARGIN_PX, MODEL_FILE = 10, "models/diffusion_models/vdot_14b_fp8_scaled.safetensors"
+# Widgets that hide themselves leave their room.
+_FIT = "(id) => { const node = app.graph.getNodeById(id); node.setSize([280, 0]) }"
 CHROME_LEFT_PX, CHROME_TOP_PX, MARGIN_PX = 60, 100, 16
 # Lays the graph out next to the menus at `scale` and answers its size on the screen.
 _FRAME = """([left, top, scale]) => {
@@ -101,6 +108,24 @@ def shoot_all(page: GraphPage, server: ComfyServer, folder: Path) -> None:
                 log.info("%s: %.0f KB", path, save(picture, path) / 1024)
 
 
+def shoot_nodes(page: GraphPage) -> None:
+    """Write the pictures of NODES into HELP."""
+    for name, kind in NODES.items():
+        page.clear()
+        number = page.add(kind)
+        page.look_at(200, 200, 1.0)
+        page.evaluate(_FIT, number)
+        node = page.page.locator(f'[data-node-id="{number}"]')
+        page.wait_until_still(node)
+        box = node.bounding_box()
+        clip = {
+            **{side: box[side] - NODE_MARGIN_PX for side in ("x", "y")},
+            **{side: box[side] + 2 * NODE_MARGIN_PX for side in ("width", "height")},
+        }
+        picture = Image.open(io.BytesIO(page.page.screenshot(clip=clip))).convert("RGB")
+        log.info("%s: %.0f KB", name, save(picture, HELP / f"{name}.png") / 1024)
+
+
 def main() -> None:
     """Start a server and a browser, take the pictures and end both."""
     from playwright.sync_api import sync_playwright
@@ -111,10 +136,14 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.8)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "depth_graph.png")
     parser.add_argument("--all", type=Path, metavar="FOLDER", help="the page with some templates, instead")
+    parser.add_argument("--nodes", action="store_true", help="loaders for the help pages, instead")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "assets" / "examples", Path(folder) / "input")
+        if options.nodes:
+            Path(folder, MODEL_FILE).parent.mkdir(parents=True)
+            Path(folder, MODEL_FILE).touch()
         with (
             ComfyServer(Path(folder), *frontend_arguments()) as server,
             sync_playwright() as playwright,
@@ -130,6 +159,8 @@ def main() -> None:
             page = GraphPage(browser, server.port)
             if options.all:
                 shoot_all(page, server, options.all)
+            elif options.nodes:
+                shoot_nodes(page)
             else:
                 picture = shoot(page, read_workflow(options.workflow), options.scale)
                 size_kb = save(picture, options.out) / 1024
