@@ -42,8 +42,10 @@ def _spec_of(tensor: GgufTensor) -> TensorSpec:
 
 
 def _metadata(fields: dict[str, Any]) -> dict[str, str]:
-    """Our own strings under their own keys, and what others say under theirs."""
-    return {key.removeprefix(METADATA): str(value) for key, value in fields.items() if key != METADATA}
+    """Our own strings under their own keys, and what others say under theirs; ours go first."""
+    named = {key: str(value) for key, value in fields.items() if key != METADATA}
+    own = {key.removeprefix(METADATA): text for key, text in named.items() if key.startswith(METADATA)}
+    return {**{key: text for key, text in named.items() if not key.startswith(METADATA)}, **own}
 
 
 def _map_tensors(path: Path, header: GgufHeader, *, writable: bool = True) -> dict[str, torch.Tensor]:

@@ -123,6 +123,7 @@ def test_k_blocks_prefixes_reshaped_tensors_and_our_metadata(tmp_path):
     writer, weights = gguf.GGUFWriter(None, "wan"), weights_of(dtype=torch.float32)
     for key, value in config_to_metadata(TINY).items():
         writer.add_string(f"vdot.{key}", value)
+    writer.add_string("config", "another program's")
     writer.add_array("tokenizer.ggml.tokens", [f"word {n}" for n in range(1000)])
     for name, value in weights.items():
         values = value.numpy()
