@@ -117,9 +117,15 @@ def find_quantization(
             helpers.add(name)
             layers.setdefault(f"{layer}.weight", {})[_PART_OF[dot + ending]] = name
     scales, rotations, packed = {}, {}, {}
-    for weight, parts in layers.items():
-        if not parts.keys() & {"weight_scale", "weight_scale_2"}:
-            continue
+    scaled = {
+        name: parts for name, parts in layers.items() if parts.keys() & {"weight_scale", "weight_scale_2"}
+    }
+    for weight, options in (settings or {}).items():
+        # A whole file without scales is fp8 as it is; one layer without its own is damaged.
+        is_fp8 = weight in specs and specs[weight].dtype in FP8_DTYPES
+        if scaled and weight not in scaled and "format" in options and is_fp8:
+            return Quantization(problem=f"{shown(weight, 80)} has no weight_scale, which other layers have")
+    for weight, parts in scaled.items():
         options = {**(settings or {}).get(weight, {})}
         options.setdefault("format", _format_of(specs, weight, parts))
         problem = _check_layer(specs, weight, parts, options)

@@ -157,6 +157,18 @@ def test_edges_of_a_form(tmp_path, weights, form):
     assert not (tmp_path / "other.safetensors").exists()
 
 
+def test_a_layer_that_lost_its_scale_is_refused(tmp_path, source):
+    """Without it, its numbers would be taken as they are."""
+    path = convert(source, tmp_path / "w.safetensors", form="fp8_scaled").path
+    tensors = load_file(path)
+    del tensors["blocks.0.ffn.0.weight_scale"]
+    with safe_open(path, "pt") as file:
+        save_file(tensors, path, file.metadata())
+    with pytest.raises(ValueError, match=r"blocks\.0\.ffn\.0\.weight has no weight_scale, which") as error:
+        read_weights(path, dtype=torch.float32)
+    check_refusal(str(error.value))
+
+
 def test_large_matrices_are_quantized_in_parts(monkeypatch):
     matrix = torch.randn(7, 64)
     whole = [quantize(matrix) for quantize in (forms_module._quantize_fp8, forms_module._quantize_int8)]
