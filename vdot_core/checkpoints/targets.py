@@ -67,7 +67,7 @@ def earlier_forms(
     part = re.compile(re.escape(target.stem) + r"-\d{5}-of-\d{5}\.safetensors")
     with os.scandir(target.parent) as entries:
         parts = sorted(entry.name for entry in entries if part.fullmatch(entry.name))
-    known = set(listed_shards(index)) if os.path.lexists(index) else set()
+    known = _known_parts(target, index) if os.path.lexists(index) else set()
     new_names = {path.name for path in new}
     unknown = [name for name in parts if name not in known | new_names]
     if unknown:
@@ -81,6 +81,16 @@ def earlier_forms(
         require_free(path, overwrite)
     require_apart(earlier, sources)
     return earlier
+
+
+def _known_parts(target: Path, index: Path) -> set[str]:
+    try:
+        return set(listed_shards(index))
+    except ValueError as error:
+        raise ValueError(
+            f"cannot write {shown(target, 160)}: {shown(index.name, 80)} in its folder lists no parts "
+            "that can be read; remove it, or give another name for the result"
+        ) from error
 
 
 def remove(paths: Sequence[Path]) -> None:
