@@ -6,7 +6,7 @@
 import { newThing, readBoxes, removeKey, setValues, sortedKeys, valuesAt, writeBoxes } from "./boxes_text.js"
 import { boxOf, drawBackdrop, drawBox, drawPath, hitBox, ordered, PALETTE } from "./boxes_view.js"
 import { addEditor, FrameSlider, MAX_TEXT, tool } from "./editor.js"
-import { chain, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
@@ -61,7 +61,7 @@ class BoxEditor {
   }
 
   number(name) {
-    return Number(widgetOf(this.node, name)?.value) || 0
+    return numberOf(this.node, name)
   }
 
   /** Size of the video: the node's widgets, else the picture behind. */

@@ -4,7 +4,7 @@
  */
 
 import { addEditor } from "./editor.js"
-import { chain, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, numberOf, rememberForUndo, setWidget, widgetOf, wireOf } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
@@ -41,8 +41,13 @@ class ExtendBar {
   }
 
   get length() {
-    const length = Number(widgetOf(this.node, "length")?.value) || USUAL
+    const length = numberOf(this.node, "length") || USUAL
     return Math.floor((length - 1) / GROUP) * GROUP + 1
+  }
+
+  /** The length comes over a wire: its bar cannot be dragged. */
+  get isWired() {
+    return wireOf(this.node, "length") >= 0
   }
 
   /** Frames on the bar, which stands still while its end is dragged. */
@@ -105,7 +110,7 @@ class ExtendBar {
   }
 
   isAtEnd({ x }) {
-    return Math.abs(x - this.xOf(this.length - 1)) <= REACH_PX * this.stage.unit
+    return !this.isWired && Math.abs(x - this.xOf(this.length - 1)) <= REACH_PX * this.stage.unit
   }
 
   press(point) {
@@ -127,7 +132,7 @@ class ExtendBar {
 
   key(event) {
     const step = STEPS[event.key]
-    if (!step) return event.key === "Delete" || event.key === "Backspace"
+    if (!step || this.isWired) return event.key === "Delete" || event.key === "Backspace"
     this.set(this.length - 1 + step)
     rememberForUndo()
     return true

@@ -5,6 +5,8 @@ import { app } from "../../scripts/app.js"
 /** Node ids of the pack begin with this. */
 export const PREFIX = "VDOT"
 
+const MAX_REROUTES = 12
+
 /**
  * The node that an execution id such as "7", or "12:7" inside a subgraph, belongs to.
  * @param {string} executionId
@@ -33,6 +35,31 @@ export function chain(node, name, extra) {
 /** A node's widget by name. */
 export function widgetOf(node, name) {
   return node.widgets?.find((widget) => widget.name === name)
+}
+
+/** The node at the other end of an input's wire; a node that is not in a graph yet has none. */
+export function sourceOf(node, slot) {
+  return node.graph ? node.getInputNode?.(slot) : undefined
+}
+
+/** The input that a widget's value comes by instead, if it is wired. */
+export function wireOf(node, name) {
+  return node.inputs?.findIndex((input) => input.name === name && input.link != null) ?? -1
+}
+
+/**
+ * A number of a node that is run: its widget's, or that of the number node wired to it, through Reroutes.
+ * @returns {number} 0 where there is none; the widget's own where a wire's is not known before the run
+ */
+export function numberOf(node, name) {
+  let slot = wireOf(node, name)
+  let source = node
+  for (let depth = 0; slot >= 0 && source && depth < MAX_REROUTES; depth++) {
+    source = sourceOf(source, slot)
+    slot = source?.inputs?.length === 1 && source.inputs[0].type === "*" ? 0 : -1
+  }
+  const wired = source === node ? undefined : widgetOf(source ?? {}, "value")?.value
+  return Number(typeof wired === "number" ? wired : widgetOf(node, name)?.value) || 0
 }
 
 /** Sets a widget as a person does: its handlers run, and other widgets of the node see it. */

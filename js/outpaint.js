@@ -4,7 +4,7 @@
  */
 
 import { addEditor } from "./editor.js"
-import { chain, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
 import { draggedPads, padsOf, readRatio, resultSize, SIDES } from "./outpaint_math.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
@@ -73,8 +73,8 @@ class OutpaintEditor {
       mode: this.value("mode"),
       aspect: this.value("aspect"),
       anchor: [Number(this.value("anchor_x")), Number(this.value("anchor_y"))],
-      size: [Number(this.value("width")), Number(this.value("height"))],
-      sides: Object.fromEntries(SIDES.map((side) => [side, Number(this.value(side))])),
+      size: [numberOf(this.node, "width"), numberOf(this.node, "height")],
+      sides: Object.fromEntries(SIDES.map((side) => [side, numberOf(this.node, side)])),
     }
   }
 

@@ -1,14 +1,16 @@
 /** The picture or clip behind a node: the file of the loader that its images come from, as far as the graph tells. */
 
 import { api } from "../../scripts/api.js"
-import { widgetOf } from "./graph.js"
+import { numberOf, sourceOf } from "./graph.js"
 
 const FILE_WIDGETS = ["image", "video", "file"]
 const IMAGE_FILE = /\.(png|jpe?g|webp|gif|bmp|avif)$/i
 const VIDEO_FILE = /\.(mp4|webm|mov|m4v|mkv)$/i
-const FOLLOWED = ["IMAGE", "VIDEO", "MASK", "VDOT_VCU"]
+/** Types of wires that pictures come by; a Reroute takes any. */
+const FOLLOWED = ["IMAGE", "VIDEO", "MASK", "VDOT_VCU", "*"]
 const MAX_DEPTH = 12
-/** VDOT's clips, and the model's. */
+const CLIP_LOADER = "VDOTLoadClip"
+/** Of the model, and of clips whose loader says nothing. */
 const FRAMES_PER_SECOND = 16
 
 /** The address of a file named in a loader, as "folder/name.png [output]". */
@@ -25,14 +27,19 @@ function fileOf(node) {
     if (typeof value !== "string") continue
     const bare = value.replace(/ \[\w+\]$/, "")
     if (IMAGE_FILE.test(bare)) return { url: address(value), video: false }
-    if (VIDEO_FILE.test(bare)) return { url: address(value), video: true, most: Number(widgetOf(node, "length")?.value) || Infinity }
+    if (VIDEO_FILE.test(bare)) return { url: address(value), video: true, loader: node }
   }
   return undefined
 }
 
-/** The node at the other end of an input's wire; a node that is not in a graph yet has none. */
-function sourceOf(node, slot) {
-  return node.graph ? node.getInputNode?.(slot) : undefined
+/** The part of its file that a loader reads: its first moment in seconds, frames a second, and most frames. */
+function spanOf(loader) {
+  const isClip = loader?.comfyClass === CLIP_LOADER
+  return {
+    start: (isClip && numberOf(loader, "start")) || 0,
+    rate: (isClip && numberOf(loader, "fps")) || FRAMES_PER_SECOND,
+    most: (loader && numberOf(loader, "length")) || Infinity,
+  }
 }
 
 /** The file behind a node, found by following its wires of pictures backwards, images before masks; each node is looked at once. */
@@ -55,7 +62,8 @@ export class Backdrop {
   #url
   #source
   #video = false
-  #most = Infinity
+  #loader
+  #frame = 0
   /** Of the node, to look behind it alone; undefined for all. */
   slot
 
@@ -67,7 +75,7 @@ export class Backdrop {
   /** Looks at the graph again. */
   refresh() {
     const file = this.slot === undefined ? findFile(this.node) : findFile(sourceOf(this.node, this.slot), 1)
-    this.#most = file?.most ?? Infinity
+    this.#loader = file?.loader
     if (file?.url === this.#url) return
     this.#url = file?.url
     this.#video = Boolean(file?.video)
@@ -77,6 +85,7 @@ export class Backdrop {
     const ready = () => {
       if (file.url !== this.#url) return
       this.#source = source
+      this.seek(this.#frame)
       this.changed()
     }
     if (file.video) {
@@ -95,16 +104,19 @@ export class Backdrop {
     return source && [source.videoWidth ?? source.naturalWidth, source.videoHeight ?? source.naturalHeight]
   }
 
-  /** Number of frames of a clip at 16 frames a second, at most what its loader reads; 1 for an image; undefined without a picture. */
+  /** Number of frames of the part of a clip that its loader reads; 1 for an image; undefined without a picture. */
   get numFrames() {
     if (!this.#source) return undefined
-    return this.#video ? Math.min(this.#most, Math.max(1, Math.round(this.#source.duration * FRAMES_PER_SECOND) || 1)) : 1
+    const { start, rate, most } = spanOf(this.#loader)
+    return this.#video ? Math.min(most, Math.max(1, Math.round((this.#source.duration - start) * rate) || 1)) : 1
   }
 
-  /** Shows a clip's frame. */
+  /** Shows a clip's frame, counted from the first that its loader reads. */
   seek(frame) {
+    this.#frame = frame
     if (!this.#video || !this.#source) return
-    const time = Math.min((frame + 0.5) / FRAMES_PER_SECOND, Math.max(0, this.#source.duration - 0.001))
+    const { start, rate } = spanOf(this.#loader)
+    const time = Math.min(start + (frame + 0.5) / rate, Math.max(0, this.#source.duration - 0.001))
     if (Math.abs(this.#source.currentTime - time) > 0.001) this.#source.currentTime = time
   }
 

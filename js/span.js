@@ -4,7 +4,7 @@
  */
 
 import { addEditor } from "./editor.js"
-import { chain, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
@@ -60,7 +60,7 @@ class SpanBar {
   }
 
   number(name) {
-    return Math.max(Number(widgetOf(this.node, name)?.value) || 0, 0)
+    return Math.max(numberOf(this.node, name), 0)
   }
 
   /** Frames of the video: what the last run said, the node's length, or the clip's. */

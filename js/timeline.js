@@ -5,7 +5,7 @@
  */
 
 import { addEditor, MAX_TEXT } from "./editor.js"
-import { chain, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
@@ -57,7 +57,7 @@ class Timeline {
 
   /** Length of the video; a node without one counts in frames of a usual video, or of the last point. */
   get numFrames() {
-    const length = Number(widgetOf(this.node, "length")?.value) || 0
+    const length = numberOf(this.node, "length")
     if (length) return Math.floor((length - 1) / GROUP) * GROUP + 1
     return Math.max(this.length, ...this.points.map(({ frame }) => frame + 1))
   }

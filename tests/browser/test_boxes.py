@@ -156,3 +156,52 @@ def test_the_picture_behind_gives_the_size(graph):
     drawing = Drawing(graph, node)
     drawing.drag((20, 20), (36, 28), (64, 64))
     assert near(drawing.numbers()[0][0][1], (24, 16, 56, 48))
+
+
+CONNECT = """([from, to, name]) => {
+    const target = app.graph.getNodeById(to)
+    const slot = name ? target.inputs.findIndex((input) => input.name === name) : 0
+    app.graph.getNodeById(from).connect(0, target, slot)
+}"""
+KEEP_VIDEOS = """() => {
+    window.vdotVideos = []
+    const make = Document.prototype.createElement
+    document.createElement = function (name, ...rest) {
+        const made = make.call(document, name, ...rest)
+        if (name === "video") window.vdotVideos.push(made)
+        return made
+    }
+}"""
+TIMES = """() => window.vdotVideos.filter((video) => video.src.includes("long_clip") && !video.isConnected)
+    .map((video) => video.currentTime)"""
+
+
+def test_the_editor_shows_the_frames_that_the_loader_gives(graph):
+    graph.evaluate(KEEP_VIDEOS)
+    loader, reroute = (
+        graph.add("VDOTLoadClip", file="long_clip.mp4", start=2.0, fps=8.0),
+        graph.add("Reroute"),
+    )
+    node = graph.add("VDOTBoxMask", boxes="0: 8, 8, 24, 24")
+    graph.evaluate(CONNECT, [loader, reroute, None])
+    graph.evaluate(CONNECT, [reroute, node, "image"])
+    try:
+        graph.page.get_by_text("0 / 16", exact=True).wait_for(timeout=20_000)  # of 4.06 s, the rest at 8 fps
+        times = graph.evaluate(TIMES)
+        assert 2.0625 in times, "the picture behind is of another moment than the frame that the node gets"
+    finally:
+        graph.evaluate("() => { delete document.createElement }")
+
+
+def test_numbers_that_come_over_wires_count(graph):
+    length, reroute = graph.add("PrimitiveInt", value=33), graph.add("Reroute")
+    graph.evaluate(CONNECT, [length, reroute, None])
+    for kind, values in (
+        ("VDOTLayout", {"boxes": "0: 8, 8, 24, 24"}),
+        ("VDOTControl", {}),
+        ("VDOTExtend", {}),
+    ):
+        graph.evaluate(CONNECT, [reroute, graph.add(kind, **values), "length"])
+    for said in ("0 / 32", "guided from the first to the last of 33 frames", "33 in all"):
+        graph.page.get_by_text(said).first.wait_for(timeout=20_000)
+    assert graph.our_problems() == []
