@@ -14,6 +14,7 @@ from ..vdot_core.sampling.long import (
     Chunk,
     Joining,
     Record,
+    changes_begin,
     chunk_seed,
     digest_of,
     generate,
@@ -82,7 +83,7 @@ class Job:
         self.resume, self.all_frames, self.preview = resume, all_frames, preview
         self.joining = Joining(drift, fade, paste_back, match_colors)
         self.spans = plan_chunks(unit.num_frames, chunk, overlap, loop)
-        self.lines: list[str] = []
+        self.lines = self._schedule_lines()
         self.images = self._allocated() if all_frames else None
 
     def run(self, prefix: str) -> tuple[torch.Tensor, Path]:
@@ -126,6 +127,26 @@ class Job:
         images, notes = new_frames(*size, comfy_inputs.scratch_folder(), cure)
         self.lines += notes
         return images
+
+    def _schedule_lines(self) -> list[str]:
+        """What becomes of each VDOT From Frame: a change waits for a chunk's beginning."""
+        lines = []
+        begins = changes_begin(self.schedule, self.spans)
+        for change, begin in zip(self.schedule, begins, strict=True):
+            if begin is not None:
+                lines.append(f"the change at frame {change.frame} acts from frame {begin} on")
+            elif change.frame >= self.unit.num_frames:
+                length = counted(self.unit.num_frames, "frame")
+                lines.append(
+                    f"the change at frame {change.frame} is never reached: the video has {length}; give an "
+                    "earlier frame"
+                )
+            else:
+                lines.append(
+                    f"the change at frame {change.frame} acts in no chunk: another comes before the next "
+                    "chunk, or the video ends; give an earlier frame or a smaller chunk"
+                )
+        return lines
 
     def preview_of(self, file: Path) -> dict:
         """The finished file as the node shows it."""

@@ -128,9 +128,23 @@ def test_a_change_reaches_its_chunk(run, inputs, output, text):
     other = [[text[0][0] * -1, {}]]
     schedule = run("VDOTFromFrame", frame=20, positive=other).args[0]
     plain = run("VDOTLongVideo", **inputs).args[0]
-    changed = run("VDOTLongVideo", **inputs, schedule=schedule).args[0]
-    seam = CHUNK - OVERLAP + 1
+    outcome = run("VDOTLongVideo", **inputs, schedule=schedule)
+    changed, seam = outcome.args[0], CHUNK - OVERLAP + 1
     assert torch.equal(plain[:seam], changed[:seam]) and not torch.equal(plain[seam:], changed[seam:])
+    assert any(f"the change at frame 20 acts from frame {CHUNK} on" in line for line in outcome.ui["text"])
+
+
+def test_a_change_that_no_chunk_has_is_named(run, inputs, output, text):
+    """One behind the video's end, one of its last frames, and one that another replaces in the same chunk."""
+    said = {81: "is never reached: the video has 29 frames", FRAMES - 1: "acts in no chunk"}
+    for frame, words in said.items():
+        schedule = run("VDOTFromFrame", frame=frame, positive=[[text[0][0] * -1, {}]]).args[0]
+        lines = run("VDOTLongVideo", **inputs, schedule=schedule).ui["text"]
+        assert any(line.startswith(f"the change at frame {frame} {words}") for line in lines)
+    first = run("VDOTFromFrame", frame=12, positive=[[text[0][0] * -1, {}]]).args[0]
+    both = run("VDOTFromFrame", frame=20, positive=[[text[0][0] * 2, {}]], schedule=first).args[0]
+    lines = run("VDOTLongVideo", **inputs, schedule=both).ui["text"]
+    assert any(line.startswith("the change at frame 12 acts in no chunk") for line in lines)
 
 
 def test_other_references_reach_their_chunk(run, inputs, output):

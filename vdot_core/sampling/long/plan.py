@@ -124,6 +124,23 @@ def changed_at(changes: Sequence[Change], span: Span) -> tuple[tuple[Tensor, ...
     return references, prompt
 
 
+def changes_begin(changes: Sequence[Change], spans: Sequence[Span]) -> list[int | None]:
+    """For each change the first new frame of the first chunk that has something of it, or None."""
+    given = [(span.first_new, changed_at(changes, span)) for span in spans]
+    return [
+        next(
+            (
+                first
+                for first, (references, prompt) in given
+                if (references is not None and references is change.references)
+                or (prompt is not None and prompt is change.prompt)
+            ),
+            None,
+        )
+        for change in changes
+    ]
+
+
 def _groups(name: str, value: int) -> int:
     value = whole(name, value, 1, MAX_FRAMES)
     if value % VAE_STRIDE[0] != 1:
