@@ -79,15 +79,19 @@ def _load(folder: str, file: str):
 
 def _layers(path: Path, width: int) -> list[tuple[Tensor, Tensor]]:
     """Weight and bias of the head's layers in order; LAION's has no activations between them."""
-    tensors = read_tensors(path, "head")[0] if path.suffix == ".safetensors" else load_torch_file(path)
-    names = [name for name in tensors if name.endswith("weight")] if isinstance(tensors, dict) else []
+    content = read_tensors(path, "head")[0] if path.suffix == ".safetensors" else load_torch_file(path)
+    content = content if isinstance(content, dict) else {}
+    tensors = {str(name): value.float() for name, value in content.items() if isinstance(value, Tensor)}
+    names = [name for name in tensors if name.endswith("weight")]
     names.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
-    layers = [(tensors[name].float(), tensors[f"{name[:-6]}bias"].float()) for name in names]
-    for weight, _ in layers:
-        if weight.ndim != 2 or weight.shape[1] != width:
+    layers = [(tensors[name], tensors.get(f"{name[:-6]}bias")) for name in names]
+    for weight, bias in layers:
+        if weight.ndim != 2 or weight.shape[1] != width or bias is None or bias.shape != weight.shape[:1]:
             break
         width = weight.shape[0]
     else:
         if layers and width == 1:
+            if not all(part.isfinite().all() for layer in layers for part in layer):
+                raise ValueError(f"{shown(path.name, 80)} holds numbers that are not finite; get it again")
             return layers
     raise ValueError(f"{shown(path.name, 80)} holds no layers from CLIP's embedding to one number")

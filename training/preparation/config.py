@@ -57,6 +57,10 @@ class ClipConfig:
             self.min_frames <= self.num_frames,
             f"clips.min_frames {self.min_frames} exceeds num_frames {self.num_frames}",
         )
+        require(
+            self.threshold is None or 0 < self.threshold <= 255,
+            f"clips.threshold is {self.threshold}; expected above 0 up to 255, or null",
+        )
         require(1 <= self.frame_rate <= 120, f"clips.frame_rate is {self.frame_rate}; expected 1 to 120")
         require(
             self.clips_per_shot >= 1, f"clips.clips_per_shot is {self.clips_per_shot}; expected 1 or more"
@@ -132,6 +136,10 @@ class QualityConfig:
         require(
             self.min_aesthetic is None or self.aesthetic_model is not None,
             "quality.min_aesthetic needs a score; set quality.aesthetic_model and aesthetic_head",
+        )
+        require(
+            self.min_aesthetic is None or math.isfinite(self.min_aesthetic),
+            f"quality.min_aesthetic is {self.min_aesthetic}; expected a number, or null",
         )
 
 

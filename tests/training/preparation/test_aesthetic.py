@@ -60,6 +60,16 @@ def test_what_does_not_fit_is_named(clip, tmp_path):
     torch.save(torch.nn.Linear(12, 1).state_dict(), tmp_path / "wide.pth")
     with pytest.raises(StopError, match=r"wide\.pth holds no layers from CLIP's embedding to one number"):
         aesthetic_score(torch.rand(1, 16, 16, 3), settings_of(clip, tmp_path / "wide.pth"))
+    weight, bias = torch.zeros(1, 8), torch.zeros(1)
+    for content, words in (
+        ({"0.weight": weight}, "holds no layers"),
+        ({"0.weight": weight, "0.bias": torch.zeros(3)}, "holds no layers"),
+        ({"0.weight": 1, 2: bias}, "holds no layers"),
+        ({"0.weight": weight, "0.bias": bias * float("nan")}, "not finite"),
+    ):
+        torch.save(content, tmp_path / "odd.pth")
+        with pytest.raises(StopError, match=words):
+            aesthetic_score(torch.rand(1, 16, 16, 3), settings_of(clip, tmp_path / "odd.pth"))
     for folder, head, words in (
         (tmp_path, tmp_path / "wide.pth", "holds no config.json"),
         (clip, tmp_path / "gone.pth", "gone.pth does not exist"),
@@ -70,6 +80,8 @@ def test_what_does_not_fit_is_named(clip, tmp_path):
         QualityConfig(aesthetic_model="x")
     with pytest.raises(ValueError, match="needs a score"):
         QualityConfig(min_aesthetic=4.0)
+    with pytest.raises(ValueError, match="min_aesthetic is nan; expected a number"):
+        settings_of(clip, tmp_path / "odd.pth", min_aesthetic=float("nan"))
 
 
 def test_plain_clips_are_rejected_by_the_limit(clip, tmp_path):
