@@ -20,6 +20,7 @@ from training.benchmark.config import EvaluateConfig
 from training.benchmark.evaluate import evaluate, user_study
 from training.engine.cli import RunParser
 from training.preparation.stage import StopError
+from vdot_core.foreign import UnusableModelError
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import shown
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             left_out = evaluate(config)
         return 1 if left_out else 0
-    except (ValueError, StopError) as error:
+    except (ValueError, StopError, ImportError, UnusableModelError) as error:
         logger.error("%s", shown(error, 400))
         return 2
     except OSError as error:

@@ -164,6 +164,16 @@ def test_a_users_mistake_has_status_2(config, tmp_path, capsys, change, words):
     assert words in said and "Traceback" not in said
 
 
+def test_an_estimator_whose_weights_are_none_ends_it_in_a_sentence(bench, config, tmp_path, capsys):
+    index = bench / "indices" / "uvcbench_single.txt"
+    index.write_text(index.read_text(encoding="utf-8").replace('"gray"', '"flow"'), encoding="utf-8")
+    (bench / "real" / "gray").rename(bench / "real" / "flow")
+    settings = config(samples_per_task=1, tasks=["flow"], flow_model="README.md")
+    assert main(["--config", str(write_config(tmp_path / "config.yaml", settings))]) == 2
+    said = capsys.readouterr().err
+    assert "README.md is not a readable weight file" in said and "Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
