@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vdot_core.files import read_file
-from vdot_core.text import counted, described, shown
+from vdot_core.text import counted, described, listed, shown
 
 from ..data.bad_rows import BadRowError, Skipped
 from .statistics import Bootstrap, paired_difference
@@ -57,7 +57,7 @@ def read_ratings(
         The ratings, and the rows that are none. Of two by one person of one video the last one counts.
 
     Raises:
-        ValueError: A file cannot be read, or lacks a column.
+        ValueError: A file cannot be read, or lacks a column, or there is no rating in any.
     """
     ratings: dict[tuple[str, str], Rating] = {}
     skipped = []
@@ -80,6 +80,9 @@ def read_ratings(
             raise ValueError(
                 f"{shown(path)} is no CSV ({shown(error, 80)}); give a CSV that the blind page saved"
             ) from error
+    if not ratings:
+        first = f"; the first row left out: {shown(skipped[0], 160)}" if skipped else ""
+        raise ValueError(f"no rating in {listed(paths)}; give CSVs that the blind page saved{first}")
     return list(ratings.values()), skipped
 
 
@@ -92,6 +95,8 @@ def _check_columns(path: str | Path, names: Sequence[str]) -> None:
 
 
 def _rating(row: Mapping[str, str | None], key: Mapping[str, Sequence[str]]) -> Rating:
+    if None in row:
+        raise BadRowError("misshapen", f"it has {len(row[None])} more cells than the first line has names")
     # One name has several spellings in Unicode, which look the same.
     rater, video = unicodedata.normalize("NFC", row["rater"] or "").strip(), row["video"]
     if not rater or len(rater) > MAX_RATER:

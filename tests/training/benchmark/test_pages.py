@@ -104,11 +104,23 @@ def test_rows_that_are_no_ratings_are_named(made):
     lines[2] = "ann,unknown,1,1,1"
     lines[3] = f" {lines[3].removeprefix('ann')}"
     lines[4] = lines[4].rsplit(",", 2)[0]
+    lines[6] += ",5"
     lines.append(lines[5])  # twice by one person: the last one counts
     path.write_text("\n".join(lines), encoding="utf-8")
     table, left_out = user_study(made, [str(path)])
-    assert len(left_out) == 4 and all(f"a.csv line {n}" in left_out[n - 2] for n in (2, 3, 4, 5))
-    assert table.startswith("1 rater, 12 videos rated")
+    assert [row.split(" (")[0] for row in left_out] == [f"a.csv line {n}" for n in (2, 3, 4, 5, 7)]
+    assert table.startswith("1 rater, 11 videos rated")
+
+
+def test_files_without_a_rating_leave_the_table_as_it_was(made):
+    path = rate(made, "a.csv", {"real": (5, 4, 5), "other": (1, 2, 2)})
+    before, _ = user_study(made, [str(path)])
+    head, *lines = path.read_text(encoding="utf-8").splitlines()
+    for content in ([head], [head, *(line.replace(",", ",x", 1) for line in lines)]):
+        path.write_text("\n".join(content), encoding="utf-8")
+        with pytest.raises(ValueError, match=r"no rating in .*a\.csv; give CSVs"):
+            user_study(made, [str(path)])
+        assert (Path(made.out_dir) / "user_study.md").read_text(encoding="utf-8") == before
 
 
 def test_a_name_is_one_rater_in_both_spellings_of_unicode(made):
