@@ -11,6 +11,7 @@ import numpy as np
 
 from .files import open_file
 from .pictures import MAX_PIXELS, check_pixels
+from .text import shown
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -28,6 +29,11 @@ FORMATS = (
     *("ogg", "mxf", "nut", "ivf", "obu", "av1", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "dv"),
     *("yuv4mpegpipe", "gif", "apng", "webp", "webp_pipe", "png_pipe", "jpeg_pipe", "bmp_pipe", "tiff_pipe"),
 )
+
+
+def decoding_fault(error: Exception) -> str:
+    """Why a video cannot be decoded, without the number and the file's handle that PyAV's errors hold."""
+    return shown(getattr(error, "strerror", None) or error)
 
 
 @contextmanager

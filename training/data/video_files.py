@@ -22,7 +22,7 @@ from vdot_core.pictures import read_picture
 from vdot_core.text import shown
 from vdot_core.vcu import cover
 from vdot_core.vcu.scaling import FRAMES_PER_CHUNK, resample
-from vdot_core.videos import eight_bits, nearest_frames, open_video, timed_frames, upright
+from vdot_core.videos import decoding_fault, eight_bits, nearest_frames, open_video, timed_frames, upright
 
 from .bad_rows import BadRowError
 
@@ -187,7 +187,8 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
         # PyAV's own MemoryError is one of its errors, too.
         if isinstance(error, (BadRowError, MemoryError)):
             raise
-        raise BadRowError("unreadable", f"{shown(media.name)} cannot be decoded: {error}") from error
+        reason = f"{shown(media.name)} cannot be decoded: {decoding_fault(error)}"
+        raise BadRowError("unreadable", reason) from error
     if not arrays:
         raise BadRowError("unreadable", f"{shown(media.name)} holds no frame")
     if len({array.shape for array in arrays}) > 1:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vdot_core.files import atomic_write, remove_abandoned
 from vdot_core.text import shown
-from vdot_core.videos import eight_bits, nearest_frames, open_video, timed_frames, upright
+from vdot_core.videos import decoding_fault, eight_bits, nearest_frames, open_video, timed_frames, upright
 
 from ..data.bad_rows import BadRowError
 from ..data.video_files import Media, read_clip
@@ -53,7 +53,9 @@ def decoded(path: str | Path, rate: float, start: float, count: int) -> Iterator
     except (av.error.FFmpegError, ValueError) as error:
         if isinstance(error, (BadRowError, MemoryError)):
             raise
-        raise BadRowError("unreadable", f"{shown(path)} cannot be decoded: {shown(error, 160)}") from error
+        raise BadRowError(
+            "unreadable", f"{shown(path)} cannot be decoded: {decoding_fault(error)}"
+        ) from error
 
 
 def write_clip(

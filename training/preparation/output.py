@@ -64,7 +64,7 @@ def clip_rows(clips: Clips, store: Store) -> Iterator[Row]:
         row: Row = {
             "id": row_id,
             "source": start.get("source", row_id),
-            "source_name": start.get("source_name"),
+            "source_name": clips.names[start.get("source", row_id)],
             "split": "held_out" if start.get("held_out") else "train",
             "start_s": start.get("start"),
             "rejected_by": stage or None,

@@ -32,6 +32,7 @@ class Clips:
         starts: Clip -> its source, its place there, and the source's size: what `trim` starts from.
         keys: Clip -> stage -> key of its result.
         rejected: Source or clip -> (stage, reasons).
+        names: Source -> its name under its input.
         later: Rows whose results could not be made now: (stage, row, reason).
         absent: Annotator or stage -> why it does not run here.
     """
@@ -39,6 +40,7 @@ class Clips:
     starts: dict[str, Row] = field(default_factory=dict)
     keys: dict[str, dict[str, str]] = field(default_factory=dict)
     rejected: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     later: list[tuple[str, str, str]] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -103,21 +105,20 @@ class Pipeline:
         """The clips of all sources."""
         starts = {row["id"]: ({"id": row["id"], "path": row["path"]}, [str(row["state"])]) for row in sources}
         keys = self._apply(stage, [(row_id, row, before) for row_id, (row, before) in starts.items()])
-        names = {row["id"]: row["name"] for row in sources}
+        self.clips.names = {row["id"]: row["name"] for row in sources}
         for source in sources:
             result = self.store.get(stage.name, source["id"]) if source["id"] in keys else None
             if result is None:
                 continue
             if "rejected" in result:
                 self.clips.rejected[source["id"]] = (stage.name, result["rejected"])
-                logger.warning("%s: %s", shown(names[source["id"]], 120), "; ".join(result["rejected"]))
+                logger.warning("%s: %s", shown(source["name"], 120), "; ".join(result["rejected"]))
                 continue
             for number, clip in enumerate(result["clips"]):
                 clip_id = f"{source['id']}-{number:04d}"
                 self.clips.starts[clip_id] = {
                     "id": clip_id,
                     "source": source["id"],
-                    "source_name": source["name"],
                     "path": source["path"],
                     "width": result["width"],
                     "height": result["height"],

@@ -147,7 +147,8 @@ def _rejected(clips: Clips, config: PrepareConfig) -> str:
     figures = []
     for row_id, (_, reasons) in list(clips.rejected.items())[:NUM_REJECTED]:
         start = clips.starts.get(row_id)
-        caption = html.escape(f"{row_id}: {'; '.join(reasons)}")
+        name = row_id if start else shown(clips.names[row_id], 120)
+        caption = html.escape(f"{name}: {'; '.join(reasons)}")
         picture = _thumbnail(start, config) if start else ""
         figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
     return f"{kinds_table}<div class=grid style='margin-top:1rem'>{''.join(figures)}</div>"

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from vdot_core.text import shown
+from vdot_core.text import counted
 from vdot_core.vcu import snap_length
-from vdot_core.videos import open_video, timed_frames
+from vdot_core.videos import decoding_fault, open_video, timed_frames
 
 from ..data.bad_rows import BadRowError
 from .config import ClipConfig, PrepareConfig
@@ -52,9 +52,9 @@ def cut_source(row: Row, config: PrepareConfig) -> Row:
             stream = container.streams.video[0]
             times, cuts, size = _times_and_cuts(container, stream, config.clips)
     except av.error.FFmpegError as error:
-        raise BadRowError("unreadable", f"cannot be decoded: {shown(error, 160)}") from error
+        raise BadRowError("unreadable", f"cannot be decoded: {decoding_fault(error)}") from error
     if len(times) < 2:
-        return rejection(f"too short: {len(times)} frames")
+        return rejection(f"too short: {counted(len(times), 'frame')}")
     seconds = times[-1] + (times[-1] - times[-2])
     bounds = [0.0, *(times[cut] for cut in cuts), seconds]
     shots = list(pairwise(bounds))

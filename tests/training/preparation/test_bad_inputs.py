@@ -39,6 +39,19 @@ def test_a_name_of_another_encoding_is_a_source_as_any(config, sources):
     assert row["source_name"] == "mod\\udce8le.mp4"
 
 
+def test_what_is_no_video_is_named_without_handles(config, sources):
+    for name, content in (("empty", b""), ("text", b"no video")):
+        (sources / f"{name}.mp4").write_bytes(content)
+    write_video(sources / "still.mp4", panning(3, 1), RATE)
+    settings, _ = run(config, sources)
+    rows = table(f"{settings.out_dir}/clips.parquet")
+    reasons = {row["source_name"]: row["rejected_because"] for row in rows}
+    fault = "cannot be decoded: Invalid data found when processing input"
+    assert reasons == {
+        "empty.mp4": fault, "text.mp4": fault, "still.mp4": "too short: 1 frame", "pan.mp4": None
+    }  # fmt: skip
+
+
 def test_clips_that_a_preparation_wrote_are_no_sources(config, sources):
     for _ in range(2):
         settings, _ = run(config, sources, out_dir=str(sources / "data" / "prepared"))

@@ -75,6 +75,9 @@ def test_bad_sources_are_named_with_a_reason(prepared):
     for name, reason in expected.items():
         (text,) = (text for row_id, text in reasons.items() if row_id.startswith(name))
         assert reason in text
+    assert "broken.mp4" in [row["source_name"] for row in rows]
+    page = Path(config.out_dir, "contact_sheet.html").read_text(encoding="utf-8")
+    assert "<figcaption>broken.mp4: cannot be decoded" in page
     assert sorted(clip_id.rsplit("-", 2)[0] for clip_id in clips.used()) == ["day-two-shots"] * 2 + ["pan"]
 
 
@@ -247,6 +250,8 @@ def test_the_program_says_what_is_wrong(config, raw, tmp_path, capsys):
     assert "no video is there" in capsys.readouterr().err
     assert main([*command, "--input", f"[{raw}/dark.mp4]", "--clips.buckets", "[[48, 32]]"]) == 2
     assert "no clip was left" in capsys.readouterr().err
+    assert main([*command, "--input", f"[{raw}]", "--clips.threshold", "-1"]) == 2
+    assert "clips.threshold is -1.0; expected above 0" in capsys.readouterr().err
     assert main([*command, "--input", f"[{raw}]", "--annotators", "[pose_]"]) == 2
     assert "annotators has 'pose_'" in capsys.readouterr().err
 
