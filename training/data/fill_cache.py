@@ -6,6 +6,8 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+from vdot_core.text import shown
+
 from ..distributed.environment import whole_number
 from .bad_rows import log_skipped
 from .cache import INDEX, Cache, cached_rows
@@ -57,6 +59,7 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
             "it, from 0"
         )
     folder = Path(config.cache_dir)
+    _check_apart(config)
     local_rank = whole_number("LOCAL_RANK", "SLURM_LOCALID")
     producer = build_producer(config, rank if local_rank is None else local_rank)
     if encode_all(folder, producer, rank, world_size, wait=False, retry_skipped=retry_skipped):
@@ -67,6 +70,19 @@ def encode(config: DataConfig, rank: int = 0, world_size: int = 1, *, retry_skip
     count = len(missing_shards(folder, producer.num_shards))
     logger.info("%s: this share is done; other processes still encode %d shards", folder, count)
     return False
+
+
+def _check_apart(config: DataConfig) -> None:
+    """Refuse a cache around its source: it is removed as one folder, and the clips would go with it."""
+    if not config.path or "://" in config.path:
+        return
+    folder = Path(config.cache_dir).resolve()
+    if Path(config.path).resolve().is_relative_to(folder):
+        raise ValueError(
+            f"data.cache_dir {shown(config.cache_dir, 80)} is the folder of data.path, "
+            f"{shown(config.path, 80)}, and a cache is removed as one folder; give one of its own, such as "
+            f"{shown(str(Path(config.cache_dir, 'cache')), 80)}"
+        )
 
 
 def _report(cache: Cache) -> None:

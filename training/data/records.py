@@ -19,6 +19,9 @@ from .video_files import is_folder, read_bytes
 # Decoding maps bytes that are not UTF-8 to these, so that only their own row is lost.
 UNDECODED = re.compile("[\udc80-\udcff]")
 
+# What divides the columns instead of commas, and its name in a message.
+SPREADSHEET_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
 Record = dict[str, Any]
 
 
@@ -80,6 +83,16 @@ def _check_unique(columns: Sequence[str], path: str) -> None:
         raise ValueError(f"{shown(path)} has the columns {listed(twice)} more than once; keep one of each")
 
 
+def _check_commas(columns: Sequence[str], path: str) -> None:
+    """Refuse a table whose columns another sign divides, as spreadsheets save it in many countries."""
+    divider = next((sign for sign in SPREADSHEET_SIGNS if len(columns) == 1 and sign in columns[0]), None)
+    if divider:
+        raise ValueError(
+            f"{shown(path)}: {SPREADSHEET_SIGNS[divider]} divide its columns; save it with commas, or as "
+            ".jsonl"
+        )
+
+
 def _json_lines(data: bytes) -> Iterator[Record | tuple[int, str]]:
     """Each record, or the number of a line from 1 and why it holds none."""
     # Lines of bytes: those of text would also end at characters that JSON allows within a string.
@@ -117,6 +130,7 @@ def _csv(data: bytes, path: str) -> Iterator[Record | tuple[int, str]]:
     if any(UNDECODED.search(name) for name in columns):
         raise ValueError(f"{shown(path)}: its first line is not UTF-8; save the file as UTF-8")
     _check_unique(columns, path)
+    _check_commas(columns, path)
     while True:
         first = reader.reader.line_num + 1
         try:

@@ -130,6 +130,14 @@ def test_a_cache_records_the_precision_that_auto_chose(config, manifest, monkeyp
     assert producers[0]._encoders()[0].dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
 
 
+def test_a_cache_is_not_made_around_its_source(config, manifest):
+    for folder in (manifest.parent, manifest.parent.parent):
+        before = sorted(folder.iterdir())
+        with pytest.raises(ValueError, match=r"is the folder of data\.path, .*; give one of its own"):
+            program.encode(config(path=str(manifest), cache_dir=str(folder)))
+        assert sorted(folder.iterdir()) == before
+
+
 def test_two_ranks_make_the_same_files_as_one(whole, config, manifest):
     other = config(path=str(manifest))
     assert not program.encode(other, rank=1, world_size=2), "rank 0 has not been here"

@@ -229,3 +229,11 @@ def test_a_manifest_behind_a_broken_connection_is_named(flaky):
     flaky.pipe("/payload.csv", b"task_name,prompt\ntext,a")
     with pytest.raises(ValueError, match=r"flaky://payload\.csv cannot be read: ClientPayloadError"):
         ManifestRows("flaky://payload.csv", 4)
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_a_table_divided_by_other_signs_says_how_to_save_it(tmp_path, sign, name):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"task_name{sign}prompt\r\ntext{sign}a ball, red\r\n")
+    with pytest.raises(ValueError, match=rf"rows\.csv: {name} divide its columns; save it with commas"):
+        ManifestRows(str(path), 8)
