@@ -5,7 +5,7 @@ import { api } from "../../scripts/api.js"
 import { chain, findNode, PREFIX } from "./graph.js"
 import { panelSection } from "./panel.js"
 import { isOpen, rememberPrompt } from "./restore.js"
-import { text } from "./strings.js"
+import { text, translated } from "./strings.js"
 
 const RUN = "run"
 const INPUT = "input"
@@ -17,7 +17,7 @@ function showError(node, sentence, kind) {
   const section = panelSection(node, "error")
   section.setAttribute("role", "alert")
   section.dataset.kind = kind
-  section.textContent = sentence
+  section.textContent = translated(sentence)
   section.hidden = false
   shown.add(node)
 }

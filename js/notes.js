@@ -2,6 +2,7 @@
 
 import { panelSection } from "./panel.js"
 import { onSaid } from "./restore.js"
+import { translated } from "./strings.js"
 
 /**
  * Shows lines of plain text on a node, in place of those shown before.
@@ -13,7 +14,7 @@ export function showNotes(node, lines) {
   const section = panelSection(node, "notes", said.length > 0)
   if (!section) return
   section.setAttribute("role", "status")
-  section.textContent = said.join("\n")
+  section.textContent = translated(said.join("\n"))
   section.hidden = !said.length
 }
 

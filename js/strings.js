@@ -1,15 +1,36 @@
-/** The few words that the pack's own widgets show, in the language of the interface (locales/<language>/main.json, key "vdot"). */
+/**
+ * The few words that the pack's own widgets show, and the most frequent sentences of its nodes, in the language of the interface
+ * (locales/<language>/main.json, key "vdot").
+ */
 
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 
+/** Nodes write no longer sentences; a report of another program's fault may be. */
+const MAX_CHARACTERS = 400
+const PLACE = /\{(\w+)\}/g
+
 let strings = {}
+let patterns = []
 
 /** Reads the strings once; ComfyUI serves every pack's locales in one answer. */
 export async function loadStrings() {
   const locales = await api.getCustomNodesI18n()
   const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en"
   strings = { ...locales.en?.vdot, ...locales[language]?.vdot }
+  const isEnglish = language === "en" || !locales[language]?.vdot?.sentences
+  const sentences = isEnglish ? {} : locales.en.vdot.sentences
+  patterns = Object.entries(sentences).map(([key, sentence]) => [sentencePattern(sentence), key])
+}
+
+/** Matches the sentence with anything in its places; "(s)" stands for a plural. */
+function sentencePattern(sentence) {
+  const escaped = sentence.replace(/[.*+?^$()|[\]\\]/g, "\\$&").replaceAll("\\(s\\)", "s?")
+  return new RegExp(`^${escaped.replace(PLACE, "(?<$1>.+?)")}$`)
+}
+
+function fill(sentence, values) {
+  return sentence.replace(PLACE, (place, name) => String(values[name] ?? place))
 }
 
 /**
@@ -19,10 +40,24 @@ export async function loadStrings() {
  * @returns {string} the text; the key itself when the locales could not be read
  */
 export function text(key, values = {}) {
-  return (strings[key] ?? key).replace(/\{(\w+)\}/g, (place, name) => String(values[name] ?? place))
+  return fill(strings[key] ?? key, values)
 }
 
 /** The label of a menu's value: its translation, else the value itself. */
 export function choice(value) {
   return strings.choices?.[value] ?? String(value ?? "")
+}
+
+/** A node's English text in the language of the interface, line by line; lines that the locales do not have stay as they are. */
+export function translated(lines) {
+  return lines.split("\n").map(translatedLine).join("\n")
+}
+
+function translatedLine(line) {
+  if (line.length > MAX_CHARACTERS) return line
+  for (const [pattern, key] of patterns) {
+    const match = pattern.exec(line)
+    if (match) return fill(strings.sentences[key], match.groups ?? {})
+  }
+  return line
 }

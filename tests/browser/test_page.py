@@ -41,6 +41,13 @@ WAITING_STEPS = """async () => {
 }"""
 
 
+# Connects the first output of each node to the first input of the next.
+CHAIN = """(ids) => {
+    const nodes = ids.map((id) => app.graph.getNodeById(id))
+    nodes.slice(1).forEach((node, index) => nodes[index].connect(0, node, 0))
+}"""
+
+
 @pytest.fixture(scope="module")
 def node_ids(server) -> list[str]:
     info = server.get("/object_info")
@@ -248,7 +255,22 @@ def test_a_prediction_is_held_and_its_composition_finished(finished):
     assert finished.our_problems() == []
 
 
-def test_page_in_chinese(server, browser):
+def see_sentences(page, sentences: dict[str, str], workflow: dict) -> None:
+    """An error, and notes of a run, in the language of the page."""
+    page.clear()
+    nodes = [page.add("LoadImage", image="first.png"), page.add("VDOTBoxMask"), page.add("MaskPreview")]
+    page.evaluate(CHAIN, nodes)
+    assert page.run().startswith("execution_error")
+    page.page.get_by_role("alert").get_by_text(sentences["no_box"]).wait_for()
+    page.load(workflow)
+    assert page.run() == "execution_success"
+    for key in ("encoded", "sampled"):
+        words = re.split(r"\{\w+\}", sentences[key])
+        pattern = re.compile(".+".join(map(re.escape, words)))
+        page.page.get_by_role("status").filter(has_text=pattern).first.wait_for(state="attached")
+
+
+def test_page_in_chinese(server, browser, demo_workflow):
     server.post("/settings", {"Comfy.Locale": "zh", "Comfy.VueNodes.Enabled": True})
     page = GraphPage(browser, server.port)
     try:
@@ -265,6 +287,7 @@ def test_page_in_chinese(server, browser):
         page.page.get_by_text(own["choices"]["frame"]).wait_for()
         assert page.widgets(depth)["normalization"]["value"] == "frame"
         assert page.our_problems() == []
+        see_sentences(page, own["sentences"], demo_workflow)
     finally:
         page.close()
         server.post("/settings", {"Comfy.Locale": "en"})
