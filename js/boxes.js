@@ -11,6 +11,7 @@ import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
+import { typed } from "./typed.js"
 
 /** Nodes whose `boxes` are drawn. */
 export const BOX_NODES = ["VDOTLayout", "VDOTMove", "VDOTBoxMask"]
@@ -86,7 +87,7 @@ class BoxEditor {
   }
 
   get colors() {
-    return String(widgetOf(this.node, "colors")?.value ?? "").split(",").map((name) => name.trim()).filter(Boolean)
+    return typed(widgetOf(this.node, "colors")?.value ?? "").split(",").map((name) => name.trim()).filter(Boolean)
   }
 
   /** The keys of the selected thing, or of all, for the slider. */

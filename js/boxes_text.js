@@ -3,6 +3,8 @@
  * middle of a box on a path; an empty line begins the next thing. nodes/tracks.py reads the same.
  */
 
+import { typed } from "./typed.js"
+
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i
 const FRAME = /^-?\d{1,9}$/
 
@@ -49,7 +51,7 @@ function readJson(text) {
  * @returns {Thing[] | undefined} undefined when it is not understood; an empty text has no things
  */
 export function readBoxes(text) {
-  const trimmed = text.trim()
+  const trimmed = typed(text).trim()
   if (!trimmed) return []
   if (trimmed.startsWith("[")) return readJson(trimmed)
   const blocks = trimmed.split(/\n[ \t\r]*\n/).map((block) => block.split(/\r?\n/).map((line) => line.trim()).filter(Boolean))

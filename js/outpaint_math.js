@@ -1,5 +1,7 @@
 /** Margins of VDOT Outpaint in the clip's pixels, and the size of its result, as vdot_core/vcu/margins.py has them. */
 
+import { typed } from "./typed.js"
+
 const MULTIPLE = 16
 export const SIDES = ["left", "right", "top", "bottom"]
 const NONE = { left: 0, right: 0, top: 0, bottom: 0 }
@@ -9,7 +11,7 @@ const up = (side) => Math.ceil(side / MULTIPLE) * MULTIPLE
 
 /** 16:9, 16/9, 2.39 as a number; undefined when it is none. */
 export function readRatio(text) {
-  const parts = String(text).toLowerCase().replace(",", ".").split(/[:/x\u00d7]/).map((part) => (part.trim() ? Number(part) : NaN))
+  const parts = typed(text).toLowerCase().replace(",", ".").split(/[:/x\u00d7]/).map((part) => (part.trim() ? Number(part) : NaN))
   const [across, tall = 1] = parts
   const ratio = across / tall
   return parts.length <= 2 && ratio >= 1 / 64 && ratio <= 64 ? ratio : undefined

@@ -1,11 +1,13 @@
 /** Texts of points in time, as nodes/tracks.py reads them; frames may be negative: -1 is the last. */
 
+import { typed } from "./typed.js"
+
 /** Frames of a latent frame, but for the first; the bar's width and the space at its ends, in its own units. */
 export const GROUP = 4
 export const WIDTH = 1000
 export const PAD = 34
 
-const parts = (text) => text.split(/[,;\n]/).map((part) => part.trim()).filter(Boolean)
+const parts = (text) => typed(text).split(/[,;\n]/).map((part) => part.trim()).filter(Boolean)
 
 /** '0, 40, -1' and [{frame: 0}, {frame: 40}, {frame: -1}] of VDOT Keyframes. */
 export const POSITIONS = {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..vdot_core.text import counted, parse_json, shown
+from ..vdot_core.text import counted, parse_json, shown, typed
 from .inputs import MAX_STRENGTH
 
 VAE_STRIDE_FRAMES = 4
@@ -89,7 +89,7 @@ def things_from_text(text: str) -> list:
     """
     from ..vdot_core.vcu.tracks import MAX_THINGS
 
-    text = text.strip()
+    text = typed(text).strip()
     things = _from_json(text) if text.startswith("[") else _from_lines(text)
     if not things:
         raise ValueError(f"boxes is empty; {BOX_FORM}")
@@ -130,7 +130,7 @@ def curve_from_text(text: str) -> dict[int, float]:
         ValueError: it is empty, a part is not understood or above MAX_STRENGTH, or a frame is given twice.
     """
     points: dict[int, float] = {}
-    for part in re.split(r"[,;\n]", text):
+    for part in re.split(r"[,;\n]", typed(text)):
         if not part.strip():
             continue
         match = re.fullmatch(r"\s*(-?\d{1,9})\s*:\s*(\d{0,9}\.?\d{1,20})\s*", part)
@@ -155,7 +155,7 @@ def numbers_from_text(text: str) -> list[int]:
     Raises:
         ValueError: something is not a whole number.
     """
-    parts = [part.strip() for part in re.split(r"[,;\n]", text) if part.strip()]
+    parts = [part.strip() for part in re.split(r"[,;\n]", typed(text)) if part.strip()]
     if not all(re.fullmatch(r"[+-]?\d{1,9}", part) for part in parts):
         raise ValueError(
             f"positions is '{shown(text, 60)}'; give whole numbers separated by commas, such as 0, 40, -1"
@@ -171,7 +171,7 @@ def colors_from_text(text: str, count: int) -> list[tuple[float, ...]] | None:
     """
     from PIL import ImageColor
 
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in typed(text).split(",") if name.strip()]
     colors = []
     for name in names:
         try:

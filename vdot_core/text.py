@@ -11,6 +11,7 @@ from typing import Any
 
 MAX_JSON_BYTES = 8_000_000  # Python's objects take up to 20 times as much
 _MAX_DIGITS = 20  # of 2**64, the largest seed
+_WIDE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | {0x3001: ",", 0x3000: " "}
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 2
 
@@ -40,6 +41,11 @@ def described(value: object, limit: int = 60) -> str:
     if value is None:
         return "missing"
     return f"'{shown(value, limit - 2)}'" if isinstance(value, (str, PurePath)) else shown(value, limit)
+
+
+def typed(text: str) -> str:
+    """A typed text, with the signs of a Chinese or Japanese keyboard as those of a Latin one."""
+    return text.translate(_WIDE)
 
 
 def _short_repr(value: object) -> str:

@@ -14,6 +14,7 @@ SETTINGS = [
     {"left": 25, "top": 50, "mode": "percent"},
     {"mode": "aspect", "aspect": "16:9", "anchor": [0.25, 0.5]},
     {"mode": "aspect", "aspect": "2,39", "anchor": [0.0, 0.5]},
+    {"mode": "aspect", "aspect": "16\uff1a9", "anchor": [0.5, 0.5]},
     {"mode": "aspect", "aspect": "9x16", "anchor": [0.5, 0.9]},
     {"width": 128, "height": 112, "anchor": [1.0, 0.3]},
     {"width": 136},

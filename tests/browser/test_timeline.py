@@ -6,6 +6,7 @@ from tests.browser.page import FROZEN_MS, SET_VALUES
 from tests.browser.test_boxes import Drawing
 
 TEXTS = ["0, 40, -1", "3; +5", "0: 1.0, -1: 0.5", "0:.5", "0, x", "0: 1, 0: 2", "0: 99", "1: -1"]
+TEXTS += ["0\uff0c40\u3001-1", "0\uff1a1.0\uff0c-1\uff1a0.5"]  # of a Chinese keyboard
 READ = """async (texts) => {
     const {CURVE, POSITIONS} = await import("/extensions/ComfyUI-VDOT/timeline_text.js")
     return texts.map((text) => [POSITIONS.read(text), CURVE.read(text)].map((points) => points ?? null))

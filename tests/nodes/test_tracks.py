@@ -111,6 +111,14 @@ def test_curves(tracks):
             tracks.curve_from_text(text)
 
 
+def test_signs_of_a_chinese_keyboard_are_read(tracks):
+    (box,) = tracks.boxes_from_text("0\uff1a8\uff0c20\u300128\uff0c\uff14\uff10", SIZE, 17)
+    assert box == {0: [8, 20, 28, 40]}
+    assert tracks.curve_from_text("0\uff1a1.0\uff0c\uff0d1\uff1a0\uff0e5") == {0: 1.0, -1: 0.5}
+    assert tracks.numbers_from_text("0\uff0c40\uff1b-1") == [0, 40, -1]
+    assert tracks.colors_from_text("red\uff0c\uff030000ff", 2) == [(1, 0, 0), (0, 0, 1)]
+
+
 ABSURD = {
     "deep lists": "[" * 100_000,
     "deep objects": '[{"x":' * 50_000,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..text import typed
 from .canvas import target_size
 from .checks import MAX_SIDE, as_list, described, real, whole
 from .unit import SIZE_MULTIPLE
@@ -92,7 +93,7 @@ def _aspect(value: float | str) -> float:
     """16:9, '16:9', '16/9', '16x9', '2.39', '2,39' or 1.7778 as a number."""
     if isinstance(value, str):
         try:
-            parts = [float(part) for part in re.split("[:/x\u00d7]", value.lower().replace(",", "."))]
+            parts = [float(part) for part in re.split("[:/x\u00d7]", typed(value).lower().replace(",", "."))]
             across, down = [*parts, 1.0] if len(parts) == 1 else parts
             value = across / down
         except (ValueError, ZeroDivisionError, OverflowError) as error:
