@@ -21,6 +21,7 @@ from ..data.bad_rows import BadRowError, Skipped
 from ..data.video_files import Media, read_clip
 from ..engine.files import read_json
 from ..preparation import niqe
+from ..preparation.stage import model_state
 from . import control, motion, reference
 from .config import EvaluateConfig, ModelConfig
 from .generate import video_path
@@ -91,7 +92,7 @@ def score_videos(config: EvaluateConfig, benchmark: Benchmark, model: ModelConfi
 
 def _key(config: EvaluateConfig, sample: Sample, video: Path) -> list[Any]:
     names = ("width", "height", "max_pixels", "num_frames", "frame_rate", "estimators")
-    models = [config.depth_model, config.flow_model, config.pose_model]
+    models = list(map(model_state, (config.depth_model, config.flow_model, config.pose_model)))
     versions = [VERSION, control.VERSION, reference.VERSION, motion.VERSION, niqe.VERSION]
     absent = [_missing(sample, config), motion.missing(), niqe.missing()]
     return [

@@ -8,7 +8,7 @@ from vdot_core.annotators import Annotator, make_annotator
 
 from .clip_files import load, write_frames, write_mask
 from .config import PrepareConfig
-from .stage import Row, Stage, out_path
+from .stage import Row, Stage, model_state, out_path
 
 CONTROL_CRF = 14
 
@@ -40,7 +40,7 @@ def annotation_stage(name: str) -> Stage:
         version=100 + make_annotator(name).version,
         run=run,
         after=("trim",),
-        settings=lambda config: [config.clips.frame_rate, model_of(name, config)],
+        settings=lambda config: [config.clips.frame_rate, model_state(model_of(name, config))],
         missing=lambda config: annotator(name, config).missing(),
     )
 

@@ -25,7 +25,7 @@ from vdot_core.text import counted, described, parse_json, shown
 from .caption_model import describe
 from .clip_files import load, to_bytes
 from .config import CaptionConfig, PrepareConfig
-from .stage import RetryLaterError, Row, StopError, out_path
+from .stage import RetryLaterError, Row, StopError, model_state, out_path
 
 MAX_TEXT_BYTES = 20_000
 MAX_ANSWER_BYTES = 2**20
@@ -72,7 +72,8 @@ def caption(row: Row, config: PrepareConfig) -> Row:
 
 def settings_of(config: PrepareConfig) -> dict[str, Any]:
     """The settings that captions depend on."""
-    return {name: value for name, value in asdict(config.captions).items() if name not in AROUND}
+    values = {name: value for name, value in asdict(config.captions).items() if name not in AROUND}
+    return values | {"model_dir": model_state(config.captions.model_dir)}
 
 
 def cost(captions: Iterable[Row], settings: CaptionConfig) -> str | None:

@@ -104,6 +104,20 @@ def rejection(*reasons: str) -> Row:
     return {"rejected": list(reasons)}
 
 
+def model_state(path: str | None) -> Any:
+    """What changes with a model under its path: the path, and name, size and time of its files.
+
+    Args:
+        path: A file or a folder; None: no model, of which None is the state.
+    """
+    if path is None:
+        return None
+    place = Path(path)
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return [path, *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
+
+
 def out_path(config: PrepareConfig, relative: str) -> Path:
     """A file of the output folder; its folder is created."""
     path = Path(config.out_dir) / relative

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from vdot_core.annotators import NAMES
 
@@ -10,8 +11,14 @@ from . import caption_model, captions, motion, niqe, quality, references, shots
 from .annotate import annotation_stage
 from .config import PrepareConfig
 from .make_rows import make_rows
-from .stage import Stage
+from .stage import Stage, model_state
 from .trim import trim
+
+
+def _states(*models: str | None) -> dict[str, Any]:
+    """The states of models by their paths; nothing where none is named."""
+    return {path: model_state(path) for path in models if path is not None}
+
 
 SHOTS = Stage(
     "shots",
@@ -35,7 +42,10 @@ QUALITY = Stage(
     3,
     quality.measure,
     ("trim",),
-    settings=lambda c: [asdict(c.quality), niqe.VERSION if niqe.missing() is None else None],
+    settings=lambda c: [
+        asdict(c.quality) | _states(c.quality.aesthetic_model, c.quality.aesthetic_head),
+        niqe.VERSION if niqe.missing() is None else None,
+    ],
     missing=quality.missing,
 )
 MOTION = Stage(
@@ -43,7 +53,7 @@ MOTION = Stage(
     1,
     motion.measure_motion,
     ("trim",),
-    settings=lambda c: c.flow_model,
+    settings=lambda c: model_state(c.flow_model),
     missing=motion.missing,
 )
 CAPTIONS = Stage(

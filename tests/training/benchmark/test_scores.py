@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.benchmark import control, motion, reference, scores
-from training.benchmark.index import Sample
+from training.benchmark.index import Sample, read_benchmark
 from training.benchmark.samples import Conditions, fit_video
 from training.preparation import niqe
 from vdot_core.annotators import make_annotator
@@ -159,6 +159,17 @@ def test_depth_is_estimated_where_a_model_is_there(config, tmp_path):
     same = control.control_fidelity(clip, conditions_of(depth), "depth", settings)
     turned = control.control_fidelity(clip, conditions_of(1 - depth), "depth", settings)
     assert same > 0.99 and turned == 0
+
+
+def test_other_weights_of_an_estimator_under_one_path_score_again(bench, config, tmp_path):
+    (row, *_) = read_benchmark(bench).samples
+    video = bench / "real" / f"{row.name}.mp4"
+    settings = config(flow_model=str(tmp_path / "weights"))
+    (tmp_path / "weights").write_bytes(b"one")
+    before = scores.RESULTS.key_of(settings, row, video)
+    assert scores.RESULTS.key_of(settings, row, video) == before
+    (tmp_path / "weights").write_bytes(b"other")
+    assert scores.RESULTS.key_of(settings, row, video) != before
 
 
 @pytest.mark.full

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from training.preparation import motion
+from training.preparation.annotate import annotation_stage
 from training.preparation.captions import ask, cost, settings_of
 from training.preparation.clip_files import load, write_clip, write_mask
 from training.preparation.config import CaptionConfig, ClipConfig, PrepareConfig
@@ -20,8 +22,10 @@ from training.preparation.references import moments, on_white
 from training.preparation.shots import segments
 from training.preparation.sources import find_sources
 from training.preparation.stage import RetryLaterError, StopError
+from training.preparation.stages import CAPTIONS, MOTION, QUALITY
 from training.preparation.task_masks import moving_box, shifted, write_kept
 from training.preparation.trim import choose_bucket
+from training.prepare import parser
 
 from .conftest import panning, textured
 
@@ -223,6 +227,26 @@ def test_settings_around_a_caption_keep_it(tmp_path):
         )
 
     assert settings() == settings(retries=0, timeout_s=9, prices=(1, 2)) != settings(max_tokens=9)
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        (annotation_stage("flow"), {"flow_model": "{}/weights"}),
+        (annotation_stage("matte"), {"matte_model": "{}"}),
+        (MOTION, {"flow_model": "{}/weights"}),
+        (CAPTIONS, {"captions": {"model_dir": "{}"}}),
+        (QUALITY, {"quality": {"aesthetic_model": "{}", "aesthetic_head": "{}/weights"}}),
+    ],
+)
+def test_a_stage_runs_again_with_other_weights_under_one_path(stage, settings, tmp_path):
+    settings = yaml.safe_load(json.dumps(settings).replace("{}", str(tmp_path)))
+    config = parser().read_values({"input": ["x"], **settings})
+    (tmp_path / "weights").write_bytes(b"one")
+    before = stage.key(config, "a", ["b"])
+    assert stage.key(config, "a", ["b"]) == before
+    (tmp_path / "weights").write_bytes(b"other")
+    assert stage.key(config, "a", ["b"]) != before
 
 
 def test_an_error_of_a_worker_keeps_its_type(server, tmp_path):
