@@ -62,6 +62,18 @@ export function numberOf(node, name) {
   return Number(typeof wired === "number" ? wired : widgetOf(node, name)?.value) || 0
 }
 
+/** The first length that is set on a node behind this one, by its wires of a type; 0 where none is. */
+export function lengthBehind(node, type, seen = new Set()) {
+  if (seen.has(node)) return 0
+  seen.add(node)
+  for (const [slot, input] of (node.inputs ?? []).entries()) {
+    const source = input.link != null && [type, "*"].includes(String(input.type)) ? sourceOf(node, slot) : undefined
+    const length = source && (numberOf(source, "length") || lengthBehind(source, type, seen))
+    if (length) return length
+  }
+  return 0
+}
+
 /** Sets a widget as a person does: its handlers run, and other widgets of the node see it. */
 export function setWidget(node, name, value) {
   const widget = widgetOf(node, name)

@@ -5,9 +5,10 @@
  */
 
 import { addEditor, MAX_TEXT } from "./editor.js"
-import { chain, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, lengthBehind, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
+import { onSaid } from "./restore.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
 import { CURVE, GROUP, PAD, POSITIONS, WIDTH } from "./timeline_text.js"
@@ -18,6 +19,10 @@ export const TIMELINES = {
   VDOTKeyframes: { widget: "positions", form: POSITIONS, pictures: "images", height: 190 },
   VDOTStrength: { widget: "curve", form: CURVE, numFrames: 81, height: 260 },
 }
+
+const UNIT = "VDOT_VCU"
+/** Of a unit, in the first line that its node shows after a run. */
+const LENGTH_SAID = /\d+x\d+, (\d+) frames?/
 
 const RULER_PX = 21
 const REACH_PX = 10
@@ -52,12 +57,21 @@ class Timeline {
     }
     addEditor(node, { title: text(form.hasValue ? "curve_title" : "timeline_title"), parts: [this.stage.element], opened: () => this.read() })
     chain(node, "onConfigure", () => this.read())
-    chain(node, "onConnectionsChange", () => setTimeout(() => this.read()))
+    chain(node, "onConnectionsChange", () => {
+      this.said = undefined
+      setTimeout(() => this.read())
+    })
+    if (!widgetOf(node, "length")) {
+      onSaid(node, (message) => {
+        this.said = Number(LENGTH_SAID.exec(message?.text?.[0] ?? "")?.[1]) || undefined
+        this.read()
+      })
+    }
   }
 
-  /** Length of the video; a node without one counts in frames of a usual video, or of the last point. */
+  /** Length of the video, where the node's unit tells it; else of a usual one, or to the last point. */
   get numFrames() {
-    const length = numberOf(this.node, "length")
+    const length = numberOf(this.node, "length") || lengthBehind(this.node, UNIT) || this.said
     if (length) return Math.floor((length - 1) / GROUP) * GROUP + 1
     return Math.max(this.length, ...this.points.map(({ frame }) => frame + 1))
   }

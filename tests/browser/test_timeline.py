@@ -168,3 +168,15 @@ def test_the_span_of_a_control_is_dragged(page):
     drawing.drag((34 + 932 * 17 / 81, 60), (0, 60), (1000, 230))
     assert [value(page, node, name) for name in ("start_frame", "end_frame")] == [0, 0]
     assert page.our_problems() == []
+
+
+def test_a_curve_lies_over_the_frames_of_its_unit(page):
+    page.clear()
+    unit, node = page.add("VDOTText", length=17), page.add("VDOTStrength", curve="0: 1.0")
+    connect = "([a, b]) => app.graph.getNodeById(a).connect(0, app.graph.getNodeById(b), 0)"
+    page.evaluate(connect, [unit, node])
+    drawing = Drawing(page, node)
+    # The bar is 1000 x 260, its 17 frames lie from 34 to 966.
+    drawing.drag((34 + 932 / 2, 60), (34 + 932 / 2, 61), (1000, 260))
+    assert [point.split(":")[0] for point in value(page, node, "curve").split(", ")] == ["0", "8"]
+    assert page.our_problems() == []
