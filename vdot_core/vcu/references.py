@@ -20,9 +20,11 @@ from .masks import as_mask, binarize
 from .scaling import letterbox
 from .tasks import canvas_of
 from .transparency import find_doubts, subject_mask
-from .unit import VCU, built, full_mask, gray_frames
+from .unit import VAE_STRIDE, VCU, built, full_mask, gray_frames
 
 MAX_MARGIN = 4.0
+MANY = 8
+"""References that are no mistake."""
 LETTERBOXES = 3  # while one is drawn: scaled, clamped, and placed
 
 
@@ -67,6 +69,11 @@ def reference(
         f"{counted(len(items), 'reference')} on a canvas of {width}x{height}",
         "give a smaller width or height, or fewer pictures",
     )
+    if len(items) > MANY:
+        notes.append(
+            f"{len(items)} references take as much of the network as {VAE_STRIDE[0] * len(items)} frames of "
+            "video; of a clip, give one picture"
+        )
     names = [f"reference {index + 1}" for index in range(len(items))] if names is None else names
     canvases = []
     for image, mask, name in zip(steps(items), cutouts, names, strict=True):

@@ -68,3 +68,10 @@ def test_many_specks_are_all_dropped():
     noisy[::30, ::30] = True
     result, count = drop_specks(noisy)
     assert (result == mask).all() and count == 100 - 9
+
+
+def test_a_clip_in_place_of_a_picture_is_noted():
+    clip = torch.rand(17, 32, 48, 3)
+    (note,) = reference(clip, width=48, height=32, num_frames=17).notes
+    assert note.startswith("17 references take as much of the network as 68 frames of video")
+    assert not reference(clip[:8], width=48, height=32, num_frames=17).notes
