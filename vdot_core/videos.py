@@ -143,7 +143,9 @@ def upright(frame: VideoFrame) -> np.ndarray:
 
     FFmpeg's conversion to eight bits repeats the halved colors of a video; to sixteen it interpolates them.
     """
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    rotation = getattr(frame, "rotation", 0)
+    # That of a matrix that turns nothing into anything is the least integer.
+    turns = round(rotation / 90) % 4 if abs(rotation) <= 360 else 0
     if frame.format.name.startswith(("yuv", "nv", "p0")):
         pixels = frame.to_ndarray(format="gbrp16le")
     else:

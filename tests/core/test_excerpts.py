@@ -136,11 +136,17 @@ def test_a_phones_clip_is_upright(tmp_path):
     assert abs(left - right) > 0.5
 
 
-def with_rotation(data):
-    """The header's matrix of the track turned by a quarter."""
+def test_a_matrix_of_zeros_turns_nothing(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", [k / 16 for k in range(5)], size=(64, 48))
+    expected = read_excerpt(path, span()).frames
+    path.write_bytes(with_rotation(path.read_bytes(), [0] * 9))
+    assert torch.equal(read_excerpt(path, span()).frames, expected)
+
+
+def with_rotation(data, matrix=(0, 0x00010000, 0, 0xFFFF0000, 0, 0, 0, 0, 0x40000000)):
+    """The header's matrix of the track replaced, by that of a quarter turn."""
     place = data.index(b"tkhd") + 4 + 4 + 36
-    turned = [0, 0x00010000, 0, 0xFFFF0000, 0, 0, 0, 0, 0x40000000]
-    matrix = b"".join(value.to_bytes(4, "big") for value in turned)
+    matrix = b"".join(value.to_bytes(4, "big") for value in matrix)
     return data[:place] + matrix + data[place + 36 :]
 
 
