@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.error("%s", error)
         return 2
     except (StopError, ImportError, UnusableModelError) as error:
-        logger.error("%s. Finished rows are kept", shown(error, 300))
+        logger.error("%s. Finished rows are kept", shown(error, 300).rstrip("."))
         return 2
     except OSError as error:
         if is_out_of_memory(error):

@@ -15,7 +15,11 @@ from functools import lru_cache
 import numpy as np
 from torch import Tensor
 
+from vdot_core.out_of_memory import is_out_of_memory
+from vdot_core.text import shown
+
 from .clip_files import to_bytes
+from .stage import StopError
 
 NUM_FRAMES = 4
 STAYING = 0.75  # of the frames
@@ -25,9 +29,11 @@ PACKAGES = ("rapidocr", "rapidocr_onnxruntime")
 
 def missing() -> str | None:
     """Why text cannot be found here; None where it can."""
-    if _package():
-        return None
-    return "text overlays need RapidOCR: `pip install rapidocr onnxruntime`"
+    if not _package():
+        return "text overlays need RapidOCR: `pip install rapidocr onnxruntime`"
+    if not importlib.util.find_spec("onnxruntime"):
+        return "RapidOCR needs ONNX Runtime: `pip install onnxruntime`"
+    return None
 
 
 def text_share(frames: Tensor) -> float:
@@ -38,6 +44,9 @@ def text_share(frames: Tensor) -> float:
 
     Returns:
         In [0, 1].
+
+    Raises:
+        StopError: RapidOCR cannot be started.
     """
     numbers = np.unique(np.linspace(0, len(frames) - 1, NUM_FRAMES).round().astype(int))
     covered = np.mean([_lines(to_bytes(frames[number])) for number in numbers], axis=0)
@@ -68,7 +77,15 @@ def _lines(picture: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _reader():
     """RapidOCR, read at its first use."""
-    reader = importlib.import_module(_package()).RapidOCR()
+    try:
+        reader = importlib.import_module(_package()).RapidOCR()
+    except Exception as error:  # of any type, where a package or a network of it is damaged
+        if is_out_of_memory(error):
+            raise
+        raise StopError(
+            f"quality.max_text: RapidOCR cannot be started ({shown(error, 120)}); install it again, or set "
+            "max_text to null"
+        ) from error
     # It warns of every picture without text.
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
     return reader

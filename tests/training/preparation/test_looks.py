@@ -1,5 +1,7 @@
 """NIQE against scikit-video's values, and text that stays over a clip."""
 
+import importlib.util
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +11,7 @@ from scipy import ndimage
 
 from training.preparation import niqe, quality, text_overlays
 from training.preparation.config import PrepareConfig, QualityConfig
+from training.preparation.stage import StopError
 
 from .conftest import panning, textured
 
@@ -54,6 +57,20 @@ def test_distorted_clips_and_those_with_text_are_rejected():
         "distorted: NIQE 9.0, max_niqe 8",
         "text overlay: 5.0% of the picture, max_text 0.02",
     ]
+
+
+def test_a_damaged_reader_of_text_ends_the_run_in_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "rapidocr.py").write_text("raise RuntimeError('no networks')")
+    (tmp_path / "onnxruntime.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "rapidocr", raising=False)
+    text_overlays._reader.cache_clear()
+    assert text_overlays.missing() is None
+    with pytest.raises(StopError, match=r"RapidOCR cannot be started \(no networks\); install it again"):
+        text_overlays.text_share(torch.rand(1, 16, 16, 3))
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name[:4] == "onnx" else found(name))
+    assert text_overlays.missing() == "RapidOCR needs ONNX Runtime: `pip install onnxruntime`"
 
 
 def test_text_counts_where_it_stays(monkeypatch):
