@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vdot_core.choices import SOLVERS
-from vdot_core.text import described
+from vdot_core.text import described, shown
 
 from ..data.checks import require, require_range
 from .statistics import Bootstrap
@@ -45,6 +45,11 @@ class SamplerConfig:
         require(1 <= self.steps <= 1000, f"sampler.steps is {self.steps}; expected 1 to 1000")
         require_range(self, "sampler.", 0.001, 1000, "shift")
         require_range(self, "sampler.", 0, 1000, "guidance", "context_scale")
+        for task, guidance in self.task_guidance.items():
+            require(
+                0 <= guidance <= 1000,
+                f"sampler.task_guidance.{shown(task, 80)} is {guidance}; expected 0 to 1000",
+            )
         require(
             self.solver in SOLVERS,
             f"sampler.solver is {described(self.solver)}; expected one of {', '.join(SOLVERS)}",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vdot_core.files import atomic_write, remove_abandoned
-from vdot_core.text import counted, shown
+from vdot_core.text import counted, listed, shown
 
 from ..data.bad_rows import Skipped
 from ..engine.files import write_json
@@ -50,6 +50,12 @@ def evaluate(config: EvaluateConfig) -> list[str]:
     left_out = [str(row) for row in benchmark.skipped]
     for line in left_out:
         logger.error("skipped %s", line)
+    for model in config.models:
+        if unknown := [task for task in model.sampler.task_guidance if task not in benchmark.tasks]:
+            logger.warning(
+                "models: %s: sampler.task_guidance has %s, which the benchmark has not; there are %s",
+                model.name, listed(unknown), listed(benchmark.tasks, 40),
+            )  # fmt: skip
     benchmark = benchmark.chosen(config.tasks, config.samples_per_task)
     weights = {model.name: weights_digest(model) for model in config.models}
     failed: dict[str, set[str]] = {}

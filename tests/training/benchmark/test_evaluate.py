@@ -164,6 +164,15 @@ def test_a_users_mistake_has_status_2(config, tmp_path, capsys, change, words):
     assert words in said and "Traceback" not in said
 
 
+def test_guidance_of_a_task_that_is_not_there_is_told(bench, config, caplog):
+    sampler = SamplerConfig(task_guidance={"gray": 2.0, "grya": 2.0})
+    models = [ModelConfig("real", "folder", str(bench / "real"), sampler=sampler)]
+    with caplog.at_level("WARNING", "vdot"):
+        evaluate(config(models=models, samples_per_task=1, tasks=["gray"]))
+    (line,) = (line for line in caplog.messages if "task_guidance" in line)
+    assert line.startswith("models: real: sampler.task_guidance has grya, which the benchmark has not")
+
+
 def test_an_estimator_whose_weights_are_none_ends_it_in_a_sentence(bench, config, tmp_path, capsys):
     index = bench / "indices" / "uvcbench_single.txt"
     index.write_text(index.read_text(encoding="utf-8").replace('"gray"', '"flow"'), encoding="utf-8")
@@ -185,6 +194,10 @@ def test_an_estimator_whose_weights_are_none_ends_it_in_a_sentence(bench, config
         ({"num_frames": 18}, "num_frames is 18"),
         ({"estimators": ["canny"]}, "estimators has 'canny'"),
         ({"judge": {"url": "ftp://x"}}, "judge.url is 'ftp://x'"),
+        (
+            {"models": [{"name": "a", "path": "x", "sampler": {"task_guidance": {"gray": -1}}}]},
+            "task_guidance.gray is -1",
+        ),
         ({"tsaks": []}, "did you mean tasks"),
     ],
 )
