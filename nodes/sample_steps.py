@@ -174,7 +174,8 @@ def _check_content(latent: dict, settings: Settings) -> None:
 def _switch(schedule: Schedule, start: int, end: int, settings: Settings) -> tuple[int, list[str]]:
     """The first step of the second model within the run, and lines that say who runs what."""
     if settings.second_model is None:
-        return end, []
+        unused = [f"switch_step is {settings.switch_step}, but nothing is connected to second_model"]
+        return end, unused if settings.switch_step else []
     # Wan 2.2 compares the network's timestep with the boundary (wan/text2video.py).
     above = int((schedule.timesteps / 1000 >= settings.switch_sigma).sum())
     switch = min(max(settings.switch_step or above, start), end)

@@ -171,7 +171,13 @@ class VDOTStitch(CheckedNode):
         from ..vdot_core import vcu
 
         options = {"feather_px": feather_px, "match_colors": match_colors}
-        return io.NodeOutput(vcu.stitch(original, images, unit, crop, **options))
+        stitched = vcu.stitch(original, images, unit, crop, **options)
+        rest = len(original) - len(stitched)
+        length = counted(len(original), "frame")
+        line = (
+            f"original has {length}, the region {len(stitched)}: {counted(rest, 'frame')} left out at the end"
+        )
+        return io.NodeOutput(stitched, ui=report([line] if rest else []))
 
 
 class VDOTPasteBack(CheckedNode):

@@ -85,6 +85,11 @@ def test_crop_and_stitch(run):
     (result,) = run("VDOTStitch", original=frames, images=video, unit=unit, crop=crop, feather_px=0).result
     inside = mask(96, 160).expand(5, -1, -1) > 0
     assert not result[inside].any() and torch.equal(result[~inside], frames[~inside])
+    inputs = {"images": video, "unit": unit, "crop": crop, "feather_px": 0}
+    assert run("VDOTStitch", original=frames, **inputs).ui["text"] == []
+    longer = run("VDOTStitch", original=torch.cat([frames, frames[:1]]), **inputs)
+    assert longer.ui["text"] == ["original has 6 frames, the region 5: 1 frame left out at the end"]
+    assert torch.equal(longer.args[0], result)
 
 
 def test_boxes_beside_the_picture_are_said(run):

@@ -190,6 +190,8 @@ def test_a_second_model_that_takes_no_step_or_all_is_reported(sample, other):
     every = sample(second_model=other, switch_sigma=1.0)
     assert any("second model takes every step" in line for line in every.ui["text"])
     assert torch.equal(samples_of(every), samples_of(sample(model=other)))
+    alone = sample(switch_step=2)
+    assert "switch_step is 2, but nothing is connected to second_model" in alone.ui["text"]
 
 
 def test_progress_counts_the_steps_of_both_models(sample, other, monkeypatch):
