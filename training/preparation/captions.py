@@ -151,12 +151,12 @@ def ask(pictures: list[bytes], config: CaptionConfig, pause_s: float = FIRST_PAU
     if config.api_key_variable:
         headers["Authorization"] = f"Bearer {os.environ.get(config.api_key_variable, '').strip()}"
     address = config.url.rstrip("/") + "/chat/completions"
-    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
     reason = ""
     for number in range(config.retries + 1):
         if number:
             time.sleep(min(pause_s * 2 ** (number - 1), LONGEST_PAUSE_S))
         try:
+            request = urllib.request.Request(address, json.dumps(body).encode(), headers)
             with urllib.request.urlopen(request, timeout=config.timeout_s) as answer:
                 return _read(answer.read(MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as error:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vdot_core.text import described
+from vdot_core.text import described, shown
 
 from ..data.checks import require, require_tasks
 
@@ -278,6 +278,8 @@ class ExecutorConfig:
             self.workers is None or 1 <= self.workers <= 10_000,
             f"executor.workers is {self.workers}; expected 1 to 10000, or null",
         )
+        for stage, gpus in self.gpus.items():
+            require(0 <= gpus <= 64, f"executor.gpus.{shown(stage, 80)} is {gpus}; expected 0 to 64 GPUs")
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,11 @@ def _write(config: PrepareConfig, clips: Clips, store: Store) -> None:
         logger.info("%s", cost)
     write_sheet(folder / SHEET, config, clips, store, every, stage_times(store))
     logger.info("%s", shown(folder / SHEET))
-    if not total:
+    if clips.later:
+        logger.error(
+            "%s could not be made now; give the same command again", counted(len(clips.later), "result")
+        )
+    elif not total:
         raise ValueError(
             f"no clip was left to make rows of; {shown(folder / SHEET)} says why each was rejected"
         )
@@ -73,6 +77,8 @@ def _write(config: PrepareConfig, clips: Clips, store: Store) -> None:
 
 def estimate(config: PrepareConfig, num_clips: int) -> str:
     """A table of the hours for many clips, from the results in `out_dir`."""
+    if num_clips < 1:
+        raise ValueError(f"--budget is {num_clips}; expected the number of clips, at least 1")
     path = Path(config.out_dir) / STORE
     if not path.is_file():
         raise ValueError(f"{shown(path)} does not exist; prepare some clips first")

@@ -1,17 +1,20 @@
 """Sources, text files and results that are not as they should be: a sentence, or one clip is left out."""
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
+import yaml
 
 from tests.training.data.conftest import write_video
 from training.preparation import pipeline
 from training.preparation.captions import caption
+from training.preparation.config import CaptionConfig
 from training.preparation.prepare import prepare
 from training.preparation.sources import find_sources
 from training.preparation.stages import MOTION
 from training.preparation.store import STORE, Store
+from training.prepare import main
 
 from .conftest import RATE, panning
 from .test_prepare import table
@@ -50,6 +53,23 @@ def test_what_is_no_video_is_named_without_handles(config, sources):
     assert reasons == {
         "empty.mp4": fault, "text.mp4": fault, "still.mp4": "too short: 1 frame", "pan.mp4": None
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "words"),
+    [
+        ("http://127.0.0.1:1/v1", 1, "1 result could not be made now; give the same command again"),
+        ("http://[bad", 2, "the server http://[bad cannot be asked"),
+    ],
+)
+def test_a_server_that_is_not_there_rejects_no_clip(config, sources, tmp_path, capsys, url, status, words):
+    settings = config(input=[str(sources)], annotators=[], captions=CaptionConfig(url=url, retries=0))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(asdict(settings)), encoding="utf-8")
+    assert main(["--config", str(tmp_path / "config.yaml")]) == status
+    said = capsys.readouterr().err
+    assert words in said and "no clip was left" not in said
+    clips = prepare(replace(settings, captions=CaptionConfig()))
+    assert len(clips.used()) == 1
 
 
 def test_clips_that_a_preparation_wrote_are_no_sources(config, sources):

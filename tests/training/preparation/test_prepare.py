@@ -252,6 +252,12 @@ def test_the_program_says_what_is_wrong(config, raw, tmp_path, capsys):
     assert "no clip was left" in capsys.readouterr().err
     assert main([*command, "--input", f"[{raw}]", "--clips.threshold", "-1"]) == 2
     assert "clips.threshold is -1.0; expected above 0" in capsys.readouterr().err
+    for option, value, words in (
+        ("--budget", "0", "--budget is 0; expected the number of clips"),
+        ("--executor.gpus", "{flow: -1}", "executor.gpus.flow is -1.0; expected 0 to 64"),
+    ):
+        assert main([*command, "--input", f"[{raw}]", option, value]) == 2
+        assert words in capsys.readouterr().err
     assert main([*command, "--input", f"[{raw}]", "--annotators", "[pose_]"]) == 2
     assert "annotators has 'pose_'" in capsys.readouterr().err
 
