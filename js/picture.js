@@ -1,7 +1,7 @@
 /** The picture or clip behind a node: the file of the loader that its images come from, as far as the graph tells. */
 
 import { api } from "../../scripts/api.js"
-import { numberOf, sourceOf } from "./graph.js"
+import { chain, numberOf, sourceOf, widgetOf } from "./graph.js"
 
 const FILE_WIDGETS = ["image", "video", "file"]
 const IMAGE_FILE = /\.(png|jpe?g|webp|gif|bmp|avif)$/i
@@ -10,6 +10,8 @@ const VIDEO_FILE = /\.(mp4|webm|mov|m4v|mkv)$/i
 const FOLLOWED = ["IMAGE", "VIDEO", "MASK", "VDOT_VCU", "*"]
 const MAX_DEPTH = 12
 const CLIP_LOADER = "VDOTLoadClip"
+/** Of a loader; they decide which pictures it gives. */
+const DECIDING = [...FILE_WIDGETS, "start", "fps", "length"]
 /** Of the model, and of clips whose loader says nothing. */
 const FRAMES_PER_SECOND = 16
 
@@ -26,7 +28,7 @@ function fileOf(node) {
     const value = node.widgets?.find((widget) => widget.name === name)?.value
     if (typeof value !== "string") continue
     const bare = value.replace(/ \[\w+\]$/, "")
-    if (IMAGE_FILE.test(bare)) return { url: address(value), video: false }
+    if (IMAGE_FILE.test(bare)) return { url: address(value), video: false, loader: node }
     if (VIDEO_FILE.test(bare)) return { url: address(value), video: true, loader: node }
   }
   return undefined
@@ -64,6 +66,7 @@ export class Backdrop {
   #video = false
   #loader
   #frame = 0
+  #followed = new WeakSet()
   /** Of the node, to look behind it alone; undefined for all. */
   slot
 
@@ -76,6 +79,7 @@ export class Backdrop {
   refresh() {
     const file = this.slot === undefined ? findFile(this.node) : findFile(sourceOf(this.node, this.slot), 1)
     this.#loader = file?.loader
+    this.#follow()
     if (file?.url === this.#url) return
     this.#url = file?.url
     this.#video = Boolean(file?.video)
@@ -96,6 +100,23 @@ export class Backdrop {
       source.addEventListener("load", ready)
     }
     source.src = file.url
+  }
+
+  /** Looks again when the loader is set to another file or part of it. */
+  #follow() {
+    const loader = this.#loader
+    if (!loader || this.#followed.has(loader)) return
+    this.#followed.add(loader)
+    for (const name of DECIDING) {
+      const widget = widgetOf(loader, name)
+      if (!widget) continue
+      chain(widget, "callback", () => {
+        if (loader !== this.#loader) return
+        this.refresh()
+        this.seek(this.#frame)
+        this.changed()
+      })
+    }
   }
 
   /** Width and height in pixels, or undefined without a picture. */

@@ -190,6 +190,9 @@ def test_the_editor_shows_the_frames_that_the_loader_gives(graph):
         graph.page.get_by_text("0 / 16", exact=True).wait_for(timeout=20_000)  # of 4.06 s, the rest at 8 fps
         times = graph.evaluate(TIMES)
         assert 2.0625 in times, "the picture behind is of another moment than the frame that the node gets"
+        graph.pick(loader, "start", 3.0)
+        graph.page.get_by_text("0 / 8", exact=True).wait_for(timeout=20_000)
+        assert 3.0625 in graph.evaluate(TIMES)
     finally:
         graph.evaluate("() => { delete document.createElement }")
 
