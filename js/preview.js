@@ -15,6 +15,13 @@ const HEIGHT_RANGE_PX = [120, 320]
 const MESSAGE_VERSION = 1
 
 const previews = new WeakMap()
+const alive = new Set()
+
+/** Lets go of all pictures: another graph is opened, and ComfyUI does not tell nodes inside of subgraphs that they are removed. */
+export function clearPreviews() {
+  alive.forEach((preview) => preview.clear())
+  alive.clear()
+}
 
 /** The preview that belongs to a sampler node, if it has one. */
 export function previewOf(node) {
@@ -101,6 +108,7 @@ class Preview {
       return
     }
     this.#waiting = false
+    alive.add(this)
     const run = this.#run
     this.#queue = this.#queue.then(() => this.#take(message, run), console.error)
   }
@@ -198,7 +206,10 @@ export function attachPreview(node) {
   previews.set(node, preview)
   hideStillPreview(node, preview.element)
   onSaid(node, () => preview.finish())
-  chain(node, "onRemoved", () => preview.clear())
+  chain(node, "onRemoved", () => {
+    preview.clear()
+    alive.delete(preview)
+  })
 }
 
 /**

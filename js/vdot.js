@@ -17,7 +17,7 @@ import { keepGrowingOrder } from "./growing.js"
 import { attachNotes, showNotes } from "./notes.js"
 import { attachOutpaint } from "./outpaint.js"
 import { loadStyle } from "./panel.js"
-import { attachPreview, previewOf } from "./preview.js"
+import { attachPreview, clearPreviews, previewOf } from "./preview.js"
 import { attachPresets } from "./presets.js"
 import { isOpen, watchCache } from "./restore.js"
 import { attachSpan, SPANS } from "./span.js"
@@ -48,6 +48,10 @@ app.registerExtension({
   init() {
     sortTemplates()
     keepTemplateViews()
+  },
+
+  beforeConfigureGraph() {
+    clearPreviews()
   },
 
   async setup() {
