@@ -124,7 +124,7 @@ SHAPES += [
         ("training.sweep", ["--out_dir", "OUT", "--runs", '{"one": {}}']),
         ("training.cache", [*SHAPES, "--data.cache_dir", "OUT"]),
         ("tiny.train", ["--out_dir", "OUT"]),
-        ("tiny.pretrain", ["--model", "vae", "--out_dir", "OUT"]),
+        ("tiny.pretrain", ["--model", "text", "--out_dir", "OUT"]),
     ],
 )
 def test_every_program_that_writes_a_folder_refuses_one_in_use(
