@@ -70,10 +70,8 @@ def reference(
         "give a smaller width or height, or fewer pictures",
     )
     if len(items) > MANY:
-        notes.append(
-            f"{len(items)} references take as much of the network as {VAE_STRIDE[0] * len(items)} frames of "
-            "video; of a clip, give one picture"
-        )
+        many, room = counted(len(items), "reference"), counted(VAE_STRIDE[0] * len(items), "frame")
+        notes.append(f"{many} take as much of the network as {room} of video; of a clip, give one picture")
     names = [f"reference {index + 1}" for index in range(len(items))] if names is None else names
     canvases = []
     for image, mask, name in zip(steps(items), cutouts, names, strict=True):
