@@ -39,6 +39,11 @@ _RECORD_BITMAPS = """
 _CLEAR = """() => app.loadGraphData({
     version: 0.4, nodes: [], links: [], groups: [], config: {}, extra: {ds: {scale: 0.8, offset: [90, 130]}},
 })"""
+# Widgets of the graph before stay in the page until the next drawing: they are marked, to be told apart.
+_LOAD = """async (graph) => {
+    for (const widget of document.querySelectorAll(".vdot-widget")) widget.dataset.earlier = ""
+    await app.loadGraphData(graph)
+}"""
 _ADD_NODE = """([type, values]) => {
     const node = LiteGraph.createNode(type)
     app.graph.add(node)
@@ -258,10 +263,13 @@ class GraphPage:
         canvas.click(position={"x": 700, "y": 600})  # the new node hangs on the pointer until it is put down
 
     def load(self, workflow: dict | Path) -> None:
-        """Open a workflow as the page's menu does."""
+        """Open a workflow as the page's menu does; widgets of the one before are gone on return."""
         graph = json.loads(workflow.read_text("utf-8")) if isinstance(workflow, Path) else workflow
-        self.evaluate("async (graph) => { await app.loadGraphData(graph) }", graph)
-        self.page.wait_for_function("(count) => app.graph._nodes.length === count", arg=len(graph["nodes"]))
+        self.evaluate(_LOAD, graph)
+        self.page.wait_for_function(
+            "(count) => app.graph._nodes.length === count && !document.querySelector('[data-earlier]')",
+            arg=len(graph["nodes"]),
+        )
 
     def save(self) -> dict:
         """The open workflow, as the page would save it."""
