@@ -53,21 +53,22 @@ def test_texts_are_read_as_the_node_reads_them(server, graph):
     assert again == things and [len(thing["keys"]) for thing in things] == [2, 1]
 
 
-# A node may have another editor too, and the page keeps them in no fixed order.
-BOXES = '.vdot-stage-canvas[aria-label^="Boxes."]'
+SPAN = '.vdot-stage-canvas[aria-label^="The frames that are guided."]'
+# Beside it a node may have another editor; the page keeps them in no fixed order.
+DRAWING = f".vdot-stage-canvas:not({SPAN})"
 
 
 class Drawing:
-    """The editor of one node, by mouse; of two, the first."""
+    """An editor of a node, by mouse."""
 
-    def __init__(self, graph, node):
+    def __init__(self, graph, node, stage: str = DRAWING):
         self.graph, self.node = graph, node
         graph.evaluate("(id) => { app.graph.getNodeById(id).pos = [0, 0] }", node)
         graph.look_at(200, 100, 1)
         graph.page.wait_for_function(
-            "(name) => document.querySelector(name)?.getBoundingClientRect().width > 100", arg=BOXES
+            "(name) => document.querySelector(name)?.getBoundingClientRect().width > 100", arg=stage
         )
-        self.canvas = graph.page.locator(BOXES)
+        self.canvas = graph.page.locator(stage).first
         graph.wait_until_still(self.canvas)
         box = self.canvas.bounding_box()
         hidden = box["y"] + box["height"] - graph.page.viewport_size["height"]

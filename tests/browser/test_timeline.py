@@ -3,7 +3,7 @@
 import uuid
 
 from tests.browser.page import FROZEN_MS, SET_VALUES
-from tests.browser.test_boxes import Drawing
+from tests.browser.test_boxes import SPAN, Drawing
 
 TEXTS = ["0, 40, -1", "3; +5", "0: 1.0, -1: 0.5", "0:.5", "0, x", "0: 1, 0: 2", "0: 99", "1: -1"]
 TEXTS += ["0\uff0c40\u3001-1", "0\uff1a1.0\uff0c-1\uff1a0.5"]  # of a Chinese keyboard
@@ -153,7 +153,7 @@ def test_the_span_of_a_control_is_dragged(page):
     page.clear()
     node = page.add("VDOTControl", length=81)
     page.page.get_by_text("guided from the first to the last of 81 frames").wait_for()
-    drawing = Drawing(page, node)
+    drawing = Drawing(page, node, SPAN)
     # The bar is 1000 x 230, its 81 frames lie from 34 to 966.
     drawing.drag((34, 60), (34 + 932 * 20.4 / 81, 60), (1000, 230))
     drawing.drag((966, 60), (34 + 932 * 60.4 / 81, 60), (1000, 230))
