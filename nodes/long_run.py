@@ -129,7 +129,7 @@ class Job:
         return images
 
     def _schedule_lines(self) -> list[str]:
-        """What becomes of each VDOT From Frame: a change waits for a chunk's beginning."""
+        """A line on each VDOT From Frame: the chunk's first frame, where it acts, or why it never does."""
         lines = []
         begins = changes_begin(self.schedule, self.spans)
         for change, begin in zip(self.schedule, begins, strict=True):

@@ -37,10 +37,9 @@ from tiny.evaluation.score import RowScores
 from tiny.evaluation.sheets import save_animation, save_sheet
 from training.data.encoders import pick_device
 from training.distributed.precision import uses_bf16
-from training.engine.files import write_json
+from training.engine.files import write_json, write_problem
 from training.engine.results import has_result, made_once
 from training.paths import ROOT
-from vdot_core.files import reason_of
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import counted, shown
 
@@ -208,8 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if is_out_of_memory(error):
             raise
-        place = shown(error.filename or config.out_dir)
-        logger.error("%s cannot be written (%s); the same command resumes", place, reason_of(error))
+        logger.error("%s", write_problem(error, config.out_dir))
         return 1
     logger.info("wrote %s", page)
     return 0

@@ -27,8 +27,8 @@ from tiny.config import PretrainConfig, parse_config
 from training.distributed import world as processes
 from training.distributed.config import ParallelConfig
 from training.engine.checkpoint import Checkpoints, SavedStep
+from training.engine.files import write_problem
 from training.engine.lock import locked
-from vdot_core.files import reason_of
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import described, shown
 
@@ -120,7 +120,7 @@ class Run:
         self.checkpoints.save(self.step, tensors_of(state), values)
 
     def _check(self, checkpoint: SavedStep, progress: dict[str, Any]) -> str | None:
-        """What is damaged in a checkpoint's values; ValueError where its run had other settings."""
+        """Sentence on damaged values, or None; ValueError where the run had other settings."""
         own, values = values_of(self.task.state_dict()), progress.get("values")
         if not isinstance(values, dict) or not own.keys() <= values.keys():
             return f"its values are not those of a {self.config.model}"
@@ -225,8 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             if is_out_of_memory(error):
                 raise
-            place = shown(error.filename or config.out_dir)
-            logger.error("%s cannot be written (%s); the same command resumes", place, reason_of(error))
+            logger.error("%s", write_problem(error, config.out_dir))
             return 1
     return 0
 

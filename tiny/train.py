@@ -18,10 +18,9 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tiny.pipeline import TimeOverError, read_pipeline, run_stage
+from training.engine.files import write_problem
 from training.engine.lock import locked
-from vdot_core.files import reason_of
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
-from vdot_core.text import shown
 
 logger = logging.getLogger("vdot")
 
@@ -45,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if is_out_of_memory(error):
             raise
-        place = shown(error.filename or config.out_dir)
-        logger.error("%s cannot be written (%s); the same command resumes", place, reason_of(error))
+        logger.error("%s", write_problem(error, config.out_dir))
         return 1
     except TimeOverError as error:
         logger.info("%s; the same command resumes", error)

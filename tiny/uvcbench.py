@@ -19,11 +19,11 @@ if __package__ in (None, ""):
 from tiny.clips.shapes import Clip
 from tiny.tasks import TASKS, draw_scene
 from training.engine.cli import Formatter
+from training.engine.files import write_problem
 from training.preparation.clip_files import write_frames, write_mask, write_picture
 from vdot_core import vcu
-from vdot_core.files import atomic_write, reason_of
+from vdot_core.files import atomic_write
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
-from vdot_core.text import shown
 from vdot_core.vcu.sizes import FRAME_RATE
 
 logger = logging.getLogger("vdot")
@@ -125,8 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if is_out_of_memory(error):
             raise
-        place = shown(error.filename or options.out)
-        logger.error("%s cannot be written (%s); give another --out", place, reason_of(error))
+        logger.error("%s", write_problem(error, options.out, "give another --out"))
         return 1
     logger.info("%s: %d rows", options.out, count)
     return 0

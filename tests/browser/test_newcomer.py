@@ -49,7 +49,7 @@ STORED = """([id, count]) => Object.values({...localStorage, ...sessionStorage})
 
 @pytest.fixture(params=["mouse", pytest.param("keyboard", marks=pytest.mark.full)])
 def hand(request) -> str:
-    """What the person uses where both are possible."""
+    """Mouse or keyboard, where both are possible."""
     return request.param
 
 

@@ -10,10 +10,21 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from vdot_core.files import atomic_write, read_file
+from vdot_core.files import atomic_write, read_file, reason_of
 from vdot_core.text import MAX_JSON_BYTES, parse_json, shown
 
 Value = TypeVar("Value")
+
+
+def write_problem(error: OSError, place: str | Path, cure: str = "the same command resumes") -> str:
+    """Sentence on a place that cannot be written.
+
+    Args:
+        error: The system's.
+        place: Where it names none.
+        cure: What to do.
+    """
+    return f"{shown(error.filename or place)} cannot be written ({reason_of(error)}); {cure}"
 
 
 def save_safetensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:

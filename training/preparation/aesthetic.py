@@ -5,7 +5,6 @@ Letters: F frames, H W pixels, D width of an embedding.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vdot_core.checkpoints import read_tensors
-from vdot_core.foreign import loading
+from vdot_core.foreign import load_transformers, missing_model
 from vdot_core.text import shown
 from vdot_core.torch_files import load_torch_file
 
@@ -30,13 +29,9 @@ def missing(config: QualityConfig) -> str | None:
     """Why the configured score cannot be computed here; None where it can, or where it is not asked for."""
     if config.aesthetic_model is None:
         return None
-    if not importlib.util.find_spec("transformers"):
-        return "quality.aesthetic_model needs transformers: `pip install transformers`"
-    if not (Path(config.aesthetic_model) / "config.json").is_file():
-        return (
-            f"quality.aesthetic_model: {shown(config.aesthetic_model)} holds no config.json; give the folder "
-            "of a CLIP of transformers"
-        )
+    model = config.aesthetic_model
+    if reason := missing_model("quality.aesthetic_model", model, "a CLIP of transformers"):
+        return reason
     if not Path(config.aesthetic_head).is_file():
         return f"quality.aesthetic_head: {shown(config.aesthetic_head)} does not exist; give the head's file"
     return None
@@ -66,15 +61,12 @@ def _load(folder: str, file: str):
     """Processor, network and the head's layers, read at the first use."""
     from transformers import AutoImageProcessor, CLIPModel
 
-    local = {"local_files_only": True, "trust_remote_code": False}
-    with loading("transformers", folder, "a CLIP", StopError):
-        network = CLIPModel.from_pretrained(folder, use_safetensors=True, **local)
-        processor = AutoImageProcessor.from_pretrained(folder, **local)
+    processor, network = load_transformers(folder, "a CLIP", CLIPModel, AutoImageProcessor, StopError)
     try:
         head = _layers(Path(file), network.config.projection_dim)
     except ValueError as error:
         raise StopError(f"quality.aesthetic_head: {shown(error, 300)}") from error
-    return processor, network.eval().to("cuda" if torch.cuda.is_available() else "cpu"), head
+    return processor, network, head
 
 
 def _layers(path: Path, width: int) -> list[tuple[Tensor, Tensor]]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
-from vdot_core.foreign import loading
+from vdot_core.foreign import load_transformers, missing_model
 from vdot_core.text import shown
 
 from .config import CaptionConfig
@@ -21,14 +19,8 @@ def missing(config: CaptionConfig) -> str | None:
     """Why the configured model cannot be run here; None where it can, or where there is none."""
     if config.model_dir is None:
         return None
-    if not importlib.util.find_spec("transformers"):
-        return "captions.model_dir needs transformers: `pip install transformers`"
-    if not (Path(config.model_dir) / "config.json").is_file():
-        return (
-            f"captions.model_dir: {shown(config.model_dir)} holds no config.json; give the folder of a "
-            "vision-language model of transformers, such as Qwen2.5-VL"
-        )
-    return None
+    what = "a vision-language model of transformers, such as Qwen2.5-VL"
+    return missing_model("captions.model_dir", config.model_dir, what)
 
 
 def describe(pictures: Sequence[bytes], config: CaptionConfig) -> Row:
@@ -69,14 +61,11 @@ def _load(folder: str):
     """Processor and network, read at the first use."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    local = {"local_files_only": True, "trust_remote_code": False}
-    with loading("transformers", folder, "a vision-language model", StopError):
-        processor = AutoProcessor.from_pretrained(folder, **local)
-        network = AutoModelForImageTextToText.from_pretrained(
-            folder, use_safetensors=True, dtype="auto", **local
-        )
+    processor, network = load_transformers(
+        folder, "a vision-language model", AutoModelForImageTextToText, AutoProcessor, StopError, dtype="auto"
+    )
     if not getattr(processor, "chat_template", None):
         raise StopError(
             f"the model in {shown(folder, 100)} has no chat template; give one that follows instructions"
         )
-    return processor, network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return processor, network

@@ -99,7 +99,7 @@ def _text_file(path: str) -> Path:
 
 
 def text_state(path: str) -> list[str]:
-    """What changes with the text file of a source; nothing where there is none.
+    """State of the text file of a source: its digest; empty where there is none.
 
     Args:
         path: The source.

@@ -105,7 +105,7 @@ def rejection(*reasons: str) -> Row:
 
 
 def model_state(path: str | None) -> Any:
-    """What changes with a model under its path: the path, and name, size and time of its files.
+    """State of a model under its path: the path, and name, size and time of its files.
 
     Args:
         path: A file or a folder; None: no model, of which None is the state.

@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..foreign import UnusableModelError, loading
+from ..foreign import load_transformers, missing_model
 from ..signals import normalize_depth
-from ..text import shown
 from .annotator import Annotation, Annotator
 
 BATCH = 4  # frames at a time
@@ -38,21 +37,17 @@ class Depth(Annotator):
 
     def missing(self) -> str | None:
         """Say so where the package or the model is."""
-        if not importlib.util.find_spec("transformers"):
-            return "depth needs transformers: `pip install transformers`"
-        if self.model is None:
+        if self.model is None and importlib.util.find_spec("transformers"):
             return "depth has no model; give the folder of one, such as Depth Anything V2 (depth_model)"
-        if not (self.model / "config.json").is_file():
-            return f"depth: {shown(self.model)} holds no config.json; give the folder of a transformers model"
-        return None
+        return missing_model(self.name, self.model, "a transformers model")
 
     def annotate(self, frames: Tensor) -> Annotation:
         """Estimate depth frame by frame."""
-        processor, network, device = self._load()
+        processor, network = self._load()
         depths = []
         for chunk in frames.split(BATCH):
             pictures = [(255 * frame).round().to(torch.uint8).cpu().numpy() for frame in chunk]
-            inputs = processor(images=pictures, return_tensors="pt").to(device)
+            inputs = processor(images=pictures, return_tensors="pt").to(network.device)
             with torch.inference_mode():
                 depth = network(**inputs).predicted_depth.float()
             size = tuple(frames.shape[1:3])
@@ -64,12 +59,7 @@ class Depth(Annotator):
         if self._loaded is None:
             from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            local = {"local_files_only": True, "trust_remote_code": False}
-            with loading("transformers", self.model, "a depth model", UnusableModelError):
-                network = AutoModelForDepthEstimation.from_pretrained(
-                    self.model, use_safetensors=True, **local
-                )
-                processor = AutoImageProcessor.from_pretrained(self.model, **local)
-            self._loaded = processor, network.eval().to(device), device
+            self._loaded = load_transformers(
+                self.model, "a depth model", AutoModelForDepthEstimation, AutoImageProcessor
+            )
         return self._loaded

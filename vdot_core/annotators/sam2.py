@@ -5,25 +5,19 @@ Letters: H W pixels, P people.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..foreign import UnusableModelError, loading
-from ..text import shown
+from ..foreign import load_transformers, missing_model
 from .people import Person
 
 
 def missing_sam2(folder: Path) -> str | None:
-    """Why a folder's SAM 2 cannot be run here, in a sentence; None where it can."""
-    if not importlib.util.find_spec("transformers"):
-        return "matte needs transformers for SAM 2: `pip install transformers`"
-    if not (folder / "config.json").is_file():
-        return f"matte: {shown(folder)} holds no config.json; give the folder of a SAM 2 of transformers"
-    return None
+    """Sentence on a folder whose SAM 2 cannot be run here; None where it can."""
+    return missing_model("matte", folder, "a SAM 2 of transformers", " for SAM 2")
 
 
 class Sam2:
@@ -39,11 +33,7 @@ class Sam2:
     def __init__(self, folder: Path) -> None:
         from transformers import Sam2Model, Sam2Processor
 
-        local = {"local_files_only": True, "trust_remote_code": False}
-        with loading("transformers", folder, "a SAM 2", UnusableModelError):
-            network = Sam2Model.from_pretrained(folder, use_safetensors=True, **local)
-            self.processor = Sam2Processor.from_pretrained(folder, **local)
-        self.network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        self.processor, self.network = load_transformers(folder, "a SAM 2", Sam2Model, Sam2Processor)
 
     def __call__(self, frame: Tensor, people: Sequence[Person]) -> Tensor:
         """Soft mask [H, W] of all people in a frame [H, W, 3] float in [0, 1]; 1 = person."""

@@ -5,7 +5,6 @@ Letters: H W pixels.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,19 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..foreign import UnusableModelError, loading
-from ..text import shown
+from ..foreign import load_transformers, missing_model
 from .openpose_points import COCO, body_points
 from .people import Person
 
 
 def missing_vitpose(folder: Path) -> str | None:
-    """Why a folder's ViTPose cannot be run here, in a sentence; None where it can."""
-    if not importlib.util.find_spec("transformers"):
-        return "pose needs transformers for ViTPose: `pip install transformers`"
-    if not (folder / "config.json").is_file():
-        return f"pose: {shown(folder)} holds no config.json; give the folder of a ViTPose of transformers"
-    return None
+    """Sentence on a folder whose ViTPose cannot be run here; None where it can."""
+    return missing_model("pose", folder, "a ViTPose of transformers", " for ViTPose")
 
 
 class VitPose:
@@ -41,11 +35,9 @@ class VitPose:
     def __init__(self, folder: Path) -> None:
         from transformers import AutoImageProcessor, VitPoseForPoseEstimation
 
-        local = {"local_files_only": True, "trust_remote_code": False}
-        with loading("transformers", folder, "a ViTPose", UnusableModelError):
-            network = VitPoseForPoseEstimation.from_pretrained(folder, use_safetensors=True, **local)
-            self.processor = AutoImageProcessor.from_pretrained(folder, **local)
-        self.network = network.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        self.processor, self.network = load_transformers(
+            folder, "a ViTPose", VitPoseForPoseEstimation, AutoImageProcessor
+        )
 
     def __call__(self, frame: Tensor, people: Sequence[Person]) -> list[np.ndarray]:
         """OpenPose's joints [18, 3] of each of the people in a frame [H, W, 3] float in [0, 1]."""
