@@ -6,8 +6,8 @@ import base64
 import io
 import json
 import os
-import re
 import time
+import unicodedata
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
@@ -62,12 +62,18 @@ def caption(row: Row, config: PrepareConfig) -> Row:
         if words:
             return {"prompt": words, "source": "file"}
     if settings.url is None and settings.model_dir is None:
-        name = re.sub(r"[^A-Za-z0-9]+", " ", Path(row["path"]).stem).strip() or "something"
+        name = words_of(Path(row["path"]).stem) or "something"
         return {"prompt": settings.template.replace("{name}", name), "source": "template"}
     clip = row["trim"]
     frames = load(out_path(config, clip["file"]), config.clips.frame_rate, clip["num_frames"])
     answer = ask if settings.model_dir is None else describe
     return answer(pictures_of(frames, settings.frames), settings)
+
+
+def words_of(name: str) -> str:
+    """The words of a file's name, of any language."""
+    letters = unicodedata.normalize("NFC", name)
+    return " ".join("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in letters).split())
 
 
 def settings_of(config: PrepareConfig) -> dict[str, Any]:

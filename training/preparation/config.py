@@ -7,11 +7,14 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vdot_core.annotators import NAMES
 from vdot_core.text import described, shown
 
 from ..data.checks import require, require_tasks
 
 MAX_SIDE = 8192
+STAGES = ("shots", "trim", "quality", "motion", "captions", "references", "tasks")
+"""Stages that are no annotators."""
 ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".gif")
 
 
@@ -279,6 +282,8 @@ class ExecutorConfig:
             f"executor.workers is {self.workers}; expected 1 to 10000, or null",
         )
         for stage, gpus in self.gpus.items():
+            names = (*STAGES, *NAMES)
+            require(stage in names, f"executor.gpus has {described(stage)}; there are {', '.join(names)}")
             require(0 <= gpus <= 64, f"executor.gpus.{shown(stage, 80)} is {gpus}; expected 0 to 64 GPUs")
 
 
@@ -324,11 +329,11 @@ class PrepareConfig:
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
 
     def __post_init__(self) -> None:
-        from vdot_core.annotators import NAMES
-
         require(bool(self.input), "input is empty; give folders or files of videos")
         unknown = [name for name in self.annotators if name not in NAMES]
         require(not unknown, f"annotators has {described((*unknown, '')[0])}; there are {', '.join(NAMES)}")
+        twice = [name for name in self.annotators if self.annotators.count(name) > 1]
+        require(not twice, f"annotators has {(*twice, '')[0]} twice; name each once")
         require(
             1 <= self.rows_per_shard <= 100_000,
             f"rows_per_shard is {self.rows_per_shard}; expected 1 to 100000",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from vdot_core.files import atomic_write, remove_abandoned
 from ..data.manifest import COLUMNS
 from .config import PrepareConfig
 from .pipeline import Clips
-from .stage import Row
+from .stage import SIZES, Row
 from .store import Store
 
 SPLITS = {"train": "manifest.parquet", "held_out": "held_out.parquet"}
@@ -80,19 +80,19 @@ def _plain(stage: str, values: Row) -> Row:
     """A stage's values as columns; lists and tables as JSON."""
     columns = {}
     for name, value in values.items():
-        if name != "rejected":
+        if name not in ("rejected", SIZES):
             text = json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value
             columns[f"{stage}_{name}"] = text
     return columns
 
 
-def write_parquet(path: Path, rows: Iterable[Row]) -> int:
+def write_parquet(path: Path, make_rows: Callable[[], Iterator[Row]]) -> int:
     """Write a table in groups of rows, of which one is in memory at a time.
 
     Args:
         path: Destination.
-        rows: The rows. The columns and their types are those of the first `GROUP_ROWS` rows; a column that a
-            row lacks is empty there.
+        make_rows: Gives the rows, which are read twice: for their columns and types, and to write them. A
+            column that a row lacks is empty there.
 
     Returns:
         The number of rows.
@@ -100,31 +100,25 @@ def write_parquet(path: Path, rows: Iterable[Row]) -> int:
     import pyarrow
     import pyarrow.parquet
 
-    rows = iter(rows)
-    first = list(islice(rows, GROUP_ROWS))
-    schema = pyarrow.schema([(name, _type(name, first)) for name in _names(first)])
+    kinds: dict[str, set[type]] = {}
+    for row in make_rows():
+        for name, value in row.items():
+            kinds.setdefault(name, set()).update(() if value is None else (type(value),))
+    schema = pyarrow.schema([(name, _type(name, of)) for name, of in kinds.items()])
     remove_abandoned(path)
-    count = 0
+    count, rows = 0, make_rows()
     with atomic_write(path) as partial, pyarrow.parquet.ParquetWriter(partial, schema) as writer:
-        while True:
-            table = pyarrow.Table.from_pylist(first, schema)
-            writer.write_table(table)
-            count += len(first)
-            first = list(islice(rows, GROUP_ROWS))
-            if not first:
-                return count
+        while group := list(islice(rows, GROUP_ROWS)):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))
+            count += len(group)
+    return count
 
 
-def _names(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _type(name: str, rows: Sequence[Row]) -> Any:
+def _type(name: str, kinds: set[type]) -> Any:
     import pyarrow
 
     if name == "ref_image_path":
         return pyarrow.list_(pyarrow.string())
-    kinds = {type(row[name]) for row in rows if row.get(name) is not None}
     if kinds == {int}:
         return pyarrow.int64()
     return pyarrow.float64() if kinds and kinds <= {int, float} else pyarrow.string()

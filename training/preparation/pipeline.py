@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from vdot_core.text import counted, shown
@@ -15,7 +15,7 @@ from .duplicates import find_duplicates
 from .executors import Executor
 from .make_rows import is_held_out
 from .sources import find_sources
-from .stage import Row, Stage
+from .stage import SIZES, Row, Stage, file_sizes
 from .stages import CAPTIONS, MOTION, QUALITY, REFERENCES, SHOTS, TRIM, annotation_stages, row_stage
 from .store import Store
 
@@ -170,12 +170,18 @@ class Pipeline:
             Row -> key, of all rows that have a result now.
         """
         keys = {row_id: stage.key(self.config, row_id, before) for row_id, _, before in work}
-        open_ids = [row_id for row_id in keys if self.store.key(stage.name, row_id) != keys[row_id]]
+        open_ids = [row_id for row_id in keys if not self._is_done(stage.name, row_id, keys[row_id])]
         contents = {row_id: row for row_id, row, _ in work if row is not None}
         if not open_ids:
             logger.info("%-18s %d rows, all done before", stage.name, len(keys))
             return keys
-        rows: Iterator[Row] = (contents.get(row_id) or self._row(row_id, after) for row_id in open_ids)
+
+        def started(row_id: str) -> Row:
+            # The row's files are replaced: after a kill, an earlier result would stand for the new ones.
+            self.store.drop(stage.name, row_id)
+            return contents.get(row_id) or self._row(row_id, after)
+
+        rows = map(started, open_ids)
         begin = logged = time.monotonic()
         done = num_later = 0
         for outcome in self.executor.run(stage, rows):
@@ -185,9 +191,9 @@ class Pipeline:
                 self._log_later(stage.name, outcome.row_id, outcome.reason)
                 del keys[outcome.row_id]
             else:
-                self.store.put(
-                    stage.name, outcome.row_id, keys[outcome.row_id], outcome.value, outcome.seconds
-                )
+                sizes = file_sizes(outcome.value, self.config)
+                value = outcome.value | ({SIZES: sizes} if sizes else {})
+                self.store.put(stage.name, outcome.row_id, keys[outcome.row_id], value, outcome.seconds)
             if time.monotonic() - logged > LOG_EVERY_S:
                 logged = time.monotonic()
                 each = (logged - begin) / done
@@ -199,6 +205,13 @@ class Pipeline:
             f", {num_later} to be tried again" if num_later else "",
         )  # fmt: skip
         return keys
+
+    def _is_done(self, stage: str, row_id: str, key: str) -> bool:
+        """True if a row has this result, and its files are there as they were written."""
+        if self.store.key(stage, row_id) != key:
+            return False
+        value = self.store.get(stage, row_id)
+        return file_sizes(value, self.config) == value.get(SIZES, {})
 
     def _log_later(self, stage: str, row_id: str, reason: str) -> None:
         self.clips.later.append((stage, row_id, reason))

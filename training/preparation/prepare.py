@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from vdot_core.text import counted, shown
@@ -51,12 +52,13 @@ def prepare(config: PrepareConfig) -> Clips:
 
 def _write(config: PrepareConfig, clips: Clips, store: Store) -> None:
     folder = Path(config.out_dir)
-    write_parquet(folder / CLIPS, clip_rows(clips, store))
+    write_parquet(folder / CLIPS, lambda: clip_rows(clips, store))
     total = 0
     for split, table in SPLITS.items():
         held_out = split == "held_out"
-        rows = write_parquet(folder / table, sample_rows(clips, store, held_out=held_out))
-        tars = write_shards(config, split, sample_rows(clips, store, held_out=held_out))
+        own_rows = partial(sample_rows, clips, store, held_out=held_out)
+        rows = write_parquet(folder / table, own_rows)
+        tars = write_shards(config, split, own_rows())
         total += rows
         logger.info("%s: %s, %s", shown(folder / table), counted(rows, "row"), counted(tars, "tar"))
     every = (row for held_out in (False, True) for row in sample_rows(clips, store, held_out=held_out))

@@ -8,18 +8,22 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
 
 from vdot_core.text import counted, shown
 
+from ..data.source_files import THREADS
+from ..engine.hashes import sampled_hash
 from .config import ENDINGS
 from .stage import Row
 from .store import STORE
 
 logger = logging.getLogger("vdot")
 MAX_NAME = 60
+NUM_BLOCKS, BLOCK_BYTES = 4, 1 << 16  # of a source's digest
 
 
 def find_sources(inputs: Sequence[str]) -> list[Row]:
@@ -29,15 +33,16 @@ def find_sources(inputs: Sequence[str]) -> list[Row]:
         inputs: As `PrepareConfig.input`.
 
     Returns:
-        A row for each, sorted by id: `id`; `path`; `state`, which changes with the file; and `name`, under
-        its input, with bytes that are no UTF-8 as escapes. An id is the same wherever the input lies.
+        A row for each, sorted by id: `id`; `path`, in which links stay; `state`, which changes with the file;
+        and `name`, under its input, with bytes that are no UTF-8 as escapes. An id is the same wherever the
+        input lies.
 
     Raises:
         ValueError: An input does not exist, or there is no video in any.
     """
     rows: dict[str, Row] = {}
     holds_results = cache(lambda folder: (folder / STORE).is_file())
-    for text in inputs:
+    for text in map(os.path.expanduser, inputs):
         found = list(_files(text))
         paths = [(name, path) for name, path in found if not _is_output(text, path, holds_results)]
         if len(paths) < len(found):
@@ -48,41 +53,75 @@ def find_sources(inputs: Sequence[str]) -> list[Row]:
                 f"input {shown(text)}: no video is there; expected files ending in {' '.join(ENDINGS)}"
             )
         for name, path in paths:
-            status = os.stat(path)
             source_id = source_name(name)
-            if source_id in rows and rows[source_id]["path"] != path:
+            if source_id in rows and not os.path.samefile(rows[source_id]["path"], path):
                 raise ValueError(
                     f"{shown(path)} and {shown(rows[source_id]['path'])} have the same place in two inputs; "
                     "rename one, or give the folder above both"
                 )
-            state = [status.st_size, status.st_mtime_ns]
             # A table holds no surrogates, by which Python names bytes that are not UTF-8.
             label = name.encode("utf-8", "backslashreplace").decode("utf-8")
-            rows[source_id] = {"id": source_id, "path": path, "name": label, "state": state}
+            rows[source_id] = {"id": source_id, "path": path, "name": label}
+    with ThreadPoolExecutor(THREADS) as threads:
+        states = threads.map(_state, [row["path"] for row in rows.values()])
+        for row, state in zip(rows.values(), states, strict=True):
+            row["state"] = state
     return [rows[name] for name in sorted(rows)]
+
+
+def _state(path: str) -> list[int | str]:
+    """Size, time and digest of a source, since another file may come with both size and time."""
+    status = os.stat(path)
+    try:
+        digest = sampled_hash(Path(path), NUM_BLOCKS, BLOCK_BYTES)
+    except ValueError:  # its row says why it cannot be read
+        digest = ""
+    return [status.st_size, status.st_mtime_ns, digest]
 
 
 def _files(text: str) -> Iterator[tuple[str, str]]:
     """(name under the input, absolute path) of each video of one input."""
-    path = Path(text).expanduser()
+    path = Path(text)
     if path.is_dir():
-        files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+        files = (Path(folder, name) for folder, names in _folders(path) for name in names)
         for file in files:
             if file.suffix.lower() in ENDINGS and file.is_file() and not file.name.startswith("."):
-                yield file.relative_to(path).as_posix(), str(file.resolve())
+                yield file.relative_to(path).as_posix(), os.path.abspath(file)
     elif path.is_file():
-        yield path.name, str(path.resolve())
+        yield path.name, os.path.abspath(path)
     else:
         root = Path(glob.escape(text).split("[", 1)[0]).parent if glob.has_magic(text) else None
         for name in glob.glob(text, recursive=True):
             if Path(name).is_file() and Path(name).suffix.lower() in ENDINGS:
-                yield Path(os.path.relpath(name, root)).as_posix(), str(Path(name).resolve())
+                yield Path(os.path.relpath(name, root)).as_posix(), os.path.abspath(name)
+
+
+def _folders(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it with their files' names, behind links too, each once."""
+    seen: set[tuple[int, int]] = set()
+    links = [str(path)]
+    while links:
+        for folder, names_of_folders, names in os.walk(links.pop(0), onerror=_refuse):
+            status = os.stat(folder)
+            if (place := (status.st_dev, status.st_ino)) in seen:
+                names_of_folders.clear()
+                continue
+            seen.add(place)
+            names_of_folders.sort()
+            folders = (os.path.join(folder, name) for name in names_of_folders)
+            links += filter(os.path.islink, folders)
+            yield folder, names
+
+
+def _refuse(error: OSError) -> None:
+    reason = shown(error.strerror or error, 80)
+    raise ValueError(f"{shown(error.filename)} cannot be read ({reason}); make it readable, or move it away")
 
 
 def _is_output(text: str, path: str, holds_results: Callable[[Path], bool]) -> bool:
     """True for a file in the output folder of a preparation, if that lies in the input, such as its own."""
-    parts = Path(text).expanduser().parts
-    root = Path(*takewhile(lambda part: not glob.has_magic(part), parts)).resolve()
+    parts = Path(text).parts
+    root = Path(os.path.abspath(Path(*takewhile(lambda part: not glob.has_magic(part), parts))))
     file = Path(path)
     if file == root or not file.is_relative_to(root):
         return False

@@ -17,6 +17,11 @@ from ..data.bad_rows import BadRowError
 from .config import PrepareConfig
 
 logger = logging.getLogger("vdot")
+SIZES = "sizes"
+"""Entry of a stored result: the sizes of its files."""
+FILE_ENTRIES = (
+    "file", "control", "masks", "src_video_path", "mask_video_path", "target_video_path", "ref_image_path"
+)  # fmt: skip
 Row = dict[str, Any]
 """A row's id, what it starts from, and by stage the results of the stages before it."""
 
@@ -116,6 +121,21 @@ def model_state(path: str | None) -> Any:
     files = sorted(place.iterdir()) if place.is_dir() else [place]
     stats = [(file.name, file.stat()) for file in files if file.is_file()]
     return [path, *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
+
+
+def files_of(value: Any) -> set[str]:
+    """The files under the output folder that a result names."""
+    if not isinstance(value, dict):
+        return set().union(*map(files_of, value)) if isinstance(value, list) else set()
+    named = [entry for name, entry in value.items() if name in FILE_ENTRIES]
+    names = {name for entry in named for name in (entry if isinstance(entry, list) else [entry])}
+    return names.union(*map(files_of, value.values())) - {None}
+
+
+def file_sizes(value: Row, config: PrepareConfig) -> dict[str, int]:
+    """File of a result -> its size in bytes, -1 where it is not there."""
+    paths = {name: Path(config.out_dir, name) for name in sorted(files_of(value))}
+    return {name: path.stat().st_size if path.is_file() else -1 for name, path in paths.items()}
 
 
 def out_path(config: PrepareConfig, relative: str) -> Path:

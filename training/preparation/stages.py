@@ -58,7 +58,7 @@ MOTION = Stage(
 )
 CAPTIONS = Stage(
     "captions",
-    1,
+    2,
     captions.caption,
     ("trim",),
     settings=captions.settings_of,

@@ -82,6 +82,12 @@ class Store:
         if time.monotonic() - self._committed > COMMIT_S:
             self.commit()
 
+    def drop(self, stage: str, row_id: str) -> None:
+        """Remove a row's result, from the disk too; nothing where there is none."""
+        if self.key(stage, row_id) is not None:
+            self._rows("delete from results where stage = ? and id = ?", (stage, row_id))
+            self.commit()
+
     def commit(self) -> None:
         """Bring all results to the disk."""
         self._rows("commit")
