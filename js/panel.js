@@ -37,6 +37,11 @@ export function growToFit(node, change = 0) {
   node.setDirtyCanvas?.(true, true)
 }
 
+/** The content has its node's width: ComfyUI's classic canvas gives it that of the page until it draws the node. */
+function hasLayout(node, content) {
+  return content.offsetParent !== null && (window.LiteGraph?.vueNodesMode || content.offsetWidth <= node.size[0])
+}
+
 /**
  * Adds a widget that is as high as its content at the node's width, and is no part of a saved workflow.
  * @param {object} node a LiteGraph node
@@ -55,9 +60,9 @@ export function addFittingWidget(node, name, content) {
     getMaxHeight: () => height + 2 * MARGIN_PX,
   })
   widget.serialize = false
-  // A node out of sight has no layout: it keeps the height that was measured last.
+  // A node out of sight has no layout, and one that has just been restored that of the page: the height that was measured last stays.
   const fit = () => {
-    const measured = content.offsetParent === null ? height : content.offsetHeight
+    const measured = hasLayout(node, content) ? content.offsetHeight : height
     if (measured === height) return
     const change = measured - height
     height = measured

@@ -270,3 +270,53 @@ def test_an_error_of_one_workflow_is_not_shown_on_another(layout, kind):
     page.page.wait_for_timeout(200)
     assert page.evaluate("(id) => app.graph.getNodeById(id).type", task) == kind
     assert shown(page, task, "error") is None
+
+
+EDITED = ("VDOTLayout", "VDOTMove", "VDOTOutpaint", "VDOTKeyframes", "VDOTStrength", "VDOTExtend", "VDOTControl")
+RECORD_HEIGHTS = """() => {
+    const {prototype} = LiteGraph.LGraphNode
+    const setSize = prototype.setSize
+    window.vdotHeights = {}
+    window.vdotStop = () => { prototype.setSize = setSize }
+    prototype.setSize = function (size) {
+        setSize.call(this, size)
+        window.vdotHeights[this.id] = Math.max(window.vdotHeights[this.id] ?? 0, this.size[1])
+    }
+}"""
+HEIGHT = "(id) => app.graph.getNodeById(id).size[1]"
+SETTLE = """async () => {
+    const heights = () => app.graph._nodes.map((node) => node.size[1]).join()
+    for (let last = "", still = 0; still < 10; ) {
+        await new Promise(requestAnimationFrame)
+        still = heights() === last ? still + 1 : 0
+        last = heights()
+    }
+}"""
+RENAME = """async (title) => {
+    app.graph._nodes[0].title = title
+    ;(await import("/extensions/ComfyUI-VDOT/graph.js")).rememberForUndo()
+}"""
+
+
+def test_nodes_with_editors_keep_their_height_at_an_undo(page):
+    """Not even for a moment: a workflow that is saved then would stay too high."""
+    heights = {}
+    page.evaluate(RECORD_HEIGHTS)
+    try:
+        for kind in EDITED:
+            page.clear()
+            node = page.add(kind)
+            page.look_at(100, 50, 1)
+            page.evaluate(SETTLE)
+            before = page.evaluate(HEIGHT, node)
+            for title in ("first", "second"):
+                page.evaluate(RENAME, title)
+            page.evaluate("() => { window.vdotHeights = {} }")
+            page.page.keyboard.press("Control+z")
+            page.page.wait_for_function("() => app.graph._nodes[0]?.title === 'first'")
+            page.evaluate(SETTLE)
+            highest = page.evaluate("(id) => window.vdotHeights[id]", node)
+            heights[kind] = (before, highest, page.evaluate(HEIGHT, node))
+    finally:
+        page.evaluate("() => window.vdotStop()")
+    assert {kind: seen for kind, seen in heights.items() if len(set(seen)) > 1} == {}
