@@ -272,7 +272,15 @@ def test_an_error_of_one_workflow_is_not_shown_on_another(layout, kind):
     assert shown(page, task, "error") is None
 
 
-EDITED = ("VDOTLayout", "VDOTMove", "VDOTOutpaint", "VDOTKeyframes", "VDOTStrength", "VDOTExtend", "VDOTControl")
+EDITED = (
+    "VDOTLayout",
+    "VDOTMove",
+    "VDOTOutpaint",
+    "VDOTKeyframes",
+    "VDOTStrength",
+    "VDOTExtend",
+    "VDOTDepth",
+)
 RECORD_HEIGHTS = """() => {
     const {prototype} = LiteGraph.LGraphNode
     const setSize = prototype.setSize
