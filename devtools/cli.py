@@ -20,7 +20,7 @@ USAGE = """usage: python dev.py COMMAND [options]
   gpu     measure an NVIDIA GPU in at most nine minutes (gpu --help)
   verify  check a network's file against the published layout and one step against ComfyUI (verify --help)
   annotators  fetch the small files behind pose, matte, face and NIQE (37 MB)
-  pins    write pins/*.txt, the exact packages of every environment (--upgrade: newer versions)
+  pins    write devtools/pinned/*.txt, the exact packages of every environment (--upgrade: newer versions)
   bench   measurements: bench lists them, bench NAME runs one; --install-peers adds what it compares with
 
 Each command sets up what it needs: .venv here and ComfyUI in a per-user cache.

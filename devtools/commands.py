@@ -193,7 +193,7 @@ def verify(arguments: Sequence[str]) -> int:
 
 
 def pins(arguments: Sequence[str]) -> int:
-    """pins/*.txt from pyproject.toml and ComfyUI's requirements; --upgrade: newer versions."""
+    """devtools/pinned/*.txt from pyproject.toml and ComfyUI's requirements; --upgrade: newer versions."""
     if unknown := [argument for argument in arguments if argument != "--upgrade"]:
         raise DevError(f"pins takes --upgrade alone, got {' '.join(unknown)}")
     environment = set_up()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from devtools.paths import ROOT
 
-FOLDER = ROOT / "pins"
+FOLDER = ROOT / "devtools" / "pinned"
 FULL, FLOOR, UV = FOLDER / "full.txt", FOLDER / "floor.txt", FOLDER / "uv.txt"
 # ComfyUI leaves these open; other versions of torch clash with torchaudio's CUDA build.
 TORCH_FAMILY = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")

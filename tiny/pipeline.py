@@ -37,7 +37,7 @@ SCALED = {
 # Below this scale a run is a check of the pipeline: nothing is compiled, and these are a quarter, at least 1.
 SMALL_SCALE = 0.1
 SMALL = ("num_clips", "batch", "image_batch", "batch_size", "clips", "vae_clips")
-# A small run may have no clip of some task: all samples have equal weight.
+# Such a run may have no clip of some task: all samples have equal weight.
 BY_TASK = ("task_weights", "task_guidance", "task_text_drop")
 
 
@@ -132,7 +132,7 @@ def settings(config: PipelineConfig, stage: Stage) -> dict[str, Any]:
 
 def _filled(value: Any, config: PipelineConfig, key: str = "") -> Any:
     if isinstance(value, dict):
-        entries = {k: v for k, v in value.items() if config.scale == 1 or k not in BY_TASK}
+        entries = {k: v for k, v in value.items() if config.scale >= SMALL_SCALE or k not in BY_TASK}
         return {k: _filled(v, config, k) for k, v in entries.items()}
     if isinstance(value, list):
         return [_filled(inner, config, key) for inner in value]

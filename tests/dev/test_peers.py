@@ -31,7 +31,7 @@ def test_it_sees_the_full_environment_and_installs_its_own_pins(beside, monkeypa
 
     monkeypatch.setattr(setup, "install", install)
     python = setup.layer_of(Path(sys.executable), "bench", install_it=True, tell=lambda line: None)
-    assert calls == [ROOT / "pins" / "bench.txt"]
+    assert calls == [ROOT / "devtools" / "pinned" / "bench.txt"]
     link = next(beside.rglob("vdot.pth"))
     assert link.read_text().strip() == sysconfig.get_path("purelib")
     assert setup.layer_of(Path(sys.executable), "bench", install_it=False) == python

@@ -115,4 +115,4 @@ def test_the_pins_are_written_from_what_the_metadata_says(tmp_path, monkeypatch)
     )
     assert {"--universal", "--generate-hashes", "--upgrade"} <= set(command)
     assert "--no-emit-package=torch" in command and str(pins.FULL) in command
-    assert ROOT / "pins" / "full.txt" == pins.FULL
+    assert ROOT / "devtools" / "pinned" / "full.txt" == pins.FULL

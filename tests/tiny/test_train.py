@@ -64,6 +64,17 @@ def test_a_full_run_has_the_recipes_numbers_and_a_check_a_quarter_of_its_batches
     assert (frames["steps"], frames["data"]["batch_size"], frames["parallel"]["compile"]) == (140, 15, False)
     assert [group["num_clips"] for group in frames["data"]["producer_args"]["groups"]] == [125, 30, 15, 5]
     assert (student["steps"], student["data"]["batch_size"]) == (26, 2)
+    assert "task_weights" not in student["data"] and "task_guidance" not in student["losses"]
+
+
+def test_a_third_of_a_run_keeps_the_batches_and_the_weights_of_tasks(tmp_path):
+    config = read_pipeline(["--out_dir", str(tmp_path), "--scale", "0.33"])
+    for stage in config.stages[-4:]:
+        values = settings(config, stage)
+        assert values["steps"] == round(0.33 * stage.config["steps"])
+        for key in ("batch_size", "task_weights"):
+            assert values["data"][key] == stage.config["data"][key]
+        assert values["losses"] == stage.config["losses"]
 
 
 def small(folder: Path, **changes) -> Path:
