@@ -6,7 +6,7 @@
 import { newThing, readBoxes, removeKey, setValues, sortedKeys, valuesAt, writeBoxes } from "./boxes_text.js"
 import { boxOf, drawBackdrop, drawBox, drawPath, hitBox, ordered, PALETTE } from "./boxes_view.js"
 import { addEditor, FrameSlider, MAX_TEXT, tool } from "./editor.js"
-import { chain, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, isWired, numberOf, rememberForUndo, setWidget, valueOf, widgetOf } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
@@ -87,7 +87,7 @@ class BoxEditor {
   }
 
   get colors() {
-    return typed(widgetOf(this.node, "colors")?.value ?? "").split(",").map((name) => name.trim()).filter(Boolean)
+    return typed(valueOf(this.node, "colors") ?? "").split(",").map((name) => name.trim()).filter(Boolean)
   }
 
   /** The keys of the selected thing, or of all, for the slider. */
@@ -146,7 +146,7 @@ class BoxEditor {
     this.slider.show(this.numFrames, this.marks)
     this.backdrop.seek(this.slider.frame)
     this.message.textContent = this.problem || (this.things.length ? "" : text("boxes_hint"))
-    this.paint.disabled = !thing
+    this.paint.disabled = !thing || isWired(this.node, "colors")
     if (thing && this.colorOf(this.selected).startsWith("#")) this.paint.value = this.colorOf(this.selected)
     this.stage.redraw()
   }

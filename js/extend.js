@@ -4,7 +4,7 @@
  */
 
 import { addEditor } from "./editor.js"
-import { chain, numberOf, rememberForUndo, setWidget, widgetOf, wireOf } from "./graph.js"
+import { chain, isWired, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
@@ -47,7 +47,7 @@ class ExtendBar {
 
   /** The length comes over a wire: its bar cannot be dragged. */
   get isWired() {
-    return wireOf(this.node, "length") >= 0
+    return isWired(this.node, "length")
   }
 
   /** Frames on the bar, which stands still while its end is dragged. */

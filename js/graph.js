@@ -43,15 +43,21 @@ export function sourceOf(node, slot) {
 }
 
 /** The input that a widget's value comes by instead, if it is wired. */
-export function wireOf(node, name) {
+function wireOf(node, name) {
   return node.inputs?.findIndex((input) => input.name === name && input.link != null) ?? -1
 }
 
+/** Some of these inputs come over wires: their widgets do not count, and an editor does not write them. */
+export function isWired(node, ...names) {
+  return names.some((name) => wireOf(node, name) >= 0)
+}
+
 /**
- * A number of a node that is run: its widget's, or that of the number node wired to it, through Reroutes.
- * @returns {number} 0 where there is none; the widget's own where a wire's is not known before the run
+ * A value of a node that is run: its widget's, or that of the node of one value that is wired to it, through Reroutes.
+ * @returns the widget's own where a wire's is not known before the run; undefined where there is none
  */
-export function numberOf(node, name) {
+export function valueOf(node, name) {
+  const own = widgetOf(node, name)?.value
   let slot = wireOf(node, name)
   let source = node
   for (let depth = 0; slot >= 0 && source && depth < MAX_REROUTES; depth++) {
@@ -59,7 +65,12 @@ export function numberOf(node, name) {
     slot = source?.inputs?.length === 1 && source.inputs[0].type === "*" ? 0 : -1
   }
   const wired = source === node ? undefined : widgetOf(source ?? {}, "value")?.value
-  return Number(typeof wired === "number" ? wired : widgetOf(node, name)?.value) || 0
+  return wired === undefined || (own !== undefined && typeof wired !== typeof own) ? own : wired
+}
+
+/** A number of a node that is run, as `valueOf`; 0 where there is none. */
+export function numberOf(node, name) {
+  return Number(valueOf(node, name)) || 0
 }
 
 /** The first length that is set on a node behind this one, by its wires of a type; 0 where none is. */

@@ -4,7 +4,7 @@
  */
 
 import { addEditor } from "./editor.js"
-import { chain, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, isWired, numberOf, rememberForUndo, setWidget, valueOf, widgetOf } from "./graph.js"
 import { draggedPads, padsOf, readRatio, resultSize, SIDES } from "./outpaint_math.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
@@ -61,7 +61,12 @@ class OutpaintEditor {
   }
 
   value(name) {
-    return widgetOf(this.node, name)?.value
+    return valueOf(this.node, name)
+  }
+
+  /** What a drag of the borders would write comes over a wire. */
+  get isFixed() {
+    return isWired(this.node, "mode", ...SIDES)
   }
 
   get clip() {
@@ -99,9 +104,10 @@ class OutpaintEditor {
     const { clip, pads } = this
     if (!this.stage.dragging) this.stage.view = framed(clip, pads)
     const from = this.backdrop.size ? [`${clip[0]} x ${clip[1]}`] : []
-    const to = SIDES.some((side) => pads[side]) ? this.resultText(clip, pads) : text("outpaint_hint")
+    const to = SIDES.some((side) => pads[side]) || this.isFixed ? this.resultText(clip, pads) : text("outpaint_hint")
     this.label.textContent = [...from, to].join(" \u2192 ")
     this.ratio.value = this.lockedRatio
+    this.ratio.disabled = this.isFixed || isWired(this.node, "aspect")
     this.stage.redraw()
   }
 
@@ -161,8 +167,8 @@ class OutpaintEditor {
     if (!within) return undefined
     const near = { left: Math.abs(x - left), right: Math.abs(x - right), top: Math.abs(y - top), bottom: Math.abs(y - bottom) }
     const sides = SIDES.filter((side) => near[side] <= reach)
-    if (sides.length) return sides
-    return this.isAnchored && x > 0 && y > 0 && x < clip[0] && y < clip[1] ? "clip" : undefined
+    if (sides.length && !this.isFixed) return sides
+    return this.isAnchored && !isWired(this.node, "anchor_x", "anchor_y") && x > 0 && y > 0 && x < clip[0] && y < clip[1] ? "clip" : undefined
   }
 
   press(point) {
@@ -191,7 +197,7 @@ class OutpaintEditor {
 
   key(event) {
     const sides = ARROWS[event.key]
-    if (!sides) return false
+    if (!sides || this.isFixed) return false
     const step = event.shiftKey ? 64 : 16
     const [side, amount] = event.altKey ? [sides[1], -step] : [sides[0], step]
     const by = { left: [-amount, 0], right: [amount, 0], top: [0, -amount], bottom: [0, amount] }[side]

@@ -4,7 +4,7 @@
  */
 
 import { addEditor } from "./editor.js"
-import { chain, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, isWired, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
@@ -130,9 +130,14 @@ class SpanBar {
     }
   }
 
+  /** An end of the span that comes over a wire cannot be dragged. */
+  isFixed(index) {
+    return isWired(this.node, ENDS[index])
+  }
+
   /** The end of the span at a point, 0 or 1; -1 for none. */
   hit({ x }) {
-    const distances = this.span.map((frame) => Math.abs(x - this.xOf(frame)))
+    const distances = this.span.map((frame, index) => (this.isFixed(index) ? Infinity : Math.abs(x - this.xOf(frame))))
     const index = distances[1] <= distances[0] ? 1 : 0
     return distances[index] <= REACH_PX * this.stage.unit ? index : -1
   }
@@ -165,6 +170,7 @@ class SpanBar {
 
   key(event) {
     const step = STEPS[event.key]
+    if (step && this.isFixed(this.#selected)) return true
     if (step) {
       this.set(this.#selected, this.borderAt(this.span[this.#selected]) + step)
       rememberForUndo()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tests.browser.test_boxes import Drawing
+from tests.browser.page import SET_VALUES
+from tests.browser.test_boxes import CONNECT, Drawing
 from vdot_core import vcu
 
 NONE = {"left": 0, "right": 0, "top": 0, "bottom": 0}
@@ -114,4 +115,24 @@ def test_borders_are_dragged_and_a_ratio_is_kept(outpaint):
         "(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'mode').value === 'aspect'",
         arg=task,
     )
+    assert page.our_problems() == []
+
+
+def test_a_side_that_comes_over_a_wire_is_shown_and_not_dragged(outpaint):
+    page, task = outpaint
+    length, ratio = page.add("PrimitiveInt", value=32), page.add("PrimitiveString", value="2:1")
+    page.evaluate(CONNECT, [length, task, "right"])
+    page.page.get_by_text("64 x 64 \u2192 96 x 64").wait_for()
+    drawing = Drawing(page, task)
+    # The view is 1.6 times as wide as high, with a margin of 12 % of the clip's side.
+    height = 64 * 1.24
+    border = 0.8 * height + 48
+    drawing.drag((border, height / 2), (border + 20, height / 2), (1.6 * height, height))
+    drawing.canvas.press("ArrowUp")
+    assert sides(page, task) == [0] * 4 and page.page.locator(".vdot-select").is_disabled()
+
+    page.evaluate("(id) => app.graph.getNodeById(id).disconnectInput('right')", task)
+    page.evaluate(SET_VALUES, [task, {"mode": "aspect"}])
+    page.evaluate(CONNECT, [ratio, task, "aspect"])
+    page.page.get_by_text("64 x 64 \u2192 128 x 64").wait_for()
     assert page.our_problems() == []

@@ -3,7 +3,7 @@
 import uuid
 
 from tests.browser.page import FROZEN_MS, SET_VALUES
-from tests.browser.test_boxes import SPAN, Drawing
+from tests.browser.test_boxes import CONNECT, SPAN, Drawing
 
 TEXTS = ["0, 40, -1", "3; +5", "0: 1.0, -1: 0.5", "0:.5", "0, x", "0: 1, 0: 2", "0: 99", "1: -1"]
 TEXTS += ["0\uff0c40\u3001-1", "0\uff1a1.0\uff0c-1\uff1a0.5"]  # of a Chinese keyboard
@@ -167,6 +167,14 @@ def test_the_span_of_a_control_is_dragged(page):
     drawing.drag((34 + 932 * 65 / 81, 60), (966, 60), (1000, 230))
     drawing.drag((34 + 932 * 17 / 81, 60), (0, 60), (1000, 230))
     assert [value(page, node, name) for name in ("start_frame", "end_frame")] == [0, 0]
+
+    # An end that a wire gives is shown, and stays.
+    start = page.add("PrimitiveInt", value=17)
+    page.evaluate(CONNECT, [start, node, "start_frame"])
+    page.page.get_by_text("frames 17 to 80 of 81 are guided").wait_for()
+    drawing.drag((34 + 932 * 17 / 81, 60), (34 + 932 * 41 / 81, 60), (1000, 230))
+    drawing.canvas.press("ArrowRight")
+    assert value(page, node, "start_frame") == 0
     assert page.our_problems() == []
 
 
