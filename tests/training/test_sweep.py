@@ -90,6 +90,14 @@ def test_finished_runs_are_skipped_and_changed_ones_refused(sweep, tmp_path, cap
     assert "seed0 was started with other settings" in capfd.readouterr().err and len(calls(tmp_path)) == 6
 
 
+def test_a_base_whose_keys_changed_is_refused_and_its_comments_are_free(sweep, tmp_path, capfd):
+    base = tmp_path / "base.yaml"
+    for text, status in (("steps: 1\n", 0), ("# more\nsteps: 1\n", 0), ("steps: 2\n", 2)):
+        base.write_text(text)
+        assert main(["--config", str(sweep(base=str(base), runs={"low": {"lr": 1}}))]) == status
+    assert "was started with other keys in" in capfd.readouterr().err and len(calls(tmp_path)) == 2
+
+
 def test_a_failed_run_stops_no_other_and_is_tried_again(sweep, tmp_path, capsys):
     runs = {"bad": {"lr": 1, "fail": True}, "good": {"lr": 1}}
     path = sweep(runs=runs, seeds=[0])

@@ -79,7 +79,7 @@ def evaluate(config: EvaluateConfig) -> list[str]:
                 for line in failures:
                     logger.error("%s", line)
                 left_out += failures
-        _write(_results(config, benchmark, left_out))
+        _write(_results(config, benchmark, left_out, failed))
         _tidy(Path(config.out_dir))
     return left_out
 
@@ -105,14 +105,17 @@ def _unfinished(config: EvaluateConfig, benchmark: Benchmark, failed: dict[str, 
     )
 
 
-def _results(config: EvaluateConfig, benchmark: Benchmark, left_out: Sequence[str]) -> Results:
+def _results(
+    config: EvaluateConfig, benchmark: Benchmark, left_out: Sequence[str], failed: dict[str, set[str]]
+) -> Results:
     values: dict[str, dict[str, dict[str, float]]] = {}
     for model in config.models:
         computed = vbench.read_vbench(config, benchmark, model)
         values[model.name] = {}
         for sample in benchmark.samples:
             own = scores.read_scores(config, model, sample)
-            if own is not None:
+            # A row that fails now may have a video and scores of an earlier run.
+            if own is not None and sample.name not in failed[model.name]:
                 rated = judge.read_ratings_of(config, model, sample)
                 values[model.name][sample.name] = own | computed.get(sample.name, {}) | rated
     every = scores.MEASURES | vbench.MEASURES | judge.MEASURES

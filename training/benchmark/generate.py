@@ -84,6 +84,12 @@ def make_videos(
             except BadRowError as error:
                 failed.append(Skipped.from_error(sample.name, model.name, error))
                 continue
+            if not video.isfinite().all():
+                reason = (
+                    "its video holds numbers that are not finite; look at the weights, or give dtype fp32"
+                )
+                failed.append(Skipped(sample.name, model.name, "failed", reason))
+                continue
             write_frames(path, video, config.frame_rate, CRF, comment=key)
             logger.info("%s: %s, %.1f s", model.name, shown(sample.name), time.monotonic() - begin)
     return failed

@@ -11,14 +11,13 @@ from vdot_core.files import sha256_of
 from vdot_core.text import parse_json, shown
 
 from ..data.bad_rows import BadRowError
-from ..engine.files import read_json
 from ..preparation.captions import ask, pictures_of
 from ..preparation.clip_files import load
 from ..preparation.config import CaptionConfig
 from ..preparation.stage import RetryLaterError
 from .config import EvaluateConfig, ModelConfig
 from .index import Benchmark, Sample
-from .results import CURE, Results
+from .results import Results
 from .scores import Measure
 from .study import CRITERIA
 
@@ -95,8 +94,6 @@ RESULTS = Results("judge", "ratings", _key)
 
 def read_ratings_of(config: EvaluateConfig, model: ModelConfig, sample: Sample) -> dict[str, float]:
     """Measure -> rating of a video; empty where it was not rated."""
-    path = RESULTS.path(config, model, sample)
-    if not path.is_file():
-        return {}
-    ratings = read_json(path, dict, CURE).get("ratings", {})
+    # Without a judge, the table still shows what one said of these videos.
+    ratings = RESULTS.read(config, model, sample, of_video_alone=config.judge.url is None) or {}
     return {PREFIX + name: ratings[name] for name in CRITERIA if name in ratings}

@@ -65,7 +65,7 @@ def _row(results: Results, sample: Sample, page: Path) -> dict[str, Any]:
     videos = []
     for model in config.models:
         path = video_path(config, model, sample)
-        if not path.is_file():
+        if sample.name not in results.values[model.name]:
             continue
         if not plays(path):
             path = show(

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engine.files import write_json
+from vdot_core.files import sha256_of
+from vdot_core.text import shown
+
+from ..engine.files import read_json, write_json
 from ..engine.results import made_once
 from .config import EvaluateConfig, ModelConfig
 from .generate import shared_out, video_path
 from .index import Benchmark, Sample
 
 CURE = "remove it"
+VIDEO = "video"  # entry with the digest of the video
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,36 @@ class Results:
             video, path = video_path(config, model, sample), self.path(config, model, sample)
             if not video.is_file():
                 continue
-            text = json.dumps(self.key_of(config, sample, video))
-            key = hashlib.sha256(text.encode()).hexdigest()[:32]
+            key = self._key(config, sample, video)
             with made_once(path, "key", key, CURE) as mine:
                 if mine:
-                    yield sample, video, lambda values: write_json({"key": key, self.name: values}, path)  # noqa: B023
+                    content = {"key": key, VIDEO: sha256_of(video)}
+                    yield sample, video, lambda values: write_json({**content, self.name: values}, path)  # noqa: B023
+
+    def read(
+        self, config: EvaluateConfig, model: ModelConfig, sample: Sample, *, of_video_alone: bool = False
+    ) -> dict[str, float] | None:
+        """A video's results; None where there are none, or those of an earlier video or other settings.
+
+        Args:
+            config, model, sample: The video's.
+            of_video_alone: Settings may differ.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        video, path = video_path(config, model, sample), self.path(config, model, sample)
+        if not path.is_file() or not video.is_file():
+            return None
+        content = read_json(path, dict, CURE)
+        if content.get("key") != self._key(config, sample, video):
+            if not of_video_alone or content.get(VIDEO) != sha256_of(video):
+                return None
+        values = content.get(self.name)
+        if not isinstance(values, dict):
+            raise ValueError(f"{shown(path)} is damaged (it holds no {self.name}); {CURE}")
+        return values
+
+    def _key(self, config: EvaluateConfig, sample: Sample, video: Path) -> str:
+        text = json.dumps(self.key_of(config, sample, video))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]

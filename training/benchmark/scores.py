@@ -15,18 +15,15 @@ from torch.nn.functional import max_pool2d
 
 from vdot_core.files import sha256_of
 from vdot_core.signals import luma
-from vdot_core.text import shown
 
 from ..data.bad_rows import BadRowError, Skipped
 from ..data.video_files import Media, read_clip
-from ..engine.files import read_json
 from ..preparation import niqe
 from ..preparation.stage import model_state
 from . import control, motion, reference
 from .config import EvaluateConfig, ModelConfig
-from .generate import video_path
 from .index import Benchmark, Sample
-from .results import CURE, Results
+from .results import Results
 from .samples import Conditions, fit_video, load_conditions
 
 MAX_PSNR = 60.0
@@ -115,18 +112,14 @@ def _missing(sample: Sample, config: EvaluateConfig) -> str | None:
 
 
 def read_scores(config: EvaluateConfig, model: ModelConfig, sample: Sample) -> dict[str, float] | None:
-    """The scores of a video; None where it has none (yet).
+    """The scores of a video; None where it has none (yet), or those of an earlier video.
 
     Raises:
         ValueError: The file is damaged.
     """
-    path = RESULTS.path(config, model, sample)
-    if not path.is_file() or not video_path(config, model, sample).is_file():
-        return None
-    values = read_json(path, dict, CURE).get("scores")
-    if not isinstance(values, dict):
-        raise ValueError(f"{shown(path)} is damaged (it holds no scores); {CURE}")
-    return {name: value for name, value in values.items() if name in MEASURES}
+    # What can be measured differs between the machines that share the work.
+    values = RESULTS.read(config, model, sample, of_video_alone=True)
+    return values and {name: value for name, value in values.items() if name in MEASURES}
 
 
 def score(video: Tensor, sample: Sample, config: EvaluateConfig) -> dict[str, float]:

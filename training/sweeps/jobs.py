@@ -9,11 +9,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from training.engine.files import read_json
+from training.engine.cli import MAX_BYTES, check_file
+from training.engine.files import read_json, write_json
+from training.engine.yaml_text import load_yaml
 from training.sweeps.config import SweepConfig
 from training.sweeps.table import DONE, read_numbers, write_table
-from vdot_core.files import atomic_write, file_size
+from vdot_core.files import atomic_write, file_size, read_file
 from vdot_core.memory import GIB
 from vdot_core.out_of_memory import is_out_of_memory
 from vdot_core.text import described, shown
@@ -30,15 +33,17 @@ async def run_jobs(sweep: SweepConfig) -> bool:
     """
     by_seed = zip(*(sweep.jobs_of(run).items() for run in sweep.runs), strict=True)
     jobs = dict(job for of_seed in by_seed for job in of_seed)
+    base = _base_values(sweep)
     for folder, commands in jobs.items():
         folder.mkdir(parents=True, exist_ok=True)
-        mark = folder / JOB
-        if mark.exists() and read_json(mark, list, f"remove {folder} to run it again") != commands:
+        mark, job = folder / JOB, {"commands": commands, "base": base}
+        before = read_json(mark, dict, f"remove {folder} to run it again") if mark.exists() else job
+        if before != job:
+            what = "settings" if before.get("commands") != commands else f"keys in {shown(sweep.base, 80)}"
             raise ValueError(
-                f"{folder} was started with other settings ({JOB} there): give another out_dir or name"
+                f"{folder} was started with other {what} ({JOB} there): give another out_dir or name"
             )
-        with atomic_write(mark) as partial:
-            partial.write_text(json.dumps(commands))
+        write_json(job, mark)
     write_table(sweep)  # damaged results are named before hours of runs
     slots = asyncio.Semaphore(sweep.jobs)
 
@@ -63,6 +68,15 @@ async def run_jobs(sweep: SweepConfig) -> bool:
 
     waiting = [run_job(*job) for job in jobs.items() if not (job[0] / DONE).exists()]
     return all(await asyncio.gather(*waiting))
+
+
+def _base_values(sweep: SweepConfig) -> Any:
+    """The keys of the base, as JSON reads them back; a start may find another file under its name."""
+    if sweep.base is None:
+        return None
+    check_file(sweep.base)
+    values = load_yaml(read_file(sweep.base, MAX_BYTES).decode("utf-8-sig"))
+    return json.loads(json.dumps(values, default=str))
 
 
 async def _run(command: list[str], log: Path, one_thread: bool) -> dict[str, float] | None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.support.processes import torchrun
+from training.benchmark import generate
 from training.benchmark.config import ModelConfig, SamplerConfig
 from training.benchmark.evaluate import evaluate
 from training.benchmark.generate import seed_of, video_path
@@ -141,6 +142,29 @@ def test_missing_and_broken_videos_are_named_and_the_status_says_so(bench, confi
     assert "gray/0001.mp4" in page and "Left out" in page
     shown = json.loads((Path(settings.out_dir) / "blind_key.json").read_text(encoding="utf-8"))["videos"]
     assert len(shown) == 6
+
+
+def test_rows_that_fail_now_keep_no_numbers_of_an_earlier_run(bench, config):
+    settings = config(tasks=["gray", "extension"])
+    assert evaluate(settings) == []
+    (bench / "real" / "gray" / "0001.mp4").unlink()
+    (bench / "assets" / "mask0.mp4").write_bytes(b"no video")
+    assert len(evaluate(settings)) == 2
+    values = results(settings.out_dir)
+    assert values["groups"][0]["means"]["motion"]["real"]["count"] == 2
+    page = (Path(settings.out_dir) / "gallery.html").read_text(encoding="utf-8")
+    assert page.count("views/real/") == 2
+
+
+def test_a_video_of_numbers_that_are_not_finite_is_no_black_one(config, monkeypatch):
+    def maker(sample, conditions, seed):
+        return conditions.frames * float("nan")
+
+    monkeypatch.setattr(generate, "make_maker", lambda *_: maker)
+    settings = config(models=[STUDENT], tasks=["gray"], samples_per_task=1)
+    (line,) = evaluate(settings)
+    assert "gray/0000" in line and "not finite" in line
+    assert not list((Path(settings.out_dir) / "videos").rglob("*.mp4"))
 
 
 @pytest.mark.parametrize(

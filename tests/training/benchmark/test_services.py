@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -137,6 +138,22 @@ def test_what_a_judge_could_not_rate_is_tried_again(config, server):
     answer["status"] = 401
     with pytest.raises(StopError, match="refused"):
         evaluate(config(judge=JudgeConfig(url, "another"), samples_per_task=1, tasks=["gray"]))
+
+
+def test_ratings_of_earlier_videos_are_none_of_the_new_ones(bench, config, server):
+    url, answer, _ = server
+    settings = config(judge=JudgeConfig(url, "vlm", retries=0), tasks=["gray"])
+    assert evaluate(settings) == []
+    assert evaluate(config(tasks=["gray"])) == []
+    assert "judge_video_quality" in results(settings.out_dir)["groups"][0]["means"], "those videos are rated"
+    os.replace(bench / "real" / "extension" / "0001.mp4", bench / "real" / "gray" / "0000.mp4")
+    answer["words"] = "I like it."
+    assert len(evaluate(settings)) == 1
+    for one in (settings, config(tasks=["gray"])):
+        evaluate(one)
+        means = results(settings.out_dir)["groups"][0]["means"]
+        assert means["judge_video_quality"]["real"]["count"] == 1
+        assert means["motion"]["real"]["count"] == 2
 
 
 @pytest.mark.parametrize(
