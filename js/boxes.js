@@ -6,12 +6,13 @@
 import { newThing, readBoxes, removeKey, setValues, sortedKeys, valuesAt, writeBoxes } from "./boxes_text.js"
 import { boxOf, drawBackdrop, drawBox, drawPath, hitBox, ordered, PALETTE } from "./boxes_view.js"
 import { addEditor, FrameSlider, MAX_TEXT, tool } from "./editor.js"
-import { chain, isWired, numberOf, rememberForUndo, setWidget, valueOf, widgetOf } from "./graph.js"
+import { chain, rememberForUndo, setWidget } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
 import { typed } from "./typed.js"
+import { isWired, numberOf, valueOf, widgetOf } from "./wires.js"
 
 /** Nodes whose `boxes` are drawn. */
 export const BOX_NODES = ["VDOTLayout", "VDOTMove", "VDOTBoxMask"]
@@ -55,7 +56,13 @@ class BoxEditor {
       const widget = widgetOf(node, name)
       if (widget) chain(widget, "callback", () => this.read())
     }
-    addEditor(node, { title: text("boxes_title"), tools, parts: [this.stage.element, this.slider.element], opened: () => this.read() })
+    addEditor(node, {
+      title: text("boxes_title"),
+      tools,
+      parts: [this.stage.element, this.slider.element],
+      state: () => [this.size, this.numFrames, this.boxSize, this.colors, this.backdrop.state],
+      opened: () => this.read(),
+    })
     chain(node, "onConfigure", () => this.read())
     chain(node, "onConnectionsChange", () => setTimeout(() => this.read()))
     chain(node, "onExecuted", () => this.read())

@@ -8,6 +8,37 @@ import { text } from "./strings.js"
 /** Characters of a text that is drawn: some thousand points. */
 export const MAX_TEXT = 20000
 
+/** How often an editor in view looks at the graph. */
+const PERIOD_MS = 150
+
+const lookers = new WeakMap()
+const inView = new Set()
+const observer = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) inView.add(target)
+    else inView.delete(target)
+  }
+})
+setInterval(() => inView.forEach((content) => lookers.get(content)()), PERIOD_MS)
+
+/**
+ * Calls `changed` when what an editor is made from has changed, wherever it is set: values come over wires, and other nodes, packs and
+ * ComfyUI itself set them without a word. Editors out of view follow when they come into view.
+ * @param {HTMLElement} content of the editor
+ * @param {() => unknown} state of the graph, as JSON
+ * @param {() => void} changed
+ */
+function follow(content, state, changed) {
+  let last
+  lookers.set(content, () => {
+    const now = JSON.stringify(state())
+    if (now === last) return
+    last = now
+    changed()
+  })
+  observer.observe(content)
+}
+
 /** A small button of the pack's editors. */
 export function tool(label, title, act) {
   const button = element("button", "vdot-tool", label)
@@ -62,9 +93,10 @@ export class FrameSlider {
 /**
  * Adds a folding editor to a node, open unless it was folded, which is saved.
  * @param {object} node a LiteGraph node
- * @param {{name?: string, title: string, tools?: HTMLElement[], parts: HTMLElement[], opened: () => void}} options
+ * @param {{name?: string, title: string, tools?: HTMLElement[], parts: HTMLElement[], state: () => unknown, opened: () => void}} options
+ *   `state` is what the editor takes from other nodes, as JSON; `opened` reads the graph again.
  */
-export function addEditor(node, { name = "vdot_editor", title, tools = [], parts, opened }) {
+export function addEditor(node, { name = "vdot_editor", title, tools = [], parts, state, opened }) {
   const folded = `${name}_folded`
   const fold = element("button", "vdot-fold", title)
   fold.type = "button"
@@ -87,5 +119,6 @@ export function addEditor(node, { name = "vdot_editor", title, tools = [], parts
   chain(node, "onConfigure", show)
   // Only in a graph does a node have wires to follow.
   chain(node, "onAdded", () => setTimeout(show))
+  follow(content, () => node.graph && !body.hidden && state(), opened)
   show()
 }

@@ -4,13 +4,14 @@
  */
 
 import { addEditor } from "./editor.js"
-import { chain, isWired, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, rememberForUndo, setWidget } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
 import { GROUP, PAD, WIDTH } from "./timeline_text.js"
 import { drawRuler } from "./timeline_view.js"
+import { isWired, numberOf, widgetOf } from "./wires.js"
 
 const HEIGHT = 170
 const RULER_PX = 21
@@ -35,7 +36,12 @@ class ExtendBar {
     this.label = element("output", "vdot-size")
     const length = widgetOf(node, "length")
     if (length) chain(length, "callback", () => this.show())
-    addEditor(node, { title: text("extend_title"), parts: [this.stage.element, this.label], opened: () => this.read() })
+    addEditor(node, {
+      title: text("extend_title"),
+      parts: [this.stage.element, this.label],
+      state: () => [this.length, this.isWired, this.ends.map(({ picture }) => picture.state)],
+      opened: () => this.read(),
+    })
     chain(node, "onConfigure", () => this.read())
     chain(node, "onConnectionsChange", () => setTimeout(() => this.read()))
   }

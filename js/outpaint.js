@@ -4,13 +4,14 @@
  */
 
 import { addEditor } from "./editor.js"
-import { chain, isWired, numberOf, rememberForUndo, setWidget, valueOf, widgetOf } from "./graph.js"
+import { chain, rememberForUndo, setWidget } from "./graph.js"
 import { draggedPads, padsOf, readRatio, resultSize, SIDES } from "./outpaint_math.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { onSaid } from "./restore.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
+import { isWired, numberOf, valueOf, widgetOf } from "./wires.js"
 
 const DEFAULT_CLIP = [832, 480]
 const RATIOS = ["16:9", "9:16", "4:3", "3:4", "1:1", "2.39"]
@@ -50,6 +51,7 @@ class OutpaintEditor {
       title: text("outpaint_title"),
       tools: [this.ratio],
       parts: [this.stage.element, this.label],
+      state: () => [this.settings, this.backdrop.state],
       opened: () => this.read(),
     })
     chain(node, "onConfigure", () => this.read())

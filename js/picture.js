@@ -1,7 +1,7 @@
 /** The picture or clip behind a node: the file of the loader that its images come from, as far as the graph tells. */
 
 import { api } from "../../scripts/api.js"
-import { chain, numberOf, sourceOf, widgetOf } from "./graph.js"
+import { numberOf, sourceOf, valueOf } from "./wires.js"
 
 const FILE_WIDGETS = ["image", "video", "file"]
 const IMAGE_FILE = /\.(png|jpe?g|webp|gif|bmp|avif)$/i
@@ -10,8 +10,6 @@ const VIDEO_FILE = /\.(mp4|webm|mov|m4v|mkv)$/i
 const FOLLOWED = ["IMAGE", "VIDEO", "MASK", "VDOT_VCU", "*"]
 const MAX_DEPTH = 12
 const CLIP_LOADER = "VDOTLoadClip"
-/** Of a loader; they decide which pictures it gives. */
-const DECIDING = [...FILE_WIDGETS, "start", "fps", "length"]
 /** Of the model, and of clips whose loader says nothing. */
 const FRAMES_PER_SECOND = 16
 
@@ -25,7 +23,7 @@ function address(value) {
 
 function fileOf(node) {
   for (const name of FILE_WIDGETS) {
-    const value = node.widgets?.find((widget) => widget.name === name)?.value
+    const value = valueOf(node, name)
     if (typeof value !== "string") continue
     const bare = value.replace(/ \[\w+\]$/, "")
     if (IMAGE_FILE.test(bare)) return { url: address(value), video: false, loader: node }
@@ -66,7 +64,6 @@ export class Backdrop {
   #video = false
   #loader
   #frame = 0
-  #followed = new WeakSet()
   /** Of the node, to look behind it alone; undefined for all. */
   slot
 
@@ -75,12 +72,21 @@ export class Backdrop {
     this.changed = changed
   }
 
+  get #file() {
+    return this.slot === undefined ? findFile(this.node) : findFile(sourceOf(this.node, this.slot), 1)
+  }
+
+  /** What the graph says of the picture, to be compared: its address and the part of it that is read. */
+  get state() {
+    const file = this.#file
+    return file ? [file.url, ...Object.values(spanOf(file.loader))] : []
+  }
+
   /** Looks at the graph again. */
   refresh() {
-    const file = this.slot === undefined ? findFile(this.node) : findFile(sourceOf(this.node, this.slot), 1)
+    const file = this.#file
     this.#loader = file?.loader
-    this.#follow()
-    if (file?.url === this.#url) return
+    if (file?.url === this.#url) return this.seek(this.#frame)
     this.#url = file?.url
     this.#video = Boolean(file?.video)
     this.#source = undefined
@@ -100,23 +106,6 @@ export class Backdrop {
       source.addEventListener("load", ready)
     }
     source.src = file.url
-  }
-
-  /** Looks again when the loader is set to another file or part of it. */
-  #follow() {
-    const loader = this.#loader
-    if (!loader || this.#followed.has(loader)) return
-    this.#followed.add(loader)
-    for (const name of DECIDING) {
-      const widget = widgetOf(loader, name)
-      if (!widget) continue
-      chain(widget, "callback", () => {
-        if (loader !== this.#loader) return
-        this.refresh()
-        this.seek(this.#frame)
-        this.changed()
-      })
-    }
   }
 
   /** Width and height in pixels, or undefined without a picture. */

@@ -4,13 +4,14 @@
  */
 
 import { addEditor } from "./editor.js"
-import { chain, isWired, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, rememberForUndo, setWidget } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
 import { GROUP, PAD, WIDTH } from "./timeline_text.js"
 import { drawRuler } from "./timeline_view.js"
+import { isWired, numberOf, widgetOf } from "./wires.js"
 
 /** Nodes with a span, and the input whose clip is shown. */
 export const SPANS = { VDOTControl: "frames", VDOTDepth: "depth", VDOTLayout: "picture" }
@@ -45,8 +46,13 @@ class SpanBar {
       const widget = widgetOf(node, name)
       if (widget) chain(widget, "callback", () => this.show())
     }
-    const parts = [this.stage.element, this.label]
-    addEditor(node, { name: "vdot_span", title: text("span_title"), parts, opened: () => this.read() })
+    addEditor(node, {
+      name: "vdot_span",
+      title: text("span_title"),
+      parts: [this.stage.element, this.label],
+      state: () => [this.numFrames, this.span, this.pictures[0].state],
+      opened: () => this.read(),
+    })
     chain(node, "onConfigure", () => this.read())
     chain(node, "onConnectionsChange", () => {
       this.#said = undefined

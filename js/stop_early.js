@@ -3,9 +3,10 @@
  * with the seed of the video on the node, which the full run finishes.
  */
 
-import { chain, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, rememberForUndo, setWidget } from "./graph.js"
 import { element } from "./panel.js"
 import { text } from "./strings.js"
+import { widgetOf } from "./wires.js"
 
 const EARLY = { leftover_noise: false }
 const FULL = { end_step: 0, leftover_noise: true, control_after_generate: "fixed" }

@@ -5,7 +5,7 @@
  */
 
 import { addEditor, MAX_TEXT } from "./editor.js"
-import { chain, lengthBehind, numberOf, rememberForUndo, setWidget, widgetOf } from "./graph.js"
+import { chain, rememberForUndo, setWidget } from "./graph.js"
 import { element } from "./panel.js"
 import { Backdrop } from "./picture.js"
 import { onSaid } from "./restore.js"
@@ -13,6 +13,7 @@ import { Stage } from "./stage.js"
 import { text } from "./strings.js"
 import { CURVE, GROUP, PAD, POSITIONS, WIDTH } from "./timeline_text.js"
 import { drawTimeline } from "./timeline_view.js"
+import { lengthBehind, numberOf, widgetOf } from "./wires.js"
 
 /** The text input and its form, by node; `numFrames` where the node does not know its video's length. */
 export const TIMELINES = {
@@ -55,7 +56,12 @@ class Timeline {
       const followed = widgetOf(node, name)
       if (followed) chain(followed, "callback", () => this.read())
     }
-    addEditor(node, { title: text(form.hasValue ? "curve_title" : "timeline_title"), parts: [this.stage.element], opened: () => this.read() })
+    addEditor(node, {
+      title: text(form.hasValue ? "curve_title" : "timeline_title"),
+      parts: [this.stage.element],
+      state: () => [this.givenFrames, this.thumbnails.map((thumbnail) => thumbnail.state)],
+      opened: () => this.read(),
+    })
     chain(node, "onConfigure", () => this.read())
     chain(node, "onConnectionsChange", () => {
       this.said = undefined
@@ -69,9 +75,14 @@ class Timeline {
     }
   }
 
-  /** Length of the video, where the node's unit tells it; else of a usual one, or to the last point. */
+  /** Length of the video, where the node or its unit tells it. */
+  get givenFrames() {
+    return numberOf(this.node, "length") || lengthBehind(this.node, UNIT)
+  }
+
+  /** Length of the video; else of a usual one, or to the last point. */
   get numFrames() {
-    const length = numberOf(this.node, "length") || lengthBehind(this.node, UNIT) || this.said
+    const length = this.givenFrames || this.said
     if (length) return Math.floor((length - 1) / GROUP) * GROUP + 1
     return Math.max(this.length, ...this.points.map(({ frame }) => frame + 1))
   }
