@@ -9,6 +9,8 @@ import { api } from "../../scripts/api.js"
 /** Nodes write no longer sentences; a report of another program's fault may be. */
 const MAX_CHARACTERS = 400
 const PLACE = /\{(\w+)\}/g
+/** Places whose words are sentences of their own; without a translation of theirs, all stays English. */
+const PARTS = ["what", "expected", "cure"]
 
 let strings = {}
 let patterns = []
@@ -54,10 +56,16 @@ export function translated(lines) {
 }
 
 function translatedLine(line) {
-  if (line.length > MAX_CHARACTERS) return line
+  return line.length > MAX_CHARACTERS ? line : (translation(line) ?? line)
+}
+
+/** The translation of a sentence or of a part of one; undefined for those that the locales do not have. */
+function translation(line) {
   for (const [pattern, key] of patterns) {
     const match = pattern.exec(line)
-    if (match) return fill(strings.sentences[key], match.groups ?? {})
+    if (!match) continue
+    const entries = Object.entries(match.groups ?? {}).map(([name, words]) => [name, PARTS.includes(name) ? translation(words) : words])
+    if (entries.every(([, words]) => words !== undefined)) return fill(strings.sentences[key], Object.fromEntries(entries))
   }
-  return line
+  return undefined
 }

@@ -270,6 +270,23 @@ def see_sentences(page, sentences: dict[str, str], workflow: dict) -> None:
         page.page.get_by_role("status").filter(has_text=pattern).first.wait_for(state="attached")
 
 
+TRANSLATED = """async (lines) => {
+    const {translated} = await import("/extensions/ComfyUI-VDOT/strings.js")
+    return lines.map(translated)
+}"""
+
+
+def see_parts(page: GraphPage, sentences: dict) -> None:
+    """A sentence whose part has no translation stays English: none is half translated."""
+    known, unknown = (
+        "steps is 0, expected a whole number from 1 to 9",
+        "steps is 0, expected some other thing",
+    )
+    part = sentences["expected_whole"].format(low=1, high=9)
+    whole = sentences["other_value"].format(name="steps", value=0, expected=part)
+    assert page.evaluate(TRANSLATED, [known, unknown]) == [whole, unknown]
+
+
 def test_page_in_chinese(server, browser, demo_workflow):
     server.post("/settings", {"Comfy.Locale": "zh", "Comfy.VueNodes.Enabled": True})
     page = GraphPage(browser, server.port)
@@ -287,6 +304,7 @@ def test_page_in_chinese(server, browser, demo_workflow):
         page.page.get_by_text(own["choices"]["frame"]).wait_for()
         assert page.widgets(depth)["normalization"]["value"] == "frame"
         assert page.our_problems() == []
+        see_parts(page, own["sentences"])
         see_sentences(page, own["sentences"], demo_workflow)
     finally:
         page.close()

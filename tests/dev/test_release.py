@@ -61,6 +61,19 @@ def test_the_oldest_comfyui_that_is_promised_is_tested():
     assert f"Needs ComfyUI {floor} or newer" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_pictures_of_the_page_are_kept():
+    """In both renderers; the command itself takes two sizes and both themes."""
+    ci = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    steps = ci["jobs"]["pictures"]["steps"]
+    commands = [step["run"] for step in steps if "screenshot" in step.get("run", "")]
+    (upload,) = (step for step in steps if "upload-artifact" in step.get("uses", ""))
+    assert [("litegraph" in command, command.split()[-1]) for command in commands] == [
+        (False, "outputs/page"),
+        (True, "outputs/page_classic"),
+    ]
+    assert upload["with"]["path"] == "outputs/"
+
+
 def test_a_tag_that_is_not_the_version_stops_the_publication(tmp_path):
     workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))
     (step,) = (s for s in workflow["jobs"]["publish"]["steps"] if "pyproject.toml" in s.get("run", ""))
