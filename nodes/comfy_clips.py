@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from numbers import Real
 from typing import Any
@@ -39,7 +40,10 @@ def load_clip(name: str, video: Any, span: Span) -> Excerpt:
     if video is None:
         return read_excerpt(clip_path(name), span, scratch_folder())
     if not isinstance(video, InputImpl.VideoFromFile):
-        return cut_excerpt(*_parts(video.get_components()), span, scratch_folder())
+        frames, rate, audio = _parts(video.get_components())
+        sound, lines = (None, []) if audio is None else first_sound(audio)
+        clip = cut_excerpt(frames, rate, sound, span, scratch_folder())
+        return replace(clip, notes=(*clip.notes, *lines))
     begin, seconds = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
     source = video.get_stream_source()
     most = span.most_frames
@@ -79,8 +83,18 @@ def as_video(frames: Tensor, audio: dict | None, rate: float) -> Any:
     )
 
 
-def _parts(parts: Any) -> tuple[Tensor, float, Sound | None]:
-    """Frames, frames per second, and sound of a VIDEO that a node made.
+def first_sound(audio: dict) -> tuple[Sound, list[str]]:
+    """The sound of ComfyUI's AUDIO, which may hold several, and a note where others are left out."""
+    wave, rate = audio["waveform"], audio["sample_rate"]
+    if wave.ndim == 2:
+        return Sound(wave, rate), []
+    others = len(wave) - 1
+    note = f"audio holds {counted(len(wave), 'sound')}: the first is used, {others} left out"
+    return Sound(wave[0], rate), [note] if others else []
+
+
+def _parts(parts: Any) -> tuple[Tensor, float, dict | None]:
+    """Frames, frames per second, and AUDIO of a VIDEO that a node made.
 
     Raises:
         ValueError: one of them is none.
@@ -97,5 +111,4 @@ def _parts(parts: Any) -> tuple[Tensor, float, Sound | None]:
     wave = audio.get("waveform") if isinstance(audio, dict) else audio
     if wave is None or (isinstance(wave, Tensor) and not wave.numel()):
         return frames, float(rate), None
-    audio = CHECKS["AUDIO"](None, "the video's sound", audio)
-    return frames, float(rate), Sound(wave[0] if wave.ndim == 3 else wave, audio["sample_rate"])
+    return frames, float(rate), CHECKS["AUDIO"](None, "the video's sound", audio)

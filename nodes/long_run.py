@@ -25,6 +25,7 @@ from ..vdot_core.text import counted
 from ..vdot_core.video_writing import open_writer
 from . import comfy_inputs, comfy_long
 from .comfy_checks import vace_contexts
+from .comfy_clips import first_sound
 from .comfy_sampling import shifted
 from .comfy_vae import check_vae, vae_encoder
 from .encode import conditioned, encode_options
@@ -110,7 +111,7 @@ class Job:
 
     def _written(self, file: Path, record: Record) -> torch.Tensor:
         """The frames, after all chunks were written to the file."""
-        sound, rate = (None, 1) if self.audio is None else self._sound()
+        sound, rate = self._sound()
         images = self.images
         with (
             comfy_long.only_interrupts(),
@@ -218,9 +219,12 @@ class Job:
             ),
         }
 
-    def _sound(self) -> tuple[torch.Tensor, int]:
-        waveform = self.audio["waveform"]
-        return waveform[0] if waveform.ndim == 3 else waveform, int(self.audio["sample_rate"])
+    def _sound(self) -> tuple[torch.Tensor | None, int]:
+        if self.audio is None:
+            return None, 1
+        sound, lines = first_sound(self.audio)
+        self.lines += lines
+        return sound.waveform, sound.rate
 
 
 def _tensors(conditioning) -> list:

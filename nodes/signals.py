@@ -225,6 +225,7 @@ class VDOTNormalizeDepth(CheckedNode):
         before, after = flicker(depth), flicker(video)
         text = f"flicker of still surfaces: {before:.2%} of the contrast before, {after:.2%} after"
         text += f"; cuts at frames {', '.join(map(str, cuts))}" if cuts else ""
+        lines += blank_frames(video, "depth", "look at the estimator")
         return io.NodeOutput(video, text, ui=report([text, *lines]))
 
 

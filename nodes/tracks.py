@@ -87,7 +87,7 @@ def things_from_text(text: str) -> list:
     Raises:
         ValueError: a line is not understood; it is named.
     """
-    from ..vdot_core.vcu.tracks import MAX_THINGS
+    from ..vdot_core.vcu.tracks import MAX_THINGS, refuse_fractions
 
     text = typed(text).strip()
     things = _from_json(text) if text.startswith("[") else _from_lines(text)
@@ -98,6 +98,9 @@ def things_from_text(text: str) -> list:
             f"boxes names {counted(len(things), 'thing')}, expected at most {MAX_THINGS}; "
             "an empty line begins the next thing: give fewer of them"
         )
+    for number, thing in enumerate(things, 1):
+        rows = thing.values() if isinstance(thing, dict) else thing
+        refuse_fractions(f"thing {number} of boxes", (side for row in rows for side in row))
     return things
 
 

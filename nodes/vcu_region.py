@@ -177,7 +177,7 @@ class VDOTStitch(CheckedNode):
         line = (
             f"original has {length}, the region {len(stitched)}: {counted(rest, 'frame')} left out at the end"
         )
-        return io.NodeOutput(stitched, ui=report([line] if rest else []))
+        return io.NodeOutput(stitched, ui=report([*vcu.find_nothing_kept(unit), *([line] * bool(rest))]))
 
 
 class VDOTPasteBack(CheckedNode):
@@ -209,7 +209,8 @@ class VDOTPasteBack(CheckedNode):
     def execute(cls, images, unit, feather_px, match_colors=False) -> io.NodeOutput:
         from ..vdot_core import vcu
 
-        return io.NodeOutput(vcu.paste_back(images, unit, feather_px=feather_px, match_colors=match_colors))
+        pasted = vcu.paste_back(images, unit, feather_px=feather_px, match_colors=match_colors)
+        return io.NodeOutput(pasted, ui=report(vcu.find_nothing_kept(unit)))
 
 
 def _feather_input() -> io.Input:

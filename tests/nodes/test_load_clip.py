@@ -97,11 +97,15 @@ def made(run, inputs):
     """made(audio=.., ..) reads a video of 5 frames whose parts another pack made."""
     from comfy_api.latest import InputImpl, Types
 
-    def call(**parts):
+    def outcome(**parts):
         plain = {"images": torch.zeros(5, 32, 48, 3), "audio": None, "frame_rate": Fraction(16)}
         video = InputImpl.VideoFromComponents(Types.VideoComponents(**plain | parts))
-        return run("VDOTLoadClip", file="", **NUMBERS, video=video).args
+        return run("VDOTLoadClip", file="", **NUMBERS, video=video)
 
+    def call(**parts):
+        return outcome(**parts).args
+
+    call.outcome = outcome
     return call
 
 
@@ -123,6 +127,8 @@ def test_sound_of_other_packs_forms_is_taken(made):
         assert made(audio=audio)[1] is None
     for shape in ((0, 2, 9), (1, 2, 0)):
         assert made(audio={"waveform": torch.zeros(shape), "sample_rate": 8000})[1] is None
+    several = made.outcome(audio={"waveform": torch.rand(2, 1, 9000), "sample_rate": 8000})
+    assert several.ui["text"][-1] == "audio holds 2 sounds: the first is used, 1 left out"
     audio = made(audio={"waveform": torch.ones(2, 9000), "sample_rate": 8000})[1]
     assert audio["waveform"].shape == (1, 2, 2500)
     frames = made(images=torch.full((5, 32, 48, 3), 255, dtype=torch.uint8))[0]

@@ -11,7 +11,7 @@ from .latent_cache import GrayCache, LatentCache
 from .layout import layout, layout_masks, move
 from .masks import EXPAND_RATIO, augment
 from .outpaint import outpaint, widened_shape
-from .paste import paste_back, stitch
+from .paste import find_nothing_kept, paste_back, stitch
 from .preview import preview
 from .references import reference
 from .repaint import inpaint
@@ -48,6 +48,7 @@ __all__ = [
     "depth",
     "encode",
     "extend",
+    "find_nothing_kept",
     "inpaint",
     "keyframes",
     "latent_shape",

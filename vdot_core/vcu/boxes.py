@@ -18,7 +18,7 @@ from ..progress import steps
 from ..text import counted
 from .checks import as_list, check_volume, described, real, whole
 from .lengths import fit_length
-from .tracks import box_tracks
+from .tracks import box_tracks, refuse_fractions
 
 MAX_BOXES = 10_000
 """In one frame."""
@@ -46,12 +46,16 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
         raise ValueError(f"which is {described(which)}, expected one of {', '.join(BOXES)}")
     masks = torch.zeros(num_frames, height, width)
     drawn: dict[int, Tensor] = {}  # one list often serves every frame
-    for mask, frame_boxes in zip(masks, steps(boxes_per_frame(boxes, num_frames)[0]), strict=True):
+    per_frame = boxes_per_frame(boxes, num_frames)[0]
+    every = {id(own): own for own in per_frame}
+    placed = {key: [_corners(box) for box in own] for key, own in every.items()}
+    refuse_fractions("boxes", (side for own in placed.values() for corners in own for side in corners))
+    for mask, frame_boxes in zip(masks, steps(per_frame), strict=True):
         if id(frame_boxes) in drawn:
             mask.copy_(drawn[id(frame_boxes)])
             continue
         drawn[id(frame_boxes)] = mask
-        corners = [_corners(box) for box in frame_boxes]
+        corners = placed[id(frame_boxes)]
         if which != "all":
             corners = corners[:1] if which == "first" else sorted(corners, key=_area)[-1:]
         for left, top, right, bottom in corners:

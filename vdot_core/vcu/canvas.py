@@ -92,6 +92,14 @@ def to_unit_range(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
     return values.clamp(0, 1), [f"{name}: values {low:.3f}..{high:.3f} clipped to 0..1"]
 
 
+def find_flat(clip: Tensor, name: str) -> list[str]:
+    """A note where every frame [H, W, 3] of a clip is of one color, as what a failed node gives."""
+    if not all(bool((frame == frame[0, 0]).all()) for frame in clip):
+        return []
+    where = "in every frame" if len(clip) > 1 else "everywhere"
+    return [f"{name} shows one color {where}, and nothing else; look at the node that made it"]
+
+
 def snap_size(width: int, height: int) -> tuple[int, int]:
     """The largest size in multiples of 16 that fits inside, at least 16x16."""
     width, height = whole("width", width), whole("height", height)

@@ -22,7 +22,7 @@ from .crop import Crop, scaled_mask
 from .grow import mask_box
 from .masks import binarize
 from .scaling import scaled_chunks
-from .unit import VCU
+from .unit import VCU, dense
 
 MAX_FEATHER = 256
 BORDER_PX = 8
@@ -56,6 +56,13 @@ def paste_back(generated: Tensor, unit: VCU, *, feather_px: int = 8, match_color
         out[index] = unit.frames[index].to(out)
         _blend(out[index], generated[index], unit.masks[index].to(out.device), feather_px, match_colors)
     return out
+
+
+def find_nothing_kept(unit: VCU) -> list[str]:
+    """A note where a unit keeps no pixel of a clip."""
+    if any(bool((mask <= 0.5).any()) for mask in dense(unit.masks)):
+        return []
+    return ["unit keeps no pixels, so all are the generated ones; connect the task that keeps a clip"]
 
 
 def stitch(

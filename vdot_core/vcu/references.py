@@ -13,7 +13,7 @@ from torch import Tensor
 from ..memory import RGB, check_size
 from ..progress import steps
 from ..text import counted
-from .canvas import as_clip, to_unit_range
+from .canvas import as_clip, find_flat, to_unit_range
 from .checks import as_list, as_tensor, flag, real
 from .grow import drop_specks, mask_box
 from .masks import as_mask, binarize
@@ -130,7 +130,7 @@ def _on_white(
     if len(clip) != 1:
         raise ValueError(f"{name} holds {counted(len(clip), 'image')}, expected one; give them one by one")
     picture = clip[0]
-    notes += more
+    notes += more + find_flat(clip, name)
     if mask is not None:
         soft, more = as_mask(mask, 1, *picture.shape[:2], f"{name}'s mask", owner=name)
         notes += more + find_doubts(picture, soft[0], mask_is, name)

@@ -67,6 +67,10 @@ def inpaint(
     notes += more + find_lost(source_mask, mask, "mask")
     if not bool(mask.any()) and length.used == length.total:
         notes.append("mask is empty (nothing over 0.5): the full clip is kept, nothing is generated")
+    if bool(mask.all()):
+        notes.append(
+            "mask is white everywhere: nothing of the clip is kept; if it marks what to keep, invert it"
+        )
     for frame, hidden in zip(clip, mask, strict=False):
         frame.masked_fill_(hidden[..., None] > 0, GRAY)
     return built(

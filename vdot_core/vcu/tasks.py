@@ -13,7 +13,7 @@ from torch import Tensor
 from ..choices import NORMALIZATIONS
 from ..memory import RGB
 from ..signals.depth import normalize_depth, single_channel
-from .canvas import as_clip, rounded_length, rounding_named, target_length, target_size
+from .canvas import as_clip, find_flat, rounded_length, rounding_named, target_length, target_size
 from .checks import as_tensor, check_volume, described, flag, whole
 from .masks import as_mask, find_lost, fit_mask
 from .scaling import fit_into, fit_notes
@@ -69,6 +69,7 @@ def control(
         ValueError: a shape, dtype or range is wrong.
     """
     clip, notes = as_clip(frames, name)
+    notes += find_flat(clip, name)
     source = clip.shape[2], clip.shape[1]
     if region is not None:
         region, more = as_mask(

@@ -5,7 +5,7 @@ Shape letters: F pixel frames, K moments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ def box_tracks(boxes: Boxes | Sequence[Boxes], num_frames: int, *, first: int = 
                     f"{name} has shape {list(track.shape)}, expected [K, 4] {BOX}; give a box per moment"
                 )
             at = _evenly(len(track), num_frames, first)
+        refuse_fractions(name, track.flat)
         if not ((track[:, 2] > track[:, 0]) & (track[:, 3] > track[:, 1])).all():
             raise ValueError(f"{name} has no area; expected left < right and top < bottom")
         tracks.append(_between(at, track, num_frames).round().astype(int).tolist())
@@ -100,9 +101,27 @@ def path_boxes(
         if constant_speed:
             traveled = np.concatenate([[0.0], np.hypot(*np.diff(track, axis=0).T).cumsum()])
             at = at[0] + traveled / max(traveled[-1], 1e-9) * (num_frames - 1 - at[0])
+    refuse_fractions(name, track.flat)
     centers = torch.from_numpy(_between(at, track, num_frames)).float()
     half = torch.tensor(sides) / 2
     return torch.cat([centers - half, centers + half], dim=1)
+
+
+def refuse_fractions(name: str, values: Iterable[float]) -> None:
+    """Refuse coordinates that are parts of the picture's sides, which would be a pixel in its corner.
+
+    Args:
+        name: what they belong to.
+        values: all of its coordinates, in pixels.
+    Raises:
+        ValueError: all are within 0 and 1, and not all are whole.
+    """
+    values = list(values)
+    if all(0 <= value <= 1 for value in values) and not all(value in (0, 1) for value in values):
+        raise ValueError(
+            f"{name}: coordinates from {min(values):.3g} to {max(values):.3g} are parts of the picture's "
+            "sides, expected pixels; multiply them by its width and height"
+        )
 
 
 def _evenly(count: int, num_frames: int, first: int) -> np.ndarray:

@@ -93,6 +93,7 @@ def test_alpha_in_the_header_of_files_that_diffusers_saves(tmp_path, base):
         ("[]", "expected a table of settings"),
         ('"x"', "expected a table of settings"),
         ('{"lora_alpha": "x"}', "lora_alpha is 'x', expected a number; save it again"),
+        ('{"lora_alpha": 0}', "lora_alpha is 0, expected a number other than 0, by which"),
     ],
 )
 def test_a_damaged_header_of_diffusers_is_named(tmp_path, text, message):
@@ -151,3 +152,10 @@ def test_the_network_that_a_lora_was_made_from_is_named():
         assert not note_of_another_base(metadata, "other.safetensors")
     long = note_of_another_base({"base": "\u202ea" * 10**5}, "x" * 10**5)
     assert len(long) <= 400 and long.isprintable()
+
+
+def test_an_alpha_of_0_is_refused_by_its_name(tmp_path, base):
+    up, down = factors(load_file(base)[WEIGHT].shape)
+    lora = save_lora(tmp_path / "l.safetensors", FORMS["dotted"](WEIGHT, up, down, 0.0))
+    with pytest.raises(ValueError, match=r"alpha' is 0, by which the LoRA changes nothing"):
+        merge(base, [lora], tmp_path / "out.safetensors")

@@ -205,9 +205,10 @@ def _scale(file: TensorFile, roles: Mapping[str, str], default_alpha: float | No
                 f"{shown(list(file.specs[roles['alpha']].shape), 40)}; expected one number"
             )
         alpha = float(_load(file, roles["alpha"]).reshape(()))
-        if not math.isfinite(alpha):
+        if not math.isfinite(alpha) or not alpha:
+            what = "" if alpha else ", by which the LoRA changes nothing"
             raise ValueError(
-                f"{shown(file.path)}: '{shown(roles['alpha'], 80)}' is {alpha}; download it again"
+                f"{shown(file.path)}: '{shown(roles['alpha'], 80)}' is {alpha:g}{what}; download it again"
             )
     return 1.0 if alpha is None or not rank else alpha / rank
 
@@ -242,9 +243,11 @@ def default_alpha(path: Path, metadata: Mapping[str, str]) -> float | None:
             "save it with alpha tensors"
         )
     alpha = values.get("lora_alpha")
-    if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha)):
+    if alpha is not None and (type(alpha) not in (int, float) or not math.isfinite(alpha) or not alpha):
+        other = "" if alpha else " other than 0, by which it changes nothing"
         raise ValueError(
-            f"{shown(path)}: its lora_alpha is {described(alpha, 40)}, expected a number; save it again"
+            f"{shown(path)}: its lora_alpha is {described(alpha, 40)}, expected a number{other}; save it "
+            "again"
         )
     return alpha
 
