@@ -1,6 +1,7 @@
 /**
- * After a run that fails, ComfyUI says nothing of the nodes that it took from its cache, so a page that was opened since their last
- * run would not show what they said: it is in the history.
+ * What a page that was opened late cannot have heard. After a run that fails, ComfyUI says nothing of the nodes that it took from its
+ * cache: what they said is in the history. Of a run that goes on while the page is opened, the queue knows the workflow, and the
+ * history at its end what its nodes said before.
  */
 
 import { app } from "../../scripts/app.js"
@@ -15,6 +16,8 @@ const workflows = new Map()
 const cached = new Map()
 /** Runs that failed so soon that the answer to their queueing is still on its way. */
 const early = new Set()
+/** Runs that went on when the page was opened. */
+const joined = new Set()
 
 /**
  * Numbers nodes of prompts by all that they are made from: the same number, the same result. Each node is looked at once, however
@@ -62,6 +65,23 @@ async function restore(promptId) {
     const run = runs.find((other) => other.outputs?.[id] && signatures.of(other.prompt?.[2], id) === own)
     if (run && silent([id]).length) findNode(id).onExecuted?.(run.outputs[id])
   }
+}
+
+/** Nodes say what a run that the page has joined said before. */
+async function recall(promptId) {
+  const { outputs = {} } = (await (await api.fetchApi(`/history/${promptId}`)).json())[promptId] ?? {}
+  if (isOpen(promptId)) silent(Object.keys(outputs)).forEach((id) => findNode(id).onExecuted?.(outputs[id]))
+}
+
+/** @returns {Promise<string | undefined>} id of the run that goes on; its workflow, and those of the runs that wait, are known then */
+export async function joinRuns() {
+  const { queue_running: running, queue_pending: pending } = await (await api.fetchApi("/queue")).json()
+  // Of many, the last that are noted stay: those that run first.
+  for (const [, id, prompt, extra] of [...pending.toReversed(), ...running]) {
+    if (!prompts.has(id)) rememberPrompt(id, prompt, extra?.extra_pnginfo?.workflow?.id)
+  }
+  running.forEach(([, id]) => joined.add(id))
+  return running[0]?.[1]
 }
 
 function end(promptId) {
@@ -114,6 +134,12 @@ function forgetForeign({ detail }) {
 /** From now on, nodes say what they said when a later one fails. */
 export function watchCache() {
   api.addEventListener("executed", forgetForeign)
+  // Without a node: a run is over, and in the history.
+  api.addEventListener("executing", ({ detail }) => {
+    if (detail) return
+    joined.forEach(recall)
+    joined.clear()
+  })
   api.addEventListener("execution_cached", ({ detail }) => cached.set(detail.prompt_id, detail.nodes))
   api.addEventListener("execution_success", ({ detail }) => cached.delete(detail.prompt_id))
   for (const event of ["execution_error", "execution_interrupted"]) {

@@ -19,7 +19,7 @@ import { attachOutpaint } from "./outpaint.js"
 import { loadStyle } from "./panel.js"
 import { attachPreview, clearPreviews, previewOf } from "./preview.js"
 import { attachPresets } from "./presets.js"
-import { isOpen, watchCache } from "./restore.js"
+import { isOpen, joinRuns, watchCache } from "./restore.js"
 import { attachSpan, SPANS } from "./span.js"
 import { loadStrings } from "./strings.js"
 import { attachStrip, showStrip, stripSetting } from "./strip.js"
@@ -66,6 +66,7 @@ app.registerExtension({
     for (const end of ["execution_error", "execution_interrupted"]) {
       api.addEventListener(end, ({ detail }) => samplerPreview(detail.node_id, detail.prompt_id)?.end())
     }
+    running ??= await joinRuns()
   },
 
   nodeCreated(node) {
