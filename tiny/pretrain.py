@@ -29,6 +29,7 @@ from training.distributed.config import ParallelConfig
 from training.engine.checkpoint import Checkpoints, SavedStep
 from training.engine.files import write_problem
 from training.engine.lock import locked
+from training.engine.record import content
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import described, shown
 
@@ -36,6 +37,9 @@ logger = logging.getLogger("vdot")
 CHECKPOINT_FILES = 8
 # Settings that may change at a resume.
 FREE = ("out_dir", "log_every", "validate_every", "save_minutes", "max_steps", "threads", "device")
+
+
+INPUT = "weights of content"  # another file may be at the same path
 
 
 class Task(Protocol):
@@ -74,17 +78,22 @@ def build_task(config: PretrainConfig, world: processes.World) -> Task:
     return EvaluatorTask(config, world.device)
 
 
+def input_of(config: PretrainConfig) -> tuple[str, str | None]:
+    """Key and path of the weights that a run reads; no path where it reads none."""
+    return {
+        "vae": ("vae.start_from", config.vae.start_from),
+        "text": ("", None),
+        "evaluator": ("evaluator.vae", config.evaluator.vae),
+    }[config.model]
+
+
 def check_files(config: PretrainConfig) -> None:
     """Refuse a run whose input is missing.
 
     Raises:
         ValueError: It names the key and the path.
     """
-    key, path = {
-        "vae": ("vae.start_from", config.vae.start_from),
-        "text": ("", None),
-        "evaluator": ("evaluator.vae", config.evaluator.vae),
-    }[config.model]
+    key, path = input_of(config)
     if path and not Path(path).exists():
         raise ValueError(f"{key} is {path}, which is not there (seen from {Path.cwd()}); give another file")
 
@@ -127,7 +136,7 @@ class Run:
         before = progress.get("settings")
         # Checkpoints of older versions have none.
         for name, value in settings_of(self.config).items() if isinstance(before, dict) else ():
-            if before.get(name) != value:
+            if before.get(name) != value and (name in before or name != INPUT):
                 raise ValueError(
                     f"{shown(checkpoint.path)} was trained with {name} {described(before.get(name))}, and "
                     f"this run has {described(value)}; give the same, or another out_dir"
@@ -184,7 +193,9 @@ def settings_of(config: PretrainConfig) -> dict[str, Any]:
     """Dotted name -> value of the settings that a run's result depends on."""
     values = {name: value for name, value in asdict(config).items() if name not in FREE}
     used = {"model", *(name for name, value in values.items() if not isinstance(value, dict)), config.model}
-    return json.loads(json.dumps(dict(_leaves({name: values[name] for name in values if name in used}))))
+    settings = dict(_leaves({name: values[name] for name in values if name in used}))
+    path = input_of(config)[1]
+    return json.loads(json.dumps(settings | {INPUT: path and content(Path(path))}))
 
 
 def tensors_of(state: Any) -> dict[str, Tensor]:

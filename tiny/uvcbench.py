@@ -65,16 +65,23 @@ def write_benchmark(folder: Path, num_clips: int, size: tuple[int, int, int]) ->
     """
     total = 0
     (folder / "indices").mkdir(parents=True, exist_ok=True)
+    # Killed on the way, a benchmark of another size would be a mix of both under the earlier index.
+    for index in ("single", "composite"):
+        _index(folder, index).unlink(missing_ok=True)
     for index, tasks in (("single", SINGLE), ("composite", COMPOSITE)):
         lines = []
         for name, task in tasks.items():
             for number in range(num_clips):
                 scene = draw_scene(FIRST_CLIP + number, "evaluation", 0.0, size, kind=TASKS[task].scene)
                 lines.append(json.dumps(_row(folder, name, f"{number:04d}", TASKS[task](scene), scene)))
-        with atomic_write(folder / "indices" / f"uvcbench_{index}.txt") as partial:
+        with atomic_write(_index(folder, index)) as partial:
             partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
         total += len(lines)
     return total
+
+
+def _index(folder: Path, name: str) -> Path:
+    return folder / "indices" / f"uvcbench_{name}.txt"
 
 
 def _row(folder: Path, task: str, number: str, unit: vcu.VCU, scene: Clip) -> dict:

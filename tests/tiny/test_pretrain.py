@@ -130,6 +130,17 @@ def test_a_resume_with_other_settings_is_refused(vae_run, tmp_path, capsys):
         assert f"was trained with {words}" in message and "another out_dir" in message
 
 
+def test_other_weights_under_the_same_path_are_another_setting(tmp_path):
+    weights = tmp_path / "vae.safetensors"
+    settings = []
+    for letter in "aab":
+        weights.write_text(letter)
+        file = tmp_path / "run.yaml"
+        file.write_text(yaml.safe_dump(_vae_config(tmp_path / "out", start_from=str(weights))))
+        settings.append(pretrain.settings_of(parse_config(["--config", str(file)])))
+    assert settings[0] == settings[1] != settings[2]
+
+
 @pytest.mark.parametrize("values", [None, {}, "x"])
 def test_a_checkpoint_without_its_values_is_damaged(vae_run, tmp_path, capsys, values):
     out = shutil.copytree(vae_run[0] / "out", tmp_path / "out")

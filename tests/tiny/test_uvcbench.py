@@ -1,9 +1,11 @@
 """The drawn benchmark has UVCBench's layout, and its clips are what a perfect model would make."""
 
 import hashlib
+import shutil
 
 import pytest
 
+from tiny import uvcbench
 from tiny.uvcbench import COMPOSITE, SINGLE, main
 from training.benchmark.config import EvaluateConfig, ModelConfig
 from training.benchmark.index import read_benchmark
@@ -54,6 +56,19 @@ def test_a_perfect_model_scores_well(drawn):
     assert values["scribble"]["control_fidelity"] > 0.6
     assert min(values[task]["kept_psnr"] for task in ("extension", "outpainting")) > 35
     assert values["R2V_object"]["reference_identity"] > 0.5
+
+
+def test_a_benchmark_of_another_size_that_was_killed_is_no_mix(drawn, tmp_path, monkeypatch):
+    folder = shutil.copytree(drawn, tmp_path / "drawn")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvcbench, "write_picture", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(["--out", str(folder), "--clips", "1", "--size", "32", "--frames", "5"])
+    with pytest.raises(ValueError, match=r"holds no \.txt"):
+        read_benchmark(folder).chosen(["R2V_object"], None)
 
 
 @pytest.mark.full

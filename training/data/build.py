@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vdot_core.text import listed, shown
 
 from ..distributed.environment import place
-from .cache import Cache, cached_rows, check_header
+from .cache import Cache, cached_rows, check_header, written_ns
 from .cache_writer import encode_all
 from .config import ENCODE_SETTINGS, DataConfig
 from .encoders import text_encoder_digest, vae_digest
@@ -146,7 +146,8 @@ def check_rows(config: DataConfig, cache: Cache) -> None:
 def _check_files(shards: RowShards, cache: Cache) -> None:
     """Refuse a cache of clips or tars that were changed since, under the same names."""
     for number, versions in enumerate(cache.files):
-        if versions and (paths := changed(shards.files(number), versions)):
+        written = written_ns(cache.folder, number)
+        if versions and (paths := changed(shards.files(number), versions, written)):
             raise ValueError(
                 f"{listed(paths, 1, 120)} changed since the cache {shown(cache.folder, 100)} was made from "
                 "it; run `python training/cache.py`, which encodes its rows again, or train on the cache as "

@@ -121,6 +121,13 @@ def shard_indexes(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("shard-*.json") if path.stem.partition("-")[2].isdecimal())
 
 
+def written_ns(folder: Path, number: int) -> int | None:
+    """Time at which a shard's tensors were written, in nanoseconds; None where they are not there."""
+    with suppress(OSError):
+        return shard_path(folder, number, "safetensors").stat().st_mtime_ns
+    return None
+
+
 def shard_digest(path: Path) -> str:
     """Digest of a shard's tensors: of its size and of blocks evenly spread over it, 1 MiB in all.
 
@@ -143,6 +150,7 @@ class Cache:
         samples: Shard and index entry of each sample.
         skipped: Rows that were left out.
         files: Versions of the files that each shard was made from; of caches of older versions, none.
+        content: Digest of all shards' tensors.
 
     Raises:
         ValueError: It is missing, unfinished or of another format.
@@ -179,6 +187,8 @@ class Cache:
         self._files: dict[int, Any] = {}
         self._num_bytes = [shard["bytes"] for shard in shards]
         self.files: list[dict[str, Version]] = [shard.get(FILES, {}) for shard in shards]
+        digests = [shard.get("digest", "") for shard in shards]
+        self.content = hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
 
     def _add(self, number: int, shard: dict[str, Any]) -> None:
         self.skipped += [Skipped(**row) for row in shard["skipped"]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from vdot_core.text import listed, shown
 
 from .bad_rows import RETRIED
-from .cache import INDEX, shard_indexes, shard_path
+from .cache import INDEX, shard_indexes, shard_path, written_ns
 from .cache_index import FILES, read_shard
 from .producer import Producer, ReadsFiles
 from .source_files import changed
@@ -34,7 +34,11 @@ def outdated(folder: Path, producer: Producer) -> dict[int, list[str]]:
         for number, path in shards.items()
         if number < producer.num_shards
     }
-    files = {number: changed(producer.files(number), values) for number, values in versions.items() if values}
+    files = {
+        number: changed(producer.files(number), values, written_ns(folder, number))
+        for number, values in versions.items()
+        if values
+    }
     return {number: paths for number, paths in files.items() if paths}
 
 

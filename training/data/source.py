@@ -153,11 +153,14 @@ class CachedSource:
     def state_dict(self) -> dict[str, Any]:
         """State other than the step that the batches depend on: the seed and the samples."""
         entries = [(info.id, info.task, info.shape) for _, info in self.cache.samples]
-        return {"seed": self.seed, "samples": hashlib.sha256(json.dumps(entries).encode()).hexdigest()}
+        named = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+        return {"seed": self.seed, "samples": named, "content": self.cache.content}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Warn if the data changed since the run began."""
-        if state and state != self.state_dict():
+        own = self.state_dict()
+        # Checkpoints of older versions do not know the content.
+        if any(own.get(name) != value for name, value in state.items()):
             logger.warning(
                 "the cache %s or the seed changed since the checkpoint: other batches follow",
                 self.cache.folder,

@@ -35,16 +35,20 @@ def record(paths: Mapping[str, str]) -> dict[str, Version]:
     return {name: version for name, version in versions.items() if version is not None}
 
 
-def changed(paths: Mapping[str, str], versions: Mapping[str, Version]) -> list[str]:
+def changed(
+    paths: Mapping[str, str], versions: Mapping[str, Version], made_ns: int | None = None
+) -> list[str]:
     """Paths of the files that have other content than was recorded.
 
     Args:
         paths: As in `record`.
         versions: Its result. A file that is no longer there is not compared.
+        made_ns: When what was made of them was written, in nanoseconds: a file that came into its place
+            later may have the size and time of the one before. None: not known.
     """
     pairs = [(local_path(path), versions[name]) for name, path in paths.items() if name in versions]
     with ThreadPoolExecutor(THREADS) as threads:
-        differs = threads.map(lambda pair: pair[0] is not None and _differs(*pair), pairs)
+        differs = threads.map(lambda pair: pair[0] is not None and _differs(*pair, made_ns), pairs)
         return [path for (path, _), different in zip(pairs, differs, strict=True) if different]
 
 
@@ -64,12 +68,14 @@ def _version(path: str) -> list[int | str] | None:
         return None  # reading the row says why
 
 
-def _differs(path: str, version: Version) -> bool:
+def _differs(path: str, version: Version, made_ns: int | None) -> bool:
     try:
         status = os.stat(path)
         if status.st_size != version[0]:
             return True
-        return status.st_mtime_ns != version[1] and _digest(path) != version[2]
+        # No program sets the time of an inode's change, which copies that keep the other times have anew.
+        is_new = made_ns is not None and status.st_ctime_ns > made_ns
+        return (status.st_mtime_ns != version[1] or is_new) and _digest(path) != version[2]
     except (OSError, ValueError):
         return False
 

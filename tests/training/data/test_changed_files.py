@@ -86,6 +86,21 @@ def test_files_that_were_touched_or_moved_are_the_same(config, folder, records, 
     assert build_source(settings, seed=0), "training reads no clips"
 
 
+def test_a_file_of_the_same_size_and_time_is_seen_by_its_content(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"a" * 100)
+    paths, made_ns = {"clip.mp4": str(path)}, path.stat().st_ctime_ns
+    versions, time_ns = record(paths), path.stat().st_mtime_ns
+    for letter in (b"a", b"b"):
+        while path.stat().st_ctime_ns <= made_ns:
+            path.write_bytes(letter * 100)
+            os.utime(path, ns=(time_ns, time_ns))
+        path.write_bytes(letter * 100)
+        os.utime(path, ns=(time_ns, time_ns))
+        assert not changed(paths, versions), "where nothing says when the cache was made"
+        assert changed(paths, versions, made_ns) == ([str(path)] if letter == b"b" else [])
+
+
 def test_unchanged_files_are_not_read(tmp_path, monkeypatch):
     (tmp_path / "clip.mp4").write_bytes(b"a" * 100)
     paths = {"clip.mp4": str(tmp_path / "clip.mp4")}

@@ -217,6 +217,11 @@ def test_a_change_of_the_data_is_reported_on_resuming(cache, caplog):
     assert not [r for r in caplog.records if "changed" in r.message]
     source(cache, seed=4).load_state_dict(state)
     assert [r for r in caplog.records if "changed" in r.getMessage()]
+    caplog.clear()
+    source(cache).load_state_dict({name: state[name] for name in ("seed", "samples")})
+    assert "changed since" not in caplog.text, "an older version does not know the content"
+    source(cache).load_state_dict({**state, "content": "other clips under the same names"})
+    assert "changed since the checkpoint" in caplog.text
 
 
 def test_the_encoding_of_a_cache_is_of_its_models_and_sizes_and_not_of_its_rows(cache, monkeypatch):
