@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+from vdot_core.sampling.long import Span
+from vdot_core.vcu import VAE_STRIDE
 
 
 def color_shift(made: Tensor, truth: Tensor | None, generated: Tensor, parts: list[slice]) -> list[float]:
@@ -42,13 +46,42 @@ def frame_differences(clip: Tensor) -> Tensor:
     return (clip[1:] - clip[:-1]).abs().mean((1, 2, 3))
 
 
-def seam_ratio(clip: Tensor, starts: list[int]) -> float:
-    """Frame difference at the seams, mean over them, against the clip's usual (mean of the other frames)."""
+def beside_cuts(clip: Tensor) -> Tensor:
+    """[F - 1] bool, the transitions that a cut of the clip reaches through the VAE.
+
+    A cut is a frame difference of more than ten levels and twice those around it. The VAE codes a first frame
+    alone and then groups of four: it smears a cut over its group, and so to both ends of that.
+    """
     differences = frame_differences(clip)
-    at = torch.tensor([start - 1 for start in starts if start])
-    others = torch.ones(len(differences), dtype=torch.bool)
-    others[at] = False
-    return float(differences[at].mean() / differences[others].mean())
+    out = torch.zeros(len(differences), dtype=torch.bool)
+    for index, value in enumerate(differences):
+        around = differences[max(0, index - 3) : index + 4].sort(descending=True).values
+        if value > 10 / 255 and value == around[0] and value > 2 * around[1]:
+            group = index // VAE_STRIDE[0] * VAE_STRIDE[0]  # begins with frame group + 1
+            out[group : group + VAE_STRIDE[0] + 1] = True
+    return out
+
+
+def seam_ratio(clip: Tensor, spans: Sequence[Span], ignored: Tensor | None = None) -> float:
+    """Frame difference where a chunk takes over from the one before, against the clip's usual.
+
+    With a fade, the picture becomes the next chunk's at each transition of the overlap; without one, all at
+    once at the first. So each transition is averaged over the seams, and the largest average counts.
+
+    Args:
+        clip: made in these chunks.
+        spans: the chunks.
+        ignored: [F - 1] bool, transitions that count neither as a seam nor as usual; None: all count.
+    """
+    differences = frame_differences(clip)
+    counting = torch.ones_like(differences, dtype=torch.bool) if ignored is None else ~ignored
+    usual, at_seams = counting.clone(), []
+    for span in spans[1:]:
+        usual[span.start : span.first_new] = False
+    for offset in range(spans[-1].overlap):
+        at = torch.tensor([span.start + offset for span in spans[1:]])
+        at_seams.append(differences[at[counting[at]]].mean())
+    return float(torch.stack(at_seams).max() / differences[usual].mean())
 
 
 def difference(made: Tensor, truth: Tensor, generated: Tensor, part: slice) -> float:

@@ -37,8 +37,10 @@ from vdot_core.sampling.long import Joining, generate, plan_chunks  # noqa: E402
 
 NUM_CHUNKS, CHUNK, OVERLAP = 10, 17, 5
 LENGTH = CHUNK + (NUM_CHUNKS - 1) * (CHUNK - OVERLAP)
+SPANS = plan_chunks(LENGTH, CHUNK, OVERLAP)
 FIRST, LAST = slice(0, CHUNK), slice(LENGTH - CHUNK, LENGTH)
 NAIVE, OURS, WINDOWS = "naive", "VDOT Long Video", "context windows"
+VAE, AT_ONCE = "the VAE alone", "the VAE alone, at once"
 JOININGS = {NAIVE: Joining(drift=False, fade=False), OURS: Joining()}
 DRAWN, REAL = ("text", "depth", "inpaint", "reference"), ("gray", "outpaint")
 SIZE = (80, 48)
@@ -88,14 +90,12 @@ def chained(unit: vcu.VCU, samplers: dict[str, Callable]) -> dict[str, Tensor]:
 
 def stretches() -> list[slice]:
     """The frames that each chunk adds."""
-    spans = plan_chunks(LENGTH, CHUNK, OVERLAP)
-    return [slice(span.first_new, span.stop) for span in spans]
+    return [slice(span.first_new, span.stop) for span in SPANS]
 
 
 def round_trip(video: Tensor) -> Tensor:
     """Each chunk of a clip through the VAE on its own."""
-    spans = plan_chunks(len(video), CHUNK, OVERLAP)
-    return torch.cat([decode(encode(video[None, s.start : s.stop]))[0, s.overlap :] for s in spans])
+    return torch.cat([decode(encode(video[None, s.start : s.stop]))[0, s.overlap :] for s in SPANS])
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def figures(made: Tensor, case: Case, usual: Tensor | None) -> dict:
     """
     generated, truth = case.unit.masks > 0.5, case.truth
     shift = measures.color_shift(made, truth, generated, stretches())
-    out = {"drift": shift[-1], "seam": measures.seam_ratio(made, [s.start for s in stretches()[1:]])}
+    out = {"drift": shift[-1], **seams(made, truth)}
     functions = {
         "sharpness": lambda clip, part: measures.sharpness(clip[part]),
         "motion": lambda clip, part: measures.motion(clip[part]),
@@ -148,6 +148,15 @@ def figures(made: Tensor, case: Case, usual: Tensor | None) -> dict:
     return out | {"by chunk": shift}
 
 
+def seams(made: Tensor, truth: Tensor | None) -> dict[str, float]:
+    """Frame difference at the seams against the usual: away from cuts of the truth, and with them."""
+    ignored = None if truth is None else measures.beside_cuts(truth)
+    return {
+        "seam": measures.seam_ratio(made, SPANS, ignored),
+        "seam, with cuts": measures.seam_ratio(made, SPANS),
+    }
+
+
 def compared(case: Case, videos: dict[str, Tensor]) -> tuple[dict, dict]:
     """(way -> figures, way -> middle frame of each chunk)."""
     usual = None if case.truth is None else round_trip(case.truth)
@@ -155,7 +164,10 @@ def compared(case: Case, videos: dict[str, Tensor]) -> tuple[dict, dict]:
     middles = [(part.start + part.stop) // 2 for part in stretches()]
     if usual is not None:
         alone = figures(usual, case, None)
-        rows["the VAE alone"] = {name: alone[name] for name in ("drift", "seam")}
+        rows[VAE] = {name: alone[name] for name in ("drift", "seam", "seam, with cuts")}
+        at_once = decode(encode(case.truth[None]))[0]
+        rows[AT_ONCE] = seams(at_once, case.truth)
+        videos = {AT_ONCE: at_once} | videos
     return rows, {way: made[middles] for way, made in videos.items()}
 
 
@@ -189,7 +201,7 @@ def save_sheet(path: Path, rows: list[Tensor]) -> None:
 
 def table(rows: dict[str, dict]) -> None:
     """Print figures as Markdown."""
-    names = ("drift", "seam", "sharpness", "motion", "reference", "control", "error")
+    names = ("drift", "seam", "seam, with cuts", "sharpness", "motion", "reference", "control", "error")
     print("| way | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
     for way, values in rows.items():
         cells = [f"{values[name]:.2f}" if name in values else "" for name in names]

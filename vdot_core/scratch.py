@@ -30,6 +30,8 @@ IN_MEMORY = 2**30
 """Most bytes of a clip in memory even where more is free, so that memory does not grow with a clip's length.
 Not on Windows, where files of the scratch folder stay until it is cleared."""
 SUFFIX = ".frames"
+PART = 2**18
+"""Values converted or searched at a time, or those of a frame."""
 
 _log = logging.getLogger("vdot")
 _folder: ContextVar[Callable[[], Path] | None] = ContextVar("vdot_scratch", default=None)
@@ -57,6 +59,37 @@ def empty(shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
     except OSError as error:
         _log.debug("a clip stays in memory: %s", reason_of(error))
     return torch.empty(shape)
+
+
+def converted(values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Values [F, ..] by a function of some frames, as float32; in a file where `empty` puts them."""
+    if values.requires_grad or values.ndim < 2:
+        return function(values)
+    out = empty(values.shape, values.device)
+    for place, part in zip(_parts(out), _parts(values), strict=True):
+        place.copy_(function(part))
+    return out
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Clips or masks [F, ..] one behind the other; in a file where `empty` puts them."""
+    if any(part.dtype != torch.float32 or part.requires_grad for part in parts):
+        return torch.cat(list(parts))
+    shape = sum(map(len, parts)), *parts[0].shape[1:]
+    return torch.cat(list(parts), out=empty(shape, parts[0].device))
+
+
+def extremes(values: Tensor) -> tuple[float, float]:
+    """Smallest and largest of values [F, ..]; NaN where one is. At once, torch would copy a strided clip."""
+    ends = torch.stack([torch.stack(torch.aminmax(part)) for part in _parts(values.detach())])
+    return float(ends.amin()), float(ends.amax())
+
+
+def _parts(values: Tensor) -> tuple[Tensor, ...]:
+    """A few frames at a time."""
+    if values.ndim < 2 or values.numel() <= PART:
+        return (values,)
+    return values.split(max(1, PART * len(values) // values.numel()))
 
 
 def _is_large(num_bytes: int) -> bool:

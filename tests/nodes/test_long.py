@@ -203,3 +203,19 @@ def test_a_lora_and_a_changed_weight_are_another_model(ours):
     stronger.add_patches({key: (torch.ones_like(patched.model_state_dict()[key]),)}, 0.6)
     assert len({identity(model) for model in (ours, patched, stronger)}) == 3
     assert identity(ours) == identity(ours.clone())
+
+
+def test_progress_counts_over_all_chunks_and_each_has_a_preview(run, inputs, output, monkeypatch):
+    import comfy.utils
+
+    bar, previews = [], []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda step, total, *_, **__: bar.append((step, total))
+    )
+    preview = submodule("nodes.comfy_preview")
+    monkeypatch.setattr(
+        preview, "_send", lambda message: previews.append((message["step"], message["num_steps"]))
+    )
+    run("VDOTLongVideo", **inputs)
+    total = 2 * SETTINGS["steps"]  # two chunks
+    assert bar == previews == [(step, total) for step in range(1, total + 1)]

@@ -42,13 +42,13 @@ class Resident:
 
 
 class AnonymousPeak:
-    """The most memory without files behind it that this process had within the blocks so far.
+    """The most memory without files behind it that this process had within a block, in bytes.
 
     Pages of a mapped file are left out: the system takes them back whenever memory is short.
     """
 
     def __init__(self):
-        self.before = self.peak = self._now()
+        self.peak = self._now()
 
     def __enter__(self):
         self.ended = threading.Event()
@@ -57,7 +57,7 @@ class AnonymousPeak:
         return self
 
     def _watch(self):
-        while not self.ended.wait(0.005):
+        while not self.ended.wait(0.001):
             self.peak = max(self.peak, self._now())
 
     def _now(self):
@@ -67,7 +67,3 @@ class AnonymousPeak:
     def __exit__(self, *error):
         self.ended.set()
         self.thread.join()
-
-    @property
-    def grown(self):
-        return self.peak - self.before

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..memory import MASK, RGB
 from ..progress import steps
-from ..scratch import empty
+from ..scratch import converted, empty, extremes
 from ..text import counted, shown
 from .frames import check_floats, check_result
 from .gray import luma
@@ -63,8 +63,7 @@ def normalize_depth(
     check_result(near.shape, RGB + MASK)
     near = _near_is_large(near, values)
     if mode == "frame":
-        flat = near.flatten(1)
-        ranges = torch.stack([flat.amin(1), flat.amax(1)], dim=1).double()
+        ranges = torch.stack([near.amin((1, 2)), near.amax((1, 2))], dim=1).double()
         fits = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(len(near), 1)
     elif mode == "clip":
         low, high = np.percentile(_samples(near).numpy(), percentiles)
@@ -167,7 +166,7 @@ def single_channel(depth: Tensor) -> Tensor:
         )
     if 0 in shape:
         raise ValueError(f"depth has shape {shape}: it is empty; give at least one frame with pixels")
-    low, high = (float(value) for value in depth.aminmax())
+    low, high = extremes(depth)
     if not (low > float("-inf") and high < float("inf")):
         raise ValueError(
             "depth has NaN or infinite values; fill them (for instance with the farthest depth) first"
@@ -183,8 +182,18 @@ def single_channel(depth: Tensor) -> Tensor:
                 "depth is in colors (a heat map), which have no order; give the estimator's gray output"
             )
         if max(color) > 0:
-            gray = depth.mean(-1)
+            gray = _mean(depth)
     return gray
+
+
+def _mean(depth: Tensor) -> Tensor:
+    """[F, H, W], the mean of the channels [F, H, W, 3]."""
+    if depth.dtype != torch.float32:
+        return depth.mean(-1)
+    out = empty(depth.shape[:3], depth.device)
+    for place, frame in zip(out, depth, strict=True):
+        place.copy_(frame.mean(-1))
+    return out
 
 
 def _spread(frame: Tensor) -> Tensor:
@@ -200,14 +209,14 @@ def _near_is_large(depth: Tensor, values: str) -> Tensor:
     if values == "disparity":
         return depth
     if values == "depth":
-        return -depth
-    lowest = float(depth.min())
+        return converted(depth, torch.neg)
+    lowest = extremes(depth)[0]
     if lowest <= 0:
         raise ValueError(
             f"metric depth has the value {lowest:g}; distances must be above 0: set values to depth for maps "
             "that are not metric"
         )
-    return 1 / depth
+    return converted(depth, torch.reciprocal)
 
 
 def _samples(values: Tensor) -> Tensor:

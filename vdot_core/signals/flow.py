@@ -81,13 +81,14 @@ def flow_video(
     estimates = _dis_flows(frames, preset) if network is None else _raft_flows(frames, network, device)
     name = f"RAFT ({_raft_size(network)})" if network is not None else f"OpenCV DIS ({preset})"
     maps = empty(frames.shape, frames.device)
-    flows = []  # a clip's scale is known at its end only
+    # A clip's scale is known at its end only.
+    flows = empty((len(frames) - 1, 2, *frames.shape[1:3]) if scale == "clip" else (0,), frames.device)
     peaks = []
     for index, flow in zip(steps(range(len(frames) - 1)), estimates, strict=True):
         flow = flow.to(frames.device)
         peaks.append(_peak(flow))
         if scale == "clip":
-            flows.append(flow)
+            flows[index] = flow
         else:
             maps[index + 1] = _paint(flow, max(peaks[-1], still_px))
     for index, flow in enumerate(flows):
@@ -190,7 +191,8 @@ def _paint(flow: Tensor, scale_px: float) -> Tensor:
         color += colors.roll(-1).index_select(0, below).view_as(speed).mul_(share)
         # 255 * (1 - speed * (1 - color)), in place
         color = color.neg_().add_(1).mul_(speed).neg_().add_(1).mul_(255)
-        torch.div(color.floor_(), 255, out=out[..., channel])
+        # Rounding leaves the longest vector a little below 0.
+        torch.div(color.floor_().clamp_(min=0), 255, out=out[..., channel])
     return out
 
 

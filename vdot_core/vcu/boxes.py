@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..choices import BOXES
 from ..memory import MASK
 from ..progress import steps
+from ..scratch import empty
 from ..text import counted
 from .checks import as_list, check_volume, described, real, whole
 from .lengths import fit_length
@@ -44,7 +44,7 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
     check_volume(num_frames, width, height, MASK)
     if not isinstance(which, str) or which not in BOXES:
         raise ValueError(f"which is {described(which)}, expected one of {', '.join(BOXES)}")
-    masks = torch.zeros(num_frames, height, width)
+    masks = empty((num_frames, height, width)).zero_()
     drawn: dict[int, Tensor] = {}  # one list often serves every frame
     per_frame = boxes_per_frame(boxes, num_frames)[0]
     every = {id(own): own for own in per_frame}

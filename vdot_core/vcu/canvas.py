@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..scratch import converted, extremes
 from ..text import counted
 from .checks import MAX_FRAMES, MAX_SIDE, as_tensor, whole
 from .unit import SIZE_MULTIPLE, VAE_STRIDE
@@ -74,14 +75,14 @@ def as_clip(frames: Tensor, name: str = "frames") -> tuple[Tensor, list[str]]:
 def to_unit_range(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
     """Bring values to float32 in [0, 1]: uint8 is divided by 255, small overshoot clipped, more refused."""
     if values.dtype in (torch.uint8, torch.bool):
-        return values.float() / (255.0 if values.dtype == torch.uint8 else 1.0), []
+        most = 255.0 if values.dtype == torch.uint8 else 1.0
+        return converted(values, lambda part: part.float() / most), []
     if not values.is_floating_point():
         kind = str(values.dtype).removeprefix("torch.")
         raise ValueError(f"{name} holds {kind} numbers, expected float in [0, 1] or uint8; convert it")
-    values = values.float()
-    low, high = (float(v) for v in torch.aminmax(values.detach()))
+    low, high = extremes(values)
     if low >= 0 and high <= 1:
-        return values, []
+        return values if values.dtype == torch.float32 else converted(values, Tensor.float), []
     if low != low:
         raise ValueError(f"{name} holds NaN; expected numbers in [0, 1]. Look at the node that made it")
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
@@ -89,7 +90,8 @@ def to_unit_range(values: Tensor, name: str) -> tuple[Tensor, list[str]]:
             f"{name} ranges from {low:.4g} to {high:.4g}, expected [0, 1]; "
             "divide 0..255 by 255, map -1..1 by (x + 1) / 2"
         )
-    return values.clamp(0, 1), [f"{name}: values {low:.3f}..{high:.3f} clipped to 0..1"]
+    notes = [f"{name}: values {low:.3f}..{high:.3f} clipped to 0..1"]
+    return converted(values, lambda part: part.float().clamp(0, 1)), notes
 
 
 def find_flat(clip: Tensor, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from ..scratch import converted
 from ..text import counted
 from .canvas import as_clip
 from .checks import real, whole
@@ -98,7 +99,7 @@ def crop_region(
     cut = scaled_mask(soft[:, y, x], *crop.size)
     notes += [*more, *crop.notes, *find_lost(soft[:, y, x], cut, "mask")]
     crop = replace(crop, mask=soft[:, y, x], notes=tuple(notes))
-    return part.contiguous(), cut.contiguous(), crop
+    return (part if part.is_contiguous() else converted(part, Tensor.float)), cut, crop
 
 
 def scaled_mask(mask: Tensor, width: int, height: int) -> Tensor:
@@ -118,7 +119,7 @@ def _asked(width: int | None, height: int | None) -> Size | None:
 
 
 def _window(mask: Tensor, margin: float, requested: Size | None) -> Crop:
-    marked = (mask > 0.5).any(0).cpu().numpy()
+    marked = (mask.amax(0) > 0.5).cpu().numpy()
     body, num_specks = drop_specks(marked)
     box, notes = mask_box(body), ()
     if box is None:

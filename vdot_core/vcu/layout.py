@@ -124,7 +124,7 @@ def layout_masks(
         mask, more = as_mask(mask, len(first), *first.shape[1:], name, owner=names[lead])
         source = augment(mask, mask_shape, expand)
         mask = fit_mask(source, width, height)
-        if not bool(mask.any()):
+        if mask.amax() == 0:
             raise ValueError(f"{name} is empty in every frame; make the thing white in it, or disconnect it")
         notes += more + find_lost(source, mask, name)
         for index in steps(range(len(frames))):

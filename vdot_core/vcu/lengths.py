@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
+from ..scratch import joined
 from ..text import counted
 from .scaling import lengthen
 from .unit import VAE_STRIDE, VCU, num_latent_frames
@@ -44,7 +44,7 @@ def fit_length(frames: Frames, num_frames: int, name: str, owner: str) -> tuple[
         return frames[:num_frames], [note]
     missing = num_frames - count
     if isinstance(frames, Tensor):
-        return torch.cat([frames, frames[-1:].expand(missing, *frames.shape[1:])]), [note]
+        return joined([frames, frames[-1:].expand(missing, *frames.shape[1:])]), [note]
     return frames + frames[-1:] * missing, [note]
 
 

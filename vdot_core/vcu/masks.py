@@ -114,7 +114,7 @@ def find_lost(before: Tensor, after: Tensor, name: str) -> list[str]:
 def _masked_frames(mask: Tensor) -> Tensor:
     """[F]: whether a frame of the mask [F, H, W] is over one half anywhere."""
     still = mask.stride(0) == 0
-    return (mask[:1] if still else mask).flatten(1).amax(1).expand(len(mask)) > 0.5
+    return (mask[:1] if still else mask).amax((1, 2)).expand(len(mask)) > 0.5
 
 
 def augment(

@@ -65,7 +65,7 @@ def inpaint(
         mask = augment(mask, mask_shape, expand, grow_px=grow_px, blur_px=blur_px, still=still)
     source_mask, mask = mask, fit_mask(mask, width, height)
     notes += more + find_lost(source_mask, mask, "mask")
-    if not bool(mask.any()) and length.used == length.total:
+    if mask.amax() == 0 and length.used == length.total:
         notes.append("mask is empty (nothing over 0.5): the full clip is kept, nothing is generated")
     if bool(mask.all()):
         notes.append(

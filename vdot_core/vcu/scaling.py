@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from ..memory import check_size, chunk_length
 from ..progress import steps
-from ..scratch import empty
+from ..scratch import empty, joined
 from ..text import counted
 from .checks import MAX_PIXELS
 from .unit import GRAY
@@ -161,7 +160,7 @@ def lengthen(clip: Tensor, total: int, fill: float | str, upto: int | None = Non
         parts.append(clip[-1:].expand(num_held, *clip.shape[1:]))
     if missing > num_held:
         parts.append(clip.new_full((1,) * clip.ndim, fill).expand(missing - num_held, *clip.shape[1:]))
-    return torch.cat(parts)
+    return joined(parts)
 
 
 def letterbox(image: Tensor, width: int, height: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..choices import NORMALIZATIONS
 from ..memory import RGB
+from ..scratch import converted, empty, joined
 from ..signals.depth import normalize_depth, single_channel
 from .canvas import as_clip, find_flat, rounded_length, rounding_named, target_length, target_size
 from .checks import as_tensor, check_volume, described, flag, whole
@@ -150,7 +151,7 @@ def depth(
                 f"depth ranges from {values.amin():.4g} to {values.amax():.4g}; "
                 "normalization 'none' needs [0, 1], use 'frame', 'clip' or 'stable'"
             )
-        values = 1 - values if invert else values
+        values = converted(values, lambda part: 1 - part) if invert else values
         frames = values[..., None].expand(*values.shape, 3)
     else:
         direction = "depth" if invert else "disparity"
@@ -182,10 +183,10 @@ def _fitted_region(region: Tensor, width: int, height: int, total: int) -> tuple
     """A region fitted as its control, held to the video's end, and notes on what is lost."""
     source_region, region = region, fit_mask(region, width, height)
     notes = find_lost(source_region, region, "region")
-    if not bool(region.any()):
+    if region.amax() == 0:
         notes.append("region is empty (nothing over 0.5): the control guides nothing")
     if len(region) < total:
-        region = torch.cat([region, region[-1:].expand(total - len(region), height, width)])
+        region = joined([region, region[-1:].expand(total - len(region), height, width)])
     return region, notes
 
 
@@ -194,7 +195,9 @@ def _within(region: Tensor | None, first: int, last: int, clip: Tensor) -> Tenso
     guided = clip.new_zeros(len(clip), 1, 1)
     guided[first:last] = 1.0
     guided = guided.expand(clip.shape[:3])
-    return guided if region is None else region * guided
+    if region is None:
+        return guided
+    return torch.mul(region, guided, out=empty(region.shape, region.device))
 
 
 def canvas_of(width: int, height: int, num_frames: int) -> tuple[int, int, int, list[str]]:

@@ -152,8 +152,14 @@ def _parts(clip: Tensor) -> tuple[Tensor, ...]:
 
 def _smooth(clip: Tensor) -> Tensor:
     """Frames [F, H, W, 3] without their finest detail: the binomial filter of five pixels."""
-    weights = clip.new_tensor(BINOMIAL)
     image = F.pad(clip.movedim(-1, 1), (2, 2, 2, 2), mode="replicate")
-    image = F.conv2d(image, weights.view(1, 1, 1, 5).expand(3, 1, 1, 5), groups=3)
-    image = F.conv2d(image, weights.view(1, 1, 5, 1).expand(3, 1, 5, 1), groups=3)
-    return image.movedim(1, -1)
+    return _filtered(_filtered(image, 3), 2).movedim(1, -1)
+
+
+def _filtered(image: Tensor, dim: int) -> Tensor:
+    """The filter along a dimension: a convolution by channel is ten times slower where channels lie apart."""
+    size = image.shape[dim] - len(BINOMIAL) + 1
+    out = BINOMIAL[0] * image.narrow(dim, 0, size)
+    for place, weight in enumerate(BINOMIAL[1:], 1):
+        out.add_(image.narrow(dim, place, size), alpha=weight)
+    return out
