@@ -223,6 +223,9 @@ class Job:
         if self.audio is None:
             return None, 1
         sound, lines = first_sound(self.audio)
+        num_channels = len(sound.waveform)
+        if num_channels > 2:
+            lines.append(f"audio has {num_channels} channels: the first two are written; mix it down before")
         self.lines += lines
         return sound.waveform, sound.rate
 

@@ -75,9 +75,10 @@ def test_the_file_has_all_frames_rate_and_sound(run, inputs, output):
     parts = video.get_components()
     assert float(parts.frame_rate) == pytest.approx(12.5) and parts.audio is not None
     assert [path.name for path in file.parent.iterdir()] == [file.name], "nothing unfinished is left"
-    two = {"waveform": audio["waveform"].repeat(2, 1, 1), "sample_rate": rate}
+    two = {"waveform": audio["waveform"].repeat(2, 6, 1), "sample_rate": rate}
     outcome = run("VDOTLongVideo", **inputs, all_frames=False, audio=two)
     assert "audio holds 2 sounds: the first is used, 1 left out" in outcome.ui["text"]
+    assert any("6 channels: the first two are written" in text for text in outcome.ui["text"])
     last = outcome.args[0]
     assert len(last) < FRAMES and torch.equal(last, images[-len(last) :])
 

@@ -225,14 +225,18 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_inputs(config: Config) -> Config:
-    """Find bundled files such as assets/vdot_tiny.safetensors from any directory.
+    """Find bundled files such as assets/vdot_tiny.safetensors from any directory, and ~/ in the user's home.
 
     A relative path of an input that is not in the working directory but is in this repository becomes the
     latter. Outputs (out_dir, cache_dir) are relative to the working directory, always.
     """
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+        before = getattr(config, field.name)
+        # A shell does so on a command line, and nobody does in a file.
+        value = [_at_home(v) for v in before] if isinstance(before, list) else _at_home(before)
+        if value != before:
+            changes[field.name] = value
         if dataclasses.is_dataclass(value):
             changes[field.name] = find_inputs(value)
         elif isinstance(value, list):
@@ -242,3 +246,8 @@ def find_inputs(config: Config) -> Config:
             bundled = os.path.join(ROOT, value)
             changes[field.name] = bundled if os.path.exists(bundled) else value
     return dataclasses.replace(config, **changes)
+
+
+def _at_home(value: Any) -> Any:
+    """A path that starts with ~/ from the root; any other value as it is."""
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value

@@ -11,6 +11,7 @@ import torch
 from vdot_core.foreign import load_transformers, missing_model
 from vdot_core.text import shown
 
+from .answers import answer_text
 from .config import CaptionConfig
 from .stage import Row, StopError
 
@@ -49,11 +50,12 @@ def describe(pictures: Sequence[bytes], config: CaptionConfig) -> Row:
     with torch.inference_mode():
         tokens = network.generate(**inputs, max_new_tokens=config.max_tokens, do_sample=False)
     num_asked = inputs["input_ids"].shape[1]
-    words = processor.decode(tokens[0, num_asked:], skip_special_tokens=True).split()
-    if not words:
+    is_cut = tokens.shape[1] - num_asked >= config.max_tokens
+    text = answer_text(processor.decode(tokens[0, num_asked:], skip_special_tokens=True), is_cut=is_cut)
+    if not text:
         raise ValueError(f"the model in {shown(config.model_dir, 100)} gave an empty caption")
     counts = {"tokens_in": num_asked, "tokens_out": tokens.shape[1] - num_asked}
-    return {"prompt": " ".join(words), "source": "model", **counts}
+    return {"prompt": text, "source": "model", **counts}
 
 
 @lru_cache(maxsize=1)

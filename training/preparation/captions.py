@@ -22,6 +22,7 @@ from torch import Tensor
 from vdot_core.files import read_file, sha256_of
 from vdot_core.text import counted, described, parse_json, shown
 
+from .answers import answer_text
 from .caption_model import describe
 from .clip_files import load, to_bytes
 from .config import CaptionConfig, PrepareConfig
@@ -196,12 +197,16 @@ def _read(answer: bytes) -> Row:
     """The caption in a server's answer."""
     try:
         values = parse_json(answer)
-        words = values["choices"][0]["message"]["content"]
-        if not isinstance(words, str) or not words.strip():
+        choice = values["choices"][0]
+        words = choice["message"]["content"]
+        if not isinstance(words, str):
             raise ValueError(f"its text is {described(words)}")
-    except (ValueError, LookupError, TypeError) as error:
+        text = answer_text(words, is_cut=choice.get("finish_reason") == "length")
+        if not text:
+            raise ValueError(f"its text is {described(words)}")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RetryLaterError(f"the server's answer holds no text ({shown(error, 120)})") from error
     usage = values.get("usage") if isinstance(values.get("usage"), dict) else {}
     tokens = {"tokens_in": usage.get("prompt_tokens"), "tokens_out": usage.get("completion_tokens")}
     counts = {name: count for name, count in tokens.items() if isinstance(count, int)}
-    return {"prompt": " ".join(words.split()), "source": "server", **counts}
+    return {"prompt": text, "source": "server", **counts}

@@ -24,6 +24,13 @@ ROWS = {"source": "manifest", "path": "clips.csv"}
 ROOT = Path(__file__).resolve().parents[3]
 
 
+def test_a_home_in_a_file_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = distill_config({"out_dir": "~/run", "data": {**ROWS, "path": "~/clips.csv"}})
+    assert config.out_dir == f"{tmp_path}/run" and config.data.path == f"{tmp_path}/clips.csv"
+    assert distill_config({"data": ROWS}).data.path == "clips.csv"
+
+
 @pytest.mark.parametrize(
     "values, message",
     [

@@ -206,6 +206,32 @@ def test_a_busy_server_is_asked_again(server):
     assert requests[0]["messages"][0]["content"][0]["image_url"]["url"] == "data:image/jpeg;base64,anBlZw=="
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason", "prompt"),
+    [
+        ("<think>A fox?\nYes.</think>\nA fox  runs.", "stop", "A fox runs."),
+        ("A fox? Yes.</think>A fox runs.", "stop", "A fox runs."),
+        ("A fox runs. It is 3.5 m", "length", "A fox runs."),
+        ('It says "Go!" It then', "length", 'It says "Go!"'),
+        ("\u72d0\u72f8\u5728\u8dd1\u3002\u5b83", "length", "\u72d0\u72f8\u5728\u8dd1\u3002"),
+        ("A fox that runs", "length", "A fox that runs"),
+        ("A fox runs. It is 3.5 m", "stop", "A fox runs. It is 3.5 m"),
+    ],
+)
+def test_a_caption_is_the_answer_without_thinking_and_half_sentences(server, answer, reason, prompt):
+    url, answers, _ = server
+    choice = {"message": {"content": answer}, "finish_reason": reason}
+    answers += [(200, {"choices": [choice]})]
+    assert ask([], CaptionConfig(url=url))["prompt"] == prompt
+
+
+def test_an_answer_that_is_all_thinking_is_none(server):
+    url, answers, _ = server
+    answers += [(200, {"choices": [{"message": {"content": "<think>A fox"}, "finish_reason": "length"}]})]
+    with pytest.raises(RetryLaterError, match="thinking; raise max_tokens"):
+        ask([], CaptionConfig(url=url))
+
+
 def test_captions_tell_their_tokens_and_cost():
     rows = [
         {"source": "server", "tokens_in": 1_500_000, "tokens_out": 200_000},
