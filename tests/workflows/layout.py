@@ -10,7 +10,7 @@ PART_WIDTH = 295  # six columns of optional groups fit into a row
 NOTE_WIDTH, NOTE_ROW, NOTE_LETTERS = 900, 19, 122
 TABLE_PX = 15  # by which a row of a table is higher than one of text
 SCALE, LEFT_PX, TOP_PX = 0.8, 80, 120  # the page's menus cover what is further left and higher
-PART_COLOR = "#808080"
+PART_COLOR = "#6d6d6d"
 # Heights that nodes grow to in the classic renderer after a run with open previews; others: two lines more.
 GROWN = {
     **{"VDOTLoadClip": 600, "LoadImage": 335, "LoadImageMask": 335, "SaveVideo": 400},
@@ -24,20 +24,20 @@ NATIVE_NODES = (
 STAGES = (
     (
         "Model and text",
-        "#4a8ebb",
+        "#457290",
         ("VDOTLoad", "CLIPTextEncode"),
         WIDTH,
     ),
     (
         "Inputs",
-        "#7c7ccb",
+        "#6067b2",
         ("VDOTLoadClip", "LoadImage", "LoadImageMask", "ImageToMask", "PrimitiveBoundingBox"),
         WIDTH,
     ),
-    ("Look at the clip", "#b86a6a", NATIVE_NODES, WIDTH),
-    ("Task", "#559a55", (), TASK_WIDTH),  # all nodes of no other stage
-    ("Encode and sample", "#b58424", ("VDOTEncode", "VDOTSampler", "VDOTLongVideo"), WIDTH),
-    ("Video", "#b45cb0", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
+    ("Look at the clip", "#a05353", NATIVE_NODES, WIDTH),
+    ("Task", "#3b7b41", (), TASK_WIDTH),  # all nodes of no other stage
+    ("Encode and sample", "#8a661d", ("VDOTEncode", "VDOTSampler", "VDOTLongVideo"), WIDTH),
+    ("Video", "#9e4c9a", ("VAEDecode", "VDOTPasteBack", "VDOTStitch", "CreateVideo", "SaveVideo"), WIDTH),
 )
 
 

@@ -7,6 +7,7 @@ switched, instead of a few.
 import json
 import re
 import uuid
+from collections.abc import Sequence
 
 import av
 import numpy as np
@@ -18,6 +19,7 @@ from devtools.demo.options import names, read_workflow, tasks, workflow_file
 from devtools.demo.titles import TITLES
 from tests.support.annotators import skip_task_without
 from tests.support.comfy import ROOT, comfyui_path
+from tests.workflows.layout import PART_COLOR, STAGES
 from tests.workflows.make_workflows import TABLE, files
 from tests.workflows.prompts import FRONTEND_ONLY, to_prompt
 from tiny.clips import render_examples
@@ -264,3 +266,24 @@ def test_no_copy_of_comfyui_s_templates():
     for folder in ("example_workflows", "templates"):
         assert not (ROOT / folder).exists(), "one template folder only, or ComfyUI lists each twice"
     assert comfyui_path()
+
+
+# ComfyUI's canvas, dark and light; it fills a group's head twice with a quarter of the title's color.
+CANVASES = (0x18, 0xD3)
+HEAD_ALPHA = 0.4375
+
+
+def luminance(color: Sequence[float]) -> float:
+    """Relative luminance of 8-bit sRGB, as WCAG defines it."""
+    linear = [((side / 255 + 0.055) / 1.055) ** 2.4 for side in color]
+    return sum(weight * side for weight, side in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("color", [PART_COLOR, *(color for _, color, *_ in STAGES)])
+def test_titles_of_groups_are_as_legible_in_the_light_theme_as_in_the_dark(color):
+    """No color has a contrast above 2.2 in both."""
+    title = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+    for canvas in CANVASES:
+        head = [HEAD_ALPHA * side + (1 - HEAD_ALPHA) * canvas for side in title]
+        low, high = sorted([luminance(title), luminance(head)])
+        assert (high + 0.05) / (low + 0.05) > 2
