@@ -10,6 +10,7 @@ import time
 import unicodedata
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from http.client import HTTPException
@@ -33,9 +34,12 @@ MAX_ANSWER_BYTES = 2**20
 PICTURE_SIDE = 512
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 # Settings that change no caption.
-AROUND = ("api_key_variable", "retries", "timeout_s", "prices")
+AROUND = ("api_key_variable", "retries", "timeout_s", "prices", "unanswered")
 # Of these the same request may succeed later: too many requests, and errors of the server.
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
+# After so many clips in succession without an answer, a worker asks once for each, until there is one.
+PATIENCE = 3
+_silence: Counter[str] = Counter()
 
 
 def caption(row: Row, config: PrepareConfig) -> Row:
@@ -46,8 +50,9 @@ def caption(row: Row, config: PrepareConfig) -> Row:
         config: Its `captions`.
 
     Returns:
-        `prompt`; `source`: file, server, model or template; and of a server or model, the count of tokens as
-        `tokens_in` and `tokens_out`.
+        `prompt`; `source`: file, server, model or template; of a server or model, the count of tokens as
+        `tokens_in` and `tokens_out`; and `provisional`, why the template stands in for the server, as
+        `unanswered` asks for.
 
     Raises:
         RetryLaterError, StopError: As `ask` and `describe`.
@@ -63,12 +68,24 @@ def caption(row: Row, config: PrepareConfig) -> Row:
         if words:
             return {"prompt": words, "source": "file"}
     if settings.url is None and settings.model_dir is None:
-        name = words_of(Path(row["path"]).stem) or "something"
-        return {"prompt": settings.template.replace("{name}", name), "source": "template"}
+        return _template(row["path"], settings)
     clip = row["trim"]
     frames = load(out_path(config, clip["file"]), config.clips.frame_rate, clip["num_frames"])
-    answer = ask if settings.model_dir is None else describe
-    return answer(pictures_of(frames, settings.frames), settings)
+    pictures = pictures_of(frames, settings.frames)
+    if settings.model_dir is not None:
+        return describe(pictures, settings)
+    try:
+        return ask(pictures, settings)
+    except RetryLaterError as error:
+        if settings.unanswered == "wait":
+            raise
+        return _template(row["path"], settings) | {"provisional": shown(error, 300)}
+
+
+def _template(path: str, settings: CaptionConfig) -> Row:
+    """The template's caption of a source."""
+    name = words_of(Path(path).stem) or "something"
+    return {"prompt": settings.template.replace("{name}", name), "source": "template"}
 
 
 def words_of(name: str) -> str:
@@ -158,15 +175,19 @@ def ask(pictures: list[bytes], config: CaptionConfig, pause_s: float = FIRST_PAU
     if config.api_key_variable:
         headers["Authorization"] = f"Bearer {os.environ.get(config.api_key_variable, '').strip()}"
     address = config.url.rstrip("/") + "/chat/completions"
-    reason = ""
-    for number in range(config.retries + 1):
+    reason, wait_s = "", 0.0
+    num_tries = config.retries + 1 if _silence[config.url] < PATIENCE else 1
+    for number in range(num_tries):
         if number:
-            time.sleep(min(pause_s * 2 ** (number - 1), LONGEST_PAUSE_S))
+            time.sleep(min(max(wait_s, pause_s * 2 ** (number - 1)), LONGEST_PAUSE_S))
         try:
             request = urllib.request.Request(address, json.dumps(body).encode(), headers)
             with urllib.request.urlopen(request, timeout=config.timeout_s) as answer:
-                return _read(answer.read(MAX_ANSWER_BYTES))
+                content = answer.read(MAX_ANSWER_BYTES)
+                _silence[config.url] = 0
+                return _read(content)
         except urllib.error.HTTPError as error:
+            wait_s = _asked_pause(error)
             reason = f"status {error.code}: {shown(_body(error), 120)}"
             if error.code not in RETRIED:
                 raise StopError(
@@ -180,9 +201,22 @@ def ask(pictures: list[bytes], config: CaptionConfig, pause_s: float = FIRST_PAU
             ) from error
         except (OSError, HTTPException) as error:  # no connection, none in time, or one that broke off
             reason = shown(getattr(error, "reason", error), 120) or type(error).__name__
+    _silence[config.url] += 1
     raise RetryLaterError(
-        f"the server {shown(config.url, 80)} gave no answer in {config.retries + 1} tries ({reason})"
+        f"the server {shown(config.url, 80)} gave no answer in {_tries(num_tries)} ({reason})"
     )
+
+
+def _tries(count: int) -> str:
+    return "1 try" if count == 1 else f"{count} tries"
+
+
+def _asked_pause(error: urllib.error.HTTPError) -> float:
+    """Seconds that a server asks to wait, such as with status 429; 0 where it names none, or a date."""
+    try:
+        return max(0.0, float(error.headers.get("Retry-After", 0)))
+    except ValueError:
+        return 0.0
 
 
 def _body(error: urllib.error.HTTPError) -> str:

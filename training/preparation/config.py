@@ -162,6 +162,8 @@ class CaptionConfig:
         timeout_s: Seconds to wait for an answer.
         prices: Of a million tokens in and of a million out, for the log of the cost; null: not known.
         template: Caption of clips without file, server and model; {name} is the words of the file's name.
+        unanswered: Clips that the server gives no caption: wait (left out of tables and tars until a run
+            gets one), or template (in them with the template until then).
     """
 
     url: str | None = None
@@ -178,6 +180,7 @@ class CaptionConfig:
     timeout_s: float = 120.0
     prices: tuple[float, float] | None = None
     template: str = "A video of {name}."
+    unanswered: Literal["wait", "template"] = "wait"
 
     def __post_init__(self) -> None:
         require(

@@ -90,7 +90,8 @@ class RayExecutor:
             # One more than workers: Ray reads the rows in tasks of its own.
             options |= {"include_dashboard": False, "num_cpus": (settings.workers or os.cpu_count() or 1) + 1}
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        variables = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        # A worker keeps one core busy; OpenCV would start a thread for each core.
+        variables = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
         try:
             ray.init(
                 log_to_driver=False,
@@ -117,8 +118,9 @@ class RayExecutor:
         rows = iter(rows)
         while window := list(islice(rows, WINDOW)):
             workers = min(self.num_workers, len(window))
+            # A result comes back, and is safe from a kill, when its block is complete: one row each.
             data = ray.data.from_items(
-                [{"row": json.dumps(row)} for row in window], override_num_blocks=workers
+                [{"row": json.dumps(row)} for row in window], override_num_blocks=len(window)
             )
             results = data.map_batches(
                 Worker,

@@ -58,6 +58,7 @@ def sample_rows(clips: Clips, store: Store, *, held_out: bool) -> Iterator[Row]:
 
 def clip_rows(clips: Clips, store: Store) -> Iterator[Row]:
     """Every clip with the plain values of its stages, and every source that gave none."""
+    waiting = {row_id: f"{stage}: {reason}" for stage, row_id, reason in clips.later}
     for row_id in sorted({*clips.starts, *clips.rejected}):
         start = clips.starts.get(row_id, {})
         stage, reasons = clips.rejected.get(row_id, ("", []))
@@ -69,6 +70,7 @@ def clip_rows(clips: Clips, store: Store) -> Iterator[Row]:
             "start_s": start.get("start"),
             "rejected_by": stage or None,
             "rejected_because": "; ".join(reasons) or None,
+            "waits_for": waiting.get(row_id),
         }
         for name in clips.keys.get(row_id, {}):
             if name != "shots":

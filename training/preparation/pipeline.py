@@ -34,6 +34,7 @@ class Clips:
         rejected: Source or clip -> (stage, reasons).
         names: Source -> its name under its input.
         later: Rows whose results could not be made now: (stage, row, reason).
+        provisional: Clip -> why its caption is the template's until a server answers.
         absent: Annotator or stage -> why it does not run here.
     """
 
@@ -42,6 +43,7 @@ class Clips:
     rejected: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     later: list[tuple[str, str, str]] = field(default_factory=list)
+    provisional: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
     def used(self) -> list[str]:
@@ -191,9 +193,13 @@ class Pipeline:
                 self._log_later(stage.name, outcome.row_id, outcome.reason)
                 del keys[outcome.row_id]
             else:
+                key = keys[outcome.row_id]
+                if reason := outcome.value.get("provisional"):
+                    self.clips.provisional[outcome.row_id] = reason
+                    key = f"provisional {key}"  # the next run makes it again
                 sizes = file_sizes(outcome.value, self.config)
                 value = outcome.value | ({SIZES: sizes} if sizes else {})
-                self.store.put(stage.name, outcome.row_id, keys[outcome.row_id], value, outcome.seconds)
+                self.store.put(stage.name, outcome.row_id, key, value, outcome.seconds)
             if time.monotonic() - logged > LOG_EVERY_S:
                 logged = time.monotonic()
                 each = (logged - begin) / done

@@ -67,10 +67,17 @@ def _write(config: PrepareConfig, clips: Clips, store: Store) -> None:
         logger.info("%s", cost)
     write_sheet(folder / SHEET, config, clips, store, every, stage_times(store))
     logger.info("%s", shown(folder / SHEET))
+    if clips.provisional:
+        logger.warning(
+            "%s the template's caption, as the server gave none; the same command asks for them again",
+            "1 clip has" if len(clips.provisional) == 1 else f"{len(clips.provisional)} clips have",
+        )
     if clips.later:
         logger.error(
-            "%s could not be made now; give the same command again", counted(len(clips.later), "result")
-        )
+            "%s not in the tables and tars, as the server gave no caption; the same command adds them. %s "
+            "says which; captions.unanswered template uses the template until then",
+            "1 clip is" if len(clips.later) == 1 else f"{len(clips.later)} clips are", CLIPS,
+        )  # fmt: skip
     elif not total:
         raise ValueError(
             f"no clip was left to make rows of; {shown(folder / SHEET)} says why each was rejected"

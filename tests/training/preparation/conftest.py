@@ -1,12 +1,19 @@
-"""A folder of small raw videos, good and bad, and a configuration over it."""
+"""A folder of small raw videos, good and bad, a configuration over it, and a caption server."""
+
+import http.server
+import json
+import threading
 
 import numpy as np
 import pytest
 
 from tests.training.data.conftest import write_video
+from training.preparation import captions
 from training.preparation.config import ClipConfig, ExecutorConfig, PrepareConfig, QualityConfig, TaskConfig
 
 RATE = 16
+BROKEN = "broken"
+"""Body of an answer whose status is all that is sent."""
 LIMITS = QualityConfig(min_sharpness=1.0)
 
 
@@ -66,3 +73,29 @@ def config(raw, tmp_path):
         return PrepareConfig(**{**settings, **changes})
 
     return make
+
+
+@pytest.fixture
+def server():
+    """A stand-in for a caption server: the status and body of each answer, and the requests it got."""
+    answers, requests = [], []
+    captions._silence.clear()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            status, body = answers.pop(0)
+            if body == BROKEN:
+                self.wfile.write(status)
+                return
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/v1", answers, requests
+        running.shutdown()

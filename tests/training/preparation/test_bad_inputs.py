@@ -58,7 +58,7 @@ def test_what_is_no_video_is_named_without_handles(config, sources):
 @pytest.mark.parametrize(
     ("url", "status", "words"),
     [
-        ("http://127.0.0.1:1/v1", 1, "1 result could not be made now; give the same command again"),
+        ("http://127.0.0.1:1/v1", 1, "1 clip is not in the tables and tars"),
         ("http://[bad", 2, "the server http://[bad cannot be asked"),
     ],
 )

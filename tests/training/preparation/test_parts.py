@@ -1,8 +1,6 @@
-"""Segments, buckets, hashes, masks and captions, one by one."""
+"""Segments, buckets, hashes, masks and workers, one by one."""
 
-import http.server
 import json
-import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +10,6 @@ import yaml
 
 from training.preparation import motion
 from training.preparation.annotate import annotation_stage
-from training.preparation.captions import ask, cost, settings_of
 from training.preparation.clip_files import load, write_clip, write_mask
 from training.preparation.config import CaptionConfig, ClipConfig, PrepareConfig
 from training.preparation.duplicates import find_duplicates
@@ -21,7 +18,7 @@ from training.preparation.quality import border, perceptual_hash
 from training.preparation.references import moments, on_white
 from training.preparation.shots import segments
 from training.preparation.sources import find_sources
-from training.preparation.stage import RetryLaterError, StopError
+from training.preparation.stage import StopError
 from training.preparation.stages import CAPTIONS, MOTION, QUALITY
 from training.preparation.task_masks import moving_box, shifted, write_kept
 from training.preparation.trim import choose_bucket
@@ -165,96 +162,6 @@ def test_names_of_sources_are_the_same_wherever_the_folder_is(raw, tmp_path):
     assert len({row["id"] for row in find_sources([f"{raw}/**/*.mp4"])}) == len(first)
 
 
-@pytest.fixture
-def server():
-    """A stand-in for a caption server: the status and body of each answer, and the requests it got."""
-    answers, requests = [], []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            status, body = answers.pop(0)
-            if body == BROKEN:
-                self.wfile.write(status)
-                return
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}/v1", answers, requests
-        running.shutdown()
-
-
-BROKEN = "broken"
-GOOD = {
-    "choices": [{"message": {"content": " a fox\nruns "}}],
-    "usage": {"prompt_tokens": 9, "completion_tokens": 3},
-}
-
-
-def test_a_busy_server_is_asked_again(server):
-    url, answers, requests = server
-    answers += [(503, {}), (429, {}), (200, GOOD)]
-    result = ask([b"jpeg"], CaptionConfig(url=url, model="vlm"), pause_s=0.01)
-    assert result == {"prompt": "a fox runs", "source": "server", "tokens_in": 9, "tokens_out": 3}
-    assert len(requests) == 3 and requests[0]["model"] == "vlm"
-    assert requests[0]["messages"][0]["content"][0]["image_url"]["url"] == "data:image/jpeg;base64,anBlZw=="
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason", "prompt"),
-    [
-        ("<think>A fox?\nYes.</think>\nA fox  runs.", "stop", "A fox runs."),
-        ("A fox? Yes.</think>A fox runs.", "stop", "A fox runs."),
-        ("A fox runs. It is 3.5 m", "length", "A fox runs."),
-        ('It says "Go!" It then', "length", 'It says "Go!"'),
-        ("\u72d0\u72f8\u5728\u8dd1\u3002\u5b83", "length", "\u72d0\u72f8\u5728\u8dd1\u3002"),
-        ("A fox that runs", "length", "A fox that runs"),
-        ("A fox runs. It is 3.5 m", "stop", "A fox runs. It is 3.5 m"),
-    ],
-)
-def test_a_caption_is_the_answer_without_thinking_and_half_sentences(server, answer, reason, prompt):
-    url, answers, _ = server
-    choice = {"message": {"content": answer}, "finish_reason": reason}
-    answers += [(200, {"choices": [choice]})]
-    assert ask([], CaptionConfig(url=url))["prompt"] == prompt
-
-
-def test_an_answer_that_is_all_thinking_is_none(server):
-    url, answers, _ = server
-    answers += [(200, {"choices": [{"message": {"content": "<think>A fox"}, "finish_reason": "length"}]})]
-    with pytest.raises(RetryLaterError, match="thinking; raise max_tokens"):
-        ask([], CaptionConfig(url=url))
-
-
-def test_captions_tell_their_tokens_and_cost():
-    rows = [
-        {"source": "server", "tokens_in": 1_500_000, "tokens_out": 200_000},
-        {"source": "server"},  # a server that counts none
-        {"source": "template"},
-    ]
-    text = "2 captions by a model: 1,500,000 tokens in, 200,000 out"
-    assert cost(rows, CaptionConfig()) == text
-    assert cost(rows, CaptionConfig(prices=(0.2, 0.6))) == f"{text}, 0.42 by captions.prices"
-    assert cost(rows[2:], CaptionConfig(prices=(0.2, 0.6))) is None
-    with pytest.raises(ValueError, match="expected two numbers from 0"):
-        CaptionConfig(prices=(0.2, -1))
-
-
-def test_settings_around_a_caption_keep_it(tmp_path):
-    def settings(**values):
-        return settings_of(
-            PrepareConfig(input=["x"], out_dir=str(tmp_path), captions=CaptionConfig(**values))
-        )
-
-    assert settings() == settings(retries=0, timeout_s=9, prices=(1, 2)) != settings(max_tokens=9)
-
-
 @pytest.mark.parametrize(
     ("stage", "settings"),
     [
@@ -332,40 +239,3 @@ def test_the_end_of_a_workers_process_is_told_in_words(name, kind, words):
     assert next(told) == {"outcome": "first"}
     with pytest.raises(kind, match=words):
         next(told)
-
-
-def test_a_silent_server_leaves_the_row_open_and_a_refusal_ends_the_run(server):
-    url, answers, _ = server
-    answers += [(500, {})] * 3 + [(401, {"error": "no key"})] + [(200, {"choices": []})]
-    settings = CaptionConfig(url=url, retries=2)
-    with pytest.raises(RetryLaterError, match="no answer in 3 tries"):
-        ask([], settings, pause_s=0.01)
-    with pytest.raises(StopError, match="401"):
-        ask([], settings)
-    with pytest.raises(RetryLaterError, match="no text"):
-        ask([], settings)
-
-
-CUT = b"HTTP/1.1 %d OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{"
-
-
-@pytest.mark.parametrize("answer", [CUT % 200, CUT % 503, b"SSH-2.0 hello\r\n", b""])
-def test_an_answer_that_breaks_off_is_asked_for_again(server, answer):
-    url, answers, _ = server
-    answers += [(answer, BROKEN), (200, GOOD)]
-    settings = CaptionConfig(url=url, retries=1)
-    assert ask([], settings, pause_s=0.01)["prompt"] == "a fox runs"
-    answers += [(answer, BROKEN)] * 2
-    with pytest.raises(RetryLaterError, match=r"no answer in 2 tries \(.+\)"):
-        ask([], settings, pause_s=0.01)
-
-
-def test_a_key_with_its_line_end_is_sent_and_one_that_no_request_holds_ends_the_run(server, monkeypatch):
-    url, answers, _ = server
-    answers += [(200, GOOD)]
-    monkeypatch.setenv("VDOT_TEST_KEY", "secret\n")
-    settings = CaptionConfig(url=url, api_key_variable="VDOT_TEST_KEY")
-    assert ask([], settings)["prompt"] == "a fox runs"
-    monkeypatch.setenv("VDOT_TEST_KEY", "a\nb\u2026")
-    with pytest.raises(StopError, match=r"cannot be asked.*the key"):
-        ask([], settings)
