@@ -24,8 +24,9 @@ class ClipConfig:
 
     Attributes:
         detector: adaptive (PySceneDetect's, which tolerates fast camera motion), content (its fixed
-            threshold), or none: each file is one shot.
-        threshold: Of the detector; null: its default (3 for adaptive, 27 for content).
+            threshold), transnet (TransNet V2, which also finds fades and dissolves), or none: each file is
+            one shot.
+        threshold: Of the detector; null: its default (3 for adaptive, 27 for content, 0.5 for transnet).
         frame_rate: Frames per second of the clips.
         num_frames: Most frames of a clip, 4n + 1.
         min_frames: Fewest frames, 4n + 1; shorter shots are rejected.
@@ -37,7 +38,7 @@ class ClipConfig:
         crf: H.264's quality of the written clips; 0 is lossless.
     """
 
-    detector: Literal["adaptive", "content", "none"] = "adaptive"
+    detector: Literal["adaptive", "content", "transnet", "none"] = "adaptive"
     threshold: float | None = None
     frame_rate: float = 16.0
     num_frames: int = 81
@@ -63,6 +64,10 @@ class ClipConfig:
         require(
             self.threshold is None or 0 < self.threshold <= 255,
             f"clips.threshold is {self.threshold}; expected above 0 up to 255, or null",
+        )
+        require(
+            self.detector != "transnet" or self.threshold is None or self.threshold < 1,
+            f"clips.threshold is {self.threshold}; expected a probability below 1 for transnet, or null",
         )
         require(1 <= self.frame_rate <= 120, f"clips.frame_rate is {self.frame_rate}; expected 1 to 120")
         require(

@@ -1,11 +1,10 @@
-"""Cuts a source into clips: shots by PySceneDetect, then segments of 4n + 1 frames."""
+"""Cuts a source into clips: shots by PySceneDetect or TransNet V2, then segments of 4n + 1 frames."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 
@@ -14,16 +13,19 @@ from vdot_core.vcu import snap_length
 from vdot_core.videos import decoding_fault, open_video, timed_frames
 
 from ..data.bad_rows import BadRowError
+from . import transnet
 from .config import ClipConfig, PrepareConfig
 from .stage import Row, rejection
 
 DETECTION_WIDTH = 256  # pixels; PySceneDetect itself scales down to about so many
-THRESHOLDS = {"adaptive": 3.0, "content": 27.0}
+THRESHOLDS = {"adaptive": 3.0, "content": 27.0, "transnet": 0.5}
 MIN_SHOT_FRAMES = 8
 
 
 def missing(config: PrepareConfig) -> str | None:
     """Why shots cannot be detected here."""
+    if config.clips.detector == "transnet":
+        return transnet.missing()
     if config.clips.detector == "none" or importlib.util.find_spec("scenedetect"):
         return None
     return (
@@ -50,14 +52,15 @@ def cut_source(row: Row, config: PrepareConfig) -> Row:
             if not container.streams.video:
                 return rejection("no video stream")
             stream = container.streams.video[0]
-            times, cuts, size = _times_and_cuts(container, stream, config.clips)
+            times, gaps, size = _times_and_gaps(container, stream, config.clips)
     except av.error.FFmpegError as error:
         raise BadRowError("unreadable", f"cannot be decoded: {decoding_fault(error)}") from error
     if len(times) < 2:
         return rejection(f"too short: {counted(len(times), 'frame')}")
     seconds = times[-1] + (times[-1] - times[-2])
-    bounds = [0.0, *(times[cut] for cut in cuts), seconds]
-    shots = list(pairwise(bounds))
+    starts = [0.0, *(times[after] for _, after in gaps)]
+    ends = [*(times[first] for first, _ in gaps), seconds]
+    shots = list(zip(starts, ends, strict=True))
     clips = [clip for shot in shots for clip in segments(*shot, config.clips)]
     info = {
         "width": size[0],
@@ -75,8 +78,10 @@ def cut_source(row: Row, config: PrepareConfig) -> Row:
     return info | {"clips": clips}
 
 
-def _times_and_cuts(container, stream, config: ClipConfig) -> tuple[list[float], list[int], tuple[int, int]]:
-    """Times of all frames, indices of frames that begin a shot, and (width, height) as shown."""
+def _times_and_gaps(
+    container, stream, config: ClipConfig
+) -> tuple[list[float], list[tuple[int, int]], tuple[int, int]]:
+    """Times of all frames, from where to where no shot is, by index, and (width, height) as shown."""
     stream.thread_type = "NONE"
     times: list[float] = []
     size = (0, 0)
@@ -91,6 +96,10 @@ def _times_and_cuts(container, stream, config: ClipConfig) -> tuple[list[float],
             size = (frame.height, frame.width) if turned else (frame.width, frame.height)
             if config.detector == "none":
                 continue
+            if config.detector == "transnet":
+                size_px = {"width": transnet.WIDTH, "height": transnet.HEIGHT}
+                yield frame.reformat(**size_px, format="rgb24", interpolation="BICUBIC").to_ndarray()
+                continue
             width = min(DETECTION_WIDTH, frame.width)
             height = max(1, round(frame.height * width / frame.width))
             yield frame.reformat(width=width, height=height, format="bgr24").to_ndarray()
@@ -99,13 +108,16 @@ def _times_and_cuts(container, stream, config: ClipConfig) -> tuple[list[float],
         for _ in pictures():
             pass
         return times, [], size
-    return times, _cuts(pictures(), config), size
+    return times, _gaps(pictures(), config), size
 
 
-def _cuts(pictures: Iterator[np.ndarray], config: ClipConfig) -> list[int]:
+def _gaps(pictures: Iterator[np.ndarray], config: ClipConfig) -> list[tuple[int, int]]:
+    """Transitions by their first frame and the first one after them, which are the same for a cut."""
+    threshold = THRESHOLDS[config.detector] if config.threshold is None else config.threshold
+    if config.detector == "transnet":
+        return transnet.transitions(pictures, threshold)
     from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
 
-    threshold = THRESHOLDS[config.detector] if config.threshold is None else config.threshold
     detector = (AdaptiveDetector if config.detector == "adaptive" else ContentDetector)(
         threshold, min_scene_len=MIN_SHOT_FRAMES
     )
@@ -116,7 +128,7 @@ def _cuts(pictures: Iterator[np.ndarray], config: ClipConfig) -> list[int]:
         moment = FrameTimecode(number, rate)
         cuts += detector.process_frame(moment, picture)
     cuts += detector.post_process(moment)
-    return sorted({cut.frame_num for cut in cuts} - {0})
+    return [(number, number) for number in sorted({cut.frame_num for cut in cuts} - {0})]
 
 
 def segments(start: float, end: float, config: ClipConfig) -> list[Row]:
