@@ -1,5 +1,7 @@
 """Tests that need an annotator's models skip where these are missing."""
 
+from pathlib import Path
+
 import pytest
 
 
@@ -17,3 +19,13 @@ def skip_task_without(task: str) -> None:
 
     if DemoOptions(task).uses_node(POSE_FINDER):
         skip_without("pose")
+
+
+def fetched_models() -> Path:
+    """Folder of the fetched models; skips where they were not fetched."""
+    from vdot_core.annotators.fetch import model_files, model_folder
+    from vdot_core.annotators.models import missing_models
+
+    if reason := missing_models("pose", *model_files()):
+        pytest.skip(reason)
+    return model_folder()

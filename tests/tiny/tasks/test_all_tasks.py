@@ -14,7 +14,7 @@ cv2 = pytest.importorskip("cv2", reason="outlines are compared with OpenCV's")
 
 HEIGHT, WIDTH, FRAMES = 48, 80, 13
 SIZE = {"height": HEIGHT, "width": WIDTH, "num_frames": FRAMES}
-FACES = {"face", "face_pose"}  # tests/core/vcu/test_figure_tasks.py has those
+FACES = {"face", "face_pose"}  # test_figure_tasks.py has those
 SEEDS = [SPLITS["evaluation"][i] for i in (11, 18, 2)]  # two clips of two things, one of one
 
 
