@@ -308,7 +308,7 @@ class PrepareConfig:
         depth_model: Folder of a depth model of transformers, such as Depth Anything V2; null: no depth rows.
         flow_model: File of RAFT's weights for flow rows and motion; null: OpenCV's DIS.
         pose_model: Folder of a ViTPose of transformers; null: BlazePose's joints.
-        matte_model: Folder of a SAM 2 of transformers; null: MediaPipe's selfie segmentation.
+        matte_model: Folder of a SAM 2 or 3 of transformers; null: MediaPipe's selfie segmentation.
         rows_per_shard: Rows of a tar.
         samples_per_task: Rows of each task on the contact sheet.
         clips: How sources are cut.

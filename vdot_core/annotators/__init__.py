@@ -32,7 +32,7 @@ def make_annotator(name: str, *, model: str | Path | None = None) -> Annotator:
     Args:
         name: One of `NAMES`.
         model: Folder of its model, where it has no fixed one (depth) or another can take its place (pose: a
-            ViTPose, matte: a SAM 2 of transformers; flow: a file of RAFT's weights).
+            ViTPose, matte: a SAM 2 or 3 of transformers; flow: a file of RAFT's weights).
 
     Raises:
         ValueError: There is no such annotator.

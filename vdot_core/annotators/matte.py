@@ -1,4 +1,4 @@
-"""Masks of people by MediaPipe's selfie segmentation or SAM 2; far people are found first and cut out.
+"""Masks of people by MediaPipe's selfie segmentation or SAM; far people are found first and cut out.
 
 Letters: F pixel frames, H W pixels.
 """
@@ -18,7 +18,7 @@ from .detectors import PERSON
 from .models import load_model, missing_models
 from .people import LANDMARKS, People
 from .regions import Region
-from .sam2 import Sam2, missing_sam2
+from .sam import Sam, missing_sam
 
 SEGMENTATION = "selfie_segmentation.tflite"
 LARGE = 0.75  # of the frame's shorter side: such people fill the frame as in the network's training
@@ -29,7 +29,7 @@ class Matte(Annotator):
     """Soft masks of people.
 
     Args:
-        model: Folder of a SAM 2 of transformers for the people that BlazePose finds; None: selfie
+        model: Folder of a SAM 2 or 3 of transformers for the people that BlazePose finds; None: selfie
             segmentation.
     """
 
@@ -38,17 +38,17 @@ class Matte(Annotator):
 
     def __init__(self, model: str | Path | None = None) -> None:
         super().__init__(model)
-        self._sam: Sam2 | None = None
+        self._sam: Sam | None = None
 
     def missing(self) -> str | None:
-        """See `missing_models` and `missing_sam2`."""
+        """See `missing_models` and `missing_sam`."""
         reason = missing_models(self.name, SEGMENTATION, PERSON, LANDMARKS)
-        return reason or (missing_sam2(self.model) if self.model else None)
+        return reason or (missing_sam(self.model) if self.model else None)
 
     def annotate(self, frames: Tensor) -> Annotation:
         """Masks of all frames, 1 = person."""
         if self.model and self._sam is None:
-            self._sam = Sam2(self.model)
+            self._sam = Sam(self.model)
         masks = empty(frames.shape[:3]).zero_()
         people = People()
         for index in steps(range(len(frames))):
@@ -57,7 +57,7 @@ class Matte(Annotator):
                 masks[index] = self._sam(frames[index], persons)
             else:
                 masks[index] = segment(frames[index], [person.region for person in persons])
-        return Annotation("SAM 2" if self._sam else "MediaPipe selfie segmentation", masks=masks)
+        return Annotation(self._sam.name if self._sam else "MediaPipe selfie segmentation", masks=masks)
 
 
 def segment(frame: Tensor, people: list[Region]) -> Tensor:

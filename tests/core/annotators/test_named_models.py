@@ -8,7 +8,7 @@ from vdot_core.annotators import make_annotator
 from vdot_core.annotators.openpose_points import COCO, body_points
 from vdot_core.annotators.people import Person
 from vdot_core.annotators.regions import Region
-from vdot_core.annotators.sam2 import Sam2
+from vdot_core.annotators.sam import Sam
 from vdot_core.annotators.vitpose import VitPose
 from vdot_core.foreign import UnusableModelError
 
@@ -32,7 +32,7 @@ def test_flow_by_raft_is_the_signals_own(tmp_path):
         make_annotator("flow", model=tmp_path / "other.pth").run(clip)
 
 
-@pytest.mark.parametrize("network", [VitPose, Sam2])
+@pytest.mark.parametrize("network", [VitPose, Sam])
 def test_a_folder_of_another_model_is_a_sentence(network, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": "x"}')
     with pytest.raises(UnusableModelError, match="transformers cannot load"):
@@ -89,7 +89,8 @@ def test_vitpose_estimates_joints_of_the_people_that_were_found(vitpose, monkeyp
         assert np.abs(one[:, :2] - middle).max() < 8
 
 
-def test_sam2_masks_the_people_that_were_found(tmp_path, monkeypatch):
+def sam2(folder):
+    """A SAM 2 of four layers with random weights."""
     from transformers import Sam2Config, Sam2ImageProcessor, Sam2Model, Sam2Processor
 
     backbone = {
@@ -102,13 +103,48 @@ def test_sam2_masks_the_people_that_were_found(tmp_path, monkeypatch):
         "backbone_config": backbone, "backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 32,
         "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
     }  # fmt: skip
+    config = Sam2Config(vision_config=vision, **sam_parts(64, 16))
+    Sam2Model(config).save_pretrained(folder)
+    Sam2Processor(Sam2ImageProcessor(**sam_sizes(64))).save_pretrained(folder)
+
+
+def sam3(folder):
+    """A SAM 3's tracker of one layer with random weights."""
+    from transformers import Sam3ImageProcessor, Sam3TrackerConfig, Sam3TrackerModel, Sam3TrackerProcessor
+
+    backbone = {
+        "model_type": "sam3_vit_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "image_size": 56, "pretrain_image_size": 56, "window_size": 4,
+        "global_attn_indexes": [0],
+    }  # fmt: skip
+    vision = {
+        "model_type": "sam3_vision_model", "backbone_config": backbone, "fpn_hidden_size": 32,
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    }  # fmt: skip
+    config = Sam3TrackerConfig(vision_config=vision, **sam_parts(56, 14))
+    Sam3TrackerModel(config).save_pretrained(folder)
+    Sam3TrackerProcessor(Sam3ImageProcessor(**sam_sizes(56))).save_pretrained(folder)
+
+
+def sam_parts(side, patch):
     small = {"hidden_size": 32, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
-    prompts = {"hidden_size": 32, "image_size": 64, "patch_size": 16}
-    config = Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=small)
-    Sam2Model(config).save_pretrained(tmp_path)
-    sizes = {"size": {"height": 64, "width": 64}, "mask_size": {"height": 16, "width": 16}}
-    Sam2Processor(Sam2ImageProcessor(**sizes)).save_pretrained(tmp_path)
-    sam = Sam2(tmp_path)
+    prompts = {"hidden_size": 32, "image_size": side, "patch_size": patch}
+    return {"prompt_encoder_config": prompts, "mask_decoder_config": small}
+
+
+def sam_sizes(side):
+    return {"size": {"height": side, "width": side}, "mask_size": {"height": 16, "width": 16}}
+
+
+@pytest.mark.parametrize(("make", "name"), [(sam2, "SAM 2"), (sam3, "SAM 3")], ids=["2", "3"])
+def test_sam_masks_the_people_that_were_found(make, name, tmp_path, monkeypatch):
+    import transformers
+
+    if make is sam3 and not hasattr(transformers, "Sam3TrackerModel"):
+        pytest.skip("this transformers has no SAM 3")
+    make(tmp_path)
+    sam = Sam(tmp_path)
+    assert sam.name == name
     points = np.array([[20.0, 10, 1], [40, 40, 1]])
     people = [Person(points + np.array([dx, 0, 0]), Region(0, 0, 1, 1)) for dx in (0, 20)]
     mask = sam(torch.rand(48, 80, 3), people)
@@ -120,6 +156,15 @@ def test_sam2_masks_the_people_that_were_found(tmp_path, monkeypatch):
     monkeypatch.setattr(sam, "network", _Fixed(sam.network, type("Outputs", (), {"pred_masks": logits})()))
     mask = sam(torch.rand(48, 80, 3), people) > 0.5
     assert mask[:, :18].all() and mask[:, 62:].all() and not mask[:, 24:56].any()
+
+
+def test_transformers_without_this_sam_is_a_sentence(tmp_path, monkeypatch):
+    import transformers
+
+    (tmp_path / "config.json").write_text('{"model_type": "sam3_video"}')
+    monkeypatch.setattr(transformers, "Sam3TrackerModel", None, raising=False)
+    with pytest.raises(UnusableModelError, match=r"has no SAM 3; `pip install -U transformers`"):
+        Sam(tmp_path)
 
 
 class _Fixed:
