@@ -37,6 +37,8 @@ padding: .3rem .6rem; text-align: left; vertical-align: top; } td.number, th.num
 figure { margin: 0 0 1rem; } figcaption { font-size: .85rem; opacity: .8; overflow-wrap: anywhere; }
 img { max-width: 100%; image-rendering: auto; } .grid { display: grid; gap: 1rem;
 grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); } rect { fill: #4a7dbd; }
+.samples { display: grid; gap: 0 1.5rem;
+grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); }
 text { font-size: 11px; fill: currentColor; }
 """
 NUM_BARS = 24
@@ -81,7 +83,10 @@ def write_sheet(
         *_histograms(clips, store),
         "</div><h2>Samples</h2><p>As the network is shown them: amber hatching is generated, dense where "
         "nothing is known; references follow the frames.</p>",
-        *(f"<h3>{html.escape(task)}</h3>{''.join(figures)}" for task, figures in sorted(samples.items())),
+        *(
+            f"<h3>{html.escape(task)}</h3><div class=samples>{''.join(figures)}</div>"
+            for task, figures in sorted(samples.items())
+        ),
         "<h2>Work</h2>",
         _work(times),
         "</html>",
@@ -233,15 +238,16 @@ def _histograms(clips: Clips, store: Store) -> Iterable[str]:
 
 
 def _histogram(values: Sequence[float], title: str) -> str:
-    counts, edges = np.histogram(values, NUM_BARS)
+    counts, _ = np.histogram(values, NUM_BARS)
     heights = 88 * counts / counts.max()
     bars = "".join(
         f"<rect x='{12 * number}' y='{90 - height:.1f}' width='10' height='{height:.1f}'/>"
         for number, height in enumerate(heights)
     )
-    labels = (
-        f"<text x='0' y='106'>{edges[0]:.3g}</text>"
-        f"<text x='286' y='106' text-anchor='end'>{edges[-1]:.3g}</text>"
+    low, high = min(values), max(values)
+    places = [(0, "start", low), (286, "end", high)] if low < high else [(143, "middle", low)]
+    labels = "".join(
+        f"<text x='{x}' y='106' text-anchor='{anchor}'>{value:.3g}</text>" for x, anchor, value in places
     )
     return (
         f"<figure><svg viewBox='0 0 290 110' role=img aria-label='{html.escape(title)}'>{bars}{labels}</svg>"
