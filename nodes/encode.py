@@ -104,9 +104,10 @@ class VDOTEncode(CheckedNode):
         names, units = _with_strengths(unit, strength, further)
         _check_earlier(units, positive, negative)
         context = vcu.encode(units, vae_encoder(vae), names=names, **encode_options(vae))
+        lines = _describe(context, names) + _earlier_line(positive)
         positive, negative, latent = conditioned(context, positive, negative)
         trim = ReferenceCount(context.num_reference_latents)
-        return io.NodeOutput(positive, negative, latent, trim, ui=report(_describe(context, names)))
+        return io.NodeOutput(positive, negative, latent, trim, ui=report(lines))
 
 
 def encode_options(vae) -> dict:
@@ -148,6 +149,14 @@ def _check_earlier(units: list, positive, negative) -> None:
                     f"has {size_of(shape)}. Give both VDOT Encode the same width, height, length and number "
                     "of references, or connect CLIP Text Encode"
                 )
+
+
+def _earlier_line(positive) -> list[str]:
+    """A line where an earlier node gave the text units already."""
+    count = len(vace_contexts(positive, "positive"))
+    before = "a unit" if count == 1 else f"{count} units"
+    line = f"positive has {before} of an earlier node: all act; for these alone, connect CLIP Text Encode"
+    return [line] if count else []
 
 
 def _with_strengths(unit, strength: float, further: dict) -> tuple[list[str], list]:

@@ -179,6 +179,21 @@ def _validate(models: list, positive, negative, latent: dict, plan: StepPlan, us
             lines.append(line)
     levels = (plan.schedule.timesteps[plan.start : plan.end] / 1000).tolist()
     lines += step_lines(models[0], positive, levels, plan.schedule.num_steps, plan.start)
-    if "noise_mask" not in latent and samples.any() and plan.source == NOISE:
-        lines.append("the latent is not empty: sampling starts from noise and does not use its content")
+    lines += _latent_lines(latent, plan)
+    if not uses and negative and not any(ZERO_TEXT_KEY in extra for _, extra in negative):
+        lines.append("negative has a text, which is not used at cfg 1: raise cfg or nag_scale")
     return list(dict.fromkeys(lines))
+
+
+def _latent_lines(latent: dict, plan: StepPlan) -> list[str]:
+    """Messages about a latent's content that is not used, or that is kept and shows nothing."""
+    samples, mask = latent["samples"], latent.get("noise_mask")
+    if mask is None:
+        unused = samples.any() and plan.source == NOISE
+        line = "the latent is not empty: sampling starts from noise and does not use its content"
+        return [line] if unused else []
+    if not mask.any():
+        return ["the latent's noise mask is black everywhere: nothing is generated"]
+    if mask.min() < 1 and not samples.any():
+        return ["the latent's noise mask keeps a part of it, but it is empty; connect VAE Encode's latent"]
+    return []

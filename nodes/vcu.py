@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..vdot_core.choices import NORMALIZATIONS
+from ..vdot_core.choices import ALL_STEPS, NORMALIZATIONS
 from .guard import CheckedNode
 from .inputs import (
     CATEGORY,
@@ -210,7 +210,10 @@ class VDOTStepRange(CheckedNode):
 
     @classmethod
     def execute(cls, unit, start_percent, end_percent) -> io.NodeOutput:
-        return unit_output(unit.replace(step_range=(start_percent, end_percent)))
+        start, end = unit.step_range
+        line = f"replaces the unit's earlier part of the steps, {100 * start:g} % to {100 * end:g} %"
+        lines = [line] if (start, end) != ALL_STEPS else []
+        return unit_output(unit.replace(step_range=(start_percent, end_percent)), lines)
 
 
 class VDOTPreviewUnit(CheckedNode):

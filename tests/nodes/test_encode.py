@@ -79,7 +79,9 @@ def test_units_keep_their_own_strength(run, vae, text):
 def test_encodings_chain_as_comfyui_s_do(run, vae, text):
     unit = control(run, torch.rand(5, 32, 32, 3))
     once = run("VDOTEncode", positive=text, vae=vae, unit=unit, strength=1.0).args[0]
-    twice = run("VDOTEncode", positive=once, vae=vae, unit=unit, strength=0.3).args[0]
+    outcome = run("VDOTEncode", positive=once, vae=vae, unit=unit, strength=0.3)
+    twice = outcome.args[0]
+    assert any("positive has a unit of an earlier node: all act" in line for line in outcome.ui["text"])
     assert [len(part) for part in vace(twice)] == [2, 2, 2] and vace(twice)[2] == [1.0, 0.3]
     assert "vace_frames" not in text[0][1], "the input conditioning was changed"
 

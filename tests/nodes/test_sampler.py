@@ -356,13 +356,18 @@ def test_guidance_needs_a_real_negative_text(ours, sample, encoded):
     assert sample(ours, cfg=3.0, negative=with_text(encoded[1])).args[0]["samples"].isfinite().all()
 
 
-def test_unused_settings_are_reported(ours, sample):
+def test_unused_settings_are_reported(ours, sample, encoded):
     from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 
     def lines(model, **changes):
         return " ".join(sample(model, **changes).ui["text"])
 
-    assert "only used" not in lines(ours)
+    assert "only used" not in lines(ours) and "not used" not in lines(ours, negative=encoded[1])
+    assert "negative has a text, which is not used at cfg 1" in lines(ours, negative=with_text(encoded[1]))
+    masked = {**encoded[2], "noise_mask": torch.zeros(1, 32, 48)}
+    assert "nothing is generated" in lines(ours, latent=masked)
+    masked["noise_mask"][:, :8] = 1
+    assert "keeps a part of it, but it is empty" in lines(ours, latent=masked)
     assert "only used" in lines(ours, solver="euler")
     assert "only used" in lines(ours, steps=7)
     assert "only used" not in lines(ours, preset="custom", solver="euler", steps=2)

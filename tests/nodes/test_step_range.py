@@ -97,6 +97,8 @@ def test_two_units_hand_over_without_a_step_of_both_or_none(run, sample, ours, e
         "steps in which unit 1 acts: 1 of 4",
         "steps in which unit 2 acts: 2, 3, 4 of 4",
     ]
+    again = run("VDOTStepRange", unit=early, start_percent=0.5, end_percent=1.0)
+    assert "replaces the unit's earlier part of the steps, 0 % to 25 %" in again.ui["text"]
     never = run("VDOTStepRange", unit=units[0], start_percent=0.8, end_percent=0.9).args[0]
     none = sample(ours, encode(never))
     assert any("unit 1 acts: none of this run" in line for line in none.ui["text"])
