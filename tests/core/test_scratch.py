@@ -65,3 +65,20 @@ def test_a_clip_lies_in_memory_up_to_a_fixed_size(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     frames, notes = scratch.new_frames(13, 32, 16, tmp_path, "")
     assert not scratch.is_mapped(frames) and not notes
+
+
+def test_conversions_lie_in_files_and_are_the_same(tmp_path, monkeypatch):
+    """Also of a channel of a picture, which does not lie in one piece, in several parts."""
+    monkeypatch.setattr(scratch, "IN_MEMORY", 0)
+    monkeypatch.setattr(scratch, "PART", 2 * 16 * 32)
+    values = torch.randn(5, 16, 32, 3, generator=torch.Generator().manual_seed(0))[..., 1]
+    with scratch.spilling(lambda: tmp_path):
+        halved = scratch.converted(values, lambda part: part / 2)
+        doubled = scratch.joined([values, values[-1:].expand(3, 16, 32)])
+        assert scratch.is_mapped(halved) and scratch.is_mapped(doubled)
+    assert torch.equal(halved, values / 2)
+    assert torch.equal(doubled[:5], values) and torch.equal(doubled[7], values[4])
+    assert scratch.joined([values.bool(), values.bool()]).dtype == torch.bool
+    assert scratch.extremes(values) == (float(values.min()), float(values.max()))
+    values[4, 3, 2] = float("nan")
+    assert all(end != end for end in scratch.extremes(values))

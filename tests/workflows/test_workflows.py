@@ -225,7 +225,8 @@ def test_examples_are_what_their_script_draws(tmp_path):
 def test_runs_to_a_video(task, server, info):
     skip_task_without(task)
     prompt = to_prompt(read_workflow(f"vdot_{task}"), info)
-    run = server.run(prompt)
+    num_frames = LONG_FRAMES.get(task, 17)
+    run = server.run(prompt, timeout_s=240 + 2 * num_frames)
     assert run.status == "success", run.error
     saved = [item for output in run.outputs.values() for item in (output or {}).get("images", [])]
     (video,) = [item for item in saved if item["type"] == "output"]
@@ -233,7 +234,7 @@ def test_runs_to_a_video(task, server, info):
     with av.open(str(file)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert float(container.streams.video[0].average_rate) == 16
-    assert len(frames) == LONG_FRAMES.get(task, 17) and frames[0].shape == (64, 64, 3)
+    assert len(frames) == num_frames and frames[0].shape == (64, 64, 3)
     spread = max(frame.std() for frame in frames)
     assert spread > 5, spread
     chunks = -(-(len(frames) - 5) // 12)
