@@ -80,7 +80,7 @@ def choose_held_out(infos: Sequence[SampleInfo], config: ValidationConfig) -> li
 def read_held_out(
     folder: Path, infos: Sequence[SampleInfo], config: ValidationConfig, *, write: bool
 ) -> list[str]:
-    """The clips that a run holds out: those of its first start, or a new choice.
+    """The clips that a run holds out: those that it has trained without, or a new choice.
 
     Args:
         folder: The run's, in which the choice is saved.
@@ -97,7 +97,9 @@ def read_held_out(
     """
     path = folder / FILE
     cure = "restore it, or give another out_dir: a new choice would validate on samples that were trained on"
-    if path.exists():
+    has_trained = any((folder / "checkpoints").glob("step-*"))
+    # A start that ended before its first checkpoint may have had other settings or clips.
+    if path.exists() and has_trained:
         clips = read_json(path, dict, cure).get("clips")
         if not (isinstance(clips, list) and all(isinstance(clip, str) for clip in clips)):
             raise ValueError(f"{shown(path)} is damaged (it lists no clips); {cure}")
@@ -107,7 +109,7 @@ def read_held_out(
                 "out_dir"
             )
         return clips
-    if any((folder / "checkpoints").glob("step-*")):
+    if has_trained:
         raise ValueError(
             f"validation.every is {config.every}, and {shown(folder)} was trained without {FILE}; {cure}"
         )

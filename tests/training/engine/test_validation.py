@@ -132,6 +132,15 @@ def test_the_losses_are_the_methods_and_change_nothing_of_training(folder, tmp_p
         assert {name: value for name, value in row.items() if name != "seconds"} == same
 
 
+def test_a_start_without_a_checkpoint_decides_nothing(folder, tmp_path):
+    infos = [info for _, info in Cache(folder / "cache").samples]
+    few, many = (ValidationConfig(every=1, rows=rows) for rows in (1, 7))
+    first = read_held_out(tmp_path, infos, few, write=True)
+    assert read_held_out(tmp_path, infos, many, write=True) == choose_held_out(infos, many) != first
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+    assert read_held_out(tmp_path, infos, few, write=True) == choose_held_out(infos, many)
+
+
 def test_the_split_stays_that_of_the_first_start(folder, tmp_path):
     out = tmp_path / "out"
     config = _config(out, folder, max_steps=2)
