@@ -24,6 +24,7 @@ WORKER = """
 import json, os, pathlib, sys, time
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 out = pathlib.Path(given["--out_dir"])
+(out / "pid").write_text(str(os.getpid()))
 with (out.parents[1] / "calls.txt").open("a") as file:
     file.write(f"{out.parent.name} {given['--seed']}\\n")
 if not (out.parents[1] / "mended").exists():
@@ -124,7 +125,8 @@ def test_the_table_grows_with_each_run(sweep, tmp_path):
     assert "| second | 0/1 | - |" in seen[1]
 
 
-def test_an_interrupted_sweep_ends_its_processes_and_resumes(sweep, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_ends_its_processes_and_resumes(sweep, tmp_path, number):
     path = sweep(runs={"quick": {"lr": 1}, "slow": {"lr": 1, "sleep": 600}}, seeds=[0])
     # A shell's background jobs ignore SIGINT, and their children with them.
     heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
@@ -134,8 +136,11 @@ def test_an_interrupted_sweep_ends_its_processes_and_resumes(sweep, tmp_path):
     deadline = time.monotonic() + 240
     while not (quick.exists() and "slow 0" in calls(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(240) != 0
+    process.send_signal(number)
+    status = process.wait(240)
+    assert status == 143 if number == signal.SIGTERM else status
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "out/slow/seed0/pid").read_text()), 0)
     assert quick.exists() and not slow.exists()
     (tmp_path / "out" / "mended").touch()
     assert main(["--config", str(path)]) == 0 and calls(tmp_path)[2:] == ["slow 0"]
