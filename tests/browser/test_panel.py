@@ -328,6 +328,8 @@ RENAME = """async (title) => {
 
 def test_nodes_with_editors_keep_their_height_at_an_undo(page):
     """Not even for a moment: a workflow that is saved then would stay too high."""
+    if page.renderer == "vue":
+        pytest.skip("Vue nodes are as high as their content")
     heights = {}
     page.evaluate(RECORD_HEIGHTS)
     try:
