@@ -15,6 +15,7 @@ from vdot_core import signals, vcu
 
 EXEMPT = {
     "cut_frames": "flicker's fits",
+    "find_nothing_kept": "masks alone are read",
     "latent_shape": "numbers",
     "widened_shape": "numbers",
     "load_raft": "a file of weights",

@@ -219,4 +219,7 @@ def test_progress_counts_over_all_chunks_and_each_has_a_preview(run, inputs, out
     )
     run("VDOTLongVideo", **inputs)
     total = 2 * SETTINGS["steps"]  # two chunks
-    assert bar == previews == [(step, total) for step in range(1, total + 1)]
+    assert previews == [(step, total) for step in range(1, total + 1)]
+    assert (
+        bar == sorted(bar) and set(bar) <= set(previews) and bar[-1] == (total, total)
+    )  # not more often than ComfyUI

@@ -69,6 +69,8 @@ def test_inference_keeps_few_temporaries(dtype, one_thread):
     # Video, backbone, context before and in its first block, normed, q, k, v, attention; rotary table. In
     # bfloat16, backbone and context take twice the space: they are float32.
     tensors = 10.6 if dtype == torch.float32 else 12.6
+    if dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+        tensors += 2.1  # torch's attention packs key and value for AMX
     assert peak <= tensors * TOKENS * WIDE.dim * x.element_size()
 
 
