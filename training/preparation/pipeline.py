@@ -74,7 +74,7 @@ class Pipeline:
         annotations = annotation_stages(self.config)
         optional = self._runnable([*annotations, REFERENCES], self.config.require_annotators)
         required = self._runnable([SHOTS, TRIM, QUALITY, MOTION, CAPTIONS], True)
-        sources = find_sources(self.config.input)
+        sources = find_sources(self.config.input, self.config.out_dir)
         logger.info("%s", counted(len(sources), "source"))
         self._cut(required[0], sources)
         for stage in required[1:3]:

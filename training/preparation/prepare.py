@@ -16,6 +16,7 @@ from .executors import make_executor
 from .output import SPLITS, clip_rows, sample_rows, write_parquet, write_shards
 from .pipeline import Clips, Pipeline
 from .sheet import write_sheet
+from .sources import check_inputs
 from .store import STORE, Store
 
 logger = logging.getLogger("vdot")
@@ -36,6 +37,7 @@ def prepare(config: PrepareConfig) -> Clips:
         StopError: A mistake that every row would meet.
     """
     folder = Path(config.out_dir)
+    check_inputs(config.input, config.out_dir)
     with locked(folder, "out_dir"):
         store = Store(folder / STORE)
         try:

@@ -18,7 +18,7 @@ from vdot_core.text import counted, shown
 from ..data.source_files import THREADS
 from ..engine.hashes import sampled_hash
 from .config import ENDINGS
-from .stage import Row
+from .stage import FOLDERS, Row
 from .store import STORE
 
 logger = logging.getLogger("vdot")
@@ -26,11 +26,34 @@ MAX_NAME = 60
 NUM_BLOCKS, BLOCK_BYTES = 4, 1 << 16  # of a source's digest
 
 
-def find_sources(inputs: Sequence[str]) -> list[Row]:
+def check_inputs(inputs: Sequence[str], out_dir: str) -> None:
+    """Refuse inputs that lie where the preparation writes, since it could not tell its clips from sources.
+
+    Args:
+        inputs, out_dir: As in `PrepareConfig`; links are followed.
+
+    Raises:
+        ValueError: An input is the output folder, or lies in one of `FOLDERS` there.
+    """
+    out, own = os.path.realpath(out_dir), _own_folders(out_dir)
+    for text in map(os.path.expanduser, inputs):
+        root = Path(os.path.realpath(_root(text)))
+        folder = next((folder for folder in own if root.is_relative_to(folder)), None)
+        if folder is None and str(root) == out:
+            folder = root
+        if folder is not None:
+            raise ValueError(
+                f"input {shown(text, 100)} lies where this run writes its results ({shown(folder, 100)}); "
+                f"give another out_dir, such as {shown(os.path.join(out_dir, 'prepared'), 100)}"
+            )
+
+
+def find_sources(inputs: Sequence[str], out_dir: str | None = None) -> list[Row]:
     """All videos under folders, files and patterns, without those that a preparation wrote.
 
     Args:
         inputs: As `PrepareConfig.input`.
+        out_dir: The preparation's folder, whose own clips are no sources, however an input reaches them.
 
     Returns:
         A row for each, sorted by id: `id`; `path`, in which links stay; `state`, which changes with the file;
@@ -42,12 +65,24 @@ def find_sources(inputs: Sequence[str]) -> list[Row]:
     """
     rows: dict[str, Row] = {}
     holds_results = cache(lambda folder: (folder / STORE).is_file())
+    own = [] if out_dir is None else _own_folders(out_dir)
+    lies_in_own = cache(lambda folder: any(Path(os.path.realpath(folder)).is_relative_to(o) for o in own))
     for text in map(os.path.expanduser, inputs):
         found = list(_files(text))
-        paths = [(name, path) for name, path in found if not _is_output(text, path, holds_results)]
+        paths = [
+            (name, path)
+            for name, path in found
+            if not _is_output(text, path, holds_results)
+            and not lies_in_own(os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path))
+        ]
         if len(paths) < len(found):
             num_outputs = counted(len(found) - len(paths), "video")
             logger.info("input %s: %s of an earlier preparation left out", shown(text), num_outputs)
+        if found and not paths:
+            raise ValueError(
+                f"input {shown(text)} holds only videos in folders of a preparation (those with {STORE}); "
+                "give the folder of the raw videos"
+            )
         if not paths:
             raise ValueError(
                 f"input {shown(text)}: no video is there; expected files ending in {' '.join(ENDINGS)}"
@@ -118,11 +153,22 @@ def _refuse(error: OSError) -> None:
     raise ValueError(f"{shown(error.filename)} cannot be read ({reason}); make it readable, or move it away")
 
 
+def _own_folders(out_dir: str) -> list[str]:
+    """Where a preparation writes its clips, behind links."""
+    return [os.path.realpath(os.path.join(out_dir, name)) for name in FOLDERS]
+
+
+def _root(text: str) -> Path:
+    """The absolute folder or file of an input; of a pattern, the folder before its first sign."""
+    parts = Path(text).parts
+    if not os.path.lexists(text):
+        parts = takewhile(lambda part: not glob.has_magic(part), parts)
+    return Path(os.path.abspath(Path(*parts)))
+
+
 def _is_output(text: str, path: str, holds_results: Callable[[Path], bool]) -> bool:
     """True for a file in the output folder of a preparation, if that lies in the input, such as its own."""
-    parts = Path(text).parts
-    root = Path(os.path.abspath(Path(*takewhile(lambda part: not glob.has_magic(part), parts))))
-    file = Path(path)
+    root, file = _root(text), Path(path)
     if file == root or not file.is_relative_to(root):
         return False
     levels = len(file.relative_to(root).parts)

@@ -22,6 +22,8 @@ SIZES = "sizes"
 FILE_ENTRIES = (
     "file", "control", "masks", "src_video_path", "mask_video_path", "target_video_path", "ref_image_path"
 )  # fmt: skip
+FOLDERS = ("clips", "annotations", "masks", "layouts", "references")
+"""Folders of the output folder that stages write to."""
 Row = dict[str, Any]
 """A row's id, what it starts from, and by stage the results of the stages before it."""
 
@@ -140,6 +142,7 @@ def file_sizes(value: Row, config: PrepareConfig) -> dict[str, int]:
 
 def out_path(config: PrepareConfig, relative: str) -> Path:
     """A file of the output folder; its folder is created."""
+    assert relative.split("/")[0] in FOLDERS, relative
     path = Path(config.out_dir) / relative
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

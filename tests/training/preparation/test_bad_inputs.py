@@ -11,7 +11,7 @@ from training.preparation import pipeline
 from training.preparation.captions import caption
 from training.preparation.config import CaptionConfig
 from training.preparation.prepare import prepare
-from training.preparation.sources import find_sources
+from training.preparation.sources import check_inputs, find_sources
 from training.preparation.stages import MOTION
 from training.preparation.store import STORE, Store
 from training.prepare import main
@@ -81,6 +81,38 @@ def test_clips_that_a_preparation_wrote_are_no_sources(config, sources):
         assert row["path"] == str(sources / "pan.mp4")
     assert find_sources([f"{settings.out_dir}/clips"]), "asked for by name they are"
     assert find_sources([f"{settings.out_dir}/clips/*.mp4"])
+
+
+def test_inputs_that_lie_where_the_run_writes_are_refused(config, sources, tmp_path):
+    out = tmp_path / "data"
+    (out / "clips" / "day").mkdir(parents=True)
+    os.rename(sources / "pan.mp4", out / "clips" / "pan.mp4")
+    (tmp_path / "link").symlink_to(out / "clips")
+    (tmp_path / "out").symlink_to(out)
+    places = ("data", "data/*.mp4", "data/clips", "data/clips/*.mp4", "data/clips/pan.mp4", "data/clips/day",
+              "link", "data/clips/day/../..", "data/masks/**/*.mp4")  # fmt: skip
+    for text in places:
+        for folder in (out, tmp_path / "out"):
+            with pytest.raises(ValueError, match=r"lies where this run writes its results .*give another"):
+                prepare(config(input=[str(tmp_path / text)], out_dir=str(folder)))
+    assert sorted(path.name for path in out.rglob("*")) == ["clips", "day", "pan.mp4"], "nothing is written"
+    check_inputs([str(out / "raw"), str(tmp_path), str(out / "clips2")], str(out))
+    check_inputs([str(out / "clips")], str(out / "clips" / "prepared"))
+
+
+def test_own_clips_are_no_sources_behind_links(sources, tmp_path):
+    out = tmp_path / "data"
+    (out / "clips").mkdir(parents=True)
+    write_video(out / "clips" / "cut.mp4", panning(5, 30), RATE)
+    (sources / "folder").symlink_to(out / "clips")
+    (sources / "file.mp4").symlink_to(out / "clips" / "cut.mp4")
+    assert len(find_sources([str(sources)])) == 3
+    for text in (sources, sources / "**" / "*.mp4"):
+        (row,) = find_sources([str(text)], str(out))
+        assert row["path"] == str(sources / "pan.mp4")
+    (sources / "pan.mp4").unlink()
+    with pytest.raises(ValueError, match="only videos in folders of a preparation"):
+        find_sources([str(sources)], str(out))
 
 
 @pytest.mark.parametrize("place", ["captions", "motion"])
