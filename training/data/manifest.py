@@ -43,6 +43,8 @@ EXPECTED = {
     "id": "text or a number",
 }
 COLUMNS = (*REQUIRED, *PATHS, "ref_image_path", "id")
+MAX_TEXT = 1_000_000
+"""Characters of a caption, path or name."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -93,13 +95,20 @@ class ManifestRows:
 
     def __init__(self, path: str, rows_per_shard: int, cached: Sequence[Sequence] = ()) -> None:
         self.path = str(path)
-        self._records = [self._renamed(number, row) for number, row in enumerate(read_table(self.path))]
+        self._records = read_table(self.path, (*COLUMNS, *RENAMED))
         if not self._records:
             raise ValueError(f"{shown(path)} has no rows; give a manifest with at least one")
-        good = [record for record in self._records if not isinstance(record, Skipped)]
-        if good:
-            _check_columns(self.path, good)
-        self._names = Counter(_name(record) for record in good)
+        columns: set[str] = set()
+        self._names: Counter[str] = Counter()
+        for number in range(len(self._records)):
+            record = self._record(number)
+            if not isinstance(record, Skipped):
+                columns.update(record)
+                if (name := _name(record)) is not None:
+                    self._names[name] += 1
+        if columns:
+            others = getattr(self._records, "columns", ())  # of Parquet, those that are not decoded
+            _check_columns(self.path, columns.union(RENAMED.get(name, name) for name in others))
         self._check_any()
         self.versions = self._versions(cached)
         starts = [0, *(count for count, _ in self.versions)]
@@ -113,7 +122,8 @@ class ManifestRows:
     def _place(self, number: int) -> str:
         return f"{self.path.rsplit('/', 1)[-1]} row {number + 1}"
 
-    def _renamed(self, number: int, record: Record | Skipped) -> Record | Skipped:
+    def _record(self, number: int) -> Record | Skipped:
+        record = self._records[number]
         try:
             return record if isinstance(record, Skipped) else renamed(record)
         except BadRowError as error:
@@ -140,11 +150,14 @@ class ManifestRows:
 
     def _hash(self, count: int) -> str:
         """A hash of the first rows' content in any table format; the files behind the paths are not read."""
-        versions = [
-            None if isinstance(record, Skipped) else {n: _plain(n, record.get(n)) for n in COLUMNS}
-            for record in self._records[:count]
-        ]
-        return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()
+        # Row by row, what one JSON list of all rows would give.
+        encode, digest = json.JSONEncoder(sort_keys=True).encode, hashlib.sha256(b"[")
+        for number in range(count):
+            record = self._record(number)
+            plain = None if isinstance(record, Skipped) else {n: _plain(n, record.get(n)) for n in COLUMNS}
+            digest.update(((", " if number else "") + encode(plain)).encode())
+        digest.update(b"]")
+        return digest.hexdigest()
 
     def rows(self, shard: int) -> Iterator[Row | Skipped]:
         """The rows of one shard, in order; rows that say too little come as their entries."""
@@ -161,7 +174,7 @@ class ManifestRows:
         return {relative_name(media.name, self.path): media.name for row in rows for media in row.files}
 
     def _row(self, number: int) -> Row | Skipped:
-        record = self._records[number]
+        record = self._record(number)
         if isinstance(record, Skipped):
             return record
         name, place = _name(record), self._place(number)
@@ -207,6 +220,10 @@ def _check_type(name: str, value: Any) -> None:
                 f"{name} {'holds' if listed else 'is'} {reprlib.repr(part)}, of type {type(part).__name__}; "
                 f"expected {EXPECTED[name]}",
             )
+        if isinstance(part, str) and len(part) > MAX_TEXT:
+            raise BadRowError(
+                "misshapen", f"{name} has {len(part)} characters, expected at most {MAX_TEXT}; shorten it"
+            )
         # Half of a UTF-16 pair, which JSON can write and no tokenizer reads; a path may hold any byte.
         if isinstance(part, str) and name in (*REQUIRED, "id") and (half := SURROGATE.search(part)):
             raise BadRowError(
@@ -236,9 +253,8 @@ def renamed(record: Record) -> Record:
     return result
 
 
-def _check_columns(path: str, records: Sequence[Record]) -> None:
+def _check_columns(path: str, columns: set[str]) -> None:
     """Refuse a table without the columns that every row needs, and misspelled ones; log those not read."""
-    columns = {name for record in records for name in record}
     absent = [name for name in COLUMNS if name not in columns]
     others = sorted(columns - set(COLUMNS))
     for name in others:

@@ -14,6 +14,7 @@ from typing import Any
 from vdot_core.text import listed, parse_json, shown
 
 from .bad_rows import Skipped, needs_package
+from .parquet import ParquetRows
 from .video_files import is_folder, read_bytes
 
 # Decoding maps bytes that are not UTF-8 to these, so that only their own row is lost.
@@ -22,14 +23,16 @@ UNDECODED = re.compile("[\udc80-\udcff]")
 # What divides the columns instead of commas, and its name in a message.
 SPREADSHEET_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
+MAX_ROWS = 10_000_000
 Record = dict[str, Any]
 
 
-def read_table(path: str) -> list[Record | Skipped]:
+def read_table(path: str, columns: Sequence[str]) -> Sequence[Record | Skipped]:
     """All records of a table, in order.
 
     Args:
         path: .csv, .jsonl (or .json with one object a line) or .parquet, local or remote.
+        columns: Columns to read of a Parquet file; of the others, all are read.
 
     Returns:
         Column -> value of each row; of a line that holds no record, its entry, whose id is its number among
@@ -52,28 +55,21 @@ def read_table(path: str) -> list[Record | Skipped]:
     except ImportError as error:
         raise needs_package(path, error) from error
     if ending == "parquet":
-        return _parquet(data, path)
+        table = ParquetRows(data, path, columns, MAX_ROWS)
+        _check_unique(table.columns, path)
+        return table
     rows = _csv(data, path) if ending == "csv" else _json_lines(data)
     place = f"{path.rsplit('/', 1)[-1]} line"
-    return [
-        row if isinstance(row, dict) else Skipped(f"{number:08d}", f"{place} {row[0]}", "misshapen", row[1])
-        for number, row in enumerate(rows)
-    ]
-
-
-def _parquet(data: bytes, path: str) -> list[Record]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError(f"{shown(path)} needs pyarrow; run `pip install pyarrow`") from error
-    try:
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read()
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{shown(path)} is no Parquet file that can be read ({shown(error, 120)}); save it again"
-        ) from error
-    _check_unique(table.column_names, path)
-    return table.to_pylist()
+    records: list[Record | Skipped] = []
+    for number, row in enumerate(rows):
+        if number == MAX_ROWS:
+            raise ValueError(f"{shown(path)} has more than {MAX_ROWS} rows; divide it into several manifests")
+        records.append(
+            row
+            if isinstance(row, dict)
+            else Skipped(f"{number:08d}", f"{place} {row[0]}", "misshapen", row[1])
+        )
+    return records
 
 
 def _check_unique(columns: Sequence[str], path: str) -> None:
