@@ -33,6 +33,7 @@ const OUTPAINT = "VDOTOutpaint"
 
 /** Id of the prompt that runs; not all messages of a run name it. */
 let running
+let isSetUp = false
 
 /** The preview of the sampler with this execution id; undefined for every other node, and for a run of another workflow. */
 function samplerPreview(executionId, promptId = running) {
@@ -40,6 +41,11 @@ function samplerPreview(executionId, promptId = running) {
   const node = findNode(executionId)
   return SAMPLERS.includes(node?.comfyClass) ? previewOf(node) : undefined
 }
+
+// Before the page is set up: a run may go on while it is opened, and ComfyUI logs an error for messages that nobody hears.
+api.addEventListener("vdot.preview", ({ detail }) => {
+  if (isSetUp) samplerPreview(detail.display_node_id, detail.prompt_id)?.show(detail)
+})
 
 app.registerExtension({
   name: "vdot",
@@ -60,13 +66,13 @@ app.registerExtension({
     watchErrors()
     watchCache()
     colorUnits(app.canvas.default_connection_color_byType, LGraphCanvas.link_type_colors)
-    api.addEventListener("vdot.preview", ({ detail }) => samplerPreview(detail.display_node_id, detail.prompt_id)?.show(detail))
     api.addEventListener("execution_start", ({ detail }) => (running = detail.prompt_id))
     api.addEventListener("executing", ({ detail }) => samplerPreview(detail?.display_node ?? detail?.node ?? detail)?.start())
     for (const end of ["execution_error", "execution_interrupted"]) {
       api.addEventListener(end, ({ detail }) => samplerPreview(detail.node_id, detail.prompt_id)?.end())
     }
     running ??= await joinRuns()
+    isSetUp = true
   },
 
   nodeCreated(node) {

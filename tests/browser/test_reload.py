@@ -11,7 +11,7 @@ STARTED = "() => window.vdotSteps?.length > 0"
 PREVIEWED = "() => Number(document.querySelector('.vdot-preview')?.dataset.step ?? 0) > 0"
 QUEUE = "async () => { await app.queuePrompt(0) }"
 # With the demo model, longer than a reload takes on the same machine.
-LONG_RUN = {"width": 64, "height": 64, "length": 17, "boxes": "0: 8, 8, 24, 24"}
+LONG_RUN = {"width": 128, "height": 128, "length": 33}
 MANY_STEPS = 100
 # Puts a layout in the place of a node that gives a unit.
 REPLACE = """([old, id]) => {
@@ -28,7 +28,9 @@ def endless(page, server, demo_workflow):
     page.clear()
     page.load(demo_workflow)
     (sampler,), (depth,) = page.nodes_of("VDOTSampler"), page.nodes_of("VDOTDepth")
-    layout = page.add("VDOTLayout", **LONG_RUN)
+    layout = page.add(
+        "VDOTLayout", boxes=f"0: 8, 8, 24, {20 + len(page.renderer)}", **LONG_RUN
+    )  # not from the cache
     page.evaluate(REPLACE, [depth, layout])
     page.pick(sampler, "preset", "custom")
     page.pick(sampler, "steps", MANY_STEPS)
@@ -43,7 +45,7 @@ def endless(page, server, demo_workflow):
 @pytest.mark.full
 def test_a_reloaded_page_knows_the_workflow_of_the_run(endless, server):
     page, graph, layout = endless
-    wait_for(page, layout, "notes", "64x64")
+    wait_for(page, layout, "notes", "128x128")
     said = shown(page, layout, "notes")
 
     page.open()

@@ -130,11 +130,12 @@ class RayExecutor:
                 num_cpus=1,
                 num_gpus=gpus,
             )
-            for result in _told(results.iter_rows()):
-                values = json.loads(result["outcome"])
-                if "failure" in values:
-                    raise failure(*values["failure"])
-                yield Outcome(**values)
+            # Prefetching would hold every result back until the next one is made.
+            for batch in _told(results.iter_batches(batch_size=None, prefetch_batches=0)):
+                for values in map(json.loads, batch["outcome"]):
+                    if "failure" in values:
+                        raise failure(*values["failure"])
+                    yield Outcome(**values)
 
     def close(self) -> None:
         """End Ray, and with it what it started."""

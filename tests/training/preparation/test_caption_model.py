@@ -65,8 +65,9 @@ def test_a_model_of_transformers_describes_a_clip(folder, tmp_path):
     settings = CaptionConfig(model_dir=str(folder), prompt="What is this ?", frames=3, max_tokens=6)
     assert missing(settings) is None
     config = PrepareConfig(input=["x"], out_dir=str(tmp_path), captions=settings)
-    write_clip(tmp_path / "clip.mp4", panning(1, 5), 16, 12)
-    row = {"id": "a", "path": "/none.mp4", "trim": {"file": "clip.mp4", "num_frames": 5}}
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips/clip.mp4", panning(1, 5), 16, 12)
+    row = {"id": "a", "path": "/none.mp4", "trim": {"file": "clips/clip.mp4", "num_frames": 5}}
     result = caption(row, config)
     assert result["source"] == "model" and {*result["prompt"].split()} <= {*WORDS[4:]}
     # Three pictures of four patches each, and the question.

@@ -91,10 +91,11 @@ def test_motion_is_measured_by_raft_where_it_is_named(tmp_path):
     from vdot_core.signals import load_raft, raft_flow
 
     torch.save(raft_small(weights=None, progress=False).state_dict(), tmp_path / "raft.pth")
-    write_clip(tmp_path / "clip.mp4", panning(1, 2), 16, 12)
-    row = {"id": "a", "trim": {"file": "clip.mp4", "num_frames": 2}}
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips/clip.mp4", panning(1, 2), 16, 12)
+    row = {"id": "a", "trim": {"file": "clips/clip.mp4", "num_frames": 2}}
     config = PrepareConfig(input=["x"], out_dir=str(tmp_path), flow_model=str(tmp_path / "raft.pth"))
-    frames = load(tmp_path / "clip.mp4", 16, 2)
+    frames = load(tmp_path / "clips/clip.mp4", 16, 2)
     expected = float(raft_flow(frames, load_raft(tmp_path / "raft.pth")).norm(dim=1).mean())
     assert motion.measure_motion(row, config)["mean_px"] == pytest.approx(expected, rel=1e-3)
     gone = PrepareConfig(input=["x"], flow_model=str(tmp_path / "gone.pth"))
@@ -187,8 +188,9 @@ def test_an_error_of_a_worker_keeps_its_type(server, tmp_path):
     url, answers, _ = server
     answers += [(401, {})]
     config = PrepareConfig(input=["x"], out_dir=str(tmp_path), captions=CaptionConfig(url=url))
-    write_clip(tmp_path / "clip.mp4", panning(1, 5), 16, 12)
-    row = {"id": "a", "path": "/none.mp4", "trim": {"file": "clip.mp4", "num_frames": 5}}
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips/clip.mp4", panning(1, 5), 16, 12)
+    row = {"id": "a", "path": "/none.mp4", "trim": {"file": "clips/clip.mp4", "num_frames": 5}}
     failures = []
     for stage, inputs in (("captions", row), ("trim", {**row, "width": 832, "height": 480, "start": 0})):
         (text,) = Worker(stage, config)({"row": [json.dumps({**inputs, "num_frames": 5})]})["outcome"]

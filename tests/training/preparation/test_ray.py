@@ -32,8 +32,9 @@ def test_a_result_is_here_before_the_next_row_of_its_worker_is_done(config, serv
     settings = config(
         executor=ExecutorConfig("ray", workers=1), captions=CaptionConfig(url=url), out_dir=str(tmp_path)
     )
-    write_clip(tmp_path / "clip.mp4", panning(1, 5), 16, 12)
-    clip = {"path": "/none.mp4", "trim": {"file": "clip.mp4", "num_frames": 5}}
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips/clip.mp4", panning(1, 5), 16, 12)
+    clip = {"path": "/none.mp4", "trim": {"file": "clips/clip.mp4", "num_frames": 5}}
     answers.append((200, GOOD))
     executor = make_executor(settings)
     try:
