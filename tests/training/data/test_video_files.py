@@ -65,7 +65,7 @@ def test_pipes_and_devices_are_not_read(tmp_path, ending):
     for path in (f"{tmp_path}/pipe.{ending}", f"file://{tmp_path}/device.{ending}"):
         if ending == "csv":
             with pytest.raises(ValueError, match=r"cannot be read.*not a file but a"):
-                read_table(path)
+                read_table(path, ("prompt",))
         elif ending == "tar":
             (skipped,) = TarRows(path).rows(0)
             assert skipped.kind == "unreadable" and "is not a file but a" in skipped.reason
