@@ -71,8 +71,9 @@ app.registerExtension({
     for (const end of ["execution_error", "execution_interrupted"]) {
       api.addEventListener(end, ({ detail }) => samplerPreview(detail.node_id, detail.prompt_id)?.end())
     }
-    running ??= await joinRuns()
     isSetUp = true
+    // Not awaited: the page restores its workflow after this.
+    joinRuns().then((id) => (running ??= id), console.warn)
   },
 
   nodeCreated(node) {
