@@ -7,6 +7,8 @@ import { typed } from "./typed.js"
 
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i
 const FRAME = /^-?\d{1,9}$/
+/** Of a detector's boxes, whose x and y are a corner, not the middle. */
+const SIDE_KEYS = ["width", "height", "w", "h"]
 
 /** @typedef {{keyed: boolean, keys: {frame: number, values: number[]}[]}} Thing frames may be negative: -1 is the last */
 
@@ -35,6 +37,7 @@ function readJson(text) {
   try {
     const parsed = JSON.parse(text)
     const paths = parsed.length && !Array.isArray(parsed[0]) ? [parsed] : parsed
+    if (paths.flat().some((point) => SIDE_KEYS.some((key) => key in point))) return undefined
     const things = paths
       .filter((path) => path.length)
       .map((path) => ({ keyed: false, keys: path.map(({ x, y }, frame) => ({ frame, values: [Number(x), Number(y)] })) }))

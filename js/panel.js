@@ -37,9 +37,10 @@ export function growToFit(node, change = 0) {
   node.setDirtyCanvas?.(true, true)
 }
 
-/** The content has its node's width: ComfyUI's classic canvas gives it that of the page until it draws the node. */
+/** The content has about its node's width: ComfyUI's classic canvas gives it that of the page, or none, until it draws the node. */
 function hasLayout(node, content) {
-  return content.offsetParent !== null && (window.LiteGraph?.vueNodesMode || content.offsetWidth <= node.size[0])
+  const share = content.offsetWidth / node.size[0]
+  return content.offsetParent !== null && (window.LiteGraph?.vueNodesMode || (share > 0.5 && share <= 1))
 }
 
 /**

@@ -81,8 +81,8 @@ def few_step_sampler(plan: StepPlan, part: range, generator: torch.Generator, pa
         mask = (extra_args or {}).get("denoise_mask")
         if mask is None or sigmas[-1] > 0:
             return reached.x
-        # The truncated labels leave a trace of noise in kept regions.
-        return reached.x * mask + model.latent_image * (1 - mask)
+        # The truncated labels leave a trace of noise in kept regions; ComfyUI has blended the soft ones.
+        return torch.where(mask == 0, model.latent_image.to(reached.x), reached.x)
 
     return comfy.samplers.KSAMPLER(vdot_few_step)
 

@@ -13,6 +13,7 @@ from ..vdot_core.text import counted, parse_json, shown, typed
 from .inputs import MAX_STRENGTH
 
 VAE_STRIDE_FRAMES = 4
+SIDE_KEYS = {"width", "height", "w", "h"}
 BOX_FORM = "write one line for each moment, as 0: 8, 20, 40, 52 (frame: left, top, right, bottom)"
 CURVE_FORM = "write frame: strength, separated by commas, as 0: 1.0, 40: 0.5, -1: 0"
 
@@ -243,6 +244,8 @@ def _from_json(text: str) -> list[list[list[float]]]:
         if paths and isinstance(paths[0], dict):
             paths = [paths]
         points = [[[float(point["x"]), float(point["y"])] for point in path] for path in paths if path]
+        if any(SIDE_KEYS & point.keys() for path in paths for point in path):
+            raise ValueError  # a detector's boxes: x and y are a corner, not the middle
         if not all(math.isfinite(number) for path in points for point in path for number in point):
             raise ValueError
         return points

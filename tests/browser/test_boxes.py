@@ -19,6 +19,8 @@ REFUSED = [
     "0: 1, 2, 3, 4\n0: 1, 2, 3, 4",
     "x: 1, 2, 3, 4",
     '[{"x": 1}]',
+    '[{"x": 8, "y": 8, "width": 22, "height": 22}]',
+    '[[{"x": 8, "y": 8, "w": 22, "h": 22}]]',
 ]
 READ = """async (texts) => {
     const {readBoxes, writeBoxes} = await import("/extensions/ComfyUI-VDOT/boxes_text.js")

@@ -200,6 +200,15 @@ def test_noise_mask_keeps_the_rest(ours, sample, encoded):
     assert any("not empty" in line for line in sample(ours, latent=latent).ui["text"])
 
 
+def test_a_soft_noise_mask_blends_once(ours, sample, encoded):
+    latent = {**encoded[2], "samples": torch.randn(encoded[2]["samples"].shape)}
+    one_step = {"preset": "custom", "steps": 1, "solver": "euler"}
+    free = sample(ours, latent=latent, **one_step).args[0]["samples"]
+    mask = torch.full((1, 1, 5, 4, 6), 0.5)
+    out = sample(ours, latent={**latent, "noise_mask": mask}, **one_step).args[0]["samples"]
+    torch.testing.assert_close(out, (free + latent["samples"][:, :, 2:]) / 2, atol=5e-3, rtol=5e-3)
+
+
 def test_a_noise_mask_of_bytes_is_refused(ours, sample, encoded):
     for value in (255.0, -1.0, float("nan")):
         mask = torch.full((1, 1, 5, 4, 6), value)

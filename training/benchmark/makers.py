@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from vdot_core import sampling, vcu
-from vdot_core.foreign import loading
+from vdot_core.foreign import load_weights, loading
 from vdot_core.text import shown
 
 from ..data.encoders import TextEncoder, VideoEncoder, pick_device, text_encoder_digest, vae_digest
@@ -133,11 +133,8 @@ class DiffusersMaker:
     def __init__(self, model: ModelConfig, config: EvaluateConfig, local_rank: int = 0) -> None:
         self.sampler, self.device = model.sampler, pick_device(config.device, local_rank)
         bf16 = uses_bf16(config.dtype, self.device, "dtype")
-        options = {"torch_dtype": torch.bfloat16 if bf16 else torch.float32, "local_files_only": True}
-        with loading(f"models: {model.name}: diffusers", model.path, "a WanVACEPipeline"):
-            self.pipeline = (
-                import_diffusers().WanVACEPipeline.from_pretrained(model.path, **options).to(self.device)
-            )
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        self.pipeline = _load_pipeline(model, dtype).to(self.device)
         self.pipeline.set_progress_bar_config(disable=True)
 
     @torch.no_grad()
@@ -167,3 +164,31 @@ class DiffusersMaker:
             output_type="pt",
         )
         return result.frames[0].permute(0, 2, 3, 1).float().cpu().clamp(0, 1)
+
+
+def _load_pipeline(model: ModelConfig, dtype: torch.dtype) -> Any:
+    """WanVACEPipeline of a folder. Its networks are loaded one by one: it would let each lack tensors."""
+    from transformers import UMT5EncoderModel
+
+    diffusers, library = import_diffusers(), f"models: {model.name}: diffusers"
+    networks = {
+        "transformer": diffusers.WanVACETransformer3DModel,
+        "transformer_2": diffusers.WanVACETransformer3DModel,
+        "vae": diffusers.AutoencoderKLWan,
+        "text_encoder": UMT5EncoderModel,
+    }
+    local, what = {"local_files_only": True}, "a WanVACEPipeline"
+    with loading(library, model.path, what):
+        index = diffusers.WanVACEPipeline.load_config(model.path, **local)
+        # [null, null] stands for one that this pipeline does without.
+        names = [name for name in networks if index.get(name, [None])[0]]
+    parts = {}
+    for name in names:
+        folder = Path(model.path, name)
+        parts[name] = load_weights(
+            library, networks[name], folder, f"the {name} of {what}", torch_dtype=dtype
+        )
+    with loading(library, model.path, what):
+        return diffusers.WanVACEPipeline.from_pretrained(
+            model.path, torch_dtype=dtype, use_safetensors=True, **local, **parts
+        )

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vdot_core.foreign import loading
+from vdot_core.foreign import load_weights, loading
 
 from ..engine.hashes import tree_hash
 from .umt5 import TEXT_LEN, embed, load_umt5
@@ -175,12 +175,13 @@ def _load_folder(path: Path, dtype: torch.dtype) -> tuple[nn.Module, Callable[[s
     from transformers import AutoTokenizer, UMT5EncoderModel
 
     # Code of a folder is never run.
-    local = {"local_files_only": True, "trust_remote_code": False}
+    no_code = {"trust_remote_code": False}
     folder = _tokenizer_folder(path)
     with loading("transformers", folder, "the tokenizer of UMT5"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **no_code)
         tokenizer("a")
     folder = _subfolder(path, "text_encoder")
-    with loading("transformers", folder, "a UMT5 text encoder"):
-        encoder = UMT5EncoderModel.from_pretrained(folder, torch_dtype=dtype, **local)
+    encoder = load_weights(
+        "transformers", UMT5EncoderModel, folder, "a UMT5 text encoder", torch_dtype=dtype, **no_code
+    )
     return encoder, lambda text: tokenizer(text)["input_ids"], TEXT_LEN

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vdot_core.checkpoints import read_tensors
-from vdot_core.foreign import loading
+from vdot_core.foreign import load_weights
 from vdot_core.text import shown
 from vdot_core.vcu import LATENT_CHANNELS
 
@@ -65,10 +65,8 @@ def load_vae(path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
     path = Path(path)
     if not path.is_dir():
         return _load_native(path, dtype)
-    with loading("diffusers", path, "a Wan VAE"):
-        vae = import_diffusers().AutoencoderKLWan.from_pretrained(
-            path, torch_dtype=dtype, local_files_only=True
-        )
+    network = import_diffusers().AutoencoderKLWan
+    vae = load_weights("diffusers", network, path, "a Wan VAE", torch_dtype=dtype)
     return vae.eval().requires_grad_(False)
 
 

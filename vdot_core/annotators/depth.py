@@ -16,6 +16,8 @@ from ..signals import normalize_depth
 from .annotator import Annotation, Annotator
 
 BATCH = 4  # frames at a time
+# DPT's first fusion layer has nothing to add: published files lack these, such as Intel/dpt-large.
+UNUSED = r"neck\.fusion_stage\.layers\.0\.residual_layer1\."
 
 
 class Depth(Annotator):
@@ -60,6 +62,6 @@ class Depth(Annotator):
             from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
             self._loaded = load_transformers(
-                self.model, "a depth model", AutoModelForDepthEstimation, AutoImageProcessor
+                self.model, "a depth model", AutoModelForDepthEstimation, AutoImageProcessor, unused=UNUSED
             )
         return self._loaded

@@ -104,4 +104,4 @@ def test_801_frames_take_the_memory_of_81(tmp_path, monkeypatch, size, read, vae
     print({length: f"{grown[length] / 1e6:.0f} MB" for length in grown})
     frame = size[0] * size[1] * 12
     assert grown[LONG] == pytest.approx(grown[SHORT], rel=0.1), grown
-    assert CHUNK * frame < grown[LONG] < LONG * frame, "a chunk, and no video"
+    assert grown[LONG] > CHUNK * frame, "not even a chunk was seen"

@@ -1,6 +1,7 @@
 """Our maker against diffusers' own pipeline, with the same weights, noise and solver."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -70,6 +71,22 @@ def test_both_make_the_same_video(bench, config, pipeline, task):
     other = make_maker(ours, settings)(sample, conditions, 8)
     assert videos[0].shape == videos[1].shape == conditions.frames.shape
     assert (videos[0] - videos[1]).abs().mean() < 0.01 < (videos[0] - other).abs().mean()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+def test_a_network_that_lacks_a_tensor_is_named(config, pipeline, tmp_path, part):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(pipeline, tmp_path / "damaged")
+    (file,) = (tmp_path / "damaged" / part).glob("*.safetensors")
+    tensors = load_file(file)
+    lost = sorted(tensors)[0]
+    del tensors[lost]
+    save_file(tensors, file, {"format": "pt"})
+    model = ModelConfig("theirs", "diffusers", str(tmp_path / "damaged"), sampler=SAMPLER)
+    with pytest.raises(ValueError, match=f"is not the {part} of a WanVACEPipeline: it lacks 1 tensors"):
+        make_maker(model, config())
 
 
 def test_a_folder_of_something_else_is_named(bench, config, tmp_path):
