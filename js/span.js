@@ -176,8 +176,8 @@ class SpanBar {
 
   key(event) {
     const step = STEPS[event.key]
-    if (step && this.isFixed(this.#selected)) return true
     if (step) {
+      if (this.isFixed(this.#selected)) return true
       this.set(this.#selected, this.borderAt(this.span[this.#selected]) + step)
       rememberForUndo()
     } else if (event.key === "Enter" || event.key === " ") this.#selected = 1 - this.#selected

@@ -47,7 +47,7 @@ def without_memory(call) -> list[str]:
 
 
 def guarded(kind: str, value=None, **limits) -> list[str]:
-    """What the guard says of a value for an input of a type."""
+    """Sentence of the guard on a value for an input of a type."""
     check = submodule("nodes.guard")._check
     entry = SimpleNamespace(get_io_type=lambda: kind, **limits)
     return refused(lambda: check(entry, "start", value))
@@ -71,7 +71,7 @@ def conditioned(width: int, **extra) -> list:
 
 
 def checked(width: int, **extra) -> list[str]:
-    """What the sampler says of a conditioning for a model that reads texts 8 numbers wide."""
+    """Sentence of the sampler on a conditioning for a model that reads texts 8 numbers wide."""
     import comfy.model_base
 
     base = object.__new__(comfy.model_base.WAN21_Vace)

@@ -73,7 +73,7 @@ def _differs(path: str, version: Version, made_ns: int | None) -> bool:
         status = os.stat(path)
         if status.st_size != version[0]:
             return True
-        # No program sets the time of an inode's change, which copies that keep the other times have anew.
+        # Copies can keep a file's other times, but not that of its inode's change, which no program sets.
         is_new = made_ns is not None and status.st_ctime_ns > made_ns
         return (status.st_mtime_ns != version[1] or is_new) and _digest(path) != version[2]
     except (OSError, ValueError):
