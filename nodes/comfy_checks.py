@@ -15,6 +15,13 @@ from .comfy_bridge import check_frame_strengths
 MAX_BATCH_INDEX = 4096  # ComfyUI draws the noise of every index up to the largest
 ROUNDING = 0.01  # of masks that were blurred or resized
 FROM_ENCODE = "take the latent straight from VDOT Encode"
+UNREAD = {
+    "concat_latent_image": "a start picture",
+    "clip_vision_output": "a picture of CLIP Vision",
+    "reference_latents": "reference latents",
+}
+"""Keys of ComfyUI's other Wan nodes, which no VACE network reads."""
+TEXT_LEN = 512
 
 
 def check_model(model) -> None:
@@ -139,6 +146,10 @@ def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str
     contexts = vace_contexts(conditioning, name)
     check_frame_strengths(model, conditioning)
     has_vace = isinstance(model.model, comfy.model_base.WAN21_Vace)
+    if has_vace:
+        lines += _find_unread(conditioning, name)
+    lines += _find_long(conditioning, getattr(model.model.diffusion_model, "text_len", TEXT_LEN), name)
+    lines += _find_uncovered(conditioning, latent_shape, name)
     for frames in contexts:
         require_numbers(frames, f"the {name} conditioning's VACE context", "look at the VAE that encoded it")
         if frames.shape[-3:] != torch.Size(latent_shape[-3:]):
@@ -151,6 +162,62 @@ def check_conditioning(model, conditioning, latent_shape, name: str) -> list[str
     if has_vace and not contexts:
         lines.append(f"{name}: no VACE context; put VDOT Encode between the text and the sampler")
     return lines
+
+
+def _find_unread(conditioning: list, name: str) -> list[str]:
+    """Notes on what other nodes put into a conditioning and VACE does not read; refuses what does not fit it.
+
+    Raises:
+        ValueError: a part of the picture, or further frames, where VACE's context is for all of it.
+    """
+    keys = {key for _, extra in conditioning for key, value in extra.items() if value is not None}
+    if "area" in keys or any(extra.get("set_area_to_bounds") for _, extra in conditioning):
+        raise ValueError(
+            f"{name} is for an area of the picture, and VACE's frames are for all of it; use Conditioning "
+            "(Set Mask) with set_cond_area default, or give a task node's control a region"
+        )
+    if "time_dim_concat" in keys:
+        raise ValueError(
+            f"{name} has further frames of another Wan node (as for Phantom), which VACE does not take; "
+            "remove that node, and give the pictures to VDOT Reference"
+        )
+    return [
+        f"{name} has {what} of another Wan node, which VACE does not read: it has no effect; give pictures "
+        "to VDOT Extend or VDOT Reference"
+        for key, what in UNREAD.items()
+        if key in keys
+    ]
+
+
+def _find_long(conditioning: list, most: int, name: str) -> list[str]:
+    """A note on a text of more tokens than the model was trained with; padding is zeros."""
+    lengths = [int(tokens.any(-1).sum(1).max()) for tokens, _ in conditioning]
+    if max(lengths) <= most:
+        return []
+    return [
+        f"{name} has {max(lengths)} tokens, the model was trained with at most {most}: it may follow the "
+        "text less; write a shorter one"
+    ]
+
+
+def _find_uncovered(conditioning: list, latent_shape, name: str) -> list[str]:
+    """A note where the masks of all texts leave a part of the picture without any."""
+    masks = [extra.get("mask") for _, extra in conditioning if not extra.get("default")]
+    if len(masks) < len(conditioning) or any(mask is None for mask in masks):
+        return []
+    scaled = [
+        torch.nn.functional.interpolate(
+            mask.reshape(-1, 1, *mask.shape[-2:]).float().cpu(), latent_shape[-2:]
+        )
+        for mask in masks
+    ]
+    bare = float((sum(mask.amax((0, 1)) for mask in scaled) == 0).float().mean())
+    if not bare:
+        return []
+    return [
+        f"{name}: {bare:.0%} of the picture has no text, as the masks of Conditioning (Set Mask) leave it "
+        "out: nothing is generated there; combine it with a text for the rest"
+    ]
 
 
 def vace_contexts(conditioning: list, name: str) -> list[torch.Tensor]:

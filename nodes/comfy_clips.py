@@ -108,7 +108,7 @@ def _parts(parts: Any) -> tuple[Tensor, float, dict | None]:
             "made it"
         )
     audio = getattr(parts, "audio", None)
-    wave = audio.get("waveform") if isinstance(audio, dict) else audio
-    if wave is None or (isinstance(wave, Tensor) and not wave.numel()):
+    if audio is None or (isinstance(audio, dict) and audio.get("waveform") is None):
         return frames, float(rate), None
-    return frames, float(rate), CHECKS["AUDIO"](None, "the video's sound", audio)
+    audio = CHECKS["AUDIO"](None, "the video's sound", audio)
+    return frames, float(rate), audio if audio["waveform"].numel() else None

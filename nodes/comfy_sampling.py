@@ -5,6 +5,7 @@ Shape letters: B batch, C channels, T latent frames, h w latents.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -20,6 +21,7 @@ from .sample_steps import CONTENT, LEFTOVER_KEY, NOISE, Leftover, StepPlan
 
 if TYPE_CHECKING:
     from ..vdot_core.sampling import Pause
+    from ..vdot_core.sampling.solvers import NoiseSource
 
 CURE_OF_NAN = "remove LoRAs and other changes from the model, or load it with the weight_dtype bf16"
 
@@ -40,7 +42,26 @@ def network_sigmas(timesteps: torch.Tensor, multiplier: float = 1000.0) -> torch
     return sigmas
 
 
-def few_step_sampler(plan: StepPlan, part: range, generator: torch.Generator, pauses: list[Pause]):
+def fresh_noise_of(seed: int, places: Sequence[int], shape: Sequence[int], start: int) -> NoiseSource:
+    """The noise that 'renoise' adds at each step, of every sample on its own: one of a batch is as if alone.
+
+    Args:
+        seed: of the run.
+        places: of the samples in their batch, as in ComfyUI's batch_index.
+        shape: [B, C, T, h, w].
+        start: number of steps whose noise was used before.
+    """
+    generators = [torch.Generator().manual_seed((seed + place) % 2**64) for place in places]
+
+    def draw(like: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.randn((1, *like.shape[1:]), generator=own) for own in generators])
+
+    for _ in range(1 + start):  # fresh noise continues after the first, and after that of earlier steps
+        draw(torch.empty(shape, device="meta"))
+    return draw
+
+
+def few_step_sampler(plan: StepPlan, part: range, fresh: NoiseSource, pauses: list[Pause]):
     """A ComfyUI sampler that runs steps of `vdot_core.sampling` on ComfyUI's model.
 
     The solver steps on the schedule's exact sigmas; the network is called at the sigmas that show it the
@@ -50,7 +71,7 @@ def few_step_sampler(plan: StepPlan, part: range, generator: torch.Generator, pa
     Args:
         plan: schedule, solver, and what the first step starts from.
         part: the steps to run.
-        generator: of the fresh noise of 'renoise', at that of the first step.
+        fresh: the noise that 'renoise' adds, from that of the first step on.
         pauses: where to resume, if not empty; gets where the part stopped.
 
     Returns:
@@ -76,7 +97,7 @@ def few_step_sampler(plan: StepPlan, part: range, generator: torch.Generator, pa
                 callback({"i": index, "x": latents, "denoised": x0, "sigma": sigma, "sigma_hat": sigma})
 
         start = pauses[-1].to(x.device) if pauses else _start(plan, model)
-        reached = resume(velocity, start, schedule, part.stop, plan.solver, generator, on_step)
+        reached = resume(velocity, start, schedule, part.stop, plan.solver, fresh, on_step)
         pauses.append(reached.to(comfy.model_management.intermediate_device()))
         mask = (extra_args or {}).get("denoise_mask")
         if mask is None or sigmas[-1] > 0:
@@ -139,9 +160,7 @@ def run_plan(plan: StepPlan, models: list, texts: dict, latent: dict, *, seed, c
         model, part = with_step_ranges(models[number]), range(start, end)
         samples = comfy.sample.fix_empty_latent_channels(model, content)
         noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-        generator = torch.Generator().manual_seed(seed)
-        for _ in range(1 + start):  # fresh noise continues after the first, and after that of earlier steps
-            torch.randn(samples.shape, generator=generator)
+        fresh = fresh_noise_of(seed, latent.get("batch_index") or range(len(samples)), samples.shape, start)
         guider = comfy.samplers.CFGGuider(model)
         guider.inner_set_conds(texts)
         guider.set_cfg(cfg)
@@ -151,7 +170,7 @@ def run_plan(plan: StepPlan, models: list, texts: dict, latent: dict, *, seed, c
         out = guider.sample(
             noise,
             samples,
-            few_step_sampler(plan, part, generator, pauses),
+            few_step_sampler(plan, part, fresh, pauses),
             sigmas,
             denoise_mask=None if mask is None else mask.float(),
             callback=shifted(callback, start - plan.start, plan.num_steps),

@@ -8,6 +8,7 @@ import comfy.patcher_extension
 import torch
 
 from ..vdot_core.choices import ALL_STEPS
+from ..vdot_core.text import listed
 from .comfy_network import ComfyWanVace
 from .sample_steps import SAME_SIGMA
 
@@ -113,3 +114,32 @@ def step_lines(model, conditioning, sigmas: Sequence[float], num_steps: int, fir
                 where = f"{', '.join(map(str, steps))} of {num_steps}" if steps else "none of this run"
                 lines.append(f"steps in which unit {number} acts: {where}")
     return list(dict.fromkeys(lines))
+
+
+def check_text_in_steps(model, conditioning, sigmas: Sequence[float], num_steps: int, first: int) -> None:
+    """Refuse a positive text that some steps of the run are without: ComfyUI makes zeros of them.
+
+    Args:
+        model, sigmas, num_steps, first: as in `step_lines`.
+        conditioning: ComfyUI's, of Conditioning (Set Timestep Range).
+
+    Raises:
+        ValueError: names the steps that have no text.
+    """
+    sampling = model.get_model_object("model_sampling")
+    spans = []
+    for _, extra in conditioning:
+        start = max(extra.get("start_percent", 0.0), extra.get("clip_start_percent", 0.0))
+        end = min(extra.get("end_percent", 1.0), extra.get("clip_end_percent", 1.0))
+        spans.append([float(sampling.percent_to_sigma(part)) for part in (start, end)])
+    bare = [
+        first + number
+        for number, sigma in enumerate(sigmas, 1)
+        if not any(last - SAME_SIGMA <= sigma <= begin + SAME_SIGMA for begin, last in spans)
+    ]
+    if bare:
+        raise ValueError(
+            f"positive has no text in {'step' if len(bare) == 1 else 'steps'} {listed(bare, 6)} of "
+            f"{num_steps}, so that nothing would be generated; remove Conditioning (Set Timestep Range), or "
+            "combine it with a text for these steps"
+        )

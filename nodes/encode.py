@@ -104,7 +104,7 @@ class VDOTEncode(CheckedNode):
         names, units = _with_strengths(unit, strength, further)
         _check_earlier(units, positive, negative)
         context = vcu.encode(units, vae_encoder(vae), names=names, **encode_options(vae))
-        lines = _describe(context, names) + _earlier_line(positive)
+        lines = _describe(context, names) + _earlier_lines(positive, negative)
         positive, negative, latent = conditioned(context, positive, negative)
         trim = ReferenceCount(context.num_reference_latents)
         return io.NodeOutput(positive, negative, latent, trim, ui=report(lines))
@@ -151,12 +151,15 @@ def _check_earlier(units: list, positive, negative) -> None:
                 )
 
 
-def _earlier_line(positive) -> list[str]:
-    """A line where an earlier node gave the text units already."""
-    count = len(vace_contexts(positive, "positive"))
-    before = "a unit" if count == 1 else f"{count} units"
-    line = f"positive has {before} of an earlier node: all act; for these alone, connect CLIP Text Encode"
-    return [line] if count else []
+def _earlier_lines(positive, negative) -> list[str]:
+    """Lines where an earlier node gave the texts units already."""
+    lines = []
+    for name, text in (("positive", positive), ("negative", negative or [])):
+        count = max((len(vace_contexts([entry], name)) for entry in text), default=0)
+        before = "a unit" if count == 1 else f"{count} units"
+        line = f"{name} has {before} of an earlier node: all act; for these alone, connect CLIP Text Encode"
+        lines += [line] * bool(count)
+    return lines
 
 
 def _with_strengths(unit, strength: float, further: dict) -> tuple[list[str], list]:

@@ -237,14 +237,13 @@ def _is_schedule(value: Any) -> bool:
     return isinstance(value, tuple) and all(isinstance(change, Change) for change in value)
 
 
-def _is_sound(value: Any) -> bool:
-    import torch
+def _sound(entry, name: str, value: Any) -> dict:
+    from ..vdot_core.sounds import read_audio
 
-    from ..vdot_core.sounds import MAX_RATE
-
-    wave, rate = (value.get(k) for k in ("waveform", "sample_rate")) if isinstance(value, dict) else (0, 0)
-    is_wave = isinstance(wave, torch.Tensor) and wave.ndim in (2, 3) and wave.numel() > 0
-    return is_wave and wave.is_floating_point() and type(rate) is int and 1 <= rate <= MAX_RATE
+    sound = read_audio(value)
+    if sound is None:
+        raise _refusal(name, value, "sound; connect a node that gives AUDIO")
+    return sound
 
 
 def _nested(expected: str) -> Callable:
@@ -284,6 +283,6 @@ CHECKS: dict[str, Callable] = {
     "VDOT_SIZE": _made("VideoSize", "a size; connect the size of VDOT Load"),
     "VIDEO": _with("get_components", "a video; connect Load Video, or a node that gives VIDEO"),
     "VDOT_SCHEDULE": _where(_is_schedule, "changes from a frame on; connect VDOT From Frame"),
-    "AUDIO": _where(_is_sound, "sound; connect a node that gives AUDIO"),
+    "AUDIO": _sound,
 }
 """By ComfyUI's name of the type."""

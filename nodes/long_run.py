@@ -222,6 +222,9 @@ class Job:
     def _sound(self) -> tuple[torch.Tensor | None, int]:
         if self.audio is None:
             return None, 1
+        if not self.audio["waveform"].numel():
+            self.lines.append("audio is empty, or its clip has no sound: the file has none")
+            return None, 1
         sound, lines = first_sound(self.audio)
         num_channels = len(sound.waveform)
         if num_channels > 2:

@@ -157,7 +157,7 @@ def _with_nag(models: list, negative, settings: Settings) -> list:
 def _validate(models: list, positive, negative, latent: dict, plan: StepPlan, uses: dict) -> list[str]:
     """Refuse impossible settings before anything heavy runs; returns messages about unusual ones."""
     from .comfy_checks import check_conditioning
-    from .comfy_step_range import step_lines
+    from .comfy_step_range import check_text_in_steps, step_lines
 
     samples, lines = latent["samples"], []
     for use, off in uses.items():
@@ -178,6 +178,7 @@ def _validate(models: list, positive, negative, latent: dict, plan: StepPlan, us
             line = "the shift set on the model is not used: this node's preset, or its own shift, decides"
             lines.append(line)
     levels = (plan.schedule.timesteps[plan.start : plan.end] / 1000).tolist()
+    check_text_in_steps(models[0], positive, levels, plan.schedule.num_steps, plan.start)
     lines += step_lines(models[0], positive, levels, plan.schedule.num_steps, plan.start)
     lines += _latent_lines(latent, plan)
     if not uses and negative and not any(ZERO_TEXT_KEY in extra for _, extra in negative):

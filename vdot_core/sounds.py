@@ -5,7 +5,8 @@ Letters: C channels, N samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .memory import check_size
+from .text import shown
 from .videos import open_video
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 # Times of frames are rounded to the file's time base; a larger step is a gap in the sound.
 LARGEST_JITTER = 0.05
 MAX_RATE = 768_000
+WHOLE_SCALES = {torch.int16: 2.0**15, torch.int32: 2.0**31}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,35 @@ class Sound:
         first, num_samples = round(start * self.rate), round(seconds * self.rate)
         part = self.waveform[:, first : first + num_samples]
         return Sound(torch.nn.functional.pad(part, (0, num_samples - part.shape[1])), self.rate)
+
+
+def read_audio(value: Any) -> dict[str, Any] | None:
+    """ComfyUI's AUDIO in its plain form.
+
+    Args:
+        value: a mapping of waveform [B, C, N] or [C, N] and sample_rate. Packs such as VideoHelperSuite give
+            one that is read at its first use; where that fails, as of a video without sound, it is empty.
+
+    Returns:
+        waveform, float, and sample_rate, int; None for what is no sound.
+    """
+    if not isinstance(value, Mapping):
+        return None
+    try:
+        wave, rate = value.get("waveform"), value.get("sample_rate")
+    except Exception as error:  # of the pack that reads it
+        logging.getLogger("vdot").warning("a clip's sound cannot be read: %s", shown(error, 400))
+        return {"waveform": torch.zeros(1, 1, 0), "sample_rate": 1}
+    if not isinstance(wave, Tensor) or wave.ndim not in (2, 3) or wave.is_complex():
+        return None
+    is_whole = isinstance(rate, (int, float)) and not isinstance(rate, bool) and rate == rate // 1
+    if not is_whole or not 1 <= rate <= MAX_RATE:
+        return None
+    if not wave.is_floating_point():
+        if wave.dtype not in WHOLE_SCALES:
+            return None
+        wave = wave.float() / WHOLE_SCALES[wave.dtype]
+    return {"waveform": wave, "sample_rate": int(rate)}
 
 
 def read_sound(file: str | Path | IO[bytes], start: float, seconds: float) -> tuple[Sound | None, list[str]]:

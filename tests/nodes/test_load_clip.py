@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Mapping
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -129,10 +130,36 @@ def test_sound_of_other_packs_forms_is_taken(made):
         assert made(audio={"waveform": torch.zeros(shape), "sample_rate": 8000})[1] is None
     several = made.outcome(audio={"waveform": torch.rand(2, 1, 9000), "sample_rate": 8000})
     assert several.ui["text"][-1] == "audio holds 2 sounds: the first is used, 1 left out"
+    audio = made(audio={"waveform": torch.full((2, 9000), 16384, dtype=torch.int16), "sample_rate": 8e3})[1]
+    assert audio["sample_rate"] == 8000 and float(audio["waveform"].max()) == 0.5
     audio = made(audio={"waveform": torch.ones(2, 9000), "sample_rate": 8000})[1]
     assert audio["waveform"].shape == (1, 2, 2500)
     frames = made(images=torch.full((5, 32, 48, 3), 255, dtype=torch.uint8))[0]
     assert torch.equal(frames, torch.ones_like(frames))
+
+
+class ReadAtUse(Mapping):
+    """Sound of a video as VideoHelperSuite's loaders give it."""
+
+    def __init__(self, sound):
+        self.sound = sound
+
+    def __getitem__(self, key):
+        if self.sound is None:
+            raise RuntimeError("failed to extract audio")
+        return self.sound[key]
+
+    def __iter__(self):
+        return iter(self.sound)
+
+    def __len__(self):
+        return len(self.sound)
+
+
+def test_sound_that_is_read_when_it_is_used_is_taken(made):
+    plain = {"waveform": torch.rand(1, 2, 9000), "sample_rate": 8000}
+    assert torch.equal(made(audio=ReadAtUse(plain))[1]["waveform"], plain["waveform"][..., :2500])
+    assert made(audio=ReadAtUse(None))[1] is None
 
 
 def test_missing_files_are_said_before_the_run(run, node_classes, inputs):

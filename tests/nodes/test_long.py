@@ -79,6 +79,10 @@ def test_the_file_has_all_frames_rate_and_sound(run, inputs, output):
     outcome = run("VDOTLongVideo", **inputs, all_frames=False, audio=two)
     assert "audio holds 2 sounds: the first is used, 1 left out" in outcome.ui["text"]
     assert any("6 channels: the first two are written" in text for text in outcome.ui["text"])
+    empty = {"waveform": torch.zeros(1, 2, 0), "sample_rate": rate}
+    silent = run("VDOTLongVideo", **inputs, audio=empty)
+    assert "audio is empty, or its clip has no sound: the file has none" in silent.ui["text"]
+    assert silent.args[1].get_components().audio is None
     last = outcome.args[0]
     assert len(last) < FRAMES and torch.equal(last, images[-len(last) :])
 
