@@ -50,6 +50,10 @@ class Clips:
         """Clips that were not rejected."""
         return [clip_id for clip_id in self.starts if clip_id not in self.rejected]
 
+    def used_sources(self) -> set[str]:
+        """Sources of these clips."""
+        return {self.starts[clip_id]["source"] for clip_id in self.used()}
+
 
 class Pipeline:
     """One preparation.

@@ -13,6 +13,7 @@ from .budget import budget, stage_times
 from .captions import cost as caption_cost
 from .config import PrepareConfig
 from .executors import make_executor
+from .make_rows import one_sided
 from .output import SPLITS, clip_rows, sample_rows, write_parquet, write_shards
 from .pipeline import Clips, Pipeline
 from .sheet import write_sheet
@@ -69,6 +70,8 @@ def _write(config: PrepareConfig, clips: Clips, store: Store) -> None:
         logger.info("%s", cost)
     write_sheet(folder / SHEET, config, clips, store, every, stage_times(store))
     logger.info("%s", shown(folder / SHEET))
+    if split := one_sided(clips.used_sources(), config.tasks):
+        logger.warning("%s", split)
     if clips.provisional:
         logger.warning(
             "%s the template's caption, as the server gave none; the same command asks for them again",

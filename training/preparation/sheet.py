@@ -24,6 +24,7 @@ from ..data.video_files import Media
 from .budget import StageTime
 from .clip_files import decoded, to_bytes
 from .config import PrepareConfig
+from .make_rows import chosen_tasks, one_sided
 from .pipeline import Clips
 from .stage import Row
 from .store import Store
@@ -74,7 +75,7 @@ def write_sheet(
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Prepared clips</title>",
         f"<meta name=viewport content='width=device-width'><style>{STYLE}</style><h1>Prepared clips</h1>",
-        _summary(clips, counts),
+        _summary(clips, counts, config),
         "<h2>Rows by task</h2>",
         _tasks_table(clips, store, counts, config),
         "<h2>Rejected</h2>",
@@ -110,7 +111,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([*lines, "</table>"])
 
 
-def _summary(clips: Clips, counts: Counter[str]) -> str:
+def _summary(clips: Clips, counts: Counter[str], config: PrepareConfig) -> str:
     used = clips.used()
     held_out = sum(clips.starts[clip_id]["held_out"] for clip_id in used)
     text = (
@@ -121,14 +122,13 @@ def _summary(clips: Clips, counts: Counter[str]) -> str:
     notes += [
         f"{stage} of {row_id}: {reason}; run again to try it again" for stage, row_id, reason in clips.later
     ]
-    return f"<p>{html.escape(text)}</p>" + "".join(
-        f"<p>Not run: {html.escape(shown(note, 300))}</p>" for note in notes
-    )
+    notes = [f"Not run: {note}" for note in notes]
+    if split := one_sided(clips.used_sources(), config.tasks):
+        notes.append(f"Split: {split}.")
+    return "".join(f"<p>{html.escape(shown(note, 300))}</p>" for note in (text, *notes))
 
 
 def _tasks_table(clips: Clips, store: Store, counts: Counter[str], config: PrepareConfig) -> str:
-    from .make_rows import chosen_tasks
-
     reasons: dict[str, Counter[str]] = {task: Counter() for task in chosen_tasks(config.tasks)}
     for clip_id in clips.used():
         if "tasks" in clips.keys[clip_id]:
