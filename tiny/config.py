@@ -64,7 +64,8 @@ class VaeConfig:
         annotation_share: Part of the shape clips shown as conditions are: depth, lines or grayed regions.
         edge_weight: Weight of the loss of edges, next to L1 + MSE.
         kl_weight: Weight of the latents' KL divergence from a standard normal.
-        bf16: Compute under bfloat16 autocast: true, false, or auto: where the device has it in hardware.
+        bf16: Compute under bfloat16 autocast: true, false, or auto: on a GPU that has it. On CPUs that have
+            it, the gradients of 3D convolutions take twice as long in bfloat16 as in float32.
         decoder_only: Train the decoder alone, on an encoder that is already in use.
         start_from: A VAE file to begin with instead of fresh weights.
         num_validation: Held-out clips of each kind in a validation.

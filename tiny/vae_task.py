@@ -114,7 +114,8 @@ class VaeTask:
 
     def __init__(self, config: PretrainConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        bf16 = uses_bf16(config.vae.bf16, device, "vae.bf16")
+        slow = config.vae.bf16 == "auto" and device.type == "cpu"
+        bf16 = not slow and uses_bf16(config.vae.bf16, device, "vae.bf16")
         self.settings = replace(config.vae, bf16=bf16)
         if not self.settings.stages:
             raise ValueError("vae.stages is empty; give at least one stage")

@@ -79,3 +79,14 @@ def test_the_header_has_diffusers_configuration_and_the_digest_is_of_the_tensors
     tiny.save_vae(network.to(torch.float64), two)
     network.to(torch.float32)
     assert tiny.weights_digest(one) != tiny.weights_digest(two), "another number format is another file"
+
+
+def test_vae_training_takes_bfloat16_on_a_cpu_only_when_it_is_asked_for(monkeypatch):
+    from tiny import vae_task
+    from tiny.config import PretrainConfig, VaeConfig, VaeStage
+
+    monkeypatch.setattr(vae_task, "uses_bf16", lambda choice, device, key: choice in (True, "auto"))
+    for choice, expected in (("auto", False), (True, True), (False, False)):
+        vae = VaeConfig(base_dim=2, stages=[VaeStage(steps=1)], bf16=choice)
+        task = vae_task.VaeTask(PretrainConfig(model="vae", vae=vae), torch.device("cpu"))
+        assert task.settings.bf16 is expected
