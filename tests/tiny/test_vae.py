@@ -88,5 +88,5 @@ def test_vae_training_takes_bfloat16_on_a_cpu_only_when_it_is_asked_for(monkeypa
     monkeypatch.setattr(vae_task, "uses_bf16", lambda choice, device, key: choice in (True, "auto"))
     for choice, expected in (("auto", False), (True, True), (False, False)):
         vae = VaeConfig(base_dim=4, stages=[VaeStage(1, 1, 32, 1, 1e-3, 1e-3)], bf16=choice)
-        task = vae_task.VaeTask(PretrainConfig(model="vae", vae=vae), torch.device("cpu"))
+        task = vae_task.VaeTask(PretrainConfig(model="vae", out_dir="unused", vae=vae), torch.device("cpu"))
         assert task.settings.bf16 is expected
