@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints.folders import INDEX_SUFFIX, listed_shards
+from .files import file_size
+from .foreign_files import CONFIG, bounded_by_files, check_files
 from .out_of_memory import is_out_of_memory
 from .text import listed, shown
 
@@ -31,17 +33,34 @@ def loading(
         kind: of the error that is raised.
 
     Raises:
-        kind: the library failed; exhausted memory and packages that are missing stay as they are.
+        kind: the library failed, a package that the model needs is missing, or a file of the folder asks for
+            what is not in it, see `check_files`; exhausted memory stays as it is.
     """
+    with _as_kind(kind):
+        check_files(Path(folder))
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error) or isinstance(error, ImportError):
+        if is_out_of_memory(error):
             raise
+        if isinstance(error, ImportError):
+            raise kind(
+                f"{shown(folder, 100)} needs a package that is not here to be read as {what} "
+                f"({shown(error, 160)}); install it, or give another folder"
+            ) from error
         raise kind(
             f"{library} cannot load {shown(folder, 100)} as {what} ({shown(error, 120)}); download it again, "
             "or give another folder"
         ) from error
+
+
+@contextmanager
+def _as_kind(kind: type[Exception]) -> Iterator[None]:
+    """Errors of a check as the kind that the caller expects."""
+    try:
+        yield
+    except ValueError as error:
+        raise kind(str(error)) from error
 
 
 def missing_model(user: str, folder: str | Path | None, what: str, purpose: str = "") -> str | None:
@@ -55,7 +74,7 @@ def missing_model(user: str, folder: str | Path | None, what: str, purpose: str 
     """
     if not importlib.util.find_spec("transformers"):
         return f"{user} needs transformers{purpose}: `pip install transformers`"
-    if not (Path(folder) / "config.json").is_file():
+    if not (Path(folder) / CONFIG).is_file():
         return f"{user}: {shown(folder)} holds no config.json; give the folder of {what}"
     return None
 
@@ -91,7 +110,9 @@ def load_weights(
     _require_safetensors(folder, what, kind)
     # Tensors of other shapes are ignored by the library, so that they can be named below.
     strict = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with loading(library, folder, what, kind):
+    with _as_kind(kind):
+        file_size(folder / CONFIG)  # without one, a library builds the network that it knows best
+    with loading(library, folder, what, kind), bounded_by_files(folder):
         loaded, report = network.from_pretrained(folder, local_files_only=True, **strict, **options)
     # Each of these is left with random values.
     missing = sorted(name for name in report["missing_keys"] if not re.match(unused, name))
@@ -119,10 +140,8 @@ def _require_safetensors(folder: Path, what: str, kind: type[Exception]) -> None
         )
     # config.json may name one in a folder below (transformers_weights).
     for index in sorted(folder.rglob(f"*.safetensors{INDEX_SUFFIX}")):
-        try:
+        with _as_kind(kind):
             listed_shards(index)
-        except ValueError as error:
-            raise kind(str(error)) from error
 
 
 def load_transformers(

@@ -6,11 +6,12 @@ import json
 import math
 import reprlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
 MAX_JSON_BYTES = 8_000_000  # Python's objects take up to 20 times as much
-_MAX_DIGITS = 20  # of 2**64, the largest seed
+MAX_DIGITS = 20  # of 2**64, the largest seed
 _WIDE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | {0x3001: ",", 0x3000: " "}
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 2
@@ -74,15 +75,18 @@ def listed(values: Iterable[object], limit: int = 10, width: int = 160) -> str:
     return ", ".join(texts) + (f" and {rest} more" if rest else "")
 
 
-def parse_json(text: str | bytes, *, allow_nan: bool = False, unique_keys: bool = False) -> Any:
+def parse_json(
+    text: str | bytes, *, allow_nan: bool = False, unique_keys: bool = False, max_digits: int = MAX_DIGITS
+) -> Any:
     """Parse JSON that comes from outside.
 
     Args:
         text: at most `MAX_JSON_BYTES`; bytes are UTF-8.
         allow_nan: read NaN and Infinity, which some tables have in empty cells.
         unique_keys: refuse a key that stands twice in an object; otherwise the last one counts.
+        max_digits: of an integer.
     Returns:
-        The value; its numbers are finite and at most 20 digits long.
+        The value; its numbers are finite.
     Raises:
         ValueError: anything else, in one short line that says why.
     """
@@ -93,7 +97,7 @@ def parse_json(text: str | bytes, *, allow_nan: bool = False, unique_keys: bool 
         constants = float if allow_nan else _real
         return json.loads(
             text,
-            parse_int=_integer,
+            parse_int=partial(_integer, max_digits),
             parse_float=_real,
             parse_constant=constants,
             object_pairs_hook=_unique if unique_keys else None,
@@ -113,8 +117,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
+def _integer(max_digits: int, digits: str) -> int:
+    if len(digits) > max_digits:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vdot_core.foreign import load_weights
+from vdot_core.foreign_files import check_files
 
 ROOT = Path(__file__).resolve().parents[2]
 # What reads no weights, or only networks that were loaded by `load_weights`.
@@ -101,6 +102,84 @@ def test_an_index_names_files_of_its_own_folder_only(model, place, tmp_path):
     index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(names, place)}
     file.with_name(f"{file.name}.index.json").write_text(json.dumps(index))
     assert "a shard must be a file in the same folder" in refused(library, network, folder)
+
+
+ELSEWHERE = {
+    "attn_implementation": "someone/kernel",
+    "_attn_implementation": "flash_attention_2",
+    "text_config": {"attn_implementation": {"": "kernels-community/flash-attn"}},
+    "experts_implementation": "someone/kernel",
+    "backbone": "hf-hub:someone/model",
+    "use_pretrained_backbone": True,
+}
+
+
+@pytest.mark.parametrize("key", ELSEWHERE)
+def test_a_config_that_names_code_or_weights_elsewhere_is_refused(model, key):
+    library, network, folder, _, _ = model
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: ELSEWHERE[key]}))
+    assert "config.json" in refused(library, network, folder)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: None}))
+    load_weights(library, type(network), folder, "a model")
+
+
+def test_an_adapter_and_a_folder_without_config_are_refused(model):
+    library, network, folder, _, _ = model
+    adapter = folder / "adapter_config.json"
+    adapter.write_text('{"base_model_name_or_path": "someone/model", "peft_type": "LORA"}')
+    assert "holds an adapter of another model" in refused(library, network, folder)
+    adapter.unlink()
+    (folder / "config.json").unlink()
+    assert "config.json is not a file" in refused(library, network, folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt", "spiece.model"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "endless"])
+def test_files_that_would_be_read_without_end_are_not_opened(model, name, kind):
+    library, network, folder, _, _ = model
+    path = folder / name
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(30 << 30)
+    expected = "bytes, expected at most" if kind == "endless" else f"not a file but a {kind}"
+    assert expected in refused(library, network, folder)
+
+
+def test_a_network_much_larger_than_its_files_is_not_built(tmp_path):
+    library, network, _ = text_encoder()
+    network.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    for change in ({"vocab_size": 10**11}, {"d_ff": 10**8, "d_model": 10**4}, {"num_layers": 10**5}):
+        path.write_text(json.dumps(values | change))
+        assert "config.json describes a network of far more than the" in refused(library, network, tmp_path)
+
+
+@pytest.mark.parametrize("size", [{"height": 10**6, "width": 10**6}, 10**9])
+def test_pictures_of_an_absurd_size_are_refused(tmp_path, size):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": size}))
+    with pytest.raises(ValueError, match="pixels a side, expected at most 8192"):
+        check_files(tmp_path)
+    # Limits of areas, and what a tokenizer without a limit writes.
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"longest_edge": 16777216}}')
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')
+    check_files(tmp_path)
+
+
+def test_a_package_that_a_model_needs_is_named(tmp_path):
+    class Network:
+        def from_pretrained(self, *_, **__):
+            raise ImportError("GPTQ needs optimum (`pip install optimum`)")
+
+    text_encoder()[1].save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"needs a package that is not here .* optimum.*; install it"):
+        load_weights("transformers", Network(), tmp_path, "a model")
 
 
 def test_nobody_else_loads_a_network():

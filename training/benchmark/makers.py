@@ -6,6 +6,7 @@ Letters: B batch, T latent frames, h w latents, L tokens, D width, F frames, H W
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from vdot_core import sampling, vcu
 from vdot_core.foreign import load_weights, loading
-from vdot_core.text import shown
+from vdot_core.foreign_files import check_files
+from vdot_core.text import described, shown
 
 from ..data.encoders import TextEncoder, VideoEncoder, pick_device, text_encoder_digest, vae_digest
 from ..diffusers_package import import_diffusers
@@ -180,6 +182,7 @@ def _load_pipeline(model: ModelConfig, dtype: torch.dtype) -> Any:
     local, what = {"local_files_only": True}, "a WanVACEPipeline"
     with loading(library, model.path, what):
         index = diffusers.WanVACEPipeline.load_config(model.path, **local)
+        _check_parts(Path(model.path), index)
         # [null, null] stands for one that this pipeline does without.
         names = [name for name in networks if index.get(name, [None])[0]]
     parts = {}
@@ -192,3 +195,13 @@ def _load_pipeline(model: ModelConfig, dtype: torch.dtype) -> Any:
         return diffusers.WanVACEPipeline.from_pretrained(
             model.path, torch_dtype=dtype, use_safetensors=True, **local, **parts
         )
+
+
+def _check_parts(folder: Path, index: Mapping[str, Any]) -> None:
+    """Refuse parts of other libraries, which would be imported by name, and files as `check_files` does."""
+    for name, part in index.items():
+        library = part[0] if isinstance(part, (list, tuple)) and part else None
+        if library not in (None, "diffusers", "transformers"):
+            raise ValueError(f"its {shown(name, 40)} is a class of {described(library)}, which is not loaded")
+        if isinstance(part, (list, tuple)) and (folder / name).is_dir():
+            check_files(folder / name)

@@ -8,12 +8,15 @@ from functools import lru_cache
 
 import torch
 
-from vdot_core.foreign import load_transformers, missing_model
+from vdot_core.foreign import load_transformers, loading, missing_model
 from vdot_core.text import shown
 
 from .answers import answer_text
 from .config import CaptionConfig
 from .stage import Row, StopError
+
+# The folder may ask for others, of which each takes memory.
+SEARCH = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
 
 
 def missing(config: CaptionConfig) -> str | None:
@@ -40,15 +43,17 @@ def describe(pictures: Sequence[bytes], config: CaptionConfig) -> Row:
     processor, network = _load(config.model_dir)
     content = [{"type": "image", "image": Image.open(io.BytesIO(data)).convert("RGB")} for data in pictures]
     content.append({"type": "text", "text": config.prompt})
-    inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    ).to(network.device, network.dtype)
+    # The folder's template is a program of its own, which may fail.
+    with loading("transformers", config.model_dir, "a vision-language model that takes pictures", StopError):
+        inputs = processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(network.device, network.dtype)
     with torch.inference_mode():
-        tokens = network.generate(**inputs, max_new_tokens=config.max_tokens, do_sample=False)
+        tokens = network.generate(**inputs, **SEARCH, max_new_tokens=config.max_tokens)
     num_asked = inputs["input_ids"].shape[1]
     is_cut = tokens.shape[1] - num_asked >= config.max_tokens
     text = answer_text(processor.decode(tokens[0, num_asked:], skip_special_tokens=True), is_cut=is_cut)

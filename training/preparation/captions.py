@@ -9,7 +9,6 @@ import os
 import time
 import unicodedata
 import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -27,10 +26,12 @@ from .answers import answer_text
 from .caption_model import describe
 from .clip_files import load, to_bytes
 from .config import CaptionConfig, PrepareConfig
+from .post import post, refusal
 from .stage import RetryLaterError, Row, StopError, model_state, out_path
 
 MAX_TEXT_BYTES = 20_000
 MAX_ANSWER_BYTES = 2**20
+MAX_TOKENS = 10**9  # of one answer; a table's column holds their sum
 PICTURE_SIDE = 512
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 # Settings that change no caption.
@@ -181,14 +182,12 @@ def ask(pictures: list[bytes], config: CaptionConfig, pause_s: float = FIRST_PAU
         if number:
             time.sleep(min(max(wait_s, pause_s * 2 ** (number - 1)), LONGEST_PAUSE_S))
         try:
-            request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-            with urllib.request.urlopen(request, timeout=config.timeout_s) as answer:
-                content = answer.read(MAX_ANSWER_BYTES)
-                _silence[config.url] = 0
-                return _read(content)
+            content = post(address, json.dumps(body).encode(), headers, config.timeout_s, MAX_ANSWER_BYTES)
+            _silence[config.url] = 0
+            return _read(content)
         except urllib.error.HTTPError as error:
             wait_s = _asked_pause(error)
-            reason = f"status {error.code}: {shown(_body(error), 120)}"
+            reason = refusal(error)
             if error.code not in RETRIED:
                 raise StopError(
                     f"the server {shown(config.url, 80)} refused the request ({reason}); look at the model's "
@@ -214,17 +213,10 @@ def _tries(count: int) -> str:
 def _asked_pause(error: urllib.error.HTTPError) -> float:
     """Seconds that a server asks to wait, such as with status 429; 0 where it names none, or a date."""
     try:
-        return max(0.0, float(error.headers.get("Retry-After", 0)))
+        pause_s = float(error.headers.get("Retry-After", 0))
     except ValueError:
         return 0.0
-
-
-def _body(error: urllib.error.HTTPError) -> str:
-    """The start of a refusal's text, as far as it comes."""
-    try:
-        return error.read(2000).decode("utf-8", "replace")
-    except (OSError, HTTPException) as broken:
-        return type(broken).__name__
+    return pause_s if pause_s > 0 else 0.0  # "nan" is no time to sleep
 
 
 def _read(answer: bytes) -> Row:
@@ -238,9 +230,11 @@ def _read(answer: bytes) -> Row:
         text = answer_text(words, is_cut=choice.get("finish_reason") == "length")
         if not text:
             raise ValueError(f"its text is {described(words)}")
+        if len(text) > MAX_TEXT_BYTES:
+            raise ValueError(f"its text has {len(text)} characters, expected at most {MAX_TEXT_BYTES}")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RetryLaterError(f"the server's answer holds no text ({shown(error, 120)})") from error
     usage = values.get("usage") if isinstance(values.get("usage"), dict) else {}
     tokens = {"tokens_in": usage.get("prompt_tokens"), "tokens_out": usage.get("completion_tokens")}
-    counts = {name: count for name, count in tokens.items() if isinstance(count, int)}
+    counts = {name: n for name, n in tokens.items() if type(n) is int and 0 <= n <= MAX_TOKENS}
     return {"prompt": text, "source": "server", **counts}

@@ -1,5 +1,8 @@
 """A tiny vision-language model with random weights writes captions."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
@@ -85,8 +88,28 @@ def test_a_folder_without_such_a_model_is_named(tmp_path):
         '{"model_type": "llava", "dtype": "float99"}',
     ):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(StopError, match=r"cannot load .* as a vision-language model") as error:
+        with pytest.raises(StopError, match=r"as a vision-language model|is damaged") as error:
             describe(pictures_of(torch.rand(1, 16, 16, 3), 1), settings)
         assert len(str(error.value)) <= 400
     with pytest.raises(ValueError, match="both set"):
         CaptionConfig(model_dir="x", url="http://x")
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no pictures') }}", "{{ x.y.z }}", "{% for"])
+def test_a_template_that_fails_ends_the_run_in_a_sentence(folder, tmp_path, template):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    (copy / "chat_template.jinja").write_text(template)
+    with pytest.raises(StopError, match=r"cannot load .*/model as") as error:
+        describe(pictures_of(torch.rand(1, 16, 16, 3), 1), CaptionConfig(model_dir=str(copy)))
+    assert len(str(error.value)) <= 400
+
+
+def test_a_folder_cannot_ask_for_a_search_that_takes_memory(folder, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    path = copy / "generation_config.json"
+    pictures = pictures_of(torch.rand(1, 16, 16, 3), 1)
+    expected = describe(pictures, CaptionConfig(model_dir=str(folder), max_tokens=3))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_beams": 10**6}))
+    assert describe(pictures, CaptionConfig(model_dir=str(copy), max_tokens=3)) == expected
