@@ -157,6 +157,11 @@ def _add_lora(patcher, path: Path, strength: float, model: str) -> str:
         if _is_table(key):
             _change_table(patcher, key, patch, strength)
     parts = [f"{shown(path.name)} at {strength:g}: {counted(len(fitting), 'weight')}"]
+    idle = sum(map(_is_idle, fitting.values()))
+    if idle == len(fitting):
+        parts.append("which change nothing (an alpha of 0, or factors of zeros): download the file again")
+    elif idle:
+        parts.append(f"{idle} of them zeros")
     if len(fitting) < len(patches):
         parts.append(f"{len(patches) - len(fitting)} of another size left out")
     unused = len(recorded.keys() - recorded.used)
@@ -209,6 +214,16 @@ class _Recorded(dict):
 
     def get(self, key, default=None):
         return self[key] if key in self else default
+
+
+def _is_idle(patch) -> bool:
+    """True if a patch adds zeros to its weight."""
+    if isinstance(patch, tuple):
+        return patch[0] == "diff" and not patch[1][0].any()
+    if patch.name != "lora":
+        return False
+    up, down, alpha = patch.weights[:3]
+    return alpha == 0 or not up.any() or not down.any()
 
 
 def _fits(patch, shape: tuple[int, ...] | None) -> bool:

@@ -65,7 +65,23 @@ class VDOTFromFrame(CheckedNode):
                 "VDOT From Frame changes nothing; connect a prompt to positive or a unit to references"
             )
         images = None if references is None else references.references
-        return io.NodeOutput((*schedule, Change(frame, images, positive)))
+        lines = [] if references is None else _reference_lines(references, frame)
+        return io.NodeOutput((*schedule, Change(frame, images, positive)), ui=report(lines))
+
+
+def _reference_lines(unit, frame: int) -> list[str]:
+    """Lines on a unit that brings no pictures, or more than these."""
+    lines = []
+    if not unit.references:
+        lines.append(
+            f"references holds no picture: from frame {frame} on the video has none; connect a VDOT Reference"
+        )
+    if unit.kind != "generate":
+        lines.append(
+            f"of references only the pictures are used, not its frames ({unit.kind}); the task of VDOT Long "
+            "Video holds for the full length"
+        )
+    return lines
 
 
 class VDOTLongVideo(CheckedNode):

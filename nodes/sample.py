@@ -8,7 +8,7 @@ from .comfy_bridge import report
 from .encode import REFERENCE_KEY, ZERO_TEXT_KEY
 from .guard import CheckedNode
 from .sample_inputs import Settings, advanced_inputs, cfg_input, preset_inputs, preview_input, seed_input
-from .sample_latent import count_references, cut_line, sampled_latent, with_references
+from .sample_latent import count_references, cut_line, sampled_latent, with_mask_of_latents, with_references
 from .sample_presets import choose_sampling
 from .sample_steps import NOISE, StepPlan, plan_steps
 
@@ -131,6 +131,7 @@ def _checked_latent(models: list, positive, latent: dict, settings: Settings) ->
     for model in models:
         check_model(model)
     check_latent(models[0], latent, REFERENCE_KEY)
+    latent = with_mask_of_latents(latent)
     return with_references(latent, positive) if settings.uses_content else latent
 
 

@@ -11,6 +11,7 @@ from .comfy_checks import vace_contexts
 from .comfy_trim import trim_references
 from .encode import LENGTH_KEY, REFERENCE_KEY
 from .sample_steps import LEFTOVER_KEY, Leftover
+from .tracks import VAE_STRIDE_FRAMES
 
 
 def count_references(latent: dict, positive: list) -> tuple[int, list[str]]:
@@ -55,6 +56,30 @@ def with_references(latent: dict, positive: list) -> dict:
         added["noise_mask"] = torch.cat([torch.ones_like(mask[:, :, :1]).repeat(1, 1, count, 1, 1), mask], 2)
     references = references.expand(len(samples), -1, -1, -1, -1)
     return {**latent, "samples": torch.cat([references, samples], dim=2), **added}
+
+
+def with_mask_of_latents(latent: dict) -> dict:
+    """The latent, with its noise mask by latent frame where that has one for each of the video's frames.
+
+    ComfyUI stretches a mask over the latent frames, of which the first is one frame of the video and each
+    other one four, and over the references: frame 0 would not be kept by a mask that is black there alone. A
+    latent frame is generated where any of its frames is.
+
+    Args:
+        latent: of the sampler; its mask [F, H, W] or [F, 1, H, W].
+    """
+    mask, count = latent.get("noise_mask"), latent.get(REFERENCE_KEY, 0)
+    num_latent = latent["samples"].shape[2] - count
+    if mask is None or mask.ndim not in (3, 4) or (mask.ndim == 4 and 1 not in mask.shape[:2]):
+        return latent
+    frames = mask.reshape(-1, *mask.shape[-2:])
+    if num_latent > 1 and len(frames) == (num_latent - 1) * VAE_STRIDE_FRAMES + 1:
+        rest = frames[1:].unflatten(0, (num_latent - 1, VAE_STRIDE_FRAMES)).amax(1)
+        frames = torch.cat([frames[:1], rest])
+    elif len(frames) != num_latent or not count:
+        return latent
+    references = frames.new_ones(count, *frames.shape[1:])
+    return {**latent, "noise_mask": torch.cat([references, frames])[None, None]}
 
 
 def sampled_latent(latent: dict, samples: torch.Tensor, leftover: Leftover | None, count: int) -> dict:

@@ -50,7 +50,9 @@ def pose_colors_input() -> io.Input:
 
 
 def without_alpha(frames, name: str = "frames"):
-    """A clip [F, H, W, 3] of one that may have a fourth channel, and lines that say so."""
+    """A clip [F, H, W, 3] of one that may be gray or have a fourth channel, and lines on what is left out."""
+    if frames.shape[-1] == 1:
+        frames = frames.expand(*frames.shape[:3], 3)
     if frames.shape[-1] != 4:
         return frames, []
     return frames[..., :3], [f"{name}: alpha channel ignored"]

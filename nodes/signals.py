@@ -19,8 +19,11 @@ from .sizes import size_input
 POSE_KEYPOINT = io.Custom("POSE_KEYPOINT")
 
 
-def _side(name: str) -> io.Input:
-    tooltip = f"{name.capitalize()} to draw; 0 takes the keypoints' own."
+def _side(name: str, other: str) -> io.Input:
+    tooltip = (
+        f"{name.capitalize()} to draw. 0: the keypoints' own, or in their shape where {other} is set. "
+        "Another shape is cropped, as of a clip."
+    )
     return io.Int.Input(name, default=0, min=0, max=8192, step=16, tooltip=tooltip)
 
 
@@ -247,8 +250,8 @@ class VDOTDrawPose(CheckedNode):
                 POSE_KEYPOINT.Input(
                     "keypoints", tooltip="One pose frame per video frame, as pose nodes output them."
                 ),
-                _side("width"),
-                _side("height"),
+                _side("width", "height"),
+                _side("height", "width"),
                 face_input(),
                 io.Boolean.Input(
                     "hands",
@@ -275,16 +278,18 @@ class VDOTDrawPose(CheckedNode):
         cls, keypoints, width, height, face, hands, threshold=0.3, colors="vace", pen=1.0
     ) -> io.NodeOutput:
         from ..vdot_core.signals import draw_pose
+        from ..vdot_core.signals.keypoints import fit_lines, frames_of
 
+        keypoints, size = frames_of(keypoints), {"width": width or None, "height": height or None}
         video = draw_pose(
             keypoints,
-            width=width or None,
-            height=height or None,
+            **size,
             threshold=threshold,
             face=face,
             hands=hands,
             colors=colors,
             pen=pen,
         )
-        notes = blank_frames(video, "pose", "look at the pose estimator, or lower the threshold")
+        notes = fit_lines(keypoints, **size)
+        notes += blank_frames(video, "pose", "look at the pose estimator, or lower the threshold")
         return io.NodeOutput(video, ui=report(notes))

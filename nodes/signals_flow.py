@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from .comfy_bridge import compute_device, report
 from .comfy_flow import choose_raft
 from .guard import CheckedNode
-from .signal_inputs import CATEGORY, control_output, frames_input, without_alpha
+from .signal_inputs import CATEGORY, blank_frames, control_output, frames_input, without_alpha
 
 OPTICAL_FLOW = io.Custom("OPTICAL_FLOW")
 
@@ -81,4 +81,5 @@ class VDOTFlow(CheckedNode):
         video = flow_video(frames, network=network, scale=scale, still_px=still_px, device=compute_device())
         speeds = f"fastest pixel {max(video.peak_px):.1f} px a frame, slowest frame {min(video.peak_px):.1f}"
         text = f"optical flow by {video.estimator} ({why}); {speeds}"
+        lines += blank_frames(video.frames, "motion", "the model is told that these stand still")
         return io.NodeOutput(video.frames, text, ui=report([text, *lines]))

@@ -153,7 +153,7 @@ class VDOTStrength(CheckedNode):
     def define_schema(cls) -> io.Schema:
         description = (
             "Lets a unit fade in or out: gives it a strength that changes over time. It multiplies the "
-            "unit's own. Needs this pack's network (network: vdot in VDOT Load Model)."
+            "unit's own. Context Windows do not work with it."
         )
         tip = "Strengths at some moments, as frame: strength. Between them it changes evenly; -1 is the end."
         inputs = [

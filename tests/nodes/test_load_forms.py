@@ -225,6 +225,10 @@ def lora_files(forms, native_state, tmp_path_factory):
     save_file(named, folder / "ranked.safetensors", {"lora_adapter_metadata": ranked})
     wide, _ = lora_of({f"{name}.weight": torch.zeros(5120, 5120) for name in NAMES}, NAMES)
     save_file(wide, folder / "wide.safetensors")
+    off = {f"{name}.alpha": torch.tensor(0.0) for name in (key.split(".lora_")[0] for key in lora)}
+    save_file({**lora, **off}, folder / "off.safetensors")
+    last = [key for key in lora if key.endswith("up.weight")][-1]
+    save_file({**lora, last: torch.zeros_like(lora[last])}, folder / "partly.safetensors")
     whole = (folder / "whole.safetensors").read_bytes()
     (folder / "cut_\udce8.safetensors").write_bytes(whole[:-9])
     save_file({**lora, next(iter(lora)): lora[next(iter(lora))] * math.nan}, folder / "nan.safetensors")
@@ -261,6 +265,16 @@ def test_a_lora_of_diffusers_is_that_of_comfyui(lora_files, load, inputs, name, 
     expected = velocity(load("plain_vace.safetensors", lora_1="whole.safetensors"), inputs)
     model = load("plain_vace.safetensors", lora_1=name, lora_1_strength=strength)
     torch.testing.assert_close(velocity(model, inputs), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_a_lora_that_changes_nothing_says_so(lora_files, run):
+    arguments = {"model_name": "plain_vace.safetensors", "weight_dtype": "default"}
+    out = run("VDOTLoadModel", **arguments, lora_1="off.safetensors", lora_2="partly.safetensors")
+    assert out.ui["text"][1:] == [
+        "off.safetensors at 1: 4 weights, which change nothing (an alpha of 0, or factors of zeros): "
+        "download the file again",
+        "partly.safetensors at 1: 4 weights, 1 of them zeros",
+    ]
 
 
 @pytest.mark.parametrize("network", ["vdot", "comfyui"])

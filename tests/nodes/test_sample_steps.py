@@ -169,6 +169,32 @@ def test_a_noise_mask_of_a_video_keeps_its_place_behind_references(sample, video
     assert not torch.allclose(out[..., :3], video["samples"][..., :3], atol=0.1)
 
 
+@pytest.mark.parametrize("form", ["masks", "as Set Latent Noise Mask gives it"])
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_noise_mask_of_frames_keeps_their_latent_frames(form, count):
+    """Of 9 frames: the first is kept, and of the rest what is black in all four of a latent frame."""
+    fitted = submodule("nodes.sample_latent").with_mask_of_latents
+    mask = torch.ones(9, 4, 6)
+    mask[0], mask[5:], mask[3, :, 3:] = 0, 0, 0
+    given = mask if form == "masks" else mask.reshape(-1, 1, 4, 6)
+    latent = {"samples": torch.zeros(1, 16, 3 + count, 4, 6), "noise_mask": given}
+    latent |= {"vdot_num_reference_latents": count} if count else {}
+    made = fitted(latent)["noise_mask"]
+    assert made.shape == (1, 1, 3 + count, 4, 6) and bool((made[0, 0, :count] == 1).all())
+    assert [bool(frame.any()) for frame in made[0, 0, count:]] == [False, True, False]
+    assert bool((made[0, 0, count + 1] == 1).all()), "frame 1 is white there"
+    for other in (given[:1], given[:7], torch.ones(1, 1, 3 + count, 4, 6)):
+        assert fitted({**latent, "noise_mask": other})["noise_mask"] is other
+
+
+def test_a_first_frame_under_a_black_mask_is_kept(sample, video):
+    mask = torch.ones(9, 1, 32, 48)
+    mask[0] = 0
+    out = samples_of(sample(latent={**video, "noise_mask": mask}, denoise=0.8))
+    torch.testing.assert_close(out[:, :, :1], video["samples"][:, :, :1], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(out[:, :, 1:], video["samples"][:, :, 1:], atol=0.1)
+
+
 def test_two_models_are_two_samplers(sample, ours, other):
     settings = SOLVERS["unipc"]
     first = sample(**settings, end_step=3)

@@ -6,6 +6,7 @@ Letters: B batch, T latent frames, h w latents, L tokens, D width, F frames, H W
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ from ..engine.hashes import tree_hash
 from .config import EvaluateConfig, ModelConfig
 from .index import Sample
 from .samples import Conditions
+
+logger = logging.getLogger("vdot")
 
 
 class Maker(Protocol):
@@ -114,7 +117,13 @@ class VdotMaker:
 
     def _embed(self, prompt: str) -> Tensor:
         """[1, L, D], zero-padded as in training."""
+        num_cut = self.text.num_cut
         tokens = self.text([prompt])[0]
+        if self.text.num_cut > num_cut == 0:
+            logger.warning(
+                "a prompt is longer than the %d tokens that the network reads, and is cut: %s",
+                self.text.text_len, shown(prompt, 80),
+            )  # fmt: skip
         text = torch.zeros(1, self.text.text_len, tokens.shape[-1])
         text[0, : len(tokens)] = tokens
         return text.to(self.device)

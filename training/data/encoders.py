@@ -124,7 +124,7 @@ class TextEncoder:
         path: ComfyUI's single UMT5 file, or a folder with a UMT5 encoder (and its tokenizer in it, or in
             "tokenizer" next to or below it).
         device, dtype: Of the computation.
-        text_len: Longest prompt in tokens; None = as the file says, or 512.
+        text_len: Longest prompt in tokens; None = as the file says, or 512. `num_cut` counts longer ones.
 
     Raises:
         ValueError: There is no UMT5 encoder, or no tokenizer, at `path`.
@@ -143,11 +143,15 @@ class TextEncoder:
         encoder, self._ids, own_len = _load_folder(path, dtype) if path.is_dir() else _load_file(path, dtype)
         self.encoder = encoder.eval().requires_grad_(False).to(device=device, dtype=dtype)
         self.device, self.text_len = device, text_len or own_len
+        self.num_cut = 0
 
     def _tokens(self, text: str) -> list[int]:
         """Ids of one prompt with its end token, at most `text_len`."""
         ids = self._ids(" ".join(html.unescape(text).split()))
-        return ids if len(ids) <= self.text_len else [*ids[: self.text_len - 1], ids[-1]]
+        if len(ids) <= self.text_len:
+            return ids
+        self.num_cut += 1
+        return [*ids[: self.text_len - 1], ids[-1]]
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, ...]:

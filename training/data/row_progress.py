@@ -4,9 +4,38 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import TYPE_CHECKING
+
+from vdot_core.text import counted, shown
+
+if TYPE_CHECKING:
+    from .manifest import Row
 
 logger = logging.getLogger("vdot")
 EVERY_S = 10.0
+
+
+class CutTexts:
+    """Counts captions that are longer than the network reads, for one line at the end."""
+
+    def __init__(self) -> None:
+        self.num_texts, self.num_rows, self.first = 0, 0, ""
+
+    def add(self, row: Row, num_texts: int) -> None:
+        """Count the cut captions of a row."""
+        if num_texts:
+            self.first = self.first or f"{row.id} ({row.place})"
+            self.num_texts, self.num_rows = self.num_texts + num_texts, self.num_rows + 1
+
+    def log(self, text_len: int) -> None:
+        """Log them, if there are any."""
+        if self.num_texts:
+            logger.warning(
+                "%s of %s longer than %d tokens and cut, that of row %s first; write shorter ones, or set "
+                "data.text_len where the network reads more",
+                counted(self.num_texts, "caption"), counted(self.num_rows, "row"), text_len,
+                shown(self.first, 120),
+            )  # fmt: skip
 
 
 class RowProgress:

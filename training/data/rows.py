@@ -28,7 +28,7 @@ from .encoders import (
     vae_digest,
 )
 from .manifest import ManifestRows, Row, relative_name
-from .row_progress import RowProgress
+from .row_progress import CutTexts, RowProgress
 from .shards import TarRows
 from .video_files import Media, fit, own_size, read_clip
 
@@ -99,6 +99,8 @@ class RowsProducer:
         self._loaded: tuple[VideoEncoder, TextEncoder] | None = None
         self._gray = vcu.GrayCache()
         self._progress = RowProgress(None)
+        self._cut = CutTexts()
+        self._shards_left = 0
 
     def begin(self, shards: Sequence[int]) -> None:
         """Log the progress of these shards by rows from now on."""
@@ -106,6 +108,7 @@ class RowsProducer:
         self._encoders()
         counts = [self.shards.count(shard) for shard in shards]
         self._progress = RowProgress(None if None in counts else sum(counts))
+        self._cut, self._shards_left = CutTexts(), len(shards)
 
     def header(self) -> dict[str, Any]:
         """All that the samples depend on, as JSON."""
@@ -143,6 +146,9 @@ class RowsProducer:
                 except Exception as error:
                     skipped.append(Skipped.from_error(row.id, row.place, error))
             self._progress.row()
+        self._shards_left -= 1
+        if self._shards_left == 0:
+            self._cut.log(self._encoders()[1].text_len)
         return samples, skipped
 
     def _sample(self, row: Row) -> EncodedSample:
@@ -156,12 +162,15 @@ class RowsProducer:
         if inputs.target is not None:
             references = contexts[0, : vcu.LATENT_CHANNELS, : encoded.num_reference_latents]
             latents = torch.cat([references, video(inputs.target[None])[0].float()], dim=1).half()
+        num_cut = text.num_cut
+        texts = text(row.prompts)
+        self._cut.add(row, text.num_cut - num_cut)
         return EncodedSample(
             id=row.id,
             task=task,
             latents=latents,
             contexts=contexts.half(),
-            texts=text(row.prompts),
+            texts=texts,
             num_reference_latents=encoded.num_reference_latents,
             context_scale=encoded.context_scale,
             clip=clip_name(row, self.config.path),

@@ -59,6 +59,7 @@ def parse_keypoints(
     """
     if coordinates not in ("auto", "pixels", "fractions"):
         raise ValueError(f"coordinates is {described(coordinates)}; choose 'auto', 'pixels' or 'fractions'")
+    keypoints = frames_of(keypoints)
     if not isinstance(keypoints, Sequence) or isinstance(keypoints, str | bytes) or not keypoints:
         empty = isinstance(keypoints, list | tuple) and not keypoints
         got = "an empty list" if empty else _kind(keypoints)
@@ -70,6 +71,11 @@ def parse_keypoints(
         [_scaled(person, canvas_size(frame, index)) for person in people]
         for index, (frame, people) in enumerate(zip(keypoints, frames, strict=True))
     ]
+
+
+def frames_of(keypoints: Any) -> Any:
+    """A single frame, as editors of one pose give it, in a list."""
+    return [keypoints] if isinstance(keypoints, dict) and "people" in keypoints else keypoints
 
 
 def _are_fractions(frames: list[list[Person]], threshold: float) -> bool:
@@ -107,6 +113,52 @@ def canvas_size(frame: dict[str, Any], index: int) -> tuple[int, int]:
             "canvas, set width and height"
         )
     return int(size[0]), int(size[1])
+
+
+def drawn_size(frame: dict[str, Any], width: int | None, height: int | None) -> tuple[int, int]:
+    """Width and height of a drawing: of a None, the canvas's, or in its shape where the other is given."""
+    if width is not None and height is not None:
+        return width, height
+    across, down = canvas_size(frame, 0)
+    if width is None and height is None:
+        return across, down
+    if width is None:
+        return max(1, round(across * height / down)), height
+    return width, max(1, round(down * width / across))
+
+
+def covering(people: list[Person], frame: dict[str, Any], width: int, height: int) -> list[Person]:
+    """People of a canvas that is scaled and cropped to cover a drawing, as every clip is."""
+    if (fit := _fit(frame, width, height)) is None:
+        return people
+    shares = np.array([fit[0] / width, fit[1] / height, 1.0])
+    shift = np.array([(1 - shares[0]) / 2, (1 - shares[1]) / 2, 0.0])
+    parts = ((part * shares + shift for part in person.parts) for person in people)
+    return [Person(body, face, (right, left)) for body, face, right, left in parts]
+
+
+def fit_lines(keypoints: Sequence[dict[str, Any]], width: int | None, height: int | None) -> list[str]:
+    """A note where the canvas is cropped to another shape."""
+    size = drawn_size(keypoints[0], width, height)
+    if (fit := _fit(keypoints[0], *size)) is None:
+        return []
+    canvas, scaled = canvas_size(keypoints[0], 0), f"{round(fit[0])}x{round(fit[1])}"
+    return [
+        f"keypoints: their {canvas[0]}x{canvas[1]} scaled to {scaled} and cropped to {size[0]}x{size[1]}, as "
+        "a clip is"
+    ]
+
+
+def _fit(frame: dict[str, Any], width: int, height: int) -> tuple[float, float] | None:
+    """Width and height to which a canvas of another shape is scaled; None where nothing is cropped."""
+    canvas = frame.get("canvas_width"), frame.get("canvas_height")
+    if not all(isinstance(side, int | float) and 1 <= side <= MAX_CANVAS for side in canvas):
+        return None  # fractions of a canvas of unknown shape
+    # One pixel of slack: a scaled size keeps its shape up to rounding.
+    if abs(canvas[0] * height - canvas[1] * width) <= max(*canvas, width, height):
+        return None
+    scale = max(width / canvas[0], height / canvas[1])
+    return canvas[0] * scale, canvas[1] * scale
 
 
 def _read_frame(frame: Any, index: int) -> list[Person]:

@@ -25,7 +25,7 @@ from ..progress import steps
 from ..raster import disc, ellipse, line, paint, polygon
 from ..scratch import empty
 from ..text import shown
-from .keypoints import Person, canvas_size, parse_keypoints
+from .keypoints import Person, covering, drawn_size, frames_of, parse_keypoints
 from .resize import resize
 
 CANVAS_SIDE, CANVAS_MULTIPLE = 1024, 64  # the annotator's canvas; pen sizes below are in its pixels
@@ -68,7 +68,8 @@ def draw_pose(
 
     Args:
         keypoints: see `parse_keypoints`.
-        width, height: of the video in pixels; the first frame's canvas when None.
+        width, height: of the video in pixels; of a None, the first frame's canvas, or in its shape. A canvas
+            of another shape is scaled and cropped to cover the video.
         threshold: keypoints are drawn whose score is above this.
         face, hands: whether to draw them; VACE was trained on body and face.
         colors: "vace" as VACE was trained (red and blue exchanged), "openpose" as other tools show
@@ -83,12 +84,12 @@ def draw_pose(
     Raises:
         ValueError: see `parse_keypoints`; no size known; a parameter out of its range.
     """
+    keypoints = frames_of(keypoints)
     people = parse_keypoints(keypoints, coordinates=coordinates, threshold=threshold)
     _check_reach(people, threshold)
-    if width is None or height is None:
-        canvas = canvas_size(keypoints[0], 0)
-        width, height = width or canvas[0], height or canvas[1]
+    width, height = drawn_size(keypoints[0], width, height)
     _check_drawing(width, height, threshold, colors, pen)
+    people = [covering(crowd, frame, width, height) for crowd, frame in zip(people, keypoints, strict=True)]
     sides = [_canvas_side(side, min(width, height)) for side in (width, height)]
     _check_memory(len(people), width, height, *sides)
     out = empty((len(people), height, width, 3)).zero_()

@@ -15,7 +15,7 @@ from ..choices import BOXES
 from ..memory import MASK
 from ..progress import steps
 from ..scratch import empty
-from ..text import counted
+from ..text import counted, listed
 from .checks import as_list, check_volume, described, real, whole
 from .lengths import fit_length
 from .tracks import box_tracks, refuse_fractions
@@ -30,8 +30,8 @@ def box_masks(boxes: Any, *, width: int, height: int, num_frames: int = 1, which
 
     Args:
         boxes: ComfyUI's BOUNDING_BOX: one dict of x, y, width and height in pixels, a list of dicts (for
-            every frame), or a list with such a list for each frame (or a single one, for every frame). Other
-            keys, such as score, do not matter.
+            every frame), or a list with such a list, or None, for each frame (or a single one, for every
+            frame). Other keys, such as score, do not matter.
         width, height, num_frames: of the clip in which they were found.
         which: 'all' boxes of a frame, only the 'largest', or only the 'first' (a detector's most confident).
     Returns:
@@ -77,9 +77,11 @@ def boxes_per_frame(boxes: Any, num_frames: int) -> tuple[list[list], list[str]]
     if isinstance(boxes, Mapping):
         return [[boxes]] * num_frames, []
     boxes = as_list(boxes, "boxes")
+    if boxes and all(entry is None for entry in boxes):  # a detector that found nothing
+        return [[]] * num_frames, []
     if not any(isinstance(entry, (list, tuple)) for entry in boxes):
-        return [_bounded(boxes, "boxes")] * num_frames, []
-    frames = [_bounded(entry, f"boxes of frame {index}") for index, entry in enumerate(boxes)]
+        return [_bounded(boxes, "boxes")] * num_frames, _find_one_each(boxes, num_frames)
+    frames = [_bounded(_as_boxes(entry), f"boxes of frame {index}") for index, entry in enumerate(boxes)]
     if len(frames) == 1:
         return frames * num_frames, []
     frames, notes = fit_length(frames, num_frames, "the list of boxes", "the clip")
@@ -89,6 +91,16 @@ def boxes_per_frame(boxes: Any, num_frames: int) -> tuple[list[list], list[str]]
             "find them in the same clip, or give one list for all frames"
         )
     return frames, notes
+
+
+def _find_one_each(boxes: list, num_frames: int) -> list[str]:
+    """A note where a single list may be one of a box for each frame."""
+    if len(boxes) != num_frames or num_frames == 1:
+        return []
+    return [
+        f"{counted(num_frames, 'box')} for as many frames: all are in every frame; for one in each, give a "
+        "list for each frame"
+    ]
 
 
 def track_boxes(boxes: Any, num_frames: int) -> list[list[dict[str, int]]]:
@@ -109,6 +121,13 @@ def track_boxes(boxes: Any, num_frames: int) -> list[list[dict[str, int]]]:
     ]
 
 
+def _as_boxes(entry: Any) -> Any:
+    """What a detector gives for a frame in which it found one box, or none."""
+    if entry is None:
+        return []
+    return [entry] if isinstance(entry, Mapping) else entry
+
+
 def _bounded(boxes: Any, name: str) -> list:
     """The list of one frame itself, so that frames with the same one are known."""
     boxes = boxes if isinstance(boxes, list) else as_list(boxes, name)
@@ -122,7 +141,8 @@ def _bounded(boxes: Any, name: str) -> list:
 
 def _corners(box: Any) -> tuple[float, float, float, float]:
     if not isinstance(box, Mapping) or not {"x", "y", "width", "height"} <= set(box):
-        raise ValueError(f"a box is {described(box)}, {FORM}")
+        got = f"a table of {listed(box, 6)}" if isinstance(box, Mapping) else described(box)
+        raise ValueError(f"a box is {got}, {FORM}")
     x, y = (real(f"a box's {name}", box[name], -1e6, 1e6) for name in ("x", "y"))
     width, height = (real(f"a box's {name}", box[name], 0.0, 1e6) for name in ("width", "height"))
     return x, y, x + width, y + height

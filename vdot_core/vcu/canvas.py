@@ -19,6 +19,9 @@ from .unit import SIZE_MULTIPLE, VAE_STRIDE
 
 # Bicubic scaling by other nodes overshoots a little; more than this is a wrong range, not an overshoot.
 OVERSHOOT = 0.1
+# Of bright lines on black: levels, and parts of the picture or of the lines.
+GRAY_SPREAD, LINE_LEVEL, BLACK_LEVEL = 0.05, 0.5, 0.1
+MOST_LINES, MOST_LIT, WIDE_PART = 0.3, 0.4, 0.05
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,31 @@ def find_flat(clip: Tensor, name: str) -> list[str]:
         return []
     where = "in every frame" if len(clip) > 1 else "everywhere"
     return [f"{name} shows one color {where}, and nothing else; look at the node that made it"]
+
+
+def find_bright_lines(clip: Tensor, name: str) -> list[str]:
+    """A note where a clip [F, H, W, 3] shows thin bright lines on black, as edge detectors draw them."""
+    picks = {round(place * (len(clip) - 1)) for place in (0, 1 / 3, 2 / 3, 1)}
+    if not all(_is_bright_lines(clip[index]) for index in picks):
+        return []
+    return [
+        f"{name} shows bright lines on black; if they are a scribble (Canny, line art), the model knows dark "
+        "lines on white: put Invert Image in front"
+    ]
+
+
+def _is_bright_lines(frame: Tensor) -> bool:
+    """True for a gray frame [H, W, 3], mostly black, in which nothing bright is wider than a line."""
+    red, green, blue = frame.float().unbind(-1)
+    lit, bright = frame.amax(-1) > BLACK_LEVEL, green > LINE_LEVEL
+    share = float(bright.float().mean())
+    if not 0 < share < MOST_LINES or float(lit.float().mean()) > MOST_LIT:
+        return False
+    if float(torch.maximum((red - green).abs(), (blue - green).abs())[lit].mean()) > GRAY_SPREAD:
+        return False
+    reach = max(3, round(min(green.shape) / 60))
+    dark = torch.nn.functional.max_pool2d((~bright).float()[None], 2 * reach + 1, 1, reach)[0]
+    return float((dark == 0).float().mean()) < WIDE_PART * share
 
 
 def snap_size(width: int, height: int) -> tuple[int, int]:

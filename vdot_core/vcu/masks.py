@@ -111,6 +111,14 @@ def find_lost(before: Tensor, after: Tensor, name: str) -> list[str]:
     ]
 
 
+def find_empty_frames(mask: Tensor) -> list[str]:
+    """A note where some frames of a mask [F, H, W] are empty, as where a tracker lost a thing."""
+    empty = int((~_masked_frames(mask)).sum())
+    if not 0 < empty < len(mask):
+        return []
+    return [f"mask is empty in {empty} of {counted(len(mask), 'frame')}: these are kept as they are"]
+
+
 def _masked_frames(mask: Tensor) -> Tensor:
     """[F]: whether a frame of the mask [F, H, W] is over one half anywhere."""
     still = mask.stride(0) == 0

@@ -198,6 +198,12 @@ def _full_size_masks(unit: VCU, crop: Crop) -> Callable[[slice], Tensor]:
 def _check_made(generated: Tensor, unit: VCU) -> None:
     if tuple(generated.shape[:3]) != tuple(unit.masks.shape):
         got, expected = generated.shape, unit.masks.shape
+        if got[1:3] == expected[1:] and got[0] % expected[0] == 0:
+            raise ValueError(
+                f"the generated video (images) has {counted(got[0], 'frame')}, as of a batch of "
+                f"{got[0] // expected[0]} videos of {expected[0]} one after the other; give them one at a "
+                "time, cut apart by ImageFromBatch"
+            )
         raise ValueError(
             f"the generated video (images) is {got[2]}x{got[1]} with {counted(got[0], 'frame')}, its unit "
             f"{expected[2]}x{expected[1]} with {expected[0]}; give the unit that the video was made from, "

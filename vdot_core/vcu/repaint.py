@@ -14,7 +14,7 @@ from torch import Tensor
 from ..memory import MASK, RGB
 from .canvas import as_clip, target_length, target_size
 from .checks import check_volume, flag
-from .masks import as_mask, augment, check_augment, find_lost, fit_mask
+from .masks import as_mask, augment, check_augment, find_empty_frames, find_lost, fit_mask
 from .scaling import fit_into, lengthen
 from .unit import GRAY, VCU, built
 
@@ -64,7 +64,7 @@ def inpaint(
     if mask_shape != "original" or expand or grow_px or blur_px or flag("still", still):
         mask = augment(mask, mask_shape, expand, grow_px=grow_px, blur_px=blur_px, still=still)
     source_mask, mask = mask, fit_mask(mask, width, height)
-    notes += more + find_lost(source_mask, mask, "mask")
+    notes += more + find_empty_frames(source_mask) + find_lost(source_mask, mask, "mask")
     if mask.amax() == 0 and length.used == length.total:
         notes.append("mask is empty (nothing over 0.5): the full clip is kept, nothing is generated")
     if bool(mask.all()):

@@ -14,7 +14,15 @@ from ..choices import NORMALIZATIONS
 from ..memory import RGB
 from ..scratch import converted, empty, joined
 from ..signals.depth import normalize_depth, single_channel
-from .canvas import as_clip, find_flat, rounded_length, rounding_named, target_length, target_size
+from .canvas import (
+    as_clip,
+    find_bright_lines,
+    find_flat,
+    rounded_length,
+    rounding_named,
+    target_length,
+    target_size,
+)
 from .checks import as_tensor, check_volume, described, flag, whole
 from .masks import as_mask, find_lost, fit_mask
 from .scaling import fit_into, fit_notes
@@ -70,7 +78,7 @@ def control(
         ValueError: a shape, dtype or range is wrong.
     """
     clip, notes = as_clip(frames, name)
-    notes += find_flat(clip, name)
+    notes += find_flat(clip, name) or find_bright_lines(clip, name)
     source = clip.shape[2], clip.shape[1]
     if region is not None:
         region, more = as_mask(

@@ -213,7 +213,7 @@ def test_draws_where_comfyuis_own_drawer_draws(comfy):
         ([], "an empty list"),
         ("[]", "keypoints is str, expected a list"),
         (None, "keypoints is missing, expected a list.*connect"),
-        ({"people": []}, "a table with people, expected a list"),
+        ({"animals": []}, "a table with animals, expected a list"),
         ([[1, 2]], "frame 0 are list, expected a table"),
         ([None], "frame 0 are missing, expected a table.*connect"),
         ([{}], "frame 0 are an empty table, expected"),

@@ -121,6 +121,20 @@ def test_text_ends_with_its_last_token_and_long_prompts_are_cut(models):
     assert len(text(["square " * 200])[0]) == 64
 
 
+def test_captions_that_are_cut_are_said_once_with_the_first_row(config, records, clips, caplog, tmp_path):
+    """In two shards, the first row with two captions that are too long."""
+    rows = [{**records[0], "prompt": prompt} for prompt in ("a square", ["square " * 9] * 2, "square " * 9)]
+    path = write_manifest(clips / "captions.jsonl", rows)
+    for text_len, cut in ((64, False), (6, True)):
+        caplog.clear()
+        settings = config(path=str(path), text_len=text_len, cache_dir=str(tmp_path / str(text_len)))
+        with caplog.at_level("WARNING", "vdot"):
+            assert program.encode(settings)
+        lines = [record.getMessage() for record in caplog.records if "tokens" in record.getMessage()]
+        assert len(lines) == cut
+    assert lines[0].startswith("3 captions of 2 rows longer than 6 tokens and cut, that of row 00000001 (")
+
+
 @pytest.mark.parametrize(("hardware", "dtype"), [(True, "bf16"), (False, "fp32")])
 def test_a_cache_records_the_precision_that_auto_chose(config, manifest, monkeypatch, hardware, dtype):
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: hardware)
