@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import mmap
 import os
 import platform
@@ -52,7 +53,7 @@ def open_file(path: str | Path) -> BinaryIO:
     """Open a regular file for reading; nothing else is opened, and the call never blocks.
 
     Raises:
-        ValueError: as for `file_size`.
+        ValueError: as for `file_size`; so do reads where the disk reports an error.
     """
     file_size(path)  # opening some devices has an effect, so they are refused by name
     try:
@@ -61,10 +62,35 @@ def open_file(path: str | Path) -> BinaryIO:
         raise ValueError(f"{shown(path)} cannot be read ({_reason(error)}); check the path") from error
     try:
         _regular_size(path, os.fstat(descriptor))  # it may have been exchanged meanwhile
-        return os.fdopen(descriptor, "rb")
+        return io.BufferedReader(_Content(descriptor, path))
     except BaseException:
         os.close(descriptor)
         raise
+
+
+class _Content(io.FileIO):
+    """A file's bytes, whose errors name it: the system's, of a file that is open, do not."""
+
+    def __init__(self, descriptor: int, path: str | Path) -> None:
+        super().__init__(descriptor, "rb")
+        self._path = path
+
+    def readinto(self, buffer) -> int | None:
+        with self._named():
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with self._named():
+            return super().readall()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(
+                f"{shown(self._path)} cannot be read ({_reason(error)}); check the disk"
+            ) from error
 
 
 def read_file(path: str | Path, max_bytes: int) -> bytes:
@@ -101,10 +127,7 @@ def read_at(path: str | Path, offset: int, num_bytes: int) -> mmap.mmap:
     buffer = mmap.mmap(-1, num_bytes)
     with open_file(path) as file:
         file.seek(offset)
-        try:
-            complete = file.readinto(buffer) == num_bytes
-        except OSError as error:
-            raise ValueError(f"{shown(path)} cannot be read ({_reason(error)}); check the disk") from error
+        complete = file.readinto(buffer) == num_bytes
     if not complete:
         raise ValueError(f"{shown(path)} changed while it was being read; try again")
     return buffer

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.watch import watchdog
 from vdot_core import files
+from vdot_core.checkpoints import inspect
 from vdot_core.files import atomic_write, file_size, open_file, read_file, remove_abandoned, sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +66,21 @@ def test_a_pipe_that_takes_a_files_place_does_not_block(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", swap)
     with watchdog(seconds=5), pytest.raises(ValueError, match="a pipe"):
         open_file(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file whose first byte cannot be read")
+def test_an_error_of_the_disk_names_the_file():
+    path = "/proc/self/mem"
+    readers = (
+        lambda: open_file(path).read(64),
+        lambda: open_file(path).read(),
+        lambda: open_file(path).readinto(bytearray(1 << 16)),
+        lambda: sha256_of(path),
+        lambda: inspect(path),
+    )
+    for read in readers:
+        with pytest.raises(ValueError, match=r"/proc/self/mem cannot be read.*; check the disk"):
+            read()
 
 
 def test_files_are_replaced_in_one_place():

@@ -194,7 +194,8 @@ def check_values(values: Any, key: str = "") -> None:
 
     Raises:
         ValueError: A number is not finite or has more than 20 digits, a text holds a null byte, or a folder
-            to write is empty.
+            to write is
+            empty or named by bytes that are no UTF-8.
     """
     if isinstance(values, float) and not math.isfinite(values):
         raise ValueError(f"{key} is {values}; expected a finite number")
@@ -204,12 +205,19 @@ def check_values(values: Any, key: str = "") -> None:
         raise ValueError(f"{key} is {described(values)}, which holds a null byte; give it without")
     if isinstance(values, str) and not values.strip() and key.rpartition(".")[2] in OUTPUTS:
         raise ValueError(f"{key} is empty; give a folder")
+    if isinstance(values, str) and key.rpartition(".")[2] in OUTPUTS and not _is_utf8(values):
+        raise ValueError(f"{key} is {described(values)}, whose bytes are no UTF-8; give another folder")
     if isinstance(values, Mapping):
         for name, value in values.items():
             check_values(value, f"{key}.{name}" if key else str(name))
     elif isinstance(values, (list, tuple)):
         for value in values:
             check_values(value, key)
+
+
+def _is_utf8(text: str) -> bool:
+    """False for a name of other bytes: SQLite, Parquet and FFmpeg write no file of such a name."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:

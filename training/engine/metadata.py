@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,17 @@ RECORDS = (
 )
 
 
+# Of each instruction of a pickle: bytes of its argument, or how they are counted.
+_LENGTHS = {ord(code.code): code.arg.n if code.arg else 0 for code in pickletools.opcodes}
+_WIDTHS = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_STOP, _PUT, _LONG_PUT, _TWO_LINES = b"."[0], b"p"[0], b"r"[0], b"ci"
+
+
 class Reader(dcp.FileSystemReader):
     """`dcp.FileSystemReader`, whose table is read by `read_metadata`."""
 
@@ -56,6 +68,7 @@ def read_metadata(folder: Path) -> Metadata:
     """
     content = read_file(folder / METADATA, MAX_BYTES)
     try:
+        _check_memo(content)
         with _unchanged():
             table = _Unpickler(io.BytesIO(content)).load()
         _check(table)
@@ -92,6 +105,30 @@ def _check(table: Any) -> None:
         assert isinstance(index, metadata.MetadataIndex)
         assert min(part.offset, part.length) >= 0 and is_plain(part.relative_path)
     assert claimed <= sum(part.length for part in parts.values())
+
+
+def _check_memo(content: bytes) -> None:
+    """Refuse to remember a value at a place beyond the number of bytes: the reader fills all before it.
+
+    Raises:
+        ValueError, or any error of a pickle that is cut off.
+    """
+    place, size = 0, len(content)
+    while (code := content[place]) != _STOP:
+        length = _LENGTHS[code]
+        place += 1
+        is_far = code == _LONG_PUT and int.from_bytes(content[place : place + 4], "little") > size
+        if is_far or code == _PUT:
+            raise ValueError("a place beyond its end")
+        if length == pickletools.UP_TO_NEWLINE:
+            # That of a global has two lines.
+            length = content.index(b"\n", place) + 1 - place
+            if code in _TWO_LINES:
+                length = content.index(b"\n", place + length) + 1 - place
+        elif length < 0:
+            width = _WIDTHS[length]
+            length = width + int.from_bytes(content[place : place + width], "little")
+        place += length
 
 
 class _ForbiddenError(Exception):

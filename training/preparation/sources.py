@@ -23,6 +23,7 @@ from .store import STORE
 
 logger = logging.getLogger("vdot")
 MAX_NAME = 60
+RECURSION = re.compile(r"(?:^|/)\*\*/")
 NUM_BLOCKS, BLOCK_BYTES = 4, 1 << 16  # of a source's digest
 
 
@@ -126,9 +127,22 @@ def _files(text: str) -> Iterator[tuple[str, str]]:
         yield path.name, os.path.abspath(path)
     else:
         root = Path(glob.escape(text).split("[", 1)[0]).parent if glob.has_magic(text) else None
-        for name in glob.glob(text, recursive=True):
+        for name in _matches(text):
             if Path(name).is_file() and Path(name).suffix.lower() in ENDINGS:
                 yield Path(os.path.relpath(name, root)).as_posix(), os.path.abspath(name)
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a pattern fits, with ** for folders at any depth, each once: glob follows links in circles."""
+    parts = RECURSION.split(pattern if not pattern.endswith("**") else f"{pattern}/*", maxsplit=1)
+    if len(parts) == 1:
+        yield from glob.glob(pattern)
+        return
+    for root in glob.glob(f"{parts[0]}/") if parts[0] or pattern.startswith("/") else ["."]:
+        for folder, _ in _folders(Path(root)):
+            # Of hidden folders, glob finds nothing either.
+            if not any(part.startswith(".") for part in Path(folder).relative_to(root).parts):
+                yield from _matches(os.path.join(glob.escape(folder), parts[1]))
 
 
 def _folders(path: Path) -> Iterator[tuple[str, list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import time
@@ -22,6 +23,11 @@ create table if not exists results (
 ) without rowid
 """
 Value = dict[str, Any]
+
+
+def _digest(text: str) -> str:
+    """Stands in front of a result's text: a damaged one may still be JSON."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Store:
@@ -53,11 +59,14 @@ class Store:
                 f"{shown(self.path)} cannot be used ({shown(error, 120)}); make room on its disk, or make it "
                 "writable, and give the same command again"
             ) from error
-        except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"{shown(self.path)} is damaged ({shown(error, 120)}); remove it to prepare "
-                "everything again, or give another out_dir"
-            ) from error
+        except sqlite3.DatabaseError as error:
+            raise ValueError(self._damage(shown(error, 120))) from error
+
+    def _damage(self, what: str) -> str:
+        return (
+            f"{shown(self.path)} is damaged ({what}); remove it to prepare everything again, or give another "
+            "out_dir"
+        )
 
     def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple]:
         with self._in_words():
@@ -71,13 +80,19 @@ class Store:
     def get(self, stage: str, row_id: str) -> Value | None:
         """A row's result."""
         rows = self._rows("select value from results where stage = ? and id = ?", (stage, row_id))
-        with self._in_words():
-            return json.loads(rows[0][0]) if rows else None
+        if not rows:
+            return None
+        digest, _, text = str(rows[0][0]).partition(" ")
+        if digest != _digest(text):
+            raise ValueError(
+                self._damage(f"{shown(stage, 20)} of {shown(row_id, 60)}, or by an earlier version")
+            )
+        return json.loads(text)
 
     def put(self, stage: str, row_id: str, key: str, value: Value, seconds: float) -> None:
         """Save a result; it is on the disk within `COMMIT_S` of the next one, or after `commit`."""
         text = json.dumps(value, sort_keys=True)
-        values = (stage, row_id, key, text, seconds)
+        values = (stage, row_id, key, f"{_digest(text)} {text}", seconds)
         self._rows("insert or replace into results values (?, ?, ?, ?, ?)", values)
         if time.monotonic() - self._committed > COMMIT_S:
             self.commit()

@@ -24,6 +24,13 @@ from .preview import write_preview
 from .unit import VCU
 
 VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
+CONTROLS = ("control", "depth", "gray", "scribble", "flow")
+# Options that only change one of these inputs.
+NEEDS = {
+    ("mask_shape", "expand", "grow_px"): ("inpaint",),
+    ("pad", "aspect", "feather_px"): ("outpaint",),
+    ("start", "end"): CONTROLS,
+}
 EXAMPLES = """examples:
   %(prog)s --inpaint clip.mp4 mask.png --mask_shape box --expand 0.3 --reference cat.png --out swap.png
   %(prog)s --first photo.png --scribble clip.mp4 --width 832 --height 480 --num_frames 81
@@ -94,8 +101,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_needs(options: argparse.Namespace) -> None:
+    """Refuse options without the input that they change."""
+    defaults = vars(_parser().parse_args(["preview"]))
+    for names, inputs in NEEDS.items():
+        changed = [name for name in names if getattr(options, name) != defaults[name]]
+        if changed and not any(getattr(options, name) for name in inputs):
+            wanted = " or ".join(f"--{name}" for name in inputs)
+            raise ValueError(
+                f"--{changed[0]} is given without {wanted}, which it changes; give both or neither"
+            )
+
+
 def _unit(options: argparse.Namespace) -> VCU:
     """The unit composed of all given inputs."""
+    _check_needs(options)
     size = {"width": options.width, "height": options.height}
     canvas = {**size, "num_frames": options.num_frames}
     units = []

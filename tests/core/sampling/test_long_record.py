@@ -7,7 +7,15 @@ import torch
 
 from tests.core.sampling.test_long import H, W, vae_decode, vae_encode
 from vdot_core import vcu
-from vdot_core.sampling.long import Record, chunk_seed, digest_of, generate, plan_chunks, sampled_digest
+from vdot_core.sampling.long import (
+    Record,
+    chunk_seed,
+    digest_of,
+    generate,
+    plan_chunks,
+    read_manifest,
+    sampled_digest,
+)
 
 FACTS = {"seed": "5", "unit": "abc"}
 
@@ -79,3 +87,9 @@ def test_digests_tell_what_differs():
     weights = {"a": torch.rand(4, 4), "b": torch.rand(3)}
     same, other = dict(reversed(weights.items())), {**weights, "b": weights["b"] + 1}
     assert sampled_digest(weights) == sampled_digest(same) != sampled_digest(other)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"facts": ' + "[" * 100_000, "9" * 5000, "null", "\xff"])
+def test_a_manifest_that_cannot_be_read_is_none(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
+    assert read_manifest(tmp_path) is None

@@ -80,3 +80,14 @@ def test_runs_as_a_module(tmp_path):
     command = [sys.executable, "-m", "vdot_core.vcu", "preview", "--width", "64", "--height", "64"]
     subprocess.run([*command, "--num_frames", "5", "--out", str(out)], check=True, capture_output=True)
     assert Image.open(out).size[0] > 100
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--mask_shape box", "--expand 0.3", "--grow_px 4", "--pad 16 0 0 0", "--aspect 1:1", "--feather_px 8",
+     "--start 0.5", "--end 0.5"],
+)  # fmt: skip
+def test_an_option_without_its_input_is_refused(options, tmp_path, caplog):
+    out = tmp_path / "unit.png"
+    assert main(["preview", *options.split(), "--out", str(out)]) == 2
+    assert f"{options.split()[0]} is given without --" in caplog.text and not out.exists()

@@ -3,6 +3,8 @@
 import os
 import pickle
 import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 from training.distributed import world as parallel
 from training.distributed.config import ParallelConfig
 from training.engine.checkpoint import Checkpoints, complete, newest_complete, read_tensors
-from training.engine.metadata import METADATA, Reader, read_metadata
+from training.engine.metadata import METADATA, Reader, _check_memo, read_metadata
 
 
 def _checkpoints(folder):
@@ -116,6 +118,30 @@ def test_a_table_of_huge_tensors_over_few_bytes_is_refused(two, caplog):
     table.state_dict_metadata["average.a"].size = torch.Size((1 << 40,))
     path.write_bytes(pickle.dumps(table))
     assert newest_complete(path.parents[1]) == two[0] and METADATA in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory by Linux's means")
+@pytest.mark.parametrize("instruction", [b"r\xff\xff\xff\xff", b"p4294967295\n"])
+def test_a_few_bytes_do_not_take_the_memory(tmp_path, instruction):
+    """The reader of C sets aside a list as long as the largest place to remember a value at: 64 GB."""
+    (tmp_path / METADATA).write_bytes(b"\x80\x02N" + instruction + b".")
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), limit[1]))
+    try:
+        with pytest.raises(ValueError, match="its pickle is damaged: ValueError"):
+            read_metadata(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_the_check_of_places_follows_every_instruction(tmp_path, protocol):
+    values = [1, -1, 300, 2**100, "a\n", "x" * 300, b"r\xff\xff\xff\xff", b"y" * 300, 1.5, {1: (2, 3, 4, 5)}]
+    values += [None, True, bytearray(b"p9\n"), {"a": [[]] * 300}, frozenset({1}), *map(str, range(300))]
+    _check_memo(pickle.dumps(values, protocol))
 
 
 @pytest.mark.parametrize("name", [METADATA, "progress.json", "__0_0.distcp"])

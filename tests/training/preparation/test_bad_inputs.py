@@ -1,6 +1,8 @@
 """Sources, text files and results that are not as they should be: a sentence, or one clip is left out."""
 
+import glob
 import os
+import sqlite3
 from dataclasses import asdict, replace
 
 import pytest
@@ -162,3 +164,48 @@ def test_damaged_results_are_a_sentence(config, sources, part):
     with pytest.raises(ValueError, match=r"state\.sqlite is damaged .*; remove it") as error:
         prepare(settings)
     assert len(str(error.value)) <= 400
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.mp4", "/**", "/s*/**/*.mp4"])
+def test_links_in_circles_end(sources, tmp_path, pattern):
+    for name, target in (("one", "."), ("two", "."), ("up", "..")):
+        (sources / name).symlink_to(target)
+    (sources / "below").mkdir()
+    (sources / "below" / "up").symlink_to("..")
+    os.rename(sources / "pan.mp4", sources / "below" / "pan.mp4")
+    (row,) = find_sources([f"{tmp_path}{pattern}"])
+    assert os.path.samefile(row["path"], sources / "below" / "pan.mp4")
+
+
+def test_a_pattern_finds_what_glob_finds(tmp_path, monkeypatch):
+    names = ("a.mp4", "b/c.mp4", "b/d/e.mp4", ".hidden/x.mp4", "b/.y.mp4", "q[1]/z.mp4", "b/d/f/k.mp4")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    patterns = ["**/*.mp4", "b/**", "*/**/*.mp4", "**/d/**/*.mp4", "b/*/*.mp4", "b**/*.mp4"]
+    for pattern in [*patterns, "q[[]1]/**/*.mp4", f"{tmp_path}/**/*.mp4"]:
+        files = filter(os.path.isfile, glob.glob(pattern, recursive=True))
+        assert {row["path"] for row in find_sources([pattern])} == set(map(os.path.abspath, files)), pattern
+
+
+@pytest.mark.parametrize("value", ["{}", "null", "[" * 100_000, "9" * 5000, None])
+@pytest.mark.parametrize("stage", ["shots", "quality", "captions", "tasks"])
+def test_a_result_that_is_not_as_it_was_saved_is_a_sentence(config, sources, stage, value):
+    settings, _ = run(config, sources)
+    path = f"{settings.out_dir}/{STORE}"
+    with sqlite3.connect(path) as database:
+        if value is None:  # of the same form, as after an error of the disk
+            query = "update results set value = replace(value, ': ', ':  ') where stage = ?"
+            database.execute(query, (stage,))
+        else:
+            database.execute("update results set value = ? where stage = ?", (value, stage))
+    database.close()
+    with pytest.raises(ValueError, match=rf"state\.sqlite is damaged \({stage} of .*; remove it") as error:
+        prepare(settings)
+    assert len(str(error.value)) <= 400
+
+
+def test_a_folder_of_another_encoding_is_no_out_dir(sources, tmp_path, capsys):
+    assert main(["--input", f"[{sources}]", "--out_dir", f"{tmp_path}/\udce8"]) == 2
+    assert "out_dir is" in (said := capsys.readouterr().err) and "no UTF-8; give another folder" in said

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...files import atomic_write, new_file, read_file
-from ...text import listed, shown
+from ...text import listed, parse_json, shown
 from ...vcu import VCU
 from ...vcu.unit import dense
 
@@ -109,7 +109,7 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
     if not path.is_file():
         return None
     try:
-        facts = json.loads(read_file(path, MAX_MANIFEST_BYTES))["facts"]
+        facts = parse_json(read_file(path, MAX_MANIFEST_BYTES))["facts"]
     except (ValueError, KeyError, TypeError):
         return None
     return facts if isinstance(facts, dict) else None
