@@ -26,7 +26,7 @@ from .clip_files import decoded, to_bytes
 from .config import PrepareConfig
 from .make_rows import chosen_tasks, one_sided
 from .pipeline import Clips
-from .stage import Row
+from .stage import Row, draw
 from .store import Store
 
 STYLE = """
@@ -66,12 +66,13 @@ def write_sheet(
         times: Work of the stages.
     """
     counts: Counter[str] = Counter()
-    samples: dict[str, list[str]] = {}
+    drawn: dict[str, list[tuple[float, Row]]] = {}
     for row in rows:
         task = row["task_name"]
         counts[task] += 1
-        if counts[task] <= config.samples_per_task:
-            samples.setdefault(task, []).append(_sample(row, config))
+        # The first rows of all tasks would be of one clip.
+        own = [*drawn.get(task, []), (draw(config.tasks.seed, row["id"], "sheet"), row)]
+        drawn[task] = sorted(own, key=lambda pair: pair[0])[: config.samples_per_task]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Prepared clips</title>",
         f"<meta name=viewport content='width=device-width'><style>{STYLE}</style><h1>Prepared clips</h1>",
@@ -85,8 +86,10 @@ def write_sheet(
         "</div><h2>Samples</h2><p>As the network is shown them: amber hatching is generated, dense where "
         "nothing is known; references follow the frames.</p>",
         *(
-            f"<h3>{html.escape(task)}</h3><div class=samples>{''.join(figures)}</div>"
-            for task, figures in sorted(samples.items())
+            f"<h3>{html.escape(task)}</h3><div class=samples>"
+            f"{''.join(_sample(row, config) for _, row in samples)}</div>"
+            for task, samples in sorted(drawn.items())
+            if samples
         ),
         "<h2>Work</h2>",
         _work(times),

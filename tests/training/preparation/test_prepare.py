@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,6 +135,14 @@ def test_the_page_says_what_is_missing(prepared):
     page = Path(config.out_dir, "contact_sheet.html").read_text()
     expected = ("depth has no model", "references need the annotator", "black borders", "data:image/webp")
     assert [text for text in expected if text not in page] == []
+
+
+def test_samples_are_of_many_clips(prepared):
+    config, clips = prepared
+    page = Path(config.out_dir, "contact_sheet.html").read_text()
+    rows = re.findall(r"<figcaption>([\w-]+)\.(\w+): ", page.split("<h2>Samples</h2>")[1])
+    assert len(rows) == len({task for _, task in rows}) >= 10
+    assert {clip for clip, _ in rows} == {*clips.used()}
 
 
 def test_every_task_has_a_rule():
