@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vdot_core.text import counted
+
 from .store import Store
 
 
@@ -45,5 +47,5 @@ def budget(times: list[StageTime], num_clips: int, target_clips: int, workers: i
         total += hours
         lines.append(f"{time.name:20} {time.rows:8} {time.seconds / max(1, time.rows):9.3f} {hours:13.1f}")
     lines.append(f"{'all':20} {'':8} {'':9} {total:13.1f}")
-    lines.append(f"{target_clips} clips on {workers} workers: {total / workers:.1f} h")
+    lines.append(f"{target_clips} clips on {counted(workers, 'worker')}: {total / workers:.1f} h")
     return "\n".join(lines)

@@ -279,7 +279,7 @@ def test_the_example_is_valid():
 def test_hours_for_many_clips_follow_from_those_measured(prepared):
     config, _ = prepared
     text = estimate(config, 250_000)
-    assert "250000 clips on 1 workers" in text and "shots" in text
+    assert "250000 clips on 1 worker: " in text and "shots" in text
     store = Store(Path(config.out_dir) / "state.sqlite")
     seconds, trimmed = sum(seconds for _, seconds in store.times().values()), store.times()["trim"][0]
     store.close()
