@@ -4,6 +4,7 @@
  */
 
 import { app } from "../../scripts/app.js"
+import { addElementWidget } from "./mounted.js"
 
 const WIDGET = "vdot_panel"
 const STYLE_ID = "vdot-style"
@@ -52,15 +53,11 @@ function hasLayout(node, content) {
  */
 export function addFittingWidget(node, name, content) {
   let height = 0
-  const widget = node.addDOMWidget(name, name, element("div", "vdot-widget", content), {
-    serialize: false,
-    hideOnZoom: false,
-    hideInPanel: true,
+  const widget = addElementWidget(node, name, element("div", "vdot-widget", content), {
     margin: MARGIN_PX,
     getMinHeight: () => height + 2 * MARGIN_PX,
     getMaxHeight: () => height + 2 * MARGIN_PX,
   })
-  widget.serialize = false
   // A node out of sight has no layout, and one that has just been restored that of the page: the height that was measured last stays.
   const fit = () => {
     const measured = hasLayout(node, content) ? content.offsetHeight : height

@@ -28,6 +28,11 @@ export class Predictions {
     return this.#held
   }
 
+  /** The messages of the steps, in order. */
+  get messages() {
+    return [...this.#slots.values()].map(({ message }) => message)
+  }
+
   /** One picture alone would repeat the preview. */
   get height() {
     return this.#slots.size > 1 ? ROW_PX : 0

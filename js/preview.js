@@ -1,6 +1,7 @@
 /** The video as it takes shape, moving, on the VDOT Sampler node. Frames come as JPEGs in the "vdot.preview" message after each step. */
 
 import { chain } from "./graph.js"
+import { addElementWidget } from "./mounted.js"
 import { element, growToFit } from "./panel.js"
 import { Predictions } from "./predictions.js"
 import { onSaid } from "./restore.js"
@@ -14,13 +15,30 @@ const LABEL_HEIGHT_PX = 20
 const HEIGHT_RANGE_PX = [120, 320]
 const MESSAGE_VERSION = 1
 
+const MAX_REMEMBERED = 16
+
 const previews = new WeakMap()
 const alive = new Set()
+/** Steps of the samplers of graphs that were open, without decoded pictures: an undo makes the same nodes again. */
+const remembered = new Map()
+
+const keyOf = ({ graph, id }) => `${graph?.id}:${id}`
 
 /** Lets go of all pictures: another graph is opened, and ComfyUI does not tell nodes inside of subgraphs that they are removed. */
 export function clearPreviews() {
-  alive.forEach((preview) => preview.clear())
+  for (const preview of alive) {
+    const key = keyOf(preview.node)
+    remembered.delete(key)
+    remembered.set(key, preview.predictions.messages)
+    if (remembered.size > MAX_REMEMBERED) remembered.delete(remembered.keys().next().value)
+    preview.clear()
+  }
   alive.clear()
+}
+
+/** Shows the steps again that a node of the same graph and number had. */
+export function recallPreview(node) {
+  for (const message of remembered.get(keyOf(node)) ?? []) previews.get(node)?.show(message)
 }
 
 /** The preview that belongs to a sampler node, if it has one. */
@@ -196,13 +214,9 @@ class Preview {
  */
 export function attachPreview(node) {
   const preview = new Preview(node)
-  const widget = node.addDOMWidget(WIDGET, WIDGET, preview.element, {
-    serialize: false,
-    hideOnZoom: false,
-    hideInPanel: true,
+  const widget = addElementWidget(node, WIDGET, preview.element, {
     getMinHeight: () => preview.height(node.size[0]) + 2 * (widget.margin ?? 10),
   })
-  widget.serialize = false
   previews.set(node, preview)
   hideStillPreview(node, preview.element)
   onSaid(node, () => preview.finish())

@@ -14,10 +14,11 @@ import { attachErrors, watchErrors } from "./errors.js"
 import { attachExtend } from "./extend.js"
 import { findNode, PREFIX } from "./graph.js"
 import { keepGrowingOrder } from "./growing.js"
+import { replaceStale } from "./mounted.js"
 import { attachNotes, showNotes } from "./notes.js"
 import { attachOutpaint } from "./outpaint.js"
 import { loadStyle } from "./panel.js"
-import { attachPreview, clearPreviews, previewOf } from "./preview.js"
+import { attachPreview, clearPreviews, previewOf, recallPreview } from "./preview.js"
 import { attachPresets } from "./presets.js"
 import { isOpen, joinRuns, watchCache } from "./restore.js"
 import { attachSpan, SPANS } from "./span.js"
@@ -58,6 +59,11 @@ app.registerExtension({
 
   beforeConfigureGraph() {
     clearPreviews()
+  },
+
+  afterConfigureGraph() {
+    // Elements that the page puts into place by itself are there then.
+    requestAnimationFrame(() => replaceStale(app.canvas.graph?._nodes ?? []))
   },
 
   async setup() {
@@ -101,5 +107,6 @@ app.registerExtension({
     const output = app.nodeOutputs?.[String(node.id)]
     showStrip(node, output?.vdot_strip?.[0])
     if (output?.text) showNotes(node, output.text)
+    if (output) recallPreview(node)
   },
 })

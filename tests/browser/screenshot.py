@@ -104,8 +104,9 @@ def shoot_all(page: GraphPage, server: ComfyServer, folder: Path) -> None:
         for name in SHOWN:
             for size in SIZES:
                 path = folder / f"{name}_{size[0]}_{theme}.png"
-                picture = shoot_page(page, read_workflow(name), size)
-                log.info("%s: %.0f KB", path, save(picture, path) / 1024)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shoot_page(page, read_workflow(name), size).save(path)  # in true colors, to be judged
+                log.info("%s", path)
 
 
 def shoot_nodes(page: GraphPage) -> None:
