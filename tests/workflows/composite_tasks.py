@@ -52,7 +52,7 @@ def expand(w: Workflow, seed: int) -> dict:
 One picture becomes a wider video; the reference sets the look of its subject. {EXAMPLES}
 
 - **VDOT Outpaint** with one picture and a *length* keeps it as the center of the first frame.
-- *mode* **aspect** widens it to an aspect ratio instead of by margins."""
+- Drag its borders; *mode* **aspect** widens it to a ratio instead of by margins."""
     return w.finish(with_subject(w, unit), note, seed)
 
 
@@ -64,8 +64,9 @@ def move(w: Workflow, seed: int) -> dict:
 
 The picture is the first frame; the boxes set the path of its subject. {EXAMPLES}
 
-- Put the first box around the subject in the picture, in pixels of the video.
-- Write one line per turn of the path, or two numbers per line for the path of the box's center."""
+- Draw the first box around the subject in **VDOT Move**, go to a later frame by the slider and
+  drag the box to its place there.
+- Or type one line per turn of the path: *frame: left, top, right, bottom*, or two numbers for the center."""
     return w.finish(unit, note, seed)
 
 

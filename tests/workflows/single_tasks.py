@@ -158,7 +158,8 @@ def outpaint(w: Workflow, seed: int) -> dict:
 
 Keeps the clip and generates the area beyond its borders. {EXAMPLES}
 
-- *mode* **pixels** or **percent**: margin on each side. **aspect**: leave the sides at 0, set the ratio.
+- Drag the borders in **VDOT Outpaint**, or set the sides: in *mode* **pixels** or **percent** as margins;
+  **aspect** takes a ratio instead.
 - The new, larger picture has the model's size; without *size* the clip keeps its scale.
 - *feather_px* regenerates a strip of the clip along the margin, which hides the seam;
   **VDOT Paste Back** restores the rest of the clip exactly."""
@@ -203,7 +204,8 @@ def keyframes(w: Workflow, seed: int) -> dict:
 
 Pictures at chosen moments; the model generates everything between them: a storyboard. {EXAMPLES}
 
-- *positions*: the frame of each picture of 81 (*length*), in order; -1 is the last.
+- Drag the pictures along the bar of **VDOT Keyframes**, or type *positions*: the frame of each of 81
+  (*length*), in order; -1 is the last.
 - With *clips* on, a clip stays together and starts at its position."""
     return w.finish(unit, note, seed)
 
