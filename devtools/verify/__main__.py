@@ -15,6 +15,13 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError, OSError) as error:
+        from vdot_core.out_of_memory import is_out_of_memory, sentence
+
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: {sentence(error, 'close other programs, or give --device cpu')}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -22,7 +29,10 @@ def main() -> int:
 def run(options: Namespace) -> int:
     """Check the file, then a step, unless the file is not as published."""
     from vdot_core.checkpoints.verify import verify
+    from vdot_core.devices import check_device
 
+    if options.device != "auto":
+        check_device(options.device)  # before hours of reading
     passed = True
     checks = verify(options.path, vace=options.vace, values=not options.headers, sha256=options.sha256)
     for check in checks:

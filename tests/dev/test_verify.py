@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from devtools.verify.__main__ import main
 from tests.core.checkpoints.helpers import weights_of
 from tests.support.comfy import ROOT
 from vdot_core.checkpoints import save_weights
@@ -73,3 +74,11 @@ def test_paths_are_made_absolute_before_the_folder_changes(tmp_path, monkeypatch
         str(tmp_path / "a.pt"), "--device", "cpu", "--vace", str(tmp_path / "m.safetensors"), "--sha256",
     ]  # fmt: skip
     assert read_options(arguments).headers is False
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_named_before_the_file_is_read(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["verify", str(STUDENT), "--device", "cuda"])
+    assert main() == 1
+    captured = capsys.readouterr()
+    assert "error: device 'cuda' cannot be used" in captured.err and not captured.out

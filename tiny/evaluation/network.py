@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vdot_core.text import described, parse_json, shown
+
 from ..clips.backgrounds import BACKGROUNDS
 from ..clips.captions import DIRECTIONS
 from ..clips.figure import SHAPE as FIGURE
@@ -28,6 +30,7 @@ SEEN_SHAPES = (*SHAPES, FIGURE)
 PATHS = ("still", "linear", "bounce", "circle")
 FRAME_SIZE = 64
 CLIP_FRAMES = 17
+MAX_WIDTH = 4096
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,9 @@ class EvaluatorWidths:
     motion: int = 96
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if type(value) is not int or not 1 <= value <= MAX_WIDTH:
+                raise ValueError(f"{name} is {described(value)}; expected 1 to {MAX_WIDTH}")
         for name in ("fine", "middle", "coarse"):
             if getattr(self, name) < 8 or getattr(self, name) % 8:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a positive multiple of 8")
@@ -216,13 +222,18 @@ def load_evaluator(path: str | Path) -> Evaluator:
     Raises:
         ValueError: The file is something else.
     """
+    from training.data.weights import assign_weights
     from vdot_core.checkpoints import read_tensors
 
     weights, metadata = read_tensors(path, "an evaluation network")
-    config = json.loads(metadata.get("config", "{}"))
-    if "evaluator" not in config:
-        raise ValueError(f"{path} holds no evaluation network; give a file of save_evaluator")
+    try:
+        widths = EvaluatorWidths(**parse_json(metadata.get("config", "{}"))["evaluator"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{shown(path, 160)} holds no evaluation network; give a file of save_evaluator"
+        ) from error
+    with torch.device("meta"):
+        network = Evaluator(widths)
     tensors = {key: value.float() for key, value in weights.items()}
-    network = Evaluator(EvaluatorWidths(**config["evaluator"]))
-    network.load_state_dict(tensors)
+    assign_weights(network, tensors, path, "an evaluation network")
     return network.eval().requires_grad_(False)

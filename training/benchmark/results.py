@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,22 @@ from .index import Benchmark, Sample
 
 CURE = "remove it"
 VIDEO = "video"  # entry with the digest of the video
+
+
+def numbers_of(content: Mapping[str, Any], name: str, path: Path) -> dict[str, float]:
+    """The numbers of an entry of a file.
+
+    Raises:
+        ValueError: It is no table of finite numbers.
+    """
+    values = content.get(name)
+    if not isinstance(values, dict) or not all(map(_is_number, values.values())):
+        raise ValueError(f"{shown(path)} is damaged (its {name} are no numbers); {CURE}")
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -76,10 +93,7 @@ class Results:
         if content.get("key") != self._key(config, sample, video):
             if not of_video_alone or content.get(VIDEO) != sha256_of(video):
                 return None
-        values = content.get(self.name)
-        if not isinstance(values, dict):
-            raise ValueError(f"{shown(path)} is damaged (it holds no {self.name}); {CURE}")
-        return values
+        return numbers_of(content, self.name, path)
 
     def _key(self, config: EvaluateConfig, sample: Sample, video: Path) -> str:
         text = json.dumps(self.key_of(config, sample, video))

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from vdot_core.files import read_file, sha256_of
 from vdot_core.text import parse_json, shown
 
 from ..engine.files import read_json, write_json
+from ..engine.stopping import before_sigterm
 from .config import EvaluateConfig, ModelConfig
 from .generate import ENDING, video_path
 from .index import Benchmark
-from .results import CURE
+from .results import CURE, numbers_of
 from .scores import Measure
 
 logger = logging.getLogger("vdot")
@@ -134,7 +136,8 @@ def _call(command: list[str], folder: Path, log: Path, timeout_s: float) -> int:
                 "correct vbench.command"
             ) from error
         try:
-            return process.wait(timeout_s)
+            with before_sigterm(lambda: _kill(process)):
+                return process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise VBenchError(
                 f"it took more than vbench.timeout_min {timeout_s / 60:g}; see {shown(log)}"
@@ -146,10 +149,15 @@ def _call(command: list[str], folder: Path, log: Path, timeout_s: float) -> int:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program with all that it started."""
     if process.poll() is None:
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
+        _kill(process)
         process.wait()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def read_results(path: Path, dimension: str, rows: dict[str, str]) -> dict[str, float]:
@@ -198,7 +206,7 @@ def read_vbench(
     for dimension, (low, high) in RANGES.items():
         values = read_json(paths[dimension], dict, CURE) if paths[dimension].is_file() else {}
         if values.get("key") == key:
-            for row, value in values["videos"].items():
+            for row, value in numbers_of(values, "videos", paths[dimension]).items():
                 result.setdefault(row, {})[PREFIX + dimension] = 100 * (value - low) / (high - low)
     for values in result.values():
         if len(values) == len(RANGES):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +16,8 @@ from filelock import SoftFileLock, Timeout
 
 from vdot_core.files import file_size, read_file
 from vdot_core.text import shown
+
+from .stopping import before_sigterm
 
 if TYPE_CHECKING:
     from ..distributed.world import World
@@ -100,23 +100,14 @@ def claimed(path: str | Path) -> Iterator[bool]:
 @contextmanager
 def _released_on_sigterm(lock: SoftFileLock) -> Iterator[None]:
     """Release a lock before SIGTERM ends the process: a scheduler's next start may be on another host."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def release(number, frame):
+    def release():
         # In a forked worker, or after a takeover, the file is not this process's.
         if lock.is_lock_held_by_us:
             Path(lock.lock_file).unlink(missing_ok=True)
-        signal.signal(number, before)
-        os.kill(os.getpid(), number)
 
-    # None: a handler that was not installed from Python, and that Python cannot install again.
-    before = signal.signal(signal.SIGTERM, release) or signal.SIG_DFL
-    try:
+    with before_sigterm(release):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

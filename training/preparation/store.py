@@ -131,6 +131,7 @@ class Store:
     def close(self) -> None:
         """Commit and close."""
         try:
-            self._rows("commit")
+            if self._database.in_transaction:  # a full disk ends it
+                self._rows("commit")
         finally:
             self._database.close()

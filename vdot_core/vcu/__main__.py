@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         logger.error("%s: %s", shown(error.filename or options.out), reason_of(error))
         return 2
-    logger.info("%s: %s", options.out, unit)
+    logger.info("%s: %s", shown(options.out), unit)
     return 0
 
 

@@ -6,15 +6,17 @@ Shape letters: H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import new_file
 from ..memory import RGB, check_size
 from ..progress import steps
-from ..text import counted
+from ..text import counted, shown
 from .checks import whole
 from .drawing import GENERATE, GUIDE, KEEP, draw_bar, frame_picture, moments, reference_picture
 from .unit import VCU
@@ -106,11 +108,19 @@ def write_preview(vcu: VCU, path: str, columns: int = 6) -> None:
 
     Args:
         vcu, columns: as in `preview`.
-        path: .png, or another ending that Pillow writes.
+        path: .png, or another ending that Pillow writes; it is complete, or as before.
+    Raises:
+        ValueError: no picture has such an ending, or the file cannot be written.
     """
     from PIL import Image
 
-    Image.fromarray((preview(vcu, columns) * 255).round().to(torch.uint8).numpy()).save(path)
+    Image.init()
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(f"{shown(path)} has no ending of a picture; give one such as unit.png")
+    picture = Image.fromarray((preview(vcu, columns) * 255).round().to(torch.uint8).numpy())
+    with new_file(Path(path)) as partial:
+        picture.save(partial, format=kind)
 
 
 def _title(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet) -> None:

@@ -91,3 +91,22 @@ def test_an_option_without_its_input_is_refused(options, tmp_path, caplog):
     out = tmp_path / "unit.png"
     assert main(["preview", *options.split(), "--out", str(out)]) == 2
     assert f"{options.split()[0]} is given without --" in caplog.text and not out.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files by Linux's means")
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    out = tmp_path / "unit.png"
+    command = [sys.executable, "-m", "vdot_core.vcu", "preview", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True)
+    before = out.read_bytes()
+    limited = ["sh", "-c", 'ulimit -f 4; trap "" XFSZ; exec "$@"', "sh", *command, "--num_frames", "41"]
+    run = subprocess.run(limited, capture_output=True, text=True)
+    assert run.returncode == 2 and "cannot write" in run.stderr and "Traceback" not in run.stderr
+    assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("name", ["unit.evil", "unit", ""])
+def test_a_name_of_no_picture_is_refused(name, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    assert main(["preview", "--out", name]) == 2
+    assert "has no ending of a picture; give one such as unit.png" in caplog.text

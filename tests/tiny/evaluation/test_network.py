@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tests.support.pretraining import pretrained
 from tiny import vae
@@ -44,6 +45,22 @@ def test_files_hold_the_sizes_and_the_weights(small, tmp_path):
     vae.save_vae(wan_vae.build_vae(4), vae_file)
     with pytest.raises(ValueError, match="no evaluation network"):
         load_evaluator(vae_file)
+
+
+SIZES = {"fine": 8, "middle": 16, "coarse": 16, "slot": 16, "scene": 8, "motion": 16}
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["[" * 100_000, "null", '{"evaluator": null}', '{"evaluator": {"evil": 1}}',
+     *(json.dumps({"evaluator": SIZES | {"slot": size}}) for size in (10**9, -1, 1.5, "x", 17))],
+)  # fmt: skip
+def test_a_file_with_other_sizes_is_refused_before_anything_is_built(small, tmp_path, config):
+    path = tmp_path / "evaluator.safetensors"
+    save_file({name: value.half() for name, value in small.state_dict().items()}, path, {"config": config})
+    with pytest.raises(ValueError, match=r"no evaluation network|is not an evaluation network") as caught:
+        load_evaluator(path)
+    assert len(str(caught.value)) <= 400
 
 
 def test_observation_does_not_depend_on_the_batch(small, drawn_clips):

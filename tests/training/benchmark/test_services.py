@@ -3,7 +3,11 @@
 import http.server
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,10 +16,12 @@ from training.benchmark import vbench
 from training.benchmark.config import JudgeConfig, VBenchConfig
 from training.benchmark.evaluate import evaluate
 from training.benchmark.judge import read_ratings
+from training.benchmark.results import numbers_of
 from training.preparation.stage import RetryLaterError, StopError
 
 from .test_evaluate import results
 
+ROOT = Path(__file__).resolve().parents[3]
 ANSWER = '```json\n{"prompt_following": 4, "temporal_consistency": 2.5, "video_quality": 5}\n```'
 
 
@@ -113,6 +119,46 @@ def server():
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}/v1", answer, requests
         running.shutdown()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_sigterm_ends_vbench_too(tmp_path):
+    program = tmp_path / "hangs"
+    program.write_text(f"#!/bin/sh\nsleep 300 & echo $! > {tmp_path}/child\nwait\n")
+    program.chmod(0o755)
+    code = f"""
+from pathlib import Path
+from training.benchmark.vbench import _call
+_call([{str(program)!r}], Path({str(tmp_path)!r}), Path({str(tmp_path / "log")!r}), 300)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    child = tmp_path / "child"
+    while not child.is_file() or not child.read_text().endswith("\n"):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) == -signal.SIGTERM
+    end = time.monotonic() + 60
+    while _runs(int(child.read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _runs(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "value", ["null", '"high"', "[]", '{"niqe": "x"}', '{"niqe": NaN}', '{"niqe": true}']
+)
+def test_results_that_are_no_numbers_are_a_sentence(tmp_path, value):
+    with pytest.raises(ValueError, match=r"x\.json is damaged \(its scores are no numbers\); remove it"):
+        numbers_of({"scores": json.loads(value)}, "scores", tmp_path / "x.json")
+    values = {"niqe": 3.5, "motion": 1}
+    assert numbers_of({"scores": values}, "scores", tmp_path) == values
 
 
 def test_a_judge_sees_frames_and_the_prompt_once_for_each_video(config, server):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ...devices import check_device
 from ...files import reason_of
 from ...networks import WanVaceConfig
 from ...text import described, shown
@@ -60,16 +61,7 @@ class LoraOptions:
             raise ValueError(f"naming is '{shown(self.naming, 40)}'; give {' or '.join(LORA_NAMINGS)}")
         if self.dtype not in (torch.bfloat16, torch.float16, torch.float32):
             raise ValueError(f"dtype is {self.dtype}; give bfloat16, float16 or float32")
-        _check_device(self.device)
-
-
-def _check_device(device: torch.device | str) -> None:
-    """ValueError where nothing can be computed on a device: no such one, no driver, or no values on it."""
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = shown(str(error).partition("\n")[0], 160)
-        raise ValueError(f"device '{shown(device, 40)}' cannot be used ({reason}); give cpu") from error
+        check_device(self.device)
 
 
 def extract_lora(
