@@ -10,7 +10,9 @@ import { api } from "../../scripts/api.js"
 const MAX_CHARACTERS = 400
 const PLACE = /\{(\w+)\}/g
 /** Places whose words are sentences of their own; without a translation of theirs, all stays English. */
-const PARTS = ["what", "expected", "cure"]
+const PARTS = ["what", "expected", "cure", "task", "sound"]
+/** Places that hold no words: a longer English phrase there would stay English. */
+const FORMS = { source: "\\d+x\\d+", scaled: "\\d+x\\d+" }
 
 let strings = {}
 let patterns = []
@@ -25,10 +27,10 @@ export async function loadStrings() {
   patterns = Object.entries(sentences).map(([key, sentence]) => [sentencePattern(sentence), key])
 }
 
-/** Matches the sentence with anything in its places; "(s)" stands for a plural. */
+/** Matches the sentence with anything in its places but FORMS'; "(s)" stands for a plural. */
 function sentencePattern(sentence) {
   const escaped = sentence.replace(/[.*+?^$()|[\]\\]/g, "\\$&").replaceAll("\\(s\\)", "s?")
-  return new RegExp(`^${escaped.replace(PLACE, "(?<$1>.+?)")}$`)
+  return new RegExp(`^${escaped.replace(PLACE, (_, name) => `(?<${name}>${FORMS[name] ?? ".+?"})`)}$`)
 }
 
 function fill(sentence, values) {

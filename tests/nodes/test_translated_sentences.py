@@ -16,6 +16,7 @@ from vdot_core import vcu
 from vdot_core.annotators.models import missing_files
 from vdot_core.excerpts import Span, cut_excerpt
 from vdot_core.signals.frames import check_result
+from vdot_core.sounds import Sound
 
 FRAMES = torch.rand(5, 32, 48, 3)
 MASK = torch.ones(5, 32, 48)
@@ -115,6 +116,31 @@ def control_of_strength(strength: float) -> SimpleNamespace:
     return SimpleNamespace(**size, context_scale=scale, step_ranges=((0, 1),), notes=())
 
 
+def excerpt(sound: Sound | None = None) -> list[str]:
+    """What VDOT Load Clip says of a clip."""
+    clip = cut_excerpt(FRAMES, 16.0, sound, Span(0.0, None, 5, lambda *size: size))
+    return submodule("nodes.comfy_clips").describe(clip, None)
+
+
+def taken(length: int) -> tuple[str, ...]:
+    """What a node says of a size that is connected."""
+    return submodule("nodes.sizes").canvas_of(vcu.SIZES["480p"], 832, 480, length).lines
+
+
+def widened(width: int) -> tuple[str, ...]:
+    """Notes on a clip of 48x32 with margins of 24 pixels at both sides."""
+    return vcu.outpaint(FRAMES, left=24, right=24, width=width, height=16).notes
+
+
+def loaded(num_parameters: int) -> list[str]:
+    """What VDOT Load says of a VACE model."""
+    network = torch.nn.Module()
+    network.vace_patch_embedding = torch.nn.Linear(1, num_parameters, bias=False, device="meta")
+    model = SimpleNamespace(diffusion_model=network, get_dtype=lambda: torch.bfloat16)
+    describe = submodule("nodes.comfy_loading").describe_model
+    return [f"vdot.pt: {describe(SimpleNamespace(model=model))}"]
+
+
 CROP = vcu.Crop(0, 0, 48, 32, source=(96, 64), size=(48, 32))
 TEXT_MODEL = SimpleNamespace(problem="", config=SimpleNamespace(vace_layers=()))
 PLAIN, LATE = Path("plain.pt"), Span(9.0, None, 5, lambda *size: size)
@@ -130,6 +156,23 @@ SAID = {
     "scaled_and_cropped": lambda _: vcu.control(FRAMES, width=64, height=64).notes,
     "scaled": lambda _: vcu.control(FRAMES, width=96, height=64).notes,
     "cropped": lambda _: vcu.control(torch.rand(5, 32, 50, 3)).notes,
+    "margins_scaled": lambda _: widened(48),
+    "margins_scaled_and_cropped": lambda _: widened(32),
+    "clip_said": lambda _: excerpt(),
+    "sound_none": lambda _: excerpt(),
+    "sound_rate": lambda _: excerpt(Sound(torch.zeros(1, 16000), 16000)),
+    "unit_said": lambda _: [str(control(5))],
+    "unit_references": lambda _: [str(vcu.reference(FRAMES[0], width=48, height=32, num_frames=5))],
+    "task_generate": lambda _: [str(vcu.reference(FRAMES[0], width=48, height=32, num_frames=5))],
+    "task_control": lambda _: [str(control(5))],
+    "task_repaint": lambda _: [str(vcu.inpaint(FRAMES, MASK))],
+    "task_extension": lambda _: [str(vcu.extend(FRAMES[:1], num_frames=5))],
+    "size_taken": lambda _: taken(81),
+    "size_shortened": lambda _: taken(161),
+    "size_given": lambda _: [f"size {vcu.SIZES['480p']}"],
+    "loaded_million": lambda _: loaded(3_490_000),
+    "loaded_billion": lambda _: loaded(2**31),
+    "stopped": lambda _: [submodule("nodes.sample_steps")._stop_line(1, 4, False)],
     "alpha_ignored": lambda _: vcu.control(torch.rand(5, 32, 48, 4)).notes,
     "all_kept": lambda _: vcu.inpaint(FRAMES, 0 * MASK).notes,
     "mask_empty": lambda _: refused(lambda: vcu.crop_region(FRAMES, 0 * MASK)),
@@ -231,17 +274,20 @@ SAID = {
 }
 
 
+FORMS = dict.fromkeys(("source", "scaled"), r"\d+x\d+")
+
+
 def pattern_of(sentence: str) -> re.Pattern:
     """As js/strings.js reads it."""
     parts = re.split(r"\{(\w+)\}", sentence)
     fixed = [re.escape(part).replace(r"\(s\)", "s?") for part in parts[::2]]
-    places = [f"(?P<{name}>.+?)" for name in parts[1::2]]
+    places = [f"(?P<{name}>{FORMS.get(name, '.+?')})" for name in parts[1::2]]
     return re.compile("".join(map("".join, itertools.zip_longest(fixed, places, fillvalue=""))))
 
 
 SENTENCES = json.loads((ROOT / "locales/en/main.json").read_text("utf-8"))["vdot"]["sentences"]
 PATTERNS = {key: pattern_of(sentence) for key, sentence in SENTENCES.items()}
-PARTS = {"what", "expected", "cure"}
+PARTS = {"what", "expected", "cure", "task", "sound"}
 # Those of runs with a model are seen in the page (tests/browser/test_page.py).
 OF_RUNS = {"encoded", "sampled"}
 
@@ -264,3 +310,9 @@ def test_every_sentence_is_listed():
 def test_nodes_write_the_sentence(run, key):
     lines = list(SAID[key](run))
     assert any(key in keys_of(line) for line in lines), lines
+
+
+def test_places_for_sizes_hold_no_words():
+    """A longer phrase would be shown in English within a Chinese sentence."""
+    assert keys_of("video: 48x32 scaled to 32x16") == {"scaled"}
+    assert keys_of("video: 48x32 in some other way scaled to 32x16") == set()
