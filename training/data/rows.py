@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vdot_core import vcu
 from vdot_core.dtypes import DTYPES
+from vdot_core.memory import GIB
 
 from ..distributed.precision import uses_bf16
 from .bad_rows import BadRowError, Skipped
@@ -30,11 +31,13 @@ from .encoders import (
 from .manifest import ManifestRows, Row, relative_name
 from .row_progress import CutTexts, RowProgress
 from .shards import TarRows
-from .video_files import Media, fit, own_size, read_clip
+from .video_files import MAX_CLIP_BYTES, Media, fit, own_size, read_clip
 
 # Two codecs of one clip may differ by a frame, and by a few pixels in size.
 FRAME_TOLERANCE = 1
 ASPECT_TOLERANCE = 0.03
+# Of one row, whose pictures and embeddings are in memory together.
+MAX_REFERENCES, MAX_PROMPTS = 16, 64
 
 
 class RowShards(Protocol):
@@ -197,7 +200,7 @@ def clip_name(row: Row, path: str) -> str:
     if media is not None and media.data is not None:
         content = media.data
     elif media is not None:
-        content = relative_name(media.name, path).encode()
+        content = relative_name(media.name, path).encode("utf-8", "surrogatepass")
     else:
         content = "\n".join(row.prompts).encode()
     return hashlib.sha256(content).hexdigest()[:16]
@@ -214,6 +217,12 @@ def load_inputs(row: Row, config: DataConfig) -> Inputs:
         BadRowError: A file is missing, cannot be decoded, or does not fit the others.
     """
     parts = task_parts(canonical(row.task))
+    for column, values, most in (
+        ("ref_image_path", row.references, MAX_REFERENCES),
+        ("prompt", row.prompts, MAX_PROMPTS),
+    ):
+        if len(values) > most:
+            raise BadRowError("wrong", f"{column} has {len(values)} entries, expected at most {most}")
     files = {"src_video_path": row.source, "mask_video_path": row.mask, "ref_image_path": row.references}
     for column in needed(parts):
         if not files[column]:
@@ -225,7 +234,7 @@ def load_inputs(row: Row, config: DataConfig) -> Inputs:
         return read_clip(media, config.frame_rate, config.num_frames)[..., :channels]
 
     target, source, mask = read(row.target), read(row.source), read(row.mask)
-    references = tuple(read(media, 4)[0].float() / 255 for media in row.references)
+    references = _references(row)
     short = takes_short_source(parts) and mask is None
     named = {"target_video": target, "mask_video": mask if mask is not None and len(mask) > 1 else None}
     if not (short and target is not None):
@@ -242,6 +251,20 @@ def load_inputs(row: Row, config: DataConfig) -> Inputs:
     if soft is not None:
         soft = (soft.mean(-1) > 0.5).float().expand(length, height, width)
     return Inputs(width, height, length, fitted(source), soft, references, fitted(target))
+
+
+def _references(row: Row) -> tuple[Tensor, ...]:
+    """Pictures [H, W, 3 or 4] float in [0, 1], of a video its first frame."""
+    pictures: list[Tensor] = []
+    for media in row.references:
+        pictures.append(read_clip(media, 1.0, 1)[0, ..., :4].float() / 255)
+        if (total := sum(picture.nbytes for picture in pictures)) > MAX_CLIP_BYTES:
+            raise BadRowError(
+                "unreadable",
+                f"its references take {total / GIB:.3g} GiB, expected at most {MAX_CLIP_BYTES / GIB:.3g}; "
+                "scale them down",
+            )
+    return tuple(pictures)
 
 
 def _common_length(lengths: dict[str, int], config: DataConfig, short: bool) -> int:

@@ -66,7 +66,8 @@ def tree_hash(*paths: str | Path) -> str:
             raise ValueError(f"{path} does not exist; give a model file or folder")
         for file in [path] if path.is_file() else _visible_files(path):
             if path.is_dir():
-                total.update(f"{file.relative_to(path).as_posix()}\0".encode())
+                name = f"{file.relative_to(path).as_posix()}\0"
+                total.update(name.encode("utf-8", "surrogatepass"))  # other bytes than UTF-8
             with file.open("rb") as stream:
                 while block := stream.read(1 << 22):
                     total.update(block)

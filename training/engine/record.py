@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vdot_core.files import atomic_write
+from vdot_core.files import atomic_write, file_size
 from vdot_core.text import shown
 
 from ..paths import ROOT
@@ -102,7 +103,9 @@ def export_path(config: RunConfig, averaged: str) -> Path:
 
 
 def require_output(path: Path, values: Mapping[str, Any]) -> None:
-    """Refuse, by ValueError, a file of weights that a run reads, in its `settings`, as one that it writes."""
+    """Refuse, by ValueError, what is no file, or weights that a run reads, in its `settings`, as a result."""
+    if os.path.lexists(path):
+        file_size(path)  # a pipe or a folder would be replaced
     for key in WEIGHTS:
         source = Path(values[key]["path"]) if values.get(key) else None
         if source and path.exists() and source.exists() and path.samefile(source):
@@ -119,7 +122,7 @@ def identity(path: Path) -> str | None:
     digest = hashlib.sha256()
     for name, file in _files(path):
         size = file.stat().st_size
-        digest.update(f"{name}\0{size}\0".encode())
+        digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogatepass"))
         with file.open("rb") as stream:
             digest.update(stream.read(EDGE_BYTES))
             stream.seek(max(0, size - EDGE_BYTES))
@@ -137,7 +140,8 @@ def content(path: Path) -> str | None:
         return None
     digest = hashlib.sha256()
     for name, file in _files(path):
-        digest.update(f"{name}\0{sampled_hash(file, NUM_BLOCKS, BLOCK_BYTES)}\0".encode())
+        part = f"{name}\0{sampled_hash(file, NUM_BLOCKS, BLOCK_BYTES)}\0"
+        digest.update(part.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
 
 

@@ -1,14 +1,19 @@
 """Rows and lines that are not what their columns hold: skipped and named, with their neighbors kept."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from training import cache as program
-from training.data.bad_rows import Skipped
+from training.data.bad_rows import BadRowError, Skipped
 from training.data.cache import Cache
 from training.data.manifest import ManifestRows, Row
+from training.data.rows import load_inputs
 from training.data.shards import TarRows
+from training.data.video_files import Media
 
 from .conftest import write_manifest, write_tar
 
@@ -184,3 +189,24 @@ def test_half_a_surrogate_pair_costs_its_row_alone(tmp_path):
     assert (prompt.kind, name.kind, name.id) == ("misshapen", "misshapen", "00000001")
     assert prompt.reason == r"prompt holds '\ud800', half of a surrogate pair; write whole characters"
     str(prompt).encode(), str(name).encode()
+
+
+def test_a_row_of_endless_references_or_captions_is_refused_before_it_is_read(config, clips):
+    row = Row("a", "a", "text", ("a cat",), None, None, (), None)
+    many = Media(str(clips / "none.png"))
+    for change, reason in (
+        ({"references": (many,) * 17}, "ref_image_path has 17 entries, expected at most 16"),
+        ({"prompts": ("a cat",) * 65}, "prompt has 65 entries, expected at most 64"),
+    ):
+        with pytest.raises(BadRowError, match=reason):
+            load_inputs(replace(row, **change), config(path="x", width=16, height=16))
+
+
+def test_references_that_fill_the_memory_together_are_refused(config, tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(tmp_path / "a.png")
+    row = Row("a", "a", "text", ("a cat",), None, None, (Media(str(tmp_path / "a.png")),) * 5, None)
+    settings = config(path="x", width=16, height=16)
+    assert len(load_inputs(row, settings).references) == 5
+    monkeypatch.setattr("training.data.rows.MAX_CLIP_BYTES", 4 * 100 * 100 * 3 * 4)
+    with pytest.raises(BadRowError, match=r"its references take .* GiB, expected at most"):
+        load_inputs(row, settings)

@@ -1,6 +1,7 @@
 """A run's settings: saved, shown where they differ at a resume, refused where the result depends on them."""
 
 import dataclasses
+import os
 import shutil
 
 import pytest
@@ -8,8 +9,8 @@ import yaml
 
 from tests.support.distill import NoiseSource, new_trainer, tiny_config, write_teacher
 from training.engine.checkpoint import complete, read_progress
-from training.engine.hashes import sampled_hash
-from training.engine.record import FILE, FREE, changes, content, identity, settings
+from training.engine.hashes import sampled_hash, tree_hash
+from training.engine.record import FILE, FREE, changes, content, identity, require_output, settings
 from training.methods.programs import distill_config, finetune_config
 
 
@@ -131,6 +132,25 @@ def test_the_identity_of_weights_is_of_their_content(tmp_path):
     (tmp_path / "b" / "part.bin").write_bytes(b"x" * 2999 + b"y")
     assert identity(tmp_path / "a") != identity(tmp_path / "b")
     assert identity(tmp_path / "none") is None and content(tmp_path / "none") is None
+
+
+def test_names_of_other_bytes_than_utf8_count_as_any(tmp_path):
+    digests = set()
+    for name in (b"a\xe8", b"a\xe9", b"a"):
+        folder = tmp_path / name.hex()
+        folder.mkdir()
+        (folder / os.fsdecode(name)).write_bytes(b"x")
+        digests.add((identity(folder), content(folder), tree_hash(folder)))
+    assert all(len(set(values)) == 3 for values in zip(*digests, strict=True))
+
+
+def test_only_a_file_is_replaced_by_an_export(tmp_path):
+    require_output(tmp_path / "new.safetensors", {})
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "none")
+    for name in ("pipe", "link", ""):
+        with pytest.raises(ValueError, match="is not a file"):
+            require_output(tmp_path / name, {})
 
 
 def test_a_byte_in_the_middle_of_a_file_is_another_content(tmp_path):
