@@ -57,7 +57,7 @@ class OutpaintEditor {
     chain(node, "onConfigure", () => this.read())
     chain(node, "onConnectionsChange", () => setTimeout(() => this.read()))
     onSaid(node, (message) => {
-      this.said = { size: SIZE_SAID.exec(message?.text?.[0] ?? "")?.slice(1), of: JSON.stringify(this.settings) }
+      this.said = { size: SIZE_SAID.exec(message?.text?.[0] ?? "")?.slice(1), of: this.madeFrom }
       this.read()
     })
   }
@@ -83,6 +83,11 @@ class OutpaintEditor {
       size: [numberOf(this.node, "width"), numberOf(this.node, "height")],
       sides: Object.fromEntries(SIDES.map((side) => [side, numberOf(this.node, side)])),
     }
+  }
+
+  /** What a run's result was made from, to be compared. */
+  get madeFrom() {
+    return JSON.stringify([this.settings, this.backdrop.state])
   }
 
   get pads() {
@@ -118,7 +123,7 @@ class OutpaintEditor {
     const { size } = this.settings
     const fits = !size.some(Boolean) && this.node.inputs?.some((input) => input.name === "size" && input.link != null)
     if (!fits) return resultSize(clip, pads, size).join(" x ")
-    if (this.said?.size && this.said.of === JSON.stringify(this.settings)) return this.said.size.join(" x ")
+    if (this.said?.size && this.said.of === this.madeFrom) return this.said.size.join(" x ")
     const ratio = (clip[0] + pads.left + pads.right) / (clip[1] + pads.top + pads.bottom)
     return text("outpaint_fitted", { ratio: ratio.toFixed(2) })
   }

@@ -6,9 +6,12 @@
 
 import { chain } from "./graph.js"
 import { text } from "./strings.js"
+import { isWired, valueOf } from "./wires.js"
 
 const CUSTOM = "custom"
 const AUTO = "auto"
+/** How often a preset that comes over a wire is looked at. */
+const PERIOD_MS = 300
 
 /** What each preset stands for. The node itself reads its own table; the browser tests hold the two against each other. */
 export const PRESETS = {
@@ -20,21 +23,35 @@ export const PRESETS = {
 
 const GOVERNED = Object.keys(PRESETS.released)
 
+/** The preset that is run. The numbers of one that comes over a wire are not in the widgets: they are hidden, as those of auto. */
+function presetOf(node) {
+  const preset = valueOf(node, "preset")
+  return isWired(node, "preset") && preset !== CUSTOM ? AUTO : preset
+}
+
+/** Nodes whose preset comes over a wire, which changes without a word, and what was shown for it. */
+const wired = new Map()
+setInterval(() => {
+  for (const [node, shown] of wired) if (presetOf(node) !== shown) updateDisabled(node)
+}, PERIOD_MS)
+
 /** Grays the governed widgets out, hides them, or neither; their values stay, so that a saved workflow opens as it was saved. */
 function updateDisabled(node) {
   const widgets = new Map((node.widgets ?? []).map((widget) => [widget.name, widget]))
-  const preset = widgets.get("preset")?.value
+  const preset = presetOf(node)
   for (const name of Object.keys(PRESETS.vace)) {
     const widget = widgets.get(name)
     if (!widget) continue
     if (!GOVERNED.includes(name)) {
-      widget.disabled = name in (PRESETS[preset] ?? {})
+      widget.disabled = name in (PRESETS[valueOf(node, "preset")] ?? {})
       continue
     }
     widget.disabled = preset !== CUSTOM
     widget.hidden = preset === AUTO
     if (widget.options) widget.options.hidden = widget.hidden
   }
+  if (isWired(node, "preset")) wired.set(node, preset)
+  else wired.delete(node)
   node.setDirtyCanvas?.(true, true)
 }
 
@@ -78,6 +95,8 @@ export function attachPresets(node) {
     writeValues(node, { ...(had && !has ? { cfg } : {}), ...(PRESETS[value] ?? own ?? {}) })
     updateDisabled(node)
   })
+  chain(node, "onRemoved", () => wired.delete(node))
+  chain(node, "onConnectionsChange", () => setTimeout(() => updateDisabled(node)))
   chain(node, "onConfigure", () => {
     shown = preset.value
     updateDisabled(node)

@@ -60,7 +60,7 @@ class SpanBar {
     })
     chain(node, "onExecuted", (message) => {
       const length = Number(LENGTH_SAID.exec(message?.text?.[0] ?? "")?.[1])
-      this.#said = length && { length, of: this.number("length") }
+      this.#said = length && { length, of: this.madeFrom }
       this.show()
     })
   }
@@ -69,9 +69,14 @@ class SpanBar {
     return Math.max(numberOf(this.node, name), 0)
   }
 
+  /** What a run's length was made from, to be compared. */
+  get madeFrom() {
+    return JSON.stringify([this.number("length"), this.pictures[0].state])
+  }
+
   /** Frames of the video: what the last run said, the node's length, or the clip's. */
   get numFrames() {
-    if (this.#said?.of === this.number("length")) return this.#said.length
+    if (this.#said?.of === this.madeFrom) return this.#said.length
     const length = this.number("length") || this.pictures[0].numFrames || USUAL
     return Math.floor((Math.max(length, 1) - 1) / GROUP) * GROUP + 1
   }

@@ -40,6 +40,7 @@ class Timeline {
   constructor(node, { widget, form, pictures, numFrames, height }) {
     Object.assign(this, { node, name: widget, form, pictures, length: numFrames, height })
     this.thumbnails = []
+    this.behind = new Backdrop(node, () => {})
     this.stage = new Stage(text(form.hasValue ? "curve_keys" : "timeline_keys"), {
       draw: (context, unit) => {
         this.follow()
@@ -59,7 +60,7 @@ class Timeline {
     addEditor(node, {
       title: text(form.hasValue ? "curve_title" : "timeline_title"),
       parts: [this.stage.element],
-      state: () => [this.givenFrames, this.thumbnails.map((thumbnail) => thumbnail.state)],
+      state: () => [this.givenFrames, this.madeFrom, this.thumbnails.map((thumbnail) => thumbnail.state)],
       opened: () => this.read(),
     })
     chain(node, "onConfigure", () => this.read())
@@ -69,10 +70,15 @@ class Timeline {
     })
     if (!widgetOf(node, "length")) {
       onSaid(node, (message) => {
-        this.said = Number(LENGTH_SAID.exec(message?.text?.[0] ?? "")?.[1]) || undefined
+        this.said = { length: Number(LENGTH_SAID.exec(message?.text?.[0] ?? "")?.[1]), of: this.madeFrom }
         this.read()
       })
     }
+  }
+
+  /** What the length that a run said was made from, to be compared. */
+  get madeFrom() {
+    return JSON.stringify(this.behind.state)
   }
 
   /** Length of the video, where the node or its unit tells it. */
@@ -82,7 +88,7 @@ class Timeline {
 
   /** Length of the video; else of a usual one, or to the last point. */
   get numFrames() {
-    const length = this.givenFrames || this.said
+    const length = this.givenFrames || (this.said?.of === this.madeFrom && this.said.length)
     if (length) return Math.floor((length - 1) / GROUP) * GROUP + 1
     return Math.max(this.length, ...this.points.map(({ frame }) => frame + 1))
   }
@@ -196,7 +202,9 @@ class Timeline {
     const frame = this.frameAt(at.x, free)
     const bottom = this.floor
     const value = Math.min(Math.max(((bottom - at.y) / (bottom - 24)) * this.top, 0), MAX_STRENGTH_SHOWN)
-    this.set(index, frame, Math.round(value * 20) / 20)
+    // A typed strength above the border stays as long as its point does.
+    const kept = value > 0.95 * MAX_STRENGTH_SHOWN && this.points[index].value > MAX_STRENGTH_SHOWN
+    this.set(index, frame, kept ? this.points[index].value : Math.round(value * 20) / 20)
   }
 
   set(index, frame, value) {
@@ -216,7 +224,7 @@ class Timeline {
     if (arrow && point) {
       const step = event.shiftKey ? 1 : GROUP
       const frame = Math.min(Math.max(this.frameOf(point) + arrow[0] * step, 0), this.numFrames - 1)
-      const moved = Math.min(Math.max(point.value + arrow[1] * 0.05, 0), MAX_STRENGTH_SHOWN)
+      const moved = Math.min(Math.max(point.value + arrow[1] * 0.05, 0), Math.max(point.value, MAX_STRENGTH_SHOWN))
       this.set(this.selected, frame, arrow[1] ? Math.round(moved * 100) / 100 : point.value)
       rememberForUndo()
       return true

@@ -85,6 +85,16 @@ export function sourceOf(node, slot) {
 }
 
 /**
+ * The widget whose value a node gives: "value"; of ComfyUI's Primitive, which is named as what it is wired to, the first; of a node of
+ * another pack, its only one.
+ */
+function givingWidget(node) {
+  const widgets = node.widgets?.filter(({ type }) => type !== "button") ?? []
+  const isAlone = widgets.length === 1 && !node.inputs?.some((input) => input.link != null)
+  return widgetOf(node, "value") ?? (node.type === "PrimitiveNode" || isAlone ? widgets[0] : undefined)
+}
+
+/**
  * A value of a node that is run: its widget's, or that of the widget at the end of its wire.
  * @returns the widget's own where a wire's is not known before the run; undefined where there is none
  */
@@ -92,7 +102,7 @@ export function valueOf(node, name) {
   const own = widgetOf(node, name)?.value
   const slot = wireOf(node, name)
   const end = slot < 0 ? undefined : endOf(node, slot)
-  const wired = (end?.widget ?? (end?.node && widgetOf(end.node, "value")))?.value
+  const wired = (end?.widget ?? (end?.node && givingWidget(end.node)))?.value
   return wired === undefined || (own !== undefined && typeof wired !== typeof own) ? own : wired
 }
 

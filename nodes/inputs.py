@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from comfy_api.latest import io
 
 from ..vdot_core.choices import MASK_SHAPES
+from ..vdot_core.text import counted
 
 VCUType = io.Custom("VDOT_VCU")
 CATEGORY = "VDOT/tasks"
@@ -191,3 +192,12 @@ def flat_names(images: dict) -> list[str]:
             single = len(batch) == 1
             names += [name if single else f"{name} (picture {number + 1})" for number in range(len(batch))]
     return names
+
+
+def check_batches(num_items: int, num_inputs: int, num_places: int) -> None:
+    """Refuse one position for each clip where every picture counts."""
+    if num_places == num_inputs < num_items:
+        raise ValueError(
+            f"the inputs hold {counted(num_items, 'picture')} for {counted(num_places, 'position')}; turn "
+            "clips on for one position for each input, or give one for every picture"
+        )

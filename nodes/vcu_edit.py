@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from .guard import CheckedNode
 from .inputs import (
     MAX_SIDE,
+    check_batches,
     connected,
     connected_names,
     fit_inputs,
@@ -218,6 +219,7 @@ class VDOTKeyframes(CheckedNode):
         canvas = canvas_of(size, width, height, length, shape_of(next(iter(connected(images)), None)))
         move = Rescale(length, canvas.num_frames).frame
         places = [move(place) for place in numbers_from_text(positions)]
+        check_batches(len(items), len(connected(images)), len(places))
         unit = vcu.keyframes(items, places, names=names, **canvas.arguments)
         return unit_output(unit, canvas.lines)
 

@@ -67,7 +67,8 @@ class VDOTReference(CheckedNode):
 
         canvas = canvas_of(size, width, height, length)
         if unit is not None:
-            canvas = Canvas(unit.width, unit.height, unit.num_frames)
+            lines = () if size is None else ("size is not used: the video has the unit's size and length",)
+            canvas = Canvas(unit.width, unit.height, unit.num_frames, lines)
         cut = {"masks": _masks_of(images, masks or {}), "mask_is": mask_is, "crop": CROPS[cut_out]}
         names = flat_names(images)
         references = vcu.reference(flatten(images), **canvas.arguments, **cut, margin=margin, names=names)

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from tests.support.pack import submodule
+
 FIT = {"width": 0, "height": 0, "length": 0}
 
 
@@ -142,3 +144,30 @@ def test_a_batch_of_videos_is_refused_by_its_number(run):
     unit = run("VDOTControl", frames=torch.rand(5, 32, 48, 3), **FIT).args[0]
     with pytest.raises(ValueError, match="as of a batch of 2 videos of 5 one after the other; give them one"):
         run("VDOTPasteBack", images=torch.rand(10, 32, 48, 3), unit=unit, feather_px=4)
+
+
+def test_depth_with_one_range_for_the_clip_is_noted_where_each_frame_is_stretched(run):
+    """As VDOT Normalize Depth gives it, whose steadiness would be lost."""
+    depth = torch.rand(5, 32, 48, 1).expand(-1, -1, -1, 3).clone()
+    inputs = {"invert": False, **FIT}
+    for normalization, scale, noted in (("frame", 0.5, True), ("frame", 1.0, False), ("none", 0.5, False)):
+        clip = depth.clone()
+        clip[2] *= scale
+        lines = run("VDOTDepth", depth=clip, normalization=normalization, **inputs).ui["text"]
+        assert any("'frame' stretches each to all of it" in line for line in lines) == noted
+
+
+def test_one_position_for_a_batch_names_the_switch(run):
+    inputs = {"images": {"image0": torch.rand(3, 32, 48, 3)}, "positions": "4", "length": 17, "width": 0}
+    with pytest.raises(ValueError, match="3 pictures for 1 position; turn clips on for one position"):
+        run("VDOTKeyframes", **inputs, height=0)
+    run("VDOTKeyframes", **inputs, height=0, clips=True)
+
+
+def test_a_size_that_a_unit_overrules_is_noted(run):
+    sizes = submodule("vdot_core.vcu").SIZES
+    unit = run("VDOTText", width=48, height=32, length=5).args[0]
+    inputs = {"images": {"image0": torch.rand(1, 32, 48, 3)}, "width": 64, "height": 64, "length": 9}
+    note = "size is not used: the video has the unit's size and length"
+    assert note in run("VDOTReference", **inputs, unit=unit, size=sizes["480p"]).ui["text"]
+    assert note not in run("VDOTReference", **inputs, unit=unit).ui["text"]

@@ -29,6 +29,9 @@ from .scaling import fit_into, fit_notes
 from .span import Moment, guided_span
 from .unit import GRAY, VAE_STRIDE, VCU, built, full_mask, gray_frames
 
+LEAST_RANGE = 0.8
+"""Of a frame's depth, as a part of the largest: a smaller one changes visibly where frames are stretched."""
+
 
 def text(width: int, height: int, num_frames: int) -> VCU:
     """Nothing but the prompt: every frame gray, everything to be generated.
@@ -152,6 +155,7 @@ def depth(
     values = values[None] if values.ndim == 2 else values
     has_alpha = values.ndim == 4 and values.shape[-1] == 4
     values = values[..., :3] if has_alpha else values
+    notes = ["depth: alpha channel ignored"] * has_alpha
     if normalization == "none":
         values = single_channel(values).float()
         if values.amin() < 0 or values.amax() > 1:
@@ -162,6 +166,7 @@ def depth(
         values = converted(values, lambda part: 1 - part) if invert else values
         frames = values[..., None].expand(*values.shape, 3)
     else:
+        notes += _find_uneven(values) if normalization == "frame" else []
         direction = "depth" if invert else "disparity"
         frames = normalize_depth(values, mode=normalization, values=direction, percentiles=(0, 100))
     unit = control(
@@ -175,7 +180,20 @@ def depth(
         end=end,
         name="depth",
     )
-    return unit.replace(notes=("depth: alpha channel ignored", *unit.notes)) if has_alpha else unit
+    return unit.replace(notes=(*notes, *unit.notes)) if notes else unit
+
+
+def _find_uneven(values: Tensor) -> list[str]:
+    """A note where depth [F, H, W] or [F, H, W, C] has one range for the clip, which 'frame' takes away."""
+    frames = values.flatten(1)
+    ranges = frames.amax(1) - frames.amin(1)
+    share = float(ranges.min() / ranges.max()) if ranges.max() > 0 else 1.0
+    if not share < LEAST_RANGE:
+        return []
+    return [
+        f"depth: frames have between {share:.0%} and 100% of the clip's range, and 'frame' stretches each to "
+        "all of it; for depth that is steady over the clip choose clip, or none behind VDOT Normalize Depth"
+    ]
 
 
 def _guiding(clip: Tensor, width: int, height: int, total: int) -> Tensor:
