@@ -166,9 +166,9 @@ def depth(
         values = converted(values, lambda part: 1 - part) if invert else values
         frames = values[..., None].expand(*values.shape, 3)
     else:
-        notes += _find_uneven(values) if normalization == "frame" else []
         direction = "depth" if invert else "disparity"
         frames = normalize_depth(values, mode=normalization, values=direction, percentiles=(0, 100))
+        notes += _find_uneven(values) if normalization == "frame" else []
     unit = control(
         frames,
         width=width,
@@ -185,10 +185,10 @@ def depth(
 
 def _find_uneven(values: Tensor) -> list[str]:
     """A note where depth [F, H, W] or [F, H, W, C] has one range for the clip, which 'frame' takes away."""
-    frames = values.flatten(1)
-    ranges = frames.amax(1) - frames.amin(1)
-    share = float(ranges.min() / ranges.max()) if ranges.max() > 0 else 1.0
-    if not share < LEAST_RANGE:
+    extremes = [frame.aminmax() for frame in values]
+    ranges = [float(extreme.max - extreme.min) for extreme in extremes]
+    share = min(ranges) / max(ranges) if max(ranges) > 0 else 1.0
+    if share >= LEAST_RANGE:
         return []
     return [
         f"depth: frames have between {share:.0%} and 100% of the clip's range, and 'frame' stretches each to "
