@@ -65,12 +65,12 @@ def make_videos(
         return [
             skipped for sample in shared_out(benchmark.samples) if (skipped := _copy(config, model, sample))
         ]
-    settings = _settings(config, model, weights)
     maker: Maker | None = None
     failed = []
     for sample in shared_out(benchmark.samples):
         path = video_path(config, model, sample)
         path.parent.mkdir(parents=True, exist_ok=True)
+        settings = _settings(config, model, weights, sample.task)
         key = hashlib.sha256(f"{settings}{sample.key()}".encode()).hexdigest()[:32]
         if _key_of(path) == key:
             continue
@@ -95,10 +95,11 @@ def make_videos(
     return failed
 
 
-def _settings(config: EvaluateConfig, model: ModelConfig, weights: str) -> str:
-    """All that every video of a model depends on, besides its row."""
+def _settings(config: EvaluateConfig, model: ModelConfig, weights: str, task: str) -> str:
+    """All that every video of a model's task depends on, besides its row."""
     names = ("width", "height", "max_pixels", "num_frames", "frame_rate", "seed", "dtype")
-    sampling = asdict(model.sampler)
+    sampling = asdict(model.sampler) | {"guidance": model.sampler.guidance_of(task)}
+    del sampling["task_guidance"]
     return json.dumps(
         [VERSION, CRF, weights, model.kind, sampling, *(getattr(config, name) for name in names)]
     )

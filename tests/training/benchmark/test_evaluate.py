@@ -95,6 +95,20 @@ def test_other_settings_make_the_videos_again(bench, config):
     assert seed_of(sample, 0) != seed_of(sample, 1)
 
 
+def test_guidance_of_a_task_makes_its_videos_again_alone(bench, config):
+    def made(task_guidance):
+        model = replace(STUDENT, sampler=SamplerConfig(steps=1, task_guidance=task_guidance))
+        settings = config(models=[model], samples_per_task=1, tasks=["gray", "extension"])
+        assert evaluate(settings) == []
+        samples = read_benchmark(bench).chosen(settings.tasks, 1).samples
+        return {row.task: video_path(settings, model, row).stat().st_mtime_ns for row in samples}
+
+    first = made({"gray": 2.0, "extension": 3.0})
+    assert made({"extension": 3.0, "gray": 2.0}) == first, "the order of the settings made them again"
+    second = made({"gray": 4.0, "extension": 3.0})
+    assert second["extension"] == first["extension"] and second["gray"] != first["gray"]
+
+
 def test_what_another_process_makes_is_left_to_it(bench, config, caplog):
     settings = config(models=[STUDENT], samples_per_task=1, tasks=["gray", "extension"])
     gray, extension = read_benchmark(bench).chosen(settings.tasks, 1).samples
