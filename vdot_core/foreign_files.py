@@ -70,7 +70,9 @@ def _check_values(path: Path, values: Any, key: str = "") -> None:
     is_attention = key.strip("_").startswith(("attn_implementation", "experts_implementation"))
     if isinstance(values, dict):
         for name, value in values.items():
-            inner = key if is_attention or (key in _SIZES and name in ("height", "width")) else name
+            # With a longest one, the shortest edge may be a number of pixels instead.
+            sides = ("height", "width") if "longest_edge" in values else ("height", "width", "shortest_edge")
+            inner = key if is_attention or (key in _SIZES and name in sides) else name
             _check_values(path, value, inner)
         return
     if is_attention and values not in (None, *_ATTENTION):
@@ -87,10 +89,11 @@ def _check_values(path: Path, values: Any, key: str = "") -> None:
             f"{shown(path)} asks for a backbone from elsewhere (use_pretrained_backbone); give the folder of "
             "an entire model"
         )
-    if key in _SIZES and isinstance(values, (int, float)) and values > MAX_SIDE:
+    most = MAX_SIDE if key in _SIZES else MAX_SIDE**2 if key in ("min_pixels", "shortest_edge") else None
+    if most is not None and isinstance(values, (int, float)) and values > most:
         raise ValueError(
-            f"{shown(path)} asks for pictures of {described(values)} pixels a side, expected at most "
-            f"{MAX_SIDE}; download it again"
+            f"{shown(path)} asks for pictures of {described(values)} pixels ({shown(key, 20)}), expected at "
+            f"most {most}; download it again"
         )
 
 

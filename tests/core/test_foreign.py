@@ -161,13 +161,19 @@ def test_a_network_much_larger_than_its_files_is_not_built(tmp_path):
         assert "config.json describes a network of far more than the" in refused(library, network, tmp_path)
 
 
-@pytest.mark.parametrize("size", [{"height": 10**6, "width": 10**6}, 10**9])
+@pytest.mark.parametrize(
+    "size",
+    [{"height": 10**6, "width": 10**6}, 10**9, {"shortest_edge": 10**5},
+     {"shortest_edge": 10**9, "longest_edge": 10**9}],
+)  # fmt: skip
 def test_pictures_of_an_absurd_size_are_refused(tmp_path, size):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": size}))
-    with pytest.raises(ValueError, match="pixels a side, expected at most 8192"):
+    with pytest.raises(ValueError, match=r"asks for pictures of .* expected at most"):
         check_files(tmp_path)
     # Limits of areas, and what a tokenizer without a limit writes.
-    (tmp_path / "preprocessor_config.json").write_text('{"size": {"longest_edge": 16777216}}')
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"size": {"shortest_edge": 65536, "longest_edge": 16777216}}'
+    )
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')
     check_files(tmp_path)
 

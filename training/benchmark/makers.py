@@ -191,7 +191,7 @@ def _load_pipeline(model: ModelConfig, dtype: torch.dtype) -> Any:
     local, what = {"local_files_only": True}, "a WanVACEPipeline"
     with loading(library, model.path, what):
         index = diffusers.WanVACEPipeline.load_config(model.path, **local)
-        _check_parts(Path(model.path), index)
+        check_parts(Path(model.path), index)
         # [null, null] stands for one that this pipeline does without.
         names = [name for name in networks if index.get(name, [None])[0]]
     parts = {}
@@ -206,7 +206,7 @@ def _load_pipeline(model: ModelConfig, dtype: torch.dtype) -> Any:
         )
 
 
-def _check_parts(folder: Path, index: Mapping[str, Any]) -> None:
+def check_parts(folder: Path, index: Mapping[str, Any]) -> None:
     """Refuse parts of other libraries, which would be imported by name, and files as `check_files` does."""
     for name, part in index.items():
         library = part[0] if isinstance(part, (list, tuple)) and part else None

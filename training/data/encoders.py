@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vdot_core.foreign import load_weights, loading
+from vdot_core.text import listed, shown
 
 from ..engine.hashes import tree_hash
 from .umt5 import TEXT_LEN, embed, load_umt5
@@ -50,7 +51,7 @@ def _tokenizer_folder(path: Path) -> Path:
     for place in places:
         if any(place.glob("*token*")) or any(place.glob("spiece*")):
             return place
-    raise ValueError(f"no tokenizer in {', '.join(map(str, places))}; put the UMT5 tokenizer's files there")
+    raise ValueError(f"no tokenizer in {listed(places)}; put the UMT5 tokenizer's files there")
 
 
 def vae_digest(path: str | Path) -> str:
@@ -83,7 +84,9 @@ class VideoEncoder:
     def __init__(self, path: str | Path, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         path = Path(path)
         if not path.exists():
-            raise ValueError(f"the VAE {path} does not exist; give a safetensors file or a diffusers folder")
+            raise ValueError(
+                f"the VAE {shown(path)} does not exist; give a safetensors file or a diffusers folder"
+            )
         self.vae = load_vae(_subfolder(path, "vae"), dtype).to(device)
         self.device, self.dtype = device, dtype
         self.chunked = self.vae.config.base_dim >= CHUNKED_FROM_DIM
@@ -139,7 +142,9 @@ class TextEncoder:
     ) -> None:
         path = Path(path)
         if not path.exists():
-            raise ValueError(f"the text encoder {path} does not exist; give a safetensors file or a folder")
+            raise ValueError(
+                f"the text encoder {shown(path)} does not exist; give a safetensors file or a folder"
+            )
         encoder, self._ids, own_len = _load_folder(path, dtype) if path.is_dir() else _load_file(path, dtype)
         self.encoder = encoder.eval().requires_grad_(False).to(device=device, dtype=dtype)
         self.device, self.text_len = device, text_len or own_len

@@ -8,15 +8,18 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from vdot_core.text import shown
 
 from ..data.bad_rows import BadRowError
+from ..engine.hashes import sampled_hash
 from .config import PrepareConfig
 
 logger = logging.getLogger("vdot")
+NUM_BLOCKS, BLOCK_BYTES = 64, 1 << 16  # of the digest of a model's file
 SIZES = "sizes"
 """Entry of a stored result: the sizes of its files."""
 FILE_ENTRIES = (
@@ -112,7 +115,7 @@ def rejection(*reasons: str) -> Row:
 
 
 def model_state(path: str | None) -> Any:
-    """State of a model under its path: the path, and name, size and time of its files.
+    """State of a model under its path: the path, and name, size and digest of its files.
 
     Args:
         path: A file or a folder; None: no model, of which None is the state.
@@ -121,8 +124,15 @@ def model_state(path: str | None) -> Any:
         return None
     place = Path(path)
     files = sorted(place.iterdir()) if place.is_dir() else [place]
-    stats = [(file.name, file.stat()) for file in files if file.is_file()]
-    return [path, *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
+    stats = [(file, file.stat()) for file in files if file.is_file()]
+    # The time of an inode's change is the one that no program sets.
+    return [path, *([file.name, s.st_size, _digest(file, s.st_ino, s.st_ctime_ns)] for file, s in stats)]
+
+
+@lru_cache(maxsize=1024)
+def _digest(file: Path, inode: int, changed_ns: int) -> str:
+    """Digest of blocks spread over a file: other weights may have its size and its time."""
+    return sampled_hash(file, NUM_BLOCKS, BLOCK_BYTES)
 
 
 def files_of(value: Any) -> set[str]:

@@ -10,7 +10,7 @@ import torch
 from training.benchmark.config import ModelConfig, SamplerConfig
 from training.benchmark.evaluate import evaluate
 from training.benchmark.index import read_benchmark
-from training.benchmark.makers import make_maker
+from training.benchmark.makers import check_parts, make_maker
 from training.benchmark.samples import load_conditions
 from training.data.umt5 import load_umt5
 from training.data.wan_vae import load_vae
@@ -94,3 +94,18 @@ def test_a_folder_of_something_else_is_named(bench, config, tmp_path):
     model = ModelConfig("theirs", "diffusers", str(tmp_path / "empty"))
     with pytest.raises(ValueError, match="theirs: diffusers cannot load"):
         evaluate(config(models=[model]))
+
+
+@pytest.mark.parametrize("library", ["os", "evil", "../evil", "tests.evil", 5])
+def test_parts_of_a_pipeline_from_other_libraries_are_not_imported(tmp_path, library):
+    index = {"_class_name": "WanVACEPipeline", "scheduler": ["diffusers", "UniPCMultistepScheduler"]}
+    check_parts(tmp_path, {**index, "transformer_2": [None, None], "expand_timesteps": False})
+    with pytest.raises(ValueError, match="its vae is a class of"):
+        check_parts(tmp_path, {**index, "vae": [library, "Evil"]})
+
+
+def test_files_of_a_pipelines_parts_are_checked(tmp_path):
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds an adapter of another model"):
+        check_parts(tmp_path, {"tokenizer": ["transformers", "T5TokenizerFast"]})

@@ -14,6 +14,7 @@ from training.preparation.captions import caption
 from training.preparation.config import CaptionConfig
 from training.preparation.prepare import prepare
 from training.preparation.sources import check_inputs, find_sources
+from training.preparation.stage import model_state
 from training.preparation.stages import MOTION
 from training.preparation.store import STORE, Store
 from training.prepare import main
@@ -209,3 +210,15 @@ def test_a_result_that_is_not_as_it_was_saved_is_a_sentence(config, sources, sta
 def test_a_folder_of_another_encoding_is_no_out_dir(sources, tmp_path, capsys):
     assert main(["--input", f"[{sources}]", "--out_dir", f"{tmp_path}/\udce8"]) == 2
     assert "out_dir is" in (said := capsys.readouterr().err) and "no UTF-8; give another folder" in said
+
+
+def test_a_model_is_known_by_its_content(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"a" * 5000)
+    before, status = model_state(str(tmp_path)), file.stat()
+    file.write_bytes(b"a" * 4999 + b"b")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert model_state(str(tmp_path)) != before, "of the same size and time"
+    file.write_bytes(b"a" * 5000)
+    assert model_state(str(tmp_path)) == before, "a copy has another time"
+    assert model_state(None) is None and model_state(str(file))[1][:2] == ["model.safetensors", 5000]
