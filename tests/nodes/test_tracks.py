@@ -38,6 +38,7 @@ def test_paths_from_a_drawing_node(tracks):
     (text_boxes,) = tracks.boxes_from_text("10, 30\n42, 30", SIZE, 17)
     assert torch.equal(json_boxes, text_boxes)
     assert len(tracks.boxes_from_text(json.dumps([points, points]), SIZE, 17)) == 2
+    assert torch.equal(tracks.boxes_from_text(str(points), SIZE, 17)[0], text_boxes), "in single quotes"
     with pytest.raises(ValueError, match="no list of"):  # a detector's box: x and y are its corner
         tracks.boxes_from_text(json.dumps([{"x": 8, "y": 8, "width": 22, "height": 22}]), SIZE, 17)
 
