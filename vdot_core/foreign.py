@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints.folders import INDEX_SUFFIX, listed_shards
-from .files import file_size
 from .foreign_files import CONFIG, bounded_by_files, check_files
 from .out_of_memory import is_out_of_memory
 from .text import listed, shown
@@ -110,9 +109,9 @@ def load_weights(
     _require_safetensors(folder, what, kind)
     # Tensors of other shapes are ignored by the library, so that they can be named below.
     strict = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with _as_kind(kind):
-        file_size(folder / CONFIG)  # without one, a library builds the network that it knows best
     with loading(library, folder, what, kind), bounded_by_files(folder):
+        if not (folder / CONFIG).is_file():  # a library would build the network that it knows best
+            raise ValueError(f"{CONFIG} is not there")
         loaded, report = network.from_pretrained(folder, local_files_only=True, **strict, **options)
     # Each of these is left with random values.
     missing = sorted(name for name in report["missing_keys"] if not re.match(unused, name))
