@@ -158,7 +158,7 @@ def _write_header(folder: Path, producer: Producer) -> dict[str, Any]:
         own = {**header, **own}
         if not grown:
             return own
-        logger.info("%s: %d rows were appended", folder, rows[-1][0] - before[-1][0])
+        logger.info("%s: rows were appended; they are encoded alone", folder)
     write_json(own, folder / HEADER)
     return own
 
