@@ -11,7 +11,7 @@ STARTED = "() => window.vdotSteps?.length > 0"
 PREVIEWED = "() => Number(document.querySelector('.vdot-preview')?.dataset.step ?? 0) > 0"
 QUEUE = "async () => { await app.queuePrompt(0) }"
 # With the demo model, longer than a reload takes on the same machine.
-LONG_RUN = {"width": 128, "height": 128, "length": 33}
+LONG_RUN = {"width": 128, "height": 128, "length": 65}
 MANY_STEPS = 100
 # Puts a layout in the place of a node that gives a unit.
 REPLACE = """([old, id]) => {
