@@ -13,12 +13,15 @@ from typing import Any
 
 import torch
 
+from ..text import shown
 from .scaled import rotation
 from .tensor_files import TensorSpec
 
 FORMS = ("fp8_scaled", "int8")
 _STORAGE = {"fp8_scaled": torch.float8_e4m3fn, "int8": torch.int8}
 _ROTATIONS = (256, 64, 16)  # sizes of the groups of input channels that are rotated; powers of 4
+# Beyond it, float32 overflows where a rotated matrix is turned back.
+_MAX_SCALE = torch.finfo(torch.float32).max / 2**12
 _CHUNK_VALUES = 2**22  # quantized at a time, so that float32 copies stay small
 
 
@@ -70,6 +73,10 @@ def encode(
         quantize = _quantize_int8 if form == "int8" else _quantize_fp8
         weight, scale = quantize(tensor)
         del tensor
+        if not float(scale.amax()) <= _MAX_SCALE:  # a sum of infinities is NaN
+            raise ValueError(
+                f"{shown(name)} has values that overflow as {form}; give --dtype bf16, or other weights"
+            )
         yield name, weight
         yield _part(name, "weight_scale"), scale
         settings = bytearray(_settings(form, tuple(weight.shape)))

@@ -157,6 +157,29 @@ def test_edges_of_a_form(tmp_path, weights, form):
     assert not (tmp_path / "other.safetensors").exists()
 
 
+@pytest.mark.parametrize("form", ["fp8_scaled", "int8", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("value", [1e35, 3e38])
+def test_huge_values_stay_finite_or_are_refused(tmp_path, weights, form, value):
+    """A rotation adds values of a row, and the factors of GGUF's blocks are float16."""
+    name = "blocks.0.ffn.0.weight"
+    huge = {**weights, name: torch.full_like(weights[name].float(), value)}
+    save_weights(tmp_path / "w.safetensors", CONFIG, huge)
+    is_form = form in forms_module.FORMS
+    target = tmp_path / ("out.safetensors" if is_form else "out.gguf")
+    try:
+        if is_form:
+            convert(tmp_path / "w.safetensors", target, form=form)
+        else:
+            convert_to_gguf(tmp_path / "w.safetensors", target, form)
+    except ValueError as error:
+        assert f"{name} has values" in str(error)
+        check_refusal(str(error))
+        assert not target.exists()
+        return
+    result = read_weights(target, dtype=torch.float32).state_dict[name]
+    assert value < 1e38 and torch.allclose(result, huge[name], rtol=0.05)
+
+
 def test_a_layer_that_lost_its_scale_is_refused(tmp_path, source):
     """Without it, its numbers would be taken as they are."""
     path = convert(source, tmp_path / "w.safetensors", form="fp8_scaled").path
