@@ -6,6 +6,7 @@ Letters: F frames, H W pixels, D width of an embedding.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vdot_core.checkpoints import read_tensors
-from vdot_core.foreign import load_transformers, missing_model
+from vdot_core.foreign import load_transformers, loading, missing_model
 from vdot_core.text import shown
 from vdot_core.torch_files import load_torch_file
 
@@ -45,15 +46,20 @@ def aesthetic_score(frames: Tensor, config: QualityConfig) -> float:
     """
     processor, network, head = _load(config.aesthetic_model, config.aesthetic_head)
     numbers = np.unique(np.linspace(0, len(frames) - 1, NUM_FRAMES).round().astype(int))
-    inputs = processor(images=[to_bytes(frames[number]) for number in numbers], return_tensors="pt")
-    with torch.inference_mode():
-        embeddings = network.get_image_features(**inputs.to(network.device))
-    # A tensor, of transformers 5 an object that holds it.
-    values = getattr(embeddings, "pooler_output", embeddings).float().cpu()
+    values = _embeddings(processor, network, [to_bytes(frames[number]) for number in numbers])
     values = values / values.norm(dim=-1, keepdim=True)
     for weight, bias in head:
         values = torch.nn.functional.linear(values, weight, bias)
     return float(values.mean())
+
+
+def _embeddings(processor, network, pictures: Sequence[np.ndarray]) -> Tensor:
+    """CLIP's embeddings [F, D] of pictures [H, W, 3] uint8."""
+    inputs = processor(images=pictures, return_tensors="pt")
+    with torch.inference_mode():
+        embeddings = network.get_image_features(**inputs.to(network.device))
+    # A tensor, of transformers 5 an object that holds it.
+    return getattr(embeddings, "pooler_output", embeddings).float().cpu()
 
 
 @lru_cache(maxsize=1)
@@ -62,6 +68,8 @@ def _load(folder: str, file: str):
     from transformers import AutoImageProcessor, CLIPModel
 
     processor, network = load_transformers(folder, "a CLIP", CLIPModel, AutoImageProcessor, StopError)
+    with loading("transformers", folder, "a CLIP", StopError):
+        _embeddings(processor, network, [np.full((48, 64, 3), 128, np.uint8)])
     try:
         head = _layers(Path(file), network.config.projection_dim)
     except ValueError as error:

@@ -6,12 +6,14 @@ Letters: F pixel frames, H W pixels.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..foreign import load_transformers, missing_model
+from ..foreign import UnusableModelError, load_transformers, loading, missing_model
 from ..signals import normalize_depth
 from .annotator import Annotation, Annotator
 
@@ -49,9 +51,7 @@ class Depth(Annotator):
         depths = []
         for chunk in frames.split(BATCH):
             pictures = [(255 * frame).round().to(torch.uint8).cpu().numpy() for frame in chunk]
-            inputs = processor(images=pictures, return_tensors="pt").to(network.device)
-            with torch.inference_mode():
-                depth = network(**inputs).predicted_depth.float()
+            depth = _estimate(processor, network, pictures)
             size = tuple(frames.shape[1:3])
             depths.append(torch.nn.functional.interpolate(depth[:, None], size, mode="bicubic").cpu()[:, 0])
         name = network.config.model_type
@@ -61,7 +61,17 @@ class Depth(Annotator):
         if self._loaded is None:
             from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-            self._loaded = load_transformers(
+            loaded = load_transformers(
                 self.model, "a depth model", AutoModelForDepthEstimation, AutoImageProcessor, unused=UNUSED
             )
+            with loading("transformers", self.model, "a depth model", UnusableModelError):
+                _estimate(*loaded, [np.full((48, 64, 3), 128, np.uint8)])
+            self._loaded = loaded
         return self._loaded
+
+
+def _estimate(processor, network, pictures: Sequence[np.ndarray]) -> Tensor:
+    """Depth [F, h, w] of pictures [H, W, 3] uint8 in the network's own size."""
+    inputs = processor(images=pictures, return_tensors="pt").to(network.device)
+    with torch.inference_mode():
+        return network(**inputs).predicted_depth.float()

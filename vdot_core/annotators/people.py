@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .detectors import PERSON, detect, distinct_people, far_places, sigmoid
@@ -49,6 +50,12 @@ class Person:
         low, high = self.landmarks[:, :2].min(0), self.landmarks[:, :2].max(0)
         margin = MARGIN * (high - low)
         return [*(low - margin).tolist(), *(high + margin).tolist()]
+
+
+def example() -> tuple[Tensor, list[Person]]:
+    """A gray frame [H, W, 3] and someone in it, on whom a model is tried once it is loaded."""
+    landmarks = np.repeat([[16.0, 12, 1], [48, 36, 1]], [16, 17], axis=0)
+    return torch.full((48, 64, 3), 0.5), [Person(landmarks, Region(32, 24, 40, 40))]
 
 
 class People:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..foreign import UnusableModelError, load_transformers, missing_model
-from .people import Person
+from ..foreign import UnusableModelError, load_transformers, loading, missing_model
+from .people import Person, example
 
 # Name -> network and processor in transformers. SAM 3's tracker takes boxes as SAM 2 does.
 CLASSES = {"SAM 2": ("Sam2Model", "Sam2Processor"), "SAM 3": ("Sam3TrackerModel", "Sam3TrackerProcessor")}
@@ -33,7 +33,7 @@ class Sam:
         name: "SAM 2" or "SAM 3".
 
     Raises:
-        UnusableModelError: transformers cannot load it.
+        UnusableModelError: transformers cannot load or run it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,6 +47,8 @@ class Sam:
                 f"transformers {transformers.__version__} has no {self.name}; `pip install -U transformers`"
             )
         self.processor, self.network = load_transformers(folder, f"a {self.name}", *classes)
+        with loading("transformers", folder, f"a {self.name}", UnusableModelError):
+            self(*example())
 
     def __call__(self, frame: Tensor, people: Sequence[Person]) -> Tensor:
         """Soft mask [H, W] of all people in a frame [H, W, 3] float in [0, 1]; 1 = person."""

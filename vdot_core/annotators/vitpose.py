@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..foreign import load_transformers, missing_model
+from ..foreign import UnusableModelError, load_transformers, loading, missing_model
 from .openpose_points import COCO, body_points
-from .people import Person
+from .people import Person, example
 
 
 def missing_vitpose(folder: Path) -> str | None:
@@ -29,7 +29,7 @@ class VitPose:
         folder: Of the model, such as vitpose-base-simple or vitpose-plus-base.
 
     Raises:
-        UnusableModelError: transformers cannot load it.
+        UnusableModelError: transformers cannot load or run it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,6 +38,8 @@ class VitPose:
         self.processor, self.network = load_transformers(
             folder, "a ViTPose", VitPoseForPoseEstimation, AutoImageProcessor
         )
+        with loading("transformers", folder, "a ViTPose", UnusableModelError):
+            self(*example())
 
     def __call__(self, frame: Tensor, people: Sequence[Person]) -> list[np.ndarray]:
         """OpenPose's joints [18, 3] of each of the people in a frame [H, W, 3] float in [0, 1]."""

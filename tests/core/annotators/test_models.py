@@ -42,8 +42,8 @@ def test_depth_asks_for_its_folder(tmp_path):
     assert "holds no config.json" in make_annotator("depth", model=tmp_path).missing()
 
 
-@pytest.mark.full
-def test_depth_runs_a_model_of_transformers(tmp_path):
+def depth(folder):
+    """A tiny DPT with random weights."""
     from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
 
     config = DPTConfig(
@@ -51,11 +51,16 @@ def test_depth_runs_a_model_of_transformers(tmp_path):
         patch_size=8, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, backbone_out_indices=[0, 1, 2, 3],
         is_hybrid=False,
     )  # fmt: skip
-    DPTForDepthEstimation(config).save_pretrained(tmp_path)
-    DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    depth = make_annotator("depth", model=tmp_path)
-    assert depth.missing() is None
-    result = depth.run(torch.rand(5, 32, 48, 3))
+    DPTForDepthEstimation(config).save_pretrained(folder)
+    DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+@pytest.mark.full
+def test_depth_runs_a_model_of_transformers(tmp_path):
+    depth(tmp_path)
+    annotator = make_annotator("depth", model=tmp_path)
+    assert annotator.missing() is None
+    result = annotator.run(torch.rand(5, 32, 48, 3))
     assert result.control.shape == (5, 32, 48, 3) and result.estimator == "transformers dpt"
     assert result.control.amin((1, 2, 3)).max() == 0 and result.control.amax((1, 2, 3)).min() == 1
 

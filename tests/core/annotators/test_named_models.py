@@ -1,9 +1,12 @@
 """Models that a user names for an annotator: RAFT for flow, ViTPose for bodies."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from tests.core.annotators.test_models import depth
 from vdot_core.annotators import make_annotator
 from vdot_core.annotators.openpose_points import COCO, body_points
 from vdot_core.annotators.people import Person
@@ -156,6 +159,37 @@ def test_sam_masks_the_people_that_were_found(make, name, tmp_path, monkeypatch)
     monkeypatch.setattr(sam, "network", _Fixed(sam.network, type("Outputs", (), {"pred_masks": logits})()))
     mask = sam(torch.rand(48, 80, 3), people) > 0.5
     assert mask[:, :18].all() and mask[:, 62:].all() and not mask[:, 24:56].any()
+
+
+def depth_of(folder):
+    return make_annotator("depth", model=folder).run(torch.rand(1, 32, 48, 3))
+
+
+@pytest.mark.parametrize("broken", [{"image_mean": [0.5] * 2}, {"size": {"width": 32}}, {"size": "large"}])
+@pytest.mark.parametrize(("make", "load"), [(sam2, Sam), (depth, depth_of)], ids=["SAM 2", "depth"])
+def test_a_broken_preprocessor_is_the_models_fault(make, load, broken, tmp_path):
+    """Found when the model is loaded: otherwise each clip would be rejected for it."""
+    make(tmp_path)
+    load(tmp_path)
+    _break(tmp_path, broken)
+    with pytest.raises(UnusableModelError, match="transformers cannot load") as error:
+        load(tmp_path)
+    assert tmp_path.name in str(error.value) and len(str(error.value)) <= 400
+
+
+@pytest.mark.parametrize("vitpose", [1], indirect=True)
+def test_a_broken_preprocessor_of_vitpose_is_the_models_fault(vitpose):
+    _break(vitpose, {"size": {"height": 40, "width": 40}})
+    with pytest.raises(UnusableModelError, match="as a ViTPose"):
+        VitPose(vitpose)
+
+
+def _break(folder, values):
+    """Change values of a folder's preprocessor, whose file has one of two names."""
+    path = next(file for file in folder.glob("*processor*config.json"))
+    content = json.loads(path.read_text())
+    content.get("image_processor", content).update(values)
+    path.write_text(json.dumps(content))
 
 
 def test_transformers_without_this_sam_is_a_sentence(tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 """The aesthetic score of a tiny CLIP with random weights and heads in LAION's two layouts."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
@@ -90,3 +93,15 @@ def test_plain_clips_are_rejected_by_the_limit(clip, tmp_path):
     limits = settings_of(clip, tmp_path / "linear.pth", min_aesthetic=5.0)
     assert quality.reject({**measures, "aesthetic": 5.5}, limits) == []
     assert quality.reject({**measures, "aesthetic": 4.5}, limits) == ["aesthetic score 4.50, min_aesthetic 5"]
+
+
+def test_a_broken_preprocessor_ends_the_run(clip, tmp_path):
+    """And rejects no clip for it."""
+    copy = tmp_path / "clip"
+    shutil.copytree(clip, copy)
+    path = copy / "preprocessor_config.json"
+    values = json.loads(path.read_text()) | {"crop_size": {"height": 24, "width": 24}}
+    path.write_text(json.dumps(values))
+    torch.save(torch.nn.Linear(8, 1).state_dict(), tmp_path / "linear.pth")
+    with pytest.raises(StopError, match=r"transformers cannot load .* as a CLIP"):
+        aesthetic_score(torch.rand(5, 20, 24, 3), settings_of(copy, tmp_path / "linear.pth"))
