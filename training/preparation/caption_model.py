@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -13,6 +15,7 @@ from vdot_core.text import shown
 
 from .answers import answer_text
 from .config import CaptionConfig
+from .dialog import render
 from .stage import Row, StopError
 
 # The folder may ask for others, of which each takes memory.
@@ -41,17 +44,16 @@ def describe(pictures: Sequence[bytes], config: CaptionConfig) -> Row:
     from PIL import Image
 
     processor, network = _load(config.model_dir)
-    content = [{"type": "image", "image": Image.open(io.BytesIO(data)).convert("RGB")} for data in pictures]
-    content.append({"type": "text", "text": config.prompt})
-    # The folder's template is a program of its own, which may fail.
+    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pictures]
     with loading("transformers", config.model_dir, "a vision-language model that takes pictures", StopError):
-        inputs = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        ).to(network.device, network.dtype)
+        tokenizer = processor.tokenizer
+        tokens = json.dumps(tokenizer.special_tokens_map, default=str, sort_keys=True)
+        text = render(_template(processor), len(images), config.prompt, tokens)
+        # As transformers does: the template has written the token of the beginning already.
+        is_begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+        options = {"add_special_tokens": False} if is_begun else {}
+        inputs = processor(text=[text], images=[images], return_tensors="pt", **options)
+        inputs = inputs.to(network.device, network.dtype)
     with torch.inference_mode():
         tokens = network.generate(**inputs, **SEARCH, max_new_tokens=config.max_tokens)
     num_asked = inputs["input_ids"].shape[1]
@@ -71,8 +73,14 @@ def _load(folder: str):
     processor, network = load_transformers(
         folder, "a vision-language model", AutoModelForImageTextToText, AutoProcessor, StopError, dtype="auto"
     )
-    if not getattr(processor, "chat_template", None):
+    if not _template(processor):
         raise StopError(
             f"the model in {shown(folder, 100)} has no chat template; give one that follows instructions"
         )
     return processor, network
+
+
+def _template(processor: Any) -> str | None:
+    """The chat template of a processor, the default one where it has several; None where it has none."""
+    templates = getattr(processor, "chat_template", None)
+    return templates.get("default") if isinstance(templates, Mapping) else templates

@@ -1,15 +1,20 @@
 """A tiny vision-language model with random weights writes captions."""
 
+import io
 import json
 import shutil
+import time
 
 import pytest
 import torch
 
+from training.paths import ROOT
+from training.preparation import caption_model
 from training.preparation.caption_model import describe, missing
 from training.preparation.captions import caption, pictures_of
 from training.preparation.clip_files import write_clip
 from training.preparation.config import CaptionConfig, PrepareConfig
+from training.preparation.dialog import WALL_S
 from training.preparation.stage import StopError
 
 from .conftest import panning
@@ -113,3 +118,51 @@ def test_a_folder_cannot_ask_for_a_search_that_takes_memory(folder, tmp_path):
     expected = describe(pictures, CaptionConfig(model_dir=str(folder), max_tokens=3))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_beams": 10**6}))
     assert describe(pictures, CaptionConfig(model_dir=str(copy), max_tokens=3)) == expected
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+HOSTILE = {
+    "an endless loop": (ENDLESS, "more than 5 s|takes too long"),
+    "a huge text": ("{% for a in range(9999) %}{{ 'x' * 99 }}{% endfor %}", "gives 989901 characters"),
+    "a huge constant": ("{{ 'x' * 10 ** 11 }}", "MemoryError"),
+    "a huge number": ("{{ 10 ** (10 ** 9) }}", "more than 5 s|MemoryError|takes too long|fails: ValueError"),
+    "a long file": ("{# " + "x" * 200_000 + " #}", "has 200006 characters"),
+    "a picture's methods": ("{{ messages[0].content[0].image.save('ran.png') }}", "is undefined|has no"),
+}
+
+
+# Each starts a process that imports transformers.
+@pytest.mark.parametrize(
+    "case", [c if c == "an endless loop" else pytest.param(c, marks=pytest.mark.full) for c in HOSTILE]
+)
+def test_a_hostile_template_ends_the_run_soon(folder, tmp_path, case, monkeypatch):
+    template, expected = HOSTILE[case]
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    (copy / "chat_template.jinja").write_text(template)
+    begin = time.monotonic()
+    with pytest.raises(StopError, match=expected) as error:
+        describe(pictures_of(torch.rand(1, 16, 16, 3), 1), CaptionConfig(model_dir=str(copy)))
+    assert len(str(error.value)) <= 400 and time.monotonic() - begin < 2 * WALL_S
+    assert not list(tmp_path.rglob("ran.png")) and not (ROOT / "ran.png").exists()
+
+
+def test_the_model_is_asked_as_transformers_asks(folder, monkeypatch):
+    from PIL import Image
+
+    picture = Image.new("RGB", (16, 16), (200, 30, 40))
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "What is this ?"}]
+    processor, network = caption_model._load(str(folder))
+    expected = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+    )  # fmt: skip
+    asked = {}
+    monkeypatch.setattr(network, "generate", lambda **inputs: asked.update(inputs) or inputs["input_ids"])
+    data = io.BytesIO()
+    picture.save(data, "png")
+    with pytest.raises(ValueError, match="an empty caption"):
+        describe([data.getvalue()], CaptionConfig(model_dir=str(folder), prompt="What is this ?"))
+    assert expected.keys() <= asked.keys() and len(expected) >= 3
+    assert all(torch.equal(asked[name], value) for name, value in expected.items())
