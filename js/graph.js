@@ -1,7 +1,7 @@
 /** Finding nodes, adding to their handlers, and telling ComfyUI that one was changed. */
 
 import { app } from "../../scripts/app.js"
-import { widgetOf } from "./wires.js"
+import { giverOf, widgetOf } from "./wires.js"
 
 /** Node ids of the pack begin with this. */
 export const PREFIX = "VDOT"
@@ -31,9 +31,18 @@ export function chain(node, name, extra) {
   }
 }
 
-/** Sets a widget as a person does: its handlers run, and other widgets of the node see it. */
+/** Sets a node's widget as a person does: its handlers run, and other widgets of the node see it. */
 export function setWidget(node, name, value) {
-  const widget = widgetOf(node, name)
+  change(widgetOf(node, name), value, node)
+}
+
+/** Sets the value of an input where it comes from, as by `setWidget`. */
+export function setGiven(node, name, value) {
+  const widget = giverOf(node, name)
+  change(widget, value, widget?.node ?? node)
+}
+
+function change(widget, value, node) {
   if (!widget || widget.value === value) return
   widget.value = value
   if (!widget.element) widget.callback?.(value, app.canvas, node)

@@ -3,13 +3,14 @@
  * with the seed of the video on the node, which the full run finishes.
  */
 
-import { chain, rememberForUndo, setWidget } from "./graph.js"
+import { chain, rememberForUndo, setGiven, setWidget } from "./graph.js"
 import { element } from "./panel.js"
 import { text } from "./strings.js"
-import { widgetOf } from "./wires.js"
+import { giverOf, valueOf, widgetOf } from "./wires.js"
 
 const EARLY = { leftover_noise: false }
-const FULL = { end_step: 0, leftover_noise: true, control_after_generate: "fixed" }
+const CONTROL = "control_after_generate"
+const FULL = { end_step: 0, leftover_noise: true, [CONTROL]: "fixed" }
 
 /**
  * The button for it; hidden where there is nothing to choose.
@@ -22,19 +23,24 @@ export function stopButton(node, shown, isHeld) {
   const button = element("button", "vdot-tool vdot-stop")
   button.type = "button"
   button.hidden = true
-  const isEarly = () => (widgetOf(node, "end_step")?.value ?? 0) > 0
+  const isEarly = () => (valueOf(node, "end_step") ?? 0) > 0
   const update = () => {
     const message = shown()
     const canStop = isHeld() && message.step < message.num_steps && message.first !== undefined
     button.hidden = !message || !widgetOf(node, "end_step") || !(isEarly() ? message.seed !== undefined : canStop)
     if (button.hidden) return
     button.textContent = text(isEarly() ? "stop_finish" : "stop_here")
-    button.title = text(isEarly() ? "stop_finish_more" : "stop_here_more", { step: message.first + message.step })
+    button.disabled = !giverOf(node, "end_step") || (isEarly() && !giverOf(node, "seed"))
+    const values = { step: message.first + message.step, seed: message.seed }
+    button.title = text(button.disabled ? "stop_wired" : isEarly() ? "stop_finish_more" : "stop_here_more", values)
   }
   button.addEventListener("click", () => {
     const message = shown()
-    const values = isEarly() ? { ...FULL, seed: message.seed } : { ...EARLY, end_step: message.first + message.step }
-    for (const [name, value] of Object.entries(values)) setWidget(node, name, value)
+    const isFinish = isEarly()
+    const values = isFinish ? { ...FULL, seed: message.seed } : { ...EARLY, end_step: message.first + message.step }
+    for (const [name, value] of Object.entries(values)) setGiven(node, name, value)
+    const giver = giverOf(node, "seed")?.node
+    if (isFinish && giver) setWidget(giver, CONTROL, "fixed")
     rememberForUndo()
     update()
   })

@@ -94,16 +94,22 @@ function givingWidget(node) {
   return widgetOf(node, "value") ?? (node.type === "PrimitiveNode" || isAlone ? widgets[0] : undefined)
 }
 
+/** The widget that gives an input its value: the node's own, or that at the end of its wire; undefined where that is not known. */
+export function giverOf(node, name) {
+  const slot = wireOf(node, name)
+  if (slot < 0) return widgetOf(node, name)
+  const end = endOf(node, slot)
+  return end?.widget ?? (end?.node && givingWidget(end.node))
+}
+
 /**
  * A value of a node that is run: its widget's, or that of the widget at the end of its wire.
  * @returns the widget's own where a wire's is not known before the run; undefined where there is none
  */
 export function valueOf(node, name) {
   const own = widgetOf(node, name)?.value
-  const slot = wireOf(node, name)
-  const end = slot < 0 ? undefined : endOf(node, slot)
-  const wired = (end?.widget ?? (end?.node && givingWidget(end.node)))?.value
-  return wired === undefined || (own !== undefined && typeof wired !== typeof own) ? own : wired
+  const given = giverOf(node, name)?.value
+  return given === undefined || (own !== undefined && typeof given !== typeof own) ? own : given
 }
 
 /** A number of a node that is run, as `valueOf`; 0 where there is none. */

@@ -224,6 +224,16 @@ def test_steps_that_wait_when_their_node_goes_leave_nothing_behind(graph):
     assert graph.our_problems() == []
 
 
+WIRE_SEED = """async ([number, sampler]) => {
+    const {setWidget} = await import("/extensions/ComfyUI-VDOT/graph.js")
+    const {valueOf} = await import("/extensions/ComfyUI-VDOT/wires.js")
+    const [from, to] = [number, sampler].map((id) => window.app.graph.getNodeById(id))
+    from.connect(0, to, to.inputs.findIndex((input) => input.name === "seed"))
+    setWidget(to, "end_step", 1)
+    return valueOf(to, "seed")
+}"""
+
+
 def test_a_prediction_is_held_and_its_composition_finished(finished):
     page = finished.page
     (sampler,) = finished.nodes_of("VDOTSampler")
@@ -252,6 +262,14 @@ def test_a_prediction_is_held_and_its_composition_finished(finished):
     finished.set_seed(sampler, seed + 1)
     press(".vdot-stop")
     assert settings() == (seed, 0, True)
+
+    # A seed that comes by a wire is set where it comes from.
+    number = finished.add("PrimitiveInt", value=seed + 2)
+    assert finished.evaluate(WIRE_SEED, [number, sampler]) == seed + 2
+    press(".vdot-stop")
+    assert finished.widgets(number)["value"]["value"] == seed
+    assert settings()[1:] == (0, True)
+    finished.evaluate("([id]) => window.app.graph.remove(window.app.graph.getNodeById(id))", [number])
     assert finished.our_problems() == []
 
 
