@@ -19,6 +19,7 @@ if __package__ in (None, ""):
 from training.benchmark.config import EvaluateConfig
 from training.benchmark.evaluate import evaluate, user_study
 from training.engine.cli import RunParser
+from training.engine.files import write_problem
 from training.preparation.stage import StopError
 from vdot_core.foreign import UnusableModelError
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
@@ -48,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     try:
         config, values = parser().read(sys.argv[1:] if argv is None else argv)
+    except ValueError as error:
+        logger.error("%s", error)
+        return 2
+    try:
         if values.ratings:
             table, left_out = user_study(config, values.ratings)
             sys.stdout.write(table)
@@ -60,10 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if is_out_of_memory(error):
             raise
-        logger.error(
-            "%s (%s); make space there, or make it writable, and give the same command again: finished "
-            "videos are kept", shown(error.filename or "the output"), shown(error.strerror or error, 80),
-        )  # fmt: skip
+        cure = "the same command resumes: finished videos are kept"
+        logger.error("%s", write_problem(error, config.out_dir, cure))
         return 1
 
 

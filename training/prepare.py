@@ -17,6 +17,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from training.engine.cli import RunParser
+from training.engine.files import write_problem
 from training.preparation.config import PrepareConfig
 from training.preparation.prepare import estimate, prepare
 from training.preparation.stage import StopError
@@ -48,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     try:
         config, values = parser().read(sys.argv[1:] if argv is None else argv)
+    except ValueError as error:
+        logger.error("%s", error)
+        return 2
+    try:
         if values.budget is not None:
             sys.stdout.write(estimate(config, values.budget) + "\n")
             return 0
@@ -61,10 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if is_out_of_memory(error):
             raise
-        logger.error(
-            "%s (%s); make space there, or make it writable, and give the same command again: finished rows "
-            "are kept", shown(error.filename or "the output"), shown(error.strerror or error, 80),
-        )  # fmt: skip
+        cure = "the same command resumes: finished rows are kept"
+        logger.error("%s", write_problem(error, config.out_dir, cure))
         return 1
 
 

@@ -1,5 +1,6 @@
 """Sources, text files and results that are not as they should be: a sentence, or one clip is left out."""
 
+import errno
 import glob
 import os
 import sqlite3
@@ -9,6 +10,8 @@ import pytest
 import yaml
 
 from tests.training.data.conftest import write_video
+from training import evaluate as evaluate_program
+from training import prepare as prepare_program
 from training.preparation import pipeline
 from training.preparation.captions import caption
 from training.preparation.config import CaptionConfig
@@ -222,3 +225,23 @@ def test_a_model_is_known_by_its_content(tmp_path):
     file.write_bytes(b"a" * 5000)
     assert model_state(str(tmp_path)) == before, "a copy has another time"
     assert model_state(None) is None and model_state(str(file))[1][:2] == ["model.safetensors", 5000]
+
+
+@pytest.mark.parametrize("filename", [None, "clips/a.mp4"])
+@pytest.mark.parametrize(
+    ("program", "function"), [(prepare_program, "prepare"), (evaluate_program, "evaluate")]
+)
+def test_a_full_disk_is_named(program, function, filename, tmp_path, monkeypatch, capsys):
+    """By its folder, where the system names no file: an error of `write` has none."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), filename)
+
+    monkeypatch.setattr(program, function, full)
+    out_dir = tmp_path / "results"
+    given = ["--input", f"[{tmp_path}]"] if function == "prepare" else ["--benchmark", str(tmp_path)]
+    models = [] if function == "prepare" else ["--models", "[{name: a, kind: folder, path: x}]"]
+    assert program.main(["--out_dir", str(out_dir), *given, *models]) == 1
+    said = capsys.readouterr().err
+    assert f"{filename or out_dir} cannot be written (No space left on device; make room" in said
+    assert "the same command resumes" in said
