@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from vdot_core.files import sync
+from vdot_core.text import shown
 
 from ..distributed.world import World
 from .damage import FILES, PROGRESS, damage, misfit, read_progress_file
@@ -68,12 +69,17 @@ def complete(folder: str | Path) -> list[SavedStep]:
 
 def newest_complete(folder: str | Path) -> SavedStep | None:
     """The last of `complete`, None where there is none; damaged ones that are newer are named in the log."""
-    for checkpoint in reversed(numbered(folder)):
-        reason = damage(checkpoint.path)
-        if reason is None:
-            reason = altered(checkpoint.path, read_progress(checkpoint).get(FILES, {}))
+    checkpoints = numbered(folder)
+    for checkpoint in reversed(checkpoints):
+        try:
+            path = checkpoint.path
+            reason = damage(path) or altered(path, read_progress(checkpoint).get(FILES, {}))
+        except ValueError as error:  # it is being removed
+            reason = shown(error, 200)
         if reason is None:
             return checkpoint
+        if numbered(folder)[-1:] != checkpoints[-1:]:
+            return newest_complete(folder)  # a run that trains has replaced them meanwhile
         logger.warning("%s is damaged: %s; taking the checkpoint before it", checkpoint.path, reason)
     return None
 

@@ -22,7 +22,7 @@ from vdot_core.signals.conventions import KEY as CONVENTIONS_KEY
 from vdot_core.text import listed, shown
 
 from .adapters import AdaptedFrom, is_lora
-from .checkpoint import SavedStep, newest_complete, read_progress, read_tensors
+from .checkpoint import SavedStep, newest_complete, numbered, read_progress, read_tensors
 from .config import RunConfig
 from .damage import state_damage
 from .record import FILE as RECORD
@@ -59,27 +59,21 @@ def export(
             weight does not fit the dtype.
     """
     folder = Path(config.out_dir) / "checkpoints"
-    newest = newest_complete(folder)
-    if newest is None:
-        raise ValueError(f"{folder} holds no complete checkpoint; train first, or give the run's out_dir")
-    progress = read_progress(newest)
-    if reason := state_damage(progress):
-        raise ValueError(f"{newest.path} is damaged: {reason}; remove it to use the checkpoint before it")
-    path, sizes = Path(path), WanVaceConfig.from_dict(progress["network"])
-    _check_settings(config, newest, progress, adapted)
+    path = Path(path)
     require_output(path, settings(config))
+    newest, progress, tensors = _read_newest(folder, config, adapted)
+    sizes = WanVaceConfig.from_dict(progress["network"])
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         **metadata,
         "step": str(progress["step"]),
         CONVENTIONS_KEY: str(CONTROL_CONVENTIONS),
     }
-    tensors = read_tensors(newest, "average.")
     if adapted is None:
-        weights = {name: _rounded(name, tensor, config) for name, tensor in tensors}
+        weights = {name: _rounded(name, tensor, config) for name, tensor in tensors.items()}
         save_weights(path, sizes, weights, metadata=metadata)
     else:
-        factors = exported_factors(dict(tensors), adapted, sizes)
+        factors = exported_factors(tensors, adapted, sizes)
         metadata["base"] = Path(adapted.real_score).name
         base = progress.get("settings", {}).get("model.real_score") or {}
         metadata[BASE_CONTENT] = base.get("content") or content(Path(adapted.real_score)) or ""
@@ -92,6 +86,32 @@ def export(
             _save_merged(adapted, config, path, factors, metadata)
     logger.info("wrote %s, from %s", path, newest.path)
     return path
+
+
+def _read_newest(
+    folder: Path, config: RunConfig, adapted: AdaptedFrom | None
+) -> tuple[SavedStep, dict[str, Any], dict[str, Tensor]]:
+    """The newest checkpoint, its progress and averaged weights; not of one that is removed meanwhile.
+
+    Raises:
+        ValueError: As `export`.
+    """
+    while True:
+        newest = newest_complete(folder)
+        if newest is None:
+            raise ValueError(f"{folder} holds no complete checkpoint; train first, or give the run's out_dir")
+        try:
+            progress = read_progress(newest)
+            if reason := state_damage(progress):
+                raise ValueError(
+                    f"{newest.path} is damaged: {reason}; remove it to use the checkpoint before it"
+                )
+            _check_settings(config, newest, progress, adapted)
+            return newest, progress, dict(read_tensors(newest, "average."))
+        except ValueError:
+            if numbered(folder)[-1:] == [newest]:
+                raise
+            logger.info("%s was replaced while it was read; taking the next", newest.path)
 
 
 def _check_settings(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.support.distill import (
     write_teacher,
 )
 from training.distributed import world as parallel
+from training.engine import checkpoint as checkpoint_module
 from training.engine.checkpoint import complete, read_progress, read_tensors
 from training.engine.export import export
 from training.engine.method import set_trained
@@ -138,6 +140,48 @@ def test_export_is_the_averaged_generator_as_the_loader_reads_it(whole, tmp_path
         torch.testing.assert_close(parameter.float(), average, rtol=1e-2, atol=1e-3, msg=name)
     with pytest.raises(ValueError, match="no complete checkpoint"):
         export(tiny_config(tmp_path / "none", path), tmp_path / "x.safetensors", {})
+
+
+@pytest.mark.parametrize("moment", ["listed", "checked", "read"])
+def test_an_export_while_checkpoints_rotate_is_of_one_step(whole, tmp_path, moment, monkeypatch, caplog):
+    """A run of `log.keep 1` that removes the checkpoint at each moment of its reading."""
+    config, out_dir = whole[1].config, tmp_path / "run"
+    newest = complete(Path(config.out_dir) / "checkpoints")[-1]
+    folder = out_dir / "checkpoints"
+    shutil.copytree(newest.path, folder / newest.path.name)
+
+    def rotate():
+        if len(rotated) < 2:
+            (old,) = folder.iterdir()
+            new = folder / f"step-{int(old.name[5:]) + 1:08d}"
+            shutil.copytree(old, tmp_path / new.name)
+            progress = json.loads((tmp_path / new.name / "progress.json").read_text())
+            (tmp_path / new.name / "progress.json").write_text(
+                json.dumps(progress | {"step": progress["step"] + 1})
+            )
+            (tmp_path / new.name).rename(new)
+            shutil.rmtree(old)
+            rotated.append(new)
+
+    def before(function):
+        def rotating(*args):
+            rotate()
+            return function(*args)
+
+        return rotating
+
+    rotated, module = [], sys.modules["training.engine.export"]
+    if moment == "read":
+        monkeypatch.setattr(module, "read_tensors", before(read_tensors))
+    else:
+        place = "damage" if moment == "listed" else "altered"
+        monkeypatch.setattr(checkpoint_module, place, before(getattr(checkpoint_module, place)))
+    path = export(
+        replace(config, out_dir=str(out_dir)), tmp_path / "x.safetensors", whole[1].method.metadata()
+    )
+    assert len(rotated) == 2 and inspect(path).metadata["step"] == str(newest.step + 2)
+    assert load_network(path).config == SIZES
+    assert "is damaged" not in caplog.text
 
 
 def test_a_bad_step_is_skipped_and_named(tmp_path, teacher, caplog):
