@@ -14,11 +14,12 @@ from .info import CheckpointInfo, Survey
 from .read import inspect, iterate_tensors, loadable
 from .shards import write_shards
 from .streams import compared_with_a_copy, reported, unchanged
-from .targets import checked_path, earlier_forms, remove, require_apart, require_free
+from .targets import by_one_process, checked_path, earlier_forms, remove, require_apart, require_free
 from .tensor_files import TensorSpec
 from .write import result_header, writing_order
 
 
+@by_one_process
 def convert(
     source: str | Path,
     target: str | Path,

@@ -5,14 +5,81 @@ A name stands for one file or for parts with an index; a folder with both would 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from tempfile import gettempdir
+from typing import ParamSpec, TypeVar
 
 from ..files import file_size
 from ..text import shown
 from .folders import INDEX_SUFFIX, listed_shards
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def by_one_process(write: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let one process of this machine at a time write a target: one of two would remove the other's parts.
+
+    Args:
+        write: function whose second argument is the target.
+    Returns:
+        It, which raises ValueError where another process writes the target.
+    """
+
+    @wraps(write)
+    def alone(source, target, *args, **options):
+        with _claimed(Path(target)):
+            return write(source, target, *args, **options)
+
+    return alone
+
+
+@contextmanager
+def _claimed(target: Path) -> Iterator[None]:
+    """Hold a lock that the system releases when the process ends; without one where it has none."""
+    name = hashlib.sha256(os.fsencode(os.path.realpath(target))).hexdigest()[:24]
+    path = Path(gettempdir()) / f"vdot-{name}.lock"
+    descriptor = _locked(path, target)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _locked(path: Path, target: Path) -> int | None:
+    """Descriptor of a lock; None where the system cannot lock the file. ValueError where it is held."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ValueError(
+                f"another process is writing {shown(target)}; wait until it ends, or give another name"
+            ) from error
+        except OSError:
+            os.close(descriptor)
+            return None
+        os.close(descriptor)  # the process that held it has just removed it
 
 
 def checked_path(path: str | Path) -> Path:

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -378,3 +380,25 @@ def test_a_source_that_changes_gives_no_index(tmp_path, source, monkeypatch):
     with pytest.raises(ValueError, match="changed while it was being read"):
         convert(source, tmp_path / "w.safetensors", shard_bytes=300_000)
     assert not list(tmp_path.glob("*.index.json"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
+def test_one_process_at_a_time_writes_a_result(tmp_path, source):
+    """Another is told so, whatever form it writes: its parts would replace or remove the first one's."""
+    target, said = tmp_path / "out.safetensors", []
+
+    def second(*_):
+        program = ["-m", "vdot_core.checkpoints", "convert", str(source), str(target), "--overwrite"]
+        result = subprocess.run([sys.executable, *program], capture_output=True, text=True)
+        said.append((result.returncode, result.stderr))
+        return original(*_)
+
+    convert_module = sys.modules["vdot_core.checkpoints.convert"]  # its function has the same name
+    original = convert_module.result_header
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert_module, "result_header", lambda *args, **_: second(*args))
+        convert(source, target, shard_bytes=100_000)
+    ((status, words),) = said
+    assert status == 1 and f"another process is writing {target}; wait" in words
+    assert read_weights(f"{target}.index.json").state_dict.keys() == read_weights(source).state_dict.keys()
+    convert(source, target, overwrite=True)  # the right is given back
