@@ -72,6 +72,8 @@ def check_saved(run: Resuming, newest: SavedStep, progress: dict[str, Any]) -> s
             raise ValueError(
                 f"{key} is {value}, and {newest.path} was made with {saved}; give it, or another out_dir"
             )
+    if run.logs and not progress.get("settings"):
+        logger.warning("%s does not say its settings: no change of them is noticed", newest.path)
     differences = changes(progress.get("settings", {}), run.settings)
     for change in differences if run.logs else ():
         logger.warning("changed since step %d: %s", newest.step, change)

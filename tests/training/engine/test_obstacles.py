@@ -77,6 +77,24 @@ def test_a_progress_without_what_a_run_needs_is_damage(trained, tmp_path, teache
             export(config, tmp_path / "x.safetensors", {})
 
 
+@pytest.mark.parametrize("before", [{}, None])
+def test_a_checkpoint_that_does_not_say_its_settings_is_told(trained, tmp_path, teacher, caplog, before):
+    """run.yaml is written for people: a resume compares with the checkpoint's record."""
+    folder = shutil.copytree(trained, tmp_path / "copy")
+    (folder / "run.yaml").write_text("")
+    config = tiny_config(folder, teacher, max_steps=2)
+    trainer = new_trainer(config)
+    trainer.progress.close()
+    assert trainer.step == 2 and "does not say its settings" not in caplog.text
+    path = folder / "checkpoints" / "step-00000002" / "progress.json"
+    values = {key: value for key, value in json.loads(path.read_text()).items() if key != "settings"}
+    path.write_text(json.dumps(values if before is None else values | {"settings": before}))
+    trainer = new_trainer(config)
+    trainer.progress.close()
+    assert trainer.step == 2
+    assert "step-00000002 does not say its settings: no change of them is noticed" in caplog.text
+
+
 @pytest.mark.parametrize("obstacle", ["a pipe", "another kind"])
 @pytest.mark.parametrize("name", ["checkpoints", "run.yaml", "metrics.jsonl", "train.log", ".lock"])
 def test_what_is_in_the_way_is_named(start, tmp_path, caplog, monkeypatch, name, obstacle):
