@@ -182,10 +182,12 @@ def _placeholder(positive) -> list:
 
 
 def _describe(context, names: list[str]) -> list[str]:
+    from ..vdot_core.vcu.alike import strength_shown
+
     references = context.num_reference_latents
     what = f"{context.width}x{context.height}, {counted(context.num_frames, 'frame')}"
     ranged = zip(context.context_scale.frames, context.step_ranges, strict=True)
-    strengths = ", ".join(_shown(scale) + _part(step_range) for scale, step_range in ranged)
+    strengths = ", ".join(strength_shown(scale) + _part(step_range) for scale, step_range in ranged)
     lines = [f"{what}, {counted(references, 'reference')}, strength {strengths}", *context.notes]
     scales = context.context_scale.frames
     for name, scale in zip(names, scales, strict=True):
@@ -194,13 +196,7 @@ def _describe(context, names: list[str]) -> list[str]:
     return lines
 
 
-def _shown(scale: float | tuple[float, ...]) -> str:
-    if not isinstance(scale, tuple):
-        return f"{scale:g}"
-    return f"{min(scale):g} to {max(scale):g} by latent frame"
-
-
 def _part(step_range: tuple[float, float]) -> str:
-    if step_range == ALL_STEPS:
-        return ""
-    return " from " + " to ".join(f"{100 * part:g} %" for part in step_range) + " of the steps"
+    from ..vdot_core.vcu.alike import percents
+
+    return "" if step_range == ALL_STEPS else f" from {percents(step_range)} of the steps"

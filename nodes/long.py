@@ -64,9 +64,12 @@ class VDOTFromFrame(CheckedNode):
             raise ValueError(
                 "VDOT From Frame changes nothing; connect a prompt to positive or a unit to references"
             )
-        images = None if references is None else references.references
-        lines = [] if references is None else _reference_lines(references, frame)
-        return io.NodeOutput((*schedule, Change(frame, images, positive)), ui=report(lines))
+        change, lines = Change(frame, prompt=positive), []
+        if references is not None:
+            settings = references.strength, references.step_range
+            change = Change(frame, references.references, positive, *settings)
+            lines = _reference_lines(references, frame)
+        return io.NodeOutput((*schedule, change), ui=report(lines))
 
 
 def _reference_lines(unit, frame: int) -> list[str]:

@@ -15,6 +15,7 @@ from ..vdot_core.sampling.long import (
     Joining,
     Record,
     changes_begin,
+    check_changes,
     chunk_seed,
     digest_of,
     generate,
@@ -84,7 +85,7 @@ class Job:
         self.resume, self.all_frames, self.preview = resume, all_frames, preview
         self.joining = Joining(drift, fade, paste_back, match_colors)
         self.spans = plan_chunks(unit.num_frames, chunk, overlap, loop)
-        self.lines = self._schedule_lines()
+        self.lines = self._schedule_lines() + check_changes(self.schedule, unit)
         self.images = self._allocated() if all_frames else None
 
     def run(self, prefix: str) -> tuple[torch.Tensor, Path]:

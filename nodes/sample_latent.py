@@ -31,11 +31,20 @@ def count_references(latent: dict, positive: list) -> tuple[int, list[str]]:
     return count, []
 
 
+def _known_references(latent: dict) -> int | None:
+    """Number of references in front, as VDOT Encode counted them; None where the latent does not say.
+
+    A node that cut the latent, such as Trim Video Latent, leaves the number and not the length.
+    """
+    num_frames = latent["samples"].shape[2]
+    return latent.get(REFERENCE_KEY) if latent.get(LENGTH_KEY, num_frames) == num_frames else None
+
+
 def with_references(latent: dict, positive: list) -> dict:
     """A video's latent with the references of its conditioning in front, where it has the video alone.
 
     Args:
-        latent: of VAE Encode, or of a sampler that cut the references off.
+        latent: of VAE Encode, or of a sampler whose references were cut off.
         positive: of VDOT Encode.
 
     Returns:
@@ -44,7 +53,7 @@ def with_references(latent: dict, positive: list) -> dict:
     count, contexts = _of_contexts(positive), vace_contexts(positive, "positive")
     samples = latent["samples"].as_subclass(torch.Tensor)
     missing = contexts and samples.shape[2] + count == contexts[0].shape[2]
-    if REFERENCE_KEY in latent or not count or not missing:
+    if _known_references(latent) is not None or not count or not missing:
         return latent
     frames = [_reference(positive, place) for place in range(count)]
     references = torch.cat(frames, dim=2).to(samples)
@@ -68,7 +77,7 @@ def with_mask_of_latents(latent: dict) -> dict:
     Args:
         latent: of the sampler; its mask [F, H, W] or [F, 1, H, W].
     """
-    mask, count = latent.get("noise_mask"), latent.get(REFERENCE_KEY, 0)
+    mask, count = latent.get("noise_mask"), _known_references(latent) or 0
     num_latent = latent["samples"].shape[2] - count
     if mask is None or mask.ndim not in (3, 4) or (mask.ndim == 4 and 1 not in mask.shape[:2]):
         return latent

@@ -199,8 +199,9 @@ class VDOTStepRange(CheckedNode):
                 "end_percent",
                 default=0.5,
                 tooltip=(
-                    "Where it stops: 1 is the end, 0.5 half of the steps. A step that begins exactly there "
-                    "is not affected."
+                    "Where it stops: 1 is the end. Of four steps, 0.5 is the first two with presets trained "
+                    "and sharp, the first three with released. A step that begins exactly there is not "
+                    "affected."
                 ),
                 **limits,
             ),

@@ -72,7 +72,9 @@ class VDOTReference(CheckedNode):
         cut = {"masks": _masks_of(images, masks or {}), "mask_is": mask_is, "crop": CROPS[cut_out]}
         names = flat_names(images)
         references = vcu.reference(flatten(images), **canvas.arguments, **cut, margin=margin, names=names)
-        return unit_output(references if unit is None else vcu.compose(unit, references), canvas.lines)
+        if unit is not None:
+            references = vcu.compose(unit, references, names=["unit", "images"])
+        return unit_output(references, canvas.lines)
 
 
 def _cut_inputs() -> list[io.Input]:

@@ -169,6 +169,36 @@ def test_other_references_reach_their_chunk(run, inputs, output):
     assert torch.equal(plain[:seam], changed[:seam]) and not torch.equal(plain[seam:], changed[seam:])
 
 
+@pytest.mark.parametrize(
+    "node, settings, own, taken",
+    [
+        ("VDOTStrength", {"curve": "0: 0.2"}, "0.2", "has strength 0.2, as unit"),
+        (
+            *("VDOTStepRange", {"start_percent": 0.0, "end_percent": 0.25}),
+            *("0 % to 25 %", "acts from 0 % to 25 % of the steps, as unit"),
+        ),
+    ],
+)
+def test_references_keep_no_strength_of_their_own_in_silence(run, inputs, node, settings, own, taken):
+    """The unit's holds for the references of From Frame: another is refused, the unit's is said."""
+    size = {"width": 48, "height": 32, "length": FRAMES}
+    plain = run("VDOTReference", images={"image0": torch.rand(1, 32, 48, 3)}, **size).args[0]
+    changed = run(node, unit=plain, **settings).args[0]
+    schedule = run("VDOTFromFrame", frame=20, references=changed).args[0]
+
+    def lines(unit, schedule):
+        options = submodule("nodes.sample_inputs").Settings(**SETTINGS)
+        places = [inputs[name] for name in ("model", "positive", "vae")]
+        job = submodule("nodes.long_run").Job
+        return job(*places, unit, CHUNK, OVERLAP, 7, options, 16.0, schedule=schedule).lines
+
+    with pytest.raises(ValueError, match=f"reference of frame 20 .*{own}; a chunk has one .*remove VDOT"):
+        lines(plain, schedule)
+    assert not any("as unit" in line for line in lines(changed, schedule))
+    schedule = run("VDOTFromFrame", frame=20, references=plain).args[0]
+    assert f"the reference of frame 20 {taken}" in lines(changed, schedule)
+
+
 def test_colors_match_at_the_border(run, inputs, output):
     """Generated pixels move, kept ones do not."""
     clip, mask = torch.rand(FRAMES, 32, 48, 3), torch.zeros(FRAMES, 32, 48)

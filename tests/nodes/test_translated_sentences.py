@@ -141,6 +141,12 @@ def loaded(num_parameters: int) -> list[str]:
     return [f"vdot.pt: {describe(SimpleNamespace(model=model))}"]
 
 
+def joined(other: vcu.VCU, **changes) -> vcu.VCU:
+    """A unit and a control that is changed, in one."""
+    return vcu.compose(control(5).replace(**changes), other)
+
+
+PICTURE = vcu.reference(FRAMES[0], width=48, height=32, num_frames=5)
 CROP = vcu.Crop(0, 0, 48, 32, source=(96, 64), size=(48, 32))
 TEXT_MODEL = SimpleNamespace(problem="", config=SimpleNamespace(vace_layers=()))
 PLAIN, LATE = Path("plain.pt"), Span(9.0, None, 5, lambda *size: size)
@@ -180,6 +186,10 @@ SAID = {
     "mask_size": lambda _: refused(lambda: vcu.inpaint(FRAMES, torch.ones(5, 48, 32))),
     "sizes_differ": lambda _: refused(lambda: vcu.compose(control(5), control(5, 64))),
     "lengths_differ": lambda _: refused(lambda: vcu.compose(control(5), control(33))),
+    "strengths_differ": lambda _: refused(lambda: joined(control(5), strength=0.5)),
+    "steps_differ": lambda _: refused(lambda: joined(control(5), step_range=(0, 0.5))),
+    "strength_taken": lambda _: joined(PICTURE, strength=0.5).notes,
+    "steps_taken": lambda _: joined(PICTURE, step_range=(0, 0.5)).notes,
     "same_region": lambda _: refused(lambda: vcu.compose(control(5), control(5))),
     "nothing_to_outpaint": lambda _: refused(lambda: vcu.outpaint(FRAMES)),
     "nothing_left": lambda _: refused(lambda: vcu.extend(FRAMES, num_frames=5)),

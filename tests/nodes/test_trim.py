@@ -61,6 +61,27 @@ def test_after_ksampler_the_number_cuts_the_references(ours, encoded, trim):
     assert torch.equal(trimmed, result["samples"][:, :, int(count) :]) and trimmed.shape[2] == 3
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_after_ksampler_and_the_cut_our_sampler_starts_from_the_video(run, ours, encoded, trim, masked):
+    """As from a latent that knows of no references, with a noise mask by frame of the video too."""
+    import nodes
+
+    positive, negative, latent, count = encoded
+    (result,) = nodes.KSampler().sample(ours, 1, 1, 1.0, "euler", "simple", positive, negative, latent)
+    trimmed = trim(result, count)
+    if masked:
+        mask = torch.zeros(9, 32, 48)
+        mask[5:, :, 24:] = 1
+        trimmed = nodes.SetLatentNoiseMask().set_mask(trimmed, mask)[0]
+    assert set(trimmed) - {"samples", "noise_mask"}, "the cut leaves VDOT Encode's numbers"
+    plain = {key: trimmed[key] for key in ("samples", "noise_mask") if key in trimmed}
+    settings = {"model": ours, "positive": positive, "seed": 7, "denoise": 0.5, **SETTINGS}
+    refined, expected = (
+        run("VDOTSampler", latent=start, **settings).args[0]["samples"] for start in (trimmed, plain)
+    )
+    assert refined.shape[2] == 3 and torch.equal(_reloaded(refined), _reloaded(expected))
+
+
 def test_the_sampler_says_what_it_cut(sampled, encoded, run, ours, vae, text):
     count = encoded[3]
     cut = "1 reference was cut off" if count == 1 else f"{count} references were cut off"

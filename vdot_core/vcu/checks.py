@@ -90,7 +90,7 @@ def check_volume(num_frames: int, width: int, height: int, pixel_bytes: int = 0)
 
 
 def as_strength(value: Any, num_latent_frames: int) -> float | tuple[float, ...]:
-    """A unit's strength: one float, or a tuple with one per latent frame of the video.
+    """A unit's strength: one float, or, where it differs between the video's latent frames, one for each.
 
     Args:
         value: a number, or a sequence, array or tensor [T] of them, from 0 to MAX_STRENGTH.
@@ -108,7 +108,8 @@ def as_strength(value: Any, num_latent_frames: int) -> float | tuple[float, ...]
             f"has {counted(num_latent_frames, 'latent frame')}; "
             "give one number, or one for every latent frame"
         )
-    return tuple(real(f"strength of latent frame {t}", v, 0.0, MAX_STRENGTH) for t, v in enumerate(value))
+    numbers = tuple(real(f"strength of latent frame {t}", v, 0.0, MAX_STRENGTH) for t, v in enumerate(value))
+    return numbers[0] if len(set(numbers)) == 1 else numbers
 
 
 def as_step_range(value: Any) -> tuple[float, float]:

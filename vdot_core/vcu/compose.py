@@ -10,10 +10,10 @@ from itertools import combinations, groupby
 import torch
 from torch import Tensor
 
-from ..choices import ALL_STEPS
 from ..memory import MASK, RGB
 from ..progress import steps
 from ..scratch import empty
+from .alike import check_alike, leading
 from .checks import check_volume
 from .lengths import fit_units
 from .masks import binarize
@@ -33,8 +33,9 @@ def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
     They are folded in the order extension, repaint, control (masks 0/1, 1 = generate):
     extension + X: frames X*mE + E*(1-mE), mask mE*mX; repaint + repaint: frames A*(1-mB) + B*mB, mask the
     union; repaint + control: frames R*(1-mR) + C*mR, mask mR; control + control: each in its own region.
-    A 'generate' unit (text, reference) brings only its references; references are concatenated in the order
-    given. A unit composed before takes part with the units it was made from.
+    A 'generate' unit (text, reference) brings only its references, which take the strength and the part of
+    the steps of the other units; references are concatenated in the order given. A unit composed before takes
+    part with the units it was made from.
 
     Args:
         units: one or more, of one size and length. 'generate' units may differ in length, and controls by
@@ -43,9 +44,10 @@ def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
     Returns:
         The combined unit; `parts` holds what it was made from.
     Raises:
-        ValueError: there are more than `MAX_PARTS`, sizes, lengths, strengths or parts of the steps differ,
-            controls overlap, or two extensions, or two repaints, keep different pixels. The two units that
-            clash are named by number and kind.
+        ValueError: there are more than `MAX_PARTS`, sizes, lengths, strengths or parts of the steps differ
+            (a reference of strength 1 that acts in all steps goes with any), controls overlap, or two
+            extensions, or two repaints, keep different pixels. The two units that clash are named by number
+            and kind.
     """
     if not units:
         raise ValueError("nothing to compose; give at least one unit")
@@ -64,13 +66,14 @@ def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
         return parts[0]
     content = [item for item in named if item[1].kind != "generate"]
     notes = list(dict.fromkeys(note for part in parts for note in part.notes))
-    notes += fitted + _check_alike(named, content)
+    notes += fitted + _check_shapes(named, content) + check_alike(named)
 
     if len(content) > 1:
         first = content[0][1]
         check_volume(first.num_frames, first.width, first.height, RGB + MASK)
     base = _fold(content) if content else parts[0]
     kinds = {unit.kind for _, unit in content}
+    _, leader = leading(named)[0]
     kind = next((k for k in ("repaint", "extension", "control") if k in kinds), "generate")
     return built(
         base.frames,
@@ -78,8 +81,8 @@ def compose(*units: VCU, names: Sequence[str] | None = None) -> VCU:
         references=tuple(image for part in parts for image in part.references),
         kind=kind,
         region=base.region if kind == "control" else None,
-        strength=base.strength,
-        step_range=base.step_range,
+        strength=leader.strength,
+        step_range=leader.step_range,
         notes=notes,
         parts=tuple(parts),
     )
@@ -92,42 +95,19 @@ def _named_parts(name: str, unit: VCU) -> list[tuple[str, VCU]]:
     return [(f"{name}, part {place} ({part})", part) for place, part in enumerate(unit.parts, 1)]
 
 
-def _check_alike(named: list[tuple[str, VCU]], content: list[tuple[str, VCU]]) -> list[str]:
-    """Refuse units of different size, length or strength; notes on 'generate' units of another length."""
+def _check_shapes(named: list[tuple[str, VCU]], content: list[tuple[str, VCU]]) -> list[str]:
+    """Refuse units of different size or length; notes on 'generate' units of another length."""
     first_name, first = (content or named)[0]
     notes = []
     for name, unit in named:
         if (unit.width, unit.height) != (first.width, first.height):
             raise ValueError(f"{first_name} and {name} differ in size; give both the same width and height")
-        has_range = unit.kind != "generate" or unit.step_range != ALL_STEPS
-        if has_range and unit.step_range != first.step_range:
-            raise ValueError(
-                f"{first_name} acts from {_percents(first)} of the steps and {name} from {_percents(unit)}; "
-                "a composed unit has one part of them. Give both the same, or encode them as several contexts"
-            )
-        if unit.kind == "generate" and content:
-            if unit.num_frames != first.num_frames:
-                notes.append(f"{name}: takes the length of {first_name}")
+        if unit.num_frames == first.num_frames:
             continue
-        if unit.num_frames != first.num_frames:
+        if unit.kind != "generate" or not content:
             raise ValueError(f"{first_name} and {name} differ in length; give both the same number of frames")
-        if unit.strengths != first.strengths:
-            raise ValueError(
-                f"{first_name} has strength {_shown(first)} and {name} {_shown(unit)}; a composed unit "
-                "has one strength. Give both the same, or connect them to separate inputs of VDOT Encode"
-            )
+        notes.append(f"{name}: takes the length of {first_name}")
     return notes
-
-
-def _percents(unit: VCU) -> str:
-    return " to ".join(f"{100 * part:g} %" for part in unit.step_range)
-
-
-def _shown(unit: VCU) -> str:
-    """A unit's strength, and where it differs between latent frames, its range."""
-    if isinstance(unit.strength, float):
-        return f"{unit.strength:g}"
-    return f"{min(unit.strength):g} to {max(unit.strength):g} by latent frame"
 
 
 @dataclass(frozen=True)

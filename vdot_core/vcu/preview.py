@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..choices import ALL_STEPS
 from ..files import new_file
 from ..memory import RGB, check_size
 from ..progress import steps
 from ..text import counted, shown
+from .alike import percents, strength_shown
 from .checks import whole
 from .drawing import GENERATE, GUIDE, KEEP, draw_bar, frame_picture, moments, reference_picture
 from .unit import VCU
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 24
 CELL_AREA = 150 * 150
 GAP, PAD, TITLE, LABEL, STRIP = 6, 12, 26, 17, 9
+LEGEND = 190  # width of the colors' names
 BACKGROUND, TEXT, FAINT = (24, 24, 27), (228, 228, 231), (139, 139, 148)
 
 
@@ -130,13 +133,13 @@ def _title(draw: ImageDraw.ImageDraw, vcu: VCU, sheet: _Sheet) -> None:
         count = len(vcu.references)
         parts.append(counted(count, "reference"))
     title = f"{' + '.join(parts)}   {vcu.width}x{vcu.height}, {counted(vcu.num_frames, 'frame')}"
-    if isinstance(vcu.strength, tuple):
-        title += f", strength {min(vcu.strength):g} to {max(vcu.strength):g}"
-    elif vcu.strength != 1:
-        title += f", strength {vcu.strength:g}"
+    if vcu.strength != 1:
+        title += f", strength {strength_shown(vcu.strength)}"
+    if vcu.step_range != ALL_STEPS:
+        title += f", {percents(vcu.step_range)} of the steps"
     draw.text((PAD, 8), title, fill=TEXT, font=_font(13))
     x = sheet.size[0] - PAD
-    if x < 560:
+    if x < max(560, PAD + draw.textlength(title, font=_font(13)) + LEGEND):
         return
     for word, color in (("free", GENERATE), ("guided", GUIDE), ("kept", KEEP)):
         x -= round(draw.textlength(word, font=_font(11)))

@@ -47,7 +47,7 @@ class VCU:
         region: [F, H, W] of 0 and 1, where a control applies; None = everywhere.
         strength: scale of this unit's context in the network, kept apart when encoded as one of several
             contexts: one float, or a tuple with one for each latent frame of the video (references not
-            counted).
+            counted), which becomes a float where all are the same.
         notes: what was changed to make the input fit, one sentence each; not part of equality.
         parts: the units a composition was made from, so that composing again starts from them.
         step_range: part of the sampling in which the unit's context acts, as (start, end): from 0, the first
@@ -159,7 +159,7 @@ class VCU:
                 f"{name} times the unit's own strength is {max(strengths):g}, expected at most "
                 f"{MAX_STRENGTH:g}; give a smaller {name}"
             )
-        return self.replace(strength=tuple(strengths))
+        return self.replace(strength=as_strength(strengths, self.num_latent_frames))
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, VCU):

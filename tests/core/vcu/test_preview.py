@@ -46,6 +46,14 @@ def test_every_unit_has_a_picture():
         preview(frames)
 
 
+def test_the_title_tells_strength_and_part_of_the_steps(monkeypatch):
+    titles = []
+    monkeypatch.setattr("PIL.ImageDraw.ImageDraw.text", lambda self, xy, text, **_: titles.append(text))
+    unit = control(torch.rand(5, 48, 80, 3), strength=(0.5, 0.5))
+    preview(unit.replace(step_range=(0, 0.25)), columns=1)
+    assert any(title.endswith("strength 0.5, 0 % to 25 % of the steps") for title in titles)
+
+
 def test_command_line_composes_what_it_is_given(tmp_path, caplog):
     picture, mask, out = tmp_path / "a.png", tmp_path / "mask.png", tmp_path / "unit.png"
     Image.fromarray((np.random.default_rng(0).random((48, 64, 3)) * 255).astype(np.uint8)).save(picture)

@@ -1,5 +1,6 @@
 """A unit's strength, one number or one for each latent frame, on its way to the network."""
 
+import itertools
 import json
 
 import pytest
@@ -81,3 +82,71 @@ def test_a_part_of_the_steps_is_a_value_of_a_unit(folding_vae):
     ):
         with pytest.raises(ValueError, match=words):
             pose.replace(step_range=step_range)
+
+
+SIZE = {"width": 32, "height": 16, "num_frames": 9}
+
+
+def picture() -> VCU:
+    """A reference of strength 1 that acts in all steps."""
+    return reference(torch.rand(8, 8, 3), **SIZE)
+
+
+@pytest.mark.parametrize(
+    "changes, word",
+    [
+        ({"strength": 0.3}, "0.3; a composed unit|0.3 and unit"),
+        ({"strength": (0.0, 0.5, 1.0)}, "0 to 1 by latent frame"),
+        ({"step_range": (0.0, 0.25)}, "0 % to 25 %"),
+    ],
+)
+@pytest.mark.parametrize("other", [lambda: control(torch.rand(9, 16, 32, 3)), picture])
+def test_a_reference_with_a_strength_of_its_own_is_not_joined_to_another(other, changes, word):
+    """It would be lost: in any order, on its own or inside a composition."""
+    own = picture().replace(**changes)
+    for units in itertools.permutations([own, other()]):
+        with pytest.raises(ValueError, match=rf"(?s)(?=.*({word})).*separate inputs of VDOT Encode"):
+            compose(*units)
+    with pytest.raises(ValueError, match="separate inputs of VDOT Encode"):
+        compose(compose(own, own), other())
+    same = compose(own, other().replace(**changes))
+    assert all(getattr(same, name) == value for name, value in changes.items()) and not same.notes
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"strength": 0.5}, "has strength 0.5, as unit"),
+        ({"strength": (0.0, 0.5, 1.0)}, "has strength 0 to 1 by latent frame, as unit"),
+        ({"step_range": (0.0, 0.25)}, "acts from 0 % to 25 % of the steps, as unit"),
+    ],
+)
+def test_a_plain_reference_takes_the_strength_of_a_control_and_says_so(changes, words):
+    guide = control(torch.rand(9, 16, 32, 3)).replace(**changes)
+    for units in itertools.permutations([guide, picture()]):
+        joined = compose(*units)
+        assert (joined.strength, joined.step_range) == (guide.strength, guide.step_range)
+        (note,) = joined.notes
+        assert words in note and "separate inputs of VDOT Encode" in note
+    assert len(compose(guide.replace(strength=0.5, step_range=(0.5, 1)), picture()).notes) == 2
+    assert not compose(guide, text(32, 16, 9)).notes, "a text has nothing to weaken"
+
+
+def test_a_text_without_references_takes_any_strength():
+    own = picture().replace(strength=0.3, step_range=(0.0, 0.25))
+    for units in itertools.permutations([own, text(32, 16, 9)]):
+        joined = compose(*units)
+        assert (joined.strength, joined.step_range, joined.notes) == (0.3, (0.0, 0.25), ())
+
+
+def test_a_strength_that_is_the_same_everywhere_is_one_number():
+    """Whether written as a curve or as a number, it is joined, and named, as the same."""
+    weak = picture().scaled_over_time([0.3, 0.3, 0.3], "curve")
+    assert weak.strength == 0.3 == picture().replace(strength=(0.3,) * 3).strength
+    longer = reference(torch.rand(8, 8, 3), width=32, height=16, num_frames=17)
+    longer = longer.scaled_over_time([0.3] * 5, "curve")
+    joined = compose(control(torch.rand(9, 16, 32, 3), strength=0.3), longer)
+    assert joined.strength == 0.3
+    assert len(joined.scaled_over_time([0.5] * 3, "curve").parts) == 2, "parts of another length stay"
+    with pytest.raises(ValueError, match=r"has strength 1 and unit 2 \(.*\) 0.3; a composed unit has one"):
+        compose(control(torch.rand(9, 16, 32, 3)), weak)

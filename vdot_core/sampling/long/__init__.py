@@ -2,7 +2,7 @@
 
 from .chunks import continued, sliced
 from .generate import Chunk, Joining, generate
-from .plan import Change, Span, changed_at, changes_begin, chunk_seed, plan_chunks
+from .plan import Change, Span, changed_at, changes_begin, check_changes, chunk_seed, plan_chunks
 from .record import Record, digest_of, read_manifest, sampled_digest
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Span",
     "changed_at",
     "changes_begin",
+    "check_changes",
     "chunk_seed",
     "continued",
     "digest_of",

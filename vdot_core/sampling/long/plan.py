@@ -9,7 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ...choices import ALL_STEPS
 from ...text import counted
+from ...vcu import VCU
+from ...vcu.alike import taken_settings
 from ...vcu.checks import MAX_FRAMES, whole
 from ...vcu.unit import VAE_STRIDE
 
@@ -104,11 +107,15 @@ class Change:
         frame: of the video, from 0.
         references: images [H, W, 3] float in [0, 1] instead of the unit's.
         prompt: for the caller's sampler; never looked at here.
+        strength, step_range: of the unit that brought the references, for `check_changes`; those of the
+            chunk's unit hold for them.
     """
 
     frame: int
     references: tuple[Tensor, ...] | None = None
     prompt: Any = None
+    strength: float | tuple[float, ...] = 1.0
+    step_range: tuple[float, float] = ALL_STEPS
 
 
 def changed_at(changes: Sequence[Change], span: Span) -> tuple[tuple[Tensor, ...] | None, Any]:
@@ -139,6 +146,26 @@ def changes_begin(changes: Sequence[Change], spans: Sequence[Span]) -> list[int 
         )
         for change in changes
     ]
+
+
+def check_changes(changes: Sequence[Change], unit: VCU) -> list[str]:
+    """Refuse references whose strength or part of the steps would be lost: those of the unit hold.
+
+    Args:
+        changes: of the video.
+        unit: the video's.
+    Returns:
+        A note on each change whose references take another strength or part of the steps.
+    Raises:
+        ValueError: references have a strength or a part of the steps of their own.
+    """
+    cure = "remove VDOT Strength or VDOT Step Range from these references"
+    notes = []
+    for change in changes:
+        if change.references:
+            name = f"the reference of frame {change.frame}"
+            notes += taken_settings("unit", unit, name, change, True, "a chunk", cure)
+    return notes
 
 
 def _groups(name: str, value: int) -> int:
