@@ -8,6 +8,7 @@ import { boxOf, drawBackdrop, drawBox, drawPath, hitBox, ordered, PALETTE } from
 import { addEditor, FrameSlider, MAX_TEXT, tool } from "./editor.js"
 import { chain, rememberForUndo, setWidget } from "./graph.js"
 import { element } from "./panel.js"
+import { VideoLength } from "./length.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
@@ -34,6 +35,7 @@ class BoxEditor {
   constructor(node) {
     this.node = node
     this.backdrop = new Backdrop(node, () => this.show())
+    this.video = new VideoLength(node, () => this.backdrop.state, () => this.read())
     this.slider = new FrameSlider(() => this.show())
     this.stage = new Stage(text("boxes_keys"), {
       draw: (context, unit) => this.draw(context, unit),
@@ -60,12 +62,11 @@ class BoxEditor {
       title: text("boxes_title"),
       tools,
       parts: [this.stage.element, this.slider.element],
-      state: () => [this.size, this.numFrames, this.boxSize, this.colors, this.backdrop.state],
+      state: () => [this.size, this.numFrames, this.video.other, this.boxSize, this.colors, this.backdrop.state],
       opened: () => this.read(),
     })
     chain(node, "onConfigure", () => this.read())
     chain(node, "onConnectionsChange", () => setTimeout(() => this.read()))
-    chain(node, "onExecuted", () => this.read())
   }
 
   number(name) {
@@ -81,8 +82,7 @@ class BoxEditor {
   }
 
   get numFrames() {
-    const length = widgetOf(this.node, "length") ? this.number("length") : 0
-    return length ? Math.floor((length - 1) / 4) * 4 + 1 : (this.backdrop.numFrames ?? 1)
+    return this.video.written || (this.backdrop.numFrames ?? 1)
   }
 
   get boxSize() {
@@ -150,8 +150,8 @@ class BoxEditor {
     const { view } = this.stage
     if (view.width !== width || view.height !== height) this.stage.view = { x: 0, y: 0, width, height }
     const thing = this.things[this.selected]
-    this.slider.show(this.numFrames, this.marks)
-    this.backdrop.seek(this.slider.frame)
+    this.slider.show(this.numFrames, this.marks, this.video.along)
+    this.backdrop.seek(this.video.moved(this.slider.frame))
     this.message.textContent = this.problem || (this.things.length ? "" : text("boxes_hint"))
     this.paint.disabled = !thing || isWired(this.node, "colors")
     if (thing && this.colorOf(this.selected).startsWith("#")) this.paint.value = this.colorOf(this.selected)

@@ -71,11 +71,11 @@ export class FrameSlider {
     this.changed(this.frame)
   }
 
-  /** Length of the video, and the marked frames with their color. */
-  show(numFrames, marks) {
+  /** Length of the video, the marked frames with their color, and more words on the moment. */
+  show(numFrames, marks, more = "") {
     this.element.hidden = numFrames < 2
     this.input.max = String(numFrames - 1)
-    this.label.textContent = `${this.frame} / ${numFrames - 1}`
+    this.label.textContent = [`${this.frame} / ${numFrames - 1}`, more].filter(Boolean).join(", ")
     this.dots.replaceChildren(
       ...marks.map(({ frame, color }) => {
         const dot = element("i", "vdot-dot")

@@ -6,12 +6,13 @@
 import { addEditor } from "./editor.js"
 import { chain, rememberForUndo, setWidget } from "./graph.js"
 import { element } from "./panel.js"
+import { VideoLength } from "./length.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
 import { GROUP, PAD, WIDTH } from "./timeline_text.js"
 import { drawRuler } from "./timeline_view.js"
-import { isWired, numberOf, widgetOf } from "./wires.js"
+import { isWired, widgetOf } from "./wires.js"
 
 const HEIGHT = 170
 const RULER_PX = 21
@@ -26,6 +27,7 @@ class ExtendBar {
     this.node = node
     this.height = HEIGHT
     this.ends = ["first", "last"].map((name) => ({ name, picture: new Backdrop(node, () => this.show()) }))
+    this.video = new VideoLength(node, () => this.ends.map(({ picture }) => picture.state), () => this.show())
     this.stage = new Stage(text("extend_keys"), {
       draw: (context, unit) => this.draw(context, unit),
       cursor: (point) => (this.isAtEnd(point) ? "ew-resize" : "default"),
@@ -47,8 +49,7 @@ class ExtendBar {
   }
 
   get length() {
-    const length = numberOf(this.node, "length") || USUAL
-    return Math.floor((length - 1) / GROUP) * GROUP + 1
+    return this.video.frames || USUAL
   }
 
   /** The length comes over a wire: its bar cannot be dragged. */
@@ -130,9 +131,10 @@ class ExtendBar {
     }
   }
 
-  /** Sets the length to the nearest 4n+1. */
+  /** Sets the length to the nearest 4n+1 that the model was made for. */
   set(last) {
-    setWidget(this.node, "length", Math.max(Math.round(last / GROUP), 1) * GROUP + 1)
+    const length = Math.max(Math.round(last / GROUP), 1) * GROUP + 1
+    setWidget(this.node, "length", Math.min(length, this.video.most))
     this.show()
   }
 

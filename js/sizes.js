@@ -1,6 +1,6 @@
 /** Sizes of the pictures that nodes give, as far as their widgets tell: vdot_core/vcu/sizes.py has the same classes and rule. */
 
-import { numberOf, sourceOf, valueOf } from "./wires.js"
+import { isWired, numberOf, sourceOf, valueOf } from "./wires.js"
 
 export const CLIP_LOADER = "VDOTLoadClip"
 const MODEL_LOADER = "VDOTLoad"
@@ -18,10 +18,15 @@ function rounded(value) {
   return value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value)
 }
 
-/** The class of VDOT Load behind a loader's `size`; undefined where none is wired, or another node gives it. */
-function modelClass(loader) {
-  const slot = loader.inputs?.findIndex((input) => input.name === "size" && input.link != null) ?? -1
-  const source = slot < 0 ? undefined : sourceOf(loader, slot)
+/** The node behind the `size` of another; undefined where none is wired. */
+function sizeSource(node) {
+  const slot = node.inputs?.findIndex((input) => input.name === "size" && input.link != null) ?? -1
+  return slot < 0 ? undefined : sourceOf(node, slot)
+}
+
+/** The class of VDOT Load behind a node's `size`; undefined where none is wired, or another node gives it. */
+function modelClass(node) {
+  const source = sizeSource(node)
   if (source?.comfyClass !== MODEL_LOADER) return undefined
   const chosen = valueOf(source, "size_class")
   return chosen in CLASSES ? chosen : valueOf(source, "model") === DEMO ? "demo" : "480p"
@@ -35,6 +40,17 @@ export function fitted(name, [width, height]) {
   const long = Math.max(short, Math.min(Math.floor(tiles / short), rounded(short / ratio)))
   const sides = [long * MULTIPLE, short * MULTIPLE]
   return width >= height ? sides : sides.reverse()
+}
+
+/**
+ * Most frames that a node makes by its `size`.
+ * @returns {{frames: number, isSure: boolean}} Infinity without one; a model file may be for fewer than its class
+ */
+export function mostOf(node) {
+  const source = sizeSource(node)
+  const name = modelClass(node)
+  const isSure = name ? name === "demo" || valueOf(source, "size_class") === name : !isWired(node, "size")
+  return { frames: CLASSES[name]?.[2] ?? Infinity, isSure }
 }
 
 /** Most frames that VDOT Load Clip gives. */

@@ -6,6 +6,7 @@
 import { addEditor } from "./editor.js"
 import { chain, rememberForUndo, setWidget } from "./graph.js"
 import { element } from "./panel.js"
+import { VideoLength } from "./length.js"
 import { Backdrop } from "./picture.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
@@ -22,11 +23,8 @@ const REACH_PX = 12
 const USUAL = 81
 const ENDS = ["start_frame", "end_frame"]
 const STEPS = { ArrowLeft: -1, ArrowRight: 1 }
-/** Of a unit, in the first line that its node shows after a run. */
-const LENGTH_SAID = /\d+x\d+, (\d+) frames/
 
 class SpanBar {
-  #said
   #selected = 0
 
   constructor(node, input) {
@@ -34,6 +32,7 @@ class SpanBar {
     this.input = input
     this.height = HEIGHT
     this.pictures = ENDS.map(() => new Backdrop(node, () => this.show()))
+    this.video = new VideoLength(node, () => this.pictures[0].state, () => this.show())
     this.stage = new Stage(text("span_keys"), {
       draw: (context, unit) => this.draw(context, unit),
       cursor: (point) => (this.hit(point) < 0 ? "default" : "ew-resize"),
@@ -50,34 +49,20 @@ class SpanBar {
       name: "vdot_span",
       title: text("span_title"),
       parts: [this.stage.element, this.label],
-      state: () => [this.numFrames, this.span, this.pictures[0].state],
+      state: () => [this.numFrames, this.video.other, this.span, this.pictures[0].state],
       opened: () => this.read(),
     })
     chain(node, "onConfigure", () => this.read())
-    chain(node, "onConnectionsChange", () => {
-      this.#said = undefined
-      setTimeout(() => this.read())
-    })
-    chain(node, "onExecuted", (message) => {
-      const length = Number(LENGTH_SAID.exec(message?.text?.[0] ?? "")?.[1])
-      this.#said = length && { length, of: this.madeFrom }
-      this.show()
-    })
+    chain(node, "onConnectionsChange", () => setTimeout(() => this.read()))
   }
 
   number(name) {
     return Math.max(numberOf(this.node, name), 0)
   }
 
-  /** What a run's length was made from, to be compared. */
-  get madeFrom() {
-    return JSON.stringify([this.number("length"), this.pictures[0].state])
-  }
-
-  /** Frames of the video: what the last run said, the node's length, or the clip's. */
+  /** Frames of the video that the span is written for; else of the clip. */
   get numFrames() {
-    if (this.#said?.of === this.madeFrom) return this.#said.length
-    const length = this.number("length") || this.pictures[0].numFrames || USUAL
+    const length = this.video.written || this.pictures[0].numFrames || USUAL
     return Math.floor((Math.max(length, 1) - 1) / GROUP) * GROUP + 1
   }
 
@@ -109,11 +94,13 @@ class SpanBar {
   show() {
     if (!this.stage) return
     const [start, end] = this.span
-    this.pictures[0].seek(start)
-    this.pictures[1].seek(end - 1)
+    this.pictures[0].seek(this.video.moved(start))
+    this.pictures[1].seek(this.video.moved(end - 1))
     const values = { start, last: end - 1, frames: this.numFrames }
     const isAll = start === 0 && end === this.numFrames
-    this.label.textContent = text(isAll ? "span_all" : start < end ? "span_said" : "span_empty", values)
+    const part = end - start === 1 ? "span_one" : start < end ? "span_said" : "span_empty"
+    const said = [text(isAll ? "span_all" : part, values), this.video.along]
+    this.label.textContent = said.filter(Boolean).join(", ")
     this.stage.redraw()
   }
 

@@ -33,6 +33,11 @@ function sentencePattern(sentence) {
   return new RegExp(`^${escaped.replace(PLACE, (_, name) => `(?<${name}>${FORMS[name] ?? ".+?"})`)}$`)
 }
 
+/** "1 frame(s)" and "2 frame(s)" as English writes them. */
+function counted(sentence) {
+  return sentence.replace(/(\d+) (\w+)\(s\)/g, (_, count, word) => `${count} ${word}${count === "1" ? "" : "s"}`)
+}
+
 function fill(sentence, values) {
   return sentence.replace(PLACE, (place, name) => String(values[name] ?? place))
 }
@@ -44,7 +49,7 @@ function fill(sentence, values) {
  * @returns {string} the text; the key itself when the locales could not be read
  */
 export function text(key, values = {}) {
-  return fill(strings[key] ?? key, values)
+  return counted(fill(strings[key] ?? key, values))
 }
 
 /** The label of a menu's value: its translation, else the value itself. */

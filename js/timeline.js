@@ -7,23 +7,19 @@
 import { addEditor, MAX_TEXT } from "./editor.js"
 import { chain, rememberForUndo, setWidget } from "./graph.js"
 import { element } from "./panel.js"
+import { VideoLength } from "./length.js"
 import { Backdrop } from "./picture.js"
-import { onSaid } from "./restore.js"
 import { Stage } from "./stage.js"
 import { text } from "./strings.js"
 import { CURVE, GROUP, PAD, POSITIONS, WIDTH } from "./timeline_text.js"
 import { drawTimeline } from "./timeline_view.js"
-import { lengthBehind, numberOf, widgetOf } from "./wires.js"
+import { widgetOf } from "./wires.js"
 
 /** The text input and its form, by node; `numFrames` where the node does not know its video's length. */
 export const TIMELINES = {
   VDOTKeyframes: { widget: "positions", form: POSITIONS, pictures: "images", height: 190 },
   VDOTStrength: { widget: "curve", form: CURVE, numFrames: 81, height: 260 },
 }
-
-const UNIT = "VDOT_VCU"
-/** Of a unit, in the first line that its node shows after a run. */
-const LENGTH_SAID = /\d+x\d+, (\d+) frames?/
 
 const RULER_PX = 21
 const REACH_PX = 10
@@ -40,7 +36,8 @@ class Timeline {
   constructor(node, { widget, form, pictures, numFrames, height }) {
     Object.assign(this, { node, name: widget, form, pictures, length: numFrames, height })
     this.thumbnails = []
-    this.behind = new Backdrop(node, () => {})
+    const behind = new Backdrop(node, () => {})
+    this.video = new VideoLength(node, () => behind.state, () => this.read())
     this.stage = new Stage(text(form.hasValue ? "curve_keys" : "timeline_keys"), {
       draw: (context, unit) => {
         this.follow()
@@ -53,44 +50,24 @@ class Timeline {
     this.message = element("div", "vdot-stage-message")
     this.stage.element.append(this.message)
     this.stage.view = { x: 0, y: 0, width: WIDTH, height }
+    this.label = element("output", "vdot-size")
     for (const name of [widget, "length"]) {
       const followed = widgetOf(node, name)
       if (followed) chain(followed, "callback", () => this.read())
     }
     addEditor(node, {
       title: text(form.hasValue ? "curve_title" : "timeline_title"),
-      parts: [this.stage.element],
-      state: () => [this.givenFrames, this.madeFrom, this.thumbnails.map((thumbnail) => thumbnail.state)],
+      parts: [this.stage.element, this.label],
+      state: () => [this.video.written, this.video.other, behind.state, this.thumbnails.map((thumbnail) => thumbnail.state)],
       opened: () => this.read(),
     })
     chain(node, "onConfigure", () => this.read())
-    chain(node, "onConnectionsChange", () => {
-      this.said = undefined
-      setTimeout(() => this.read())
-    })
-    if (!widgetOf(node, "length")) {
-      onSaid(node, (message) => {
-        this.said = { length: Number(LENGTH_SAID.exec(message?.text?.[0] ?? "")?.[1]), of: this.madeFrom }
-        this.read()
-      })
-    }
-  }
-
-  /** What the length that a run said was made from, to be compared. */
-  get madeFrom() {
-    return JSON.stringify(this.behind.state)
-  }
-
-  /** Length of the video, where the node or its unit tells it. */
-  get givenFrames() {
-    return numberOf(this.node, "length") || lengthBehind(this.node, UNIT)
+    chain(node, "onConnectionsChange", () => setTimeout(() => this.read()))
   }
 
   /** Length of the video; else of a usual one, or to the last point. */
   get numFrames() {
-    const length = this.givenFrames || (this.said?.of === this.madeFrom && this.said.length)
-    if (length) return Math.floor((length - 1) / GROUP) * GROUP + 1
-    return Math.max(this.length, ...this.points.map(({ frame }) => frame + 1))
+    return this.video.written || Math.max(this.length, ...this.points.map(({ frame }) => frame + 1))
   }
 
   get text() {
@@ -113,6 +90,8 @@ class Timeline {
     this.problem = wired ? text("timeline_wired", { input: this.name }) : points ? "" : unread
     this.points = wired ? [] : (points ?? [])
     this.message.textContent = this.problem
+    this.label.textContent = this.video.along
+    this.label.hidden = !this.label.textContent
     if (this.pictures) this.readPictures()
     this.stage.redraw()
   }

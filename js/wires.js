@@ -116,15 +116,3 @@ export function valueOf(node, name) {
 export function numberOf(node, name) {
   return Number(valueOf(node, name)) || 0
 }
-
-/** The first length that is set on a node behind this one, by its wires of a type; 0 where none is. */
-export function lengthBehind(node, type, seen = new Set()) {
-  if (seen.has(node)) return 0
-  seen.add(node)
-  for (const [slot, input] of (node.inputs ?? []).entries()) {
-    const source = input.link != null && [type, "*"].includes(String(input.type)) ? sourceOf(node, slot) : undefined
-    const length = source && (numberOf(source, "length") || lengthBehind(source, type, seen))
-    if (length) return length
-  }
-  return 0
-}

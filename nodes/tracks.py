@@ -39,6 +39,35 @@ class Rescale:
         ratio = (self.length - 1) / (self.old_length - 1)
         return round(number * ratio) if number >= 0 else -1 - round((-1 - number) * ratio)
 
+    def span(self, start: int | None, end: int | None) -> tuple[int | None, int | None, list[str]]:
+        """First frame that a control guides and the first that is free again, as latent frames of this video.
+
+        Args:
+            start, end: of the old video; None = its ends.
+
+        Returns:
+            The two frames, and lines that name them where they changed.
+
+        Raises:
+            ValueError: `start` is not before the end, in the numbers of the old video.
+        """
+        from ..vdot_core.vcu import rounded_length
+        from ..vdot_core.vcu.span import guided_span
+
+        old = rounded_length(self.old_length)[0]
+        if old == self.length:
+            return start, end, []
+        low, high, notes = guided_span(start, end, old)
+        notes = [] if end is None or end <= old else notes[:1]
+        if (low, high) == (0, old):
+            return None, None, notes
+        first, last, _ = guided_span(self.frame(low), self.frame(high - 1) + 1, self.length)
+        moved = (
+            f"control: guides frames {first}..{last - 1} of {self.length} "
+            f"({low}..{high - 1} of {old}, moved along)"
+        )
+        return first, last, [*notes, moved]
+
     def box(self, numbers: Sequence[float]) -> list[float]:
         """x and y in turn: a point or a box."""
         return [number * (self.x, self.y)[index % 2] for index, number in enumerate(numbers)]

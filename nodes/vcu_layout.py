@@ -24,6 +24,10 @@ from .inputs import (
 from .sizes import CANVAS_RULE, IMAGE_RULE, Canvas, canvas_of, shape_of, size_input
 from .tracks import Rescale, boxes_from_text, checked_before_run, colors_from_text, things_from_text
 
+WRITTEN_RULE = (
+    "Boxes, start_frame and end_frame are written for the width, height and length set here, and moved "
+    "along; with masks, start_frame and end_frame count the masks' frames."
+)
 FIRST_BOX = "The first box is drawn in frame 1, since frame 0 is the image."
 
 
@@ -61,7 +65,7 @@ class VDOTLayout(CheckedNode):
                 ),
             ),
             *guide_inputs(),
-            size_input(f"{CANVAS_RULE} Boxes are written for the width, height and length set here."),
+            size_input(f"{CANVAS_RULE} {WRITTEN_RULE}"),
             io.Image.Input(
                 "picture",
                 optional=True,
@@ -228,8 +232,12 @@ def _from_boxes(boxes: str, colors: str, box_size: tuple, numbers: tuple, style:
             f"width, height and length are {numbers[0]}, {numbers[1]} and {numbers[2]}; boxes have no size "
             "of their own to take for a 0: set all three, or connect masks"
         )
-    canvas = canvas_of(size, *numbers)
+    canvas, lines = canvas_of(size, *numbers), []
     rescale = None if size is None else rescaling(canvas, numbers, numbers[:2])
+    if rescale is not None:
+        start, end, lines = rescale.span(style["start"], style["end"])
+        style |= {"start": start, "end": end}
     things = boxes_from_text(boxes, box_size, canvas.num_frames, rescale=rescale)
     colors = colors_from_text(colors, len(things))
-    return unit_output(vcu.layout(things, colors=colors, **canvas.arguments, **style), canvas.lines)
+    unit = vcu.layout(things, colors=colors, **canvas.arguments, **style)
+    return unit_output(unit, (*canvas.lines, *lines))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.browser.test_boxes import CONNECT, Drawing
+from tests.browser.page import SET_VALUES
+from tests.browser.test_boxes import CONNECT, SPAN, Drawing
 from vdot_core.vcu import SIZES, VideoSize
 
 FITTED = """async (cases) => {
@@ -10,6 +11,10 @@ FITTED = """async (cases) => {
     return cases.map(([name, size]) => fitted(name, size))
 }"""
 SAY = "([id, line]) => app.graph.getNodeById(id).onExecuted({text: [line]})"
+CONNECT_SIZE = """([from, to]) => {
+    const [load, node] = [from, to].map((id) => app.graph.getNodeById(id))
+    load.connect("size", node, "size")
+}"""
 
 
 @pytest.fixture
@@ -116,3 +121,93 @@ def test_what_a_run_said_is_forgotten_with_another_clip(graph):
     graph.pick(loader, "file", "start.mp4")
     graph.page.get_by_text(said.format(5)).wait_for(timeout=20_000)
     assert graph.our_problems() == []
+
+
+def sized(graph, kind: str, **values) -> tuple[int, int]:
+    """VDOT Load with the bundled demo, whose videos have 17 frames, and a node that takes its size."""
+    load, node = graph.add("VDOTLoad"), graph.add(kind, **values)
+    graph.evaluate(CONNECT_SIZE, [load, node])
+    return load, node
+
+
+def test_the_size_shortens_an_extended_clip(graph):
+    image, (load, node) = graph.add("LoadImage", image="first.png"), sized(graph, "VDOTExtend", length=81)
+    graph.evaluate(CONNECT, [image, node, "first"])
+    graph.page.get_by_text("1 frame kept, 16 generated, 17 in all").wait_for(timeout=20_000)
+    drawing = Drawing(graph, node)
+    drawing.canvas.focus()
+    for key, length in (("ArrowRight", 17), ("ArrowLeft", 13), ("ArrowRight", 17)):
+        graph.page.keyboard.press(key)
+        assert graph.widgets(node)["length"]["value"] == length, key
+    # A file may be a small model's: what a run said counts, until the class is chosen.
+    graph.evaluate(SET_VALUES, [node, {"length": 81}])
+    graph.evaluate(SET_VALUES, [load, {"model": "other.safetensors"}])
+    graph.page.get_by_text("1 frame kept, 80 generated, 81 in all").wait_for(timeout=20_000)
+    graph.evaluate(SAY, [node, "extension 64x64, 33 frames"])
+    graph.page.get_by_text("1 frame kept, 32 generated, 33 in all").wait_for(timeout=20_000)
+    graph.evaluate(SET_VALUES, [load, {"size_class": "480p"}])
+    graph.page.get_by_text("1 frame kept, 80 generated, 81 in all").wait_for(timeout=20_000)
+    assert graph.our_problems() == []
+
+
+def test_a_strength_lasts_as_long_as_the_unit_that_the_size_shortens(graph):
+    _, unit = sized(graph, "VDOTText", length=81)
+    node = graph.add("VDOTStrength", curve="0: 1.0, 8: 0.5, -1: 1.0")
+    graph.evaluate(CONNECT, [unit, node, "unit"])
+    drawing = Drawing(graph, node)
+    height = 239 - 0.5 / 1.2 * 215
+    drawing.drag((34 + 932 * 8 / 16, height), (34 + 932 * 12 / 16, height), (1000, 260))
+    frames = [part.split(":")[0] for part in graph.widgets(node)["curve"]["value"].split(", ")]
+    assert frames == ["0", "12", "-1"]
+    graph.evaluate(SAY, [node, "generate 64x64, 33 frames"])  # an earlier run's: the graph is sure
+    drawing.drag((34 + 932 * 12 / 16, height), (34 + 932 * 4 / 16, height), (1000, 260))
+    assert graph.widgets(node)["curve"]["value"].split(", ")[1].startswith("4: ")
+
+
+def test_a_composed_unit_s_first_length_counts(graph):
+    _, unit = sized(graph, "VDOTText", length=81)
+    reference, node = graph.add("VDOTReference", length=49), graph.add("VDOTStrength", curve="8: 0.5")
+    graph.evaluate(CONNECT, [unit, reference, "unit"])
+    graph.evaluate(CONNECT, [reference, node, "unit"])
+    drawing = Drawing(graph, node)
+    height = 239 - 0.5 / 1.2 * 215
+    drawing.drag((500, height), (34 + 932 * 12 / 16, height), (1000, 260))
+    assert graph.widgets(node)["curve"]["value"].startswith("12: ")
+
+
+def test_positions_that_are_moved_along_count_in_the_length_that_is_set(graph):
+    _, node = sized(graph, "VDOTLayout", length=81, start_frame=21, end_frame=61)
+    graph.page.get_by_text("0 / 80, moved along to 17 frames", exact=True).wait_for(timeout=20_000)
+    said = graph.page.get_by_text("frames 21 to 60 of 81 are guided, moved along to 17 frames", exact=True)
+    said.wait_for(timeout=20_000)
+    graph.evaluate(SAY, [node, "control 64x64, 17 frames"])
+    drawing = Drawing(graph, node, SPAN)
+    drawing.drag((34 + 932 * 61 / 81, 80), (34 + 932 * 41 / 81, 80), (1000, 230))
+    values = graph.widgets(node)
+    assert (values["start_frame"]["value"], values["end_frame"]["value"]) == (21, 41)
+    graph.clear()
+    sized(graph, "VDOTKeyframes", length=81)
+    graph.page.get_by_text("moved along to 17 frames", exact=True).wait_for(timeout=20_000)
+    graph.clear()
+    sized(graph, "VDOTMove", length=9)
+    graph.page.get_by_text("0 / 8", exact=True).wait_for(timeout=20_000)
+    assert graph.our_problems() == []
+
+
+COUNTED = """async () => {
+    const {text} = await import("/extensions/ComfyUI-VDOT/strings.js")
+    return [
+        text("span_all", {frames: 1}), text("span_all", {frames: 21}),
+        text("preset_numbers", {name: "custom", steps: 1, shift: 5, solver: "euler"}),
+    ]
+}"""
+
+
+def test_one_of_a_thing_is_singular(graph):
+    assert graph.evaluate(COUNTED) == [
+        "guided from the first to the last of 1 frame",
+        "guided from the first to the last of 21 frames",
+        "custom: 1 step, shift 5, euler",
+    ]
+    graph.add("VDOTControl", length=17, start_frame=0, end_frame=1)
+    graph.page.get_by_text("frame 0 of 17 is guided", exact=True).wait_for(timeout=20_000)

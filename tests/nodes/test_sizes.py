@@ -111,6 +111,36 @@ def test_a_moved_picture_takes_its_boxes_along(run, demo):
     assert torch.equal(written.frames, expected.frames)
 
 
+@pytest.mark.parametrize(
+    ("span", "frames"),
+    [((20, 60), (5, 13)), ((0, 13), (0, 1)), ((60, 0), (13, 17)), ((0, 0), (0, 17)), ((40, 41), (5, 9))],
+)
+def test_the_guided_span_is_moved_along(run, demo, span, frames):
+    numbers = {"boxes": "8, 8, 40, 40", "height": 64, "start_frame": span[0], "end_frame": span[1]}
+    out = run("VDOTLayout", **numbers, width=64, length=81, size=demo)
+    unit, (first, last) = out.args[0], frames
+    guided = [k for k in range(17) if not torch.all(unit.frames[k] == 0.5)]
+    assert guided == list(range(first, last))
+    said = f"control: guides frames {first}..{last - 1} of 17 ("
+    assert [line.startswith(said) for line in out.ui["text"]].count(True) == (frames != (0, 17))
+    assert sum("guides frames" in line for line in out.ui["text"]) == (frames != (0, 17))
+
+
+def test_a_wrong_span_is_refused_in_the_numbers_that_were_set(run, demo):
+    numbers = {"boxes": "8, 8, 40, 40", "width": 64, "height": 64, "length": 81, "size": demo}
+    with pytest.raises(ValueError, match="start_frame is frame 60, and the control ends at frame 20 of 81"):
+        run("VDOTLayout", **numbers, start_frame=60, end_frame=20)
+    lines = run("VDOTLayout", **numbers, end_frame=100).ui["text"]
+    assert "control: end_frame 100 is past the video's 81 frames: it guides to its end" in lines
+
+
+def test_the_span_of_tracked_masks_counts_their_frames(run, demo):
+    masks = {"mask0": torch.ones(81, 64, 64)}
+    numbers = {"boxes": "", "width": 64, "height": 64, "length": 81, "start_frame": 5, "end_frame": 13}
+    unit = run("VDOTLayout", **numbers, masks=masks, size=demo).args[0]
+    assert [k for k in range(17) if not torch.all(unit.frames[k] == 0.5)] == list(range(5, 13))
+
+
 def test_masks_give_the_shape_of_a_layout(run, demo):
     masks = torch.zeros(5, 90, 160)
     masks[:, 20:50, 30:80] = 1

@@ -175,6 +175,7 @@ SAID = {
     "task_extension": lambda _: [str(vcu.extend(FRAMES[:1], num_frames=5))],
     "size_taken": lambda _: taken(81),
     "size_shortened": lambda _: taken(161),
+    "span_moved": lambda _: submodule("nodes.tracks").Rescale(81, 17).span(20, 60)[2],
     "size_given": lambda _: [f"size {vcu.SIZES['480p']}"],
     "loaded_million": lambda _: loaded(3_490_000),
     "loaded_billion": lambda _: loaded(2**31),
