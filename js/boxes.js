@@ -62,7 +62,7 @@ class BoxEditor {
       title: text("boxes_title"),
       tools,
       parts: [this.stage.element, this.slider.element],
-      state: () => [this.size, this.numFrames, this.video.other, this.boxSize, this.colors, this.backdrop.state],
+      state: () => [this.size, this.numFrames, this.boxSize, this.colors, this.video.state],
       opened: () => this.read(),
     })
     chain(node, "onConfigure", () => this.read())

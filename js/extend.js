@@ -41,7 +41,7 @@ class ExtendBar {
     addEditor(node, {
       title: text("extend_title"),
       parts: [this.stage.element, this.label],
-      state: () => [this.length, this.isWired, this.ends.map(({ picture }) => picture.state)],
+      state: () => [this.video.state, this.isWired],
       opened: () => this.read(),
     })
     chain(node, "onConfigure", () => this.read())

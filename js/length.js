@@ -57,6 +57,11 @@ export class VideoLength {
     return JSON.stringify([told(this.node), this.clips()])
   }
 
+  /** What the length is made from, to be compared, as JSON. */
+  get state() {
+    return [told(this.node), this.clips(), this.#said, this.isMoved]
+  }
+
   /** Frames that a run makes; 0 where nothing tells. */
   get frames() {
     const { frames, isSure } = told(this.node)

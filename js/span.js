@@ -49,7 +49,7 @@ class SpanBar {
       name: "vdot_span",
       title: text("span_title"),
       parts: [this.stage.element, this.label],
-      state: () => [this.numFrames, this.video.other, this.span, this.pictures[0].state],
+      state: () => [this.numFrames, this.span, this.video.state],
       opened: () => this.read(),
     })
     chain(node, "onConfigure", () => this.read())

@@ -58,7 +58,7 @@ class Timeline {
     addEditor(node, {
       title: text(form.hasValue ? "curve_title" : "timeline_title"),
       parts: [this.stage.element, this.label],
-      state: () => [this.video.written, this.video.other, behind.state, this.thumbnails.map((thumbnail) => thumbnail.state)],
+      state: () => [this.video.written, this.video.state, this.thumbnails.map((thumbnail) => thumbnail.state)],
       opened: () => this.read(),
     })
     chain(node, "onConfigure", () => this.read())
