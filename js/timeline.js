@@ -90,9 +90,17 @@ class Timeline {
     this.problem = wired ? text("timeline_wired", { input: this.name }) : points ? "" : unread
     this.points = wired ? [] : (points ?? [])
     this.message.textContent = this.problem
-    this.label.textContent = this.video.along
-    this.label.hidden = !this.label.textContent
     if (this.pictures) this.readPictures()
+    this.show()
+  }
+
+  /** Draws the points; one that the run refuses, which stands at the bar's end, is named. */
+  show() {
+    const length = this.video.written
+    const outside = length && this.points.find(({ frame }) => frame >= length || frame < -length)
+    const said = outside && text("timeline_outside", { frame: outside.frame, last: length - 1 })
+    this.label.textContent = said || this.video.along
+    this.label.hidden = !this.label.textContent
     this.stage.redraw()
   }
 
@@ -113,7 +121,7 @@ class Timeline {
     this.#text = this.form.write(points)
     setWidget(this.node, this.name, this.#text)
     this.#writing = false
-    this.stage.redraw()
+    this.show()
   }
 
   frameOf(point) {

@@ -164,6 +164,21 @@ def test_a_strength_lasts_as_long_as_the_unit_that_the_size_shortens(graph):
     assert graph.widgets(node)["curve"]["value"].split(", ")[1].startswith("4: ")
 
 
+def test_a_point_past_the_end_is_named_until_it_is_moved(graph):
+    _, unit = sized(graph, "VDOTText", length=81)
+    node = graph.add("VDOTStrength", curve="0: 1.0, 40: 0.5")
+    graph.evaluate(CONNECT, [unit, node, "unit"])
+    said = graph.page.get_by_text(
+        "frame 40 is outside the video, which ends at frame 16; move it", exact=True
+    )
+    said.wait_for(timeout=20_000)
+    Drawing(graph, node).canvas.focus()
+    for key in ("Enter", "Enter", "ArrowLeft"):
+        graph.page.keyboard.press(key)
+    assert graph.widgets(node)["curve"]["value"] == "0: 1.0, 12: 0.5"
+    said.wait_for(state="hidden", timeout=20_000)
+
+
 def test_a_composed_unit_s_first_length_counts(graph):
     _, unit = sized(graph, "VDOTText", length=81)
     reference, node = graph.add("VDOTReference", length=49), graph.add("VDOTStrength", curve="8: 0.5")
