@@ -132,7 +132,10 @@ def _checked_latent(models: list, positive, latent: dict, settings: Settings) ->
         check_model(model)
     check_latent(models[0], latent, REFERENCE_KEY)
     latent = with_mask_of_latents(latent)
-    return with_references(latent, positive) if settings.uses_content else latent
+    if not settings.uses_content:
+        return latent
+    noisy = settings.start_step > 0 and not settings.add_noise
+    return with_references(latent, positive, noisy)
 
 
 def _uses_of_negative(cfg: float, settings: Settings) -> dict[str, str]:

@@ -40,21 +40,31 @@ def _known_references(latent: dict) -> int | None:
     return latent.get(REFERENCE_KEY) if latent.get(LENGTH_KEY, num_frames) == num_frames else None
 
 
-def with_references(latent: dict, positive: list) -> dict:
+def with_references(latent: dict, positive: list, noisy: bool = False) -> dict:
     """A video's latent with the references of its conditioning in front, where it has the video alone.
 
     Args:
         latent: of VAE Encode, or of a sampler whose references were cut off.
         positive: of VDOT Encode.
+        noisy: the sampler takes the noise that the latent holds.
 
     Returns:
         The latent itself, or one of the context's length; a noise mask generates its references.
+
+    Raises:
+        ValueError: the video holds noise, which the references would be without.
     """
     count, contexts = _of_contexts(positive), vace_contexts(positive, "positive")
     samples = latent["samples"].as_subclass(torch.Tensor)
     missing = contexts and samples.shape[2] + count == contexts[0].shape[2]
     if _known_references(latent) is not None or not count or not missing:
         return latent
+    if noisy:
+        raise ValueError(
+            f"add_noise is off, but the latent is the video alone, its {counted(count, 'reference')} cut "
+            "off: these need the noise that the sampler before left; remove Trim Video Latent between the "
+            "two samplers, or turn add_noise on"
+        )
     frames = [_reference(positive, place) for place in range(count)]
     references = torch.cat(frames, dim=2).to(samples)
     if references.shape[3:] != samples.shape[3:]:

@@ -82,6 +82,30 @@ def test_after_ksampler_and_the_cut_our_sampler_starts_from_the_video(run, ours,
     assert refined.shape[2] == 3 and torch.equal(_reloaded(refined), _reloaded(expected))
 
 
+def test_leftover_noise_whose_references_were_cut_is_not_continued(run, ours, encoded, trim):
+    """References without noise in front of a video with noise are none of the sampler's states."""
+    import nodes
+
+    positive, negative, latent, count = encoded
+    start = (ours, "enable", 1, 4, 1.0, "euler", "simple", positive, negative, latent, 0, 2, "enable")
+    with torch.inference_mode():
+        (left,) = nodes.KSamplerAdvanced().sample(*start)
+    settings = {
+        "model": ours,
+        "positive": positive,
+        "seed": 7,
+        "start_step": 2,
+        "add_noise": False,
+        **SETTINGS,
+    }
+    trimmed = trim(left, count)
+    for cut in (trimmed, {"samples": trimmed["samples"]}):
+        with pytest.raises(ValueError, match=r"references? cut off.* remove Trim Video Latent .*add_noise"):
+            run("VDOTSampler", latent=cut, **settings)
+    whole = run("VDOTSampler", latent=left, **settings).args[0]["samples"]
+    assert whole.shape[2] == 3
+
+
 def test_the_sampler_says_what_it_cut(sampled, encoded, run, ours, vae, text):
     count = encoded[3]
     cut = "1 reference was cut off" if count == 1 else f"{count} references were cut off"
