@@ -128,3 +128,17 @@ def test_ksampler_on_comfyui_s_own_network_says_what_to_do(native, encode, range
 def test_vdot_encode_says_the_part(run, vae, text, ranged):
     out = run("VDOTEncode", positive=text, vae=vae, unit=ranged, strength=1.0)
     assert "strength 1 from 0 % to 50 % of the steps" in out.ui["text"][0]
+
+
+def test_the_tooltip_tells_the_steps_of_each_preset(node_classes, sample, ours, encode, ranged):
+    """What 0.5 means depends on the preset: the sampler's own lines are the reference."""
+    inputs = node_classes["VDOTStepRange"].define_schema().inputs
+    (tooltip,) = (entry.tooltip for entry in inputs if entry.id == "end_percent")
+    presets = {"the first two": [], "the first three": []}
+    for preset in ("trained", "sharp", "released"):
+        said = sample(ours, encode(ranged), preset=preset).ui["text"]
+        (line,) = (line for line in said if "acts" in line)
+        steps = {"1, 2 of 4": "the first two", "1, 2, 3 of 4": "the first three"}
+        presets[steps[line.split(": ")[1]]].append(preset)
+    assert presets == {"the first two": ["trained", "sharp"], "the first three": ["released"]}
+    assert "0.5 is the first two with presets trained and sharp, the first three with released" in tooltip
