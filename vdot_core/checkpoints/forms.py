@@ -75,7 +75,7 @@ def encode(
         del tensor
         if not float(scale.amax()) <= _MAX_SCALE:  # a sum of infinities is NaN
             raise ValueError(
-                f"{shown(name)} has values that overflow as {form}; give --dtype bf16, or other weights"
+                f"{shown(name)} has values that overflow as {form}; keep them in bf16, or give other weights"
             )
         yield name, weight
         yield _part(name, "weight_scale"), scale
