@@ -20,6 +20,10 @@ from .text import shown
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""Pillow's names of the formats that are read. Of its others, some start a program or a library with the
+file's content (EPS runs Ghostscript on the file's own PostScript), and hardly any holds a picture today."""
+TITLES = {"WEBP": "WebP", "JPEG2000": "JPEG 2000"}
 # A small file can decode to any number of pixels; each takes 16 bytes once it is three floats.
 MAX_PIXELS = 100_000_000
 # Pillow's plugins raise these besides OSError and ValueError.
@@ -44,10 +48,13 @@ def open_picture(file: str | Path | IO[bytes]) -> Iterator[Image]:
         The picture, of at most `MAX_PIXELS`.
 
     Raises:
-        OSError: not a picture that Pillow can decode.
+        OSError: not a picture of `FORMATS` that Pillow can decode.
         ValueError: no file, but a pipe or a device; or a picture of more pixels.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()  # an earlier Pillow has no AVIF
+    formats = [name for name in FORMATS if name in Image.OPEN]
 
     opened = open_file(file) if isinstance(file, (str, Path)) else nullcontext(file)
     with opened as stream:
@@ -55,9 +62,14 @@ def open_picture(file: str | Path | IO[bytes]) -> Iterator[Image]:
             with warnings.catch_warnings():
                 # Of sizes that are refused here, too.
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(stream)
+                image = Image.open(stream, formats=formats)
         except Image.DecompressionBombError as error:
             raise ValueError(_too_large("more")) from error
+        except UnidentifiedImageError as error:
+            known = [TITLES.get(name, name) for name in formats]
+            raise OSError(
+                f"it is no picture in {', '.join(known[:-1])} or {known[-1]}, or damaged; save it as PNG"
+            ) from error
         try:
             with image:
                 check_pixels(image.width, image.height)
@@ -87,7 +99,7 @@ def read_picture(file: str | Path | IO[bytes]) -> np.ndarray:
         palettes become red, green and blue.
 
     Raises:
-        OSError: not a picture that Pillow can decode.
+        OSError: not a picture of `FORMATS` that Pillow can decode.
         ValueError: as for `open_picture`; or pixels without a known black and white: floats, 32-bit integers,
             CIELAB; or a JPEG 2000 in color of more than 8 bits.
     """

@@ -23,6 +23,7 @@ from devtools.demo.sheet import Row, contact_sheet
 from devtools.demo.upload import fitted, inspect_files, send
 from devtools.errors import DevError, UsageError
 from devtools.server import ComfyServer
+from vdot_core.pictures import read_picture
 
 TAP_NODE = Path(__file__).with_name("tap_node.py")
 NUM_COLUMNS = 6
@@ -141,7 +142,7 @@ async def _previews(
 
     async def pictures(node_id: str, name: str) -> list[Image.Image]:
         items = outcome.outputs[node_id].get(name) or []
-        return [Image.open(io.BytesIO(await client.download(item))) for item in items]
+        return [Image.fromarray(read_picture(io.BytesIO(await client.download(item)))) for item in items]
 
     previews = []
     for number in range(len(units)):

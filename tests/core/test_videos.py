@@ -107,7 +107,7 @@ def test_a_file_of_sound_alone_is_refused_in_a_sentence(tmp_path, caplog):
     assert "a.mp4 holds no frame; give another video" in caplog.text
     (tmp_path / "words.png").write_text("no picture")
     assert main(["preview", "--gray", str(tmp_path / "words.png"), "--out", str(tmp_path / "out.png")]) == 2
-    assert "words.png cannot be read: cannot identify image" in caplog.text
+    assert "words.png cannot be read: it is no picture in PNG, JPEG" in caplog.text
 
 
 def test_an_unknown_codec_is_a_sentence():

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from training.engine.samples import FRAME_MS
+from vdot_core.pictures import open_picture
 
 from .cases import Case
 from .network import FRAME_SIZE
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SHEET_FRAMES = (0, 5, 10, 16)
 GAP_PX = 4
@@ -69,11 +74,19 @@ def save_animation(pairs: Sequence[tuple[Case, Tensor]], path: Path) -> None:
     first.save(path, save_all=True, append_images=others, duration=FRAME_MS, loop=0, quality=80)
 
 
+def _frames(path: Path) -> list[Image]:
+    """The frames of an animated picture, in RGB."""
+    from PIL import ImageSequence
+
+    with open_picture(path) as animation:
+        return [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
+
+
 def join_animations(paths: Sequence[Path], path: Path) -> None:
     """One animation of several of `save_animation`'s of the same clips: drawn, given, then what each made."""
-    from PIL import Image, ImageSequence
+    from PIL import Image
 
-    files = [[f.convert("RGB") for f in ImageSequence.Iterator(Image.open(one))] for one in paths]
+    files = [_frames(path) for path in paths]
     width, height = files[0][0].size
     shared, joined = width - COLUMN_PX, []
     for frames in zip(*files, strict=True):

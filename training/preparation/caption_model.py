@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vdot_core.foreign import load_transformers, loading, missing_model
+from vdot_core.pictures import read_picture
 from vdot_core.text import shown
 
 from .answers import answer_text
@@ -44,7 +45,7 @@ def describe(pictures: Sequence[bytes], config: CaptionConfig) -> Row:
     from PIL import Image
 
     processor, network = _load(config.model_dir)
-    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pictures]
+    images = [Image.fromarray(read_picture(io.BytesIO(data))) for data in pictures]
     with loading("transformers", config.model_dir, "a vision-language model that takes pictures", StopError):
         tokenizer = processor.tokenizer
         tokens = json.dumps(tokenizer.special_tokens_map, default=str, sort_keys=True)
