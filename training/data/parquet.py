@@ -14,6 +14,8 @@ from .video_files import MAX_FILE_BYTES
 
 # Decoded bytes per byte of the file: captions that are all the same reach some hundreds.
 MAX_RATIO, MIN_DECODED_BYTES = 1000, 2**28
+# Of all rows, with equal texts as often as they stand there: every row is read at each start.
+MAX_TEXT_BYTES = MAX_FILE_BYTES
 INDEX_BYTES = 4  # of a value that is stored once
 BLOCK_ROWS, MAX_BLOCK_BYTES = 256, 2**26
 
@@ -59,6 +61,7 @@ class ParquetRows(Sequence):
             raise ValueError(
                 f"{shown(path)} is no Parquet file that can be read ({shown(error, 120)}); save it again"
             ) from error
+        _check_text(self._batches, path)
         self._starts = [0]
         for batch in self._batches:
             self._starts.append(self._starts[-1] + len(batch))
@@ -113,6 +116,15 @@ def _check_bytes(num_bytes: int, path: str, size: int) -> None:
         )
 
 
+def _check_text(batches: Sequence[Any], path: str) -> None:
+    num_bytes = sum(_text_bytes(column) for batch in batches for column in batch.columns)
+    if num_bytes > MAX_TEXT_BYTES:
+        raise _LimitError(
+            f"{shown(path)} has rows with {num_bytes} bytes of text in all, expected at most "
+            f"{MAX_TEXT_BYTES}; shorten its texts, or divide it into several manifests"
+        )
+
+
 def _records(part: Any, first: int, name: str, longest: int) -> list[dict[str, Any] | Skipped]:
     """The rows of a batch; one that is too large, or whose text is not UTF-8, as its entry."""
     half = len(part) // 2
@@ -146,15 +158,35 @@ def _num_values(column: Any) -> int:
 def _longest(column: Any) -> int:
     """Bytes of the longest value."""
     import pyarrow.compute
-    import pyarrow.types
 
     values = _leaves(column)
-    values = values.dictionary if pyarrow.types.is_dictionary(values.type) else values
+    lengths = _lengths(getattr(values, "dictionary", values))
+    return 64 if lengths is None else max(64, pyarrow.compute.max(lengths).as_py() or 0)
+
+
+def _text_bytes(column: Any) -> int:
+    """Bytes of all values, with equal ones as often as they stand there."""
+    import pyarrow.compute
+
+    values = _leaves(column)
+    lengths = _lengths(getattr(values, "dictionary", values))
+    if lengths is None:
+        return 0
+    if hasattr(values, "dictionary"):
+        lengths = lengths.take(values.indices)
+    return pyarrow.compute.sum(lengths.cast("int64")).as_py() or 0
+
+
+def _lengths(values: Any) -> Any:
+    """Bytes of each text; None where the values are none."""
+    import pyarrow.compute
+    import pyarrow.types
+
     if not (
         pyarrow.types.is_large_string(values.type)
         or pyarrow.types.is_string(values.type)
         or pyarrow.types.is_binary(values.type)
         or pyarrow.types.is_large_binary(values.type)
     ):
-        return 64
-    return max(64, pyarrow.compute.max(pyarrow.compute.binary_length(values)).as_py() or 0)
+        return None
+    return pyarrow.compute.binary_length(values)

@@ -60,6 +60,21 @@ def test_a_text_that_every_row_repeats_is_stored_once(tmp_path, monkeypatch):
     assert kinds == [Row, Skipped, Skipped]
 
 
+def test_a_text_repeated_beyond_the_limit_of_all_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "MAX_TEXT_BYTES", 1_000_000)
+    lists = pyarrow.array([["b" * 100] * 20] * 600)
+    for prompt in (repeated("y" * 2000, 600), lists):
+        path = write(tmp_path / "rows.parquet", prompt=prompt)
+        with pytest.raises(
+            ValueError, match=r"12\d+ bytes of text in all, expected at most 1000000"
+        ) as error:
+            ManifestRows(path, 8)
+        assert len(str(error.value)) <= 400
+    assert (
+        ManifestRows(write(tmp_path / "rows.parquet", prompt=repeated("y" * 1000, 600)), 8).num_shards == 75
+    )
+
+
 def test_rows_over_several_blocks_are_as_in_json_lines(tmp_path):
     import json
 
