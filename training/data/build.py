@@ -13,7 +13,7 @@ from .cache import Cache, cached_rows, check_header, written_ns
 from .cache_writer import encode_all
 from .config import ENCODE_SETTINGS, DataConfig
 from .encoders import text_encoder_digest, vae_digest
-from .held_out import ValidationConfig, read_held_out
+from .held_out import ValidationConfig, copies, read_held_out
 from .producer import check_producer_tasks, make_producer
 from .sampler import check_tasks
 from .source import CachedSource
@@ -66,7 +66,8 @@ def build_source(
     cache = _open_cache(config, rank, world_size, named_tasks or {})
     held_out: list[str] = []
     if cache.samples and validation is not None and validation.every and run_dir is not None:
-        held_out = read_held_out(run_dir, [info for _, info in cache.samples], validation, write=rank == 0)
+        infos = [info for _, info in cache.samples]
+        held_out = read_held_out(run_dir, infos, validation, copies(cache.files), write=rank == 0)
     source = CachedSource(
         cache,
         task_weights=config.task_weights,

@@ -1,7 +1,7 @@
 """Manifests: a table of clips in CSV, JSON Lines or Parquet -> rows.
 
     task_name          a name of docs/TASKS.md, such as depth or reference_pose
-    prompt             the caption, or a list of them (internvl_short is read as prompt)
+    prompt             the caption, or a list of them, in CSV a JSON list (internvl_short is read as prompt)
     src_video_path     the control, drawn already; or the clip of which something is kept
     mask_video_path    1 (white) = generate; a video or a picture
     ref_image_path     one or several: a list, or in CSV a JSON list or "a.png; b.png"
@@ -20,6 +20,7 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import pairwise
@@ -28,6 +29,7 @@ from typing import Any
 from vdot_core.text import counted, described, listed, parse_json, shown
 
 from .bad_rows import BadRowError, Skipped
+from .file_names import clip_file, relative_name
 from .records import Record, read_table
 from .video_files import Media
 
@@ -46,6 +48,7 @@ COLUMNS = (*REQUIRED, *PATHS, "ref_image_path", "id")
 MAX_TEXT = 1_000_000
 """Characters of a caption, path or name."""
 SURROGATE = re.compile("[\ud800-\udfff]")
+QUOTED = re.compile(r"\[\s*[\"']")
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,10 @@ class ManifestRows:
         return len(self._shards[shard])
 
     def files(self, shard: int) -> dict[str, str]:
-        """Name -> path of the files of a shard's rows; one next to the manifest is named from there."""
+        """Name -> path of the files of a shard's rows, by both `relative_name` and `clip_file`."""
         rows = (row for row in self.rows(shard) if isinstance(row, Row))
-        return {relative_name(media.name, self.path): media.name for row in rows for media in row.files}
+        paths = dict.fromkeys(media.name for row in rows for media in row.files)
+        return {name(path, self.path): path for name in (clip_file, relative_name) for path in paths}
 
     def _row(self, number: int) -> Row | Skipped:
         record = self._record(number)
@@ -198,15 +202,33 @@ class ManifestRows:
 
 def read_texts(record: Record) -> tuple[str, tuple[str, ...]]:
     """A record's task and captions; BadRowError where they are missing or no text."""
-    for name in REQUIRED:
-        _check_type(name, record.get(name))
-    task, prompts = _cell(record.get("task_name")), record.get("prompt")
+    _check_type("task_name", record.get("task_name"))
+    prompts = _captions(record.get("prompt"))
+    _check_type("prompt", prompts)
+    task = _cell(record.get("task_name"))
     prompts = prompts if isinstance(prompts, (list, tuple)) else [prompts]
     prompts = tuple(prompt.strip() for prompt in prompts if _cell(prompt) is not None)
     for name, value in (("task_name", task), ("prompt", prompts)):
         if not value:
             raise BadRowError("missing", f"{name} is empty")
     return task, prompts
+
+
+def _captions(value: Any) -> Any:
+    """A prompt's cell, of which a list may be written as JSON; BadRowError where quotes make it no such."""
+    text = _cell(value)
+    if isinstance(text, str) and text.startswith("[") and text.endswith("]") and len(text) <= MAX_TEXT:
+        try:
+            return parse_json(text)
+        except ValueError as error:
+            # A caption may stand in brackets; with quotes in them it is a list, as other programs write it.
+            if QUOTED.match(text):
+                raise BadRowError(
+                    "wrong",
+                    f"prompt is {described(text, 80)}, no JSON list ({error}); put each caption in "
+                    "double quotes",
+                ) from error
+    return value
 
 
 def _check_type(name: str, value: Any) -> None:
@@ -305,6 +327,9 @@ def _plain(name: str, value: Any) -> list[str]:
             return _list(value)
         except BadRowError:
             return [str(value)]
+    if name == "prompt":
+        with suppress(BadRowError):
+            value = _captions(value)
     parts = value if isinstance(value, (list, tuple)) else [value]
     return [str(_cell(part)) for part in parts if _cell(part) is not None]
 
@@ -315,8 +340,3 @@ def _resolved(path: str, manifest: str) -> str:
         return path
     folder, slash, _ = manifest.replace("\\", "/").rpartition("/")
     return f"{folder}/{path}" if slash else path
-
-
-def relative_name(path: str, manifest: str) -> str:
-    """A file's path from its manifest's folder, so that moving both changes nothing; others are unchanged."""
-    return path.removeprefix(manifest.replace("\\", "/").rpartition("/")[0]).lstrip("/")

@@ -28,7 +28,8 @@ from .encoders import (
     text_encoder_digest,
     vae_digest,
 )
-from .manifest import ManifestRows, Row, relative_name
+from .file_names import clip_file, name_digest
+from .manifest import ManifestRows, Row
 from .row_progress import CutTexts, RowProgress
 from .shards import TarRows
 from .video_files import MAX_CLIP_BYTES, Media, fit, own_size, read_clip
@@ -200,7 +201,7 @@ def clip_name(row: Row, path: str) -> str:
     if media is not None and media.data is not None:
         content = media.data
     elif media is not None:
-        content = relative_name(media.name, path).encode("utf-8", "surrogatepass")
+        return name_digest(clip_file(media.name, path))
     else:
         content = "\n".join(row.prompts).encode()
     return hashlib.sha256(content).hexdigest()[:16]

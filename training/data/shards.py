@@ -22,7 +22,7 @@ from vdot_core.text import parse_json, shown
 
 from .bad_rows import BadRowError, Skipped, needs_package
 from .manifest import Row, read_texts, renamed
-from .video_files import Media, TooLargeError, check_size, is_folder, open_stream
+from .video_files import Media, TooLargeError, check_size, is_folder, open_stream, read_all
 
 logger = logging.getLogger("vdot")
 CLIPS = ("src_video", "mask_video", "target_video")
@@ -188,11 +188,15 @@ def _files(stream: IO[bytes]) -> Iterator[tuple[str, str, bytes | BadRowError]]:
                 reason = f"{shown(member.name)} is a link or a device; pack the file with tar --dereference"
                 yield key, ending.lower(), BadRowError("unreadable", reason)
                 continue
+            if member.issparse():  # its holes take no space in the tar
+                reason = f"{shown(member.name)} is a sparse file; pack it without tar --sparse"
+                yield key, ending.lower(), BadRowError("unreadable", reason)
+                continue
             row, total = key, member.size + (total if key == row else 0)
             try:
-                # A sparse file takes no space in the tar.
                 check_size(total)
-                yield key, ending.lower(), archive.extractfile(member).read()
+                # In blocks: `read` would hold the content twice.
+                yield key, ending.lower(), read_all(archive.extractfile(member))
             except TooLargeError as error:
                 reason = f"{shown(member.name)} cannot be read: with the row's other files {error}"
                 yield key, ending.lower(), BadRowError("unreadable", reason)

@@ -49,7 +49,8 @@ def changed(
     pairs = [(local_path(path), versions[name]) for name, path in paths.items() if name in versions]
     with ThreadPoolExecutor(THREADS) as threads:
         differs = threads.map(lambda pair: pair[0] is not None and _differs(*pair, made_ns), pairs)
-        return [path for (path, _), different in zip(pairs, differs, strict=True) if different]
+        paths = (path for (path, _), different in zip(pairs, differs, strict=True) if different)
+        return list(dict.fromkeys(paths))
 
 
 def is_record(values: Any) -> bool:

@@ -67,7 +67,7 @@ def read_bytes(path: str) -> bytes:
     """
     try:
         with open_stream(path) as stream:
-            return _read_all(stream)
+            return read_all(stream)
     except (ImportError, MemoryError):
         # A backend that is not installed would skip every row, and so would a lack of memory.
         raise
@@ -100,7 +100,7 @@ def check_size(size: int | None) -> None:
         raise TooLargeError(str(size))
 
 
-def _read_all(stream: IO[bytes]) -> bytes:
+def read_all(stream: IO[bytes]) -> bytes:
     """A stream's content; of some, such as a compressed one, the size is known only at their end."""
     try:
         check_size(os.fstat(stream.fileno()).st_size)

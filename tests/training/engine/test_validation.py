@@ -1,6 +1,7 @@
 """Validation on held-out samples: the split, what is measured, and that training does not notice."""
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -12,9 +13,10 @@ from training import distill
 from training.data.cache import Cache
 from training.data.cache_writer import fill
 from training.data.encoded import EncodedSample, collate
-from training.data.held_out import FILE, ValidationConfig, choose_held_out, clip_of, read_held_out
-from training.data.manifest import Row
+from training.data.held_out import FILE, ValidationConfig, choose_held_out, clip_of, copies, read_held_out
+from training.data.manifest import ManifestRows, Row, _resolved
 from training.data.rows import clip_name
+from training.data.source_files import record
 from training.data.video_files import Media
 from training.engine.draws import Draws, keyed_generator
 from training.engine.run import ready
@@ -96,6 +98,70 @@ def test_rows_of_one_clip_have_one_name_wherever_it_lies():
     assert name("x.mp4", "depth.mp4") == name("x.mp4", "pose.mp4", folder="/b")
     assert name("x.mp4") != name("y.mp4") and name(None, "x.mp4") == name("x.mp4")
     assert name(None, prompt="one") != name(None, prompt="two")
+
+
+SPELLINGS = ("x.mp4", "./x.mp4", "{folder}/../{name}/x.mp4", "{folder}/x.mp4", "file://{folder}/x.mp4")
+
+
+def test_a_file_has_one_name_however_its_path_is_written(tmp_path):
+    def name(path, manifest):
+        row = Row("1", "row 1", "text", ("p",), target=Media(_resolved(path, manifest)))
+        return clip_name(row, manifest)
+
+    local, remote = f"{tmp_path}/clips.csv", "s3://bucket/set/clips.csv"
+    plain = {path.format(folder=tmp_path, name=tmp_path.name) for path in SPELLINGS}
+    assert {name(path, local) for path in plain} == {hashlib.sha256(b"x.mp4").hexdigest()[:16]}
+    others = {"x.mp4", "./x.mp4", "a/../x.mp4", "s3://bucket/./set/x.mp4"}
+    assert {name(path, remote) for path in others} == {name("x.mp4", local)}
+    # Names of existing caches.
+    for path, written in (
+        ("../v/x.mp4", "../v/x.mp4"),
+        ("/v/x.mp4", "v/x.mp4"),
+        ("s3://b/a//x", "s3://b/a//x"),
+    ):
+        assert name(path, local) == hashlib.sha256(written.encode()).hexdigest()[:16]
+    assert len({name(path, remote) for path in ("a/x.mp4", "b/x.mp4", "../x.mp4", "a//x.mp4")}) == 4
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_links_and_copies_of_a_clip_are_held_out_with_it(tmp_path, number):
+    for clip in range(4):
+        (tmp_path / f"{clip}.mp4").write_bytes(bytes([clip]) * 1000)
+    (tmp_path / "link.mp4").symlink_to(f"{number}.mp4")
+    (tmp_path / "copy.mp4").write_bytes((tmp_path / f"{number}.mp4").read_bytes())
+    files = [*(f"{clip}.mp4" for clip in range(4)), "link.mp4", f"./{number}.mp4", "copy.mp4"]
+    manifest = tmp_path / "clips.jsonl"
+    lines = ({"task_name": "text", "prompt": "p", "target_video_path": file} for file in files)
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    rows = ManifestRows(str(manifest), 2)
+    versions = [record(rows.files(shard)) for shard in range(rows.num_shards)]
+    names = [clip_name(row, rows.path) for shard in range(rows.num_shards) for row in rows.rows(shard)]
+    infos = [_info(name) for name in names]
+    same = copies(versions)
+    one = {names[number], *names[4:]}
+    for count in range(1, 5):
+        try:
+            chosen = {*choose_held_out(infos, ValidationConfig(every=1, rows=count), same)}
+        except ValueError:
+            continue
+        assert chosen & one in (set(), one)
+    assert len({same.get(name, name) for name in names}) == 4
+
+
+def test_a_resumed_run_trains_no_longer_on_copies_of_its_held_out_clips(tmp_path, caplog):
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (tmp_path / FILE).write_text(json.dumps({"clips": ["a"], "samples": ["a"]}))
+    infos, config = [_info(name) for name in "abc"], ValidationConfig(every=1, rows=1)
+    assert read_held_out(tmp_path, infos, config, {"b": "a"}, write=True) == ["a", "b"]
+    assert "1 clip with the content" in caplog.text
+    assert read_held_out(tmp_path, infos, config, {"c": "b"}, write=True) == ["a"]
+
+
+def _info(name):
+    sample = EncodedSample(
+        name, "text", None, torch.zeros(1, 96, 1, 4, 4), (torch.zeros(1, 8),), 0, clip=name
+    )
+    return sample.info(0)
 
 
 def test_the_losses_are_the_methods_and_change_nothing_of_training(folder, tmp_path):
