@@ -25,7 +25,7 @@ from vdot_core.files import file_size, read_file, sha256_of
 from vdot_core.text import described, listed, parse_json, shown
 
 from ..data.bad_rows import BadRowError, Skipped
-from ..data.manifest import SURROGATE
+from ..data.cells import SURROGATE
 
 FOLDER = "indices"
 MAX_INDEX_BYTES = 64 * 2**20

@@ -16,39 +16,32 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
-import reprlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any
 
-from vdot_core.text import counted, described, listed, parse_json, shown
+from vdot_core.text import counted, listed, shown
 
 from .bad_rows import BadRowError, Skipped
+from .cells import (
+    COLUMNS,
+    PATHS,
+    RENAMED,
+    REQUIRED,
+    cell,
+    cell_texts,
+    check_type,
+    read_list,
+    read_texts,
+    renamed,
+)
 from .file_names import clip_file, relative_name
 from .records import Record, read_table
 from .video_files import Media
 
 logger = logging.getLogger("vdot")
-RENAMED = {"internvl_short": "prompt"}
-PATHS = ("src_video_path", "mask_video_path", "target_video_path")
-REQUIRED = ("task_name", "prompt")
-EXPECTED = {
-    "task_name": "text",
-    "prompt": "text, or a list of texts",
-    **dict.fromkeys(PATHS, "a path"),
-    "ref_image_path": "a path, or a list of paths",
-    "id": "text or a number",
-}
-COLUMNS = (*REQUIRED, *PATHS, "ref_image_path", "id")
-MAX_TEXT = 1_000_000
-"""Characters of a caption, path or name."""
-SURROGATE = re.compile("[\ud800-\udfff]")
-QUOTED = re.compile(r"\[\s*[\"']")
 
 
 @dataclass(frozen=True)
@@ -157,7 +150,9 @@ class ManifestRows:
         encode, digest = json.JSONEncoder(sort_keys=True).encode, hashlib.sha256(b"[")
         for number in range(count):
             record = self._record(number)
-            plain = None if isinstance(record, Skipped) else {n: _plain(n, record.get(n)) for n in COLUMNS}
+            plain = (
+                None if isinstance(record, Skipped) else {n: cell_texts(n, record.get(n)) for n in COLUMNS}
+            )
             digest.update(((", " if number else "") + encode(plain)).encode())
         digest.update(b"]")
         return digest.hexdigest()
@@ -187,12 +182,12 @@ class ManifestRows:
             if name is not None and self._names[name] > 1:
                 raise BadRowError("wrong", f"the id {shown(name, 80)} stands in {self._names[name]} rows")
             for column in (*PATHS, "id"):
-                _check_type(column, record.get(column))
-            references = _list(record.get("ref_image_path"))
+                check_type(column, record.get(column))
+            references = read_list(record.get("ref_image_path"))
             task, prompts = read_texts(record)
         except BadRowError as error:
             return Skipped.from_error(row_id, place, error)
-        source, mask, target = (self._media(_cell(record.get(column))) for column in PATHS)
+        source, mask, target = (self._media(cell(record.get(column))) for column in PATHS)
         pictures = tuple(self._media(value) for value in references)
         return Row(row_id, place, task, prompts, source, mask, pictures, target)
 
@@ -200,79 +195,14 @@ class ManifestRows:
         return None if value is None else Media(_resolved(value, self.path))
 
 
-def read_texts(record: Record) -> tuple[str, tuple[str, ...]]:
-    """A record's task and captions; BadRowError where they are missing or no text."""
-    _check_type("task_name", record.get("task_name"))
-    prompts = _captions(record.get("prompt"))
-    _check_type("prompt", prompts)
-    task = _cell(record.get("task_name"))
-    prompts = prompts if isinstance(prompts, (list, tuple)) else [prompts]
-    prompts = tuple(prompt.strip() for prompt in prompts if _cell(prompt) is not None)
-    for name, value in (("task_name", task), ("prompt", prompts)):
-        if not value:
-            raise BadRowError("missing", f"{name} is empty")
-    return task, prompts
-
-
-def _captions(value: Any) -> Any:
-    """A prompt's cell, of which a list may be written as JSON; BadRowError where quotes make it no such."""
-    text = _cell(value)
-    if isinstance(text, str) and text.startswith("[") and text.endswith("]") and len(text) <= MAX_TEXT:
-        try:
-            return parse_json(text)
-        except ValueError as error:
-            # A caption may stand in brackets; with quotes in them it is a list, as other programs write it.
-            if QUOTED.match(text):
-                raise BadRowError(
-                    "wrong",
-                    f"prompt is {described(text, 80)}, no JSON list ({error}); put each caption in "
-                    "double quotes",
-                ) from error
-    return value
-
-
-def _check_type(name: str, value: Any) -> None:
-    """BadRowError where a cell is not of its column's type; an empty one is of any."""
-    listed = isinstance(value, (list, tuple)) and name in ("prompt", "ref_image_path")
-    for part in value if listed else [value]:
-        number = name == "id" and isinstance(part, (int, float)) and not isinstance(part, bool)
-        if not (number or isinstance(part, str) or _cell(part) is None):
-            raise BadRowError(
-                "misshapen",
-                f"{name} {'holds' if listed else 'is'} {reprlib.repr(part)}, of type {type(part).__name__}; "
-                f"expected {EXPECTED[name]}",
-            )
-        if isinstance(part, str) and len(part) > MAX_TEXT:
-            raise BadRowError(
-                "misshapen", f"{name} has {len(part)} characters, expected at most {MAX_TEXT}; shorten it"
-            )
-        # Half of a UTF-16 pair, which JSON can write and no tokenizer reads; a path may hold any byte.
-        if isinstance(part, str) and name in (*REQUIRED, "id") and (half := SURROGATE.search(part)):
-            raise BadRowError(
-                "misshapen", f"{name} holds {half[0]!r}, half of a surrogate pair; write whole characters"
-            )
-
-
 def _name(record: Record) -> str | None:
     """The row's own id; None where it has none that can be one."""
     try:
-        _check_type("id", record.get("id"))
+        check_type("id", record.get("id"))
     except BadRowError:
         return None
-    value = _cell(record.get("id"))
+    value = cell(record.get("id"))
     return None if value is None else str(value)
-
-
-def renamed(record: Record) -> Record:
-    """A record with the names of its columns; BadRowError where one stands there by two names."""
-    result: Record = {}
-    for name, value in record.items():
-        own = RENAMED.get(name, name)
-        if _cell(result.get(own)) is None:
-            result[own] = value
-        elif _cell(value) is not None:
-            raise BadRowError("wrong", f"it has both {own} and {name}, which is read as {own}; keep one")
-    return result
 
 
 def _check_columns(path: str, columns: set[str]) -> None:
@@ -292,46 +222,6 @@ def _check_columns(path: str, columns: set[str]) -> None:
             raise ValueError(
                 f"{shown(path)} has no column {name!r}; its columns are {listed(sorted(columns))}; add it"
             )
-
-
-def _cell(value: Any) -> Any:
-    """None for values that tables use for empty cells."""
-    if value is None or (isinstance(value, float) and value != value):
-        return None
-    if isinstance(value, str) and not value.strip():
-        return None
-    return value.strip() if isinstance(value, str) else value
-
-
-def _list(value: Any) -> list[str]:
-    """One path, a list of them, or a CSV cell with several; BadRowError where it is neither."""
-    value = _cell(value)
-    if value is None:
-        return []
-    if isinstance(value, str) and value.startswith("["):
-        try:
-            value = parse_json(value)
-        except ValueError as error:
-            raise BadRowError(
-                "wrong", f"ref_image_path is {described(value, 80)}, no JSON list ({error})"
-            ) from error
-    _check_type("ref_image_path", value)
-    parts = value.split(";") if isinstance(value, str) else value
-    return [part.strip() for part in parts if _cell(part) is not None]
-
-
-def _plain(name: str, value: Any) -> list[str]:
-    """The same value for all three formats."""
-    if name == "ref_image_path":
-        try:
-            return _list(value)
-        except BadRowError:
-            return [str(value)]
-    if name == "prompt":
-        with suppress(BadRowError):
-            value = _captions(value)
-    parts = value if isinstance(value, (list, tuple)) else [value]
-    return [str(_cell(part)) for part in parts if _cell(part) is not None]
 
 
 def _resolved(path: str, manifest: str) -> str:

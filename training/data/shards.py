@@ -21,7 +21,8 @@ from typing import IO
 from vdot_core.text import parse_json, shown
 
 from .bad_rows import BadRowError, Skipped, needs_package
-from .manifest import Row, read_texts, renamed
+from .cells import read_texts, renamed
+from .manifest import Row
 from .video_files import Media, TooLargeError, check_size, is_folder, open_stream, read_all
 
 logger = logging.getLogger("vdot")

@@ -17,7 +17,7 @@ from typing import Any
 
 from vdot_core.files import atomic_write, remove_abandoned
 
-from ..data.manifest import COLUMNS
+from ..data.cells import COLUMNS
 from .config import PrepareConfig
 from .pipeline import Clips
 from .stage import SIZES, Row

@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from training.data import manifest, parquet, records
+from training.data import cells, parquet, records
 from training.data.bad_rows import Skipped
 from training.data.manifest import ManifestRows, Row
 
@@ -47,7 +47,7 @@ def test_small_files_that_decode_to_far_more_are_refused(tmp_path, monkeypatch, 
 
 
 def test_a_text_that_every_row_repeats_is_stored_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "MAX_TEXT", 400_000)
+    monkeypatch.setattr(cells, "MAX_TEXT", 400_000)
     monkeypatch.setattr(parquet, "MAX_BLOCK_BYTES", 2_000_000)
     path = write(tmp_path / "rows.parquet", prompt=repeated("y" * 300_000, 100))
     tracemalloc.start()
