@@ -142,7 +142,7 @@ def _read_frames(container: InputContainer, span: Span, scratch: Path | None):
         raise ValueError("the video says nothing of its frame rate; save it as H.264 in mp4")
 
     def pixels(frame: Any) -> Tensor:
-        return torch.from_numpy(upright(frame).astype(np.float32)) / 65535
+        return torch.from_numpy(upright(frame, stream).astype(np.float32)) / 65535
 
     return _collect(timed_frames(container, span.start), pixels, float(rate), duration, span, scratch)
 

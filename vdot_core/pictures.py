@@ -124,6 +124,28 @@ def read_picture(file: str | Path | IO[bytes]) -> np.ndarray:
         return np.array(image.convert("RGBA" if has_alpha else "RGB"))
 
 
+def without_alpha(mask: np.ndarray) -> np.ndarray:
+    """The colors of a mask.
+
+    Args:
+        mask: [.., H, W, 3 or 4] uint8, from `read_picture`.
+
+    Returns:
+        [.., H, W, 3] uint8.
+
+    Raises:
+        ValueError: only its alpha shows a shape. Editors make transparent what is generated, or else what
+            is kept, so that neither is taken for granted.
+    """
+    colors, alpha = mask[..., :3], mask[..., 3:]
+    if alpha.size and alpha.min() != alpha.max() and (colors == colors.reshape(-1, 3)[0]).all():
+        raise ValueError(
+            "the mask has one color, and its shape only in the alpha channel; save it without transparency, "
+            "white = generate, black = keep"
+        )
+    return colors
+
+
 def _deep_maximum(image: Image) -> int | None:
     """The value of white in a gray picture of more than 8 bits; None for others, or where it is unknown."""
     if image.mode.startswith("I;16"):

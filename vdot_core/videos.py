@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Item = TypeVar("Item")
+SAME_ASPECT = 0.01
+"""Pixels whose sides differ by less count as square: encoders write such ratios to make up for rounding."""
+MAX_ASPECT = 8.0
+"""Width of a pixel over its height; the widest in use, half of SD's width at 16:9, is 2.9."""
 RATES = 0.01, 1000.0
 """Frames per second that a video is read or written with."""
 
@@ -67,6 +71,7 @@ def open_video(file: str | Path | IO[bytes]) -> Iterator[InputContainer]:
                 if video.codec_context is None:
                     raise ValueError("its video is of an unknown codec, or damaged; save it as H.264 in mp4")
                 check_pixels(video.width, video.height)
+                _square_size(video.width, video.height, video)
                 video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a later frame may be larger
             yield container
 
@@ -138,19 +143,59 @@ def nearest_frames(
         count, is_first = count + 1, False
 
 
-def upright(frame: VideoFrame) -> np.ndarray:
-    """[H, W, 3] uint16 of a frame, 65535 = white, turned as the file says it is to be shown.
+def upright(frame: VideoFrame, stream: VideoStream) -> np.ndarray:
+    """[H, W, 3] uint16 of a frame, 65535 = white, turned and stretched as the file says it is to be shown.
 
     FFmpeg's conversion to eight bits repeats the halved colors of a video; to sixteen it interpolates them.
+
+    Args:
+        frame: from `timed_frames`.
+        stream: its stream, which holds the aspect of its pixels.
     """
+    width, height = _square_size(frame.width, frame.height, stream)
+    size = {} if (width, height) == (frame.width, frame.height) else {"width": width, "height": height}
+    scaling = size and size | {"interpolation": "BICUBIC"}
+    if frame.format.name.startswith(("yuv", "nv", "p0")):
+        pixels = frame.to_ndarray(format="gbrp16le", **scaling)
+    else:
+        pixels = frame.to_ndarray(format="rgb24", **scaling).astype(np.uint16) * 257
+    return np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))
+
+
+def shown_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
+    """Width and height of `upright`'s pixels."""
+    width, height = _square_size(frame.width, frame.height, stream)
+    return (height, width) if _quarter_turns(frame) % 2 else (width, height)
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """Turns by 90 degrees, counterclockwise."""
     rotation = getattr(frame, "rotation", 0)
     # That of a matrix that turns nothing into anything is the least integer.
-    turns = round(rotation / 90) % 4 if abs(rotation) <= 360 else 0
-    if frame.format.name.startswith(("yuv", "nv", "p0")):
-        pixels = frame.to_ndarray(format="gbrp16le")
-    else:
-        pixels = frame.to_ndarray(format="rgb24").astype(np.uint16) * 257
-    return np.ascontiguousarray(np.rot90(pixels, turns))
+    return round(rotation / 90) % 4 if abs(rotation) <= 360 else 0
+
+
+def _square_size(width: int, height: int, stream: VideoStream) -> tuple[int, int]:
+    """The size at which a stream's pixels are square: one side is longer, so that no detail is lost.
+
+    Raises:
+        ValueError: the file claims pixels of an aspect that no video has, or too many.
+    """
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+        raise ValueError(
+            f"its pixels are {aspect:.3g} times as wide as high, expected 1/{MAX_ASPECT:g} to "
+            f"{MAX_ASPECT:g}; save it with square pixels"
+        )
+    if abs(aspect - 1) < SAME_ASPECT:
+        return width, height
+    size = (_even(width * aspect), height) if aspect > 1 else (width, _even(height / aspect))
+    check_pixels(*size)
+    return size
+
+
+def _even(side: float) -> int:
+    return max(2, 2 * round(side / 2))
 
 
 def eight_bits(pixels: np.ndarray) -> np.ndarray:

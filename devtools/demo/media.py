@@ -12,7 +12,7 @@ from av.video.frame import PictureType
 from PIL import Image
 
 from devtools.errors import DevError, UsageError
-from vdot_core.pictures import open_picture, read_picture
+from vdot_core.pictures import open_picture, read_picture, without_alpha
 from vdot_core.videos import open_video
 
 ANIMATED = {"GIF", "PNG", "WEBP"}
@@ -148,7 +148,11 @@ def cut_video(
 
 def still_video(picture: Path, target: Path, num_frames: int, size: tuple[int, int]) -> None:
     """Write a mask that is a picture as a video .mp4 that shows it in every frame, stretched to a size."""
-    image = Image.fromarray(read_picture(picture)[..., :3]).resize(size, Image.Resampling.NEAREST)
+    try:
+        pixels = without_alpha(read_picture(picture))
+    except ValueError as error:
+        raise UsageError(f"{picture}: {error}") from error
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
     frames = (av.VideoFrame.from_image(image) for _ in range(num_frames))
     _write_lossless(frames, target, Fraction(FRAME_RATE))
 

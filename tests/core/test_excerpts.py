@@ -18,13 +18,14 @@ TONE_RATE = 48000
 
 
 def write_clip(
-    path, times, *, sound=0.0, codec="libx264", size=(64, 48), options=None, rotation=0, begin=0.0
+    path, times, *, sound=0.0, codec="libx264", size=(64, 48), options=None, rotation=0, begin=0.0, aspect=1
 ):
     """Frames whose gray tells their number; `sound` seconds of a tone that is silent in its first half."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=1000, options=options or {"bf": "3", "g": "12", "qp": "0"})
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.sample_aspect_ratio = Fraction(aspect)  # width of a pixel over its height
         audio = container.add_stream("aac", rate=TONE_RATE, layout="mono") if sound else None
         for number, time in enumerate(times):
             pixels = np.full((size[1], size[0], 3), level(number), np.uint8)
@@ -134,6 +135,37 @@ def test_a_phones_clip_is_upright(tmp_path):
     # The band at the top of the stored picture is at a side now.
     left, right = float(frames[0, :, :6].mean()), float(frames[0, :, -6:].mean())
     assert abs(left - right) > 0.5
+
+
+@pytest.mark.parametrize(
+    "name, aspect, shown",
+    [
+        *(("a.mp4", Fraction(2), (128, 48)), ("a.mkv", Fraction(2), (128, 48))),
+        *(("a.mov", Fraction(1, 2), (64, 96)), ("a.mp4", Fraction(16, 15), (68, 48))),
+        ("a.mp4", Fraction(1216, 1215), (64, 48)),
+    ],
+)
+def test_an_anamorphic_video_has_the_aspect_that_it_is_shown_with(tmp_path, name, aspect, shown):
+    path = write_clip(tmp_path / name, [k / 16 for k in range(5)], aspect=aspect)
+    excerpt = read_excerpt(path, span())
+    assert excerpt.frames.shape[1:3] == shown[::-1] and excerpt.source_size == shown
+    squeezed = read_excerpt(
+        write_clip(tmp_path / f"square_{name}", [k / 16 for k in range(5)]), span()
+    ).frames
+    expected = torch.nn.functional.interpolate(squeezed.movedim(-1, 1), shown[::-1], mode="bicubic")
+    assert (excerpt.frames - expected.movedim(1, -1).clamp(0, 1)).abs().mean() < 0.01
+
+
+def test_an_anamorphic_clip_is_stretched_before_it_is_turned(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", [k / 16 for k in range(5)], aspect=2)
+    path.write_bytes(with_rotation(path.read_bytes()))
+    assert read_excerpt(path, span()).frames.shape[1:3] == (128, 48)
+
+
+def test_pixels_of_an_aspect_that_no_video_has_are_refused(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", [k / 16 for k in range(5)], aspect=20)
+    with pytest.raises(ValueError, match=r"pixels are 20 times as wide as high, expected 1/8 to 8; save it"):
+        read_excerpt(path, span())
 
 
 def test_a_matrix_of_zeros_turns_nothing(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vdot_core.pictures import read_picture
+from vdot_core.vcu.__main__ import main
 
 STEPS = 16
 RAMP = np.arange(STEPS) * 17  # 0 .. 255
@@ -188,3 +189,18 @@ def test_what_a_decoder_raises_is_an_error_of_the_file(monkeypatch, error):
     with pytest.raises(OSError, match=r"cannot be decoded .*; save it again") as caught:
         read_picture(io.BytesIO(buffer.getvalue()))
     assert len(str(caught.value)) <= 200 and str(caught.value).isprintable()
+
+
+def test_a_mask_with_its_shape_in_alpha_alone_is_refused_on_the_command_line(tmp_path, caplog):
+    """Without its alpha it is black: all of the clip would be kept."""
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "clip.png")
+    mask = np.zeros((48, 64, 4), np.uint8)
+    mask[:24, :, 3] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    files = [str(tmp_path / "clip.png"), str(tmp_path / "mask.png")]
+    assert main(["preview", "--inpaint", *files, "--out", str(tmp_path / "out.png")]) == 2
+    assert "mask.png cannot be read: the mask has one color" in caplog.text
+    assert not (tmp_path / "out.png").exists()
+    mask[:24, :, :3] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert main(["preview", "--inpaint", *files, "--out", str(tmp_path / "out.png")]) == 0

@@ -121,7 +121,7 @@ def test_halved_colors_are_interpolated():
     """As FFmpeg does it in floating point, which ComfyUI's Load Video uses."""
     with open_video(EXAMPLES / "pair.mp4") as container:
         frame = next(container.decode(video=0))
+        pixels = videos.upright(frame, container.streams.video[0])
     exact = frame.to_ndarray(format="gbrpf32le")
-    pixels = videos.upright(frame)
     assert pixels.dtype == np.uint16 and abs(pixels / 65535 - exact).max() < 2e-5
     assert abs(videos.eight_bits(pixels) / 255 - exact).max() <= 0.501 / 255

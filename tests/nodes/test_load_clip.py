@@ -44,6 +44,14 @@ def test_a_clip_takes_the_models_size_length_and_rate(run, inputs, size):
     assert run("VDOTLoadClip", file="a.mp4", **NUMBERS, size=demo).args[0].shape == (17, 48, 80, 3)
 
 
+def test_a_clip_of_wide_pixels_keeps_the_aspect_that_players_show(run, inputs, size):
+    """64x64 with pixels twice as wide as high: shown as 128x64."""
+    write_clip(inputs / "a.mp4", [k / 16 for k in range(9)], size=(64, 64), aspect=2)
+    numbers = {**NUMBERS, "resolution": "as it is"}
+    out = run("VDOTLoadClip", file="a.mp4", **numbers, size=size)
+    assert out.args[0].shape == (9, 64, 128, 3)
+
+
 def test_what_is_set_here_wins(run, inputs, size):
     write_clip(inputs / "a.mp4", [k / 30 for k in range(31)], size=(72, 50))
     numbers = {**NUMBERS, "resolution": "as it is", "fps": 0.0, "length": 12, "start": 0.5}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from vdot_core.text import counted, shown
 
+from .bad_rows import NUM_LOGGED
+
 if TYPE_CHECKING:
     from .manifest import Row
 
@@ -36,6 +38,29 @@ class CutTexts:
                 counted(self.num_texts, "caption"), counted(self.num_rows, "row"), text_len,
                 shown(self.first, 120),
             )  # fmt: skip
+
+
+class EmptyMasks:
+    """Names rows whose mask is black everywhere, `NUM_LOGGED` of them."""
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+
+    def add(self, row: Row) -> None:
+        """Log a row whose mask is empty."""
+        self.num_rows += 1
+        if self.num_rows <= NUM_LOGGED:
+            logger.warning(
+                "%s (%s): its mask %s is black everywhere: all of the clip is kept and nothing is generated; "
+                "paint white what is to be generated",
+                shown(row.place), shown(row.id, 80), shown(row.mask.name),
+            )  # fmt: skip
+
+    def log(self) -> None:
+        """Log how many more there are."""
+        if self.num_rows > NUM_LOGGED:
+            rest = counted(self.num_rows - NUM_LOGGED, "more row")
+            logger.warning("%s with a mask that is black everywhere", rest)
 
 
 class RowProgress:

@@ -6,7 +6,7 @@ Letters: F pixel frames, H W pixels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -30,9 +30,9 @@ from .encoders import (
 )
 from .file_names import clip_file, name_digest
 from .manifest import ManifestRows, Row
-from .row_progress import CutTexts, RowProgress
+from .row_progress import CutTexts, EmptyMasks, RowProgress
 from .shards import TarRows
-from .video_files import MAX_CLIP_BYTES, Media, fit, own_size, read_clip
+from .video_files import MAX_CLIP_BYTES, Media, fit, own_size, read_clip, read_mask
 
 # Two codecs of one clip may differ by a frame, and by a few pixels in size.
 FRAME_TOLERANCE = 1
@@ -103,7 +103,7 @@ class RowsProducer:
         self._loaded: tuple[VideoEncoder, TextEncoder] | None = None
         self._gray = vcu.GrayCache()
         self._progress = RowProgress(None)
-        self._cut = CutTexts()
+        self._cut, self._empty_masks = CutTexts(), EmptyMasks()
         self._shards_left = 0
 
     def begin(self, shards: Sequence[int]) -> None:
@@ -112,7 +112,7 @@ class RowsProducer:
         self._encoders()
         counts = [self.shards.count(shard) for shard in shards]
         self._progress = RowProgress(None if None in counts else sum(counts))
-        self._cut, self._shards_left = CutTexts(), len(shards)
+        self._cut, self._empty_masks, self._shards_left = CutTexts(), EmptyMasks(), len(shards)
 
     def header(self) -> dict[str, Any]:
         """All that the samples depend on, as JSON."""
@@ -153,11 +153,14 @@ class RowsProducer:
         self._shards_left -= 1
         if self._shards_left == 0:
             self._cut.log(self._encoders()[1].text_len)
+            self._empty_masks.log()
         return samples, skipped
 
     def _sample(self, row: Row) -> EncodedSample:
         task = canonical(row.task)
         inputs = load_inputs(row, self.config)
+        if inputs.mask is not None and not inputs.mask.any():
+            self._empty_masks.add(row)
         unit = build_unit(task, inputs)
         video, text = self._encoders()
         encoded = vcu.encode(unit, video, cache=self._gray, vae=video)
@@ -229,12 +232,10 @@ def load_inputs(row: Row, config: DataConfig) -> Inputs:
         if not files[column]:
             raise BadRowError("missing", f"{column} is empty; {row.task} needs it")
 
-    def read(media: Media | None, channels: int = 3) -> Tensor | None:
-        if media is None:
-            return None
-        return read_clip(media, config.frame_rate, config.num_frames)[..., :channels]
+    def read(media: Media | None, reader: Callable[..., Tensor] = read_clip) -> Tensor | None:
+        return None if media is None else reader(media, config.frame_rate, config.num_frames)[..., :3]
 
-    target, source, mask = read(row.target), read(row.source), read(row.mask)
+    target, source, mask = read(row.target), read(row.source), read(row.mask, read_mask)
     references = _references(row)
     short = takes_short_source(parts) and mask is None
     named = {"target_video": target, "mask_video": mask if mask is not None and len(mask) > 1 else None}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vdot_core.files import open_file
 from vdot_core.memory import GIB
-from vdot_core.pictures import read_picture
+from vdot_core.pictures import read_picture, without_alpha
 from vdot_core.text import shown
 from vdot_core.vcu import cover
 from vdot_core.vcu.scaling import FRAMES_PER_CHUNK, resample
@@ -180,9 +180,10 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
         with open_video(io.BytesIO(data)) as container:
             if not container.streams.video:
                 raise BadRowError("unreadable", f"{shown(media.name)} holds no video stream")
-            container.streams.video[0].thread_type = "NONE"
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
             frames = nearest_frames(timed_frames(container), frame_rate, max_frames)
-            arrays = list(_bounded((eight_bits(upright(frame)) for frame in frames), media.name))
+            arrays = list(_bounded((eight_bits(upright(frame, stream)) for frame in frames), media.name))
     except (av.error.FFmpegError, ValueError, OSError) as error:
         # PyAV's own MemoryError is one of its errors, too.
         if isinstance(error, (BadRowError, MemoryError)):
@@ -194,6 +195,15 @@ def read_clip(media: Media, frame_rate: float, max_frames: int) -> Tensor:
     if len({array.shape for array in arrays}) > 1:
         raise BadRowError("misshapen", f"{shown(media.name)} changes its size on the way")
     return torch.from_numpy(np.stack(arrays))
+
+
+def read_mask(media: Media, frame_rate: float, max_frames: int) -> Tensor:
+    """`read_clip` of a mask: [F, H, W, 3]; BadRowError also where only its alpha shows a shape."""
+    mask = read_clip(media, frame_rate, max_frames).numpy()
+    try:
+        return torch.from_numpy(without_alpha(mask))
+    except ValueError as error:
+        raise BadRowError("wrong", f"{shown(media.name)}: {error}") from error
 
 
 def _picture(data: bytes, name: str) -> np.ndarray:

@@ -34,7 +34,7 @@ def decoded(path: str | Path, rate: float, start: float, count: int) -> Iterator
         start: Seconds from its first frame.
         count: Number of frames.
     Yields:
-        [H, W, 3] uint8, turned upright.
+        [H, W, 3] uint8, upright and with square pixels.
 
     Raises:
         BadRowError: It cannot be decoded.
@@ -45,12 +45,13 @@ def decoded(path: str | Path, rate: float, start: float, count: int) -> Iterator
         with open_video(path) as container:
             if not container.streams.video:
                 raise BadRowError("unreadable", f"{shown(path)} holds no video stream")
-            container.streams.video[0].thread_type = "NONE"
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
             frames = nearest_frames(timed_frames(container, start), rate, count, start)
             before, pixels = None, None
             for frame in frames:
                 if frame is not before:
-                    before, pixels = frame, eight_bits(upright(frame))
+                    before, pixels = frame, eight_bits(upright(frame, stream))
                 yield pixels
     except (av.error.FFmpegError, ValueError) as error:
         if isinstance(error, (BadRowError, MemoryError)):

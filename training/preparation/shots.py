@@ -10,7 +10,7 @@ import numpy as np
 
 from vdot_core.text import counted
 from vdot_core.vcu import snap_length
-from vdot_core.videos import decoding_fault, open_video, timed_frames
+from vdot_core.videos import decoding_fault, open_video, shown_size, timed_frames
 
 from ..data.bad_rows import BadRowError
 from . import transnet
@@ -92,8 +92,7 @@ def _times_and_gaps(
             if times and time <= times[-1]:
                 continue  # shown at the same time as the frame before it, or earlier
             times.append(time)
-            turned = round(getattr(frame, "rotation", 0) / 90) % 2
-            size = (frame.height, frame.width) if turned else (frame.width, frame.height)
+            size = shown_size(frame, stream)
             if config.detector == "none":
                 continue
             if config.detector == "transnet":

@@ -15,9 +15,9 @@ from .. import signals
 from ..files import reason_of
 from ..memory import RGB
 from ..out_of_memory import is_out_of_memory, memory_in_words
-from ..pictures import read_picture
+from ..pictures import read_picture, without_alpha
 from ..text import shown
-from ..videos import eight_bits, open_video, upright
+from ..videos import eight_bits, open_video, shown_size, upright
 from . import compose, control, depth, extend, inpaint, outpaint, reference, text
 from .checks import check_volume
 from .preview import write_preview
@@ -120,7 +120,7 @@ def _unit(options: argparse.Namespace) -> VCU:
     canvas = {**size, "num_frames": options.num_frames}
     units = []
     if options.inpaint:
-        clip, mask = (_read(path) for path in options.inpaint)
+        clip, mask = _read(options.inpaint[0]), _read(options.inpaint[1], mask=True)
         augment = {"mask_shape": options.mask_shape, "expand": options.expand, "grow_px": options.grow_px}
         units.append(inpaint(clip, mask.mean(-1), **augment, **canvas))
     if options.outpaint:
@@ -153,7 +153,7 @@ def _unit(options: argparse.Namespace) -> VCU:
     return compose(*(units or [base]))
 
 
-def _read(path: Path, alpha: bool = False) -> Tensor:
+def _read(path: Path, alpha: bool = False, mask: bool = False) -> Tensor:
     """A video or a picture as [F, H, W, 3 or 4] float in [0, 1]."""
     if path.suffix.lower() in VIDEO_ENDINGS:
         try:
@@ -162,11 +162,11 @@ def _read(path: Path, alpha: bool = False) -> Tensor:
             raise ValueError(f"{path} is a video, which needs PyAV; run `pip install av`") from error
         try:
             with open_video(path) as container:
-                decoded = container.decode(video=0) if container.streams.video else ()
                 frames = []
-                for frame in decoded:
-                    check_volume(len(frames) + 1, frame.width, frame.height, RGB)
-                    frames.append(eight_bits(upright(frame)))
+                for stream in container.streams.video[:1]:
+                    for frame in container.decode(stream):
+                        check_volume(len(frames) + 1, *shown_size(frame, stream), RGB)
+                        frames.append(eight_bits(upright(frame, stream)))
         except (av.FFmpegError, ValueError) as error:
             raise ValueError(f"{shown(path)} cannot be read: {shown(error, 200)}") from error
         if not frames:
@@ -174,6 +174,7 @@ def _read(path: Path, alpha: bool = False) -> Tensor:
         return torch.from_numpy(np.stack(frames)).float() / 255
     try:
         picture = read_picture(path)
+        picture = without_alpha(picture) if mask else picture
     except (ValueError, OSError) as error:
         raise ValueError(f"{shown(path)} cannot be read: {shown(error, 200)}") from error
     return torch.from_numpy(picture if alpha else picture[..., :3]).float()[None] / 255

@@ -32,13 +32,14 @@ def moving_square(width=WIDTH, height=HEIGHT, num_frames=NUM_FRAMES, shade=220):
     return clip
 
 
-def write_video(path, clip, rate=16):
-    """A lossless H.264 file of [F, H, W, 3] uint8."""
+def write_video(path, clip, rate=16, aspect=1):
+    """A lossless H.264 file of [F, H, W, 3] uint8; aspect is a pixel's width over its height."""
     import av
 
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"qp": "0", "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = clip.shape[2], clip.shape[1], "yuv444p"
+        stream.codec_context.sample_aspect_ratio = aspect
         for picture in clip:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())

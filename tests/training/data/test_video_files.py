@@ -19,6 +19,7 @@ from training.data.bad_rows import BadRowError
 from training.data.records import read_table
 from training.data.shards import TarRows
 from training.data.video_files import Media, fit, own_size, read_clip
+from training.preparation.clip_files import decoded
 
 from .conftest import HEIGHT, NUM_FRAMES, WIDTH, moving_square, png, write_video
 
@@ -32,6 +33,18 @@ def test_a_clip_at_its_own_rate_is_what_was_written(clips):
     clip = read_clip(Media(str(clips / "real.mp4")), 16, 81)
     assert clip.shape == (NUM_FRAMES, HEIGHT, WIDTH, 3) and clip.dtype == torch.uint8
     assert (clip.int() - torch.from_numpy(moving_square()).int()).abs().max() <= 4
+
+
+def test_an_anamorphic_clip_is_trained_on_as_it_is_shown(tmp_path):
+    """Stored as 64x64 with pixels twice as wide as high: a circle stays a circle only at 128x64."""
+    stored = moving_square(width=64)
+    write_video(tmp_path / "a.mp4", stored, aspect=2)
+    clip = read_clip(Media(str(tmp_path / "a.mp4")), 16, 81)
+    assert clip.shape == (NUM_FRAMES, HEIGHT, 128, 3)
+    pairs = clip.float().unflatten(2, (64, 2)).mean(3)
+    assert (pairs - torch.from_numpy(stored).float()).abs().mean() < 3
+    (frame,) = decoded(tmp_path / "a.mp4", 16, 0.0, 1)
+    assert frame.shape == (HEIGHT, 128, 3)
 
 
 @pytest.mark.parametrize("rate", [8, 12, 24, 30, 60])
