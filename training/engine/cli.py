@@ -96,14 +96,18 @@ class RunParser(Generic[Config]):
         Raises:
             ValueError: A key is unknown (the nearest is named), a value is of a wrong type or out of range.
         """
-        for path in _config_files(argv):
-            check_file(path)
+        for key, value in _options(argv):
+            if key == "config":
+                check_file(value, self.config_class)
+            else:
+                _check_groups_files({key: value}, self.config_class, "")
         # The recipe's defaults must be there before --print_config prints.
         plain = [word for word in argv if not word.startswith("--print_config")]
         return self._read(lambda: self.parser.parse_args(plain), lambda: self.parser.parse_args(list(argv)))
 
     def read_values(self, values: Mapping[str, Any]) -> Config:
         """A configuration from nested or dotted keys; errors as `read`."""
+        _check_groups_files(values, self.config_class, "")
         parse = partial(self.parser.parse_object, nest(values))
         return self._read(parse, parse)[0]
 
@@ -152,14 +156,41 @@ class RunParser(Generic[Config]):
         return f"; did you mean {near[0]}?" if near else "; --help lists all keys"
 
 
-def _config_files(argv: Sequence[str]) -> list[str]:
-    """The files that a command line gives as --config."""
-    after = [word for option, word in pairwise(argv) if option == "--config"]
-    return after + [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
+    """Names of a command line's options, with their values."""
+    after = [(option[2:], word) for option, word in pairwise(argv) if option.startswith("--")]
+    parts = [word[2:].partition("=") for word in argv if word.startswith("--")]
+    return after + [(name, value) for name, equals, value in parts if equals]
 
 
-def check_file(path: str) -> None:
-    """Refuse a configuration that is no file of keys; ValueError names it."""
+def _check_groups_files(values: Mapping[str, Any], config_class: type, folder: str) -> None:
+    """Refuse files that are given for a group of keys and are none: jsonargparse would wait for a pipe.
+
+    Args:
+        values: Nested or dotted keys.
+        config_class: Dataclass of the keys.
+        folder: That relative names of files start from.
+    """
+    values, kinds = nest(values), get_type_hints(config_class)
+    for name, kind in kinds.items():
+        value = values.get(name)
+        if not dataclasses.is_dataclass(kind):
+            continue
+        if isinstance(value, Mapping):
+            _check_groups_files(value, kind, folder)
+        elif isinstance(value, str):
+            path = os.path.join(folder, os.path.expanduser(value))
+            if os.path.exists(path) and not os.path.isdir(path):
+                check_file(path, kind)
+
+
+def check_file(path: str, config_class: type | None = None) -> None:
+    """Refuse a configuration that is no file of keys; ValueError names it.
+
+    Args:
+        path: The file.
+        config_class: Dataclass of its keys, whose groups may be files too.
+    """
     text = read_file(path, MAX_BYTES)
     try:
         values = load_yaml(text.decode("utf-8-sig"))
@@ -170,6 +201,9 @@ def check_file(path: str) -> None:
     if not isinstance(values, dict):
         kind = "nothing" if values is None else f"a {type(values).__name__}"
         raise ValueError(f"{shown(path)} holds {kind}, expected keys and values such as `seed: 1`")
+    if config_class:
+        names = {str(name): value for name, value in values.items()}
+        _check_groups_files(names, config_class, os.path.dirname(path))
 
 
 def _check_groups(config_class: type, values: Namespace, prefix: str = "") -> None:

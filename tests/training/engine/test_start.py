@@ -38,6 +38,35 @@ def test_a_configuration_that_is_no_file_is_never_waited_for(tmp_path, kind, equ
     refused(lambda: distill_parser().read(argv), r"run\.yaml is not a file")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX's kinds of files")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_file_of_a_group_that_is_none_is_never_waited_for(tmp_path, name, kind):
+    """Each group that jsonargparse reads from a file: on the command line, and in a file."""
+    path, run = tmp_path / "keys", tmp_path / "run.yaml"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    groups = [a.dest for a in PARSERS[name]().parser._actions if type(a).__name__ == "_ActionConfigLoad"]
+    assert {"data", "optim"} <= set(groups)
+    for group in groups:
+        for words in ([f"--{group}", str(path)], [f"--{group}={path}"]):
+            refused(lambda words=words: PARSERS[name]().read(words), "keys is not a file but a")
+        for key, value in ((group, path), (group, "keys")):
+            run.write_text(f"{key}: {value}\n")
+            refused(lambda: PARSERS[name]().read(["--config", str(run)]), "keys is not a file but a")
+        refused(lambda group=group: PARSERS[name]().read_values({group: str(path)}), "keys is not a file")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX's kinds of files")
+def test_a_file_of_a_group_may_name_one_of_an_inner_group(tmp_path):
+    run, model = tmp_path / "run.yaml", tmp_path / "model.yaml"
+    os.mkfifo(tmp_path / "keys")
+    model.write_text("adapters: keys\n")
+    refused(lambda: distill_parser().read(["--model", str(model)]), "keys is not a file but a")
+    model.write_text("adapters: {rank: 4}\n")
+    run.write_text("model: model.yaml\n")
+    assert distill_parser().read(["--config", str(run)])[0].model.adapters.rank == 4
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -55,7 +84,7 @@ def test_a_configuration_that_is_no_file_is_never_waited_for(tmp_path, kind, equ
 def test_a_configuration_of_other_content_is_named(tmp_path, name, content, match):
     path = tmp_path / "run.yaml"
     path.write_bytes(content)
-    refused(lambda: PARSERS[name]().read(["--config", str(path)]), match)
+    refused(lambda: distill_parser().read(["--config", str(path)]), match)
 
 
 def test_a_word_in_place_of_a_group_is_named():
