@@ -39,6 +39,7 @@ from training.data.encoders import pick_device
 from training.distributed.precision import uses_bf16
 from training.engine.files import write_json, write_problem
 from training.engine.results import has_result, made_once
+from training.engine.stopping import interrupt_in_words
 from training.paths import ROOT
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import counted, shown
@@ -172,6 +173,7 @@ def planned_runs(config: EvaluationConfig) -> list[EvaluationConfig]:
     return [replace(config, **asdict(planned)) for planned in config.plan]
 
 
+@interrupt_in_words
 @memory_in_words("lower batch; the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status, 2 after a user's mistake."""

@@ -30,6 +30,7 @@ from training.engine.checkpoint import Checkpoints, SavedStep
 from training.engine.files import write_problem
 from training.engine.lock import locked
 from training.engine.record import content
+from training.engine.stopping import interrupt_in_words
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import described, shown
 
@@ -217,6 +218,7 @@ def with_values(state: Any, values: dict[str, Any], name: str = "") -> Any:
     return state if isinstance(state, Tensor) else values[name]
 
 
+@interrupt_in_words
 @memory_in_words("lower batch_size; the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status, 2 after a user's mistake."""

@@ -20,11 +20,13 @@ if __package__ in (None, ""):
 from tiny.pipeline import TimeOverError, read_pipeline, run_stage
 from training.engine.files import write_problem
 from training.engine.lock import locked
+from training.engine.stopping import interrupt_in_words
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 
 logger = logging.getLogger("vdot")
 
 
+@interrupt_in_words
 @memory_in_words("close other programs, or use a computer with more memory; the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the process's exit status."""

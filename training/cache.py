@@ -28,6 +28,7 @@ from training.data.config import DataConfig
 from training.data.fill_cache import encode
 from training.distributed.environment import whole_number
 from training.engine.cli import RunParser
+from training.engine.stopping import interrupt_in_words
 from training.methods.programs import distill_parser, finetune_parser
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
 from vdot_core.text import shown
@@ -59,6 +60,7 @@ def read_arguments(argv: Sequence[str]) -> tuple[DataConfig, Namespace]:
             raise error from None
 
 
+@interrupt_in_words
 @memory_in_words(
     "lower data.max_pixels or data.num_frames, or use a machine with more memory; finished shards are kept"
 )

@@ -20,6 +20,7 @@ from training.benchmark.config import EvaluateConfig
 from training.benchmark.evaluate import evaluate, user_study
 from training.engine.cli import RunParser
 from training.engine.files import write_problem
+from training.engine.stopping import interrupt_in_words
 from training.preparation.stage import StopError
 from vdot_core.foreign import UnusableModelError
 from vdot_core.out_of_memory import is_out_of_memory, memory_in_words
@@ -37,6 +38,7 @@ def parser() -> RunParser[EvaluateConfig]:
     return run
 
 
+@interrupt_in_words
 @memory_in_words(
     "lower max_pixels or num_frames, or use a machine with more memory; finished videos are kept"
 )

@@ -16,12 +16,14 @@ if __package__ in (None, ""):
     # Replaces the script's own folder, whose names would hide other packages' (`data`, `methods`).
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from training.engine.stopping import interrupt_in_words
 from training.methods.programs import finetune_parser
 from vdot_core.out_of_memory import memory_in_words
 
 logger = logging.getLogger("vdot")
 
 
+@interrupt_in_words
 @memory_in_words(
     "lower data.batch_size or raise data.accumulation (distill.py --plan says what fits); the same command "
     "resumes from the newest checkpoint, if there is one"

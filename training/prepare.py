@@ -18,6 +18,7 @@ if __package__ in (None, ""):
 
 from training.engine.cli import RunParser
 from training.engine.files import write_problem
+from training.engine.stopping import interrupt_in_words
 from training.preparation.config import PrepareConfig
 from training.preparation.prepare import estimate, prepare
 from training.preparation.stage import StopError
@@ -37,6 +38,7 @@ def parser() -> RunParser[PrepareConfig]:
     return run
 
 
+@interrupt_in_words
 @memory_in_words(
     "lower clips.num_frames, the sizes in clips.buckets or executor.workers; the same command resumes"
 )

@@ -20,7 +20,7 @@ if __package__ in (None, ""):
 
 from training.engine.cli import RunParser
 from training.engine.lock import locked
-from training.engine.stopping import STATUS
+from training.engine.stopping import STATUS, interrupt_in_words
 from training.sweeps.config import SweepConfig
 from training.sweeps.jobs import run_jobs
 from training.sweeps.table import write_table
@@ -31,28 +31,31 @@ from vdot_core.text import shown
 logger = logging.getLogger("vdot")
 
 
-async def _until_sigterm(sweep: SweepConfig) -> bool:
-    """As `run_jobs`; after SIGTERM its processes are ended too."""
-    with suppress(NotImplementedError):  # Windows
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+async def _until_told(sweep: SweepConfig) -> bool:
+    """As `run_jobs`; after SIGTERM, or SIGHUP unless nohup ignores it, its processes are ended too."""
+    with suppress(NotImplementedError, AttributeError):  # Windows
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, asyncio.current_task().cancel)
     return await run_jobs(sweep)
 
 
+@interrupt_in_words
 @memory_in_words("lower jobs, or use a machine with more memory; the same command resumes")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line entry; returns 0, 1 if a run failed, 2 after a user's mistake, 143 after SIGTERM."""
+    """Command line entry; returns 0, 1 if a run failed, 2 after a user's mistake, 143 after a signal."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     parser = RunParser(SweepConfig, prog="python training/sweep.py", description=__doc__)
     try:
         sweep, _ = parser.read(sys.argv[1:] if argv is None else argv)
         with locked(sweep.out_dir, "out_dir"):
-            success = asyncio.run(_until_sigterm(sweep))
+            success = asyncio.run(_until_told(sweep))
             sys.stdout.write(write_table(sweep))
     except ValueError as error:
         logger.error("%s", error)
         return 2
     except asyncio.CancelledError:
-        logger.info("ended by SIGTERM, with its runs; the same command resumes")
+        logger.info("ended by a signal, with its runs; the same command resumes")
         return STATUS
     except OSError as error:
         if is_out_of_memory(error):

@@ -125,11 +125,11 @@ def test_the_table_grows_with_each_run(sweep, tmp_path):
     assert "| second | 0/1 | - |" in seen[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_sweep_ends_its_processes_and_resumes(sweep, tmp_path, number):
     path = sweep(runs={"quick": {"lr": 1}, "slow": {"lr": 1, "sleep": 600}}, seeds=[0])
     # A shell's background jobs ignore SIGINT, and their children with them.
-    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    heeding = {"preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)}
     command = [sys.executable, str(ROOT / "training/sweep.py"), "--config", str(path), "--jobs", "2"]
     process = subprocess.Popen(command, **heeding)
     quick, slow = (tmp_path / "out" / run / "seed0" / "sweep_done.json" for run in ("quick", "slow"))
@@ -138,7 +138,7 @@ def test_an_interrupted_sweep_ends_its_processes_and_resumes(sweep, tmp_path, nu
         time.sleep(0.05)
     process.send_signal(number)
     status = process.wait(240)
-    assert status == 143 if number == signal.SIGTERM else status
+    assert status == (130 if number == signal.SIGINT else 143)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "out/slow/seed0/pid").read_text()), 0)
     assert quick.exists() and not slow.exists()

@@ -24,7 +24,7 @@ from vdot_core.files import read_file, sha256_of
 from vdot_core.text import parse_json, shown
 
 from ..engine.files import read_json, write_json
-from ..engine.stopping import before_sigterm
+from ..engine.stopping import before_end
 from .config import EvaluateConfig, ModelConfig
 from .generate import ENDING, video_path
 from .index import Benchmark
@@ -136,7 +136,7 @@ def _call(command: list[str], folder: Path, log: Path, timeout_s: float) -> int:
                 "correct vbench.command"
             ) from error
         try:
-            with before_sigterm(lambda: _kill(process)):
+            with before_end(lambda: _kill(process)):
                 return process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise VBenchError(

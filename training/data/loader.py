@@ -25,7 +25,13 @@ class _Steps(Dataset):
 
 
 def _end_by_parent_alone(_worker: int) -> None:
-    """Ignore SIGTERM of a scheduler, which signals all processes of a run: its last step needs batches."""
+    """Ignore a scheduler's and a terminal's signals, which all processes of a run get.
+
+    Its last step needs batches.
+    """
+    for name in ("SIGINT", "SIGHUP"):  # Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_wait_for_parent, daemon=True).start()

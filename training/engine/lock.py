@@ -17,7 +17,7 @@ from filelock import SoftFileLock, Timeout
 from vdot_core.files import file_size, read_file
 from vdot_core.text import shown
 
-from .stopping import before_sigterm
+from .stopping import before_end
 
 if TYPE_CHECKING:
     from ..distributed.world import World
@@ -68,7 +68,7 @@ def locked(folder: str | Path, key: str, *, name: str = LOCK, grace_s: float | N
     try:
         if before:
             logger.warning("%s: %s, which had it locked, has ended; taking it over", folder, before)
-        with _released_on_sigterm(lock):
+        with _released_at_end(lock):
             yield
     finally:
         lock.release()
@@ -91,22 +91,22 @@ def claimed(path: str | Path) -> Iterator[bool]:
         yield False
         return
     try:
-        with _released_on_sigterm(lock):
+        with _released_at_end(lock):
             yield True
     finally:
         lock.release()
 
 
 @contextmanager
-def _released_on_sigterm(lock: SoftFileLock) -> Iterator[None]:
-    """Release a lock before SIGTERM ends the process: a scheduler's next start may be on another host."""
+def _released_at_end(lock: SoftFileLock) -> Iterator[None]:
+    """Release a lock before a signal ends the process: a scheduler's next start may be on another host."""
 
     def release():
         # In a forked worker, or after a takeover, the file is not this process's.
         if lock.is_lock_held_by_us:
             Path(lock.lock_file).unlink(missing_ok=True)
 
-    with before_sigterm(release):
+    with before_end(release):
         yield
 
 

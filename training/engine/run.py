@@ -24,7 +24,6 @@ from .method import Method
 from .progress import logged_to
 from .record import export_path
 from .space import OutputBytes, check_host_memory, check_space
-from .stopping import STATUS
 from .trainer import Trainer, TrainingStoppedError
 from .writing import NotSavedError
 
@@ -114,9 +113,9 @@ def run(
     """Set a run up and train it; the arguments are those of `ready`.
 
     Returns:
-        The process's exit status: 0; 143 where SIGTERM stopped it, after a checkpoint; 1 where the disk
-        refused a file or values stayed not finite; 2 after a user's mistake. The last two are logged in one
-        line. Other errors during training are raised.
+        The process's exit status: 0; 128 + the number of the signal that stopped it, after a checkpoint; 1
+        where the disk refused a file or values stayed not finite; 2 after a user's mistake. The last two are
+        logged in one line. Other errors during training are raised.
     """
     with ExitStack() as stack:
         try:
@@ -144,7 +143,7 @@ def run(
                 shown(config.out_dir), shown(error.strerror, 80),
             )  # fmt: skip
             return 1
-        return STATUS if trainer.stopped else 0
+        return 128 + trainer.stop.number if trainer.stopped else 0
 
 
 def unusable(error: OSError, key: str) -> str:
@@ -174,7 +173,8 @@ def train(trainer: Trainer) -> int:
         except ValueError as error:
             raise NotSavedError(f"all steps are done and nothing was exported: {error}") from error
     elif trainer.stopped:
-        logger.info("stopped at step %d of %d by SIGTERM; the same command resumes", step, config.steps)
+        name = trainer.stop.name
+        logger.info("stopped at step %d of %d by %s; the same command resumes", step, config.steps, name)
     elif step < config.steps:
         logger.info(
             "stopped at step %d of %d by max_steps; without it the same command resumes, trains to the end "

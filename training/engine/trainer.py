@@ -86,7 +86,7 @@ class Trainer:
         self.progress = Progress(config, world, self.step)
 
     def run(self) -> int:
-        """Train until `steps` or `max_steps`, or until SIGTERM, after which `stopped` is True.
+        """Train until `steps` or `max_steps`, or until a `stop_request`, after which `stopped` is True.
 
         Returns:
             The step reached.
@@ -113,6 +113,7 @@ class Trainer:
                 self.stopped = stops and self.step < last
                 self._save_in_turn(last)
                 if self.stopped:
+                    self.checkpoints.wait()  # while a repeated signal still does no harm
                     break
         self.checkpoints.wait()
         self.progress.close()
