@@ -11,6 +11,7 @@ import torch
 
 from .checkpoints.safetensors_files import open_safetensors
 from .files import file_size, read_file
+from .foreign_tokenizers import check_tokenizer, is_tokenizer
 from .text import MAX_JSON_BYTES, described, parse_json, shown
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
@@ -35,7 +36,7 @@ def check_files(folder: Path) -> None:
 
     Raises:
         ValueError: A file is a pipe or a device, or is too large; or it names code, weights or a model that
-            are elsewhere, or pictures of an absurd size.
+            are elsewhere, pictures of an absurd size, or a tokenizer that makes texts longer without bound.
     """
     for pattern in _READ:
         for path in sorted(folder.glob(pattern)):
@@ -45,6 +46,10 @@ def check_files(folder: Path) -> None:
                 raise ValueError(
                     f"{shown(path)} has {size} bytes, expected at most {most}; download it again"
                 )
+            if path.match("tokenizer.json") or path.match(
+                "tokenizer.*.json"
+            ):  # the latter for later versions
+                check_tokenizer(path)
             if path.name == ADAPTER:
                 raise ValueError(
                     f"{shown(folder, 100)} holds an adapter of another model ({ADAPTER}); give the folder of "
@@ -83,6 +88,11 @@ def _check_values(path: Path, values: Any, key: str = "") -> None:
     if isinstance(values, str) and values.startswith(_ADDRESSES):
         raise ValueError(
             f"{shown(path)} names a model elsewhere ({described(values)}); give the folder of an entire model"
+        )
+    if key == "fast_tokenizer_files" and isinstance(values, str) and not is_tokenizer(values):
+        raise ValueError(
+            f"{shown(path)} names a tokenizer elsewhere ({described(values)}); give the folder of an entire "
+            "model"
         )
     if key == "use_pretrained_backbone" and values:
         raise ValueError(
