@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import av
@@ -13,7 +13,7 @@ from PIL import Image
 
 from devtools.errors import DevError, UsageError
 from vdot_core.pictures import open_picture, read_picture, without_alpha
-from vdot_core.videos import open_video
+from vdot_core.videos import open_video, shown_size
 
 ANIMATED = {"GIF", "PNG", "WEBP"}
 DEPTH_SIDE = 256  # pixels: enough to tell colors from gray
@@ -66,8 +66,9 @@ def probe_video(path: Path, flag: str) -> Clip:
             if not container.streams.video:
                 raise DevError(f"{flag} {path}: the file has no video in it (only sound?)")
             width, height, num_frames = 0, 0, 0
-            for frame in container.decode(video=0):
-                width, height, num_frames = *_shown_size(frame), num_frames + 1
+            stream = container.streams.video[0]
+            for frame in container.decode(stream):
+                width, height, num_frames = *shown_size(frame, stream), num_frames + 1
     except (av.FFmpegError, ValueError) as error:
         raise DevError(
             f"{flag} {path}: not a readable video ({error}); mp4, webm, mov and mkv work"
@@ -143,7 +144,13 @@ def cut_video(
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate or Fraction(FRAME_RATE)
         frames = islice(container.decode(stream), start, start + num_frames)
-        _write_lossless((_fitted(frame, size) for frame in frames), target, rate, stream.codec_context)
+        # A mask that is stretched to its clip's shown size has square pixels.
+        aspect = Fraction(1) if size else stream.sample_aspect_ratio or Fraction(1)
+        first = next(frames)
+        if _quarter_turns(first) % 2:
+            aspect = 1 / aspect
+        fitted = (_fitted(frame, size) for frame in chain([first], frames))
+        _write_lossless(fitted, target, rate, stream.codec_context, aspect)
 
 
 def still_video(picture: Path, target: Path, num_frames: int, size: tuple[int, int]) -> None:
@@ -158,9 +165,13 @@ def still_video(picture: Path, target: Path, num_frames: int, size: tuple[int, i
 
 
 def _write_lossless(
-    frames: Iterable[av.VideoFrame], target: Path, rate: Fraction, tags: av.VideoCodecContext | None = None
+    frames: Iterable[av.VideoFrame],
+    target: Path,
+    rate: Fraction,
+    tags: av.VideoCodecContext | None = None,
+    aspect: Fraction = Fraction(1),
 ) -> None:
-    """Write frames in order, in their own pixel format where a codec has it."""
+    """Write frames in order, in their own pixel format where a codec has it; `aspect` is a pixel's."""
     with av.open(str(target), "w") as container:
         stream = None
         for index, frame in enumerate(frames):
@@ -169,6 +180,7 @@ def _write_lossless(
                 options = {} if codec == "ffv1" else {"qp": "0", "preset": "veryfast"}
                 stream = container.add_stream(codec, rate=rate, options=options)
                 stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pixel_format
+                stream.codec_context.sample_aspect_ratio = aspect
                 if tags is not None and pixel_format == frame.format.name:
                     for tag in ("color_range", "colorspace", "color_primaries", "color_trc"):
                         setattr(stream.codec_context, tag, getattr(tags, tag))
@@ -208,10 +220,6 @@ def _to_rgb(frame: av.VideoFrame) -> av.VideoFrame:
 def _quarter_turns(frame: av.VideoFrame) -> int:
     """Number of turns by 90 degrees that ComfyUI applies to a frame: phones store rotation as metadata."""
     return round(frame.rotation // 90) % 4
-
-
-def _shown_size(frame: av.VideoFrame) -> tuple[int, int]:
-    return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
 
 
 def read_frames(path: Path) -> list[Image.Image]:

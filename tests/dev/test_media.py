@@ -18,12 +18,13 @@ NTSC = Fraction(30000, 1001)
 QUARTER_TURN = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a, b, u, c, d, v, x, y, w
 
 
-def write(path, codec, pixel_format, size, *, num_frames=24, rate=24, **options):
+def write(path, codec, pixel_format, size, *, num_frames=24, rate=24, aspect=1, **options):
     """A clip in which every frame is its own: noise on a moving ramp."""
     rng = random.Random(5)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
+        stream.codec_context.sample_aspect_ratio = aspect
         for i in range(num_frames):
             y, x = np.mgrid[: size[1], : size[0]]
             pixels = np.stack([(x * 3 + i * 11) % 256, (y * 5 + i * 7) % 256, (x + y + i * 29) % 256], -1)
@@ -90,6 +91,26 @@ def test_a_part_of_a_phones_clip_stays_upright(comfy, tmp_path):
     whole, part = seen_by_comfyui(source).images, seen_by_comfyui(tmp_path / "part.mp4").images
     assert whole.shape[1:] == (64, 48, 3)
     torch.testing.assert_close(part, whole[:5], rtol=0, atol=1.5 / 255)
+
+
+@pytest.mark.parametrize("kind", ["yuv420p", "yuv444p10le"])
+def test_a_part_of_an_anamorphic_clip_keeps_its_aspect(tmp_path, kind):
+    """VDOT Load Clip shows both with square pixels."""
+    codec = "libx264" if kind == "yuv420p" else "ffv1"
+    source = write(tmp_path / "dv.mp4", codec, kind, (64, 48), aspect=2)
+    assert probe_video(source, "") == Clip(128, 48, 24)
+    cut_video(source, tmp_path / "part.mp4", 5)
+    assert probe_video(tmp_path / "part.mp4", "") == Clip(128, 48, 5)
+    cut_video(source, tmp_path / "mask.mp4", 5, size=(128, 48))
+    assert probe_video(tmp_path / "mask.mp4", "") == Clip(128, 48, 5)
+
+
+def test_a_part_of_a_turned_anamorphic_clip_keeps_its_aspect(tmp_path):
+    source = turn(write(tmp_path / "phone.mp4", "libx264", "yuv420p", (64, 48), aspect=2, crf="1"))
+    assert probe_video(source, "") == Clip(48, 128, 24)
+    cut_video(source, tmp_path / "part.mp4", 5)
+    part = probe_video(tmp_path / "part.mp4", "")
+    assert part.width / part.height == pytest.approx(48 / 128)
 
 
 def test_a_stretched_mask_stays_black_and_white_and_in_its_place(tmp_path):
