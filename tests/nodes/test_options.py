@@ -100,7 +100,7 @@ def test_keyframes_may_be_clips(run):
     assert [i for i in range(17) if unit.masks[i].sum() == 0] == [4, 5, 6, 15, 16]
     assert torch.equal(unit.frames[4:7], images["image0"])
     assert torch.equal(unit.frames[15:], images["image1"])
-    with pytest.raises(ValueError, match="5 keyframes for 2 positions"):
+    with pytest.raises(ValueError, match="5 pictures for 2 positions"):
         run("VDOTKeyframes", **options, positions="4, -1")
 
 

@@ -117,8 +117,8 @@ def test_an_export_that_cannot_be_written_is_a_sentence(small_run, capsys):
     (folder / "folder.safetensors").mkdir()
     values = tiny_values(folder / "run", folder / "own.safetensors", **changes)
     (folder / "config.json").write_text(json.dumps(values))
-    for place in ("file/x.safetensors", "folder.safetensors"):
+    for place, cure in (("file/x.safetensors", "give"), ("folder.safetensors", "not a file but a folder")):
         argv = ["--config", str(folder / "config.json"), "--export", str(folder / place)]
         assert distill.main(argv) == 2
         lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1 and "give" in lines[0]
+        assert len(lines) == 1 and cure in lines[0]
