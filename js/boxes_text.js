@@ -35,7 +35,7 @@ function readThing(lines) {
 /** Paths as path-drawing nodes write them: a list of {x, y}, or a list of such lists. */
 function readJson(text) {
   try {
-    const parsed = JSON.parse(text.replaceAll("'", '"')) // as Python writes them, too
+    const parsed = JSON.parse(text.includes('"') ? text : text.replaceAll("'", '"')) // as Python writes them, too
     const paths = parsed.length && !Array.isArray(parsed[0]) ? [parsed] : parsed
     if (paths.flat().some((point) => SIDE_KEYS.some((key) => key in point))) return undefined
     const things = paths

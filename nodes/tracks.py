@@ -269,7 +269,7 @@ def _numbers(part: str, line: str) -> list[float]:
 def _from_json(text: str) -> list[list[list[float]]]:
     """Paths from the JSON of path-drawing nodes."""
     try:
-        paths = parse_json(text.replace("'", '"'))  # as Python writes them, too
+        paths = parse_json(text if '"' in text else text.replace("'", '"'))  # as Python writes them, too
         if paths and isinstance(paths[0], dict):
             paths = [paths]
         points = [[[float(point["x"]), float(point["y"])] for point in path] for path in paths if path]

@@ -1,4 +1,4 @@
-"""What the files of a foreign model's folder may ask of the library that reads it."""
+"""Checks of a foreign model's folder: its files may not lead the library that reads them elsewhere."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def check_files(folder: Path) -> None:
                 raise ValueError(
                     f"{shown(path)} has {size} bytes, expected at most {most}; download it again"
                 )
-            if path.match("tokenizer.json") or path.match(
-                "tokenizer.*.json"
-            ):  # the latter for later versions
+            if is_tokenizer(path.name):
                 check_tokenizer(path)
             if path.name == ADAPTER:
                 raise ValueError(

@@ -131,7 +131,7 @@ def test_vdot_encode_says_the_part(run, vae, text, ranged):
 
 
 def test_the_tooltip_tells_the_steps_of_each_preset(node_classes, sample, ours, encode, ranged):
-    """What 0.5 means depends on the preset: the sampler's own lines are the reference."""
+    """The steps that 0.5 leaves depend on the preset: the sampler's own lines are the reference."""
     inputs = node_classes["VDOTStepRange"].define_schema().inputs
     (tooltip,) = (entry.tooltip for entry in inputs if entry.id == "end_percent")
     presets = {"the first two": [], "the first three": []}

@@ -39,6 +39,8 @@ def test_paths_from_a_drawing_node(tracks):
     assert torch.equal(json_boxes, text_boxes)
     assert len(tracks.boxes_from_text(json.dumps([points, points]), SIZE, 17)) == 2
     assert torch.equal(tracks.boxes_from_text(str(points), SIZE, 17)[0], text_boxes), "in single quotes"
+    named = json.dumps([{**point, "label": "a cat's paw"} for point in points])
+    assert torch.equal(tracks.boxes_from_text(named, SIZE, 17)[0], text_boxes), "an apostrophe stays"
     with pytest.raises(ValueError, match="no list of"):  # a detector's box: x and y are its corner
         tracks.boxes_from_text(json.dumps([{"x": 8, "y": 8, "width": 22, "height": 22}]), SIZE, 17)
 

@@ -117,13 +117,13 @@ def control_of_strength(strength: float) -> SimpleNamespace:
 
 
 def excerpt(sound: Sound | None = None) -> list[str]:
-    """What VDOT Load Clip says of a clip."""
+    """Notes of VDOT Load Clip on a clip."""
     clip = cut_excerpt(FRAMES, 16.0, sound, Span(0.0, None, 5, lambda *size: size))
     return submodule("nodes.comfy_clips").describe(clip, None)
 
 
 def taken(length: int) -> tuple[str, ...]:
-    """What a node says of a size that is connected."""
+    """Notes of a node on a size that is connected."""
     return submodule("nodes.sizes").canvas_of(vcu.SIZES["480p"], 832, 480, length).lines
 
 
@@ -133,7 +133,7 @@ def widened(width: int) -> tuple[str, ...]:
 
 
 def loaded(num_parameters: int) -> list[str]:
-    """What VDOT Load says of a VACE model."""
+    """Notes of VDOT Load on a VACE model."""
     network = torch.nn.Module()
     network.vace_patch_embedding = torch.nn.Linear(1, num_parameters, bias=False, device="meta")
     model = SimpleNamespace(diffusion_model=network, get_dtype=lambda: torch.bfloat16)

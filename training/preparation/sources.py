@@ -133,7 +133,7 @@ def _files(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """What a pattern fits, with ** for folders at any depth, each once: glob follows links in circles."""
+    """Files that fit a pattern, ** for folders at any depth, each once: glob follows links in circles."""
     parts = RECURSION.split(pattern if not pattern.endswith("**") else f"{pattern}/*", maxsplit=1)
     if len(parts) == 1:
         yield from glob.glob(pattern)

@@ -140,7 +140,7 @@ def test_a_text_without_references_takes_any_strength():
 
 
 def test_a_strength_that_is_the_same_everywhere_is_one_number():
-    """Whether written as a curve or as a number, it is joined, and named, as the same."""
+    """Written as a curve or as a number, it is joined, and named, as the same."""
     weak = picture().scaled_over_time([0.3, 0.3, 0.3], "curve")
     assert weak.strength == 0.3 == picture().replace(strength=(0.3,) * 3).strength
     longer = reference(torch.rand(8, 8, 3), width=32, height=16, num_frames=17)

@@ -239,9 +239,9 @@ def test_a_full_disk_is_named(program, function, filename, tmp_path, monkeypatch
 
     monkeypatch.setattr(program, function, full)
     out_dir = tmp_path / "results"
-    given = ["--input", f"[{tmp_path}]"] if function == "prepare" else ["--benchmark", str(tmp_path)]
+    inputs = ["--input", f"[{tmp_path}]"] if function == "prepare" else ["--benchmark", str(tmp_path)]
     models = [] if function == "prepare" else ["--models", "[{name: a, kind: folder, path: x}]"]
-    assert program.main(["--out_dir", str(out_dir), *given, *models]) == 1
+    assert program.main(["--out_dir", str(out_dir), *inputs, *models]) == 1
     said = capsys.readouterr().err
     assert f"{filename or out_dir} cannot be written (No space left on device; make room" in said
     assert "the same command resumes" in said
